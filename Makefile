@@ -1,0 +1,62 @@
+# make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
+# make test         every test; installs a Redis server where there is none
+# make check        style, types, layers, generated code
+# make proto        generates the protobuf code anew
+# make bench        steps a second, with the limits of the machine beside them
+# make clean        removes what the other targets made
+#
+# PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+STORE ?= sqlite
+TEST_WORKERS ?= 2
+TEST_ARGS ?=
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check proto check-proto bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+venv: .venv/stamp
+
+.venv/stamp: pyproject.toml constraints.txt
+	@echo "== .venv: installing (a few minutes the first time)"
+	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev]' -c constraints.txt
+	@touch $@
+
+# An old generator on purpose: see docs/adr/003-old-generator.md.
+.venv-proto/stamp: Makefile
+	@echo "== .venv-proto: installing the protobuf generator"
+	@scripts/make-venv "$(PYTHON)" .venv-proto grpcio-tools==1.71.0
+	@touch $@
+
+demo: .venv/stamp
+	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
+	@$(BIN)/python -m examples.co2.demo --store "$(STORE)"
+
+test: .venv/stamp
+	@scripts/ensure-redis
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
+
+check: .venv/stamp check-proto
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+proto: .venv-proto/stamp
+	@scripts/generate-proto .venv-proto/bin/python proto
+
+check-proto: .venv-proto/stamp
+	@scripts/check-proto .venv-proto/bin/python
+
+bench: .venv/stamp
+	@$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .venv-proto build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name '*.egg-info' -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""Cellkeeper's client: recurrent networks served one time step at a time, state kept, every step exactly once.
+
+    with Client("localhost:50051") as client:
+        session = client.session("pump-17")  # continues where the session stands
+        y = session.step(x)                  # x: [F] or [T, F]
+        for y in session.stream(samples):    # any iterable, pipelined
+            ...
+
+AsyncClient is the same for asyncio. The errors are listed, as a tree, in CellkeeperError's module.
+"""
+
+from __future__ import annotations
+
+from ._errors import (
+    AccessDenied,
+    AckBehind,
+    CellkeeperError,
+    Closed,
+    CommitConflict,
+    DeadlineExceeded,
+    GenerationChanged,
+    HistoryChanged,
+    HistoryError,
+    HistoryLost,
+    InvalidArgument,
+    ModelChanged,
+    ModelError,
+    NumericsChanged,
+    OutcomeUnknown,
+    QueueFull,
+    ReplyTooLarge,
+    ResourceExhausted,
+    ServerError,
+    SessionExists,
+    SessionNotFound,
+    StepCompacted,
+    StepConflict,
+    StepGap,
+    Unavailable,
+)
+from ._model import Model, TensorSpec
+from ._position import Position, first_position
+from ._reply import Counters, SessionInfo, StepReply
+from ._retry import Backoff
+from .aio import AsyncClient, AsyncSession
+from .client import Client, Session
+
+__all__ = [
+    "AccessDenied",
+    "AckBehind",
+    "AsyncClient",
+    "AsyncSession",
+    "Backoff",
+    "CellkeeperError",
+    "Client",
+    "Closed",
+    "CommitConflict",
+    "Counters",
+    "DeadlineExceeded",
+    "GenerationChanged",
+    "HistoryChanged",
+    "HistoryError",
+    "HistoryLost",
+    "InvalidArgument",
+    "Model",
+    "ModelChanged",
+    "ModelError",
+    "NumericsChanged",
+    "OutcomeUnknown",
+    "Position",
+    "QueueFull",
+    "ReplyTooLarge",
+    "ResourceExhausted",
+    "ServerError",
+    "Session",
+    "SessionExists",
+    "SessionInfo",
+    "SessionNotFound",
+    "StepCompacted",
+    "StepConflict",
+    "StepGap",
+    "StepReply",
+    "TensorSpec",
+    "Unavailable",
+    "first_position",
+]

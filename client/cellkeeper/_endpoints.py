@@ -1,0 +1,73 @@
+"""Which endpoint serves which session: rendezvous hashing, so that a session keeps its endpoint and a lost one's
+sessions spread over the others. Any endpoint may serve any session; keeping to one only makes it faster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from ._lane import Lane
+from ._stream import Endpoint
+
+
+def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
+    """The targets in the session's own order of preference."""
+
+    def weight(target: str) -> bytes:
+        return blake2b(
+            session.encode(), digest_size=8, key=blake2b(target.encode(), digest_size=32).digest()
+        ).digest()
+
+    return sorted(targets, key=weight, reverse=True)
+
+
+class Endpoints:
+    """All endpoints of one client.
+
+    make: builds one endpoint, given its target and the two callbacks `redispatch` and `on_up`.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        make: Callable[[str, Callable[[Endpoint, list[Lane]], None], Callable[[Endpoint], None]], Endpoint],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
+        self._only = next(iter(self._endpoints.values())) if len(self._endpoints) == 1 else None
+
+    def order(self, session: str) -> list[Endpoint]:
+        """The healthy ones in the session's order, then the others."""
+        endpoints = [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
+        return sorted(endpoints, key=self._unhealthy)
+
+    def dispatch(self, lane: Lane) -> None:
+        """Queues the lane where it belongs. While chunks of it fly it stays there, which keeps their order."""
+        if self._only is not None:
+            self._only.enqueue(lane)
+        elif lane.history.flying and isinstance(lane.endpoint, Endpoint):
+            lane.endpoint.enqueue(lane)
+        else:
+            self.order(lane.session)[0].enqueue(lane)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
+
+    def limit_frames(self, items: int) -> None:
+        """No frame carries more items than that."""
+        for endpoint in self._endpoints.values():
+            endpoint.max_frame_items = min(endpoint.max_frame_items, items)
+
+    def _unhealthy(self, endpoint: Endpoint) -> bool:
+        return endpoint.down or endpoint.avoid_until > self._loop.time()
+
+    def _redispatch(self, _lost: Endpoint, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            lane.go_on()
+
+    def _on_up(self, _back: Endpoint) -> None:
+        # Whoever waits for an endpoint that is still down may come here.
+        for endpoint in self._endpoints.values():
+            if endpoint.down:
+                self._redispatch(endpoint, endpoint.drain())

@@ -1,0 +1,368 @@
+"""One session as its client knows it: what was sent, what was answered, what to do about an error.
+
+Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send, tells it every outcome
+(`on_reply`, `on_error`, `abandon`), and does what the verdict says.
+
+The rules:
+
+- A chunk keeps its bytes and its position for ever; every resend is identical.
+- After an error that says "again", nothing more is sent until every flying chunk came back; then everything
+  that is not answered goes out again, in order.
+- STEP_GAP: the server stands earlier than the chunk. Where it stands at a point of our own history, what it lacks
+  is sent again from there (replies that are held already are not reported twice). Where its head is not ours:
+  HISTORY_CHANGED. Where it stands before the oldest input kept: HISTORY_LOST.
+- A chunk that is refused for good takes the chunks behind it with it: they were built on it.
+- A generation is never exchanged for another one here. Whoever starts a new life makes a new History.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ._position import Position
+
+# The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
+LOST = "LOST"
+RETRIED = frozenset(
+    {
+        LOST,
+        "STORE_UNAVAILABLE",
+        "DRAINING",
+        "QUEUE_FULL",
+        "COMMIT_CONFLICT",
+        "CALLER_GONE",
+        "DEADLINE_PASSED",
+    }
+)
+
+
+class ChunkState(Enum):
+    QUEUED = "queued"  # to be sent, or sent again
+    FLYING = "flying"  # sent, no outcome yet
+    DONE = "done"  # answered
+    DROPPED = "dropped"  # its caller was told that it failed
+
+
+class Chunk:
+    """Consecutive time steps of one session, sent as one.
+
+    inputs: their raw bytes in the model's dtype. start, end: the positions before and after. held: its reply was
+    reported already, and it is sent only because the server lost it. tag: its owner's.
+    """
+
+    __slots__ = ("acked_sent", "counted", "end", "held", "inputs", "sent", "start", "state", "tag")
+
+    def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
+        self.inputs = inputs
+        self.start = start
+        self.end = end
+        self.tag = tag
+        self.state = ChunkState.QUEUED
+        self.held = False
+        self.sent = False
+        self.counted = False  # among the flying
+        self.acked_sent = 0
+
+    @property
+    def steps(self) -> int:
+        return self.end.step - self.start.step
+
+    def __repr__(self) -> str:
+        return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
+
+
+class Outgoing(NamedTuple):
+    """What to send: the chunk, and up to which step this client holds every reply."""
+
+    chunk: Chunk
+    acked: int
+
+
+class Action(Enum):
+    DELIVER = "deliver"  # the reply belongs to the chunk's caller
+    COUNTED = "counted"  # done, and nobody waits for its reply
+    RESEND = "resend"  # again, the same bytes at the same position, after a pause
+    REPLAY = "replay"  # the server lost steps: they go again from where it stands
+    FAIL = "fail"  # `failed` are refused for good
+    IGNORE = "ignore"  # its caller was told already
+
+
+class Verdict(NamedTuple):
+    """What an outcome means.
+
+    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
+    first. replayed_steps: on REPLAY, how many answered time steps are sent again.
+    """
+
+    action: Action
+    reason: str = ""
+    failed: tuple[Chunk, ...] = ()
+    replayed_steps: int = 0
+
+
+_DELIVER = Verdict(Action.DELIVER)
+_COUNTED = Verdict(Action.COUNTED)
+_RESEND = Verdict(Action.RESEND)
+_IGNORE = Verdict(Action.IGNORE)
+
+
+class History:
+    """See the module.
+
+    position: where the session stands at the start. step_bytes: bytes of one time step's input. window_steps:
+    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs
+    kept for a replay.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        *,
+        step_bytes: int,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+    ) -> None:
+        self.position = position  # every reply up to here is held
+        self.flying = 0
+        self._step_bytes = step_bytes
+        self.window_steps = window_steps
+        self._buffer_steps = buffer_steps
+        self._buffer_bytes = buffer_bytes
+        self._past: deque[Chunk] = deque()  # answered, adjoining, the last one ends where _open begins
+        self._past_steps = 0
+        self._past_bytes = 0
+        self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
+        self._queued = 0  # chunks of _open in state QUEUED
+        self._settling = False
+
+    @property
+    def tail(self) -> Position:
+        """After everything that was appended and not refused."""
+        return self._open[-1].end if self._open else self.position
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to send and nothing unanswered."""
+        return not self._open and self.flying == 0
+
+    @property
+    def ready(self) -> bool:
+        """`next_chunk` has one."""
+        return self._queued > 0 and not (self._settling and self.flying)
+
+    @property
+    def upcoming(self) -> Chunk | None:
+        """What `next_chunk` would give."""
+        if not self.ready:
+            return None
+        return next((chunk for chunk in self._open if chunk.state is ChunkState.QUEUED), None)
+
+    @property
+    def oldest_open(self) -> Chunk | None:
+        """The oldest chunk without an answer, or to be sent again."""
+        return self._open[0] if self._open else None
+
+    def room(self, steps: int) -> bool:
+        """A chunk of that many time steps fits into the window."""
+        waiting = self.tail.step - self.position.step
+        return waiting == 0 or waiting + steps <= self.window_steps
+
+    def append(self, inputs: bytes, tag: Any = None) -> Chunk:
+        """Takes a chunk at the end of the history, to be sent when its turn comes."""
+        start = self.tail
+        chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), tag)
+        self._open.append(chunk)
+        self._queued += 1
+        return chunk
+
+    def next_chunk(self) -> Outgoing | None:
+        """The next chunk to send, now flying; None while there is none or outcomes must come in first."""
+        chunk = self.upcoming
+        if chunk is None:
+            return None
+        self._settling = False
+        chunk.state = ChunkState.FLYING
+        chunk.counted = chunk.sent = True
+        self._queued -= 1
+        self.flying += 1
+        chunk.acked_sent = min(self.position.step, chunk.start.step)
+        return Outgoing(chunk, chunk.acked_sent)
+
+    # ------------------------------------------------------------------------------------------ outcomes
+
+    def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
+        """The server applied the chunk, or had applied it before, and stands at `position` after it."""
+        if not self._landed(chunk):
+            return _IGNORE
+        if position != chunk.end:
+            return self._fail(chunk, "HISTORY_CHANGED")
+        return self._done(chunk)
+
+    def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
+        """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
+        if not self._landed(chunk):
+            return _IGNORE
+        if reason in RETRIED:
+            return self._again(chunk)
+        if reason == "STEP_GAP":
+            return self._gap(chunk, position)
+        if reason == "STEP_COMPACTED" and chunk.held:
+            return self._done(chunk)
+        if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
+            return self._again(chunk)  # by then the replies before it are in, and say so
+        return self._fail(chunk, reason)
+
+    def abandon(self, chunk: Chunk, reason: str) -> Verdict:
+        """Its caller waits no longer. It may have been applied; the same bytes sent again are taken once."""
+        if chunk.state is ChunkState.DROPPED or chunk.state is ChunkState.DONE:
+            return _IGNORE
+        settling = self._settling
+        verdict = self._fail(chunk, reason)
+        for other in verdict.failed:  # what may never come is not waited for
+            self._landed(other)
+        self._settling = settling
+        return verdict
+
+    def withdraw(self) -> tuple[Chunk, ...]:
+        """Takes back what was appended and never sent; those chunks, oldest first."""
+        taken: deque[Chunk] = deque()
+        while self._open and self._open[-1].state is ChunkState.QUEUED and not self._open[-1].sent:
+            chunk = self._open.pop()
+            chunk.state = ChunkState.DROPPED
+            self._queued -= 1
+            taken.appendleft(chunk)
+        return tuple(taken)
+
+    def rewind(self, position: Position) -> Verdict:
+        """Another call found the server standing at `position`, before what this client knows: replay from there.
+
+        FAIL with no chunks of its own where that cannot be.
+        """
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(self._open[0], reason) if self._open else Verdict(Action.FAIL, reason)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _landed(self, chunk: Chunk) -> bool:
+        """Counts an outcome in. False: nobody waits for it."""
+        if not chunk.counted:
+            return False
+        chunk.counted = False
+        self.flying -= 1
+        return chunk.state is ChunkState.FLYING
+
+    def _done(self, chunk: Chunk) -> Verdict:
+        chunk.state = ChunkState.DONE
+        held = chunk.held
+        chunk.held = True
+        self._collect()
+        return _COUNTED if held else _DELIVER
+
+    def _collect(self) -> None:
+        while self._open and self._open[0].state is ChunkState.DONE:
+            self._keep(self._open.popleft())
+
+    def _keep(self, chunk: Chunk) -> None:
+        if chunk.end.step > self.position.step:
+            self.position = chunk.end
+        self._past.append(chunk)
+        self._past_steps += chunk.steps
+        self._past_bytes += len(chunk.inputs)
+        while self._past_steps > self._buffer_steps or self._past_bytes > self._buffer_bytes:
+            oldest = self._past.popleft()
+            self._past_steps -= oldest.steps
+            self._past_bytes -= len(oldest.inputs)
+
+    def _again(self, chunk: Chunk) -> Verdict:
+        chunk.state = ChunkState.QUEUED
+        self._queued += 1
+        self._settling = True
+        return _RESEND
+
+    def _gap(self, chunk: Chunk, position: Position | None) -> Verdict:
+        if position is None or position.step >= chunk.start.step:
+            return self._fail(chunk, "STEP_GAP")
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(chunk, reason)
+        self._again(chunk)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    def _reason_against(self, position: Position) -> str:
+        """Why this history cannot go on from `position`; empty if it can."""
+        if position.generation != self.position.generation:
+            return "GENERATION_CHANGED"
+        known = self._known(position.step)
+        if known is None:
+            return "HISTORY_LOST" if position.step < self.tail.step else "HISTORY_CHANGED"
+        return "" if known == position else "HISTORY_CHANGED"
+
+    def _known(self, step: int) -> Position | None:
+        """This history's position at `step`, where the inputs kept reach that far."""
+        if step == self.position.step:
+            return self.position
+        for chunks in (self._open, self._past):
+            for chunk in reversed(chunks):
+                if chunk.start.step <= step <= chunk.end.step:
+                    covered = (step - chunk.start.step) * self._step_bytes
+                    return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+        return None
+
+    def _reopen(self, step: int) -> int:
+        """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
+        replayed = 0
+        while self._past and self._past[-1].end.step > step:
+            chunk = self._past.pop()
+            self._past_steps -= chunk.steps
+            self._past_bytes -= len(chunk.inputs)
+            if chunk.start.step < step:
+                # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
+                covered = (step - chunk.start.step) * self._step_bytes
+                middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+                before, after = Chunk(chunk.inputs[:covered], chunk.start, middle), chunk.inputs[covered:]
+                before.state, before.held = ChunkState.DONE, True
+                self._keep(before)
+                chunk = Chunk(after, middle, chunk.end)
+                chunk.held = True
+            chunk.state = ChunkState.QUEUED
+            self._queued += 1
+            replayed += chunk.steps
+            self._open.appendleft(chunk)
+        for chunk in self._open:
+            # Answered, but behind one that is not: the server's loss took them as well.
+            if chunk.state is ChunkState.DONE and chunk.start.step >= step:
+                chunk.state = ChunkState.QUEUED
+                self._queued += 1
+                replayed += chunk.steps
+        self._settling = True
+        return replayed
+
+    def _fail(self, chunk: Chunk, reason: str) -> Verdict:
+        """Tells the chunk's caller and, as they were built on it, those of the chunks behind it.
+
+        What is answered stays part of the history, and so does what an answered chunk was built on.
+        """
+        self._settling = True
+        if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
+            failed = tuple(other for other in self._open if not other.held)
+            for other in failed:
+                other.state = ChunkState.DROPPED
+            self._open = deque(other for other in self._open if other.held)
+            for other in self._open:
+                other.state = ChunkState.DONE
+        elif any(other.state is ChunkState.DONE and other.start.step > chunk.start.step for other in self._open):
+            failed = (chunk,)
+            chunk.state, chunk.held = ChunkState.DONE, True
+        else:
+            failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
+            for other in failed:
+                other.state = ChunkState.DROPPED
+                self._open.pop()
+        self._collect()
+        self._queued = sum(1 for other in self._open if other.state is ChunkState.QUEUED)
+        return Verdict(Action.FAIL, reason, failed)

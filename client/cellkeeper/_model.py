@@ -1,0 +1,134 @@
+"""Models as a client sees them, and the conversion of inputs to what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._errors import InvalidArgument
+from ._reply import Array
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model version.
+
+    exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
+    seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
+    max_chunk_steps, max_frame_items, max_log_steps: the server's limits.
+    """
+
+    name: str
+    fingerprint: bytes
+    numerics: str
+    exact: bool
+    tolerance: float
+    engine: str
+    device: str
+    input: TensorSpec
+    vocabulary: int
+    missing_values: bool
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...]
+    max_chunk_steps: int
+    max_frame_items: int
+    max_log_steps: int
+
+
+class Inputs:
+    """Converts what a caller gives into a model's raw bytes, checking it on the way."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._dtype = np.dtype(model.input.dtype).newbyteorder("<")
+        self._shape = model.input.shape
+        self._axes = len(self._shape)
+        self.step_bytes = model.input.nbytes
+        self._tokens = self._dtype.kind in "iu"
+
+    def convert(self, given: ArrayLike) -> tuple[bytes, int, bool]:
+        """(raw bytes, T, whether the time axis was left out).
+
+        given: [F] or [T, F]; token ids: one integer or [T]. Raises InvalidArgument.
+        """
+        try:
+            array = np.asarray(given)
+            single = array.ndim == self._axes
+            if not single and array.ndim != self._axes + 1:
+                raise self._wrong(f"shape {list(array.shape)}")
+            if array.shape[array.ndim - self._axes :] != self._shape:
+                raise self._wrong(f"shape {list(array.shape)}")
+            if array.dtype.kind not in ("iu" if self._tokens else "fiub"):
+                raise self._wrong(f"dtype {array.dtype}")
+            steps = 1 if single else int(array.shape[0])
+            if steps == 0:
+                raise self._wrong("no time step")
+            limit = self._model.max_chunk_steps
+            if limit and steps > limit:
+                raise self._wrong(f"{steps} time steps", f"at most {limit} at once; stream() takes any number")
+            if self._tokens:
+                self._check_ids(array)
+                converted = array.astype(self._dtype, copy=False)
+            else:
+                with np.errstate(over="ignore"):
+                    converted = array.astype(self._dtype, copy=False)
+                if not self._model.missing_values and not np.isfinite(converted).all():
+                    raise self._wrong("NaN or infinity", f"finite values of dtype {self._model.input.dtype}")
+            return converted.tobytes(), steps, single
+        except (TypeError, ValueError) as error:
+            raise self._wrong(f"{type(given).__name__} ({error})") from error
+
+    def _check_ids(self, array: Array) -> None:
+        # Compared before the cast: an id that does not fit would wrap around to a valid one.
+        low, high = int(array.min()), int(array.max())
+        top = self._model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+        if low < 0 or high >= top:
+            raise self._wrong(f"token id {low if low < 0 else high}", f"0..{top - 1}")
+
+    def _wrong(self, came: str, expected: str = "") -> InvalidArgument:
+        if not expected:
+            names = ", ".join(str(size) for size in self._shape)
+            what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"
+            expected = f"{what} of {self._model.input.dtype}"
+        text = f"inputs: got {came}, expected {expected} (model {self._model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+
+
+def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[tuple[TensorSpec, bytes]]:
+    """Every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
+
+    def wrong(came: str, expected: str) -> InvalidArgument:
+        return InvalidArgument(f"{field}: got {came}, expected {expected}", reason="INVALID_FIELD", field=field)
+
+    names = {spec.name for spec in model.states}
+    if set(state) != names:
+        raise wrong(f"tensors {sorted(state)}", f"{sorted(names)}")
+    converted: list[tuple[TensorSpec, bytes]] = []
+    for spec in model.states:
+        try:
+            array: np.ndarray[Any, Any] = np.asarray(state[spec.name])
+            if array.shape != spec.shape:
+                raise wrong(f"{spec.name} of shape {list(array.shape)}", f"{list(spec.shape)}")
+            raw = array.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
+        except (TypeError, ValueError) as error:
+            raise wrong(f"{spec.name}: {error}", f"{list(spec.shape)} of {spec.dtype}") from error
+        converted.append((spec, raw))
+    return converted

@@ -1,0 +1,100 @@
+"""Samples go in, answers come out in order, a bounded number is on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._errors import CellkeeperError, InvalidArgument
+from ._lane import StepCall
+from ._reply import StepReply
+
+
+class Pipeline:
+    """One session's stream of single time steps.
+
+    submit: sends one chunk. window_steps: time steps on the way at most. chunk_steps: so many time steps go as one
+    chunk; answers still come out one by one.
+    """
+
+    def __init__(self, submit: Callable[[ArrayLike], StepCall], window_steps: int, chunk_steps: int) -> None:
+        self._submit = submit
+        self._window_steps = window_steps
+        self._chunk_steps = chunk_steps
+        self._gathered: list[ArrayLike] = []
+        self._flying: deque[tuple[StepCall, int]] = deque()
+        self._flying_steps = 0
+        self._failed: CellkeeperError | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more samples may be pushed."""
+        if self._failed is not None:
+            return 0
+        return max(0, self._window_steps - self._flying_steps - len(self._gathered))
+
+    @property
+    def oldest(self) -> asyncio.Future[StepReply] | None:
+        """Its answer is the next one."""
+        return self._flying[0][0].future if self._flying else None
+
+    def push(self, samples: Sequence[ArrayLike]) -> None:
+        """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
+        try:
+            for sample in samples:
+                if self._chunk_steps == 1:
+                    self._send(sample, 1)
+                else:
+                    self._gathered.append(sample)
+                    if len(self._gathered) == self._chunk_steps:
+                        self.flush()
+        except CellkeeperError as error:
+            self._failed = error
+
+    def flush(self) -> None:
+        """Sends an unfinished chunk."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            try:
+                chunk = np.stack([np.asarray(sample) for sample in gathered])
+            except (TypeError, ValueError) as error:
+                raise InvalidArgument(f"inputs: samples of one stream differ: {error}", field="inputs") from error
+            self._send(chunk, len(gathered))
+
+    async def pull(self) -> list[StepReply]:
+        """Waits for the oldest answer; it and all that are there behind it, one for each time step.
+
+        Empty: nothing is on the way. Raises what its step raised.
+        """
+        if not self._flying and self._failed is None:
+            self.flush()
+        if not self._flying and self._failed is not None:
+            raise self._failed
+        replies: list[StepReply] = []
+        while self._flying:
+            call, steps = self._flying[0]
+            if replies and (not call.future.done() or call.future.exception() is not None):
+                break  # the answers before it go out first
+            reply = await call.future
+            self._flying.popleft()
+            self._flying_steps -= steps
+            replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
+        return replies
+
+    def _send(self, sample: ArrayLike, steps: int) -> None:
+        self._flying.append((self._submit(sample), steps))
+        self._flying_steps += steps
+
+
+def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:
+    """One reply a time step. Its position, and the state tensors, are those after the whole chunk."""
+    for index in range(steps):
+        outputs = {
+            name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()
+        }
+        yield replace(reply, outputs=outputs)

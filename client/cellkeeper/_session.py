@@ -1,0 +1,323 @@
+"""One session, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from numpy.typing import ArrayLike
+
+from ._calls import only_result
+from ._errors import Closed, InvalidArgument, StepGap
+from ._lane import Lane, StepCall
+from ._model import Inputs, Model
+from ._pipeline import Pipeline
+from ._position import Position
+from ._reply import Array, SessionInfo, StepReply
+from ._wire import array_of, dtype_number, position_message, position_of, state_messages
+
+if TYPE_CHECKING:
+    from .aio import AsyncClient
+
+
+class AsyncSession:
+    """A session where its server left it. Made by `AsyncClient.open`.
+
+    id: its name. model: the model version it belongs to. created: opening it made it. last_reply: of the latest
+    step that was answered. Steps given at the same time from several tasks are applied in the order of the calls.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        session: str,
+        model: Model,
+        inputs: Inputs,
+        lane_from: Callable[[Position], Lane],
+        forget: Callable[[Lane], None],
+        position: Position,
+        created: bool,
+        outputs: Sequence[str],
+    ) -> None:
+        self.id = session
+        self.model = model
+        self.created = created
+        self.last_reply: StepReply | None = None
+        self._client = client
+        self._inputs = inputs
+        self._lane_from = lane_from
+        self._forget = forget
+        self._lane = lane_from(position)
+        self._outputs = tuple(outputs)
+
+    @property
+    def position(self) -> Position:
+        """Behind the last time step whose answer is here."""
+        return self._lane.history.position
+
+    @property
+    def generation(self) -> bytes:
+        """16 bytes that name this life of the session."""
+        return self.position.generation
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    async def step(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> Array:
+        """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
+
+        x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
+        where x has a time axis. Raises CellkeeperError.
+        """
+        return (await self.step_reply(x, outputs=outputs, timeout=timeout)).output
+
+    async def step_reply(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """Like `step`, with everything that the reply holds.
+
+        outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the
+        model declares.
+        """
+        call = self._submit(x, outputs, timeout)
+        try:
+            reply = await call.future
+        except asyncio.CancelledError:
+            self._lane.give_up(call, Closed("the caller was cancelled"))
+            raise
+        self.last_reply = reply
+        return reply
+
+    async def stream(
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        window: int | None = None,
+        chunk_steps: int = 1,
+    ) -> AsyncIterator[Array]:
+        """Applies samples, pipelined, and yields the first output of each, in order.
+
+        samples: single time steps, from any iterable; it is read ahead by `window` time steps at most (the
+        client's window_steps by default; 1 waits for each answer before the next sample is read). chunk_steps: so
+        many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
+        chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
+        """
+        replies = self.stream_replies(
+            samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps
+        )
+        try:
+            async for reply in replies:
+                yield reply.output
+        finally:
+            await replies.aclose()
+
+    async def stream_replies(
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        window: int | None = None,
+        chunk_steps: int = 1,
+    ) -> Any:
+        """Like `stream`, with whole replies."""
+        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        try:
+            if isinstance(samples, AsyncIterable):
+                async for reply in self._live(pipeline, samples):
+                    yield reply
+                return
+            source = iter(samples)
+            while True:
+                pipeline.push(list(islice(source, pipeline.room)))
+                replies = await pipeline.pull()
+                if not replies:
+                    return
+                for reply in replies:
+                    self.last_reply = reply
+                    yield reply
+        finally:
+            self._lane.withdraw()
+
+    async def peek(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
+        raw, steps, single = self._inputs.convert(x)
+        while True:
+            await self._drained(timeout)
+            request = pb.StepRequest(
+                model=self.model.name,
+                session=self.id,
+                dtype=dtype_number(self.model.input.dtype),
+                shape=(steps, *self.model.input.shape),
+                inputs=raw,
+                position=position_message(self.position),
+                peek=True,
+                outputs=outputs or self._outputs,
+            )
+            try:
+                answer = await self._client._call("Step", request, self.id, timeout)
+            except StepGap as error:
+                if error.position is None:
+                    raise
+                self._lane.rewind(error, error.position)
+                continue
+            return StepReply(
+                {
+                    tensor.name: array_of(tensor)[0]
+                    if single and not tensor.name.startswith("state.")
+                    else array_of(tensor)
+                    for tensor in answer.outputs
+                },
+                position_of(answer.position),
+                queued_seconds=answer.queued_seconds,
+                computed_seconds=answer.computed_seconds,
+            )
+
+    # ------------------------------------------------------------------------------------------ lives
+
+    async def reset(self, *, timeout: float | None = None) -> Position:
+        """Starts a new life at step 0. Raises GenerationChanged where another one stands there already."""
+        await self._drained(timeout)
+        item = pb.ResetRequest.Item(session=self.id, generation=self.generation, request_id=os.urandom(16))
+        request = pb.ResetRequest(model=self.model.name, items=[item])
+        return self._reborn(await self._client._call("Reset", request, self.id, timeout, only_result))
+
+    async def set_state(
+        self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
+    ) -> Position:
+        """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
+        await self._drained(timeout)
+        item = pb.SetStateRequest.Item(
+            session=self.id,
+            generation=self.generation,
+            request_id=os.urandom(16),
+            step=self.position.step if step is None else step,
+            state=state_messages(self.model, state, "state"),
+        )
+        request = pb.SetStateRequest(model=self.model.name, items=[item])
+        return self._reborn(await self._client._call("SetState", request, self.id, timeout, only_result))
+
+    async def fork(
+        self, target: str, *, position: Position | None = None, timeout: float | None = None
+    ) -> AsyncSession:
+        """A new session `target` that starts from this one's committed state, or from that at `position`.
+
+        Raises SessionExists.
+        """
+        if not 1 <= len(target.encode()) <= 256:
+            raise InvalidArgument(f"target: got {target!r}, expected 1..256 bytes of UTF-8", field="target")
+        await self._drained(timeout)
+        item = pb.ForkRequest.Item(
+            source=self.id,
+            position=position_message(position or self.position),
+            target=target,
+            request_id=os.urandom(16),
+        )
+        request = pb.ForkRequest(model=self.model.name, items=[item])
+        result = await self._client._call("Fork", request, self.id, timeout, only_result)
+        return self._client._session(target, self.model, position_of(result.position), True, self._outputs)
+
+    async def delete(self, *, timeout: float | None = None) -> bool:
+        """Ends this life of the session. False: it was over already, which is no error."""
+        await self._drained(timeout)
+        return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def state(self, *, timeout: float | None = None) -> dict[str, Array]:
+        """The committed state, as named tensors."""
+        await self._drained(timeout)
+        request = pb.GetStateRequest(model=self.model.name, session=self.id)
+        answer = await self._client._call("GetState", request, self.id, timeout)
+        return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
+
+    async def info(self, *, timeout: float | None = None) -> SessionInfo:
+        """Where it stands at the server, its ages and TTL."""
+        return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
+
+    async def close(self) -> None:
+        """Forgets the session here; it stays at the server. What still waits ends with Closed."""
+        self._lane.close(Closed(f"session {self.id!r} was closed"))
+        self._forget(self._lane)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def pipeline(
+        self, outputs: Sequence[str] | None, timeout: float | None, window: int | None, chunk_steps: int
+    ) -> Pipeline:
+        """For `stream`, and for the blocking one in another thread."""
+        for name, value in (("window", 1 if window is None else window), ("chunk_steps", chunk_steps)):
+            if value < 1:
+                raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
+        steps = self._lane.history.window_steps if window is None else window
+        return Pipeline(lambda x: self._submit(x, outputs, timeout), max(steps, chunk_steps), chunk_steps)
+
+    def withdraw(self) -> None:
+        """Takes back what was never sent."""
+        self._lane.withdraw()
+
+    def _submit(self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None) -> StepCall:
+        raw, _, single = self._inputs.convert(x)
+        wanted = self._outputs if outputs is None else tuple(outputs)
+        return self._lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout)
+
+    async def _live(self, pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncIterator[StepReply]:
+        """An answer goes out as soon as it is there, also while the next sample is waited for."""
+        source = samples.__aiter__()
+        reading: asyncio.Task[ArrayLike] | None = None
+        ended = False
+        try:
+            while True:
+                if reading is None and not ended and pipeline.room:
+                    reading = asyncio.ensure_future(_next(source))
+                if reading is not None:
+                    oldest = pipeline.oldest
+                    waits: list[asyncio.Future[Any]] = [reading] if oldest is None else [reading, oldest]
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    if reading.done():
+                        try:
+                            pipeline.push([reading.result()])
+                        except StopAsyncIteration:
+                            ended = True
+                        reading = None
+                    if oldest is None or not oldest.done():
+                        continue
+                replies = await pipeline.pull()
+                if not replies and ended:
+                    return
+                for reply in replies:
+                    self.last_reply = reply
+                    yield reply
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    async def _drained(self, timeout: float | None) -> None:
+        await self._lane.drained(self._client.timeout if timeout is None else timeout)
+
+    def _reborn(self, result: Any) -> Position:
+        """Another generation: a new history, with nothing of the old one in it."""
+        self._lane.close(Closed("the session started another life"))
+        self._forget(self._lane)
+        self._lane = self._lane_from(position_of(result.position))
+        return self.position
+
+
+async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
+    return await source.__anext__()

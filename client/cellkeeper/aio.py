@@ -1,0 +1,281 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from numpy.typing import ArrayLike
+
+from ._calls import Calls, only_result
+from ._deadlines import Deadlines
+from ._endpoints import Endpoints
+from ._errors import Closed, InvalidArgument
+from ._history import History
+from ._lane import Lane, Layout
+from ._model import Inputs, Model
+from ._position import Position
+from ._reply import Counters, SessionInfo
+from ._retry import Backoff
+from ._session import AsyncSession
+from ._stream import Endpoint
+from ._wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
+
+__all__ = ["AsyncClient", "AsyncSession"]
+
+DEFAULT_TARGET = "localhost:50051"
+
+
+def _itself(answer: Any) -> Any:
+    return answer
+
+
+class AsyncClient:
+    """Talks to one or several Cellkeeper endpoints; belongs to the event loop it is first used in.
+
+    target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
+    timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
+    silence after which an attempt is given up and made again. window_steps: unanswered time steps of one session
+    at most. buffer_steps, buffer_bytes: answered inputs kept for each session, sent again by themselves when a
+    server lost them. outputs: what steps return by default. credentials: for TLS; None: plain text.
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] = DEFAULT_TARGET,
+        *,
+        timeout: float = 30.0,
+        attempt_timeout: float = 10.0,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+        outputs: Sequence[str] = ("prediction",),
+        max_frame_items: int = 256,
+        backoff: Backoff | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.targets = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
+        if not self.targets:
+            raise InvalidArgument("target: got none, expected at least one host:port", field="target")
+        for name, value in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
+            if not value > 0:
+                raise InvalidArgument(f"{name}: got {value}, expected seconds above 0", field=name)
+        for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
+            if count < 1:
+                raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
+        self.timeout = timeout
+        self.outputs = tuple(outputs)
+        self.counters = Counters()
+        self._attempt_timeout = attempt_timeout
+        self._window_steps = window_steps
+        self._buffer_steps = buffer_steps
+        self._buffer_bytes = buffer_bytes
+        self._max_frame_items = max_frame_items
+        self._backoff = backoff or Backoff()
+        self._credentials = credentials
+        self._models: dict[tuple[str, bytes], Model] = {}
+        self._lanes: set[Lane] = set()
+        self._endpoints: Endpoints | None = None
+        self._calls: Calls | None = None
+        self._deadlines: Deadlines | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        self._started()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
+        if self._closed:
+            return
+        self._closed = True
+        for lane in list(self._lanes):
+            lane.close(Closed("the client was closed"))
+        self._lanes.clear()
+        if self._deadlines is not None:
+            self._deadlines.close()
+        if self._endpoints is not None:
+            await self._endpoints.close()
+
+    # ------------------------------------------------------------------------------------------ sessions
+
+    async def open(
+        self,
+        session: str,
+        *,
+        model: str = "",
+        ttl: float | None = None,
+        expect: Position | None = None,
+        initial_state: Mapping[str, ArrayLike] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncSession:
+        """Creates the session, or continues it where it stands.
+
+        session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds of
+        idleness after which it is forgotten; 0: never; None: the server's default, or what the session has.
+        expect: insist on this position's history (SessionNotFound, GenerationChanged, HistoryChanged ... where it
+        is not there). initial_state: state tensors by name, for a new session only.
+        """
+        _check_session(session)
+        state = []
+        if initial_state is not None:
+            state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
+        request = pb.OpenRequest(
+            model=model,
+            session=session,
+            request_id=os.urandom(16),
+            expect=None if expect is None else position_message(expect),
+            ttl_ms=None if ttl is None else round(ttl * 1000),
+            initial_state=state,
+        )
+        opened = await self._call("Open", request, session, timeout)
+        info = await self._served(model, opened.fingerprint, timeout)
+        return self._session(session, info, position_of(opened.position), opened.created, outputs)
+
+    async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
+        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
+        request = pb.GetSessionRequest(model=model, session=session)
+        info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
+        return info
+
+    async def sessions(
+        self, prefix: str = "", *, model: str = "", timeout: float | None = None
+    ) -> AsyncIterator[SessionInfo]:
+        """The sessions whose id starts with `prefix`, in no particular order."""
+        token = ""
+        while True:
+            request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
+            page = await self._call("ListSessions", request, prefix, timeout)
+            for info in page.sessions:
+                yield session_info_of(info)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
+        """Ends that life of the session. False: it was over already, which is no error."""
+        item = pb.DeleteRequest.Item(session=session, generation=generation)
+        request = pb.DeleteRequest(model=model, items=[item])
+        return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
+
+    # ------------------------------------------------------------------------------------------ models
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
+        """Every served version; the first of a name takes new sessions."""
+        answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
+        return [model_of(info) for info in answer.models]
+
+    async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
+        """A model: the version of that fingerprint, or the one that takes new sessions."""
+        request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
+        model: Model = await self._call("GetModel", request, name, timeout, model_of)
+        return model
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _started(self) -> tuple[Endpoints, Calls, Deadlines]:
+        if self._closed:
+            raise Closed("the client was closed")
+        if self._endpoints is None or self._calls is None or self._deadlines is None:
+            self._endpoints = Endpoints(self.targets, self._endpoint)
+            self._calls = Calls(
+                self._endpoints,
+                attempt_timeout=self._attempt_timeout,
+                backoff=self._backoff,
+                counters=self.counters,
+            )
+            self._deadlines = Deadlines(asyncio.get_running_loop())
+        return self._endpoints, self._calls, self._deadlines
+
+    def _endpoint(
+        self,
+        target: str,
+        redispatch: Callable[[Endpoint, list[Lane]], None],
+        on_up: Callable[[Endpoint], None],
+    ) -> Endpoint:
+        return Endpoint(
+            target,
+            max_frame_items=self._max_frame_items,
+            default_timeout=self.timeout,
+            attempt_timeout=self._attempt_timeout,
+            backoff=self._backoff,
+            counters=self.counters,
+            credentials=self._credentials,
+            redispatch=redispatch,
+            on_up=on_up,
+        )
+
+    async def _call(
+        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = _itself
+    ) -> Any:
+        seconds = self.timeout if timeout is None else timeout
+        _, calls, _ = self._started()
+        return await calls.call(method, request, session=session, timeout=seconds, read=read)
+
+    async def _served(self, name: str, fingerprint: bytes, timeout: float | None) -> Model:
+        key = (name, fingerprint)
+        if key not in self._models:
+            self._models[key] = await self.model(name, fingerprint, timeout=timeout)
+        return self._models[key]
+
+    def _session(
+        self,
+        session: str,
+        model: Model,
+        position: Position,
+        created: bool,
+        outputs: Sequence[str] | None,
+    ) -> AsyncSession:
+        endpoints, _, deadlines = self._started()
+        if model.max_frame_items:
+            endpoints.limit_frames(model.max_frame_items)
+        inputs = Inputs(model)
+
+        def lane_from(start: Position) -> Lane:
+            lane = Lane(
+                session,
+                Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
+                self._history(model, start),
+                step_bytes=inputs.step_bytes,
+                dispatch=endpoints.dispatch,
+                deadlines=deadlines,
+                counters=self.counters,
+                backoff=self._backoff,
+                loop=asyncio.get_running_loop(),
+            )
+            self._lanes.add(lane)
+            return lane
+
+        return AsyncSession(
+            self, session, model, inputs, lane_from, self._lanes.discard, position, created, outputs or self.outputs
+        )
+
+    def _history(self, model: Model, position: Position) -> History:
+        # Well below the server's log, so that its checkpoints can follow the acks.
+        window = (
+            min(self._window_steps, max(1, model.max_log_steps // 2)) if model.max_log_steps else self._window_steps
+        )
+        return History(
+            position,
+            step_bytes=model.input.nbytes,
+            window_steps=window,
+            buffer_steps=self._buffer_steps,
+            buffer_bytes=self._buffer_bytes,
+        )
+
+
+def _check_session(session: str) -> None:
+    size = len(session.encode())
+    if not 1 <= size <= 256:
+        raise InvalidArgument(f"session: got {size} bytes of UTF-8, expected 1..256", field="session")

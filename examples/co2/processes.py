@@ -1,0 +1,144 @@
+"""The server programs of the demo: started, killed, and started again where they were."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+LISTENING = re.compile(r"listening on (?P<target>\S+:\d+)")
+METRICS = re.compile(r"metrics on (?P<url>http://\S+)")
+
+
+class Failed(Exception):
+    """A program did not do what it should; the text holds what it printed last."""
+
+
+class CellkeeperServer:
+    """`cellkeeper-server serve` as a process. `target` and `metrics_url` are known after `start`."""
+
+    def __init__(self, bundle: Path, store: str, log: Path) -> None:
+        """store: a URL as for --store. log: gets all that the server prints, of every life."""
+        self.target = "127.0.0.1:0"
+        self.metrics_url = ""
+        self._bundle, self._store, self._log_path = bundle, store, log
+        self._log: IO[str] | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> float:
+        """Starts it and waits until it listens; a second time on the port of the first. Returns the seconds."""
+        started = time.monotonic()
+        self._log = self._log_path.open("a", encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "cellkeeper_service", "serve", str(self._bundle), "--store", self._store),
+            *("--listen", self.target, "--metrics-listen", "127.0.0.1:0", "--device", "cpu"),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        self._process = process
+        ready = threading.Event()
+        found: dict[str, str] = {}
+        self._reader = threading.Thread(target=self._read, args=(process, found, ready), daemon=True)
+        self._reader.start()
+        if not ready.wait(START_SECONDS) or len(found) < 2:
+            self.close()
+            tail = self._log_path.read_text(encoding="utf-8")[-2000:]
+            raise Failed(f"the server did not start within {START_SECONDS:.0f} s; it printed:\n{tail}")
+        self.target, self.metrics_url = found["target"], found["url"]
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """SIGKILL: it has no chance to finish anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM: it finishes what is in flight. Returns its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Ends it if it runs."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, with_signal: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(with_signal)
+        try:
+            status = process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise Failed(f"the server did not stop within {STOP_SECONDS:.0f} s of {with_signal.name}") from None
+        finally:
+            if self._reader is not None:
+                self._reader.join()
+            if self._log is not None:
+                self._log.close()
+        return status
+
+    def _read(self, process: subprocess.Popen[str], found: dict[str, str], ready: threading.Event) -> None:
+        if process.stdout is None or self._log is None:
+            return
+        with process.stdout:
+            for line in process.stdout:
+                self._log.write(line)
+                self._log.flush()
+                for pattern in (LISTENING, METRICS):
+                    match = pattern.search(line)
+                    if match:
+                        found.update(match.groupdict())
+                if len(found) == 2:
+                    ready.set()
+        ready.set()  # it ended: no use to wait longer
+
+
+class RedisServer:
+    """A Redis server of the demo's own, on a free port, that has every write on disk before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise Failed("no redis-server on the PATH; run scripts/ensure-redis")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        folder.mkdir(parents=True)
+        self._log = folder / "redis.log"
+        self.url = f"redis://127.0.0.1:{port}/0"
+        command = [
+            *(program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+            *("--logfile", str(self._log)),
+        ]
+        self._process = subprocess.Popen(command)
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.close()
+                raise Failed(f"the Redis server did not start; see {self._log}")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(7) == b"+PONG\r\n"
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""The Cellkeeper service: durable, exactly-once, bit-exact streaming inference for recurrent networks."""

@@ -1,0 +1,47 @@
+"""The program `cellkeeper-server`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from cellkeeper_service.app import own_version, serve
+from cellkeeper_service.config import Settings
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.workers import WORKER_FLAG, serve_workers
+
+USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
+       cellkeeper-server serve --help
+       cellkeeper-server --version"""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """The exit status: 0 after SIGTERM, 1 if the server could not start, 2 for a command that is none."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if words == ["--version"]:
+        print(own_version())
+        return 0
+    if not words or words[0] != "serve":
+        print(USAGE, file=sys.stderr)
+        return 0 if words in (["--help"], ["-h"]) else 2
+    rest = words[1:]
+    as_worker = WORKER_FLAG in rest
+    try:
+        environment = {} if as_worker else os.environ
+        settings = Settings.read([word for word in rest if word != WORKER_FLAG], environment)
+        if settings.workers > 1:
+            return serve_workers(settings)
+        serve(settings, share_port=as_worker)
+    except StartError as error:
+        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The nouns every layer shares: plain Python and numpy, no I/O, no framework."""

@@ -1,0 +1,53 @@
+"""What a model takes, gives and remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor's name, dtype ("float32", "int32", ...) and shape.
+
+    For an input or an output the shape of one time step; for a state the shape of one session's tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
+
+    @property
+    def numpy_dtype(self) -> DTypeLike:
+        """Little-endian, as on the wire."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The outside of a loaded model version."""
+
+    name: str
+    fingerprint: bytes  # sha256 of config and weights
+    input: TensorSpec  # features: float32 [F]; token ids: int32 []
+    vocabulary: int  # token models: ids are 0..vocabulary - 1; 0 for features
+    missing_values: bool  # NaN is a missing value, which the model's policy fills
+    outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
+    states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one time step's input."""
+        return self.input.nbytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one session's state."""
+        return sum(state.nbytes for state in self.states)

@@ -1,0 +1,104 @@
+"""What the rest of the service needs of a store: four calls, each one round trip for a whole tick.
+
+Stores are synchronous and safe to call from several threads. Time is passed in by nobody: a store keeps its own
+clock for expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from .position import Position
+from .record import Header, Record, SessionKey
+
+
+class StoreError(Exception):
+    """The store did not answer, or answered that it cannot. The text says what an operator can do."""
+
+
+class Load(NamedTuple):
+    """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
+
+    key: SessionKey
+    touch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Compare-and-set of one record, on its whole position.
+
+    expected: the position that must stand there; None: no record may stand there.
+    header: the header after it; its position names the new point.
+    log: with a checkpoint the whole log after it, otherwise the bytes to append to the log that is there.
+    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append.
+    """
+
+    key: SessionKey
+    expected: Position | None
+    header: Header
+    log: bytes
+    checkpoint: bytes | None
+
+
+class Delete(NamedTuple):
+    """Removes the record if it is of this generation, at whatever step."""
+
+    key: SessionKey
+    generation: bytes
+
+
+class Outcome(Enum):
+    COMMITTED = "committed"  # done
+    CONFLICT = "conflict"  # not done: something else, or nothing, stands there
+    REFUSED = "refused"  # not done: the store said that it would not (full, read-only)
+    UNKNOWN = "unknown"  # no answer: it was done, will be done, or never will
+
+
+class CommitResult(NamedTuple):
+    """What became of one commit or delete."""
+
+    outcome: Outcome
+    standing: Header | None = None  # on a conflict: the header that stands there, if any
+    message: str = ""  # on refused and unknown: why
+
+
+class Page(NamedTuple):
+    """Some sessions, and where to go on: an empty cursor says that this was all."""
+
+    sessions: list[tuple[SessionKey, Header]]
+    cursor: str
+
+
+class Store(Protocol):
+    """Where records live."""
+
+    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis"
+
+    def check(self) -> None:
+        """Raises StoreError, with what to do, if this store must not be served on (unreachable, may evict)."""
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        """One result for each: the record, None where there is none, or why that one could not be read.
+
+        Never raises.
+        """
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        """One result for each, in order. Keys are distinct. Never raises; a timeout or a lost connection is
+        UNKNOWN for every commit it may have carried."""
+
+    def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
+        """COMMITTED where that generation stood there; CONFLICT, with what stands there, otherwise."""
+
+    def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
+        """About `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".
+
+        A session that is there from the first page to the last is listed. Raises StoreError, and ValueError for a
+        cursor that this store did not make.
+        """
+
+    def close(self) -> None:
+        """Releases connections and files."""

@@ -1,0 +1,1 @@
+"""What computes: the only imports of torch and onnxruntime. `load_engine` chooses, tests and warms one up."""

@@ -1,0 +1,66 @@
+"""What happens to inputs before the model sees them: missing values are filled, bad rows are kept away from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.model.config import Config, Features
+
+Bools = NDArray[np.bool_]
+
+
+class Intake:
+    """Fills missing values by the model's policy, over all sessions of a call at once."""
+
+    def __init__(self, config: Config) -> None:
+        source = config.input
+        self._vocabulary = 0 if isinstance(source, Features) else source.vocabulary
+        self._policy = source.missing.policy if isinstance(source, Features) else "reject"
+        self._value = np.float32(source.missing.value if isinstance(source, Features) else 0.0)
+
+    @property
+    def holds(self) -> bool:
+        return self._policy == "hold"
+
+    def fill(self, inputs: Array, into: Array, held: NDArray[np.float32] | None) -> Bools | None:
+        """Copies inputs [T, B, ...] into `into` of the same shape, filled.
+
+        held: [B, F], each session's last values; brought up to date. Returns bool [B], false for sessions whose
+        input cannot be taken (infinite, NaN without a policy, a token id out of range; they are fed zeros),
+        or None where all are good.
+        """
+        if self._vocabulary:
+            bad: Array = (inputs < 0) | (inputs >= self._vocabulary)
+            into[...] = inputs
+        else:
+            into[...] = inputs
+            if self._policy == "reject":
+                finite = np.isfinite(inputs)
+                if finite.all():
+                    return None
+                bad = ~finite
+            else:
+                self._fill_missing(into, held)
+                bad = ~np.isfinite(into)
+        if not bad.any():
+            return None
+        sessions: Bools = np.asarray(bad.any(axis=(0, *range(2, bad.ndim))))
+        into[:, sessions] = 0
+        return ~sessions
+
+    def _fill_missing(self, values: NDArray[Any], held: NDArray[np.float32] | None) -> None:
+        missing = np.isnan(values)
+        if held is None:
+            if missing.any():
+                values[missing] = self._value
+            return
+        if missing.any():
+            for step, absent in zip(values, missing, strict=True):
+                np.copyto(step, held, where=absent)
+                np.copyto(held, step)
+        else:
+            np.copyto(held, values[-1])

@@ -1,0 +1,123 @@
+"""Makes the engine for a bundle: chooses it, tests it, warms it up."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array, Engine
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle, read_bundle
+from cellkeeper_service.model.config import GraphConfig
+
+from .exactness import Tunable, settle
+
+OFFLINE_STEPS = 256  # time steps of an offline run in one call
+
+
+def load_engine(bundle: Bundle | Path, device: str = "auto", max_batch: int = 256, threads: int = 1) -> Engine:
+    """An engine, tested for exactness and warmed up.
+
+    device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
+    CPU. Raises StartError where a package or the device is missing, or the model does not go with it.
+    """
+    if isinstance(bundle, Path):
+        bundle = read_bundle(bundle)
+    if max_batch < 1 or threads < 1:
+        raise StartError(f"max_batch and threads: got {max_batch} and {threads}, expected 1 or more")
+    engine = _make(bundle, _resolve(device, bundle), max_batch, threads)
+    settle(engine)
+    warm(engine)
+    return engine
+
+
+def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)) -> dict[int, float]:
+    """Seconds per call of one time step, by batch size: the better of a few calls. Clears the arena.
+
+    The largest size is always max_batch.
+    """
+    wanted = frozenset(output.name for output in engine.spec.outputs[:1])
+    seconds: dict[int, float] = {}
+    engine.reserve(engine.max_batch)
+    for size in sorted({size for size in sizes if size < engine.max_batch} | {engine.max_batch}):
+        rows = np.arange(size, dtype=np.intp)
+        engine.write_states(rows, _initial(engine, size))
+        inputs = np.zeros((1, size, *engine.spec.input.shape), engine.spec.input.dtype)
+        took = []
+        for _ in range(3):
+            start = perf_counter()
+            engine.run(inputs, rows, rows, wanted)
+            took.append(perf_counter() - start)
+        seconds[size] = min(took)
+    engine.reserve(0)
+    return seconds
+
+
+def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
+    """One offline run of one whole sequence: inputs [T, ...] -> by name, outputs [T, ...].
+
+    The state tensors after it are there as "state.<name>". Clears the arena of an engine that is passed in.
+    """
+    engine = load_engine(model, "cpu") if isinstance(model, Path) else model
+    names = [output.name for output in engine.spec.outputs]
+    row = np.zeros(1, np.intp)
+    engine.reserve(1)
+    engine.write_states(row, _initial(engine, 1))
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    for start in range(0, len(inputs), OFFLINE_STEPS):
+        part = np.asarray(inputs[start : start + OFFLINE_STEPS], engine.spec.input.dtype)[:, None]
+        computed = engine.run(part, row, row, frozenset(names))
+        for name in names:
+            parts[name].append(computed.outputs[name][:, 0])
+    results = {name: np.concatenate(parts[name]) for name in names}
+    state = engine.read_states(row)[0]
+    for spec in engine.spec.states:
+        results[f"state.{spec.name}"] = state[: spec.nbytes].view("<f4").reshape(spec.shape)
+        state = state[spec.nbytes :]
+    return results
+
+
+def _initial(engine: Engine, rows: int) -> Array:
+    return np.tile(np.frombuffer(engine.initial_state, np.uint8), (rows, 1))
+
+
+def _resolve(device: str, bundle: Bundle) -> str:
+    if device == "auto":
+        if isinstance(bundle.config, GraphConfig) or importlib.util.find_spec("torch") is None:
+            return "cpu"
+        from .torch_engine import cuda_devices
+
+        return "cuda:0" if cuda_devices() else "cpu"
+    kind, _, number = device.partition(":")
+    if device != "cpu" and (kind != "cuda" or not number.isdecimal()):
+        raise StartError(f"device: got {device}, expected auto, cpu or cuda:0")
+    return device
+
+
+def _make(bundle: Bundle, device: str, max_batch: int, threads: int) -> Tunable:
+    config = bundle.config
+    if isinstance(config, GraphConfig):
+        if device != "cpu":
+            raise StartError(f"device: got {device}, expected cpu for {config.name}: ONNX graphs run there only")
+        _require("onnxruntime", f"the ONNX model {config.name}", "cellkeeper[server]")
+        from .user_graph import UserGraphEngine
+
+        return UserGraphEngine(bundle, max_batch, threads)
+    if device == "cpu" and not config.proj_size:
+        _require("onnxruntime", f"the model {config.name} on the CPU", "cellkeeper[server]")
+        from .ort import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(bundle, max_batch, threads)
+    why = "with a projection (proj_size)" if device == "cpu" else f"on {device}"
+    _require("torch", f"the model {config.name} {why}", "cellkeeper[torch]")
+    from .torch_engine import TorchEngine
+
+    return TorchEngine(bundle, max_batch, threads, device)
+
+
+def _require(package: str, purpose: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise StartError(f"{purpose} needs {package}, which is not installed; install {extra}")

@@ -1,0 +1,163 @@
+"""The CPU engine: ONNX Runtime over the graph of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.model.config import Config
+from cellkeeper_service.model.tensors import cell_states
+
+from .arena import Arena, Floats
+from .graph import build_graph
+from .inputs import Intake
+from .numerics import instruction_set
+
+MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
+
+
+class _Call(NamedTuple):
+    """Everything a call of one shape needs, ready."""
+
+    binding: Any
+    inputs: Array  # [T, P, ...]
+    before: Floats  # [P, S]
+    after: Floats  # [P, S]
+    outputs: Mapping[str, Floats]  # [T, P, ...]
+
+
+class OnnxRuntimeEngine:
+    """Implements domain.engine.Engine for recurrent bundles without projection.
+
+    Calls of fewer than `min_batch` sessions are filled up to it with rows of zeros; P in the shapes here is the
+    batch so filled.
+    """
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
+        self.spec: ModelSpec = bundle.spec
+        self.config: Config = bundle.config
+        self.max_batch = max_batch
+        self.initial_state = bundle.initial_state
+        self._threads = threads
+        self.settle(1, False, 0.0)
+        self._session = open_session(build_graph(bundle), threads, str(bundle.path))
+        self._intake = Intake(bundle.config)
+        self._state_width = sum(state.nbytes for state in cell_states(bundle.config)) // 4
+        self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
+        widths = [self._state_width, self._held_width] if self._intake.holds else [self._state_width]
+        self._arena = Arena(widths)
+        self._held = np.zeros((max_batch, self._held_width), np.float32)
+        self._buffers: dict[str, Array] = {}
+        self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
+        self._output_shapes = {output.name: output.shape for output in self.spec.outputs}
+
+    def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
+        """Takes what exactness.settle found."""
+        self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
+        self.numerics = describe(self._threads, min_batch, exact)
+
+    def reserve(self, rows: int) -> None:
+        self._arena.reserve(rows)
+
+    def write_states(self, rows: Rows, states: Array) -> None:
+        self._arena.write(rows, states)
+
+    def read_states(self, rows: Rows) -> Array:
+        return self._arena.read(rows)
+
+    def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        steps, batch = inputs.shape[:2]
+        padded = max(batch, self.min_batch)
+        call = self._calls.get((steps, padded, wanted))
+        if call is None:
+            call = self._prepare(steps, padded, wanted)
+        before, after = call.before, call.after
+        if padded > batch:
+            call.inputs[:, batch:] = 0
+            before[batch:] = 0
+            before, after = before[:batch], after[:batch]
+        held = self._held[:batch] if self._held_width else None
+        self._arena.gather(read, [before] if held is None else [before, held])
+        good = self._intake.fill(inputs, call.inputs[:, :batch], held)
+        self._session.run_with_iobinding(call.binding)
+        self._arena.scatter(write, [after] if held is None else [after, held])
+        # the buffers are used again by the next call
+        outputs = {name: values[:, :batch].copy() for name, values in call.outputs.items()}
+        return Computed(outputs, finite_rows(good, after, outputs))
+
+    def _prepare(self, steps: int, padded: int, wanted: frozenset[str]) -> _Call:
+        if len(self._calls) >= MAX_BINDINGS:
+            self._calls.clear()
+        unknown = wanted - self._output_shapes.keys()
+        if unknown:
+            raise ValueError(f"outputs: got {sorted(unknown)}, expected some of {list(self._output_shapes)}")
+        binding = self._session.io_binding()
+        inputs = self._buffer("input", (steps, padded, *self.spec.input.shape), self.spec.input.dtype)
+        before = self._buffer("state", (padded, self._state_width))
+        after = self._buffer("next", (padded, self._state_width))
+        outputs = {
+            name: self._buffer(name, (steps, padded, *shape))
+            for name, shape in self._output_shapes.items()
+            if name in wanted
+        }
+        for name, array in (("input", inputs), ("state", before)):
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        for name, array in (("next", after), *outputs.items()):
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        call = _Call(binding, inputs, before, after, outputs)
+        self._calls[steps, padded, wanted] = call
+        return call
+
+    def _buffer(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Array:
+        """A view of the one buffer that all calls share for this tensor. It grows by being replaced: the calls that
+        are bound to the old one keep that alive."""
+        size = prod(shape)
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.zeros(size, dtype)
+        return self._buffers[name][:size].reshape(shape)
+
+
+def open_session(model: bytes, threads: int, place: str) -> Any:
+    """An onnxruntime session on the CPU. Raises StartError where it refuses the graph."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no public base class
+        line = " ".join(str(error).split())[:300]
+        raise StartError(f"{place}: onnxruntime refuses the graph ({line}); check the model") from error
+
+
+def describe(threads: int, min_batch: int, exact: bool) -> str:
+    """The numerics text. Threads stand there only where they may decide the bits."""
+    parts = [f"onnxruntime {onnxruntime.__version__} {instruction_set()}", f"min_batch={min_batch}"]
+    if not exact:
+        parts.append(f"threads={threads}")
+    return " ".join(parts)
+
+
+def finite_rows(good: Array | None, after: Array, outputs: Mapping[str, Array]) -> Array:
+    """bool [B]: input, new state [B, S] and outputs [T, B, ...] of the session are finite."""
+    rows = np.ones(len(after), np.bool_) if good is None else good
+    finite = np.isfinite(after)
+    if not finite.all():
+        rows &= finite.all(axis=1)
+    for values in outputs.values():
+        finite = np.isfinite(values)
+        if not finite.all():
+            rows &= finite.all(axis=(0, *range(2, finite.ndim)))
+    return rows

@@ -1,0 +1,160 @@
+"""The cells, the head and the output transform in torch, written out: the reference, and what runs on CUDA.
+
+Every product has the shape [B, inputs] x [inputs, n], one time step at a time, whatever the chunking.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
+from cellkeeper_service.model.tensors import cell_states
+
+_ACTIVATIONS = {
+    "linear": lambda values: values,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": torch.nn.functional.softplus,
+}
+# As in graph.py. Torch's kernels take two vectors of 16 floats at a time, and what is left one by one, with other
+# bits: so every row is a multiple of 32 floats, or (the gates) a view that is taken row by row.
+_COLUMNS = 1
+
+
+class TorchCells:
+    """The weights on a device, and one step of the model."""
+
+    def __init__(self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device) -> None:
+        self._config = config
+        self._device = device
+        self._tensors = {
+            name: torch.from_numpy(value.copy()).to(device) for name, value in tensors.items() if name[:4] != "head"
+        }
+        # [inputs, gates]: what a product takes without a transposition
+        self._weights = {
+            name: value.t().contiguous() for name, value in self._tensors.items() if name.startswith("rnn.weight")
+        }
+        for name in [name for name in self._weights if name.startswith("rnn.weight_hr")]:
+            pad = -config.proj_size % _COLUMNS
+            self._weights[name] = torch.nn.functional.pad(self._weights[name], (0, pad)).contiguous()
+        self._head = self._padded_head(tensors)
+        self._offset = self._scale = None
+        if isinstance(config.input, Features) and config.input.normalization is not None:
+            self._offset = self._vector(config.input.normalization.offset)
+            self._scale = self._vector(config.input.normalization.scale)
+
+    def split(self, state: Tensor) -> list[list[Tensor]]:
+        """A batch of checkpoints [B, S] as the tensors [B, width] of each state, by layer."""
+        layers = self._config.num_layers
+        widths = [spec.shape[1] for spec in cell_states(self._config) for _ in range(layers)]
+        # contiguous: a product must not depend on whether its operand came from the arena or from a step before
+        parts = [part.contiguous() for part in torch.split(state, widths, dim=1)]
+        return [parts[start : start + layers] for start in range(0, len(parts), layers)]
+
+    def join(self, states: list[list[Tensor]]) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([part for parts in states for part in parts], dim=1)
+
+    def step(self, values: Tensor, states: list[list[Tensor]]) -> Tensor:
+        """One time step: input [B, F] or ids [B] -> the top layer [B, H]. Replaces the tensors in `states`."""
+        if not isinstance(self._config.input, Features):
+            values = self._tensors["embedding.weight"].index_select(0, values)
+        elif self._offset is not None and self._scale is not None:
+            values = (values - self._offset) / self._scale
+        for layer in range(self._config.num_layers):
+            values = self._cell(layer, values, states)
+        return values
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """The top layer [B, H] -> the prediction [B, units]."""
+        config = self._config
+        values, width = hidden, config.recurrent_size
+        for dense, (weight, bias) in zip(config.head, self._head, strict=True):
+            values = _ACTIVATIONS[dense.activation](torch.addmm(bias, values, weight))
+            width = dense.units
+        if not config.head and config.output:
+            values = torch.nn.functional.pad(values, (0, -width % _COLUMNS))
+        for transform in config.output:
+            values = self._transform(transform, values, width)
+        return values[:, :width]
+
+    def _cell(self, layer: int, values: Tensor, states: list[list[Tensor]]) -> Tensor:
+        config = self._config
+        h = states[0][layer]
+        if config.cell == "gru":
+            after = self._gru(layer, values, h)
+        elif config.cell == "lstm":
+            gates = self._into(layer, values).addmm_(h, self._weights[f"rnn.weight_hh_l{layer}"])
+            i, f, g, o = gates.chunk(4, dim=1)
+            c = torch.sigmoid(f) * states[1][layer] + torch.sigmoid(i) * torch.tanh(g)
+            states[1][layer] = c
+            after = torch.sigmoid(o) * torch.tanh(c)
+            if config.proj_size:
+                after = (after @ self._weights[f"rnn.weight_hr_l{layer}"])[:, : config.proj_size].contiguous()
+        else:
+            total = self._into(layer, values).addmm_(h, self._weights[f"rnn.weight_hh_l{layer}"])
+            after = torch.tanh(total) if config.cell == "rnn_tanh" else torch.relu(total)
+        states[0][layer] = after
+        return after
+
+    def _gru(self, layer: int, values: Tensor, h: Tensor) -> Tensor:
+        size = self._config.hidden_size
+        weight = self._weights[f"rnn.weight_hh_l{layer}"]
+        bias = self._tensors.get(f"rnn.bias_hh_l{layer}")
+        into = values @ self._weights[f"rnn.weight_ih_l{layer}"]
+        if bias is not None:
+            into = into + self._tensors[f"rnn.bias_ih_l{layer}"]
+        if self._config.reset_after:
+            back = h @ weight if bias is None else torch.addmm(bias, h, weight)
+            r, z = map(torch.sigmoid, (into[:, : 2 * size] + back[:, : 2 * size]).chunk(2, dim=1))
+            n = torch.tanh(into[:, 2 * size :] + r * back[:, 2 * size :])
+        else:
+            back = (
+                h @ weight[:, : 2 * size] if bias is None else torch.addmm(bias[: 2 * size], h, weight[:, : 2 * size])
+            )
+            r, z = map(torch.sigmoid, (into[:, : 2 * size] + back).chunk(2, dim=1))
+            n = into[:, 2 * size :] + (r * h) @ weight[:, 2 * size :]
+            n = torch.tanh(n if bias is None else n + bias[2 * size :])
+        return n + z * (h - n)
+
+    def _into(self, layer: int, values: Tensor) -> Tensor:
+        """W x + b of both biases."""
+        weight = self._weights[f"rnn.weight_ih_l{layer}"]
+        if not self._config.bias:
+            return values @ weight
+        bias = self._tensors[f"rnn.bias_ih_l{layer}"] + self._tensors[f"rnn.bias_hh_l{layer}"]
+        return torch.addmm(bias, values, weight)
+
+    def _padded_head(self, tensors: dict[str, Array]) -> list[tuple[Tensor, Tensor]]:
+        layers = []
+        columns = self._config.recurrent_size
+        for i, dense in enumerate(self._config.head):
+            padded = -(-dense.units // _COLUMNS) * _COLUMNS
+            source = torch.from_numpy(tensors[f"head.{i}.weight"].copy())
+            weight, bias = torch.zeros(columns, padded), torch.zeros(padded)
+            weight[: source.shape[1], : dense.units] = source.t()
+            if dense.bias:
+                bias[: dense.units] = torch.from_numpy(tensors[f"head.{i}.bias"].copy())
+            layers.append((weight.to(self._device), bias.to(self._device)))
+            columns = padded
+        return layers
+
+    def _transform(self, transform: Transform, values: Tensor, width: int) -> Tensor:
+        if transform.op == "softmax":
+            narrow = torch.softmax(values[:, :width].contiguous(), dim=1)
+            return torch.nn.functional.pad(narrow, (0, values.shape[1] - width))
+        if transform.op in ("exp", "expm1", "sinh"):
+            return {"exp": torch.exp, "expm1": torch.expm1, "sinh": torch.sinh}[transform.op](values)
+        if isinstance(transform.value, tuple):
+            value = torch.nn.functional.pad(self._vector(transform.value), (0, values.shape[1] - width))
+        else:
+            value = torch.full((), transform.value or 0.0, device=self._device)
+        if transform.op == "scale":
+            return values * value
+        return values + value if transform.op == "offset" else torch.maximum(values, value)
+
+    def _vector(self, numbers: tuple[float, ...]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float32, device=self._device)

@@ -1,0 +1,135 @@
+"""The torch engine: CUDA, and on the CPU the reference and what onnxruntime has no cell for."""
+
+from __future__ import annotations
+
+import os
+
+# cuBLAS gives the same bits at every call only with a fixed workspace; it reads this when it starts
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import numpy as np
+import torch
+
+from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.model.config import Config, RecurrentConfig
+from cellkeeper_service.model.tensors import cell_states
+
+from .arena import Arena
+from .inputs import Intake
+from .numerics import instruction_set, vendor
+from .torch_cells import TorchCells
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices torch finds."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+class TorchEngine:
+    """Implements domain.engine.Engine for every recurrent bundle, with its arena on the device.
+
+    Calls of fewer than `min_batch` sessions are filled up to it with rows of zeros. `threads` is torch's own
+    number of threads on the CPU, for the whole process.
+    """
+
+    name = "torch"
+
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, device: str = "cpu") -> None:
+        if not isinstance(bundle.config, RecurrentConfig):
+            raise StartError(f"{bundle.path}: ONNX graphs run on onnxruntime, not on torch")
+        self.spec: ModelSpec = bundle.spec
+        self.config: Config = bundle.config
+        self.max_batch = max_batch
+        self.initial_state = bundle.initial_state
+        self._threads = threads
+        self._device = _open_device(device, threads)
+        self.device = device if device == "cpu" else f"{device} {torch.cuda.get_device_name(self._device)}"
+        self.settle(1, False, 0.0)
+        self._cells = TorchCells(bundle.config, bundle.tensors, self._device)
+        self._intake = Intake(bundle.config)
+        self._cells_bytes = sum(state.nbytes for state in cell_states(bundle.config))
+        self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
+        self._held = Arena([self._held_width])  # inputs are filled on the host
+        self._arena = torch.zeros(0, self._cells_bytes // 4, device=self._device)
+
+    def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
+        """Takes what exactness.settle found."""
+        self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
+        parts = [f"torch {torch.__version__}"]
+        if self._device.type == "cpu":
+            parts += [torch.backends.cpu.get_cpu_capability(), instruction_set(), vendor()]
+            if not exact:
+                parts.append(f"threads={self._threads}")
+        else:
+            parts.append(f"cuda {torch.version.cuda} {torch.cuda.get_device_name(self._device)}")
+        self.numerics = " ".join([*filter(None, parts), f"min_batch={min_batch}"])
+
+    def reserve(self, rows: int) -> None:
+        self._arena = torch.zeros(rows, self._cells_bytes // 4, device=self._device)
+        self._held.reserve(rows)
+
+    def write_states(self, rows: Rows, states: Array) -> None:
+        cells = np.ascontiguousarray(states[:, : self._cells_bytes]).view("<f4")
+        self._arena.index_copy_(0, self._index(rows), torch.from_numpy(cells.copy()).to(self._device))
+        self._held.write(rows, states[:, self._cells_bytes :])
+
+    def read_states(self, rows: Rows) -> Array:
+        cells = self._arena.index_select(0, self._index(rows)).cpu().numpy()
+        packed = np.ascontiguousarray(cells, "<f4").view(np.uint8)
+        return np.concatenate([packed, self._held.read(rows)], axis=1) if self._held_width else packed
+
+    @torch.inference_mode()
+    def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        unknown = wanted - {output.name for output in self.spec.outputs}
+        if unknown:
+            raise ValueError(f"outputs: got {sorted(unknown)}, expected some of prediction, hidden")
+        steps, batch = inputs.shape[:2]
+        padded = max(batch, self.min_batch)
+        filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
+        held = np.empty((batch, self._held_width), np.float32)
+        self._held.gather(read, [held])
+        good = self._intake.fill(inputs, filled[:, :batch], held if self._held_width else None)
+
+        values = torch.from_numpy(filled).to(self._device)
+        before = torch.zeros(padded, self._arena.shape[1], device=self._device)
+        before[:batch] = self._arena.index_select(0, self._index(read))
+        states = self._cells.split(before)
+        outputs: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+        for step in range(steps):
+            # a copy: within the chunk a step's data may start anywhere, and products may depend on that
+            hidden = self._cells.step(values[step].clone(), states)
+            if "hidden" in outputs:
+                outputs["hidden"].append(hidden)
+            if "prediction" in outputs:
+                outputs["prediction"].append(self._cells.predict(hidden))
+        after = self._cells.join(states)[:batch]
+        self._arena.index_copy_(0, self._index(write), after)
+        self._held.scatter(write, [held])
+
+        stacked = {name: torch.stack(parts)[:, :batch].contiguous() for name, parts in outputs.items()}
+        finite = torch.isfinite(after).all(dim=1)
+        for output in stacked.values():
+            finite &= torch.isfinite(output).all(dim=2).all(dim=0)
+        rows = finite.cpu().numpy()
+        return Computed({k: v.cpu().numpy() for k, v in stacked.items()}, rows if good is None else rows & good)
+
+    def _index(self, rows: Rows) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(rows, np.int64)).to(self._device)
+
+
+def _open_device(device: str, threads: int) -> torch.device:
+    """Raises StartError where the device is not there."""
+    if device == "cpu":
+        torch.set_num_threads(threads)
+        return torch.device("cpu")
+    count = cuda_devices()
+    opened = torch.device(device)
+    if opened.index is None or opened.index >= count:
+        raise StartError(f"device: got {device}, torch finds {count} CUDA devices; choose another or cpu")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    return opened

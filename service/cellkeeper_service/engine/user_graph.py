@@ -1,0 +1,167 @@
+"""The engine for an ONNX graph of the user's own, with inputs, states and outputs as its bundle declares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.model.config import Config, Features, GraphConfig
+
+from .arena import Arena
+from .inputs import Intake
+from .ort import describe, finite_rows, open_session
+
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
+
+
+class UserGraphEngine:
+    """Implements domain.engine.Engine. A graph without a time axis is called once a time step."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
+        if not isinstance(bundle.config, GraphConfig):
+            raise TypeError(f"{bundle.path} has no graph of its own")
+        self.spec: ModelSpec = bundle.spec
+        self.config: Config = bundle.config
+        self.max_batch = max_batch
+        self.initial_state = bundle.initial_state
+        self._threads = threads
+        self.settle(1, False, 0.0)
+        self._graph = bundle.config
+        place = str(bundle.path / bundle.config.graph)
+        _refuse_external_data(bundle.graph, place)
+        self._session = open_session(bundle.graph, threads, place)
+        self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
+        self._input_dtype = _check_names(self._session, bundle.config, place)
+        self._intake = Intake(bundle.config)
+        self._widths = [state.nbytes // 4 for state in self.spec.states]
+        self._arena = Arena(self._widths)
+        self._try(place)
+
+    def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
+        """Takes what exactness.settle found."""
+        self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
+        self.numerics = describe(self._threads, min_batch, exact)
+
+    def reserve(self, rows: int) -> None:
+        self._arena.reserve(rows)
+
+    def write_states(self, rows: Rows, states: Array) -> None:
+        self._arena.write(rows, states)
+
+    def read_states(self, rows: Rows) -> Array:
+        return self._arena.read(rows)
+
+    def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        steps, batch = inputs.shape[:2]
+        padded = max(batch, self.min_batch)
+        leaves = [np.zeros((padded, width), np.float32) for width in self._widths]
+        mine = [leaf[:batch] for leaf in leaves]
+        self._arena.gather(read, mine)
+        filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
+        good = self._intake.fill(inputs, filled[:, :batch], mine[-1] if self._intake.holds else None)
+        outputs = self._compute(filled, leaves, wanted)
+        self._arena.scatter(write, mine)
+        outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
+        after = np.concatenate(mine, axis=1)
+        return Computed(outputs, finite_rows(good, after, outputs))
+
+    def _compute(self, inputs: Array, leaves: list[Any], wanted: frozenset[str]) -> dict[str, Array]:
+        """Advances `leaves` in place; gives the outputs [T, P, ...]."""
+        graph = self._graph
+        declared = [output for output in graph.outputs if output.name in wanted]
+        fetched = [*(output.output for output in declared), *(state.output for state in graph.states)]
+        values = inputs.astype(self._input_dtype, copy=False)
+        calls = list(values) if graph.layout == "step" else [values]
+        if graph.layout == "batch_first":
+            calls = [np.ascontiguousarray(values.swapaxes(0, 1))]
+        feeds: dict[str, Array] = dict(self._constants)
+        for state, leaf in zip(graph.states, leaves, strict=False):
+            whole = leaf.reshape(-1, *state.shape)
+            feeds[state.input] = np.ascontiguousarray(np.moveaxis(whole, 0, state.batch_axis))
+        parts: list[list[Array]] = []
+        for call in calls:
+            feeds[graph.input_name] = call
+            results = self._session.run(fetched, feeds)
+            parts.append(results[: len(declared)])
+            feeds |= zip((state.input for state in graph.states), results[len(declared) :], strict=True)
+        for state, leaf in zip(graph.states, leaves, strict=False):
+            leaf[...] = np.moveaxis(feeds[state.input], state.batch_axis, 0).reshape(leaf.shape)
+        outputs: dict[str, Array] = {}
+        for i, output in enumerate(declared):
+            if graph.layout == "step":
+                outputs[output.name] = np.stack([part[i] for part in parts])
+            else:
+                outputs[output.name] = parts[0][i] if graph.layout == "time_first" else parts[0][i].swapaxes(0, 1)
+        return outputs
+
+    def _try(self, place: str) -> None:
+        """Two sessions take one step, so that a wrong declaration is found here and not by a client."""
+        inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.dtype)
+        leaves = [np.zeros((2, width), np.float32) for width in self._widths]
+        names = frozenset(output.name for output in self.spec.outputs)
+        try:
+            outputs = self._compute(inputs, leaves, names)
+        except Exception as error:  # onnxruntime's errors have no public base class
+            line = " ".join(str(error).split())[:300]
+            raise StartError(
+                f"{place}: a step of two sessions fails ({line}); check the declared shapes, layout and batch axes"
+            ) from error
+        for output in self.spec.outputs:
+            came, expected = outputs[output.name], (1, 2, *output.shape)
+            if came.shape != expected or came.dtype != np.float32:
+                raise StartError(
+                    f"{place}: output {output.name}: got {came.dtype} {list(came.shape)} for one step of two "
+                    f"sessions, expected float32 {list(expected)}"
+                )
+
+
+def _check_names(session: Any, config: GraphConfig, place: str) -> str:
+    """The dtype of the graph's input. Raises StartError where the graph's names are not the declared ones."""
+    inputs = {value.name: value.type for value in session.get_inputs()}
+    declared = [config.input_name, *(state.input for state in config.states), *config.constants]
+    if sorted(declared) != sorted(inputs):
+        raise StartError(f"{place}: inputs: config.json declares {sorted(declared)}, the graph has {sorted(inputs)}")
+    results = {value.name: value.type for value in session.get_outputs()}
+    for name in [output.output for output in config.outputs] + [state.output for state in config.states]:
+        if name not in results:
+            raise StartError(f"{place}: output {name}: declared in config.json, the graph has {sorted(results)}")
+    for state in config.states:
+        if inputs[state.input] != "tensor(float)" or results[state.output] != "tensor(float)":
+            raise StartError(f"{place}: state {state.name}: got {inputs[state.input]}, expected tensor(float)")
+    dtype = _DTYPES.get(inputs[config.input_name], "")
+    if not dtype or (dtype == "float32") != isinstance(config.input, Features):
+        raise StartError(
+            f"{place}: input {config.input_name}: got {inputs[config.input_name]}, expected tensor(float) for "
+            "features, tensor(int32) or tensor(int64) for tokens"
+        )
+    return dtype
+
+
+def _refuse_external_data(model: bytes, place: str) -> None:
+    """A graph must not read other files of this machine."""
+    try:
+        parsed = onnx.load_model_from_string(model)
+    except DecodeError as error:
+        raise StartError(f"{place}: not an ONNX model ({error}); export it again") from error
+    if _external(parsed.graph):
+        raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
+
+
+def _external(graph: Any) -> bool:
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            if any(_external(inner) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize()):
+                return True
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)

@@ -1,0 +1,6 @@
+"""What the service counts, and where it can be read: the only package that knows Prometheus."""
+
+from .meter import PrometheusMeter
+from .server import MetricsServer
+
+__all__ = ["MetricsServer", "PrometheusMeter"]

@@ -1,0 +1,163 @@
+"""The service's metrics: every family, its labels and what it counts. Never a session id as a label."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cellkeeper_service.domain.meter import StepTimes
+
+from .per_model import SECONDS, StateFamilies, StepFamilies
+
+# A time stamp beside every counter would be twice the series, for nothing that anybody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class PrometheusMeter:
+    """Counts into a registry of its own; implements domain.meter.Meter. Safe to call from several threads."""
+
+    def __init__(self, version: str = "") -> None:
+        """version: of the service, for cellkeeper_build_info."""
+        self.registry = CollectorRegistry()
+        self._steps = StepFamilies()
+        self._states = StateFamilies()
+        self._gauges = _Gauges(version)
+        for collector in (self._steps, self._states, self._gauges):
+            self.registry.register(collector)
+
+        self._batch_size = self._histograms("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES, "model")
+        self._computed = self._counters(
+            "cellkeeper_computed_steps",
+            "Time steps that engine calls computed, over all their sessions: applied, replayed or dropped.",
+            "model",
+        )
+        self._loads = self._counters(
+            "cellkeeper_loads",
+            "Chunks by where their state was: in a slot (hot) or in the store (cold).",
+            "model",
+            "kind",
+        )
+        self._rebuilt = self._counters(
+            "cellkeeper_load_replayed_steps", "Time steps computed again from input logs at cold loads.", "model"
+        )
+        self._commits = self._counters(
+            "cellkeeper_commits", "Chunks and other changes, by the result of the commit that carried them.", "result"
+        )
+        self._checkpoints = self._counters("cellkeeper_checkpoints", "Commits that wrote a state.", "model")
+        self._evictions = self._counters("cellkeeper_evictions", "Hot sessions let go.", "model", "reason")
+        self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
+        self._non_finite = self._counters(
+            "cellkeeper_non_finite_rows", "Chunks refused because an output or a state was not finite.", "model"
+        )
+        self._round_trips = self._counters("cellkeeper_store_round_trips", "Calls of the store.", "call")
+        self._store_items = self._counters("cellkeeper_store_items", "Sessions in calls of the store.", "call")
+        self._store_errors = self._counters("cellkeeper_store_errors", "Calls of the store that failed.", "call")
+        self._store_seconds = self._histograms("cellkeeper_store_seconds", "Seconds of a store call.", SECONDS, "call")
+        self._frames = self._counters("cellkeeper_frames", "Step messages, by direction.", "direction")
+        self._frame_items = self._counters("cellkeeper_frame_items", "Items in step messages.", "direction")
+
+    # ------------------------------------------------------------------------------------- events (Meter)
+
+    def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
+        self._steps.note(model, steps, times, replayed)
+
+    def rejected(self, reason: str) -> None:
+        self._rejections(reason).inc()
+
+    def tick(self, model: str, batch: int, steps: int) -> None:
+        self._batch_size(model).observe(batch)
+        self._computed(model).inc(batch * steps)
+
+    def loaded(self, model: str, hot: bool) -> None:
+        self._loads(model, "hot" if hot else "cold").inc()
+
+    def rebuilt(self, model: str, steps: int) -> None:
+        self._rebuilt(model).inc(steps)
+
+    def committed(self, outcome: str, count: int) -> None:
+        self._commits(outcome).inc(count)
+
+    def checkpointed(self, model: str) -> None:
+        self._checkpoints(model).inc()
+
+    def evicted(self, model: str, reason: str) -> None:
+        self._evictions(model, reason).inc()
+
+    def non_finite(self, model: str) -> None:
+        self._non_finite(model).inc()
+
+    def store_call(self, call: str, items: int, seconds: float, failed: bool) -> None:
+        self._round_trips(call).inc()
+        self._store_items(call).inc(items)
+        self._store_seconds(call).observe(seconds)
+        self._store_errors(call).inc(failed)
+
+    def state_change(self, model: str, norm: float, relative_change: float) -> None:
+        self._states.tally(model).note((norm, relative_change))
+
+    def frame(self, direction: str, items: int) -> None:
+        self._frames(direction).inc()
+        self._frame_items(direction).inc(items)
+
+    # ------------------------------------------------------------------------------------- what stands there
+
+    def watch_queue(self, depth: Callable[[], int]) -> None:
+        """`depth` is asked at every scrape for the requests that wait."""
+        self._gauges.queue_depth = depth
+
+    def watch_hot_sessions(self, hot: Callable[[], Mapping[str, int]]) -> None:
+        """`hot` is asked at every scrape for the number of hot sessions of each model."""
+        self._gauges.hot_sessions = hot
+
+    def model_loaded(self, model: str, fingerprint: str, engine: str, device: str, numerics: str, exact: bool) -> None:
+        """Shows a model version in cellkeeper_model_info. fingerprint: hexadecimal."""
+        row = (model, fingerprint, engine, device, numerics, "true" if exact else "false")
+        self._gauges.models[row] = None
+
+    def exposition(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    # labels() checks and locks at every call; there are few combinations, so each is looked up once.
+
+    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        return cache(Counter(name, text, labels, registry=self.registry).labels)
+
+    def _histograms(self, name: str, text: str, bounds: tuple[float, ...], label: str) -> Callable[..., Histogram]:
+        return cache(Histogram(name, text, (label,), buckets=bounds, registry=self.registry).labels)
+
+
+class _Gauges(Collector):
+    """What is asked for at a scrape instead of being counted."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.queue_depth: Callable[[], int] = int
+        self.hot_sessions: Callable[[], Mapping[str, int]] = dict
+        self.models: dict[tuple[str, ...], None] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
+        queue.add_metric((), self.queue_depth())
+        hot = GaugeMetricFamily("cellkeeper_sessions_hot", "Sessions whose state is in a slot.", labels=("model",))
+        for model, sessions in self.hot_sessions().items():
+            hot.add_metric((model,), sessions)
+        models = GaugeMetricFamily(
+            "cellkeeper_model_info",
+            "The model versions that are served.",
+            labels=("model", "fingerprint", "engine", "device", "numerics", "exact"),
+        )
+        for row in list(self.models):
+            models.add_metric(row, 1)
+        build = GaugeMetricFamily("cellkeeper_build_info", "This build of the service.", labels=("version", "python"))
+        build.add_metric((self.version, platform.python_version()), 1)
+        return iter((queue, hot, models, build))

@@ -1,0 +1,106 @@
+"""The two families of histograms that every chunk of every session goes into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cellkeeper_service.domain.meter import StepTimes
+
+from .tally import Floats, Tally
+
+PHASES = ("queue", "load", "compute", "commit", "total")
+SECONDS = (
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3,
+    50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
+CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
+
+_STEPS, _REPLAYED = len(PHASES), len(PHASES) + 1
+
+
+class StepFamilies(Collector):
+    """Time, steps and chunks, by model."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Tally] = {}
+
+    def tally(self, model: str) -> Tally:
+        """Where a model's chunks are noted: the seconds of PHASES, steps applied, 1 if replayed."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
+        return found
+
+    def note(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
+        """One chunk. The steps of a replayed one were counted when they were applied."""
+        tally = self._models.get(model) or self.tally(model)
+        tally.note(
+            (
+                times.queue,
+                times.load,
+                times.compute,
+                times.commit,
+                times.total,
+                0.0 if replayed else steps,
+                1.0 if replayed else 0.0,
+            )
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "cellkeeper_step_seconds",
+            "Seconds that a chunk spent: waiting for a tick, loading its session, computing, committing; and in all.",
+            labels=("model", "phase"),
+        )
+        steps = CounterMetricFamily("cellkeeper_steps", "Time steps applied and answered.", labels=("model",))
+        chunks = CounterMetricFamily("cellkeeper_chunks", "Chunks answered.", labels=("model",))
+        replayed = CounterMetricFamily(
+            "cellkeeper_duplicates_replayed",
+            "Chunks that had been applied before and were answered from the log.",
+            labels=("model",),
+        )
+        for model, tally in list(self._models.items()):
+            rows = tally.rows
+            for column, phase in enumerate(PHASES):
+                seconds.add_metric((model, phase), tally.buckets(column), tally.sum(column))
+            steps.add_metric((model,), tally.sum(_STEPS))
+            chunks.add_metric((model,), rows)
+            replayed.add_metric((model,), tally.sum(_REPLAYED))
+        return iter((seconds, steps, chunks, replayed))
+
+
+class StateFamilies(Collector):
+    """How large states are and how much they change: drift and collapse show here."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Tally] = {}
+
+    def tally(self, model: str) -> Tally:
+        """Where a model's states are noted: Euclidean norm, relative change."""
+        found = self._models.get(model)
+        if found is None:
+            found = self._models.setdefault(model, Tally([NORMS, CHANGES]))
+        return found
+
+    def note_rows(self, model: str, rows: Floats) -> None:
+        """Many states at once: float64 [rows, 2]."""
+        self.tally(model).note_rows(rows)
+
+    def collect(self) -> Iterator[Metric]:
+        norm = HistogramMetricFamily(
+            "cellkeeper_state_norm", "Euclidean norm of a session's state after a chunk.", labels=("model",)
+        )
+        change = HistogramMetricFamily(
+            "cellkeeper_state_relative_change",
+            "Norm of a state's change over a chunk, divided by the norm of the state before it.",
+            labels=("model",),
+        )
+        for model, tally in list(self._models.items()):
+            norm.add_metric((model,), tally.buckets(0), tally.sum(0))
+            change.add_metric((model,), tally.buckets(1), tally.sum(1))
+        return iter((norm, change))

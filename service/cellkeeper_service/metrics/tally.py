@@ -1,0 +1,81 @@
+"""Counting on the hot path: a row of numbers is noted at once and sorted into histograms later, many at a time."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+FOLD_ROWS = 4096
+
+
+class Tally:
+    """Histograms and sums of several columns that are observed together.
+
+    Noting a row costs a fraction of a microsecond: it is appended, and every FOLD_ROWS rows are counted in one go,
+    as are the rest before anything is read. Safe to call from several threads.
+    """
+
+    def __init__(self, bounds: Sequence[Sequence[float]]) -> None:
+        """bounds: for each column the ascending upper bounds of its buckets, less the last, infinite one; empty for a
+        column of which only the sum is wanted."""
+        self._bounds = [np.asarray(column, dtype=np.float64) for column in bounds]
+        self._counts = [np.zeros(len(column) + 1, dtype=np.int64) for column in bounds]
+        self._sums = np.zeros(len(bounds), dtype=np.float64)
+        self._rows = 0
+        self._noted = array("d")
+        self._full = FOLD_ROWS * len(bounds)
+        self._lock = Lock()
+
+    def note(self, row: tuple[float, ...]) -> None:
+        """Observes one value in each column."""
+        with self._lock:
+            self._noted.extend(row)
+            if len(self._noted) >= self._full:
+                self._fold()
+
+    def note_rows(self, rows: Floats) -> None:
+        """Observes many at once: float64 [rows, columns]."""
+        with self._lock:
+            self._count(rows)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were noted."""
+        with self._lock:
+            self._fold()
+            return self._rows
+
+    def sum(self, column: int) -> float:
+        """The sum of a column."""
+        with self._lock:
+            self._fold()
+            return float(self._sums[column])
+
+    def buckets(self, column: int) -> list[tuple[str, float]]:
+        """The buckets of a column as Prometheus shows them: upper bound, and how many values were at most that."""
+        with self._lock:
+            self._fold()
+            upto = np.cumsum(self._counts[column]).tolist()
+        names = [repr(float(bound)) for bound in self._bounds[column]] + ["+Inf"]
+        return list(zip(names, map(float, upto), strict=True))
+
+    def _fold(self) -> None:
+        if self._noted:
+            noted, self._noted = self._noted, array("d")
+            self._count(np.frombuffer(noted, dtype=np.float64).reshape(-1, len(self._bounds)))
+
+    def _count(self, rows: Floats) -> None:
+        self._rows += len(rows)
+        self._sums += rows.sum(axis=0)
+        for values, bounds, counts in zip(rows.T, self._bounds, self._counts, strict=True):
+            if len(bounds):
+                # side="left": a value equal to a bound belongs below it ("le")
+                counts += np.bincount(np.searchsorted(bounds, values, side="left"), minlength=len(counts))
+            else:
+                counts[0] += len(values)

@@ -1,0 +1,156 @@
+"""Reads a bundle: config.json and model.safetensors (never pickle), each checked before it is believed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+
+from .config import Config, Features, GraphConfig, Tokens, parse_config
+from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_shapes
+
+Array = NDArray[Any]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_GRAPH_BYTES = 1 << 31
+MAX_WEIGHTS_BYTES = 1 << 34
+MAX_STATE_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model at rest. tensors: float32, by PyTorch's names. graph: the ONNX bytes of a GraphConfig."""
+
+    path: Path
+    config: Config
+    tensors: dict[str, Array]
+    graph: bytes
+    spec: ModelSpec
+
+    @property
+    def initial_state(self) -> bytes:
+        """A new session's state: the tensors of spec.states in order, raw."""
+        parts = [
+            self.tensors.get(f"initial.{state.name}", np.zeros(state.shape, "<f4")).astype("<f4").tobytes()
+            for state in cell_states(self.config)
+        ]
+        if len(parts) < len(self.spec.states) and isinstance(self.config.input, Features):
+            held = np.full(self.config.input.size, self.config.input.missing.value, "<f4")
+            parts.append(held.tobytes())
+        return b"".join(parts)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Reads and checks the bundle in the folder `path`. Raises StartError: one line that says what to do."""
+    path = Path(path)
+    if not path.is_dir():
+        raise StartError(f"{path}: no such folder; give the folder of a model bundle")
+    text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES)
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise StartError(f"{path / CONFIG_FILE}: not JSON ({error}); write the bundle again") from error
+    config = parse_config(value, str(path / CONFIG_FILE))
+    states = all_states(config)
+    state_bytes = sum(state.nbytes for state in states)
+    if state_bytes > MAX_STATE_BYTES:
+        raise StartError(
+            f"{path / CONFIG_FILE}: a session's state of {state_bytes} bytes, expected at most {MAX_STATE_BYTES}"
+        )
+    graph = _read(path, config.graph, MAX_GRAPH_BYTES) if isinstance(config, GraphConfig) else b""
+    weights = _read(path, WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
+    tensors = _tensors(path / WEIGHTS_FILE, weights, config)
+    spec = ModelSpec(
+        name=config.name,
+        fingerprint=_fingerprint(text, weights, graph),
+        input=input_spec(config),
+        vocabulary=config.input.vocabulary if isinstance(config.input, Tokens) else 0,
+        missing_values=isinstance(config.input, Features) and config.input.missing.policy != "reject",
+        outputs=outputs(config),
+        states=states,
+    )
+    return Bundle(path, config, tensors, graph, spec)
+
+
+def _read(folder: Path, name: str, most: int) -> bytes:
+    path = folder / name
+    try:
+        resolved = path.resolve(strict=True)
+        if resolved.parent != folder.resolve() or not resolved.is_file():
+            raise StartError(f"{path}: leads out of the bundle; put the file itself there")
+        size = resolved.stat().st_size
+        if not 0 < size <= most:
+            raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
+        return resolved.read_bytes()
+    except OSError as error:
+        raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
+
+
+def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
+    """The tensors, after their names, shapes and dtypes were seen to be those of the config."""
+    try:
+        found = dict(deserialize(weights))  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError) as error:
+        raise StartError(f"{path}: not a safetensors file ({error}); write the bundle again") from error
+    shapes = {name: tuple(view["shape"]) for name, view in found.items()}
+    required = _graph_shapes(path, config, shapes) if isinstance(config, GraphConfig) else tensor_shapes(config)
+    tensors: dict[str, Array] = {}
+    for name, shape in required.items():
+        if name not in found:
+            raise StartError(f"{path}: tensor {name}: missing, expected shape {list(shape)}")
+    for name in sorted(found):
+        if name not in required:
+            raise StartError(f"{path}: tensor {name}: not one of this model's; remove it")
+        shape, dtype = shapes[name], found[name]["dtype"]
+        if shape != required[name]:
+            raise StartError(f"{path}: tensor {name}: got shape {list(shape)}, expected {list(required[name])}")
+        if dtype != "F32":
+            raise StartError(f"{path}: tensor {name}: got dtype {dtype}, expected F32")
+        tensors[name] = np.frombuffer(found[name]["data"], "<f4").reshape(shape)
+        if not np.isfinite(tensors[name]).all():
+            raise StartError(f"{path}: tensor {name}: holds NaN or infinity, expected finite numbers")
+    return tensors
+
+
+def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
+    """A graph's constants have the shape they have; an initial state may be left out."""
+    shapes: Shapes = {}
+    for name in config.constants:
+        shape = found.get(f"constant.{name}")
+        if shape is None:
+            raise StartError(f"{path}: tensor constant.{name}: missing, config.json declares it")
+        if prod(shape) == 0:
+            raise StartError(f"{path}: tensor constant.{name}: got shape {list(shape)}, expected no zeros in it")
+        shapes[f"constant.{name}"] = shape
+    for state in config.states:
+        if f"initial.{state.name}" in found:
+            shapes[f"initial.{state.name}"] = state.shape
+    return shapes
+
+
+def _fingerprint(*parts: bytes) -> bytes:
+    """sha256 over each part's length (8 bytes, little-endian) and bytes."""
+    digest = sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return value

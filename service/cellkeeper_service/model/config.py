@@ -1,0 +1,318 @@
+"""config.json: what a bundle says about its model.
+
+    RecurrentConfig   layers of one kind of cell, an input, a head and an output transform
+    GraphConfig       an ONNX graph of the user's own with its inputs, states and outputs declared
+
+`parse_config` refuses what it does not know; `config_json` is its inverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .fields import Fields
+
+FORMAT = "cellkeeper-bundle/1"
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softplus")
+OPS_WITH_VALUE = ("scale", "offset", "clip_min")
+OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
+POLICIES = ("reject", "hold", "constant")
+LAYOUTS = ("step", "time_first", "batch_first")
+
+MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
+MAX_LAYERS = 64
+MAX_VOCABULARY = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """x' = (x - offset) / scale, feature by feature."""
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What NaN means: "reject" it, "hold" the feature's last value (`value` before the first), "constant" `value`."""
+
+    policy: str = "reject"
+    value: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Time steps of `size` float32 values."""
+
+    size: int
+    normalization: Normalization | None = None
+    missing: Missing = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Time steps of one id each, 0..vocabulary - 1. embedding_size is 0 where a graph takes the ids itself."""
+
+    vocabulary: int
+    embedding_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A layer of the head: activation(W x + b)."""
+
+    units: int
+    activation: str = "linear"
+    bias: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """A step of the way back to the user's units. value: one number, or one for each output unit."""
+
+    op: str
+    value: float | tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecurrentConfig:
+    """Layers of one kind of cell. The prediction is the head of the top layer, or that layer where it is empty."""
+
+    name: str
+    cell: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    proj_size: int
+    bias: bool
+    reset_after: bool
+    initial_state: str  # "zeros" or "learned"
+    input: Features | Tokens
+    head: tuple[Dense, ...]
+    output: tuple[Transform, ...]
+
+    @property
+    def recurrent_size(self) -> int:
+        """Width of `h`, and of the "hidden" output."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        return self.head[-1].units if self.head else self.recurrent_size
+
+    @property
+    def gates(self) -> int:
+        return {"lstm": 4, "gru": 3}.get(self.cell, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphState:
+    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch."""
+
+    name: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    batch_axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraphOutput:
+    """An output of a graph: the shape of one time step."""
+
+    name: str
+    output: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphConfig:
+    """An ONNX graph (inputs, states, constants) -> (outputs, states). All tensors are float32, token ids int32.
+
+    layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
+    constants: names of graph inputs that always get the tensor "constant.<name>" of the bundle.
+    """
+
+    name: str
+    graph: str
+    layout: str
+    input_name: str
+    input: Features | Tokens
+    states: tuple[GraphState, ...]
+    outputs: tuple[GraphOutput, ...]
+    constants: tuple[str, ...]
+
+
+Config = RecurrentConfig | GraphConfig
+
+
+def parse_config(value: object, place: str = "config.json") -> Config:
+    """Reads what json.loads gave. Raises StartError that names the key, what came and what was expected."""
+    fields = Fields(value, place)
+    fields.choice("format", [FORMAT])
+    name = fields.text("name", 100)
+    if fields.any("bidirectional", "", False) is not False:
+        raise fields.refuse(
+            "bidirectional", True, "false: the backward direction starts at the end, which a stream has not reached"
+        )
+    cell = fields.choice("cell", (*CELLS, "onnx"))
+    config = _graph(fields, name) if cell == "onnx" else _recurrent(fields, name, cell)
+    fields.done()
+    return config
+
+
+def config_json(config: Config) -> dict[str, Any]:
+    """What config.json holds."""
+    value = asdict(config)
+    kind = "tokens" if isinstance(config.input, Tokens) else "features"
+    value["input"] = {"kind": kind, **value["input"]}
+    if isinstance(config, RecurrentConfig):
+        value["input"].pop("size", None)
+        if config.cell != "gru":
+            del value["reset_after"]
+        value["output"] = [{k: v for k, v in step.items() if v is not None} for step in value["output"]]
+    else:
+        value = {"cell": "onnx", **value}
+        value["input"]["name"] = value.pop("input_name")
+        if isinstance(config.input, Features):
+            del value["input"]["normalization"]
+        else:
+            del value["input"]["embedding_size"]
+    return {"format": FORMAT, **value}
+
+
+def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
+    input_size = fields.integer("input_size", 1, MAX_SIZE)
+    hidden_size = fields.integer("hidden_size", 1, MAX_SIZE)
+    proj_size = fields.integer("proj_size", 0, MAX_SIZE, 0)
+    if proj_size and (cell != "lstm" or proj_size >= hidden_size):
+        raise fields.refuse("proj_size", proj_size, "0, or for an lstm less than hidden_size")
+    num_layers = fields.integer("num_layers", 1, MAX_LAYERS, 1)
+    bias = fields.flag("bias", True)
+    reset_after = fields.flag("reset_after", True) if cell == "gru" else True
+    initial_state = fields.choice("initial_state", ("zeros", "learned"), "zeros")
+    source = _input(Fields(fields.any("input", "an object"), fields.place("input")), input_size)
+    if isinstance(source, Tokens) and source.embedding_size != input_size:
+        raise fields.refuse("input_size", input_size, f"the embedding_size {source.embedding_size}")
+    head = tuple(
+        _dense(Fields(item, fields.place(f"head[{i}]"))) for i, item in enumerate(fields.items("head", 32, ()))
+    )
+    width = head[-1].units if head else proj_size or hidden_size
+    output = tuple(
+        _transform(Fields(item, fields.place(f"output[{i}]")), width)
+        for i, item in enumerate(fields.items("output", 32, ()))
+    )
+    return RecurrentConfig(
+        name=name,
+        cell=cell,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        proj_size=proj_size,
+        bias=bias,
+        reset_after=reset_after,
+        initial_state=initial_state,
+        input=source,
+        head=head,
+        output=output,
+    )
+
+
+def _input(fields: Fields, size: int) -> Features | Tokens:
+    source: Features | Tokens
+    if fields.choice("kind", ("features", "tokens")) == "tokens":
+        vocabulary = fields.integer("vocabulary", 1, MAX_VOCABULARY)
+        source = Tokens(vocabulary, fields.integer("embedding_size", 1, MAX_SIZE))
+    else:
+        normalization = None
+        inner = fields.any("normalization", "an object or null", None)
+        if inner is not None:
+            numbers = Fields(inner, fields.place("normalization"))
+            normalization = Normalization(numbers.numbers("offset", size), numbers.numbers("scale", size))
+            if any(abs(scale) < 1e-30 for scale in normalization.scale):
+                raise numbers.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
+            numbers.done()
+        source = Features(size, normalization, _missing(fields))
+    fields.done()
+    return source
+
+
+def _missing(fields: Fields) -> Missing:
+    inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
+    missing = Missing(inner.choice("policy", POLICIES), inner.number("value", 0.0))
+    inner.done()
+    return missing
+
+
+def _dense(fields: Fields) -> Dense:
+    dense = Dense(
+        fields.integer("units", 1, MAX_SIZE),
+        fields.choice("activation", ACTIVATIONS, "linear"),
+        fields.flag("bias", True),
+    )
+    fields.done()
+    return dense
+
+
+def _transform(fields: Fields, width: int) -> Transform:
+    op = fields.choice("op", OPS)
+    value: float | tuple[float, ...] | None = None
+    if op in OPS_WITH_VALUE:
+        came = fields.any("value", "a number or a list of them")
+        inner = Fields({"value": came}, fields.place("value"))
+        value = inner.numbers("value", width) if isinstance(came, list | tuple) else inner.number("value")
+    fields.done()
+    return Transform(op, value)
+
+
+def _graph(fields: Fields, name: str) -> GraphConfig:
+    graph = fields.text("graph")
+    if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
+        raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
+    layout = fields.choice("layout", LAYOUTS)
+    inner = Fields(fields.any("input", "an object"), fields.place("input"))
+    input_name = inner.text("name")
+    source: Features | Tokens
+    if inner.choice("kind", ("features", "tokens")) == "tokens":
+        source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
+    else:
+        source = Features(inner.integer("size", 1, MAX_SIZE), None, _missing(inner))
+    inner.done()
+    states = tuple(
+        _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))
+    )
+    outputs = tuple(
+        _graph_output(Fields(item, fields.place(f"outputs[{i}]")))
+        for i, item in enumerate(fields.items("outputs", 64))
+    )
+    names = [state.name for state in states]
+    if not states or len(set(names)) != len(names) or "last_input" in names:
+        raise fields.refuse("states", names, "at least one, names distinct and not last_input")
+    names = [output.name for output in outputs]
+    if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
+        raise fields.refuse("outputs", names, "at least one, names distinct and not state or state.*")
+    constants = tuple(fields.items("constants", 64, ()))
+    if not all(isinstance(item, str) and item for item in constants) or len(set(constants)) != len(constants):
+        raise fields.refuse("constants", constants, "distinct names of graph inputs")
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants)
+
+
+def _graph_state(fields: Fields) -> GraphState:
+    shape = fields.shape("shape", MAX_SIZE)
+    state = GraphState(
+        fields.text("name"),
+        fields.text("input"),
+        fields.text("output"),
+        shape,
+        fields.integer("batch_axis", 0, len(shape), 0),
+    )
+    fields.done()
+    return state
+
+
+def _graph_output(fields: Fields) -> GraphOutput:
+    output = GraphOutput(fields.text("name"), fields.text("output"), fields.shape("shape", MAX_SIZE))
+    fields.done()
+    return output

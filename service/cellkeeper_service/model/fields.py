@@ -1,0 +1,112 @@
+"""Reads one JSON object strictly: every key is asked for by name, and one nobody asked for is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.errors import StartError
+
+_REQUIRED = object()
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Fields:
+    """The keys of one object of config.json. Each refusal names the key, what came and what was expected."""
+
+    def __init__(self, value: object, place: str) -> None:
+        self._place = place
+        if not isinstance(value, dict):
+            raise StartError(f"{place}: got {_shown(value)}, expected an object")
+        self._left: dict[str, object] = dict(value)
+
+    def refuse(self, key: str, came: object, expected: str) -> StartError:
+        return StartError(f"{self._place}: {key}: got {_shown(came)}, expected {expected}")
+
+    def place(self, key: str) -> str:
+        return f"{self._place}: {key}"
+
+    def has(self, key: str) -> bool:
+        return key in self._left
+
+    def any(self, key: str, expected: str, default: object = _REQUIRED) -> Any:
+        if key in self._left:
+            return self._left.pop(key)
+        if default is _REQUIRED:
+            raise StartError(f"{self._place}: {key}: missing, expected {expected}")
+        return default
+
+    def integer(self, key: str, low: int, high: int, default: object = _REQUIRED) -> int:
+        expected = f"a whole number from {low} to {high}"
+        value = self.any(key, expected, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.refuse(key, value, expected)
+        return value
+
+    def flag(self, key: str, default: object = _REQUIRED) -> bool:
+        value = self.any(key, "true or false", default)
+        if not isinstance(value, bool):
+            raise self.refuse(key, value, "true or false")
+        return value
+
+    def text(self, key: str, longest: int = 200, default: object = _REQUIRED) -> str:
+        expected = f"a text of 1 to {longest} characters"
+        value = self.any(key, expected, default)
+        if not isinstance(value, str) or not 1 <= len(value) <= longest:
+            raise self.refuse(key, value, expected)
+        return value
+
+    def choice(self, key: str, choices: Sequence[str], default: object = _REQUIRED) -> str:
+        expected = "one of " + ", ".join(choices)
+        value = self.any(key, expected, default)
+        if not isinstance(value, str) or value not in choices:
+            raise self.refuse(key, value, expected)
+        return value
+
+    def number(self, key: str, default: object = _REQUIRED) -> float:
+        value = self.any(key, "a finite float32 number", default)
+        if not _is_number(value):
+            raise self.refuse(key, value, "a finite float32 number")
+        return float(value)
+
+    def numbers(self, key: str, length: int) -> tuple[float, ...]:
+        expected = f"a list of {length} finite float32 numbers"
+        value = self.any(key, expected)
+        if not isinstance(value, list) or len(value) != length or not all(map(_is_number, value)):
+            raise self.refuse(key, value, expected)
+        return tuple(map(float, value))
+
+    def items(self, key: str, longest: int, default: object = _REQUIRED) -> list[Any]:
+        expected = f"a list of at most {longest} items"
+        value = self.any(key, expected, default)
+        if not isinstance(value, list | tuple) or len(value) > longest:
+            raise self.refuse(key, value, expected)
+        return list(value)
+
+    def shape(self, key: str, largest: int, default: object = _REQUIRED) -> tuple[int, ...]:
+        expected = f"a list of at most 4 whole numbers from 1 to {largest}"
+        value = self.any(key, expected, default)
+        whole = isinstance(value, list | tuple) and len(value) <= 4
+        if not whole or not all(type(n) is int and 1 <= n <= largest for n in value):
+            raise self.refuse(key, value, expected)
+        return tuple(value)
+
+    def done(self) -> None:
+        """Refuses keys that nobody asked for."""
+        if self._left:
+            raise StartError(f"{self._place}: {next(iter(self._left))}: unknown key, remove it")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # JSON integers may be too large for a float; comparing them is exact
+    return math.isfinite(value) if isinstance(value, float) and not math.isfinite(value) else abs(value) <= _LARGEST
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,79 @@
+"""Which tensors a bundle holds, by name and shape.
+
+The names and the order of the gates are PyTorch's: LSTM i, f, g, o; GRU r, z, n.
+
+    embedding.weight [vocabulary, embedding_size]
+    rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, rnn.weight_hr_l0 (projection), ..._l1, ...
+    initial.h [layers, hidden], initial.c: where initial_state is "learned"
+    head.0.weight [units, inputs], head.0.bias, head.1.weight, ...
+    constant.<input>, initial.<state> (may be left out: zeros): for a graph
+"""
+
+from __future__ import annotations
+
+from cellkeeper_service.domain.spec import TensorSpec
+
+from .config import Config, Features, GraphConfig, RecurrentConfig, Tokens
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def tensor_shapes(config: RecurrentConfig) -> Shapes:
+    """The name and shape of every tensor of a recurrent model; all are float32."""
+    shapes: Shapes = {}
+    if isinstance(config.input, Tokens):
+        shapes["embedding.weight"] = (config.input.vocabulary, config.input.embedding_size)
+    gates = config.gates * config.hidden_size
+    width = config.input_size
+    for layer in range(config.num_layers):
+        shapes[f"rnn.weight_ih_l{layer}"] = (gates, width)
+        shapes[f"rnn.weight_hh_l{layer}"] = (gates, config.recurrent_size)
+        if config.bias:
+            shapes[f"rnn.bias_ih_l{layer}"] = shapes[f"rnn.bias_hh_l{layer}"] = (gates,)
+        if config.proj_size:
+            shapes[f"rnn.weight_hr_l{layer}"] = (config.proj_size, config.hidden_size)
+        width = config.recurrent_size
+    if config.initial_state == "learned":
+        for state in cell_states(config):
+            shapes[f"initial.{state.name}"] = state.shape
+    for i, dense in enumerate(config.head):
+        shapes[f"head.{i}.weight"] = (dense.units, width)
+        if dense.bias:
+            shapes[f"head.{i}.bias"] = (dense.units,)
+        width = dense.units
+    return shapes
+
+
+def cell_states(config: Config) -> tuple[TensorSpec, ...]:
+    """The states that the cells themselves carry, in the order of a checkpoint."""
+    if isinstance(config, GraphConfig):
+        return tuple(TensorSpec(state.name, "float32", state.shape) for state in config.states)
+    states = [TensorSpec("h", "float32", (config.num_layers, config.recurrent_size))]
+    if config.cell == "lstm":
+        states.append(TensorSpec("c", "float32", (config.num_layers, config.hidden_size)))
+    return tuple(states)
+
+
+def all_states(config: Config) -> tuple[TensorSpec, ...]:
+    """The states of a checkpoint: those of the cells, then "last_input" [F] where missing values are held."""
+    states = cell_states(config)
+    if isinstance(config.input, Features) and config.input.missing.policy == "hold":
+        states += (TensorSpec("last_input", "float32", (config.input.size,)),)
+    return states
+
+
+def outputs(config: Config) -> tuple[TensorSpec, ...]:
+    """What a time step gives; the first is the default."""
+    if isinstance(config, GraphConfig):
+        return tuple(TensorSpec(output.name, "float32", output.shape) for output in config.outputs)
+    return (
+        TensorSpec("prediction", "float32", (config.output_size,)),
+        TensorSpec("hidden", "float32", (config.recurrent_size,)),
+    )
+
+
+def input_spec(config: Config) -> TensorSpec:
+    """float32 [F], or int32 [] for token ids."""
+    if isinstance(config.input, Tokens):
+        return TensorSpec("input", "int32", ())
+    return TensorSpec("input", "float32", (config.input.size,))

@@ -1,0 +1,70 @@
+"""Writes a bundle whole: it appears under its name when it is complete, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from cellkeeper_service.errors import StartError
+
+from .bundle import CONFIG_FILE, WEIGHTS_FILE, Array, Bundle, read_bundle
+from .config import Config, GraphConfig, config_json, parse_config
+
+
+def write_bundle(
+    folder: Path,
+    config: Config | Mapping[str, Any],
+    tensors: Mapping[str, Array],
+    *,
+    graph: bytes = b"",
+) -> Bundle:
+    """Writes `folder`, which must not exist yet, and reads it back.
+
+    config: parsed, or as in config.json. tensors: under PyTorch's names (tensors.py lists them), any float dtype;
+    they are stored as float32. graph: the ONNX model of a GraphConfig. Raises StartError for what `read_bundle`
+    would refuse, and FileExistsError; neither leaves anything behind.
+    """
+    parsed = parse_config(config) if isinstance(config, Mapping) else config
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it first or choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        text = json.dumps(config_json(parsed), indent=2, allow_nan=False)
+        (partial / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        save_file({name: _float32(name, value) for name, value in tensors.items()}, str(partial / WEIGHTS_FILE))
+        if isinstance(parsed, GraphConfig):
+            (partial / parsed.graph).write_bytes(graph)
+        read_bundle(partial)
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        partial.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return read_bundle(folder)
+
+
+def _float32(name: str, value: Array) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise StartError(f"tensor {name}: got dtype {array.dtype}, expected floats")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is read back
+        return np.ascontiguousarray(array, dtype="<f4")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""The wire: protobuf to domain and back, errors to status."""

@@ -1,0 +1,78 @@
+"""The models that requests may name, and the bounds that a request's fields are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.sessions.served import Models, Served
+
+from . import fields
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """max_chunk_steps: T of one chunk. max_frame_items: sessions in one frame, or items of one request.
+    max_message_bytes: of one message, either way. default_timeout_ms: for requests without a deadline.
+    max_stream_frames: frames of one stream that are not answered yet; more are not read meanwhile.
+    """
+
+    max_chunk_steps: int = 1024
+    max_frame_items: int = 1024
+    max_log_steps: int = 4096
+    max_message_bytes: int = 16 * 1024 * 1024
+    default_timeout_ms: int = 30_000
+    max_stream_frames: int = 64
+
+
+class Catalog:
+    """Finds a request's model. The tenant is "" until there is authentication."""
+
+    tenant = ""
+
+    def __init__(self, models: Mapping[str, Models], limits: WireLimits) -> None:
+        self.models = models
+        self.limits = limits
+        self._only = next(iter(models)) if len(models) == 1 else None
+
+    def find(self, name: str) -> tuple[str, Models]:
+        """The model's name and versions; the only model where `name` is empty."""
+        if not name:
+            if self._only is None:
+                raise invalid("model", "nothing", f"one of {', '.join(sorted(self.models))}: several are served")
+            name = self._only
+        models = self.models.get(name)
+        if models is None:
+            raise invalid("model", repr(name), f"one of {', '.join(sorted(self.models))}")
+        return name, models
+
+    def spec(self, name: str) -> ModelSpec:
+        """What requests are checked against: every version of a model takes and gives the same tensors."""
+        return self.models[name].default.spec
+
+    def key(self, name: str, session: str, field: str = "session") -> SessionKey:
+        return SessionKey(self.tenant, name, fields.session_id(session, field))
+
+    def version(self, name: str, fingerprint: bytes) -> Served:
+        """The version of that fingerprint, or the one that takes new sessions where it is empty."""
+        name, models = self.find(name)
+        if not fingerprint:
+            return models.default
+        served = models.find(fingerprint)
+        if served is None:
+            known = ", ".join(version.spec.fingerprint.hex()[:12] for version in models)
+            raise invalid("fingerprint", fingerprint.hex()[:12], f"one of {known}")
+        return served
+
+    def check_reply_size(self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec) -> int:
+        """Bytes of the chunk's outputs. Raises REPLY_TOO_LARGE if no message could carry them."""
+        size = sum(output.nbytes for output in spec.outputs if output.name in outputs) * steps
+        size += spec.state_bytes if with_state else 0
+        room = self.limits.max_message_bytes - 4096  # for everything beside the tensors
+        if size > room:
+            text = f"outputs: the reply would have {size} bytes, and a message takes {room}; send shorter chunks"
+            raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
+        return size

@@ -1,0 +1,77 @@
+"""Checks of single fields. Each raises a Rejection that names the field, what came and what was expected."""
+
+from __future__ import annotations
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES, Position
+from cellkeeper_service.domain.record import NO_ORIGIN, ORIGIN_BYTES
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Reason, Rejection, invalid
+
+MAX_SESSION_BYTES = 256
+DEFAULT_OUTPUTS = ("prediction",)
+STATE_OUTPUT = "state"
+MAX_STEP = 2**63
+
+
+def session_id(text: str, field: str = "session") -> str:
+    """1..256 bytes of UTF-8."""
+    if 0 < len(text) <= MAX_SESSION_BYTES // 4:
+        return text
+    count = len(text.encode())
+    if not 0 < count <= MAX_SESSION_BYTES:
+        raise invalid(field, f"{count} bytes", f"1 to {MAX_SESSION_BYTES} bytes of UTF-8")
+    return text
+
+
+def position(message: pb.Position, field: str = "position") -> Position:
+    generation_bytes(message.generation, f"{field}.generation")
+    if len(message.head) != HEAD_BYTES:
+        raise invalid(f"{field}.head", f"{len(message.head)} bytes", f"{HEAD_BYTES} bytes")
+    if message.step >= MAX_STEP:
+        raise invalid(f"{field}.step", message.step, f"less than {MAX_STEP}")
+    return Position(message.generation, message.step, message.head)
+
+
+def generation_bytes(value: bytes, field: str = "generation") -> bytes:
+    if len(value) != GENERATION_BYTES:
+        raise invalid(field, f"{len(value)} bytes", f"{GENERATION_BYTES} bytes")
+    return value
+
+
+def request_id(value: bytes, field: str = "request_id") -> bytes:
+    if len(value) != ORIGIN_BYTES or value == NO_ORIGIN:
+        came = "zeros" if value == NO_ORIGIN else f"{len(value)} bytes"
+        raise invalid(field, came, f"{ORIGIN_BYTES} random bytes, the same at every retry")
+    return value
+
+
+def acked(value: int, wish: Position | None, field: str = "acked") -> int:
+    if wish is not None and value > wish.step:
+        raise invalid(field, value, f"at most the position's step, {wish.step}: no later reply can be held")
+    return value
+
+
+def wanted(names: list[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
+    """The per-step outputs asked for, and whether the state is."""
+    asked = names or DEFAULT_OUTPUTS
+    known = {output.name for output in spec.outputs}
+    for name in asked:
+        if name not in known and name != STATE_OUTPUT:
+            raise invalid("outputs", repr(name), f"some of {', '.join(sorted(known | {STATE_OUTPUT}))}")
+    return frozenset(asked) & known, STATE_OUTPUT in asked
+
+
+def each_once(keys: list[str], field: str) -> None:
+    """Raises if a session stands in one request twice."""
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise duplicate(key, field)
+        seen.add(key)
+
+
+def duplicate(session: str, field: str) -> Rejection:
+    text = f"{field}: got session {session!r} twice in one request, expected each once"
+    return Rejection(Reason.DUPLICATE_SESSION, text, field=field)

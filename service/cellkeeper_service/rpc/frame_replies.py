@@ -1,0 +1,143 @@
+"""Replies to frames: what is ready goes out, so that a cold session does not hold up the hot ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.sessions.requests import Step, StepReply
+
+from . import fields, tensors
+from .frames import Frame, second_items
+from .status import to_error
+
+
+class FrameReplies:
+    """Collects the replies to one frame's items, and gives them on in parts: `send` is called on the loop's thread,
+    once for everything that became ready in one turn of the loop, and with `last` set the last time."""
+
+    def __init__(self, frame_id: int, frame: Frame, send: Callable[[pb.StepFrameReply], None], whole: bool) -> None:
+        """whole: one reply for everything instead of parts."""
+        self._frame_id = frame_id
+        self._frame = frame
+        self._send = send
+        self._whole = whole
+        self._left = len(frame)
+        self._ready: list[tuple[int, StepReply]] = []
+        self._errors: list[pb.ItemError] = []
+        self._flushing = False
+        self._requests: list[Step] = []
+
+    def submit(self, scheduler: Scheduler) -> None:
+        """Puts every item into its session's line."""
+        refused = second_items(self._frame)
+        for item in range(len(self._frame)):
+            why = refused.get(item)
+            if why is None:
+                try:
+                    step = self._frame.step(item, partial(self._done, item))
+                except Rejection as rejection:
+                    why = rejection
+                else:
+                    self._requests.append(step)
+                    scheduler.submit(step)
+            if why is not None:
+                self._done(item, why)
+
+    def abandon(self) -> None:
+        """Nobody reads the replies any more."""
+        for request in self._requests:
+            request.gone = True
+
+    def _done(self, item: int, result: Any) -> None:
+        self._left -= 1
+        if isinstance(result, Rejection):
+            self._errors.append(pb.ItemError(item=item, error=to_error(result)))
+        else:
+            self._ready.append((item, result))
+        if not self._flushing and (self._left == 0 or not self._whole):
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        ready, self._ready = self._ready, []
+        errors, self._errors = self._errors, []
+        limit = self._frame.catalog.limits.max_message_bytes // 2
+        parts = [ready] if self._whole else _split(ready, self._frame, limit)
+        for part in parts[:-1]:
+            self._send(self._reply(part, [], False))
+        self._send(self._reply(parts[-1], errors, self._left == 0))
+
+    def _reply(self, ready: list[tuple[int, StepReply]], errors: list[pb.ItemError], last: bool) -> pb.StepFrameReply:
+        replies = [reply for _, reply in ready]
+        steps = [self._frame.steps[item] for item, _ in ready]
+        return pb.StepFrameReply(
+            frame_id=self._frame_id,
+            items=np.array([item for item, _ in ready], "<u4").tobytes(),
+            positions=b"".join([reply.position.pack() for reply in replies]),
+            steps=[] if all(count == 1 for count in steps) else steps,
+            outputs=_columns(replies, self._frame),
+            flags=bytes([reply.created + 2 * reply.replayed for reply in replies]),
+            errors=errors,
+            queued_seconds=max((reply.queued_seconds for reply in replies), default=0.0),
+            computed_seconds=max((reply.computed_seconds for reply in replies), default=0.0),
+            last=last,
+        )
+
+
+def _split(ready: list[tuple[int, StepReply]], frame: Frame, limit: int) -> list[list[tuple[int, StepReply]]]:
+    """Parts that each fit into a message."""
+    per_step = sum(output.nbytes for output in frame.spec.outputs if output.name in frame.outputs)
+    per_item = frame.spec.state_bytes if frame.with_state else 0
+    parts: list[list[tuple[int, StepReply]]] = [[]]
+    size = 0
+    for item, reply in ready:
+        width = per_step * frame.steps[item] + per_item + POSITION_AND_FLAGS_BYTES
+        if parts[-1] and size + width > limit:
+            parts.append([])
+            size = 0
+        parts[-1].append((item, reply))
+        size += width
+    return parts
+
+
+POSITION_AND_FLAGS_BYTES = 64
+
+
+def _columns(replies: list[StepReply], frame: Frame) -> list[pb.OutputColumn]:
+    if not replies:
+        return []
+    columns = []
+    for output in frame.spec.outputs:
+        if output.name in frame.outputs:
+            data = b"".join([reply.outputs[output.name].tobytes() for reply in replies])
+            dtype = tensors.WIRE_DTYPES[output.dtype]
+            columns.append(pb.OutputColumn(name=output.name, dtype=dtype, shape=output.shape, data=data))
+    if frame.with_state:
+        columns += _state_columns(replies, frame.spec)
+    return columns
+
+
+def _state_columns(replies: list[StepReply], spec: ModelSpec) -> list[pb.OutputColumn]:
+    columns = []
+    split = [[data for _, data in tensors.split_state(reply.state or b"", spec)] for reply in replies]
+    for index, state in enumerate(spec.states):
+        columns.append(
+            pb.OutputColumn(
+                name=f"{fields.STATE_OUTPUT}.{state.name}",
+                dtype=tensors.WIRE_DTYPES[state.dtype],
+                shape=state.shape,
+                per_item=True,
+                data=b"".join([parts[index] for parts in split]),
+            )
+        )
+    return columns

@@ -1,0 +1,134 @@
+"""Frames: one chunk each of many sessions, as columns."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.position import POSITION_BYTES, Position
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.sessions.requests import Done, Step
+
+from . import fields, tensors
+from .catalog import Catalog
+from .steps import check_steps
+
+ABSENT = bytes(POSITION_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame whose columns agree. What is wrong with a single item shows when that item is taken out of it."""
+
+    catalog: Catalog
+    name: str
+    spec: ModelSpec
+    sessions: list[str]
+    steps: list[int]
+    starts: list[int]  # the item's first time step in `values`
+    values: Array  # [sum of steps, *input shape] in the model's dtype
+    valid: bool  # every value can be taken
+    positions: bytes
+    acked: bytes
+    needs_positions: bool
+    peek: bool
+    outputs: frozenset[str]
+    with_state: bool
+    deadline: float
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def step(self, item: int, done: Done) -> Step:
+        """The item's step. Raises a Rejection that is this item's alone."""
+        steps, start = self.steps[item], self.starts[item]
+        check_steps(steps, self.catalog, f"steps[{item}]")
+        key = SessionKey(self.catalog.tenant, self.name, fields.session_id(self.sessions[item], f"sessions[{item}]"))
+        wish = self._position(item)
+        acked = None
+        if self.acked:
+            acked = fields.acked(int.from_bytes(self.acked[8 * item : 8 * item + 8], "little"), wish, f"acked[{item}]")
+        values = self.values[start : start + steps]
+        if not self.valid:
+            tensors.check_values(values, self.spec)
+        if steps > 1 or self.with_state:
+            self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
+        return Step(
+            key, self.deadline, done, values.tobytes(), steps, wish, acked, self.peek, self.outputs, self.with_state
+        )
+
+    def _position(self, item: int) -> Position | None:
+        packed = self.positions[POSITION_BYTES * item : POSITION_BYTES * (item + 1)]
+        if not packed or packed == ABSENT:
+            if self.needs_positions:
+                raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+            return None
+        wish = Position.unpack(packed)
+        if wish.step >= fields.MAX_STEP:
+            raise invalid(f"positions[{item}].step", wish.step, f"less than {fields.MAX_STEP}")
+        return wish
+
+
+def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
+    """The frame's columns. Raises a Rejection that is the whole frame's where they do not agree.
+
+    latest: the call's own deadline, in seconds of the monotonic clock.
+    """
+    name, _ = catalog.find(message.model)
+    spec = catalog.spec(name)
+    count, limit = len(message.sessions), catalog.limits.max_frame_items
+    if not 1 <= count <= limit:
+        raise invalid("sessions", f"{count} items", f"1 to {limit} items in one frame")
+    steps = list(message.steps) or [1] * count
+    if len(steps) != count:
+        raise invalid("steps", f"{len(steps)} entries", f"none, or one for each of {count} sessions")
+    _check_column("positions", message.positions, POSITION_BYTES, count)
+    _check_column("acked", message.acked, 8, count)
+    outputs, with_state = fields.wanted(list(message.outputs), spec)
+    values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, sum(steps), spec)
+    starts = np.cumsum([0, *steps[:-1]]).tolist() if message.steps else list(range(count))
+    deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
+    if latest is not None:
+        deadline = min(deadline, latest)
+    return Frame(
+        catalog=catalog,
+        name=name,
+        spec=spec,
+        sessions=list(message.sessions),
+        steps=steps,
+        starts=starts,
+        values=values,
+        valid=tensors.all_valid(values, spec),
+        positions=message.positions,
+        acked=message.acked,
+        needs_positions=needs_positions,
+        peek=message.peek,
+        outputs=outputs,
+        with_state=with_state,
+        deadline=deadline,
+    )
+
+
+def second_items(frame: Frame) -> dict[int, Rejection]:
+    """The items whose session stood in the frame before, and why they are refused."""
+    if len(set(frame.sessions)) == len(frame):
+        return {}
+    seen: set[str] = set()
+    refused = {}
+    for item, session in enumerate(frame.sessions):
+        if session in seen:
+            text = f"sessions[{item}]: got {session!r} again, expected each session once in a frame"
+            refused[item] = Rejection(Reason.DUPLICATE_SESSION, text, field=f"sessions[{item}]")
+        seen.add(session)
+    return refused
+
+
+def _check_column(field: str, column: bytes, width: int, count: int) -> None:
+    if column and len(column) != width * count:
+        raise invalid(field, f"{len(column)} bytes", f"none, or {width} bytes for each of {count} sessions")

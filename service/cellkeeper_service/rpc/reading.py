@@ -1,0 +1,69 @@
+"""What can be read: sessions, their states, and the models."""
+
+from __future__ import annotations
+
+import time
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.record import Header
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.sessions.requests import StateReply
+from cellkeeper_service.sessions.served import Served
+
+from . import tensors
+from .catalog import WireLimits
+from .fields import MAX_SESSION_BYTES
+from .status import to_position
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+def session_info(session: str, header: Header, hot: bool) -> pb.SessionInfo:
+    now_ms = int(time.time() * 1000)
+    return pb.SessionInfo(
+        session=session,
+        position=to_position(header.position),
+        fingerprint=header.fingerprint,
+        checkpoint_step=header.checkpoint_step,
+        age_ms=max(now_ms - header.created_ms, 0),
+        idle_ms=max(now_ms - header.updated_ms, 0),
+        ttl_ms=header.ttl_ms,
+        hot=hot,
+    )
+
+
+def state_response(reply: StateReply) -> pb.GetStateResponse:
+    return pb.GetStateResponse(
+        position=to_position(reply.position), state=tensors.state_tensors(reply.state, reply.served.spec)
+    )
+
+
+def page_size(request: pb.ListSessionsRequest) -> int:
+    if len(request.prefix.encode()) > MAX_SESSION_BYTES:
+        raise invalid("prefix", f"{len(request.prefix.encode())} bytes", f"at most {MAX_SESSION_BYTES} bytes")
+    if request.page_size > MAX_PAGE_SIZE:
+        raise invalid("page_size", request.page_size, f"at most {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}")
+    return request.page_size or DEFAULT_PAGE_SIZE
+
+
+def model_info(served: Served, limits: WireLimits) -> pb.ModelInfo:
+    engine, spec = served.engine, served.spec
+    return pb.ModelInfo(
+        name=spec.name,
+        fingerprint=spec.fingerprint,
+        numerics=engine.numerics,
+        exact=engine.exact,
+        tolerance=engine.tolerance,
+        engine=engine.name,
+        device=engine.device,
+        input=tensors.to_spec(spec.input),
+        vocabulary=spec.vocabulary,
+        missing_values=spec.missing_values,
+        outputs=[tensors.to_spec(output) for output in spec.outputs],
+        states=[tensors.to_spec(state) for state in spec.states],
+        max_chunk_steps=limits.max_chunk_steps,
+        max_frame_items=limits.max_frame_items,
+        max_log_steps=limits.max_log_steps,
+    )

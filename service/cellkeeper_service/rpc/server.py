@@ -1,0 +1,54 @@
+"""The gRPC server: the service itself, with standard health and reflection beside it."""
+
+from __future__ import annotations
+
+import grpc
+from cellkeeper_proto.v1 import cellkeeper_pb2, cellkeeper_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from cellkeeper_service.errors import StartError
+
+from .servicer import Servicer
+
+SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"].full_name
+
+
+class RpcServer:
+    def __init__(self, servicer: Servicer, max_message_bytes: int, share_port: bool) -> None:
+        """share_port: other processes may listen on the same port (SO_REUSEPORT)."""
+        options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.so_reuseport", int(share_port)),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        cellkeeper_pb2_grpc.add_CellkeeperServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens, serving, and returns the port. Raises StartError."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen") from error
+        if port == 0:
+            raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def refuse_new(self) -> None:
+        """Tells load balancers that this server is going away."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Lets calls under way end, for so long at the most."""
+        await self._server.stop(grace_seconds)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)

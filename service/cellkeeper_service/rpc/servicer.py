@@ -1,0 +1,181 @@
+"""The service's RPCs: each reads its request, lets it be done, and writes the reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.errors import Reason, Rejection, invalid
+from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.sessions.requests import Done, GetSession, GetState
+
+from . import lives, reading
+from .catalog import Catalog
+from .frame_replies import FrameReplies
+from .frames import read_frame
+from .status import abort
+from .steps import read_step, write_step
+from .stream import Stream
+from .waiting import Context, deadline, replies_to, reply_to
+
+log = logging.getLogger(__name__)
+Message = TypeVar("Message")
+Method = Callable[["Servicer", Any, Context], Awaitable[Message]]
+
+
+def answering(method: Method[Message]) -> Method[Message]:
+    """Turns a Rejection, raised or returned by whoever was asked, into the call's status; hides any other error."""
+
+    @wraps(method)
+    async def answer(self: Servicer, request: Any, context: Context) -> Message:
+        try:
+            return await method(self, request, context)
+        except Rejection as rejection:
+            await abort(context, rejection)
+        except StoreError as error:
+            await abort(context, Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200))
+        except Exception:
+            log.exception("%s failed", method.__name__)
+            await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
+
+    return answer
+
+
+class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
+    def __init__(self, catalog: Catalog, scheduler: Scheduler, meter: Meter) -> None:
+        self._catalog = catalog
+        self._scheduler = scheduler
+        self._meter = meter
+
+    @answering
+    async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
+        maker = lives.read_open(request, self._catalog, self._deadline(context))
+        return lives.write_open(_checked(await reply_to(self._scheduler, maker)))
+
+    @answering
+    async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
+        maker = read_step(request, self._catalog, self._deadline(context))
+        return write_step(_checked(await reply_to(self._scheduler, maker)))
+
+    @answering
+    async def StepBatch(self, request: pb.StepFrame, context: Context) -> pb.StepFrameReply:
+        self._meter.frame("in", len(request.sessions))
+        frame = read_frame(request, self._catalog, latest=self._deadline(context), needs_positions=False)
+        size = sum(
+            self._catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
+        )
+        room = self._catalog.limits.max_message_bytes // 2
+        if size > room:
+            text = f"outputs: the reply would have {size} bytes, expected at most {room}; send fewer items"
+            raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
+        future: asyncio.Future[pb.StepFrameReply] = asyncio.get_running_loop().create_future()
+
+        def send(reply: pb.StepFrameReply) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        replies = FrameReplies(request.frame_id, frame, send, whole=True)
+        replies.submit(self._scheduler)
+        try:
+            reply = await future
+        except asyncio.CancelledError:
+            replies.abandon()
+            raise
+        self._meter.frame("out", len(frame))
+        return reply
+
+    async def StepStream(
+        self, frames: AsyncIterator[pb.StepFrame], context: Context
+    ) -> AsyncIterator[pb.StepFrameReply]:
+        latest = self._deadline(context) if context.time_remaining() is not None else None
+        stream = Stream(self._catalog, self._scheduler, self._meter, latest)
+        async for reply in stream.replies(frames):
+            yield reply
+
+    @answering
+    async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_resets(request, self._catalog, self._deadline(context))
+        return lives.write_results(await replies_to(self._scheduler, makers))
+
+    @answering
+    async def SetState(self, request: pb.SetStateRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_set_states(request, self._catalog, self._deadline(context))
+        return lives.write_results(await replies_to(self._scheduler, makers))
+
+    @answering
+    async def Fork(self, request: pb.ForkRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_forks(request, self._catalog, self._deadline(context))
+        return lives.write_results(await replies_to(self._scheduler, makers))
+
+    @answering
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_deletes(request, self._catalog, self._deadline(context))
+        return lives.write_results(await replies_to(self._scheduler, makers))
+
+    @answering
+    async def GetState(self, request: pb.GetStateRequest, context: Context) -> pb.GetStateResponse:
+        name, _ = self._catalog.find(request.model)
+        key, until = self._catalog.key(name, request.session), self._deadline(context)
+
+        def make(done: Done) -> GetState:
+            return GetState(key, until, done)
+
+        return reading.state_response(_checked(await reply_to(self._scheduler, make)))
+
+    @answering
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.SessionInfo:
+        name, _ = self._catalog.find(request.model)
+        key, until = self._catalog.key(name, request.session), self._deadline(context)
+
+        def make(done: Done) -> GetSession:
+            return GetSession(key, until, done)
+
+        reply = _checked(await reply_to(self._scheduler, make))
+        return reading.session_info(request.session, reply.header, reply.hot)
+
+    @answering
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        name, _ = self._catalog.find(request.model)
+        limit = reading.page_size(request)
+        try:
+            page = await self._scheduler.store_calls.scan(
+                self._catalog.tenant, name, request.prefix, request.page_token, limit
+            )
+        except ValueError as error:
+            raise invalid("page_token", repr(request.page_token), "the next_page_token of an earlier page") from error
+        infos = [
+            reading.session_info(key.session, header, self._scheduler.sessions.is_hot(key))
+            for key, header in page.sessions
+        ]
+        return pb.ListSessionsResponse(sessions=infos, next_page_token=page.cursor)
+
+    @answering
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        infos = [
+            reading.model_info(served, self._catalog.limits)
+            for models in self._catalog.models.values()
+            for served in models
+        ]
+        return pb.ListModelsResponse(models=infos)
+
+    @answering
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.ModelInfo:
+        return reading.model_info(self._catalog.version(request.model, request.fingerprint), self._catalog.limits)
+
+    def _deadline(self, context: Context) -> float:
+        return deadline(context, self._catalog.limits.default_timeout_ms)
+
+
+def _checked(result: Any) -> Any:
+    """The result, or the Rejection that it is, raised."""
+    if isinstance(result, Rejection):
+        raise result
+    return result

@@ -1,0 +1,90 @@
+"""The one table from reasons to gRPC codes, and a rejection's two forms on the wire."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import grpc
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.errors import Reason, Rejection
+
+DOMAIN = "cellkeeper"
+DETAILS_KEY = "grpc-status-details-bin"
+
+CODES = {
+    Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.NON_FINITE_INPUT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.NON_FINITE_RESULT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.DUPLICATE_SESSION: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.SESSION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.GENERATION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MODEL_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NUMERICS_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STEP_GAP: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.OUTCOME_UNKNOWN: grpc.StatusCode.ABORTED,
+    Reason.HISTORY_CHANGED: grpc.StatusCode.ABORTED,
+    Reason.STEP_CONFLICT: grpc.StatusCode.ABORTED,
+    Reason.COMMIT_CONFLICT: grpc.StatusCode.ABORTED,
+    Reason.STEP_COMPACTED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.REPLY_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.ACK_BEHIND: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.DEADLINE_PASSED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.CALLER_GONE: grpc.StatusCode.CANCELLED,
+    Reason.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
+}
+
+
+def to_position(position: Position) -> pb.Position:
+    return pb.Position(generation=position.generation, step=position.step, head=position.head)
+
+
+def to_error(rejection: Rejection) -> pb.Error:
+    """The form inside frames and results."""
+    return pb.Error(
+        code=CODES[rejection.reason].value[0],
+        reason=rejection.reason.name,
+        message=rejection.message,
+        field=rejection.field,
+        position=None if rejection.position is None else to_position(rejection.position),
+        retry_delay_ms=rejection.retry_delay_ms,
+    )
+
+
+def to_status(rejection: Rejection) -> status_pb2.Status:
+    """The form of a whole call's failure: google.rpc.Status with ErrorInfo and, where it helps, RetryInfo.
+
+    ErrorInfo's metadata: `field`, and the record's `generation`, `step` and `head` (hex) where they are known.
+    """
+    metadata = {"field": rejection.field} if rejection.field else {}
+    if rejection.position is not None:
+        metadata["generation"] = rejection.position.generation.hex()
+        metadata["step"] = str(rejection.position.step)
+        metadata["head"] = rejection.position.head.hex()
+    info = error_details_pb2.ErrorInfo(reason=rejection.reason.name, domain=DOMAIN, metadata=metadata)
+    details = [_pack(info)]
+    if rejection.retry_delay_ms:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(rejection.retry_delay_ms)
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    code = CODES[rejection.reason].value[0]
+    return status_pb2.Status(code=code, message=rejection.message, details=details)
+
+
+async def abort(context: grpc.aio.ServicerContext[object, object], rejection: Rejection) -> NoReturn:
+    """Ends the call with the rejection's status."""
+    details = to_status(rejection).SerializeToString()
+    await context.abort(CODES[rejection.reason], rejection.message, ((DETAILS_KEY, details),))
+
+
+def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

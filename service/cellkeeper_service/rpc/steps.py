@@ -1,0 +1,59 @@
+"""The unary Step: one chunk of one session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.sessions.requests import Done, Step, StepReply
+
+from . import fields, tensors
+from .catalog import Catalog
+from .status import to_position
+
+
+def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Callable[[Done], Step]:
+    """A step whose fields have been checked. Raises a Rejection."""
+    name, _ = catalog.find(request.model)
+    spec = catalog.spec(name)
+    key = catalog.key(name, request.session)
+    if not request.shape:
+        raise invalid("shape", "[]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
+    steps = request.shape[0]
+    check_steps(steps, catalog, "shape")
+    outputs, with_state = fields.wanted(list(request.outputs), spec)
+    wish = fields.position(request.position) if request.HasField("position") else None
+    acked = fields.acked(request.acked, wish) if request.HasField("acked") else None
+    values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)
+    tensors.check_values(values, spec)
+    catalog.check_reply_size(steps, outputs, with_state, spec)
+    data = values.tobytes()
+    peek = request.peek
+    return lambda done: Step(key, deadline, done, data, steps, wish, acked, peek, outputs, with_state)
+
+
+def check_steps(steps: int, catalog: Catalog, field: str) -> None:
+    if not 1 <= steps <= catalog.limits.max_chunk_steps:
+        raise invalid(field, f"T = {steps}", f"1 to {catalog.limits.max_chunk_steps} time steps in one chunk")
+
+
+def write_step(reply: StepReply) -> pb.StepResponse:
+    spec: ModelSpec = reply.served.spec
+    outputs = [
+        tensors.to_tensor(output.name, reply.outputs[output.name])
+        for output in spec.outputs
+        if output.name in reply.outputs
+    ]
+    if reply.state is not None:
+        outputs += tensors.state_tensors(reply.state, spec, "state.")
+    return pb.StepResponse(
+        outputs=outputs,
+        position=to_position(reply.position),
+        created=reply.created,
+        replayed=reply.replayed,
+        queued_seconds=reply.queued_seconds,
+        computed_seconds=reply.computed_seconds,
+    )

@@ -1,0 +1,79 @@
+"""StepStream: frames in, parts of replies out, as they become ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.scheduler.scheduler import Scheduler
+
+from .catalog import Catalog
+from .frame_replies import FrameReplies
+from .frames import read_frame
+from .status import to_error
+
+
+class Stream:
+    """One open stream. Frames are submitted in the order of their arrival, so that order is kept within a session."""
+
+    def __init__(self, catalog: Catalog, scheduler: Scheduler, meter: Meter, latest: float | None) -> None:
+        """latest: the call's deadline, in seconds of the monotonic clock, where it has one."""
+        self._catalog = catalog
+        self._scheduler = scheduler
+        self._meter = meter
+        self._latest = latest
+        self._out: asyncio.Queue[pb.StepFrameReply | None] = asyncio.Queue()
+        self._open: set[FrameReplies] = set()
+        self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
+        self._ended = False
+
+    async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncIterator[pb.StepFrameReply]:
+        reader = asyncio.get_running_loop().create_task(self._read(frames))
+        try:
+            while (reply := await self._out.get()) is not None:
+                yield reply
+            await reader
+        finally:
+            reader.cancel()
+            for replies in self._open:
+                replies.abandon()
+
+    async def _read(self, frames: AsyncIterator[pb.StepFrame]) -> None:
+        try:
+            async for message in frames:
+                await self._room.acquire()
+                self._submit(message)
+        finally:
+            self._ended = True
+            self._end_if_answered()
+
+    def _submit(self, message: pb.StepFrame) -> None:
+        self._meter.frame("in", len(message.sessions))
+        try:
+            frame = read_frame(message, self._catalog, latest=self._latest, needs_positions=not message.peek)
+        except Rejection as rejection:
+            self._room.release()
+            self._out.put_nowait(
+                pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(rejection), last=True)
+            )
+            return
+
+        def send(reply: pb.StepFrameReply) -> None:
+            self._meter.frame("out", len(reply.items) // 4 + len(reply.errors))
+            self._out.put_nowait(reply)
+            if reply.last:
+                self._open.discard(replies)
+                self._room.release()
+                self._end_if_answered()
+
+        replies = FrameReplies(message.frame_id, frame, send, whole=False)
+        self._open.add(replies)
+        replies.submit(self._scheduler)
+
+    def _end_if_answered(self) -> None:
+        if self._ended and not self._open:
+            self._out.put_nowait(None)

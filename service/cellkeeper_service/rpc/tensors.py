@@ -1,0 +1,134 @@
+"""Tensors between the wire and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
+from cellkeeper_service.errors import Reason, Rejection, invalid
+
+DTYPES: dict[int, np.dtype[Any]] = {
+    pb.FLOAT32: np.dtype("<f4"),
+    pb.FLOAT64: np.dtype("<f8"),
+    pb.FLOAT16: np.dtype("<f2"),
+    pb.INT32: np.dtype("<i4"),
+    pb.INT64: np.dtype("<i8"),
+}
+WIRE_DTYPES = {
+    "float32": pb.FLOAT32,
+    "float64": pb.FLOAT64,
+    "float16": pb.FLOAT16,
+    "int32": pb.INT32,
+    "int64": pb.INT64,
+}
+
+
+def read_inputs(data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec) -> Array:
+    """[steps, *spec.input.shape] in the model's dtype. Raises where dtype, shape or byte count are not the model's.
+
+    Floats are converted between their widths, integers likewise; one is not taken for the other.
+    """
+    if tuple(step_shape) != spec.input.shape:
+        came = "T" + "".join(f", {size}" for size in step_shape)
+        raise invalid("shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
+    came_as = DTYPES.get(dtype)
+    want: np.dtype[Any] = np.dtype(spec.input.dtype).newbyteorder("<")
+    if came_as is None or came_as.kind != want.kind:
+        raise invalid("dtype", pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype, _expected(spec))
+    count = steps * prod(step_shape) * came_as.itemsize
+    if len(data) != count:
+        raise invalid("inputs", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
+    values: Array = np.frombuffer(data, came_as)
+    if came_as != want:
+        if want.kind == "i":
+            limits = np.iinfo(want)
+            if values.size and (values.min() < limits.min or values.max() > limits.max):
+                raise invalid("inputs", "token ids that do not fit", f"values of {want.name}")
+        with np.errstate(over="ignore"):
+            values = values.astype(want)
+    return values.reshape(steps, *step_shape)
+
+
+def check_values(values: Array, spec: ModelSpec) -> None:
+    """values: [T, *spec.input.shape]. Raises for values the model cannot take."""
+    if spec.vocabulary:
+        outside = (values < 0) | (values >= spec.vocabulary)
+        if outside.any():
+            step = int(np.argwhere(outside)[0][0])
+            raise invalid("inputs", f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
+        return
+    bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
+    if bad.any():
+        step, *feature = (int(index) for index in np.argwhere(bad)[0])
+        place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
+        expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
+        text = f"inputs: got {values[(step, *feature)]} {place}, expected {expected}"
+        raise Rejection(Reason.NON_FINITE_INPUT, text, field="inputs")
+
+
+def all_valid(values: Array, spec: ModelSpec) -> bool:
+    """Whether `check_values` would pass: one look at all the values of a frame."""
+    if spec.vocabulary:
+        return bool(((values >= 0) & (values < spec.vocabulary)).all())
+    return bool((~np.isinf(values) if spec.missing_values else np.isfinite(values)).all())
+
+
+def to_tensor(name: str, values: Array) -> pb.Tensor:
+    dtype = WIRE_DTYPES[values.dtype.name]
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return pb.Tensor(name=name, dtype=dtype, shape=values.shape, data=little.tobytes())
+
+
+def split_state(state: bytes, spec: ModelSpec) -> list[tuple[TensorSpec, bytes]]:
+    """A state's tensors, in the model's order."""
+    parts, start = [], 0
+    for tensor in spec.states:
+        parts.append((tensor, state[start : start + tensor.nbytes]))
+        start += tensor.nbytes
+    return parts
+
+
+def state_tensors(state: bytes, spec: ModelSpec, prefix: str = "") -> list[pb.Tensor]:
+    return [
+        pb.Tensor(name=prefix + tensor.name, dtype=WIRE_DTYPES[tensor.dtype], shape=tensor.shape, data=data)
+        for tensor, data in split_state(state, spec)
+    ]
+
+
+def read_state(tensors: Sequence[pb.Tensor], spec: ModelSpec, field: str) -> bytes:
+    """A whole state: every tensor of the model, once, in its dtype and shape, finite."""
+    given = {tensor.name: tensor for tensor in tensors}
+    names = [state.name for state in spec.states]
+    if sorted(tensor.name for tensor in tensors) != sorted(names):
+        raise invalid(field, f"tensors {sorted(t.name for t in tensors)}", f"each of {sorted(names)} once")
+    parts = []
+    for state in spec.states:
+        tensor = given[state.name]
+        where = f"{field}[{state.name}]"
+        if tensor.dtype != WIRE_DTYPES[state.dtype] or tuple(tensor.shape) != state.shape:
+            came = f"dtype {tensor.dtype}, shape {list(tensor.shape)}"
+            raise invalid(where, came, f"{state.dtype} {list(state.shape)}")
+        if len(tensor.data) != state.nbytes:
+            raise invalid(where, f"{len(tensor.data)} bytes", f"{state.nbytes} bytes")
+        values = np.frombuffer(tensor.data, state.numpy_dtype)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise Rejection(
+                Reason.NON_FINITE_INPUT, f"{where}: got NaN or infinity, expected finite values", field=where
+            )
+        parts.append(tensor.data)
+    return b"".join(parts)
+
+
+def to_spec(spec: TensorSpec) -> pb.TensorSpec:
+    return pb.TensorSpec(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=spec.shape)
+
+
+def _expected(spec: ModelSpec) -> str:
+    kind = np.dtype(spec.input.dtype).kind
+    return " or ".join(pb.DataType.Name(dtype) for dtype, numpy in DTYPES.items() if numpy.kind == kind)

@@ -1,0 +1,58 @@
+"""Unary calls: a request goes into its line, and the call waits for its reply or goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.sessions.requests import Done, Request
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def deadline(context: Context, default_timeout_ms: int) -> float:
+    """The call's deadline, or the default, in seconds of the monotonic clock."""
+    remaining = context.time_remaining()
+    return time.monotonic() + (default_timeout_ms / 1000 if remaining is None else remaining)
+
+
+async def reply_to(scheduler: Scheduler, make: Callable[[Done], Request]) -> Any:
+    """Submits the request that `make` builds around a reply channel, and returns its result, a Rejection included."""
+    replies = await replies_to(scheduler, [make])
+    return replies[0]
+
+
+async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
+    """The results of several requests, in their order; a Rejection in place of a request is its own result."""
+    loop = asyncio.get_running_loop()
+    requests: list[Request] = []
+    results: list[Any] = []
+    for maker in makers:
+        if isinstance(maker, Rejection):
+            results.append(maker)
+            continue
+        future: asyncio.Future[Any] = loop.create_future()
+        request = maker(_resolver(future))
+        requests.append(request)
+        results.append(future)
+        scheduler.submit(request)
+    try:
+        return [await result if isinstance(result, asyncio.Future) else result for result in results]
+    except asyncio.CancelledError:
+        for request in requests:
+            request.gone = True
+        raise
+
+
+def _resolver(future: asyncio.Future[Any]) -> Done:
+    def resolve(result: Any) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    return resolve

@@ -1,0 +1,1 @@
+"""Ticks: what runs when, on which thread."""

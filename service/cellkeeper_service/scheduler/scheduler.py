@@ -1,0 +1,114 @@
+"""The one loop: while a tick runs, requests queue; the next takes a slice of every ready session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from cellkeeper_service.domain.store import Commit, Delete
+from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.sessions.line import Flight
+from cellkeeper_service.sessions.requests import Request
+from cellkeeper_service.sessions.sessions import Sessions
+from cellkeeper_service.sessions.tick import EngineCall
+
+from .store_calls import StoreCalls
+
+log = logging.getLogger(__name__)
+
+INLINE_SECONDS = 0.002
+"""An engine call that is expected to be shorter than this is made on the loop's thread: handing a small one to another
+thread costs more than the call."""
+
+EXPIRY_SECONDS = 0.05
+"""How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
+
+
+class Scheduler:
+    def __init__(self, sessions: Sessions, store_calls: StoreCalls, cost: Callable[[EngineCall], float]) -> None:
+        """cost: the expected seconds of an engine call."""
+        self.sessions = sessions
+        self.store_calls = store_calls
+        self.draining = False
+        self._cost = cost
+        self._wake = asyncio.Event()
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._task: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Starts the loop's task. Call it from within the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="ticks")
+        self._expire()
+
+    def submit(self, request: Request) -> None:
+        if self.draining:
+            text = "the server is shutting down; another replica, or the next one here, will go on"
+            request.done(Rejection(Reason.DRAINING, text, retry_delay_ms=100))
+            return
+        self.sessions.submit(request)
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Takes no more requests, and returns when those that were taken have been answered."""
+        self.draining = True
+        self._wake.set()
+        if self._task:
+            await self._task
+        if self._expiry:
+            self._expiry.cancel()
+        self._engine_thread.shutdown()
+
+    async def _run(self) -> None:
+        while not (self.draining and self.sessions.unanswered == 0):
+            self._wake.clear()
+            self._start_store_calls()
+            calls = self.sessions.take_calls()
+            for call in calls:
+                await self._compute(call)
+                self._start_store_calls()
+            if calls or self._wake.is_set():
+                await asyncio.sleep(0)  # let arrived messages in
+            else:
+                await self._wake.wait()
+
+    async def _compute(self, call: EngineCall) -> None:
+        try:
+            if self._cost(call) < INLINE_SECONDS:
+                call.execute()
+            else:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._engine_thread, call.execute)
+        except Exception:
+            log.exception("engine call failed: model %s, batch %d", call.served.spec.name, len(call.runs))
+            self.sessions.failed(call)
+        else:
+            self.sessions.computed(call)
+
+    def _start_store_calls(self) -> None:
+        if self.store_calls.has_room("load"):
+            lines, loads = self.sessions.take_loads()
+            if loads:
+                self.store_calls.load(loads, lambda results: self._arrived(self.sessions.loaded, lines, results))
+        if self.store_calls.has_room("commit") and self.store_calls.has_room("delete"):
+            self._start_writes(self.sessions.take_flights())
+
+    def _start_writes(self, flights: list[Flight]) -> None:
+        writes = [flight for flight in flights if isinstance(flight.call, Commit)]
+        erasures = [flight for flight in flights if isinstance(flight.call, Delete)]
+        if writes:
+            commits = [flight.call for flight in writes if isinstance(flight.call, Commit)]
+            self.store_calls.commit(commits, lambda got: self._arrived(self.sessions.landed, writes, got))
+        if erasures:
+            deletes = [flight.call for flight in erasures if isinstance(flight.call, Delete)]
+            self.store_calls.delete(deletes, lambda got: self._arrived(self.sessions.landed, erasures, got))
+
+    def _arrived(self, digest: Callable[..., None], asked: object, results: object) -> None:
+        digest(asked, results)
+        self._wake.set()
+
+    def _expire(self) -> None:
+        self.sessions.expire()
+        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)

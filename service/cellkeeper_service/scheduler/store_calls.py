@@ -1,0 +1,103 @@
+"""Calls to the store, off the loop's thread: it has its own threads, and a bounded number of calls under way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, Store, StoreError
+
+Result = TypeVar("Result")
+
+
+class StoreCalls:
+    """Results are delivered on the loop's thread. A store that breaks its word and raises is taken for one that did
+    not answer."""
+
+    def __init__(self, store: Store, threads: int, meter: Meter) -> None:
+        """threads: how many calls may be under way; 0: every call is made at once, on the loop's thread (for a
+        store that lives in memory)."""
+        self.store = store
+        self._meter = meter
+        self._pool = ThreadPoolExecutor(threads, "store") if threads else None
+        self._limit = max(threads // 2, 1)
+        self._under_way = {"load": 0, "commit": 0, "delete": 0, "scan": 0}
+
+    def has_room(self, call: str) -> bool:
+        """Loads and commits each get half of the threads, so that neither can starve the other."""
+        return self._under_way[call] < self._limit
+
+    @property
+    def any_under_way(self) -> bool:
+        return any(self._under_way.values())
+
+    def load(self, loads: Sequence[Load], deliver: Callable[[list[Record | StoreError | None]], None]) -> None:
+        def lost(why: str) -> list[Record | StoreError | None]:
+            return [StoreError(why) for _ in loads]
+
+        self._call("load", len(loads), partial(self.store.load_many, loads), lost, deliver)
+
+    def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
+        self._call("commit", len(commits), partial(self.store.commit_many, commits), _unknown(len(commits)), deliver)
+
+    def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
+        self._call("delete", len(deletes), partial(self.store.delete_many, deletes), _unknown(len(deletes)), deliver)
+
+    async def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
+        """As the store's. Raises StoreError and ValueError."""
+        call = partial(self.store.scan, tenant, model, prefix, cursor, limit)
+        started, failed = time.monotonic(), True
+        try:
+            loop = asyncio.get_running_loop()
+            page = await loop.run_in_executor(self._pool, call) if self._pool else call()
+            failed = False
+            return page
+        finally:
+            self._meter.store_call("scan", limit, time.monotonic() - started, failed)
+
+    def close(self) -> None:
+        """Waits for the calls under way."""
+        if self._pool:
+            self._pool.shutdown()
+
+    def _call(
+        self,
+        name: str,
+        items: int,
+        call: Callable[[], list[Result]],
+        lost: Callable[[str], list[Result]],
+        deliver: Callable[[list[Result]], None],
+    ) -> None:
+        started = time.monotonic()
+
+        def arrived(results: list[Result]) -> None:
+            self._under_way[name] -= 1
+            failed = any(_is_failure(result) for result in results)
+            self._meter.store_call(name, items, time.monotonic() - started, failed)
+            deliver(results)
+
+        def ended(future: asyncio.Future[list[Result]]) -> None:
+            error = future.exception()
+            arrived(future.result() if error is None else lost(f"{type(error).__name__}: {error}"))
+
+        self._under_way[name] += 1
+        if self._pool is None:
+            arrived(call())
+        else:
+            asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(ended)
+
+
+def _unknown(count: int) -> Callable[[str], list[CommitResult]]:
+    return lambda why: [CommitResult(Outcome.UNKNOWN, None, why)] * count
+
+
+def _is_failure(result: object) -> bool:
+    if isinstance(result, CommitResult):
+        return result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
+    return isinstance(result, StoreError)

@@ -1,0 +1,1 @@
+"""Records, hot slots, and the decision table: the heart of the service."""

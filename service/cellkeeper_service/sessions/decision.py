@@ -1,0 +1,113 @@
+"""What a step does, decided on the store's record: the table of the protocol, row by row, in its order."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.errors import Reason, Rejection
+
+from .requests import Step
+from .served import Models
+
+
+class Verdict(Enum):
+    CREATE = "create"  # no record, no position: a new session
+    APPLY = "apply"  # at the record's position
+    REPLAY = "replay"  # applied before: the same outputs again
+
+
+def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
+    """The table. `record` is the store's, read after `step` arrived."""
+    wish = step.position
+    if record is None:
+        return not_found() if wish is not None or step.peek else Verdict.CREATE
+    stands = record.position
+    if wish is not None and wish.generation != stands.generation:
+        return generation_changed(stands)
+    foreign = refuse_foreign(record, models)
+    if foreign is not None:
+        return foreign
+    if wish is None:
+        return Verdict.APPLY
+    misplaced = refuse_misplaced(record, wish)
+    if misplaced is not None:
+        return misplaced
+    if wish.step == stands.step:
+        return Verdict.APPLY
+    end = wish.step + step.steps
+    if end <= stands.step and record.inputs(wish.step, end) == step.data:
+        return Verdict.REPLAY
+    return Rejection(
+        Reason.STEP_CONFLICT,
+        f"steps {wish.step}..{end - 1}: other inputs were applied there; the session stands at step {stands.step}",
+        field="inputs",
+        position=stands,
+    )
+
+
+def refuse_misplaced(record: Record, wish: Position) -> Rejection | None:
+    """None if `wish` is a point of this record's history that its log can still tell."""
+    stands = record.position
+    if wish.step > stands.step:
+        return Rejection(
+            Reason.STEP_GAP,
+            f"position.step: got {wish.step}, but the session stands at step {stands.step}",
+            field="position.step",
+            position=stands,
+        )
+    if wish.step < record.header.checkpoint_step:
+        return Rejection(
+            Reason.STEP_COMPACTED,
+            f"position.step: got {wish.step}, but the log starts at step {record.header.checkpoint_step}: "
+            "a reply that the client holds already counts as done",
+            field="position.step",
+            position=stands,
+        )
+    if wish.head != record.head_at(wish.step):
+        return Rejection(
+            Reason.HISTORY_CHANGED,
+            f"position.head: at step {wish.step} the session has consumed other inputs than the sender's",
+            field="position.head",
+            position=stands,
+        )
+    return None
+
+
+def refuse_foreign(record: Record, models: Models) -> Rejection | None:
+    """None if a served version of the model may continue this record."""
+    header = record.header
+    served = models.find(header.fingerprint)
+    if served is None:
+        return Rejection(
+            Reason.MODEL_CHANGED,
+            f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
+            "reset it to go on with the served one",
+            position=header.position,
+        )
+    if header.numerics != served.numerics and not models.accepts_other_numerics:
+        return Rejection(
+            Reason.NUMERICS_CHANGED,
+            f"the session was computed with other numerics than this server's ({served.engine.numerics}); "
+            "continue it on a server of its own kind, or start this one with --accept-other-numerics",
+            position=header.position,
+        )
+    return None
+
+
+def not_found() -> Rejection:
+    return Rejection(
+        Reason.SESSION_NOT_FOUND,
+        "session: no such session (never opened, deleted or expired)",
+        field="session",
+    )
+
+
+def generation_changed(stands: Position) -> Rejection:
+    return Rejection(
+        Reason.GENERATION_CHANGED,
+        f"position.generation: another life of the session stands there, at step {stands.step}",
+        field="position.generation",
+        position=stands,
+    )

@@ -1,0 +1,160 @@
+"""What Open, Reset, SetState, Fork and Delete do, decided on the store's record. Pure: what is to be written is
+returned, not written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cellkeeper_service.domain.position import Position, first_position
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.errors import Reason, Rejection
+
+from .decision import generation_changed, not_found, refuse_foreign, refuse_misplaced
+from .requests import Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Reset, SetState
+from .served import Models, Served
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Commit this; once it is committed the reply is `reply`, and `seed` (where given) is the state there."""
+
+    commit: Commit
+    reply: Any
+    served: Served | None = None
+    seed: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete the record of this generation."""
+
+    generation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a new generation is made with."""
+
+    generation: bytes
+    now_ms: int
+    default_ttl_ms: int
+
+
+def open_session(record: Record | None, request: Open, models: Models, birth: Birth) -> Write | OpenReply | Rejection:
+    if record is None:
+        if request.expect is not None:
+            return not_found()
+        ttl_ms = birth.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
+        served = models.default
+        state = request.initial_state if request.initial_state is not None else served.engine.initial_state
+        header = new_header(served, first_position(birth.generation), request.request_id, ttl_ms, birth.now_ms)
+        commit = Commit(request.key, None, header, b"", state)
+        return Write(commit, OpenReply(header, True), served, state)
+    foreign = refuse_foreign(record, models)
+    if foreign is not None:
+        return foreign
+    if request.expect is not None:
+        if request.expect.generation != record.position.generation:
+            return generation_changed(record.position)
+        misplaced = refuse_misplaced(record, request.expect)
+        if misplaced is not None:
+            return misplaced
+    created = record.header.origin == request.request_id
+    if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
+        return OpenReply(record.header, created)
+    header = replace(record.header, ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
+    return Write(Commit(request.key, record.position, header, b"", None), OpenReply(header, created))
+
+
+def reset(record: Record | None, request: Reset, models: Models, birth: Birth) -> Write | Moved | Rejection:
+    state = models.default.engine.initial_state
+    return _new_life(record, request, models.default, state, 0, birth)
+
+
+def set_state(record: Record | None, request: SetState, models: Models, birth: Birth) -> Write | Moved | Rejection:
+    return _new_life(record, request, models.default, request.state, request.step, birth)
+
+
+def _new_life(
+    record: Record | None, request: Reset | SetState, served: Served, state: bytes, step: int, birth: Birth
+) -> Write | Moved | Rejection:
+    """Ends the generation that the request names and starts another, under the version that takes new sessions."""
+    if record is None:
+        return not_found()
+    if record.header.origin == request.request_id:
+        return Moved(record.position)
+    if record.position.generation != request.generation:
+        return generation_changed(record.position)
+    position = first_position(birth.generation, step)
+    header = new_header(served, position, request.request_id, record.header.ttl_ms, birth.now_ms)
+    commit = Commit(request.key, record.position, header, b"", state)
+    return Write(commit, Moved(position), served, state)
+
+
+def fork(record: Record | None, request: Fork) -> Record | Rejection:
+    """The source's record up to the position asked for."""
+    if record is None:
+        return not_found()
+    wish = request.position
+    if wish is None:
+        return record
+    if wish.generation != record.position.generation:
+        return generation_changed(record.position)
+    misplaced = refuse_misplaced(record, wish)
+    if misplaced is not None:
+        return misplaced
+    log = record.inputs(record.header.checkpoint_step, wish.step)
+    return Record(replace(record.header, position=wish), record.checkpoint, log)
+
+
+def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved | Rejection:
+    """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
+    if record is not None:
+        if record.header.origin == request.request_id:
+            return Moved(record.position)
+        if request.otherwise is None:
+            return Rejection(
+                Reason.SESSION_EXISTS,
+                f"target: session {request.key.session!r} exists already",
+                field="target",
+            )
+    if request.copy is None:
+        return request.otherwise or not_found()
+    source = request.copy
+    position = Position(birth.generation, source.position.step, source.position.head)
+    header = replace(
+        source.header,
+        position=position,
+        created_ms=birth.now_ms,
+        updated_ms=birth.now_ms,
+        origin=request.request_id,
+    )
+    return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
+
+
+def delete(record: Record | None, request: Delete) -> Erase | Deleted:
+    """That another generation stands there, or none, means that the named life is over: success.
+
+    After a try without an answer, finding it gone counts as this request's own work.
+    """
+    if record is None or record.position.generation != request.generation:
+        return Deleted(request.unknowns > 0)
+    return Erase(request.generation)
+
+
+def new_header(served: Served, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
+    """The header of a generation's first record, whose checkpoint is at its start."""
+    return Header(
+        position=position,
+        updated_ms=now_ms,
+        checkpoint_step=position.step,
+        checkpoint_head=position.head,
+        created_ms=now_ms,
+        ttl_ms=ttl_ms,
+        fingerprint=served.spec.fingerprint,
+        numerics=served.numerics,
+        origin=origin,
+        step_bytes=served.spec.step_bytes,
+    )

@@ -1,0 +1,34 @@
+"""The bounds of what sessions may hold, and the clock they are measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .planner import TickLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_requests: unanswered requests over all sessions. max_session_requests: waiting requests of one session.
+    max_log_steps: time steps in a record's input log. default_ttl_ms: of new sessions; 0: never forgotten.
+    retry_delay_ms: the advice that goes with UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often one
+    request is decided again after a commit that lost against another writer, or that was not answered.
+    """
+
+    max_requests: int = 65536
+    max_session_requests: int = 1024
+    max_log_steps: int = 4096
+    default_ttl_ms: int = 0
+    retry_delay_ms: int = 200
+    max_conflicts: int = 1
+    max_unknowns: int = 2
+    tick: TickLimits = field(default_factory=TickLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """monotonic: seconds, for deadlines and phases. wall_ms: unix milliseconds, for records."""
+
+    monotonic: Callable[[], float]
+    wall_ms: Callable[[], int]

@@ -1,0 +1,94 @@
+"""A session's line: its requests first in, first out, and how far the first of them has come."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import Commit, Delete
+
+from .hot import Hot
+from .lifecycle import Write
+from .requests import Delete as DeleteRequest
+from .requests import Request, Step, StepReply
+from .run import Run
+
+
+@dataclass(slots=True, eq=False)
+class Applied:
+    """A computed chunk that waits for its commit."""
+
+    request: Step
+    reply: StepReply
+    after: Position
+    acked: int
+
+
+@dataclass(slots=True, eq=False)
+class Changing:
+    """An Open, Reset, SetState or Plant that waits for its commit."""
+
+    request: Request
+    write: Write
+
+
+@dataclass(slots=True, eq=False)
+class Erasing:
+    """A Delete that waits for the store."""
+
+    request: DeleteRequest
+
+
+Pending = Applied | Changing | Erasing
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One commit or delete that the store has not answered yet, and what it carries."""
+
+    line: Line
+    items: list[Pending]
+    call: Commit | Delete
+    hot: Hot | None = None  # the copy that the commit is of
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """One session on this replica.
+
+    record: the store's record as read for requests up to number `read_number`, while nothing of ours has been sent
+    since; `read` tells whether there is such a reading.
+    """
+
+    key: SessionKey
+    queue: deque[Request] = field(default_factory=deque)
+    hot: Hot | None = None
+    run: Run | None = None
+    pending: list[Pending] = field(default_factory=list)
+    flight: Flight | None = None
+    loading: bool = False
+    load_started: float = 0.0
+    load_number: int = 0
+    starved: bool = False
+    read: bool = False
+    record: Record | None = None
+    read_number: int = 0
+
+    @property
+    def settled(self) -> bool:
+        """Nothing of this session is being read, computed or written."""
+        return not (self.run or self.pending or self.flight or self.loading)
+
+    @property
+    def idle(self) -> bool:
+        return self.settled and not self.queue
+
+    def forget_reading(self) -> None:
+        self.read = False
+        self.record = None
+
+    def take_first(self) -> Any:
+        return self.queue.popleft()

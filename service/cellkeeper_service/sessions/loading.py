@@ -1,0 +1,59 @@
+"""Reading records: which lines want theirs, and what a reading makes of the hot copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Load, StoreError
+
+from .desk import Desk
+from .hotset import HotSet
+from .line import Line
+from .requests import Step
+
+
+class Loading:
+    def __init__(self, desk: Desk, hotset: HotSet) -> None:
+        self._desk = desk
+        self._hotset = hotset
+        self._wanted: list[Line] = []
+
+    def want(self, line: Line) -> None:
+        line.loading = True
+        line.load_started = self._desk.now()
+        self._wanted.append(line)
+
+    def take(self) -> tuple[list[Line], list[Load]]:
+        """A reading counts for the requests that had arrived when it was asked for."""
+        lines, self._wanted = self._wanted, []
+        for line in lines:
+            line.load_number = self._desk.arrivals
+        return lines, [Load(line.key, any(request.touches for request in line.queue)) for line in lines]
+
+    def loaded(self, lines: Sequence[Line], results: Sequence[Record | StoreError | None]) -> None:
+        for line, result in zip(lines, results, strict=True):
+            line.loading = False
+            if isinstance(result, StoreError):
+                self._not_read(line, result)
+            else:
+                self._read(line, result)
+            self._desk.advance(line)
+        self._hotset.feed()
+
+    def _read(self, line: Line, record: Record | None) -> None:
+        line.read, line.record, line.read_number = True, record, line.load_number
+        if line.hot is not None and (record is None or line.hot.frontier != record.position):
+            self._hotset.drop(line)
+            self._desk.meter.evicted(line.key.model, "stale")
+        self._desk.meter.loaded(line.key.model, line.hot is not None)
+        now = self._desk.now()
+        for request in line.queue:
+            if isinstance(request, Step) and request.number <= line.read_number:
+                request.loading = now - max(line.load_started, request.arrived)
+
+    def _not_read(self, line: Line, error: StoreError) -> None:
+        asked = [request for request in line.queue if request.number <= line.load_number]
+        for request in asked:
+            line.queue.remove(request)
+            self._desk.answer(request, self._desk.store_unavailable(str(error)))

@@ -1,0 +1,50 @@
+"""Served models: the versions of one model, their engines and slots."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.domain.record import numerics_digest
+from cellkeeper_service.domain.spec import ModelSpec
+
+from .slots import Slots
+
+if TYPE_CHECKING:
+    from .line import Line
+    from .run import Run
+
+
+class Served:
+    """One loaded version: its engine, the slots of its arena, and the runs that wait for its next tick."""
+
+    def __init__(self, engine: Engine, slots: int, max_replay_steps: int) -> None:
+        """slots: hot sessions at the most. max_replay_steps: a checkpoint is due after so many logged steps, or
+        when the log has grown to the state's size, whichever is first."""
+        engine.reserve(2 * slots)
+        self.engine = engine
+        self.spec: ModelSpec = engine.spec
+        self.numerics = numerics_digest(engine.numerics)
+        self.slots = Slots(slots)
+        self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // self.spec.step_bytes)))
+        self.singles: deque[Run] = deque()  # one time step to go: one engine call for all of them
+        self.longs: deque[Run] = deque()  # more than one, or none: slices, bucketed by length
+        self.starved: deque[Line] = deque()  # wait for a slot
+        self.calls = 0
+
+
+class Models:
+    """The served versions of one model. The record of a session picks its version; new sessions take the first."""
+
+    def __init__(self, versions: list[Served], accepts_other_numerics: bool = False) -> None:
+        self.default = versions[0]
+        self.accepts_other_numerics = accepts_other_numerics
+        self._by_fingerprint = {served.spec.fingerprint: served for served in versions}
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(self._by_fingerprint.values())
+
+    def find(self, fingerprint: bytes) -> Served | None:
+        return self._by_fingerprint.get(fingerprint)

@@ -1,0 +1,91 @@
+-- Compare-and-set of many records, each on its own. Keys and elements: redis_keys.py.
+--
+-- KEYS[i]  the record of item i
+-- ARGV     for each item: "append", expected, header, ttl_ms, log
+--                     or: "replace", expected, header, ttl_ms, log, checkpoint
+--          expected is the 32 bytes that must stand at the header's start, or "" where nothing may stand.
+-- Answers, one for each item:
+--   1                    committed
+--   0                    conflict, nothing stands there
+--   a string             conflict, the header that stands there
+--   {"refused", text}    nothing of the item was written
+--   {"unknown", text}    its first write was done and a later one failed
+--
+-- Memory and read-only checks are made by Redis at a script's first write, and never after it. The first write of
+-- every item is a single command that Redis refuses when memory is full, so an item is never left half done: the
+-- items of a script are refused from the first one on, or not at all.
+
+local TTL_REFRESH_BELOW = 0.9
+
+local function failed(reply)
+  return type(reply) == 'table' and reply.err
+end
+
+local function keep(key, ttl_ms)
+  local ttl = tonumber(ttl_ms)
+  local left = redis.pcall('PTTL', key)
+  if failed(left) then
+    return left
+  end
+  if ttl == 0 then
+    return left >= 0 and redis.pcall('PERSIST', key)
+  end
+  return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and redis.pcall('PEXPIRE', key, ttl_ms)
+end
+
+local function push(key, checkpoint, log)
+  if checkpoint and #log > 0 then
+    return redis.pcall('RPUSH', key, checkpoint, log)
+  end
+  return (checkpoint or #log > 0) and redis.pcall('RPUSH', key, checkpoint or log)
+end
+
+local function commit(key, expected, header, ttl_ms, log, checkpoint)
+  local standing = redis.pcall('LINDEX', key, 0)
+  if failed(standing) then
+    return {'refused', standing.err}
+  end
+  if (standing and string.sub(standing, 1, 32) or '') ~= expected then
+    return standing or 0
+  end
+  local reply
+  if not standing then
+    if not checkpoint then
+      return {'refused', 'a first commit without a checkpoint'}
+    elseif #log > 0 then
+      reply = redis.pcall('RPUSH', key, header, checkpoint, log)
+    else
+      reply = redis.pcall('RPUSH', key, header, checkpoint)
+    end
+    if failed(reply) then
+      return {'refused', reply.err}
+    end
+  else
+    reply = redis.pcall('LSET', key, 0, header)
+    if failed(reply) then
+      return {'refused', reply.err}
+    end
+    reply = checkpoint and redis.pcall('LTRIM', key, 0, 0)
+    if not failed(reply) then
+      reply = push(key, checkpoint, log)
+    end
+  end
+  if not failed(reply) then
+    reply = keep(key, ttl_ms)
+  end
+  return failed(reply) and {'unknown', reply.err} or 1
+end
+
+local answers = {}
+local at = 1
+for i, key in ipairs(KEYS) do
+  local checkpoint = nil
+  local after = at + 5
+  if ARGV[at] == 'replace' then
+    checkpoint = ARGV[after]
+    after = after + 1
+  end
+  answers[i] = commit(key, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], checkpoint)
+  at = after
+end
+return answers

@@ -1,0 +1,116 @@
+"""Records in this process's memory: for tests, and for trying things out. Nothing survives the process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.store.cursor import session_after, session_cursor
+
+NO_CHECKPOINT = "a first commit without a checkpoint"
+
+
+@dataclass(slots=True)
+class _Kept:
+    header: Header
+    checkpoint: bytes
+    chunks: list[bytes]
+    expires_ms: float  # by the store's clock; infinity: never
+
+
+def monotonic_ms() -> float:
+    """Milliseconds from an arbitrary start."""
+    return time.monotonic() * 1000.0
+
+
+class MemoryStore:
+    """A dictionary behind a lock.
+
+    clock_ms: milliseconds from any start; a test passes its own and moves it.
+    """
+
+    name = "memory"
+
+    def __init__(self, clock_ms: Callable[[], float] = monotonic_ms) -> None:
+        self._clock_ms = clock_ms
+        self._lock = Lock()
+        self._kept: dict[SessionKey, _Kept] = {}
+
+    def check(self) -> None:
+        """Memory is always there."""
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        with self._lock:
+            return [self._load(load) for load in loads]
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        with self._lock:
+            return [self._commit(commit) for commit in commits]
+
+    def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
+        with self._lock:
+            return [self._delete(delete) for delete in deletes]
+
+    def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
+        after = session_after(cursor)
+        with self._lock:
+            self._sweep()
+            found = sorted(
+                (key.session, key, kept.header)
+                for key, kept in self._kept.items()
+                if key.tenant == tenant and key.model == model and key.session.startswith(prefix)
+                if after is None or key.session > after
+            )
+        page = [(key, header) for _, key, header in found[:limit]]
+        return Page(page, session_cursor(page[-1][0].session) if len(found) > len(page) and page else "")
+
+    def close(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
+    def _standing(self, key: SessionKey) -> _Kept | None:
+        kept = self._kept.get(key)
+        if kept is not None and kept.expires_ms <= self._clock_ms():
+            del self._kept[key]
+            return None
+        return kept
+
+    def _expiry_ms(self, ttl_ms: int) -> float:
+        return self._clock_ms() + ttl_ms if ttl_ms else float("inf")
+
+    def _load(self, load: Load) -> Record | None:
+        kept = self._standing(load.key)
+        if kept is None:
+            return None
+        if load.touch:
+            kept.expires_ms = self._expiry_ms(kept.header.ttl_ms)
+        return Record(kept.header, kept.checkpoint, b"".join(kept.chunks))
+
+    def _commit(self, commit: Commit) -> CommitResult:
+        kept = self._standing(commit.key)
+        if (None if kept is None else kept.header.position) != commit.expected:
+            return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
+        expires_ms = self._expiry_ms(commit.header.ttl_ms)
+        if commit.checkpoint is not None:
+            self._kept[commit.key] = _Kept(commit.header, commit.checkpoint, [commit.log], expires_ms)
+        elif kept is not None:
+            kept.header, kept.expires_ms = commit.header, expires_ms
+            kept.chunks.append(commit.log)
+        else:
+            return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
+        return CommitResult(Outcome.COMMITTED)
+
+    def _delete(self, delete: Delete) -> CommitResult:
+        kept = self._standing(delete.key)
+        if kept is None or kept.header.position.generation != delete.generation:
+            return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
+        del self._kept[delete.key]
+        return CommitResult(Outcome.COMMITTED)
+
+    def _sweep(self) -> None:
+        for key in list(self._kept):
+            self._standing(key)

@@ -1,0 +1,132 @@
+"""The tables of the SQLite store, and how a file is opened.
+
+    records      one row a session: its key, the packed header, when it expires (unix ms; 0: never)
+    checkpoints  one row a session: the state; apart from the header, so that an append does not write it
+    chunks       the input log, one row a chunk, in order of `chunk`
+
+The file's application_id says that it is Cellkeeper's, its user_version which layout it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+from cellkeeper_service.domain.store import StoreError
+
+APPLICATION_ID = 0x43656C6C
+SCHEMA_VERSION = 1
+
+_TABLES = (
+    """CREATE TABLE records (
+        record INTEGER PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        model TEXT NOT NULL,
+        session BLOB NOT NULL,
+        header BLOB NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        UNIQUE (tenant, model, session)
+    )""",
+    "CREATE INDEX records_by_expiry ON records (expires_ms) WHERE expires_ms > 0",
+    "CREATE TABLE checkpoints (record INTEGER PRIMARY KEY, state BLOB NOT NULL)",
+    """CREATE TABLE chunks (
+        record INTEGER NOT NULL,
+        chunk INTEGER NOT NULL,
+        inputs BLOB NOT NULL,
+        PRIMARY KEY (record, chunk)
+    ) WITHOUT ROWID""",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+def open_file(path: Path, timeout_ms: int) -> sqlite3.Connection:
+    """A connection to the file, made if it is not there, with the tables in it. Raises StoreError.
+
+    Transactions are begun and ended by hand. A commit is on the disk when it returns (synchronous FULL).
+    """
+    try:
+        connection = sqlite3.connect(
+            path,
+            timeout=timeout_ms / 1000.0,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"SQLite cannot open {str(path)!r}: {error}; check the path and its permissions"
+        ) from error
+    try:
+        _prepare(connection, path, timeout_ms)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(
+            f"SQLite cannot use {str(path)!r}: {error}; name a Cellkeeper file or a new one"
+        ) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> None:
+    connection.execute("BEGIN")
+    try:
+        is_current = _is_current(connection, path)  # first, so that another program's file is left as it is
+    finally:
+        connection.execute("ROLLBACK")
+    mode = _write_ahead(connection, timeout_ms)
+    if mode != "wal":
+        raise StoreError(
+            f"SQLite uses journal mode {mode!r} for {str(path)!r}, expected 'wal'; use a local disk"
+        )
+    connection.execute("PRAGMA synchronous = FULL")
+    if is_current:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_current(connection, path):  # another process may have been quicker
+            for statement in _TABLES:
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _write_ahead(connection: sqlite3.Connection, timeout_ms: int) -> str:
+    """Turns the write-ahead log on; the journal mode after it."""
+    deadline = time.monotonic() + timeout_ms / 1000.0
+    while True:
+        # Where two processes open a new file at once, SQLite says "locked" here without waiting on its own.
+        with contextlib.suppress(sqlite3.OperationalError):
+            return _journal_mode(connection)
+        if time.monotonic() > deadline:
+            return _journal_mode(connection)
+        time.sleep(0.005)
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+
+
+def _is_current(connection: sqlite3.Connection, path: Path) -> bool:
+    """False for an empty file; StoreError for one of another kind or layout."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if (application, version, tables) == (0, 0, 0):
+        return False
+    if application != APPLICATION_ID:
+        raise StoreError(
+            f"{str(path)!r} is a database of another program; name a Cellkeeper file or a new one"
+        )
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{str(path)!r} has layout {version}, expected {SCHEMA_VERSION}; start the Cellkeeper version "
+            "that wrote it, or name a new file"
+        )
+    return True

@@ -1,0 +1,116 @@
+"""Small bundles on disk, for every test that needs a model.
+
+make_bundle       random weights of any shape of model
+counting_bundle   the prediction is the running sum of the inputs: lost, doubled or swapped steps show as
+                  plain arithmetic
+graph_bundle      an ONNX graph of the user's own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellkeeper_service.model.config import Dense, RecurrentConfig, parse_config
+from cellkeeper_service.model.tensors import tensor_shapes
+from cellkeeper_service.model.write import write_bundle
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def bundle_config(
+    *,
+    name: str = "m",
+    cell: str = "lstm",
+    input_size: int = 3,
+    hidden_size: int = 8,
+    num_layers: int = 1,
+    head: Sequence[int | Dense] = (1,),
+    **config_overrides: Any,
+) -> RecurrentConfig:
+    """The config of such a bundle. config_overrides: further keys of config.json, or other values for some.
+
+    Inner layers of the head are tanh, the last is linear; give a Dense for another activation.
+    """
+    value: dict[str, Any] = {
+        "format": "cellkeeper-bundle/1",
+        "name": name,
+        "cell": cell,
+        "input_size": input_size,
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "input": {"kind": "features"},
+        "head": [
+            {"units": item.units, "activation": item.activation, "bias": item.bias}
+            if isinstance(item, Dense)
+            else {"units": item, "activation": "tanh" if i + 1 < len(head) else "linear"}
+            for i, item in enumerate(head)
+        ],
+    }
+    config = parse_config(value | config_overrides)
+    if not isinstance(config, RecurrentConfig):
+        raise TypeError("an ONNX graph is written with write_bundle itself")
+    return config
+
+
+def random_tensors(config: RecurrentConfig, seed: int = 0) -> dict[str, Array]:
+    """float32 weights, uniform within +-1/sqrt(inputs) as PyTorch draws them; biases and states within +-0.5."""
+    draw = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        reach = 0.5 if len(shape) == 1 or name.startswith("initial") else float(shape[1]) ** -0.5
+        tensors[name] = draw.uniform(-reach, reach, shape).astype(np.float32)
+    return tensors
+
+
+def make_bundle(
+    folder: Path,
+    *,
+    name: str = "m",
+    cell: str = "lstm",
+    input_size: int = 3,
+    hidden_size: int = 8,
+    num_layers: int = 1,
+    seed: int = 0,
+    head: Sequence[int | Dense] = (1,),
+    **config_overrides: Any,
+) -> Path:
+    """Writes a model with random weights to `folder`, which must not exist yet, and returns it.
+
+    For token ids give input={"kind": "tokens", "vocabulary": V, "embedding_size": input_size}.
+    """
+    config = bundle_config(
+        name=name,
+        cell=cell,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        head=head,
+        **config_overrides,
+    )
+    write_bundle(folder, config, random_tensors(config, seed))
+    return folder
+
+
+def counting_bundle(folder: Path, *, name: str = "count", features: int = 1, **config_overrides: Any) -> Path:
+    """h' = relu(h + x), and the prediction is h': after n steps the sum of the n inputs, [features].
+
+    Exact while inputs are whole numbers, sums stay below 2 ** 24 and never fall below zero.
+    """
+    sizes = {"input_size": features, "hidden_size": features}
+    config = bundle_config(name=name, cell="rnn_relu", head=(), bias=False, **sizes, **config_overrides)
+    identity = np.eye(features, dtype=np.float32)
+    write_bundle(folder, config, {"rnn.weight_ih_l0": identity, "rnn.weight_hh_l0": identity})
+    return folder
+
+
+def random_inputs(config: RecurrentConfig, steps: int, sessions: int, seed: int = 0) -> Array:
+    """Inputs [steps, sessions, features] float32, or token ids [steps, sessions] int32."""
+    draw = np.random.default_rng(seed)
+    vocabulary = getattr(config.input, "vocabulary", 0)
+    if vocabulary:
+        return draw.integers(0, vocabulary, (steps, sessions), dtype=np.int32)
+    return draw.standard_normal((steps, sessions, config.input_size)).astype(np.float32)

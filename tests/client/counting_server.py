@@ -1,0 +1,437 @@
+"""A small server of the contract, for the client's tests: real gRPC, the real decision table, a model that counts.
+
+The model takes two features and answers with (time steps so far, sum of the first feature so far), so that a step
+lost, doubled or out of order shows in every later answer. Hooks make it lose replies, cut streams, refuse and wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperServicer, add_CellkeeperServicer_to_server
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from cellkeeper import Position, first_position
+
+STEP_BYTES = 8
+FINGERPRINT = bytes(range(32))
+REFUSED_VALUE = 1e6  # a first feature of this size and more is "not finite"
+_CODES = {
+    "INVALID_FIELD": 3,
+    "NON_FINITE_RESULT": 3,
+    "DUPLICATE_SESSION": 3,
+    "SESSION_NOT_FOUND": 5,
+    "SESSION_EXISTS": 6,
+    "GENERATION_CHANGED": 9,
+    "MODEL_CHANGED": 9,
+    "STEP_GAP": 9,
+    "HISTORY_CHANGED": 10,
+    "STEP_CONFLICT": 10,
+    "COMMIT_CONFLICT": 10,
+    "STEP_COMPACTED": 11,
+    "QUEUE_FULL": 8,
+    "STORE_UNAVAILABLE": 14,
+    "DRAINING": 14,
+    "INTERNAL_ERROR": 13,
+}
+
+
+class Refused(Exception):
+    def __init__(self, reason: str, position: Position | None = None, message: str = "", delay_ms: int = 0) -> None:
+        super().__init__(message or reason)
+        self.reason, self.position, self.delay_ms = reason, position, delay_ms
+        self.message = message or f"refused: {reason}"
+
+    def wire(self) -> Any:
+        where = self.position
+        return pb.Error(
+            code=_CODES[self.reason],
+            reason=pb.Reason.Value(self.reason),
+            message=self.message,
+            position=None if where is None else message_of(where),
+            retry_delay_ms=self.delay_ms,
+        )
+
+
+def message_of(position: Position) -> Any:
+    return pb.Position(generation=position.generation, step=position.step, head=position.head)
+
+
+def position_of(message: Any) -> Position:
+    return Position(message.generation, message.step, message.head)
+
+
+@dataclass
+class Record:
+    """One session: the positions and inputs from the checkpoint to where it stands, and the state at each."""
+
+    positions: list[Position]
+    totals: list[np.ndarray[Any, Any]]  # state at each position: (count, sum), float32
+    inputs: list[bytes] = field(default_factory=list)  # one fewer
+    origin: bytes = b""
+    ttl_ms: int = 0
+
+    @property
+    def position(self) -> Position:
+        return self.positions[-1]
+
+    @property
+    def checkpoint_step(self) -> int:
+        return self.positions[0].step
+
+    def cut(self, steps: int) -> None:
+        """Loses the last time steps, as a fail-over of the store may."""
+        del self.positions[-steps:], self.totals[-steps:], self.inputs[-steps:]
+
+    def compact(self, step: int) -> None:
+        """A checkpoint: forgets the inputs before `step`."""
+        gone = step - self.checkpoint_step
+        del self.positions[:gone], self.totals[:gone], self.inputs[:gone]
+
+
+def fresh(origin: bytes, step: int = 0, total: np.ndarray[Any, Any] | None = None) -> Record:
+    start = np.zeros(2, np.float32) if total is None else total
+    return Record([first_position(os.urandom(16), step)], [start], [], origin)
+
+
+class CountingServer(CellkeeperServicer):  # type: ignore[misc]
+    """records: outlive the server where the test hands them to the next one.
+
+    Hooks: lose_replies: so many frames are applied, and the stream is closed instead of an answer. cut_frames: so
+    many frames close the stream unread. refusals: what the next items are refused with. gate: frames wait for it.
+    """
+
+    def __init__(self, records: dict[str, Record] | None = None) -> None:
+        self.records = {} if records is None else records
+        self.lose_replies = 0
+        self.cut_frames = 0
+        self.lose_calls = 0
+        self.refusals: list[Refused] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.frames = 0
+        self.applied_steps = 0
+        self.request_ids: list[bytes] = []
+        self.timeouts_ms: list[int] = []
+        self.frame_sizes: list[int] = []
+        self.seen: list[tuple[str, bytes, bytes]] = []  # session, packed position, inputs: as they arrived
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, port: int = 0) -> str:
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        add_CellkeeperServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.port = self._server.add_insecure_port(f"localhost:{port}")
+        await self._server.start()
+        return f"localhost:{self.port}"
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+            await self._server.wait_for_termination()
+            self._server = None
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    def decide(
+        self, session: str, packed: bytes, inputs: bytes, peek: bool = False
+    ) -> tuple[Position, np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
+        """(position after, outputs [T, 2], state, flags) by the table of the contract."""
+        record = self.records.get(session)
+        sent = Position.unpack(packed)
+        steps = len(inputs) // STEP_BYTES
+        if record is None:
+            raise Refused("SESSION_NOT_FOUND")
+        stands = record.position
+        if sent.generation != stands.generation:
+            raise Refused("GENERATION_CHANGED", stands)
+        if sent.step > stands.step:
+            raise Refused("STEP_GAP", stands)
+        if sent.step < record.checkpoint_step:
+            raise Refused("STEP_COMPACTED", stands)
+        at = sent.step - record.checkpoint_step
+        if record.positions[at].head != sent.head:
+            raise Refused("HISTORY_CHANGED", stands)
+        if sent.step < stands.step:
+            logged = b"".join(record.inputs[at : at + steps])
+            if sent.step + steps > stands.step or logged != inputs:
+                raise Refused("STEP_CONFLICT", stands)
+            totals = record.totals[at + 1 : at + steps + 1]
+            return record.positions[at + steps], np.array(totals), totals[-1], 2
+        position, total = stands, record.totals[-1]
+        positions, totals, chunks = [], [], []
+        for start in range(0, len(inputs), STEP_BYTES):
+            one = inputs[start : start + STEP_BYTES]
+            value = np.frombuffer(one, "<f4")[0]
+            if value >= REFUSED_VALUE:
+                raise Refused("NON_FINITE_RESULT", stands, "the state would not be finite")
+            position = position.advance(one, STEP_BYTES)
+            total = np.array([total[0] + 1, total[1] + value], np.float32)
+            positions.append(position)
+            totals.append(total)
+            chunks.append(one)
+        if not peek:
+            record.positions += positions
+            record.totals += totals
+            record.inputs += chunks
+            self.applied_steps += steps
+        return position, np.array(totals), total, 0
+
+    def answer(self, frame: Any) -> Any:
+        counts = list(frame.steps) or [1] * len(frame.sessions)
+        items, positions, flags, errors = [], [], [], []
+        rows: list[np.ndarray[Any, Any]] = []
+        states: list[np.ndarray[Any, Any]] = []
+        taken: set[str] = set()
+        first = 0
+        for index, (session, steps) in enumerate(zip(frame.sessions, counts, strict=True)):
+            inputs = frame.inputs[first * STEP_BYTES : (first + steps) * STEP_BYTES]
+            packed = frame.positions[index * 32 : index * 32 + 32]
+            self.seen.append((session, packed, inputs))
+            first += steps
+            try:
+                if session in taken:
+                    raise Refused("DUPLICATE_SESSION")
+                taken.add(session)
+                if self.refusals:
+                    raise self.refusals.pop(0)
+                position, outputs, state, flag = self.decide(session, packed, inputs)
+            except Refused as refused:
+                errors.append(pb.ItemError(item=index, error=refused.wire()))
+                continue
+            items.append(index)
+            positions.append(position.pack())
+            flags.append(flag)
+            rows.append(outputs)
+            states.append(state)
+        columns = []
+        stacked = np.concatenate(rows).astype("<f4") if rows else np.zeros((0, 2), "<f4")
+        for name in list(frame.outputs) or ["prediction"]:
+            if name == "prediction":
+                columns.append(
+                    pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[2], data=stacked.tobytes())
+                )
+            elif name == "hidden":
+                data = stacked[:, 1:].tobytes()
+                columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[1], data=data))
+            elif name == "state":
+                data = b"".join(state.astype("<f4").tobytes() for state in states)
+                columns.append(
+                    pb.OutputColumn(name="state.total", dtype=pb.FLOAT32, shape=[2], per_item=True, data=data)
+                )
+        return pb.StepFrameReply(
+            frame_id=frame.frame_id,
+            items=struct.pack(f"<{len(items)}I", *items),
+            positions=b"".join(positions),
+            steps=[counts[item] for item in items],
+            outputs=columns,
+            flags=bytes(flags),
+            errors=errors,
+            last=True,
+        )
+
+    async def StepStream(self, frames: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async for frame in frames:
+            self.frames += 1
+            self.timeouts_ms.append(frame.timeout_ms)
+            self.frame_sizes.append(len(frame.sessions))
+            if self.cut_frames:
+                self.cut_frames -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was read")
+            await self.gate.wait()
+            reply = self.answer(frame)
+            if self.lose_replies:
+                self.lose_replies -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was answered")
+            yield reply
+
+    async def Step(self, request: Any, context: Any) -> Any:
+        try:
+            position, outputs, _, flag = self.decide(
+                request.session, position_of(request.position).pack(), request.inputs, request.peek
+            )
+        except Refused as refused:
+            await self._abort(context, refused)
+            raise
+        return pb.StepResponse(
+            outputs=[
+                pb.Tensor(
+                    name="prediction",
+                    dtype=pb.FLOAT32,
+                    shape=outputs.shape,
+                    data=outputs.astype("<f4").tobytes(),
+                )
+            ],
+            position=message_of(position),
+            replayed=flag == 2,
+        )
+
+    # ------------------------------------------------------------------------------------------ lives
+
+    async def Open(self, request: Any, context: Any) -> Any:
+        self.request_ids.append(request.request_id)
+        try:
+            record = self.records.get(request.session)
+            created = record is None
+            if record is None:
+                if request.HasField("expect"):
+                    raise Refused("SESSION_NOT_FOUND")
+                total = None
+                if request.initial_state:
+                    total = np.frombuffer(request.initial_state[0].data, "<f4").copy()
+                record = self.records[request.session] = fresh(request.request_id, 0, total)
+                record.ttl_ms = request.ttl_ms if request.HasField("ttl_ms") else 0
+            elif request.HasField("expect"):
+                self.decide(request.session, position_of(request.expect).pack(), b"", peek=True)
+            created = created or record.origin == request.request_id
+        except Refused as refused:
+            await self._abort(context, refused)
+            raise
+        await self._maybe_lose(context)
+        return pb.OpenResponse(
+            position=message_of(record.position), created=created, fingerprint=FINGERPRINT, ttl_ms=record.ttl_ms
+        )
+
+    async def Reset(self, request: Any, context: Any) -> Any:
+        item = request.items[0]
+        return await self._reborn(item, context, lambda _: fresh(item.request_id))
+
+    async def SetState(self, request: Any, context: Any) -> Any:
+        item = request.items[0]
+        total = np.frombuffer(item.state[0].data, "<f4").copy()
+        return await self._reborn(item, context, lambda _: fresh(item.request_id, item.step, total))
+
+    async def _reborn(self, item: Any, context: Any, make: Any) -> Any:
+        self.request_ids.append(item.request_id)
+        record = self.records.get(item.session)
+        try:
+            if record is None:
+                raise Refused("SESSION_NOT_FOUND")
+            if record.origin != item.request_id:
+                if record.position.generation != item.generation:
+                    raise Refused("GENERATION_CHANGED", record.position)
+                record = self.records[item.session] = make(record)
+        except Refused as refused:
+            return pb.SessionResults(results=[pb.SessionResult(error=refused.wire())])
+        await self._maybe_lose(context)
+        return pb.SessionResults(results=[pb.SessionResult(position=message_of(record.position))])
+
+    async def Fork(self, request: Any, context: Any) -> Any:
+        item = request.items[0]
+        self.request_ids.append(item.request_id)
+        source, target = self.records.get(item.source), self.records.get(item.target)
+        try:
+            if source is None:
+                raise Refused("SESSION_NOT_FOUND")
+            if target is not None and target.origin != item.request_id:
+                raise Refused("SESSION_EXISTS", target.position)
+            at = item.position.step - source.checkpoint_step if item.HasField("position") else -1
+            if target is None:
+                step, total = source.positions[at].step, source.totals[at]
+                target = self.records[item.target] = fresh(item.request_id, step, total)
+        except Refused as refused:
+            return pb.SessionResults(results=[pb.SessionResult(error=refused.wire())])
+        await self._maybe_lose(context)
+        return pb.SessionResults(results=[pb.SessionResult(position=message_of(target.position))])
+
+    async def Delete(self, request: Any, context: Any) -> Any:
+        item = request.items[0]
+        record = self.records.get(item.session)
+        found = record is not None and record.position.generation == item.generation
+        if found:
+            del self.records[item.session]
+        await self._maybe_lose(context)
+        return pb.SessionResults(results=[pb.SessionResult(deleted=found)])
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    async def GetState(self, request: Any, context: Any) -> Any:
+        record = await self._record(request.session, context)
+        tensor = pb.Tensor(
+            name="total", dtype=pb.FLOAT32, shape=[2], data=record.totals[-1].astype("<f4").tobytes()
+        )
+        return pb.GetStateResponse(position=message_of(record.position), state=[tensor])
+
+    async def GetSession(self, request: Any, context: Any) -> Any:
+        return self._info(request.session, await self._record(request.session, context))
+
+    async def ListSessions(self, request: Any, context: Any) -> Any:
+        names = sorted(name for name in self.records if name.startswith(request.prefix))
+        start, size = int(request.page_token or 0), request.page_size or 2
+        page = names[start : start + size]
+        token = str(start + size) if start + size < len(names) else ""
+        infos = [self._info(name, self.records[name]) for name in page]
+        return pb.ListSessionsResponse(sessions=infos, next_page_token=token)
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        return pb.ListModelsResponse(models=[self._model()])
+
+    async def GetModel(self, request: Any, context: Any) -> Any:
+        if request.model not in ("", "counter"):
+            await self._abort(context, Refused("INVALID_FIELD", None, f"model: got {request.model!r}"))
+        return self._model()
+
+    def _model(self) -> Any:
+        return pb.ModelInfo(
+            name="counter",
+            fingerprint=FINGERPRINT,
+            numerics="counting 1",
+            exact=True,
+            engine="python",
+            device="cpu",
+            input=pb.TensorSpec(name="input", dtype=pb.FLOAT32, shape=[2]),
+            outputs=[
+                pb.TensorSpec(name="prediction", dtype=pb.FLOAT32, shape=[2]),
+                pb.TensorSpec(name="hidden", dtype=pb.FLOAT32, shape=[1]),
+            ],
+            states=[pb.TensorSpec(name="total", dtype=pb.FLOAT32, shape=[2])],
+            max_chunk_steps=32,
+            max_frame_items=256,
+            max_log_steps=1024,
+        )
+
+    def _info(self, name: str, record: Record) -> Any:
+        return pb.SessionInfo(
+            session=name,
+            position=message_of(record.position),
+            fingerprint=FINGERPRINT,
+            checkpoint_step=record.checkpoint_step,
+            ttl_ms=record.ttl_ms,
+        )
+
+    async def _record(self, session: str, context: Any) -> Record:
+        record = self.records.get(session)
+        if record is None:
+            refused = Refused("SESSION_NOT_FOUND")
+            await self._abort(context, refused)
+            raise refused
+        return record
+
+    async def _maybe_lose(self, context: Any) -> None:
+        """Done, but the caller does not learn of it."""
+        if self.lose_calls:
+            self.lose_calls -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cut before it was answered")
+
+    async def _abort(self, context: Any, refused: Refused) -> None:
+        metadata = {}
+        if refused.position is not None:
+            where = refused.position
+            metadata = {"generation": where.generation.hex(), "step": str(where.step), "head": where.head.hex()}
+        packed = any_pb2.Any()
+        packed.Pack(error_details_pb2.ErrorInfo(reason=refused.reason, domain="cellkeeper", metadata=metadata))
+        code = _CODES[refused.reason]
+        status = status_pb2.Status(code=code, message=refused.message, details=[packed])
+        details = (("grpc-status-details-bin", status.SerializeToString()),)
+        found = next(item for item in grpc.StatusCode if item.value[0] == code)
+        await context.abort(found, refused.message, details)

@@ -1,0 +1,68 @@
+"""What the README says works: its program runs against a real server, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cellkeeper_service.engine.load import offline
+
+from examples.co2.processes import CellkeeperServer
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "examples" / "co2" / "bundle"
+TARGET = "localhost:50051"
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/adr/README.md", "examples/co2/README.md")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[CellkeeperServer]:
+    server = CellkeeperServer(BUNDLE, f"sqlite:{tmp_path / 'sessions.db'}", tmp_path / "server.log")
+    with closing(server):
+        server.start()
+        yield server
+
+
+def test_the_program(server: CellkeeperServer) -> None:
+    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(programs) == 1
+    program = programs[0]
+    assert TARGET in program
+    namespace: dict[str, Any] = {}
+    exec(program.partition("with Client")[0], namespace)  # up to there it makes its samples
+    chunk = namespace["ppm"].tolist()
+    samples = [*chunk, *map(float, re.findall(r"session\.step\(\[(.*?)\]\)", program))]
+    assert len(samples) == len(chunk) + 1
+    printed = []
+    for _ in range(2):  # the second run continues where the first one stopped
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program.replace(TARGET, server.target)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        printed += ran.stdout.splitlines()
+    expected = offline(BUNDLE, np.array(samples * 2, np.float32).reshape(-1, 1))["prediction"]
+    shown = [len(chunk) - 1, len(chunk), len(samples) + len(chunk) - 1, len(samples) + len(chunk)]
+    assert printed == [str(expected[step]) for step in shown]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_makefile_has_what_is_documented() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"\bmake ([a-z-]+)$", (ROOT / page).read_text(), re.MULTILINE)) <= targets

@@ -1,0 +1,173 @@
+"""Known events, and what a scrape shows after them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from cellkeeper_service.domain.meter import Meter, StepTimes
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
+from prometheus_client.parser import text_string_to_metric_families
+
+Samples = dict[str, float]
+
+
+def every_event(meter: Meter) -> None:
+    """Each at least once, with numbers that tell them apart."""
+    meter.step_done("co2", 3, StepTimes(queue=0.0001, load=0.02, compute=0.002, commit=0.004, total=0.0261), False)
+    meter.step_done("co2", 5, StepTimes(queue=0.0001, compute=0.002, commit=0.004, total=0.0061), False)
+    meter.step_done("co2", 7, StepTimes(queue=0.0001, total=0.0001), True)
+    meter.rejected("step_gap")
+    meter.rejected("step_gap")
+    meter.rejected("queue_full")
+    meter.tick("co2", 64, 3)
+    meter.tick("co2", 1, 2)
+    meter.loaded("co2", hot=True)
+    meter.loaded("co2", hot=True)
+    meter.loaded("co2", hot=False)
+    meter.rebuilt("co2", 11)
+    meter.committed("committed", 9)
+    meter.committed("conflict", 1)
+    meter.committed("unknown", 2)
+    meter.checkpointed("co2")
+    meter.evicted("co2", "memory")
+    meter.non_finite("co2")
+    meter.store_call("commit_many", 64, 0.0007, failed=False)
+    meter.store_call("commit_many", 32, 0.2, failed=True)
+    meter.state_change("co2", 4.0, 0.05)
+    meter.frame("in", 256)
+    meter.frame("in", 100)
+    meter.frame("out", 200)
+
+
+def samples(text: str) -> Samples:
+    """Every sample by its name and labels, as Prometheus writes them."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+@pytest.fixture
+def meter() -> PrometheusMeter:
+    meter = PrometheusMeter("1.2.3")
+    meter.watch_queue(lambda: 17)
+    meter.watch_hot_sessions(lambda: {"co2": 4})
+    meter.model_loaded("co2", "ab" * 32, "onnxruntime", "cpu", 'ort 1.2 "avx2"', True)
+    every_event(meter)
+    return meter
+
+
+@pytest.fixture
+def server(meter: PrometheusMeter) -> Iterator[MetricsServer]:
+    with closing(MetricsServer(meter, "127.0.0.1", 0, lambda: True)) as server:
+        yield server
+
+
+EXPECTED = {
+    'cellkeeper_steps_total{model="co2"}': 8,  # the replayed chunk's were counted when they were applied
+    'cellkeeper_chunks_total{model="co2"}': 3,
+    'cellkeeper_duplicates_replayed_total{model="co2"}': 1,
+    'cellkeeper_step_seconds_count{model="co2",phase="queue"}': 3,
+    'cellkeeper_step_seconds_count{model="co2",phase="total"}': 3,
+    'cellkeeper_step_seconds_sum{model="co2",phase="load"}': 0.02,
+    'cellkeeper_step_seconds_bucket{le="0.0001",model="co2",phase="queue"}': 3,
+    'cellkeeper_step_seconds_bucket{le="5e-05",model="co2",phase="queue"}': 0,
+    'cellkeeper_step_seconds_bucket{le="0.01",model="co2",phase="total"}': 2,
+    'cellkeeper_step_seconds_bucket{le="+Inf",model="co2",phase="total"}': 3,
+    'cellkeeper_batch_size_count{model="co2"}': 2,
+    'cellkeeper_batch_size_bucket{le="1.0",model="co2"}': 1,
+    'cellkeeper_batch_size_bucket{le="64.0",model="co2"}': 2,
+    'cellkeeper_computed_steps_total{model="co2"}': 194,
+    'cellkeeper_loads_total{kind="hot",model="co2"}': 2,
+    'cellkeeper_loads_total{kind="cold",model="co2"}': 1,
+    'cellkeeper_load_replayed_steps_total{model="co2"}': 11,
+    'cellkeeper_commits_total{result="committed"}': 9,
+    'cellkeeper_commits_total{result="conflict"}': 1,
+    'cellkeeper_commits_total{result="unknown"}': 2,
+    'cellkeeper_checkpoints_total{model="co2"}': 1,
+    'cellkeeper_evictions_total{model="co2",reason="memory"}': 1,
+    'cellkeeper_rejections_total{reason="step_gap"}': 2,
+    'cellkeeper_rejections_total{reason="queue_full"}': 1,
+    'cellkeeper_non_finite_rows_total{model="co2"}': 1,
+    'cellkeeper_store_round_trips_total{call="commit_many"}': 2,
+    'cellkeeper_store_items_total{call="commit_many"}': 96,
+    'cellkeeper_store_errors_total{call="commit_many"}': 1,
+    'cellkeeper_store_seconds_bucket{call="commit_many",le="0.001"}': 1,
+    'cellkeeper_state_norm_sum{model="co2"}': 4.0,
+    'cellkeeper_state_relative_change_sum{model="co2"}': 0.05,
+    'cellkeeper_frames_total{direction="in"}': 2,
+    'cellkeeper_frame_items_total{direction="in"}': 356,
+    'cellkeeper_frame_items_total{direction="out"}': 200,
+    "cellkeeper_queue_depth": 17,
+    'cellkeeper_sessions_hot{model="co2"}': 4,
+}
+
+
+def test_every_event_shows(meter: PrometheusMeter) -> None:
+    shown = samples(meter.exposition().decode())
+    assert {name: shown.get(name) for name in EXPECTED} == pytest.approx(EXPECTED)
+    models = [name for name in shown if name.startswith("cellkeeper_model_info")]
+    assert len(models) == 1
+    assert 'exact="true"' in models[0]
+    assert any(name.startswith("cellkeeper_build_info") and 'version="1.2.3"' in name for name in shown)
+
+
+def test_labels_are_few_and_never_sessions(meter: PrometheusMeter) -> None:
+    allowed = {
+        "model", "phase", "le", "kind", "result", "reason", "call", "direction",
+        "fingerprint", "engine", "device", "numerics", "exact", "version", "python",
+    }  # fmt: skip
+    families = text_string_to_metric_families(meter.exposition().decode())
+    assert {label for family in families for sample in family.samples for label in sample.labels} <= allowed
+
+
+def test_meters_are_independent() -> None:
+    first, second = PrometheusMeter(), PrometheusMeter()
+    first.rejected("step_gap")
+    assert b"step_gap" not in second.exposition()
+
+
+def test_an_unused_meter_can_be_scraped() -> None:
+    assert samples(PrometheusMeter().exposition().decode())["cellkeeper_queue_depth"] == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_no_complaint(server: MetricsServer) -> None:
+    with urllib.request.urlopen(server.url) as reply:
+        scrape = reply.read()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=scrape, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_http(meter: PrometheusMeter) -> None:
+    healthy = True
+    with closing(MetricsServer(meter, "127.0.0.1", 0, lambda: healthy)) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        assert server.url == f"{base}/metrics"
+        with urllib.request.urlopen(f"{base}/metrics?x=1") as reply:
+            assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert samples(reply.read().decode())["cellkeeper_queue_depth"] == 17
+        with urllib.request.urlopen(f"{base}/healthz") as reply:
+            assert reply.read() == b"serving\n"
+        healthy = False
+        for path, status in (("/healthz", 503), ("/other", 404)):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(base + path)
+            assert refused.value.code == status
+            refused.value.close()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{base}/healthz")
+
+
+def test_a_taken_port_refuses_to_start(server: MetricsServer, meter: PrometheusMeter) -> None:
+    with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{server.port} .*--metrics-listen"):
+        MetricsServer(meter, "127.0.0.1", server.port, lambda: True)

@@ -1,0 +1,153 @@
+"""A real Redis server of its own for tests: own port, own folder, can be killed and started again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+START_TIMEOUT_S = 20.0
+PORT_TRIES = 5
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago, on the loopback address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One `redis-server` process; use as a context manager.
+
+    options: what goes to the configuration, by name; they win over the defaults (append-only file, synced at
+    every write, no snapshots).
+
+        with RedisServer() as server:
+            store = open_store(server.url)
+            server.kill()      # SIGKILL: what was acknowledged must be there after restart()
+            server.restart()   # the same port, the same folder
+    """
+
+    def __init__(self, options: Mapping[str, str] | None = None) -> None:
+        self.options = {"appendonly": "yes", "appendfsync": "always", "save": "", **(options or {})}
+        self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-redis-"))
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the Redis server is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts on a free port and waits for its answer. RuntimeError with the server's log if none"""
+        for _ in range(PORT_TRIES):
+            self.port = free_port()
+            if self._launch():
+                return
+        raise RuntimeError(f"redis-server found no free port in {PORT_TRIES} tries:\n{self._log()}")
+
+    def restart(self) -> None:
+        """Starts again on the same port and folder, after stop() or kill()."""
+        if not self._launch():
+            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self._log()}")
+
+    def kill(self) -> None:
+        """SIGKILL, and waits until the process is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and waits until the process is gone."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """SIGSTOP: takes connections and bytes, answers nothing."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """SIGCONT: goes on, with what came in meanwhile first."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def client(self) -> redis.Redis:
+        """A plain client of this server, for looking into it; close it."""
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)
+
+    def __enter__(self) -> RedisServer:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the Redis server is not running")
+        return self._process
+
+    def _launch(self) -> bool:
+        """False where the port was taken."""
+        executable = shutil.which("redis-server")
+        if executable is None:
+            raise RuntimeError("redis-server is not on the PATH; install Redis >= 6.2 to run these tests")
+        command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        for name, value in self.options.items():
+            command += [f"--{name}", value]
+        with (self.folder / "server.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        return self._wait_until_ready(self._process)
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                self._process = None
+                if "Address already in use" in self._log():
+                    return False
+                raise RuntimeError(f"redis-server ended with {process.returncode}:\n{self._log()}")
+            if self._answers(process.pid):
+                return True
+            time.sleep(0.01)  # between two looks at the condition
+        self.kill()
+        raise RuntimeError(f"redis-server gave no PONG within {START_TIMEOUT_S} s:\n{self._log()}")
+
+    def _answers(self, pid: int) -> bool:
+        """Whether this very process answers on the port (and not another that was quicker to take it)."""
+        try:
+            with self.client() as client:
+                return int(client.info("server")["process_id"]) == pid
+        except redis.RedisError:
+            return False
+
+    def _log(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")[-2000:]
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
+        process.wait(timeout=START_TIMEOUT_S)

@@ -1,0 +1,202 @@
+"""A small world without I/O, clocks or threads: replicas around one store, and every message in the air, so that a
+test decides what happens next."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.sessions.limits import Clock, Limits
+from cellkeeper_service.sessions.line import Flight
+from cellkeeper_service.sessions.planner import TickLimits
+from cellkeeper_service.sessions.requests import Request, Step, StepReply
+from cellkeeper_service.sessions.served import Models, Served
+from cellkeeper_service.sessions.sessions import Sessions
+from cellkeeper_service.sessions.tick import EngineCall
+from cellkeeper_service.store.memory import MemoryStore
+
+from .counting_engine import CountingEngine
+
+FOREVER = 1e18
+
+
+def key(session: str = "s") -> SessionKey:
+    return SessionKey("", "m", session)
+
+
+def pack(inputs: list[int]) -> bytes:
+    return np.array(inputs, "<i4").tobytes()
+
+
+class World:
+    """`replicas` of the service on one store. Time stands still unless a test moves it."""
+
+    def __init__(self, replicas: int = 1, slots: int = 4, limits: Limits | None = None, replay: int = 3) -> None:
+        self.store = MemoryStore()
+        self.now = 0.0
+        numbers = count(1)
+        self.replicas = [
+            Replica(self, slots, limits or Limits(tick=TickLimits(4, 8)), replay, lambda: next(numbers).to_bytes(16))
+            for _ in range(replicas)
+        ]
+
+    def settle(self) -> None:
+        """Lets everything happen, in order, until nothing is left to do."""
+        while any([replica.work() for replica in self.replicas]):
+            pass
+
+    def step(
+        self, inputs: list[int], position: Position | None = None, *, session: str = "s", replica: int = 0, **more: Any
+    ) -> Any:
+        """Sends one chunk and returns its result once the world has settled."""
+        reply = self.send(inputs, position, session=session, replica=replica, **more)
+        self.settle()
+        return reply.result
+
+    def send(
+        self,
+        inputs: list[int],
+        position: Position | None = None,
+        *,
+        session: str = "s",
+        replica: int = 0,
+        acked: int | None = None,
+        peek: bool = False,
+        wants_state: bool = False,
+        deadline: float = FOREVER,
+    ) -> Reply:
+        reply = Reply()
+        wanted = frozenset(["prediction"])
+        step = Step(
+            key(session), deadline, reply, pack(inputs), len(inputs), position, acked, peek, wanted, wants_state
+        )
+        reply.request = step
+        self.replicas[replica].sessions.submit(step)
+        return reply
+
+    def ask(self, request: Request, reply: Reply, replica: int = 0) -> Any:
+        reply.request = request
+        self.replicas[replica].sessions.submit(request)
+        self.settle()
+        return reply.result
+
+
+@dataclass(eq=False)
+class Reply:
+    """A reply channel; it must be used once."""
+
+    result: Any = None
+    request: Request | None = None
+
+    def __call__(self, result: Any) -> None:
+        if self.result is not None:
+            raise AssertionError("answered twice")
+        self.result = result
+
+    @property
+    def outputs(self) -> list[int]:
+        if not isinstance(self.result, StepReply):
+            raise AssertionError(f"no outputs: {self.result!r}")
+        values: list[int] = self.result.outputs["prediction"].tolist()
+        return values
+
+
+@dataclass(eq=False)
+class Write:
+    """A commit or delete on its way to the store and back."""
+
+    flights: list[Flight]
+    calls: list[Any]
+    sent: bool = False
+    results: list[CommitResult] = field(default_factory=list)
+
+
+class Replica:
+    def __init__(self, world: World, slots: int, limits: Limits, replay: int, mint: Any) -> None:
+        self.world = world
+        self.engine = CountingEngine()
+        served = Served(self.engine, slots, replay)
+        clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
+        self.sessions = Sessions({"m": Models([served])}, limits, clock, NullMeter(), mint)
+        self.served = served
+        self.loads: list[tuple[Any, Any]] = []
+        self.calls: list[EngineCall] = []
+        self.writes: list[Write] = []
+
+    def work(self) -> bool:
+        """Does everything that can be done now, without loss. False: there was nothing to do."""
+        self.collect()
+        if not (self.loads or self.calls or self.writes):
+            return False
+        while self.loads:
+            self.load(0)
+        while self.calls:
+            self.compute(0)
+        while self.writes:
+            self.deliver(0)
+        return True
+
+    def collect(self) -> None:
+        """Takes out of the heart what it wants done."""
+        lines, loads = self.sessions.take_loads()
+        if loads:
+            self.loads.append((lines, loads))
+        if not self.calls:
+            self.calls = self.sessions.take_calls()
+        flights = self.sessions.take_flights()
+        for kind in (Commit, Delete):
+            some = [flight for flight in flights if isinstance(flight.call, kind)]
+            if some:
+                self.writes.append(Write(some, [flight.call for flight in some]))
+
+    def load(self, index: int, lose: bool = False) -> None:
+        lines, loads = self.loads.pop(index)
+        results = [StoreError("lost")] * len(loads) if lose else self.world.store.load_many(loads)
+        self.sessions.loaded(lines, results)
+
+    def compute(self, index: int) -> None:
+        call = self.calls.pop(index)
+        call.execute()
+        self.sessions.computed(call)
+
+    def reach_store(self, write: Write) -> None:
+        store = self.world.store
+        many = store.commit_many if isinstance(write.calls[0], Commit) else store.delete_many
+        write.results = many(write.calls)
+        write.sent = True
+
+    def deliver(self, index: int) -> None:
+        """The write reaches the store, if it has not yet, and the answer comes back."""
+        write = self.writes.pop(index)
+        if not write.sent:
+            self.reach_store(write)
+        self.sessions.landed(write.flights, write.results)
+
+    def lose(self, index: int) -> Write:
+        """The answer does not come back. What is returned may still reach the store, or have reached it."""
+        write = self.writes.pop(index)
+        self.sessions.landed(write.flights, [CommitResult(Outcome.UNKNOWN, None, "lost")] * len(write.flights))
+        return write
+
+    def refuse(self, index: int) -> None:
+        write = self.writes.pop(index)
+        self.sessions.landed(write.flights, [CommitResult(Outcome.REFUSED, None, "full")] * len(write.flights))
+
+
+def reason(result: Any) -> str:
+    """The name of a rejection's reason."""
+    if not isinstance(result, Rejection):
+        raise AssertionError(f"expected a rejection, got {result!r}")
+    return result.reason.name
+
+
+def some_chunk(draw: random.Random) -> list[int]:
+    return [draw.randrange(1000, 9999) for _ in range(draw.choice([1, 1, 1, 2, 3, 5, 9]))]

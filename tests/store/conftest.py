@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cellkeeper_service.domain.store import Store
+from cellkeeper_service.store.memory import MemoryStore
+from cellkeeper_service.store.open import open_store
+
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One server for all tests that leave it as it is; without redis-server they fail."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """The shared server, empty."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server of the test's own, to kill, pause or fill."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return server.url
+    return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """Each of the three stores, empty."""
+    store = open_store(store_url, timeout_ms=10_000)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The stores that several processes can open."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return server.url
+    return f"sqlite:{tmp_path / 'sessions.db'}"
+
+
+@pytest.fixture
+def memory_store() -> Iterator[MemoryStore]:
+    store = MemoryStore()
+    yield store
+    store.close()

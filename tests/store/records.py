@@ -1,0 +1,81 @@
+"""Commits and headers for store tests: every field has a value of its own, so that a mix-up shows."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from cellkeeper_service.domain.position import Position, advance, first_position
+from cellkeeper_service.domain.record import Header, SessionKey
+from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
+
+STEP_BYTES = 4
+HOUR_MS = 3_600_000
+UNICODE_ID = "pump-17/тест/温度/🌡"
+
+
+def key(session: str = "pump-17", model: str = "weather", tenant: str = "") -> SessionKey:
+    return SessionKey(tenant, model, session)
+
+
+def generation(seed: int) -> bytes:
+    return blake2b(b"generation %d" % seed, digest_size=16).digest()
+
+
+def start(seed: int = 1) -> Position:
+    return first_position(generation(seed))
+
+
+def inputs(seed: int, steps: int = 1) -> bytes:
+    """`steps` time steps; binary, with zeros and line ends in it."""
+    return b"".join(bytes((seed % 256, 0, 10, (seed + step) % 256)) for step in range(steps))
+
+
+def header(position: Position, checkpoint_step: int, ttl_ms: int = 0) -> Header:
+    return Header(
+        position=position,
+        updated_ms=1_700_000_000_001 + position.step,
+        checkpoint_step=checkpoint_step,
+        checkpoint_head=b"\x00\r\nhead\xff",
+        created_ms=1_700_000_000_000,
+        ttl_ms=ttl_ms,
+        fingerprint=bytes(range(32)),
+        numerics=b"numerics",
+        origin=b"origin \x00\xff origin",
+        step_bytes=STEP_BYTES,
+    )
+
+
+def create(
+    at: SessionKey, seed: int = 1, *, log: bytes = b"", checkpoint: bytes = b"state 0", ttl_ms: int = 0
+) -> Commit:
+    """The first record of generation `seed`, with the steps of `log` behind the checkpoint."""
+    position = advance(start(seed), log, STEP_BYTES)
+    return Commit(at, None, header(position, 0, ttl_ms), log, checkpoint)
+
+
+def append(at: SessionKey, before: Header, log: bytes, *, ttl_ms: int | None = None) -> Commit:
+    position = advance(before.position, log, STEP_BYTES)
+    ttl_ms = before.ttl_ms if ttl_ms is None else ttl_ms
+    return Commit(at, before.position, header(position, before.checkpoint_step, ttl_ms), log, None)
+
+
+def replace(at: SessionKey, before: Header, checkpoint: bytes, log: bytes = b"") -> Commit:
+    """A checkpoint at the position of `before`, and `log` behind it."""
+    position = advance(before.position, log, STEP_BYTES)
+    return Commit(at, before.position, header(position, before.position.step, before.ttl_ms), log, checkpoint)
+
+
+def committed(store: Store, *commits: Commit) -> Header:
+    """Commits one after the other; all must land. The last one's header."""
+    for commit in commits:
+        (result,) = store.commit_many([commit])
+        if result.outcome is not Outcome.COMMITTED:
+            raise AssertionError(f"{commit.key}: {result}")
+    return commits[-1].header
+
+
+def log_of(store: Store, at: SessionKey) -> bytes:
+    (record,) = store.load_many([Load(at, touch=False)])
+    if record is None or isinstance(record, Exception):
+        raise AssertionError(f"{at}: {record}")
+    return record.log
