@@ -15,9 +15,7 @@ def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
     """The targets in the session's own order of preference."""
 
     def weight(target: str) -> bytes:
-        return blake2b(
-            session.encode(), digest_size=8, key=blake2b(target.encode(), digest_size=32).digest()
-        ).digest()
+        return blake2b(session.encode(), digest_size=8, key=blake2b(target.encode(), digest_size=32).digest()).digest()
 
     return sorted(targets, key=weight, reverse=True)
 

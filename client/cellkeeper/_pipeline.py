@@ -94,7 +94,5 @@ class Pipeline:
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:
     """One reply a time step. Its position, and the state tensors, are those after the whole chunk."""
     for index in range(steps):
-        outputs = {
-            name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()
-        }
+        outputs = {name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()}
         yield replace(reply, outputs=outputs)

@@ -66,9 +66,7 @@ class AsyncSession:
 
     # ------------------------------------------------------------------------------------------ steps
 
-    async def step(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
-    ) -> Array:
+    async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
 
         x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
@@ -109,9 +107,7 @@ class AsyncSession:
         many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
         chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
         """
-        replies = self.stream_replies(
-            samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps
-        )
+        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         try:
             async for reply in replies:
                 yield reply.output

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import ArrayLike
 

@@ -205,9 +205,7 @@ class Session:
         `samples` is read in the caller's thread, `window` time steps ahead at most. A live source wants window=1,
         so that each answer comes before the next sample is waited for.
         """
-        replies = self.stream_replies(
-            samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps
-        )
+        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         for reply in replies:
             yield reply.output
 

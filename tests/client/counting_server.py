@@ -16,12 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+from cellkeeper import Position, first_position
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperServicer, add_CellkeeperServicer_to_server
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
-
-from cellkeeper import Position, first_position
+from google.rpc import error_details_pb2, status_pb2
 
 STEP_BYTES = 8
 FINGERPRINT = bytes(range(32))
@@ -56,7 +55,7 @@ class Refused(Exception):
         where = self.position
         return pb.Error(
             code=_CODES[self.reason],
-            reason=pb.Reason.Value(self.reason),
+            reason=self.reason,
             message=self.message,
             position=None if where is None else message_of(where),
             retry_delay_ms=self.delay_ms,
@@ -104,7 +103,7 @@ def fresh(origin: bytes, step: int = 0, total: np.ndarray[Any, Any] | None = Non
     return Record([first_position(os.urandom(16), step)], [start], [], origin)
 
 
-class CountingServer(CellkeeperServicer):  # type: ignore[misc]
+class CountingServer(CellkeeperServicer):
     """records: outlive the server where the test hands them to the next one.
 
     Hooks: lose_replies: so many frames are applied, and the stream is closed instead of an answer. cut_frames: so
@@ -218,9 +217,7 @@ class CountingServer(CellkeeperServicer):  # type: ignore[misc]
         stacked = np.concatenate(rows).astype("<f4") if rows else np.zeros((0, 2), "<f4")
         for name in list(frame.outputs) or ["prediction"]:
             if name == "prediction":
-                columns.append(
-                    pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[2], data=stacked.tobytes())
-                )
+                columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[2], data=stacked.tobytes()))
             elif name == "hidden":
                 data = stacked[:, 1:].tobytes()
                 columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[1], data=data))
@@ -357,9 +354,7 @@ class CountingServer(CellkeeperServicer):  # type: ignore[misc]
 
     async def GetState(self, request: Any, context: Any) -> Any:
         record = await self._record(request.session, context)
-        tensor = pb.Tensor(
-            name="total", dtype=pb.FLOAT32, shape=[2], data=record.totals[-1].astype("<f4").tobytes()
-        )
+        tensor = pb.Tensor(name="total", dtype=pb.FLOAT32, shape=[2], data=record.totals[-1].astype("<f4").tobytes())
         return pb.GetStateResponse(position=message_of(record.position), state=[tensor])
 
     async def GetSession(self, request: Any, context: Any) -> Any:

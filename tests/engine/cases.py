@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,12 @@ each_case = pytest.mark.parametrize("case", CASES)
 _FOLDER = tempfile.TemporaryDirectory(prefix="cellkeeper-test-bundles-")
 
 
-@lru_cache(maxsize=None)
+@cache
 def bundle_of(case: str) -> Bundle:
     return read_bundle(make_bundle(Path(_FOLDER.name) / case, name=case, seed=7, **CASES[case]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def engine_of(kind: str, case: str) -> Any:
     """A settled engine, shared by the tests of a process: each reserves its own arena. Skips what cannot be."""
     if kind == "onnxruntime" and config_of(case).proj_size:

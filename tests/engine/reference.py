@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,13 +74,7 @@ def _predict(config: RecurrentConfig, weights: Mapping[str, Array], value: Array
         value = weights[f"head.{i}.weight"] @ value
         if dense.bias:
             value = value + weights[f"head.{i}.bias"]
-        value = {
-            "linear": lambda v: v,
-            "relu": lambda v: np.maximum(v, 0.0),
-            "tanh": np.tanh,
-            "sigmoid": _sigmoid,
-            "softplus": lambda v: np.log1p(np.exp(v)),
-        }[dense.activation](value)
+        value = _ACTIVATIONS[dense.activation](value)
     for transform in config.output:
         if transform.op == "softmax":
             value = np.exp(value - value.max()) / np.exp(value - value.max()).sum()
@@ -95,3 +89,12 @@ def _predict(config: RecurrentConfig, weights: Mapping[str, Array], value: Array
 def _sigmoid(value: Array) -> Array:
     result: Array = 1.0 / (1.0 + np.exp(-value))
     return result
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda v: v,
+    "relu": lambda v: np.maximum(v, 0.0),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "softplus": lambda v: np.log1p(np.exp(v)),
+}

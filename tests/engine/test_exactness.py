@@ -94,3 +94,11 @@ def test_filling_up_is_invisible(kind: str) -> None:
     np.testing.assert_allclose(came.outputs["prediction"], expected.outputs["prediction"], rtol=1e-5, atol=1e-6)
     untouched = np.array([0, 2, 4], np.intp)
     assert (engine.read_states(untouched) == plain.read_states(untouched)).all()
+
+
+@pytest.mark.parametrize("case", ["lstm", "gru", "softplus", "sinh", "no_head_curve", "curves"])
+def test_the_head_needs_no_large_batches(case: str) -> None:
+    """Without its columns of zeros a softplus differs at most sizes, and only one batch size for all would mend it."""
+    engine = new_engine("onnxruntime", bundle_of(case))
+    assert engine.exact
+    assert engine.min_batch <= 4

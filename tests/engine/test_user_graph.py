@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.bundles import Array
 
 LAYOUTS = ("step", "time_first", "batch_first")
+START = np.array([1.0, 2.0], np.float32)
 GAIN = np.array([0.5, 0.25], np.float32)
 
 
@@ -77,7 +78,7 @@ def config_of(layout_: str, **overrides: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, layout: str = "step", graph: bytes | None = None, **overrides: Any) -> Bundle:
-    tensors: dict[str, Array] = {"constant.gain": GAIN, "initial.total": np.array([[1.0, 2.0]], np.float32)}
+    tensors: dict[str, Array] = {"constant.gain": GAIN, "initial.total": START[None]}
     return write_bundle(
         folder, config_of(layout, **overrides), tensors, graph=graph if graph is not None else running_sum(layout)
     )
@@ -97,7 +98,7 @@ def test_every_layout(layout: str, tmp_path: Path) -> None:
     filled = inputs.copy()
     filled[0, 1, 0] = 3.0
     filled[3:5, 2, 1] = filled[2, 2, 1]
-    expected = (filled.cumsum(axis=0) + [1.0, 2.0]) * GAIN
+    expected = (filled.cumsum(axis=0) + START) * GAIN
 
     np.testing.assert_array_equal(offline(engine, inputs[:, 2])["prediction"], expected[:, 2])
     engine.reserve(10)
@@ -110,7 +111,7 @@ def test_every_layout(layout: str, tmp_path: Path) -> None:
     came = np.concatenate([first.outputs["prediction"], second.outputs["prediction"]])
     np.testing.assert_array_equal(came, expected)
     state = engine.read_states(write_rows).view("<f4")
-    np.testing.assert_array_equal(state[:, :2], filled.sum(axis=0) + [1.0, 2.0])
+    np.testing.assert_array_equal(state[:, :2], filled.sum(axis=0) + START)
     np.testing.assert_array_equal(state[:, 2:], filled[-1])
 
 

@@ -272,7 +272,7 @@ def test_a_graph_file_outside_is_refused(graph: str) -> None:
         "states": [{"name": "h", "input": "h", "output": "hn", "shape": [2]}],
         "outputs": [{"name": "y", "output": "y", "shape": [2]}],
     }
-    with pytest.raises(StartError, match="graph: got .*expected the plain name of a file"):
+    with pytest.raises(StartError, match=r"graph: got .*expected the plain name of a file"):
         parse_config(value)
     config = parse_config(value | {"graph": "model.onnx"})
     assert parse_config(config_json(config)) == config

@@ -22,7 +22,8 @@ def shared_redis() -> Iterator[RedisServer]:
 def redis_server(shared_redis: RedisServer) -> RedisServer:
     """The shared server, empty."""
     with shared_redis.client() as client:
-        client.flushall()
+        for name in client.scan_iter("ck1:*"):
+            client.delete(name)
     return shared_redis
 
 

@@ -42,8 +42,7 @@ def test_two_threads_at_one_session(store: Store) -> None:
         barrier = Barrier(2)
 
         def work(worker: int) -> Tally:
-            barrier.wait(10)
-            return hammer(store, worker, STEPS)
+            return hammer(store, worker, STEPS, lambda: barrier.wait(10))
 
         futures = [threads.submit(work, worker) for worker in range(2)]
         check_tallies(store, [future.result() for future in futures])

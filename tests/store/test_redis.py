@@ -15,7 +15,7 @@ from cellkeeper_service.store.redis_keys import BUCKETS, TTL_OFFSET_BYTES, redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 from tests.store.records import HOUR_MS, append, committed, create, header, inputs, key, start
 
 STATE_BYTES = 2048  # of a 2x128 LSTM
@@ -117,7 +117,7 @@ def test_a_server_without_persistence_is_warned_of(own_redis: RedisServer, caplo
 
 
 def test_a_cluster_node_is_refused() -> None:
-    with RedisServer({"cluster-enabled": "yes"}) as server:
+    with RedisServer({"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
         store = open_store(server.url)
         with pytest.raises(StoreError, match="cluster"):
             store.check()

@@ -27,9 +27,7 @@ ODD_IDS = [
 ]
 
 
-def listed(
-    store: Store, prefix: str, limit: int = 100, model: str = "weather", tenant: str = ""
-) -> dict[str, Header]:
+def listed(store: Store, prefix: str, limit: int = 100, model: str = "weather", tenant: str = "") -> dict[str, Header]:
     """Every page; a session may come more than once."""
     sessions: dict[str, Header] = {}
     cursor = ""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Load, Outcome, StoreError
+from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store import sqlite_schema
 from cellkeeper_service.store.sqlite import SWEEP_RECORDS, SqliteStore
 
-from tests.store.records import append, committed, create, inputs, key, log_of, replace
+from tests.store.records import append, committed, create, generation, inputs, key, log_of, replace
 from tests.store.worker import marked
 
 
@@ -103,7 +103,11 @@ def test_nothing_is_left_behind(path: Path, sqlite_store: SqliteStore) -> None:
     second = committed(sqlite_store, append(key(), first, inputs(2)))
     assert rows(path, "chunks") == 2
     committed(sqlite_store, replace(key(), second, b"state"))
-    assert [rows(path, table) for table in ("records", "checkpoints", "chunks")] == [1, 1, 0]
+    tables = ("records", "checkpoints", "chunks")
+    assert [rows(path, table) for table in tables] == [1, 1, 0]
+    committed(sqlite_store, create(key("gone"), seed=5, log=inputs(1)))
+    sqlite_store.delete_many([Delete(key("gone"), generation(5))])
+    assert [rows(path, table) for table in tables] == [1, 1, 0]
 
 
 def test_expired_rows_are_swept_a_few_at_a_time(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cellkeeper_service.domain.store import Load, Outcome, Store
@@ -25,10 +26,11 @@ class Tally(NamedTuple):
     conflicts: int
 
 
-def hammer(store: Store, worker: int, until_step: int) -> Tally:
+def hammer(store: Store, worker: int, until_step: int, meet: Callable[[], object]) -> Tally:
     """Appends one step at a time until the session stands at `until_step` and it won some itself.
 
-    On a conflict it goes on from the header that stands there.
+    On a conflict it goes on from the header that stands there. `meet` waits for the others: all of them begin
+    with the same header, so that all but one lose their first commit.
     """
     won: list[tuple[int, bytes]] = []
     conflicts = 0
@@ -36,6 +38,7 @@ def hammer(store: Store, worker: int, until_step: int) -> Tally:
     if record is None or isinstance(record, Exception):
         raise RuntimeError(f"no session to append to: {record}")
     header, number = record.header, 0
+    meet()
     while header.position.step < until_step or len(won) < OWN_WINS:
         commit = append(key(), header, marked(worker, number))
         number += 1
@@ -52,13 +55,16 @@ def hammer(store: Store, worker: int, until_step: int) -> Tally:
 
 
 def hammer_url(url: str, worker: int, workers: int, until_step: int) -> Tally:
-    """The same, with a store of its own, once all workers are there; for another process."""
+    """The same, with a store of its own, for another process; the workers meet by records in the store."""
     store = open_store(url, timeout_ms=20_000)
-    try:
+
+    def meet() -> None:
         committed(store, create(key(f"ready-{worker}")))
         while None in store.load_many([Load(key(f"ready-{n}"), touch=False) for n in range(workers)]):
             pass
-        return hammer(store, worker, until_step)
+
+    try:
+        return hammer(store, worker, until_step, meet)
     finally:
         store.close()
 

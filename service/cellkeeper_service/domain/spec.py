@@ -51,3 +51,9 @@ class ModelSpec:
     def state_bytes(self) -> int:
         """Bytes of one session's state."""
         return sum(state.nbytes for state in self.states)
+
+    @property
+    def decisive_outputs(self) -> frozenset[str]:
+        """The outputs that have to be finite for a step to be taken, whoever asks for which of them: whether a step is
+        taken must not depend on the batch's company. "hidden" is a part of the state, which is looked at anyway."""
+        return frozenset(output.name for output in self.outputs if output.name != "hidden")

@@ -1,7 +1,7 @@
 """What the rest of the service needs of a store: four calls, each one round trip for a whole tick.
 
 Stores are synchronous and safe to call from several threads. Time is passed in by nobody: a store keeps its own
-clock for expiry.
+clock for expiry, and may forget an idle record up to a tenth of its TTL early.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Commit:
     expected: the position that must stand there; None: no record may stand there.
     header: the header after it; its position names the new point.
     log: with a checkpoint the whole log after it, otherwise the bytes to append to the log that is there.
-    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append.
+    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append, which needs a record to
+    stand there (with expected None it is REFUSED).
     """
 
     key: SessionKey
@@ -96,7 +97,8 @@ class Store(Protocol):
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """About `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".
 
-        A session that is there from the first page to the last is listed. Raises StoreError, and ValueError for a
+        A session that is there from the first page to the last is listed, perhaps twice; a page with a cursor may be
+        empty. Raises StoreError, and ValueError for a
         cursor that this store did not make.
         """
 

@@ -21,7 +21,7 @@ _ACTIVATIONS = {
 }
 # As in graph.py. Torch's kernels take two vectors of 16 floats at a time, and what is left one by one, with other
 # bits: so every row is a multiple of 32 floats, or (the gates) a view that is taken row by row.
-_COLUMNS = 1
+_COLUMNS = 32
 
 
 class TorchCells:

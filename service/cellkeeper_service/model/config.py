@@ -284,8 +284,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
         _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))
     )
     outputs = tuple(
-        _graph_output(Fields(item, fields.place(f"outputs[{i}]")))
-        for i, item in enumerate(fields.items("outputs", 64))
+        _graph_output(Fields(item, fields.place(f"outputs[{i}]"))) for i, item in enumerate(fields.items("outputs", 64))
     )
     names = [state.name for state in states]
     if not states or len(set(names)) != len(names) or "last_input" in names:

@@ -79,7 +79,7 @@ class EngineCall:
         inputs = inputs.reshape(1, len(runs), *spec.input.shape) if steps == 1 else inputs.swapaxes(0, 1)
         read = np.array([run.read_row for run in runs], np.intp)
         write = np.array([run.write_row for run in runs], np.intp)
-        wanted = NO_OUTPUTS.union(*{run.wanted for run in runs})
+        wanted = spec.decisive_outputs.union(*{run.wanted for run in runs})
         self.computed = self.served.engine.run(np.ascontiguousarray(inputs), read, write, wanted)
         if self._sample:
             self._sample_change(read, write)

@@ -8,9 +8,7 @@ from cellkeeper_service.domain.store import StoreError
 
 def damaged(key: SessionKey, what: str) -> StoreError:
     """A record that was read and cannot be served."""
-    return StoreError(
-        f"the record of session {key.session!r} is damaged: {what}; delete it, or restore the store"
-    )
+    return StoreError(f"the record of session {key.session!r} is damaged: {what}; delete it, or restore the store")
 
 
 def read_record(key: SessionKey, header: bytes, checkpoint: bytes, log: bytes) -> Record | StoreError:

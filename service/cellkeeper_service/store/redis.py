@@ -118,9 +118,7 @@ class RedisStore:
 
 def _record(load: Load, answer: Any) -> Record | StoreError | None:
     if isinstance(answer, bytes):
-        return StoreError(
-            f"Redis cannot read session {load.key.session!r}: {answer.decode(errors='replace')}"
-        )
+        return StoreError(f"Redis cannot read session {load.key.session!r}: {answer.decode(errors='replace')}")
     if not answer:
         return None
     if len(answer) < 2:

@@ -22,13 +22,9 @@ def check_server(link: Link, wait_replicas: int) -> None:
     if _version(version) < OLDEST_VERSION:
         raise StoreError(f"Redis is version {version or 'unknown'}, expected 6.2 or newer; upgrade it")
     if info.get("role") != "master":
-        raise StoreError(
-            f"Redis has the role {info.get('role')!r}, expected 'master'; name the primary in the URL"
-        )
+        raise StoreError(f"Redis has the role {info.get('role')!r}, expected 'master'; name the primary in the URL")
     if info.get("cluster_enabled") == "1":
-        raise StoreError(
-            "Redis runs in cluster mode, expected a single server; name one that is not in a cluster"
-        )
+        raise StoreError("Redis runs in cluster mode, expected a single server; name one that is not in a cluster")
     policy = info.get("maxmemory_policy")
     if policy != "noeviction":
         raise StoreError(

@@ -45,25 +45,19 @@ class SqliteStore:
 
     name = "sqlite"
 
-    def __init__(
-        self, path: str | Path, *, timeout_ms: int = 1000, clock_ms: Callable[[], int] = unix_ms
-    ) -> None:
+    def __init__(self, path: str | Path, *, timeout_ms: int = 1000, clock_ms: Callable[[], int] = unix_ms) -> None:
         self._path = Path(path)
         self._timeout_ms = timeout_ms
         self._clock_ms = clock_ms
         self._local = threading.local()
         self._lock = threading.Lock()  # guards the list
-        self._writing = (
-            threading.Lock()
-        )  # threads of one process queue here; SQLite's own waiting is a slow poll
+        self._writing = threading.Lock()  # threads of one process queue here; SQLite's own waiting is a slow poll
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
-                f"SQLite cannot make the folder of {str(path)!r}: {error}; name another"
-            ) from error
+            raise StoreError(f"SQLite cannot make the folder of {str(path)!r}: {error}; name another") from error
         self._connection()
 
     def check(self) -> None:

@@ -50,9 +50,7 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
         record = _insert(connection, commit.key, header, next_expiry_ms(now_ms, commit.header.ttl_ms, 0))
     else:
         record, _, expires_ms = row
-        _update(
-            connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms)
-        )
+        _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
     if commit.checkpoint is not None:
         connection.execute("REPLACE INTO checkpoints VALUES (?, ?)", (record, commit.checkpoint))
         connection.execute("DELETE FROM chunks WHERE record = ?", (record,))
@@ -93,16 +91,13 @@ def remove(connection: sqlite3.Connection, record: int) -> None:
 
 def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:
     row: tuple[int] = connection.execute(
-        "INSERT INTO records (tenant, model, session, header, expires_ms) VALUES (?, ?, ?, ?, ?) "
-        "RETURNING record",
+        "INSERT INTO records (tenant, model, session, header, expires_ms) VALUES (?, ?, ?, ?, ?) RETURNING record",
         (key.tenant, key.model, key.session.encode(), header, expires_ms),
     ).fetchone()
     return row[0]
 
 
-def _update(
-    connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int
-) -> None:
+def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
     if expires_ms == before_ms:  # the usual case leaves the index on expires_ms alone
         connection.execute("UPDATE records SET header = ? WHERE record = ?", (header, record))
     else:

@@ -56,16 +56,12 @@ def open_file(path: Path, timeout_ms: int) -> sqlite3.Connection:
             cached_statements=64,
         )
     except sqlite3.Error as error:
-        raise StoreError(
-            f"SQLite cannot open {str(path)!r}: {error}; check the path and its permissions"
-        ) from error
+        raise StoreError(f"SQLite cannot open {str(path)!r}: {error}; check the path and its permissions") from error
     try:
         _prepare(connection, path, timeout_ms)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(
-            f"SQLite cannot use {str(path)!r}: {error}; name a Cellkeeper file or a new one"
-        ) from error
+        raise StoreError(f"SQLite cannot use {str(path)!r}: {error}; name a Cellkeeper file or a new one") from error
     except StoreError:
         connection.close()
         raise
@@ -80,9 +76,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
         connection.execute("ROLLBACK")
     mode = _write_ahead(connection, timeout_ms)
     if mode != "wal":
-        raise StoreError(
-            f"SQLite uses journal mode {mode!r} for {str(path)!r}, expected 'wal'; use a local disk"
-        )
+        raise StoreError(f"SQLite uses journal mode {mode!r} for {str(path)!r}, expected 'wal'; use a local disk")
     connection.execute("PRAGMA synchronous = FULL")
     if is_current:
         return
@@ -121,9 +115,7 @@ def _is_current(connection: sqlite3.Connection, path: Path) -> bool:
     if (application, version, tables) == (0, 0, 0):
         return False
     if application != APPLICATION_ID:
-        raise StoreError(
-            f"{str(path)!r} is a database of another program; name a Cellkeeper file or a new one"
-        )
+        raise StoreError(f"{str(path)!r} is a database of another program; name a Cellkeeper file or a new one")
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{str(path)!r} has layout {version}, expected {SCHEMA_VERSION}; start the Cellkeeper version "

@@ -1,0 +1,67 @@
+"""The program `cellkeeper`: stream files through a session, look after sessions, look at models.
+
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import _cli_model, _cli_sessions, _cli_stream
+from ._errors import CellkeeperError
+from .aio import DEFAULT_TARGET
+from .client import Client
+
+ENDPOINT_VARIABLE = "CELLKEEPER_ENDPOINT"
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--endpoint",
+        default=os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_TARGET,
+        help=f"host:port, several with commas between (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
+    )
+    shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, retries included")
+    parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _cli_stream.add(commands, shared)
+    _cli_sessions.add(commands, shared)
+    _cli_model.add(commands, shared)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
+        with Client(targets, timeout=parsed.timeout) as client:
+            parsed.run(client, parsed)
+            sys.stdout.flush()
+    except (CellkeeperError, OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):  # whoever read our output is gone; there is nobody to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cellkeeper: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, CellkeeperError):
+        text = f"{type(error).__name__}: {text}"
+        if error.position is not None:
+            text += f" (the session stands at step {error.position.step})"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

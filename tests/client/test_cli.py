@@ -1,0 +1,118 @@
+"""The program, as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cellkeeper import Client
+
+from .conftest import ServerThread
+
+ROWS = "time,a,b\n" + "".join(f"{row},1,{row}\n" for row in range(10))
+
+
+def run(target: str, *arguments: str, text: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "cellkeeper", *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CELLKEEPER_ENDPOINT": target},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_csv_in_predictions_out(target: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS)
+    done = run(target, "stream", "counter", "--session", "a", "--csv", str(rows), "--columns", "a,b")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "step,prediction_0,prediction_1"
+    assert lines[1:] == [f"{row},{row + 1}.0,{row + 1}.0" for row in range(10)]
+    assert done.stderr == ""
+
+
+def test_json_lines_in_and_out(target: str) -> None:
+    text = '[1, 0]\n{"a": 2, "b": 0}\n'
+    done = run(target, "stream", "--session", "a", "--jsonl", "--chunk-steps", "2", text=text)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"step": 0, "prediction": [1.0, 1.0]},
+        {"step": 1, "prediction": [2.0, 3.0]},
+    ]
+
+
+def test_a_run_that_broke_off_is_started_again(threaded: ServerThread, tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / "out.csv"
+    rows.write_text(ROWS)
+    with Client(threaded.target) as client:
+        list(client.session("a").stream([[1.0, float(row)] for row in range(4)]))
+    arguments = ["stream", "--session", "a", "--csv", str(rows), "--columns", "1,2", "--output", str(out)]
+    assert "--from-step" in run(threaded.target, *arguments, "--from-step", "0", code=1).stderr
+    run(threaded.target, *arguments, "--resume")
+    assert [line.split(",")[:2] for line in out.read_text().splitlines()[1:]] == [
+        [str(row), f"{row + 1}.0"] for row in range(4, 10)
+    ]
+    run(threaded.target, *arguments, "--resume")
+    assert threaded.server.applied_steps == 10
+    other = ROWS.replace("2,1,2", "2,1,3")
+    failed = run(threaded.target, *arguments[:3], "--csv", "-", "--columns", "a,b", "--resume", text=other, code=1)
+    assert "not those that the session consumed" in failed.stderr
+    assert threaded.server.applied_steps == 10
+
+
+def test_sessions(threaded: ServerThread) -> None:
+    with Client(threaded.target) as client:
+        client.session("a").step([1.0, 0.0])
+        client.session("b")
+    assert [line.split("\t")[:2] for line in run(threaded.target, "sessions", "list").stdout.splitlines()] == [
+        ["a", "step 1"],
+        ["b", "step 0"],
+    ]
+    shown = json.loads(run(threaded.target, "sessions", "show", "a", "--json").stdout)
+    assert shown["step"] == 1
+    assert shown["position"] in run(threaded.target, "sessions", "show", "a").stdout
+    run(threaded.target, "sessions", "fork", "a", "c", "--at", shown["position"])
+    run(threaded.target, "sessions", "reset", "a")
+    assert threaded.server.records["c"].position.step == 1
+    assert threaded.server.records["a"].position.step == 0
+    run(threaded.target, "sessions", "delete", "a")
+    assert "a" not in threaded.server.records
+
+
+def test_models(target: str) -> None:
+    assert run(target, "model", "list").stdout.startswith("counter\t")
+    assert "input float32 [2]" in run(target, "model", "show").stdout
+    assert json.loads(run(target, "model", "show", "counter", "--json").stdout)["exact"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "says"),
+    [
+        (["sessions", "show", "nobody"], "", "SessionNotFound"),
+        (["sessions", "reset", "nobody"], "", "SessionNotFound"),
+        (["model", "show", "other"], "", "InvalidArgument: model"),
+        (["stream", "--session", "a", "--csv", "absent.csv"], "", "absent.csv"),
+        (["stream", "--session", "a"], "1,2\n3,x\n", "line 2"),
+        (["stream", "--session", "a"], "1,2,3\n", "inputs: got shape [3]"),
+        (["stream", "--session", "a", "--columns", "c"], "a,b\n1,2\n", "--columns: got 'c'"),
+        (["stream", "--session", "a", "--jsonl"], "{\n", "line 1"),
+    ],
+)
+def test_failures_are_one_line(target: str, arguments: list[str], text: str, says: str) -> None:
+    done = run(target, *arguments, text=text, code=1)
+    assert says in done.stderr
+    assert done.stderr.startswith("cellkeeper: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["stream"], ["sessions"], ["sessions", "fork", "a", "b", "--at", "x"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert "usage" in run("localhost:1", *arguments, code=2).stderr

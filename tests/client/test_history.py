@@ -1,0 +1,342 @@
+"""Every rule of a session's history, without any transport."""
+
+from __future__ import annotations
+
+import pytest
+from cellkeeper import Position, first_position
+from cellkeeper._history import LOST, RETRIED, Action, Chunk, History, Outgoing
+
+WIDTH = 4
+START = first_position(bytes(range(16)))
+
+
+def steps(*values: int) -> bytes:
+    return b"".join(value.to_bytes(WIDTH, "little") for value in values)
+
+
+def history(**options: int) -> History:
+    return History(START, step_bytes=WIDTH, **options)
+
+
+def send(line: History) -> Outgoing:
+    outgoing = line.next_chunk()
+    if outgoing is None:
+        raise LookupError("nothing to send")
+    return outgoing
+
+
+def sent(line: History, *inputs: bytes) -> list[Chunk]:
+    for chunk in inputs:
+        line.append(chunk)
+    return [send(line).chunk for _ in inputs]
+
+
+def answered(line: History, *inputs: bytes) -> list[Chunk]:
+    chunks = sent(line, *inputs)
+    for chunk in chunks:
+        if line.on_reply(chunk, chunk.end).action is not Action.DELIVER:
+            raise LookupError("not delivered")
+    return chunks
+
+
+def resent(line: History) -> list[Chunk]:
+    chunks = []
+    while (outgoing := line.next_chunk()) is not None:
+        chunks.append(outgoing.chunk)
+    return chunks
+
+
+def test_positions_do_not_depend_on_the_chunking() -> None:
+    one, many = history(), history()
+    answered(one, steps(1, 2, 3))
+    answered(many, steps(1), steps(2), steps(3))
+    assert one.position == many.position == START.advance(steps(1, 2, 3), WIDTH)
+    assert one.position.step == 3
+
+
+def test_pipelined_chunks_adjoin() -> None:
+    a, b = sent(history(), steps(1), steps(2, 3))
+    assert (a.start, b.start) == (START, a.end)
+    assert b.end.step == 3
+
+
+def test_acked_is_what_is_held_and_never_ahead_of_the_chunk() -> None:
+    line = history()
+    (a,) = answered(line, steps(1))
+    line.append(steps(2))
+    line.append(steps(3))
+    assert send(line).acked == 1
+    assert send(line).acked == 1
+    assert line.position == a.end
+
+
+def test_the_window_bounds_what_is_unanswered() -> None:
+    line = history(window_steps=3)
+    line.append(steps(1, 2))
+    assert line.room(1)
+    assert not line.room(2)
+    line.append(steps(3))
+    assert not line.room(1)
+    outgoing = send(line)
+    line.on_reply(outgoing.chunk, outgoing.chunk.end)
+    assert line.room(2)
+
+
+def test_a_longer_chunk_goes_alone() -> None:
+    line = history(window_steps=3)
+    assert line.room(10)
+    line.append(steps(*range(10)))
+    assert not line.room(1)
+
+
+@pytest.mark.parametrize("reason", sorted(RETRIED))
+def test_a_retry_is_the_same_bytes_at_the_same_position(reason: str) -> None:
+    line = history()
+    (chunk,) = sent(line, steps(7))
+    before = (chunk.inputs, chunk.start, chunk.end)
+    assert line.on_error(chunk, reason).action is Action.RESEND
+    (again,) = resent(line)
+    assert (again.inputs, again.start, again.end) == before
+    assert line.on_reply(again, again.end).action is Action.DELIVER
+
+
+def test_nothing_goes_out_before_all_outcomes_are_in() -> None:
+    line = history()
+    a, b, c = sent(line, steps(1), steps(2), steps(3))
+    assert line.on_error(a, "QUEUE_FULL").action is Action.RESEND
+    assert line.next_chunk() is None
+    assert line.on_error(b, "STEP_GAP", START).action is Action.REPLAY
+    assert line.next_chunk() is None
+    assert line.on_error(c, "STEP_GAP", START).action is Action.REPLAY
+    assert resent(line) == [a, b, c]
+
+
+def test_after_a_lost_reply_the_rest_is_sent_in_order() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    line.on_error(a, LOST)
+    line.on_error(b, LOST)
+    assert resent(line) == [a, b]
+    assert line.on_reply(a, a.end).action is Action.DELIVER
+    assert line.on_reply(b, b.end).action is Action.DELIVER
+    assert line.idle
+
+
+def test_a_lost_tail_is_replayed_once_and_not_reported_twice() -> None:
+    line = history()
+    a, b, c = answered(line, steps(1), steps(2), steps(3))
+    (d,) = sent(line, steps(4))
+    verdict = line.on_error(d, "STEP_GAP", a.end)
+    assert verdict == (Action.REPLAY, "", (), 2)
+    assert resent(line) == [b, c, d]
+    assert line.on_reply(b, b.end).action is Action.COUNTED
+    assert line.on_reply(c, c.end).action is Action.COUNTED
+    assert line.on_reply(d, d.end).action is Action.DELIVER
+    assert line.position == d.end
+
+
+def test_a_replay_does_not_claim_acks_ahead_of_itself() -> None:
+    line = history()
+    a, _, _ = answered(line, steps(1), steps(2), steps(3))
+    (d,) = sent(line, steps(4))
+    line.on_error(d, "STEP_GAP", a.end)
+    assert [send(line).acked for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_tail_lost_twice_is_replayed_twice() -> None:
+    line = history()
+    a, b = answered(line, steps(1), steps(2))
+    (c,) = sent(line, steps(3))
+    line.on_error(c, "STEP_GAP", a.end)
+    assert resent(line) == [b, c]
+    assert line.on_reply(b, b.end).action is Action.COUNTED
+    assert line.on_error(c, "STEP_GAP", START).replayed_steps == 2
+    assert resent(line) == [a, b, c]
+
+
+def test_a_gap_inside_an_answered_chunk_replays_the_remainder() -> None:
+    line = history()
+    (a,) = answered(line, steps(1, 2, 3))
+    (b,) = sent(line, steps(4))
+    middle = START.advance(steps(1), WIDTH)
+    assert line.on_error(b, "STEP_GAP", middle).replayed_steps == 2
+    first, second = resent(line)
+    assert (first.inputs, first.start, first.end) == (steps(2, 3), middle, a.end)
+    assert second is b
+
+
+def test_a_gap_with_a_foreign_head_is_another_history() -> None:
+    line = history()
+    answered(line, steps(1), steps(2))
+    (c,) = sent(line, steps(3))
+    foreign = START.advance(steps(9), WIDTH)
+    verdict = line.on_error(c, "STEP_GAP", foreign)
+    assert (verdict.action, verdict.reason, verdict.failed) == (Action.FAIL, "HISTORY_CHANGED", (c,))
+    assert line.next_chunk() is None
+
+
+def test_a_gap_behind_the_buffer_is_lost() -> None:
+    line = history(buffer_steps=2)
+    a, b, c = answered(line, steps(1), steps(2), steps(3))
+    (d,) = sent(line, steps(4))
+    assert line.on_error(d, "STEP_GAP", START).reason == "HISTORY_LOST"
+    (d,) = sent(line, steps(4))
+    assert line.on_error(d, "STEP_GAP", a.end).action is Action.REPLAY
+    assert resent(line) == [b, c, d]
+
+
+def test_the_buffer_is_bounded_in_bytes_too() -> None:
+    line = history(buffer_bytes=2 * WIDTH)
+    answered(line, steps(1), steps(2), steps(3))
+    (d,) = sent(line, steps(4))
+    assert line.on_error(d, "STEP_GAP", START).reason == "HISTORY_LOST"
+
+
+def test_a_session_opened_midway_cannot_replay_what_it_never_had() -> None:
+    line = History(START._replace(step=50), step_bytes=WIDTH)
+    (a,) = sent(line, steps(1))
+    assert line.on_error(a, "STEP_GAP", START).reason == "HISTORY_LOST"
+
+
+def test_a_gap_in_another_generation_is_another_life() -> None:
+    line = history()
+    (a,) = answered(line, steps(1))
+    (b,) = sent(line, steps(2))
+    other = Position(bytes(16), a.start.step, a.start.head)
+    assert line.on_error(b, "STEP_GAP", other).reason == "GENERATION_CHANGED"
+
+
+@pytest.mark.parametrize(
+    "reason", ["SESSION_NOT_FOUND", "GENERATION_CHANGED", "MODEL_CHANGED", "HISTORY_CHANGED", "STEP_CONFLICT"]
+)
+def test_what_is_over_is_reported_and_never_sent_again(reason: str) -> None:
+    line = history()
+    answered(line, steps(1))
+    a, b = sent(line, steps(2), steps(3))
+    verdict = line.on_error(a, reason)
+    assert (verdict.action, verdict.reason, verdict.failed) == (Action.FAIL, reason, (a, b))
+    assert line.on_error(b, reason).action is Action.IGNORE
+    assert line.idle
+    assert line.next_chunk() is None
+
+
+def test_a_gap_without_a_position_cannot_be_mended() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    assert line.on_error(a, "STEP_GAP").reason == "STEP_GAP"
+
+
+def test_compacted_counts_as_done_where_the_reply_is_held() -> None:
+    line = history()
+    a, b = answered(line, steps(1), steps(2))
+    (c,) = sent(line, steps(3))
+    line.on_error(c, "STEP_GAP", a.end)
+    assert resent(line) == [b, c]
+    assert line.on_error(b, "STEP_COMPACTED", c.end).action is Action.COUNTED
+    assert line.on_reply(c, c.end).action is Action.DELIVER
+    assert line.position == c.end
+
+
+def test_compacted_fails_where_the_reply_is_missing() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    verdict = line.on_error(a, "STEP_COMPACTED", START._replace(step=9))
+    assert (verdict.action, verdict.reason) == (Action.FAIL, "STEP_COMPACTED")
+
+
+def test_a_rejected_chunk_takes_those_behind_it_with_it() -> None:
+    line = history()
+    (a,) = answered(line, steps(1))
+    b, c, d = sent(line, steps(2), steps(3), steps(4))
+    e = line.append(steps(5))
+    verdict = line.on_error(b, "INVALID_FIELD")
+    assert (verdict.action, verdict.failed) == (Action.FAIL, (b, c, d, e))
+    assert line.position == line.tail == a.end
+    # What comes next starts where the rejected one did, and waits for the outcomes that are still out.
+    f = line.append(steps(6))
+    assert f.start == a.end
+    assert line.next_chunk() is None
+    assert line.on_error(c, "STEP_GAP", a.end).action is Action.IGNORE
+    assert line.on_error(d, "STEP_GAP", a.end).action is Action.IGNORE
+    assert resent(line) == [f]
+    assert line.on_reply(f, f.end).action is Action.DELIVER
+
+
+def test_chunks_before_a_rejected_one_are_not_touched() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    assert line.on_error(b, "NON_FINITE_RESULT").failed == (b,)
+    assert line.on_reply(a, a.end).action is Action.DELIVER
+    assert line.position == a.end
+
+
+def test_a_refused_replay_keeps_the_inputs_for_the_next_try() -> None:
+    line = history()
+    a, b = answered(line, steps(1), steps(2))
+    (c,) = sent(line, steps(3))
+    line.on_error(c, "STEP_GAP", a.end)
+    assert resent(line) == [b, c]
+    assert line.on_error(b, "NUMERICS_CHANGED").failed == (c,)
+    line.on_error(c, "STEP_GAP", a.end)
+    assert line.position == b.end
+    (d,) = sent(line, steps(4))
+    assert line.on_error(d, "STEP_GAP", a.end).action is Action.REPLAY
+    assert resent(line) == [b, d]
+
+
+def test_ack_behind_is_tried_again_once_the_acks_have_caught_up() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    assert line.on_error(b, "ACK_BEHIND").action is Action.RESEND
+    line.on_reply(a, a.end)
+    outgoing = send(line)
+    assert (outgoing.chunk, outgoing.acked) == (b, 1)
+    assert line.on_error(b, "ACK_BEHIND").reason == "ACK_BEHIND"
+
+
+def test_an_abandoned_chunk_gives_its_place_back() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    assert line.abandon(a, "DEADLINE_PASSED").failed == (a, b)
+    again = line.append(steps(1))
+    assert (again.start, again.end) == (a.start, a.end)  # the same step: taken once
+    assert resent(line) == [again]
+    assert line.on_reply(a, a.end).action is Action.IGNORE
+    assert line.flying == 1
+    assert line.on_reply(again, again.end).action is Action.DELIVER
+    assert line.idle
+
+
+def test_a_step_given_up_before_an_answered_one_stays_in_the_history() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    line.on_error(a, LOST)
+    assert line.on_reply(b, b.end).action is Action.DELIVER
+    assert line.position == START
+    assert line.abandon(a, "DEADLINE_PASSED").failed == (a,)
+    assert line.position == b.end
+
+
+def test_a_reply_at_another_position_is_not_believed() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    verdict = line.on_reply(a, a.end._replace(head=bytes(8)))
+    assert (verdict.action, verdict.reason) == (Action.FAIL, "HISTORY_CHANGED")
+
+
+def test_only_what_was_never_sent_can_be_withdrawn() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    b, c = line.append(steps(2)), line.append(steps(3))
+    assert line.withdraw() == (b, c)
+    assert line.tail == a.end
+    line.on_error(a, LOST)
+    assert line.withdraw() == ()
+
+
+def test_rewind_replays_for_a_call_beside_the_stream() -> None:
+    line = history()
+    a, b = answered(line, steps(1), steps(2))
+    assert line.rewind(a.end).replayed_steps == 1
+    assert resent(line) == [b]
+    assert line.rewind(START.advance(steps(8), WIDTH)).reason == "HISTORY_CHANGED"

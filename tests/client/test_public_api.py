@@ -1,0 +1,94 @@
+"""The names that users rely on, and what importing them costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import cellkeeper
+
+NAMES = [
+    "AccessDenied",
+    "AckBehind",
+    "AsyncClient",
+    "AsyncSession",
+    "Backoff",
+    "CellkeeperError",
+    "Client",
+    "Closed",
+    "CommitConflict",
+    "Counters",
+    "DeadlineExceeded",
+    "GenerationChanged",
+    "HistoryChanged",
+    "HistoryError",
+    "HistoryLost",
+    "InvalidArgument",
+    "Model",
+    "ModelChanged",
+    "ModelError",
+    "NumericsChanged",
+    "OutcomeUnknown",
+    "Position",
+    "QueueFull",
+    "ReplyTooLarge",
+    "ResourceExhausted",
+    "ServerError",
+    "Session",
+    "SessionExists",
+    "SessionInfo",
+    "SessionNotFound",
+    "StepCompacted",
+    "StepConflict",
+    "StepGap",
+    "StepReply",
+    "TensorSpec",
+    "Unavailable",
+    "first_position",
+]
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+def test_the_exported_names() -> None:
+    assert sorted(cellkeeper.__all__) == sorted(NAMES)
+    assert all(hasattr(cellkeeper, name) for name in NAMES)
+
+
+def test_the_methods() -> None:
+    session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
+    session |= {"state", "info", "position", "generation", "close"}
+    client = {"sessions", "session_info", "delete", "models", "model", "close"}
+    assert session <= public(cellkeeper.AsyncSession)
+    assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
+    assert client | {"open"} <= public(cellkeeper.AsyncClient)
+    assert client | {"session", "counters"} <= public(cellkeeper.Client)
+
+
+def test_both_clients_take_the_same() -> None:
+    for blocking, core in ((cellkeeper.Client, cellkeeper.AsyncClient), (cellkeeper.Session, cellkeeper.AsyncSession)):
+        for name in public(blocking) & public(core) | {"__init__"}:
+            if blocking is cellkeeper.Session and name == "__init__":
+                continue
+            ours, theirs = getattr(blocking, name), getattr(core, name)
+            if callable(ours) and callable(theirs):
+                assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
+
+
+def test_every_error_is_in_the_tree_and_in_its_text() -> None:
+    from cellkeeper import _errors
+
+    for name in NAMES:
+        kind = getattr(cellkeeper, name)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            assert issubclass(kind, cellkeeper.CellkeeperError)
+            assert name in (_errors.__doc__ or "")
+
+
+def test_importing_it_brings_in_no_engine_and_no_store() -> None:
+    code = "import sys, cellkeeper; print([m for m in ('torch', 'onnxruntime', 'redis', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

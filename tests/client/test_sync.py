@@ -1,0 +1,89 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cellkeeper import Client, Closed, InvalidArgument, SessionNotFound
+
+from .conftest import QUICK, ServerThread
+
+ONE = [1.0, 0.0]
+
+
+def test_a_session_from_end_to_end(target: str) -> None:
+    with Client(target) as client:
+        with client.session("pump-17") as session:
+            assert session.created
+            assert session.step(ONE).tolist() == [1, 1]
+            assert [y.tolist() for y in session.stream([ONE] * 100)] == [[n, n] for n in range(2, 102)]
+            assert session.last_reply is not None
+            assert session.last_reply.position == session.position
+            assert session.peek([5.0, 0.0]).output.tolist() == [102, 106]
+            assert session.step_reply(ONE, outputs=["hidden"]).output.tolist() == [102]
+            branch = session.fork("pump-17/what-if")
+            assert branch.step(ONE).tolist() == [103, 103]
+            assert session.state()["total"].tolist() == [102, 102]
+            session.set_state({"total": [1.0, 2.0]})
+            assert session.position.step == 102
+            assert session.reset().step == 0
+            assert session.info().session == session.id == "pump-17"
+        assert [info.session for info in client.sessions("pump")] == ["pump-17", "pump-17/what-if"]
+        assert client.model().name == client.models()[0].name == session.model.name
+        with pytest.raises(Closed):
+            session.step(ONE)
+        again = client.session("pump-17")
+        assert not again.created
+        assert again.delete()
+        with pytest.raises(SessionNotFound):
+            again.step(ONE)
+    with pytest.raises(Closed):
+        client.models()
+    client.close()
+
+
+def test_several_threads_share_a_client(threaded: ServerThread) -> None:
+    with Client(threaded.target) as client:
+
+        def walk(index: int) -> list[float]:
+            session = client.session(f"s{index}")
+            for _ in range(30):
+                last = session.step(ONE)
+            return [float(value) for value in last]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(walk, range(8))) == [[30.0, 30.0]] * 8
+        assert threaded.server.applied_steps == 240
+
+
+def test_several_threads_share_a_session(threaded: ServerThread) -> None:
+    with Client(threaded.target) as client:
+        session = client.session("a")
+        with ThreadPoolExecutor(8) as pool:
+            ys = list(pool.map(lambda _: float(session.step(ONE)[0]), range(100)))
+        assert sorted(ys) == [float(n) for n in range(1, 101)]
+
+
+def test_a_stream_reads_in_the_callers_thread_and_stops_early(threaded: ServerThread) -> None:
+    readers = set()
+
+    def source() -> object:
+        for _ in range(100):
+            readers.add(threading.get_ident())
+            yield ONE
+
+    with Client(threaded.target, backoff=QUICK) as client:
+        session = client.session("a")
+        for y in session.stream(source(), window=10):  # type: ignore[arg-type]
+            if y[0] == 20:
+                break
+        assert readers == {threading.get_ident()}
+        y = session.step(ONE)
+        assert 21 <= y[0] <= 31
+        with pytest.raises(InvalidArgument):
+            list(session.stream([ONE, [1.0]]))
+        threaded.server.lose_replies = 2
+        assert len(list(session.stream([ONE] * 50, chunk_steps=7))) == 50
+        assert session.position.step == threaded.server.applied_steps

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import counting_bundle
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def counting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose prediction is the running sum of its inputs; the model is called "count"."""
+    return counting_bundle(tmp_path_factory.mktemp("bundles") / "counting")
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis server of the test's own, to kill, pause or fill."""
+    with RedisServer() as server:
+        yield server
