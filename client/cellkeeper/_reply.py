@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ._errors import ServerError
 from ._position import Position
 
 Array = NDArray[Any]
@@ -33,7 +34,9 @@ class StepReply:
     @property
     def output(self) -> Array:
         """The first output that was asked for: "prediction" by default."""
-        return next(iter(self.outputs.values()))
+        for value in self.outputs.values():
+            return value
+        raise ServerError("the server sent no output")
 
     @property
     def state(self) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ class AsyncSession:
         model: Model,
         inputs: Inputs,
         lane_from: Callable[[Position], Lane],
-        forget: Callable[[Lane], None],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -50,7 +49,6 @@ class AsyncSession:
         self._client = client
         self._inputs = inputs
         self._lane_from = lane_from
-        self._forget = forget
         self._lane = lane_from(position)
         self._outputs = tuple(outputs)
 
@@ -99,7 +97,7 @@ class AsyncSession:
         timeout: float | None = None,
         window: int | None = None,
         chunk_steps: int = 1,
-    ) -> AsyncIterator[Array]:
+    ) -> AsyncGenerator[Array, None]:
         """Applies samples, pipelined, and yields the first output of each, in order.
 
         samples: single time steps, from any iterable; it is read ahead by `window` time steps at most (the
@@ -122,7 +120,7 @@ class AsyncSession:
         timeout: float | None = None,
         window: int | None = None,
         chunk_steps: int = 1,
-    ) -> Any:
+    ) -> AsyncGenerator[StepReply, None]:
         """Like `stream`, with whole replies."""
         pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
         try:
@@ -147,8 +145,10 @@ class AsyncSession:
     ) -> StepReply:
         """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
         raw, steps, single = self._inputs.convert(x)
+        seconds = self._client.timeout if timeout is None else timeout
+        deadline = asyncio.get_running_loop().time() + seconds
         while True:
-            await self._drained(timeout)
+            await self._drained(max(0.0, deadline - asyncio.get_running_loop().time()))
             request = pb.StepRequest(
                 model=self.model.name,
                 session=self.id,
@@ -159,24 +159,23 @@ class AsyncSession:
                 peek=True,
                 outputs=outputs or self._outputs,
             )
+            left = deadline - asyncio.get_running_loop().time()
             try:
-                answer = await self._client._call("Step", request, self.id, timeout)
+                answer = await self._client._call("Step", request, self.id, left)
+                break
             except StepGap as error:
                 if error.position is None:
                     raise
                 self._lane.rewind(error, error.position)
-                continue
-            return StepReply(
-                {
-                    tensor.name: array_of(tensor)[0]
-                    if single and not tensor.name.startswith("state.")
-                    else array_of(tensor)
-                    for tensor in answer.outputs
-                },
-                position_of(answer.position),
-                queued_seconds=answer.queued_seconds,
-                computed_seconds=answer.computed_seconds,
-            )
+        arrays = {tensor.name: array_of(tensor) for tensor in answer.outputs}
+        if single:
+            arrays = {name: a if name.startswith("state.") else a[0] for name, a in arrays.items()}
+        return StepReply(
+            arrays,
+            position_of(answer.position),
+            queued_seconds=answer.queued_seconds,
+            computed_seconds=answer.computed_seconds,
+        )
 
     # ------------------------------------------------------------------------------------------ lives
 
@@ -243,7 +242,6 @@ class AsyncSession:
     async def close(self) -> None:
         """Forgets the session here; it stays at the server. What still waits ends with Closed."""
         self._lane.close(Closed(f"session {self.id!r} was closed"))
-        self._forget(self._lane)
 
     async def __aenter__(self) -> AsyncSession:
         return self
@@ -310,7 +308,6 @@ class AsyncSession:
     def _reborn(self, result: Any) -> Position:
         """Another generation: a new history, with nothing of the old one in it."""
         self._lane.close(Closed("the session started another life"))
-        self._forget(self._lane)
         self._lane = self._lane_from(position_of(result.position))
         return self.position
 

@@ -190,8 +190,8 @@ class Endpoint:
                 self._handle(reply)
         except grpc.RpcError as error:
             return _stream_error(error)
-        except ServerError as error:
-            return Unavailable(error.message, reason="LOST")
+        except (ServerError, ValueError) as error:  # columns that do not fit together
+            return Unavailable(f"{self.target} sent what cannot be read: {error}", reason="LOST")
         except asyncio.CancelledError:
             if not call.cancelled():
                 raise

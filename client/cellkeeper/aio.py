@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -79,7 +80,7 @@ class AsyncClient:
         self._backoff = backoff or Backoff()
         self._credentials = credentials
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._lanes: set[Lane] = set()
+        self._lanes: WeakSet[Lane] = WeakSet()
         self._endpoints: Endpoints | None = None
         self._calls: Calls | None = None
         self._deadlines: Deadlines | None = None
@@ -257,9 +258,7 @@ class AsyncClient:
             self._lanes.add(lane)
             return lane
 
-        return AsyncSession(
-            self, session, model, inputs, lane_from, self._lanes.discard, position, created, outputs or self.outputs
-        )
+        return AsyncSession(self, session, model, inputs, lane_from, position, created, outputs or self.outputs)
 
     def _history(self, model: Model, position: Position) -> History:
         # Well below the server's log, so that its checkpoints can follow the acks.

@@ -42,7 +42,7 @@ class PrometheusMeter:
         )
         self._loads = self._counters(
             "cellkeeper_loads",
-            "Chunks by where their state was: in a slot (hot) or in the store (cold).",
+            "Readings of a record, by whether the session was hot at its position (hot) or not (cold).",
             "model",
             "kind",
         )
