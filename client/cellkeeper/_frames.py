@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from ._chunk import Chunk
 from ._errors import ServerError
-from ._history import Chunk
 from ._lane import Lane, Layout, StepCall
 from ._position import POSITION_BYTES, Position
 from ._reply import Array, StepReply

@@ -18,9 +18,9 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
+from ._chunk import Action, Chunk, ChunkState, Outgoing, Verdict
 from ._position import Position
 
 # The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
@@ -36,70 +36,6 @@ RETRIED = frozenset(
         "DEADLINE_PASSED",
     }
 )
-
-
-class ChunkState(Enum):
-    QUEUED = "queued"  # to be sent, or sent again
-    FLYING = "flying"  # sent, no outcome yet
-    DONE = "done"  # answered
-    DROPPED = "dropped"  # its caller was told that it failed
-
-
-class Chunk:
-    """Consecutive time steps of one session, sent as one.
-
-    inputs: their raw bytes in the model's dtype. start, end: the positions before and after. held: its reply was
-    reported already, and it is sent only because the server lost it. tag: its owner's.
-    """
-
-    __slots__ = ("acked_sent", "counted", "end", "held", "inputs", "sent", "start", "state", "tag")
-
-    def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
-        self.inputs = inputs
-        self.start = start
-        self.end = end
-        self.tag = tag
-        self.state = ChunkState.QUEUED
-        self.held = False
-        self.sent = False
-        self.counted = False  # among the flying
-        self.acked_sent = 0
-
-    @property
-    def steps(self) -> int:
-        return self.end.step - self.start.step
-
-    def __repr__(self) -> str:
-        return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
-
-
-class Outgoing(NamedTuple):
-    """What to send: the chunk, and up to which step this client holds every reply."""
-
-    chunk: Chunk
-    acked: int
-
-
-class Action(Enum):
-    DELIVER = "deliver"  # the reply belongs to the chunk's caller
-    COUNTED = "counted"  # done, and nobody waits for its reply
-    RESEND = "resend"  # again, the same bytes at the same position, after a pause
-    REPLAY = "replay"  # the server lost steps: they go again from where it stands
-    FAIL = "fail"  # `failed` are refused for good
-    IGNORE = "ignore"  # its caller was told already
-
-
-class Verdict(NamedTuple):
-    """What an outcome means.
-
-    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
-    first. replayed_steps: on REPLAY, how many answered time steps are sent again.
-    """
-
-    action: Action
-    reason: str = ""
-    failed: tuple[Chunk, ...] = ()
-    replayed_steps: int = 0
 
 
 _DELIVER = Verdict(Action.DELIVER)
@@ -333,12 +269,6 @@ class History:
             self._queued += 1
             replayed += chunk.steps
             self._open.appendleft(chunk)
-        for chunk in self._open:
-            # Answered, but behind one that is not: the server's loss took them as well.
-            if chunk.state is ChunkState.DONE and chunk.start.step >= step:
-                chunk.state = ChunkState.QUEUED
-                self._queued += 1
-                replayed += chunk.steps
         self._settling = True
         return replayed
 

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from typing import Any, NamedTuple, Protocol
 
+from ._chunk import Action, Chunk, Outgoing, Verdict
 from ._deadlines import Deadlines
 from ._errors import (
     CellkeeperError,
@@ -16,7 +17,7 @@ from ._errors import (
     ModelError,
     StepGap,
 )
-from ._history import LOST, Action, Chunk, History, Outgoing, Verdict
+from ._history import LOST, History
 from ._position import Position
 from ._reply import Counters, StepReply
 from ._retry import Backoff, out_of_time, worth_retrying

@@ -24,7 +24,7 @@ from ._retry import Backoff
 from ._wire import error_of, from_grpc
 
 FRAMES_IN_FLIGHT = 2
-MOST_FRAMES_IN_FLIGHT = 256
+MOST_FRAMES_IN_FLIGHT = 48  # servers read 64 ahead by default
 PATIENCE_SECONDS = 0.02
 MAX_FRAME_BYTES = 1 << 20
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 from cellkeeper_service.app import own_version, serve
-from cellkeeper_service.config import Settings
+from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.workers import WORKER_FLAG, serve_workers
 
@@ -32,8 +32,10 @@ def run(words: list[str]) -> int:
     rest = words[1:]
     as_worker = WORKER_FLAG in rest
     try:
-        environment = {} if as_worker else os.environ
-        settings = Settings.read([word for word in rest if word != WORKER_FLAG], environment)
+        variables = dict(os.environ)
+        if as_worker:  # all else was settled by the process that started this one
+            variables = {STORE_VARIABLE: variables[STORE_VARIABLE]} if STORE_VARIABLE in variables else {}
+        settings = Settings.read([word for word in rest if word != WORKER_FLAG], variables)
         if settings.workers > 1:
             return serve_workers(settings)
         serve(settings, share_port=as_worker)

@@ -48,6 +48,8 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
     try:
         asyncio.run(_serve(settings, models, store, costs, share_port))
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
         store.close()
 
 
@@ -78,7 +80,7 @@ async def _serve(
     try:
         listen_host, _ = split_address(settings.listen, "--listen")
         gc.freeze()  # what lives as long as the server need not be looked at again
-        scheduler.start()
+        scheduler.start(stopping.set)
         port = await server.start(settings.listen)
         announce(models, meter, store, settings)
         say(f"listening on {listen_host}:{port}")
@@ -128,8 +130,8 @@ def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
             slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
             if slots < settings.max_batch:
                 raise StartError(
-                    f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {name}, and a batch has "
-                    f"{settings.max_batch}; raise --arena-mib or lower --max-batch"
+                    f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {name}, "
+                    f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
                 )
             served.append(Served(engine, slots, settings.max_replay_steps))
         models[name] = Models(served, settings.accept_other_numerics)
@@ -162,13 +164,22 @@ def make_store(settings: Settings) -> Store:
     try:
         store = open_store(settings.store, timeout_ms=settings.store_timeout_ms, wait_replicas=settings.wait_replicas)
     except StoreError as error:
-        raise StartError(str(error)) from error
+        raise StartError(without_secrets(str(error), settings.store)) from error
     try:
         store.check()
     except StoreError as error:
         store.close()
-        raise StartError(str(error)) from error
+        raise StartError(without_secrets(str(error), settings.store)) from error
     return store
+
+
+def without_secrets(text: str, url: str) -> str:
+    """The text without the user and the password of a store's URL."""
+    scheme, _, rest = url.partition(":")
+    secrets, found, _ = rest.lstrip("/").rpartition("@")
+    if scheme == "sqlite" or not found:
+        return text
+    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
 
 
 def session_limits(settings: Settings) -> Limits:

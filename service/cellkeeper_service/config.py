@@ -10,6 +10,7 @@ from typing import Any
 from cellkeeper_service.errors import StartError
 
 PREFIX = "CELLKEEPER_"
+STORE_VARIABLE = "CELLKEEPER_STORE"
 CLIENT_VARIABLES = {"CELLKEEPER_ENDPOINT"}
 
 
@@ -76,9 +77,15 @@ class Settings:
         return cls(**values)
 
     def words(self) -> list[str]:
-        """The settings as words for another `cellkeeper-server serve`, whose environment has no say any more."""
+        """The settings as words for another `cellkeeper-server serve`, whose environment has no say any more.
+
+        All but the store: its URL may hold a password, and everybody on the machine can read a process's words. It
+        goes by its variable.
+        """
         words = []
         for item in _flags():
+            if item.name == "store":
+                continue
             value, flag = getattr(self, item.name), item.name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")

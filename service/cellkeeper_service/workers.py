@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from cellkeeper_service.config import Settings, split_address
+from cellkeeper_service.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.errors import StartError
 
 WORKER_FLAG = "--as-worker"
@@ -26,33 +29,44 @@ def serve_workers(settings: Settings) -> int:
     host, port = split_address(settings.listen, "--listen")
     with _reserve(host, port) as held:
         port = held.getsockname()[1]
-        workers = [_start(settings, index, f"{_bracketed(host)}:{port}") for index in range(settings.workers)]
+        workers: list[subprocess.Popen[bytes]] = []
+        stopping = threading.Event()
 
         def stop(number: int, frame: object) -> None:
+            stopping.set()
             for worker in workers:
                 worker.send_signal(number)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        return _wait(workers)
+        for index in range(settings.workers):
+            workers.append(_start(settings, index, f"{_bracketed(host)}:{port}"))
+            if stopping.is_set():  # it came while this one was not in the list yet
+                workers[-1].terminate()
+        return _wait(workers, stopping)
 
 
-def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
-    """When one ends, whatever the reason, the others are told to end too."""
-    statuses = []
-    for worker in workers:
-        statuses.append(worker.wait())
-        for other in workers:
-            if other.poll() is None:
-                other.terminate()
-    return max((abs(status) for status in statuses), default=0)
+def _wait(workers: list[subprocess.Popen[bytes]], stopping: threading.Event) -> int:
+    """When one ends by itself, whichever and whatever the reason, the others are told to end too, and the status is
+    the one's."""
+    with ThreadPoolExecutor(len(workers), "worker") as threads:
+        waiting = [threads.submit(worker.wait) for worker in workers]
+        ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        if stopping.is_set():
+            ended, _ = wait(waiting)
+        else:
+            for worker in workers:
+                if worker.poll() is None:
+                    worker.terminate()
+        return max(abs(status.result()) for status in ended)
 
 
 def _start(settings: Settings, index: int, listen: str) -> subprocess.Popen[bytes]:
     host, port = split_address(settings.metrics_listen, "--metrics-listen")
     metrics_listen = f"{_bracketed(host)}:{port + index if port else 0}"
     own = replace(settings, listen=listen, metrics_listen=metrics_listen, workers=1)
-    return subprocess.Popen([sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG, *own.words()])
+    command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG, *own.words()]
+    return subprocess.Popen(command, env={**os.environ, STORE_VARIABLE: settings.store})
 
 
 def _reserve(host: str, port: int) -> socket.socket:

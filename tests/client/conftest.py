@@ -1,14 +1,19 @@
-"""Servers for the client's tests. Tests that use none of the counting server's hooks need only `target`."""
+"""Servers for the client's tests. A test that uses none of the counting server's hooks takes `target`, and runs on
+a real server too."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from cellkeeper import AsyncClient, Backoff
+from cellkeeper import AsyncClient, Backoff, Client
+
+from tests.bundles import counting_bundle
 
 from .counting_server import CountingServer
 
@@ -69,9 +74,42 @@ def threaded() -> Iterator[ServerThread]:
     thread.close()
 
 
-@pytest.fixture
-def target(threaded: ServerThread) -> str:
-    return threaded.target
+@pytest.fixture(scope="session")
+def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server process, with a model that computes what the counting server does."""
+    folder = tmp_path_factory.mktemp("real")
+    bundle = counting_bundle(folder / "count", features=2)
+    command = [sys.executable, "-m", "cellkeeper_service", "serve", str(bundle), "--store", "memory:"]
+    command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield _listening(process)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def _listening(process: subprocess.Popen[str]) -> str:
+    said = []
+    for line in process.stdout or ():
+        said.append(line)
+        if line.startswith("listening on "):
+            return line.split()[-1]
+    raise RuntimeError("the server did not start: " + "".join(said))
+
+
+@pytest.fixture(params=["counting", "real"])
+def target(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server without sessions: the counting one, then a real one."""
+    if request.param == "counting":
+        thread: ServerThread = request.getfixturevalue("threaded")
+        yield thread.target
+        return
+    real: str = request.getfixturevalue("real_target")
+    yield real
+    with Client(real) as client:
+        for info in list(client.sessions()):
+            client.delete(info.session, info.position.generation)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

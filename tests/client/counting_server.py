@@ -1,7 +1,8 @@
 """A small server of the contract, for the client's tests: real gRPC, the real decision table, a model that counts.
 
-The model takes two features and answers with (time steps so far, sum of the first feature so far), so that a step
-lost, doubled or out of order shows in every later answer. Hooks make it lose replies, cut streams, refuse and wait.
+The model takes two features and answers with their sums so far; a real server answers the same with a vanilla RNN of
+identity weights. Where the first feature is always 1, a step lost, doubled or out of order shows in every later
+answer. Hooks make it lose replies, cut streams, refuse and wait.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 STEP_BYTES = 8
 FINGERPRINT = bytes(range(32))
-REFUSED_VALUE = 1e6  # a first feature of this size and more is "not finite"
+REFUSED_VALUE = 1e6  # a second feature of this size and more is "not finite"
 _CODES = {
     "INVALID_FIELD": 3,
     "NON_FINITE_RESULT": 3,
@@ -75,7 +76,7 @@ class Record:
     """One session: the positions and inputs from the checkpoint to where it stands, and the state at each."""
 
     positions: list[Position]
-    totals: list[np.ndarray[Any, Any]]  # state at each position: (count, sum), float32
+    totals: list[np.ndarray[Any, Any]]  # state at each position, float32 [2]
     inputs: list[bytes] = field(default_factory=list)  # one fewer
     origin: bytes = b""
     ttl_ms: int = 0
@@ -171,11 +172,11 @@ class CountingServer(CellkeeperServicer):
         positions, totals, chunks = [], [], []
         for start in range(0, len(inputs), STEP_BYTES):
             one = inputs[start : start + STEP_BYTES]
-            value = np.frombuffer(one, "<f4")[0]
-            if value >= REFUSED_VALUE:
+            values = np.frombuffer(one, "<f4")
+            if values[1] >= REFUSED_VALUE:
                 raise Refused("NON_FINITE_RESULT", stands, "the state would not be finite")
             position = position.advance(one, STEP_BYTES)
-            total = np.array([total[0] + 1, total[1] + value], np.float32)
+            total = total + values
             positions.append(position)
             totals.append(total)
             chunks.append(one)
@@ -219,12 +220,12 @@ class CountingServer(CellkeeperServicer):
             if name == "prediction":
                 columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[2], data=stacked.tobytes()))
             elif name == "hidden":
-                data = stacked[:, 1:].tobytes()
-                columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[1], data=data))
+                data = stacked.tobytes()
+                columns.append(pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=[2], data=data))
             elif name == "state":
                 data = b"".join(state.astype("<f4").tobytes() for state in states)
                 columns.append(
-                    pb.OutputColumn(name="state.total", dtype=pb.FLOAT32, shape=[2], per_item=True, data=data)
+                    pb.OutputColumn(name="state.h", dtype=pb.FLOAT32, shape=[1, 2], per_item=True, data=data)
                 )
         return pb.StepFrameReply(
             frame_id=frame.frame_id,
@@ -354,7 +355,7 @@ class CountingServer(CellkeeperServicer):
 
     async def GetState(self, request: Any, context: Any) -> Any:
         record = await self._record(request.session, context)
-        tensor = pb.Tensor(name="total", dtype=pb.FLOAT32, shape=[2], data=record.totals[-1].astype("<f4").tobytes())
+        tensor = pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 2], data=record.totals[-1].astype("<f4").tobytes())
         return pb.GetStateResponse(position=message_of(record.position), state=[tensor])
 
     async def GetSession(self, request: Any, context: Any) -> Any:
@@ -372,13 +373,13 @@ class CountingServer(CellkeeperServicer):
         return pb.ListModelsResponse(models=[self._model()])
 
     async def GetModel(self, request: Any, context: Any) -> Any:
-        if request.model not in ("", "counter"):
+        if request.model not in ("", "count"):
             await self._abort(context, Refused("INVALID_FIELD", None, f"model: got {request.model!r}"))
         return self._model()
 
     def _model(self) -> Any:
         return pb.ModelInfo(
-            name="counter",
+            name="count",
             fingerprint=FINGERPRINT,
             numerics="counting 1",
             exact=True,
@@ -387,9 +388,9 @@ class CountingServer(CellkeeperServicer):
             input=pb.TensorSpec(name="input", dtype=pb.FLOAT32, shape=[2]),
             outputs=[
                 pb.TensorSpec(name="prediction", dtype=pb.FLOAT32, shape=[2]),
-                pb.TensorSpec(name="hidden", dtype=pb.FLOAT32, shape=[1]),
+                pb.TensorSpec(name="hidden", dtype=pb.FLOAT32, shape=[2]),
             ],
-            states=[pb.TensorSpec(name="total", dtype=pb.FLOAT32, shape=[2])],
+            states=[pb.TensorSpec(name="h", dtype=pb.FLOAT32, shape=[1, 2])],
             max_chunk_steps=32,
             max_frame_items=256,
             max_log_steps=1024,

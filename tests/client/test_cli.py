@@ -33,15 +33,15 @@ def run(target: str, *arguments: str, text: str = "", code: int = 0) -> subproce
 def test_csv_in_predictions_out(target: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(ROWS)
-    done = run(target, "stream", "counter", "--session", "a", "--csv", str(rows), "--columns", "a,b")
+    done = run(target, "stream", "count", "--session", "a", "--csv", str(rows), "--columns", "a,b")
     lines = done.stdout.splitlines()
     assert lines[0] == "step,prediction_0,prediction_1"
-    assert lines[1:] == [f"{row},{row + 1}.0,{row + 1}.0" for row in range(10)]
+    assert lines[1:] == [f"{row},{row + 1}.0,{sum(range(row + 1))}.0" for row in range(10)]
     assert done.stderr == ""
 
 
 def test_json_lines_in_and_out(target: str) -> None:
-    text = '[1, 0]\n{"a": 2, "b": 0}\n'
+    text = '[1, 1]\n{"a": 1, "b": 2}\n'
     done = run(target, "stream", "--session", "a", "--jsonl", "--chunk-steps", "2", text=text)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
         {"step": 0, "prediction": [1.0, 1.0]},
@@ -88,9 +88,9 @@ def test_sessions(threaded: ServerThread) -> None:
 
 
 def test_models(target: str) -> None:
-    assert run(target, "model", "list").stdout.startswith("counter\t")
+    assert run(target, "model", "list").stdout.startswith("count\t")
     assert "input float32 [2]" in run(target, "model", "show").stdout
-    assert json.loads(run(target, "model", "show", "counter", "--json").stdout)["exact"] is True
+    assert json.loads(run(target, "model", "show", "count", "--json").stdout)["exact"] is True
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._history import LOST, RETRIED, Action, Chunk, History, Outgoing
+from cellkeeper._chunk import Action, Chunk, Outgoing
+from cellkeeper._history import LOST, RETRIED, History
 
 WIDTH = 4
 START = first_position(bytes(range(16)))

@@ -10,7 +10,7 @@ from cellkeeper import Client, Closed, InvalidArgument, SessionNotFound
 
 from .conftest import QUICK, ServerThread
 
-ONE = [1.0, 0.0]
+ONE = [1.0, 1.0]
 
 
 def test_a_session_from_end_to_end(target: str) -> None:
@@ -21,12 +21,12 @@ def test_a_session_from_end_to_end(target: str) -> None:
             assert [y.tolist() for y in session.stream([ONE] * 100)] == [[n, n] for n in range(2, 102)]
             assert session.last_reply is not None
             assert session.last_reply.position == session.position
-            assert session.peek([5.0, 0.0]).output.tolist() == [102, 106]
-            assert session.step_reply(ONE, outputs=["hidden"]).output.tolist() == [102]
+            assert session.peek([1.0, 5.0]).output.tolist() == [102, 106]
+            assert session.step_reply(ONE, outputs=["hidden"]).output.tolist() == [102, 102]
             branch = session.fork("pump-17/what-if")
             assert branch.step(ONE).tolist() == [103, 103]
-            assert session.state()["total"].tolist() == [102, 102]
-            session.set_state({"total": [1.0, 2.0]})
+            assert session.state()["h"].tolist() == [[102, 102]]
+            session.set_state({"h": [[1.0, 2.0]]})
             assert session.position.step == 102
             assert session.reset().step == 0
             assert session.info().session == session.id == "pump-17"

@@ -28,7 +28,7 @@ from cellkeeper._endpoints import rendezvous
 from .conftest import QUICK, until
 from .counting_server import CountingServer, Record, Refused, fresh
 
-ONE = [1.0, 0.0]
+ONE = [1.0, 1.0]
 
 
 async def take(session: AsyncSession, samples: object, **options: int) -> list[list[float]]:
@@ -46,16 +46,16 @@ def counted(first: int, last: int) -> list[list[float]]:
 async def test_shapes_follow_the_input(client: AsyncClient) -> None:
     session = await client.open("a")
     assert session.created
-    assert (await session.step([2.0, 0.0])).tolist() == [1, 2]
-    assert (await session.step([[1.0, 0.0], [1.0, 0.0]])).tolist() == [[2, 3], [3, 4]]
+    assert (await session.step([1.0, 2.0])).tolist() == [1, 2]
+    assert (await session.step([ONE, ONE])).tolist() == [[2, 3], [3, 4]]
     assert session.position.step == 3
     reply = await session.step_reply(ONE, outputs=("prediction", "hidden", "state"))
     assert {name: value.shape for name, value in reply.outputs.items()} == {
         "prediction": (2,),
-        "hidden": (1,),
-        "state.total": (2,),
+        "hidden": (2,),
+        "state.h": (1, 2),
     }
-    assert reply.state["total"].tolist() == [4, 5]
+    assert reply.state["h"].tolist() == [[4, 5]]
     assert reply.position == session.position
     assert session.last_reply is reply
     reply.output[0] = 0  # the caller's own
@@ -95,10 +95,10 @@ async def test_lives(client: AsyncClient, server: CountingServer) -> None:
     assert (await branch.step(ONE)).tolist() == [4, 4]
     with pytest.raises(SessionExists):
         await session.fork("a/what-if")
-    peeked = await session.peek([5.0, 0.0])
+    peeked = await session.peek([1.0, 5.0])
     assert peeked.output.tolist() == [4, 8]
-    assert (await session.state())["total"].tolist() == [3, 3]
-    await session.set_state({"total": [7.0, 70.0]}, step=7)
+    assert (await session.state())["h"].tolist() == [[3, 3]]
+    await session.set_state({"h": [[7.0, 70.0]]}, step=7)
     assert session.position.step == 7
     assert session.generation != old
     assert (await session.step(ONE)).tolist() == [8, 71]
@@ -110,7 +110,7 @@ async def test_lives(client: AsyncClient, server: CountingServer) -> None:
     assert not await session.delete()
     with pytest.raises(SessionNotFound):
         await session.step(ONE)
-    assert [model.name for model in await client.models()] == ["counter"]
+    assert [model.name for model in await client.models()] == ["count"]
 
 
 async def test_request_ids_stay_the_same_over_retries(client: AsyncClient, server: CountingServer) -> None:
@@ -153,9 +153,27 @@ async def test_a_frame_never_passes_its_limit(server: CountingServer) -> None:
     assert sum(server.frame_sizes) == 64
 
 
+async def test_few_frames_are_in_flight_but_a_slow_one_holds_nobody_up(
+    client: AsyncClient, server: CountingServer
+) -> None:
+    sessions = [await client.open(f"s{index}") for index in range(40)]
+    server.gate.clear()
+    waiting = []
+    for session in sessions:
+        waiting.append(asyncio.ensure_future(session.step(ONE)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert client.counters.frames_sent <= 10  # 40 without the limit
+    before = client.counters.frames_sent
+    waiting.append(asyncio.ensure_future((await client.open("late")).step(ONE)))
+    await until(lambda: client.counters.frames_sent > before)
+    server.gate.set()
+    await asyncio.gather(*waiting)
+
+
 async def test_two_objects_of_one_session_never_meet_in_a_frame(client: AsyncClient, server: CountingServer) -> None:
     one, two = await client.open("a"), await client.open("a")
-    results = await asyncio.gather(one.step(ONE), two.step([2.0, 0.0]), return_exceptions=True)
+    results = await asyncio.gather(one.step(ONE), two.step([1.0, 2.0]), return_exceptions=True)
     assert isinstance(results[1], StepConflict)
     assert server.frame_sizes == [1, 1]
 
@@ -260,10 +278,18 @@ async def test_passing_refusals_are_tried_again(client: AsyncClient, server: Cou
     assert client.counters.retries >= 5
 
 
+async def test_the_advised_delay_is_kept(client: AsyncClient, server: CountingServer) -> None:
+    session = await client.open("a")
+    server.refusals = [Refused("QUEUE_FULL", delay_ms=60) for _ in range(2)]
+    started = asyncio.get_running_loop().time()
+    await session.step(ONE)
+    assert asyncio.get_running_loop().time() - started >= 0.12
+
+
 async def test_a_rejected_item_in_the_middle_of_a_pipeline(client: AsyncClient, server: CountingServer) -> None:
     session = await client.open("a")
     values = [1.0, 1.0, 1e6, 1.0, 1.0]
-    results = await asyncio.gather(*(session.step([value, 0.0]) for value in values), return_exceptions=True)
+    results = await asyncio.gather(*(session.step([1.0, value]) for value in values), return_exceptions=True)
     assert [y.tolist() for y in results[:2] if not isinstance(y, BaseException)] == counted(1, 2)
     assert isinstance(results[2], InvalidArgument)
     assert results[2].reason == "NON_FINITE_RESULT"
@@ -284,7 +310,7 @@ async def test_a_stream_raises_behind_the_answers_before(client: AsyncClient) ->
             got.append(y.tolist())  # noqa: PERF401  (kept when the stream raises)
 
     with pytest.raises(InvalidArgument):
-        await collect(ONE, ONE, [1e6, 0.0], ONE)
+        await collect(ONE, ONE, [1.0, 1e6], ONE)
     assert got == counted(1, 2)
     with pytest.raises(InvalidArgument, match="inputs"):
         await collect(ONE, [1.0], ONE)
@@ -363,7 +389,7 @@ async def test_a_tail_that_others_overwrote_is_not_replayed(client: AsyncClient,
     await take(session, [ONE] * 10)
     server.records["a"].cut(4)
     other = await client.open("a")
-    await other.step([9.0, 0.0])
+    await other.step([1.0, 9.0])
     with pytest.raises(HistoryChanged):
         await session.step(ONE)
     assert server.records["a"].position == other.position

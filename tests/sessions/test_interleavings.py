@@ -24,7 +24,7 @@ SEEDS = random.SystemRandom().sample(range(10**9), 60)
 
 
 class Client:
-    """Sends a session's chunks with a window, each to any replica, some of them twice; resends what it has no reply to."""
+    """Sends a session's chunks with a window, each to any replica, some twice; resends what it has no reply to."""
 
     def __init__(self, world: World, session: str, window: int, draw: random.Random) -> None:
         self.world, self.session, self.window, self.draw = world, session, window, draw
@@ -119,7 +119,9 @@ def play(seed: int, replicas: int, window: int, losses: bool, slots: int) -> Non
         assert record.log == pack(flat[len(flat) - logged :])
 
 
-def happen(world: World, clients: list[Client], late: list[tuple[int, Write]], losses: bool, draw: random.Random) -> None:
+def happen(
+    world: World, clients: list[Client], late: list[tuple[int, Write]], losses: bool, draw: random.Random
+) -> None:
     """One thing, anywhere."""
     if draw.random() < 0.3:
         draw.choice(clients).act()
@@ -159,6 +161,6 @@ def test_exactly_once_and_exact(replicas: int, window: int, losses: bool) -> Non
         for slots in (1, 4):
             try:
                 play(seed, replicas, window, losses, slots)
-            except BaseException:
+            except BaseException:  # noqa: PERF203 - tells which world it was
                 print(f"play({seed}, {replicas}, {window}, {losses}, {slots})")
                 raise

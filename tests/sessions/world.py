@@ -4,6 +4,7 @@ test decides what happens next."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -39,18 +40,32 @@ def pack(inputs: list[int]) -> bytes:
 class World:
     """`replicas` of the service on one store. Time stands still unless a test moves it."""
 
-    def __init__(self, replicas: int = 1, slots: int = 4, limits: Limits | None = None, replay: int = 3) -> None:
-        self.store = MemoryStore()
+    def __init__(
+        self,
+        replicas: int = 1,
+        slots: int = 4,
+        limits: Limits | None = None,
+        replay: int = 3,
+        versions: Sequence[bytes] = (b"\1",),
+    ) -> None:
         self.now = 0.0
+        self.store = MemoryStore(lambda: self.now * 1000)
         numbers = count(1)
         self.replicas = [
-            Replica(self, slots, limits or Limits(tick=TickLimits(4, 8)), replay, lambda: next(numbers).to_bytes(16))
+            Replica(
+                self,
+                slots,
+                limits or Limits(tick=TickLimits(4, 8)),
+                replay,
+                lambda: next(numbers).to_bytes(16, "big"),
+                versions,
+            )
             for _ in range(replicas)
         ]
 
     def settle(self) -> None:
         """Lets everything happen, in order, until nothing is left to do."""
-        while any([replica.work() for replica in self.replicas]):
+        while any([replica.work() for replica in self.replicas]):  # noqa: C419 - each of them works
             pass
 
     def step(
@@ -120,13 +135,14 @@ class Write:
 
 
 class Replica:
-    def __init__(self, world: World, slots: int, limits: Limits, replay: int, mint: Any) -> None:
+    def __init__(
+        self, world: World, slots: int, limits: Limits, replay: int, mint: Any, versions: Sequence[bytes]
+    ) -> None:
         self.world = world
-        self.engine = CountingEngine()
-        served = Served(self.engine, slots, replay)
+        models = Models([Served(CountingEngine(version=version), slots, replay) for version in versions])
         clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
-        self.sessions = Sessions({"m": Models([served])}, limits, clock, NullMeter(), mint)
-        self.served = served
+        self.sessions = Sessions({"m": models}, limits, clock, NullMeter(), mint)
+        self.served = models.default
         self.loads: list[tuple[Any, Any]] = []
         self.calls: list[EngineCall] = []
         self.writes: list[Write] = []
@@ -135,7 +151,7 @@ class Replica:
         """Does everything that can be done now, without loss. False: there was nothing to do."""
         self.collect()
         if not (self.loads or self.calls or self.writes):
-            return False
+            return self.sessions.wants_load or self.sessions.wants_call or self.sessions.wants_flight
         while self.loads:
             self.load(0)
         while self.calls:

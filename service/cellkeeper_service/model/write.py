@@ -44,6 +44,7 @@ def write_bundle(
         save_file({name: _float32(name, value) for name, value in tensors.items()}, str(partial / WEIGHTS_FILE))
         if isinstance(parsed, GraphConfig):
             (partial / parsed.graph).write_bytes(graph)
+        (partial / WEIGHTS_FILE).chmod(0o644)  # a server under another user has to read it
         read_bundle(partial)
         for path in (*partial.iterdir(), partial):
             _sync(path)

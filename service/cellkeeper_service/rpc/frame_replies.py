@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
@@ -36,8 +37,9 @@ class FrameReplies:
         self._flushing = False
         self._requests: list[Step] = []
 
-    def submit(self, scheduler: Scheduler) -> None:
-        """Puts every item into its session's line."""
+    def submit(self, scheduler: Scheduler, meter: Meter) -> None:
+        """Puts every item into its session's line. Those that cannot be taken are counted here; what is refused
+        later is counted where it is decided."""
         refused = second_items(self._frame)
         for item in range(len(self._frame)):
             why = refused.get(item)
@@ -50,6 +52,7 @@ class FrameReplies:
                     self._requests.append(step)
                     scheduler.submit(step)
             if why is not None:
+                meter.rejected(why.reason.value)
                 self._done(item, why)
 
     def abandon(self) -> None:

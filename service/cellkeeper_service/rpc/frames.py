@@ -32,7 +32,7 @@ class Frame:
     sessions: list[str]
     steps: list[int]
     starts: list[int]  # the item's first time step in `values`
-    values: Array  # [sum of steps, *input shape] in the model's dtype
+    values: Array  # [sum of steps, *input shape]
     valid: bool  # every value can be taken
     positions: bytes
     acked: bytes
@@ -59,9 +59,8 @@ class Frame:
             tensors.check_values(values, self.spec)
         if steps > 1 or self.with_state:
             self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
-        return Step(
-            key, self.deadline, done, values.tobytes(), steps, wish, acked, self.peek, self.outputs, self.with_state
-        )
+        data = tensors.input_bytes(values, self.spec)
+        return Step(key, self.deadline, done, data, steps, wish, acked, self.peek, self.outputs, self.with_state)
 
     def _position(self, item: int) -> Position | None:
         packed = self.positions[POSITION_BYTES * item : POSITION_BYTES * (item + 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2, cellkeeper_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,6 +24,7 @@ class RpcServer:
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.so_reuseport", int(share_port)),
         ]
+        self._share_port = share_port
         self._server = grpc.aio.server(options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         cellkeeper_pb2_grpc.add_CellkeeperServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
@@ -31,6 +34,8 @@ class RpcServer:
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
+        if not self._share_port:
+            _check_free(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -52,3 +57,18 @@ class RpcServer:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+def _check_free(address: str) -> None:
+    """Raises StartError where nobody can listen at the address. gRPC would say so too, but on lines of its own."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, place = found[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise StartError(f"cannot listen on {address} ({error}); choose another with --listen") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -31,6 +32,14 @@ Message = TypeVar("Message")
 Method = Callable[["Servicer", Any, Context], Awaitable[Message]]
 
 
+class Decided(Exception):
+    """A rejection that was decided, and counted, with the sessions: not by looking at the request alone."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
+
+
 def answering(method: Method[Message]) -> Method[Message]:
     """Turns a Rejection, raised or returned by whoever was asked, into the call's status; hides any other error."""
 
@@ -38,13 +47,17 @@ def answering(method: Method[Message]) -> Method[Message]:
     async def answer(self: Servicer, request: Any, context: Context) -> Message:
         try:
             return await method(self, request, context)
+        except Decided as decided:
+            await abort(context, decided.rejection)
         except Rejection as rejection:
-            await abort(context, rejection)
+            why = rejection
         except StoreError as error:
-            await abort(context, Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200))
+            why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
         except Exception:
             log.exception("%s failed", method.__name__)
-            await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
+            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+        self._meter.rejected(why.reason.value)
+        return await abort(context, why)
 
     return answer
 
@@ -83,7 +96,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
                 future.set_result(reply)
 
         replies = FrameReplies(request.frame_id, frame, send, whole=True)
-        replies.submit(self._scheduler)
+        replies.submit(self._scheduler, self._meter)
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -97,28 +110,33 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     ) -> AsyncIterator[pb.StepFrameReply]:
         latest = self._deadline(context) if context.time_remaining() is not None else None
         stream = Stream(self._catalog, self._scheduler, self._meter, latest)
-        async for reply in stream.replies(frames):
-            yield reply
+        try:
+            async with aclosing(stream.replies(frames)) as replies:
+                async for reply in replies:
+                    yield reply
+        except Exception:
+            log.exception("StepStream failed")
+            await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
 
     @answering
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_resets(request, self._catalog, self._deadline(context))
-        return lives.write_results(await replies_to(self._scheduler, makers))
+        return await self._change(makers)
 
     @answering
     async def SetState(self, request: pb.SetStateRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_set_states(request, self._catalog, self._deadline(context))
-        return lives.write_results(await replies_to(self._scheduler, makers))
+        return await self._change(makers)
 
     @answering
     async def Fork(self, request: pb.ForkRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_forks(request, self._catalog, self._deadline(context))
-        return lives.write_results(await replies_to(self._scheduler, makers))
+        return await self._change(makers)
 
     @answering
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_deletes(request, self._catalog, self._deadline(context))
-        return lives.write_results(await replies_to(self._scheduler, makers))
+        return await self._change(makers)
 
     @answering
     async def GetState(self, request: pb.GetStateRequest, context: Context) -> pb.GetStateResponse:
@@ -170,12 +188,18 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.ModelInfo:
         return reading.model_info(self._catalog.version(request.model, request.fingerprint), self._catalog.limits)
 
+    async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
+        for maker in makers:
+            if isinstance(maker, Rejection):
+                self._meter.rejected(maker.reason.value)
+        return lives.write_results(await replies_to(self._scheduler, makers))
+
     def _deadline(self, context: Context) -> float:
         return deadline(context, self._catalog.limits.default_timeout_ms)
 
 
 def _checked(result: Any) -> Any:
-    """The result, or the Rejection that it is, raised."""
+    """The result. Raises Decided if it is a Rejection."""
     if isinstance(result, Rejection):
-        raise result
+        raise Decided(result)
     return result

@@ -30,7 +30,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)
     tensors.check_values(values, spec)
     catalog.check_reply_size(steps, outputs, with_state, spec)
-    data = values.tobytes()
+    data = tensors.input_bytes(values, spec)
     peek = request.peek
     return lambda done: Step(key, deadline, done, data, steps, wish, acked, peek, outputs, with_state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -31,11 +31,13 @@ class Stream:
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._ended = False
 
-    async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncIterator[pb.StepFrameReply]:
+    async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncGenerator[pb.StepFrameReply, None]:
         reader = asyncio.get_running_loop().create_task(self._read(frames))
         try:
             while (reply := await self._out.get()) is not None:
                 yield reply
+                if reply.last:  # it has left: a client that does not read its replies cannot make more of them
+                    self._room.release()
             await reader
         finally:
             reader.cancel()
@@ -56,7 +58,7 @@ class Stream:
         try:
             frame = read_frame(message, self._catalog, latest=self._latest, needs_positions=not message.peek)
         except Rejection as rejection:
-            self._room.release()
+            self._meter.rejected(rejection.reason.value)
             self._out.put_nowait(
                 pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(rejection), last=True)
             )
@@ -67,12 +69,11 @@ class Stream:
             self._out.put_nowait(reply)
             if reply.last:
                 self._open.discard(replies)
-                self._room.release()
                 self._end_if_answered()
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
-        replies.submit(self._scheduler)
+        replies.submit(self._scheduler, self._meter)
 
     def _end_if_answered(self) -> None:
         if self._ended and not self._open:

@@ -38,9 +38,19 @@ class Scheduler:
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Starts the loop's task. Call it from within the running event loop."""
+    def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
+        """Starts the loop's task. Call it from within the running event loop.
+
+        on_crash: called if the loop ends by an error: nothing will be answered any more, and `drain` raises it.
+        """
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("the loop ended", exc_info=error)
+                on_crash()
+
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ticks")
+        self._task.add_done_callback(ended)
         self._expire()
 
     def submit(self, request: Request) -> None:
@@ -55,11 +65,13 @@ class Scheduler:
         """Takes no more requests, and returns when those that were taken have been answered."""
         self.draining = True
         self._wake.set()
-        if self._task:
-            await self._task
-        if self._expiry:
-            self._expiry.cancel()
-        self._engine_thread.shutdown()
+        try:
+            if self._task:
+                await self._task
+        finally:
+            if self._expiry:
+                self._expiry.cancel()
+            self._engine_thread.shutdown(wait=False)
 
     async def _run(self) -> None:
         while not (self.draining and self.sessions.unanswered == 0):
@@ -69,10 +81,17 @@ class Scheduler:
             for call in calls:
                 await self._compute(call)
                 self._start_store_calls()
-            if calls or self._wake.is_set():
+            if calls or self._wake.is_set() or self._can_start_more():
                 await asyncio.sleep(0)  # let arrived messages in
             else:
                 await self._wake.wait()
+
+    def _can_start_more(self) -> bool:
+        """Starting one thing can make another ready that was looked for before it; no event tells of that."""
+        sessions, room = self.sessions, self.store_calls.has_room
+        return (
+            sessions.wants_call or (sessions.wants_load and room("load")) or (sessions.wants_flight and room("write"))
+        )
 
     async def _compute(self, call: EngineCall) -> None:
         try:
@@ -92,7 +111,7 @@ class Scheduler:
             lines, loads = self.sessions.take_loads()
             if loads:
                 self.store_calls.load(loads, lambda results: self._arrived(self.sessions.loaded, lines, results))
-        if self.store_calls.has_room("commit") and self.store_calls.has_room("delete"):
+        if self.store_calls.has_room("write"):
             self._start_writes(self.sessions.take_flights())
 
     def _start_writes(self, flights: list[Flight]) -> None:
@@ -110,5 +129,6 @@ class Scheduler:
         self._wake.set()
 
     def _expire(self) -> None:
-        self.sessions.expire()
         self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
+        self.sessions.expire()
+        self._wake.set()  # what waited behind an expired request may start, and a drain may have its last reply

@@ -12,8 +12,11 @@ from typing import TypeVar
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, Store, StoreError
+from cellkeeper_service.errors import Reason, Rejection
 
 Result = TypeVar("Result")
+MAX_SCANS = 2
+SCAN_RETRY_MS = 200
 
 
 class StoreCalls:
@@ -25,12 +28,14 @@ class StoreCalls:
         store that lives in memory)."""
         self.store = store
         self._meter = meter
-        self._pool = ThreadPoolExecutor(threads, "store") if threads else None
         self._limit = max(threads // 2, 1)
-        self._under_way = {"load": 0, "commit": 0, "delete": 0, "scan": 0}
+        # a thread for every call that may be under way: what has been sent does not queue behind other calls
+        self._pool = ThreadPoolExecutor(2 * self._limit + 1 + MAX_SCANS, "store") if threads else None
+        self._under_way = {"load": 0, "write": 0, "scan": 0}
 
     def has_room(self, call: str) -> bool:
-        """Loads and commits each get half of the threads, so that neither can starve the other."""
+        """Loads and writes each get half of the threads, so that neither can starve the other. Room for a write is
+        room for a commit and a delete together."""
         return self._under_way[call] < self._limit
 
     @property
@@ -41,21 +46,25 @@ class StoreCalls:
         def lost(why: str) -> list[Record | StoreError | None]:
             return [StoreError(why) for _ in loads]
 
-        self._call("load", len(loads), partial(self.store.load_many, loads), lost, deliver)
+        self._call("load", "load", len(loads), partial(self.store.load_many, loads), lost, deliver)
 
     def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
-        self._call("commit", len(commits), partial(self.store.commit_many, commits), _unknown(len(commits)), deliver)
+        call = partial(self.store.commit_many, commits)
+        self._call("commit", "write", len(commits), call, _unknown(len(commits)), deliver)
 
     def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
-        self._call("delete", len(deletes), partial(self.store.delete_many, deletes), _unknown(len(deletes)), deliver)
+        call = partial(self.store.delete_many, deletes)
+        self._call("delete", "write", len(deletes), call, _unknown(len(deletes)), deliver)
 
     async def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the store's. Raises StoreError and ValueError."""
+        """As the store's. Raises StoreError and ValueError, and a Rejection while too many are under way."""
+        if self._under_way["scan"] >= MAX_SCANS:
+            text = f"{MAX_SCANS} listings are under way, which is the most at one time"
+            raise Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=SCAN_RETRY_MS)
         call = partial(self.store.scan, tenant, model, prefix, cursor, limit)
         started, failed = time.monotonic(), True
         try:
-            loop = asyncio.get_running_loop()
-            page = await loop.run_in_executor(self._pool, call) if self._pool else call()
+            page = await self._scan(call)
             failed = False
             return page
         finally:
@@ -66,9 +75,24 @@ class StoreCalls:
         if self._pool:
             self._pool.shutdown()
 
+    async def _scan(self, call: Callable[[], Page]) -> Page:
+        if self._pool is None:
+            return call()
+
+        def ended(future: asyncio.Future[Page]) -> None:
+            self._under_way["scan"] -= 1
+            if not future.cancelled():
+                future.exception()  # looked at, also where the caller has gone
+
+        self._under_way["scan"] += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        future.add_done_callback(ended)
+        return await asyncio.shield(future)  # a caller that goes away does not end the store's work
+
     def _call(
         self,
         name: str,
+        room: str,
         items: int,
         call: Callable[[], list[Result]],
         lost: Callable[[str], list[Result]],
@@ -77,7 +101,7 @@ class StoreCalls:
         started = time.monotonic()
 
         def arrived(results: list[Result]) -> None:
-            self._under_way[name] -= 1
+            self._under_way[room] -= 1
             failed = any(_is_failure(result) for result in results)
             self._meter.store_call(name, items, time.monotonic() - started, failed)
             deliver(results)
@@ -86,7 +110,7 @@ class StoreCalls:
             error = future.exception()
             arrived(future.result() if error is None else lost(f"{type(error).__name__}: {error}"))
 
-        self._under_way[name] += 1
+        self._under_way[room] += 1
         if self._pool is None:
             arrived(call())
         else:

@@ -25,6 +25,10 @@ class Committing:
         if line.flight is None:
             self._ready[line] = None
 
+    @property
+    def wanted(self) -> bool:
+        return bool(self._ready)
+
     def take(self) -> list[Flight]:
         flights = []
         lines, self._ready = list(self._ready), {}
@@ -32,6 +36,7 @@ class Committing:
             flight = self._launch(line) if line.pending and line.flight is None else None
             if flight is not None:
                 flights.append(flight)
+        self._hotset.feed()
         return flights
 
     def _launch(self, line: Line) -> Flight | None:
@@ -61,7 +66,7 @@ class Committing:
         for flight, result in zip(flights, results, strict=True):
             line = flight.line
             line.flight = None
-            self._desk.meter.committed(result.outcome.value, len(flight.items))
+            self._desk.meter.committed(result.outcome.value, 1)
             if result.outcome is Outcome.COMMITTED:
                 self._committed(flight)
             else:
@@ -84,7 +89,7 @@ class Committing:
             elif isinstance(item, Changing):
                 write = item.write
                 if write.served is not None and write.seed is not None:
-                    self._hotset.install(line, write.served, write.commit.header, write.seed)
+                    self._hotset.install_if_room(line, write.served, write.commit.header, write.seed)
                 self._desk.answer(item.request, write.reply)
             else:
                 self._desk.answer(item.request, Deleted(True))

@@ -93,6 +93,13 @@ def refuse_foreign(record: Record, models: Models) -> Rejection | None:
             "continue it on a server of its own kind, or start this one with --accept-other-numerics",
             position=header.position,
         )
+    if len(record.checkpoint) != served.spec.state_bytes or header.step_bytes != served.spec.step_bytes:
+        return Rejection(
+            Reason.INTERNAL_ERROR,
+            f"the session's record is damaged: it has a state of {len(record.checkpoint)} bytes and steps of "
+            f"{header.step_bytes}, expected {served.spec.state_bytes} and {served.spec.step_bytes}; reset or delete it",
+            position=header.position,
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Clock, Limits
 from .line import Line
-from .requests import Request, Step, StepReply
+from .requests import Plant, Request, Step, StepReply
 from .served import Models, Served
 
 
@@ -36,7 +37,9 @@ class Desk:
         self.lines: dict[SessionKey, Line] = {}
         self.waiting: dict[Line, None] = {}  # lines with requests that nothing was started for
         self.unanswered = 0
+        self.unanswered_bytes = 0
         self.arrivals = 0
+        self._output_bytes: dict[tuple[str, frozenset[str]], int] = {}  # of one time step
 
     def now(self) -> float:
         return self.clock.monotonic()
@@ -46,27 +49,36 @@ class Desk:
         request.arrived = self.now()
         self.arrivals += 1
         request.number = self.arrivals
+        request.held_bytes = self._weigh(request)
         self.unanswered += 1
+        self.unanswered_bytes += request.held_bytes
         line = self.lines.get(request.key)
         if line is None:
             line = self.lines[request.key] = Line(request.key)
         if self.unanswered > self.limits.max_requests:
-            self.answer(request, self._full("the server's", self.limits.max_requests))
+            self.answer(request, self._full("the server's", f"{self.limits.max_requests} requests"))
+        elif self.unanswered_bytes > self.limits.max_request_bytes:
+            self.answer(request, self._full("the server's", f"{self.limits.max_request_bytes} bytes of requests"))
         elif len(line.queue) >= self.limits.max_session_requests:
-            self.answer(request, self._full("this session's", self.limits.max_session_requests))
+            self.answer(request, self._full("this session's", f"{self.limits.max_session_requests} requests"))
         else:
             line.queue.append(request)
         return line
 
     def answer(self, request: Request, result: Any) -> None:
         """Sends the request's one reply."""
-        self.unanswered -= 1
+        self.leave(request)
         if isinstance(result, Rejection):
             self.meter.rejected(result.reason.value)
         elif isinstance(result, StepReply) and isinstance(request, Step):
             times = request.times(self.now())
             self.meter.step_done(request.key.model, request.steps, times, result.replayed)
         request.done(result)
+
+    def leave(self, request: Request) -> None:
+        """The request counts no more: it is answered, or goes on as another."""
+        self.unanswered -= 1
+        self.unanswered_bytes -= request.held_bytes
 
     def requeue(self, line: Line, requests: Iterable[Request]) -> None:
         """Puts requests back to the line's front, in their order: they are decided again."""
@@ -88,11 +100,13 @@ class Desk:
         now = self.now()
         for line in list(self.waiting):
             dead = [(request, why) for request in line.queue if (why := self.dead(request, now))]
+            if not dead:
+                continue
+            answered = {request for request, _ in dead}
+            line.queue = deque(request for request in line.queue if request not in answered)
             for request, why in dead:
-                line.queue.remove(request)
                 self.answer(request, why)
-            if dead:
-                self.advance(line)
+            self.advance(line)
 
     def rest(self, line: Line) -> None:
         """Keeps account of a line that nothing more can be started for: it waits, or it is forgotten."""
@@ -100,7 +114,7 @@ class Desk:
             self.waiting[line] = None
         else:
             self.waiting.pop(line, None)
-            if line.hot is None and line.idle:
+            if line.hot is None and line.idle and not line.starved:
                 self.lines.pop(line.key, None)
 
     def store_unavailable(self, why: str) -> Rejection:
@@ -112,6 +126,20 @@ class Desk:
         for models in self.models.values():
             yield from models
 
-    def _full(self, whose: str, limit: int) -> Rejection:
-        text = f"{whose} queue is full ({limit} requests unanswered)"
+    def _weigh(self, request: Request) -> int:
+        """Bytes that the request and its reply hold until it is answered."""
+        if isinstance(request, Step):
+            kind = (request.key.model, request.wanted)
+            output_bytes = self._output_bytes.get(kind)
+            if output_bytes is None:
+                outputs = self.models[request.key.model].default.spec.outputs
+                output_bytes = sum(output.nbytes for output in outputs if output.name in request.wanted)
+                self._output_bytes[kind] = output_bytes
+            return len(request.data) + request.steps * output_bytes
+        if isinstance(request, Plant) and request.copy is not None:
+            return len(request.copy.checkpoint) + len(request.copy.log)
+        return 0
+
+    def _full(self, whose: str, limit: str) -> Rejection:
+        text = f"{whose} queue is full ({limit} unanswered)"
         return Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=self.limits.retry_delay_ms)

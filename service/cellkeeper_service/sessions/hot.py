@@ -50,6 +50,10 @@ class Hot:
     def checkpoint_due(self) -> bool:
         return self.checkpoint is None and self.frontier.step - self.header.checkpoint_step >= self.served.due_steps
 
+    def must_checkpoint(self, steps: int, max_log_steps: int) -> bool:
+        """Whether `steps` more fit into the log only behind a checkpoint at the frontier, due or not."""
+        return self.checkpoint is None and self.frontier.step + steps - self.header.checkpoint_step > max_log_steps
+
     def log_steps_after(self, steps: int, acked: int) -> int:
         """How long the record's log would be after `steps` more, with the client's acks at `acked`."""
         start = self.header.checkpoint_step

@@ -23,8 +23,16 @@ class HotSet:
     def install(self, line: Line, served: Served, header: Header, state: bytes) -> Hot | None:
         """Makes the line hot at a record that stands at `header`; `state` is that of the record's checkpoint.
 
-        None: every slot is at work. The line is advanced again when one may be free.
+        None: every slot is at work. The line waits for one, and is advanced again when one may be free.
         """
+        hot = self.install_if_room(line, served, header, state)
+        if hot is None:
+            line.starved = True
+            served.starved.append(line)
+        return hot
+
+    def install_if_room(self, line: Line, served: Served, header: Header, state: bytes) -> Hot | None:
+        """The same for a line that does not need its slot yet: it does not wait for one."""
         slot = self._take_slot(line, served)
         if slot is None:
             return None
@@ -78,6 +86,8 @@ class HotSet:
                 line.starved = False
                 self._desk.advance(line)
                 if line.starved:
+                    if served.starved[-1] is line:
+                        served.starved.rotate(1)  # it keeps its place
                     break
 
     def _take_slot(self, line: Line, served: Served) -> int | None:
@@ -90,8 +100,6 @@ class HotSet:
             self._desk.rest(oldest)
             self._desk.meter.evicted(line.key.model, "capacity")
             return served.slots.take(line)
-        line.starved = True
-        served.starved.append(line)
         return None
 
 

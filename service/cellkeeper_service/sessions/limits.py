@@ -10,13 +10,15 @@ from .planner import TickLimits
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_requests: unanswered requests over all sessions. max_session_requests: waiting requests of one session.
+    """max_requests: unanswered requests over all sessions. max_request_bytes: inputs and outputs of those.
+    max_session_requests: waiting requests of one session.
     max_log_steps: time steps in a record's input log. default_ttl_ms: of new sessions; 0: never forgotten.
     retry_delay_ms: the advice that goes with UNAVAILABLE and QUEUE_FULL. max_conflicts, max_unknowns: how often one
     request is decided again after a commit that lost against another writer, or that was not answered.
     """
 
     max_requests: int = 65536
+    max_request_bytes: int = 512 * 1024 * 1024
     max_session_requests: int = 1024
     max_log_steps: int = 4096
     default_ttl_ms: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Record
@@ -24,11 +25,21 @@ class Loading:
         line.load_started = self._desk.now()
         self._wanted.append(line)
 
+    @property
+    def wanted(self) -> bool:
+        return bool(self._wanted)
+
     def take(self) -> tuple[list[Line], list[Load]]:
         """A reading counts for the requests that had arrived when it was asked for."""
-        lines, self._wanted = self._wanted, []
-        for line in lines:
-            line.load_number = self._desk.arrivals
+        wanted, self._wanted = self._wanted, []
+        lines = []
+        for line in wanted:
+            if line.queue:
+                line.load_number = self._desk.arrivals
+                lines.append(line)
+            else:  # nobody waits for it any more
+                line.loading = False
+                self._desk.rest(line)
         return lines, [Load(line.key, any(request.touches for request in line.queue)) for line in lines]
 
     def loaded(self, lines: Sequence[Line], results: Sequence[Record | StoreError | None]) -> None:
@@ -54,6 +65,6 @@ class Loading:
 
     def _not_read(self, line: Line, error: StoreError) -> None:
         asked = [request for request in line.queue if request.number <= line.load_number]
+        line.queue = deque(request for request in line.queue if request.number > line.load_number)
         for request in asked:
-            line.queue.remove(request)
             self._desk.answer(request, self._desk.store_unavailable(str(error)))

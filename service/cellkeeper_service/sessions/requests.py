@@ -29,6 +29,7 @@ class Request:
     gone: bool = field(default=False, init=False)  # the caller went away: nobody reads the reply
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
+    held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # commits without an answer
 

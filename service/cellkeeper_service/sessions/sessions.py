@@ -97,6 +97,22 @@ class Sessions:
     def expire(self) -> None:
         """Answers the waiting requests whose deadline has passed or whose caller has gone."""
         self._desk.expire()
+        self._hotset.feed()
+
+    @property
+    def wants_load(self) -> bool:
+        """Whether `take_loads` would give something."""
+        return self._loading.wanted
+
+    @property
+    def wants_call(self) -> bool:
+        """Whether `take_calls` has something to do."""
+        return self._ticking.wanted
+
+    @property
+    def wants_flight(self) -> bool:
+        """Whether `take_flights` has something to do."""
+        return self._committing.wanted
 
     @property
     def unanswered(self) -> int:
@@ -245,7 +261,7 @@ class Sessions:
         """The fork goes on in the target's line."""
         line.queue.popleft()
         copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
-        self._desk.unanswered -= 1
+        self._desk.leave(fork)
         self.submit(Plant(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise))
 
     def _version(self, record: Record, models: Models) -> Served:

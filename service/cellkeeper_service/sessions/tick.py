@@ -110,7 +110,8 @@ class EngineCall:
             if run.checkpoint_at == end:
                 run.checkpoint_state = raw
             for collect in run.collects:
-                if collect.last == end:
+                request = collect.request
+                if collect.last == end and (not isinstance(request, Step) or request.wants_state):
                     collect.state = raw
 
     def _wants_state(self, run: Run) -> bool:

@@ -27,7 +27,7 @@ class Ticking:
 
     def start_chunk(self, line: Line, hot: Hot, step: Step) -> None:
         run = Run(line, hot, Kind.CHUNK, step.data, step.steps, [Collect(step, 0, step.steps)], step.wanted)
-        if hot.checkpoint_due:
+        if hot.checkpoint_due or hot.must_checkpoint(step.steps, self._desk.limits.max_log_steps):
             run.checkpoint_at = 0
         self._start(run)
 
@@ -62,11 +62,16 @@ class Ticking:
 
     # in the tick
 
+    @property
+    def wanted(self) -> bool:
+        return any(served.singles or served.longs for served in self._desk.served())
+
     def take(self) -> list[EngineCall]:
         calls = []
         for served in self._desk.served():
             if served.singles or served.longs:
                 calls.extend(plan(served, self._desk.limits.tick, self._alive))
+        self._hotset.feed()
         return calls
 
     def _alive(self, run: Run) -> bool:

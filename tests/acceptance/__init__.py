@@ -1,0 +1,1 @@
+"""Promises of the whole service, kept by real server processes under random work."""

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+import secrets
+
+import pytest
+
+SEED_VARIABLE = "ACCEPTANCE_SEED"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
+    """Decides everything that a test draws. Printed always; ACCEPTANCE_SEED=N brings a run back as far as timing lets
+    it come back."""
+    number = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(1 << 32))
+    with capsys.disabled():
+        print(f"\n{request.node.name}: {SEED_VARIABLE}={number}")
+    return number

@@ -1,0 +1,373 @@
+"""Judges a history. The invariants, in words:
+
+    mismatched   every acknowledged output, and every state read, equals bitwise what one offline run of the same model
+                 gives for the inputs that lead there
+    lost         an acknowledged step is part of its life's history for ever: whoever looks later finds it there
+    doubled      no step is applied twice: the position behind a chunk is as many steps on as the chunk has, and no
+                 two answers say that they applied the same step
+    gap          the steps of a session are gapless and in order: every input in a history was sent by one of its
+                 clients for exactly that place
+    leaked       one session never shows another's history: a life belongs to one session, and to somebody who asked
+                 for it
+    revived      a life that was replaced or deleted never answers with success to what was sent after that was
+                 acknowledged
+    unexplained  every error a client sees is explained by a fault or a race: excuses.py says which by which
+    crash        no server ends by itself or reports an error that it did not expect
+
+Where the store itself lost acknowledged commits (a fail-over to a replica that lagged), a step may be missing from the
+history if its client was told, by an error or by reading a position behind what it held, after the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.wire_client import Position
+
+from .excuses import REPORTS, Excuses
+from .history import Ack, Array, Burst, Deed, History, Rest
+from .offline import Reference
+from .trail import Broken, Path, Trails, heads_of
+
+
+class Finding(NamedTuple):
+    """One violation: of which invariant, where, and in words."""
+
+    kind: str
+    session: str
+    generation: bytes
+    words: str
+
+
+@dataclass
+class Verdict:
+    """findings: none, if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged
+    steps that the store lost and whose clients were told."""
+
+    findings: list[Finding] = field(default_factory=list)
+    compared_rows: int = 0
+    compared_states: int = 0
+    lives: int = 0
+    lost_and_told: int = 0
+
+    def count(self, kind: str) -> int:
+        return sum(finding.kind == kind for finding in self.findings)
+
+
+class _Answer(NamedTuple):
+    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and where it ends."""
+
+    burst: Burst
+    ack: Ack
+    first: int
+    last: int
+    end: Position
+
+
+class Checker:
+    """references: by model name."""
+
+    def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
+        self._history = history
+        self._references = references
+        self._trails = Trails(history)
+        self._excuses = Excuses(history)
+        self._verdict = Verdict()
+
+    def check(self) -> Verdict:
+        self._check_owners()
+        for crash in self._history.crashes:
+            self._found("crash", "", b"", crash)
+        for session in self._history.models:
+            lives = self._lives(session)
+            self._check_order_of_lives(session)
+            self._check_rests(session, lives)
+            for generation in lives:
+                self._check_life(session, generation)
+            self._check_errors(session)
+        return self._verdict
+
+    # ------------------------------------------------------------------------------------------ lives
+
+    def _lives(self, session: str) -> list[bytes]:
+        """Every generation that an answer showed, in the order of first sight."""
+        seen: dict[bytes, float] = {}
+        for generation, _, at in self._sightings(session):
+            seen[generation] = min(at, seen.get(generation, at))
+        return sorted(seen, key=lambda generation: seen[generation])
+
+    def _sightings(self, session: str) -> list[tuple[bytes, float, float]]:
+        """Successes: of which life, when sent, when answered."""
+        found = [
+            (ack.position.generation, burst.sent_at, ack.at)
+            for burst in self._history.bursts.get(session, ())
+            for ack in burst.acks
+        ]
+        for deed in self._history.deeds.get(session, ()):
+            if deed.succeeded and deed.result is not None:
+                found.append((deed.result.generation, deed.sent_at, deed.at))
+        for rest in self._rests(session):
+            if rest.position is not None:
+                found.append((rest.position.generation, rest.asked_at, rest.at))
+        return found
+
+    def _rests(self, session: str) -> list[Rest]:
+        return [rest for rest in self._history.rests if rest.session == session]
+
+    def _check_owners(self) -> None:
+        owner: dict[bytes, str] = {}
+        for session in self._history.models:
+            for generation in self._lives(session):
+                if owner.setdefault(generation, session) != session:
+                    self._found("leaked", session, generation, f"this life belongs to {owner[generation]!r}")
+
+    def _check_order_of_lives(self, session: str) -> None:
+        sightings = self._sightings(session)
+        first_at: dict[bytes, float] = {}
+        last_sent: dict[bytes, tuple[float, float]] = {}
+        for generation, sent_at, at in sightings:
+            first_at[generation] = min(at, first_at.get(generation, at))
+            last_sent[generation] = max((sent_at, at), last_sent.get(generation, (sent_at, at)))
+        for generation, (sent_at, at) in last_sent.items():
+            over = [
+                other_at
+                for other, other_sent, other_at in sightings
+                if other != generation and other_sent > first_at[generation] and other_at < sent_at
+            ]
+            over += [
+                deed.at
+                for deed in self._history.deeds.get(session, ())
+                if deed.kind in ("reset", "set_state", "delete")
+                and deed.generation == generation
+                and deed.at > 0
+                and deed.error in ("", "GENERATION_CHANGED")
+                and deed.at < sent_at
+            ]
+            if over and not self._excuses.lost_between(min(over) - 5.0, at):
+                words = f"answered at {at:.3f} what was sent at {sent_at:.3f}; its end was known at {min(over):.3f}"
+                self._found("revived", session, generation, words)
+
+    # ------------------------------------------------------------------------------------------ one life
+
+    def _check_life(self, session: str, generation: bytes) -> None:
+        self._verdict.lives += 1
+        answers = self._answers(session, generation)
+        seen = self._seen(session, generation)
+        rests = [rest.position for rest in self._rests(session) if rest.position is not None]
+        final = [position for position in rests if position.generation == generation]
+        ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
+        truth = max(final or ends, key=lambda position: position.step)
+        path = self._trails.path(session, truth)
+        if isinstance(path, Broken):
+            words = f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+            self._found("gap", session, generation, words)
+            return
+        self._check_birth(session, generation, path)
+        self._check_seen(session, generation, seen, answers, path)
+        on_path, aside = [], []
+        for answer in answers:
+            (on_path if path.passes(answer.end.step, answer.end.head) else aside).append(answer)
+        self._check_twice(session, generation, on_path)
+        self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
+        self._check_aside(session, generation, aside, truth)
+
+    def _answers(self, session: str, generation: bytes) -> list[_Answer]:
+        """All answered parts of one life; positions that are not as far on as the parts are long are found here."""
+        answers = []
+        for burst in self._history.bursts.get(session, ()):
+            if burst.start.generation != generation or not burst.acks:
+                continue
+            heads, first = heads_of(burst), 0
+            for ack in burst.acks:
+                last = first + ack.rows
+                end = Position(generation, burst.start.step + last, heads[last])
+                answers.append(_Answer(burst, ack, first, last, end))
+                if ack.position != end:
+                    kind = "doubled" if ack.position.step > end.step else "lost"
+                    kind = "mismatched" if ack.position.step == end.step else kind
+                    words = f"{burst.sender}: behind the chunk it stood at {ack.position}, expected {end}"
+                    self._found(kind, session, generation, words)
+                first = last
+        return answers
+
+    def _seen(self, session: str, generation: bytes) -> list[tuple[Position, float, float]]:
+        """Where a life stood when it was opened or made: position, asked at, answered at."""
+        return [
+            (deed.result, deed.sent_at, deed.at)
+            for deed in self._history.deeds.get(session, ())
+            if deed.succeeded and deed.result is not None and deed.result.generation == generation
+        ]
+
+    def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
+        """Somebody asked for this life."""
+        for deed in self._history.deeds.get(session, ()):
+            made = deed.succeeded and deed.result is not None and deed.result.generation == generation
+            if made and (deed.created or deed.kind in ("reset", "set_state", "fork")):
+                return
+            if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
+                return  # it may have been this one
+        if not self._excuses.lost_before(float("inf")):
+            self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
+
+    def _check_seen(
+        self,
+        session: str,
+        generation: bytes,
+        seen: Iterable[tuple[Position, float, float]],
+        answers: list[_Answer],
+        path: Path,
+    ) -> None:
+        for position, asked_at, at in seen:
+            held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
+            if position.step < held and not self._excuses.lost_before(at):
+                words = f"steps up to {held} were acknowledged; later it was found at step {position.step}"
+                self._found("lost", session, generation, words)
+            if not path.passes(position.step, position.head) and not self._excuses.lost_before(at):
+                words = f"it was found at {position}, which is no point of its history"
+                self._found("lost", session, generation, words)
+
+    def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+        applied = sorted((a for a in answers if a.ack.applied), key=lambda answer: answer.end.step - answer.ack.rows)
+        for before, after in zip(applied, applied[1:], strict=False):
+            first = after.end.step - after.ack.rows
+            if first >= before.end.step:
+                continue
+            times = sorted((before.ack.at, after.ack.at))
+            sent_at = min(before.burst.sent_at, after.burst.sent_at)
+            if not self._excuses.lost_between(sent_at, times[1]):
+                words = f"step {first} was applied for {before.burst.sender} and again for {after.burst.sender}"
+                self._found("doubled", session, generation, words)
+
+    def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
+        """Acknowledged, and not in the history: only where the store lost them and somebody was told."""
+        for answer in aside:
+            words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
+            words += f"the history goes to {truth.step} without them"
+            if not self._excuses.lost_between(answer.burst.sent_at, float("inf")):
+                self._found("lost", session, generation, words)
+                continue
+            if not self._was_told(session, answer):
+                self._found("lost", session, generation, words + "; nobody was told")
+                continue
+            self._verdict.lost_and_told += answer.ack.rows
+            path = self._trails.path(session, answer.end)
+            if isinstance(path, Broken):
+                self._found("gap", session, generation, f"nobody sent what led to step {path.position.step}")
+            else:
+                self._compare(session, generation, [answer], path, [])
+
+    def _was_told(self, session: str, answer: _Answer) -> bool:
+        """A client learned, after the answer, that the session does not stand where it left it."""
+        for burst in self._history.bursts.get(session, ()):
+            if burst.error in REPORTS and burst.error_at >= answer.ack.at:
+                return True
+        for deed in self._history.deeds.get(session, ()):
+            if deed.at < answer.ack.at:
+                continue
+            if deed.error in REPORTS:
+                return True
+            there = deed.result if deed.kind == "open" and deed.succeeded else None
+            if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):
+                return True
+        return False
+
+    # ------------------------------------------------------------------------------------------ bits
+
+    def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
+        """States that were read at rest: at which step, and the tensors."""
+        found = []
+        for rest in self._rests(session):
+            if rest.position is not None and rest.position.generation == generation:
+                if rest.position != truth:
+                    words = f"replica {rest.replica} reads {rest.position} at rest, expected {truth}"
+                    self._found("lost", session, generation, words)
+                else:
+                    found.append((truth.step, rest.states))
+        return found
+
+    def _compare(
+        self,
+        session: str,
+        generation: bytes,
+        answers: list[_Answer],
+        path: Path,
+        states: list[tuple[int, Mapping[str, Array]]],
+    ) -> None:
+        reference = self._references[self._history.models[session]]
+        states = states + [(answer.end.step, answer.ack.states) for answer in answers if answer.ack.states]
+        if len(path.inputs) and answers:
+            expected = reference.outputs(path.inputs, path.states)
+            for answer in answers:
+                self._compare_outputs(session, generation, answer, path.first_step, expected)
+        if states:
+            cuts = [step - path.first_step for step, _ in states]
+            wanted = reference.states_at(path.inputs, path.states, cuts)
+            for (step, got), cut in zip(states, cuts, strict=True):
+                self._verdict.compared_states += 1
+                if not same_bits(got, wanted[cut]):
+                    words = f"the state at step {step} differs from the offline run's"
+                    self._found("mismatched", session, generation, words)
+
+    def _compare_outputs(
+        self, session: str, generation: bytes, answer: _Answer, first_step: int, expected: Mapping[str, Array]
+    ) -> None:
+        first = answer.end.step - answer.ack.rows - first_step
+        for name, got in answer.ack.outputs.items():
+            wanted = expected[name][first : first + answer.ack.rows]
+            self._verdict.compared_rows += answer.ack.rows
+            if got.tobytes() != wanted.tobytes():
+                rows = [i for i in range(min(len(got), len(wanted))) if got[i].tobytes() != wanted[i].tobytes()]
+                step = answer.end.step - answer.ack.rows + (rows[0] if rows else 0)
+                words = f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
+                self._found("mismatched", session, generation, words)
+
+    # ------------------------------------------------------------------------------------------ at rest, errors
+
+    def _check_rests(self, session: str, lives: list[bytes]) -> None:
+        for rest in self._rests(session):
+            if rest.position is not None or not lives:
+                continue
+            deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
+            expired = self._excuses.may_have_expired(session, b"", rest.at)
+            if not deleted and not expired and not self._excuses.lost_before(rest.at):
+                self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
+
+    def _check_errors(self, session: str) -> None:
+        for burst in self._history.bursts.get(session, ()):
+            if burst.error and not self._excuses.burst(burst):
+                words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
+                self._found("unexplained", session, burst.start.generation, words)
+        for deed in self._history.deeds.get(session, ()):
+            if deed.error and not self._excuses.deed(deed):
+                words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
+                self._found("unexplained", session, deed.generation, words)
+
+    def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
+        self._verdict.findings.append(Finding(kind, session, generation, words))
+
+
+def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
+    """The same tensors, bit for bit."""
+    if got.keys() != wanted.keys():
+        return False
+    return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
+
+
+def start_of(generation: bytes, step: int = 0) -> Position:
+    """Where a life begins."""
+    return Position(generation, step, blake2b(generation, digest_size=8).digest())
+
+
+def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:
+    """What was done to that life, as far as it is known."""
+    bursts = [
+        burst
+        for burst in history.bursts.get(finding.session, ())
+        if not finding.generation or burst.start.generation == finding.generation
+    ]
+    return bursts, list(history.deeds.get(finding.session, ()))

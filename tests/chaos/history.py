@@ -1,0 +1,142 @@
+"""What was sent and what came back, as the clients saw it: the evidence that the checker judges.
+
+Times are seconds of the monotonic clock of the one process that all clients run in.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from tests.wire_client import Position
+
+Array = NDArray[Any]
+
+
+class Ack(NamedTuple):
+    """`rows` time steps were answered. position: behind them, as the server said. outputs: by name, [rows, ...];
+    states: by name, the state behind them, where it was asked for. applied: not marked as a replay."""
+
+    rows: int
+    at: float
+    position: Position
+    outputs: Mapping[str, Array]
+    states: Mapping[str, Array]
+    applied: bool
+
+
+@dataclass(slots=True, eq=False)
+class Burst:
+    """Consecutive time steps of one session, sent by one sender, in one chunk or in several.
+
+    start: where the first belongs. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why the
+    rest was not answered; "CLIENT_KILLED" where its sender was; empty while it is under way. late: an old copy of
+    something that was sent before.
+    """
+
+    session: str
+    model: str
+    start: Position
+    inputs: Array
+    acked: int  # what its sender said that it holds
+    sender: str
+    sent_at: float
+    acks: list[Ack] = field(default_factory=list)
+    error: str = ""
+    error_text: str = ""
+    error_at: float = 0.0
+    late: bool = False
+
+    @property
+    def acked_rows(self) -> int:
+        return sum(ack.rows for ack in self.acks)
+
+    @property
+    def complete(self) -> bool:
+        return self.acked_rows == len(self.inputs)
+
+
+@dataclass(slots=True, eq=False)
+class Deed:
+    """An operation that starts, ends, copies or finds a life of a session.
+
+    kind: open, reset, set_state, fork, delete. generation: the life that it names; empty where it names none.
+    result: the position that came back. states: of set_state, by name. expect: of an open. source, at_position:
+    of a fork into `session`. at: when the answer came; 0: none did.
+    """
+
+    kind: str
+    session: str
+    model: str
+    sender: str
+    sent_at: float
+    generation: bytes = b""
+    result: Position | None = None
+    created: bool = False
+    deleted: bool = False
+    step: int = 0
+    states: Mapping[str, Array] = field(default_factory=dict)
+    expect: Position | None = None
+    source: str = ""
+    at_position: Position | None = None
+    at: float = 0.0
+    error: str = ""
+    error_text: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.at > 0 and not self.error
+
+
+class Rest(NamedTuple):
+    """How a session stood when all was over, read through one server. position None: there is none."""
+
+    session: str
+    model: str
+    position: Position | None
+    states: Mapping[str, Array]
+    replica: int
+    asked_at: float
+    at: float
+
+
+class Fault(NamedTuple):
+    """`loses`: it may take the last commits of the store with it."""
+
+    kind: str
+    target: str
+    began: float
+    ended: float
+    loses: bool
+
+
+@dataclass
+class History:
+    """ttls: seconds by session, of those that expire. disturbed_s: how long after a fault's end its effects may last."""
+
+    bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
+    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    rests: list[Rest] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    ttls: dict[str, float] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)  # of each session
+    crashes: list[str] = field(default_factory=list)  # of servers, by themselves
+    kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # of clients, by session
+
+    def add_burst(self, burst: Burst) -> Burst:
+        self.bursts[burst.session].append(burst)
+        self.models[burst.session] = burst.model
+        return burst
+
+    def add_deed(self, deed: Deed) -> Deed:
+        self.deeds[deed.session].append(deed)
+        self.models[deed.session] = deed.model
+        return deed
+
+    def acknowledged_steps(self) -> int:
+        """Late copies not counted."""
+        return sum(burst.acked_rows for bursts in self.bursts.values() for burst in bursts if not burst.late)

@@ -1,0 +1,204 @@
+"""Clients that speak the wire directly and treat their requests badly: sent to any server, to two at once, out of
+order, again after the answer, and again long after."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from tests.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
+
+from .crew import TIMEOUT_S, Crew, Standing
+from .excuses import PASSING
+from .history import Ack, Array, Burst
+
+MOST_CHUNK_STEPS = 20
+MOST_WINDOW = 4
+CALL_S = 1.5
+
+
+class LateCopies:
+    """Keeps what was sent and sends it again later: after seconds, or when all is over."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._draw = crew.dice()
+        self._bag: deque[tuple[float, Burst]] = deque()
+
+    def keep(self, burst: Burst) -> None:
+        if len(self._bag) < 2000:
+            self._bag.append((time.monotonic() + self._draw.choice((0.1, 1.0, 5.0, 60.0)), burst))
+
+    async def run(self, replicas: Sequence[Replica]) -> None:
+        while not self._crew.stopping.is_set():
+            self._pick()
+            await self._send_due(replicas, time.monotonic())
+            await self._crew.pause(0.1)
+
+    async def send_rest(self, replicas: Sequence[Replica]) -> None:
+        await self._send_due(replicas, float("inf"))
+
+    def _pick(self) -> None:
+        """Some of what the others sent, answered or not."""
+        sessions = list(self._crew.history.bursts)
+        for session in self._draw.sample(sessions, min(3, len(sessions))):
+            burst = self._draw.choice(self._crew.history.bursts[session][-20:])
+            if not burst.late and (burst.error or burst.complete):
+                self.keep(burst)
+
+    async def _send_due(self, replicas: Sequence[Replica], now: float) -> None:
+        waiting, due = deque[tuple[float, Burst]](), []
+        for at, burst in self._bag:
+            if at <= now:
+                due.append(burst)
+            else:
+                waiting.append((at, burst))
+        self._bag = waiting
+        for first in range(0, len(due), 16):
+            await asyncio.gather(*(self._send(replicas, burst) for burst in due[first : first + 16]))
+
+    async def _send(self, replicas: Sequence[Replica], burst: Burst) -> None:
+        self._crew.did("late_copy")
+        copy = Burst(
+            burst.session, burst.model, burst.start, burst.inputs, burst.acked, "late copy", time.monotonic(), late=True
+        )
+        self._crew.history.add_burst(copy)
+        chunk = Chunk(copy.model, copy.session, copy.inputs, copy.start, copy.acked)
+        note(copy, (await WAYS[any_way(self._draw)](self._draw.choice(replicas), [chunk]))[0])
+
+
+class Rough:
+    """A client of one session: windows of chunks, each sent until it is answered."""
+
+    def __init__(self, crew: Crew, name: str, standing: Standing, late: LateCopies) -> None:
+        self.name = name
+        self._crew = crew
+        self._standing = standing
+        self._late = late
+        self._draw = crew.dice()
+        self._held = 0
+
+    async def run(self) -> None:
+        replicas = [Replica(target, CALL_S) for target in self._crew.targets]
+        try:
+            while True:
+                last = self._crew.stopping.is_set()
+                if self._standing.position is None and not await self._open(replicas, None):
+                    await self._crew.pause(0.05)
+                    continue
+                done = await self._window(replicas, 1 if last else self._draw.randint(1, MOST_WINDOW))
+                if last and done:
+                    return
+                if not done:
+                    await self._open(replicas, self._standing.position)
+        finally:
+            for replica in replicas:
+                await replica.close()
+
+    async def _open(self, replicas: Sequence[Replica], expect: Position | None) -> bool:
+        """Insisting on what it knows; where that is refused, it knows nothing any more."""
+        standing = self._standing
+        deed = self._crew.deed("open", standing, self.name, expect=expect)
+        request = pb.OpenRequest(
+            model=standing.model.name,
+            session=standing.session,
+            request_id=os.urandom(16),
+            expect=None if expect is None else expect.message(),
+        )
+        reply = await self._draw.choice(replicas).call("Open", request)
+        deed.at = time.monotonic()
+        if isinstance(reply, Refused):
+            deed.error, deed.error_text = reply.reason, reply.message
+            if reply.reason not in PASSING:
+                standing.position = None
+            return False
+        deed.result, deed.created = Position.of(reply.position), reply.created
+        standing.position, self._held = deed.result, deed.result.step
+        return True
+
+    async def _window(self, replicas: Sequence[Replica], chunks: int) -> bool:
+        """Sends some chunks, in any order; whether all were answered."""
+        standing, draw = self._standing, self._draw
+        position = standing.position
+        if position is None:
+            return False
+        bursts = []
+        for _ in range(chunks):
+            inputs = self._crew.draw_inputs(standing.model, draw, draw.randint(1, draw.choice((1, MOST_CHUNK_STEPS))))
+            bursts.append(self._crew.begin(standing, position, inputs, self._held, self.name))
+            position = position.after(inputs)
+        order = draw.sample(bursts, len(bursts)) if draw.random() < 0.3 else bursts
+        if order != bursts:
+            self._crew.did("out_of_order")
+        await asyncio.gather(*(self._deliver(replicas, burst, bursts) for burst in order))
+        for burst in bursts:
+            if not burst.complete:
+                return False
+            standing.position = burst.acks[0].position
+            self._held = standing.position.step
+            if draw.random() < 0.2:
+                self._late.keep(burst)
+        return True
+
+    async def _deliver(self, replicas: Sequence[Replica], burst: Burst, window: Sequence[Burst]) -> None:
+        """Again and again, until it is answered or refused for good."""
+        draw, until, delay_s = self._draw, time.monotonic() + TIMEOUT_S, 0.005
+        while True:
+            routes = draw.sample(list(replicas), min(len(replicas), 2 if draw.random() < 0.25 else 1))
+            if len(routes) > 1:
+                self._crew.did("sent_twice")
+            chunk = Chunk(burst.model, burst.session, burst.inputs, burst.start, burst.acked)
+            answers = await asyncio.gather(*(WAYS[any_way(draw)](route, [chunk]) for route in routes))
+            refused = [answer[0] for answer in answers if isinstance(answer[0], Refused)]
+            for answer in answers:
+                if isinstance(answer[0], Result):
+                    if burst.complete:  # the second answer to the same chunk
+                        twin = Burst(
+                            burst.session, burst.model, burst.start, burst.inputs, burst.acked, "copy", burst.sent_at
+                        )
+                        twin.late = True
+                        note(self._crew.history.add_burst(twin), answer[0])
+                    else:
+                        note(burst, answer[0])
+            if burst.complete:
+                return
+            final = [why for why in refused if why.reason not in PASSING and not self._is_early(why, burst, window)]
+            if final or time.monotonic() > until:
+                note(burst, (final or refused)[0])
+                return
+            self._crew.did("sent_again")
+            await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
+            delay_s = min(2 * delay_s, 0.2)
+
+    def _is_early(self, why: Refused, burst: Burst, window: Sequence[Burst]) -> bool:
+        """A gap is to be expected while a chunk before it is on its way."""
+        before = window[: window.index(burst)]
+        return why.reason == "STEP_GAP" and any(not other.complete and not other.error for other in before)
+
+
+def any_way(draw: random.Random) -> str:
+    return draw.choice(sorted(WAYS))
+
+
+def note(burst: Burst, answer: Result | Refused) -> None:
+    """Writes down how one chunk was answered."""
+    now = time.monotonic()
+    if isinstance(answer, Refused):
+        burst.error, burst.error_text, burst.error_at = answer.reason, answer.message, now
+        return
+    outputs = {}
+    for name, raw in answer.outputs.items():
+        outputs[name] = _rows(raw, len(burst.inputs))
+    burst.acks.append(Ack(len(burst.inputs), now, answer.position, outputs, {}, not answer.replayed))
+
+
+def _rows(raw: bytes, rows: int) -> Array:
+    """[rows, bytes of a row]: bits are all that is compared."""
+    return np.frombuffer(raw, np.uint8).reshape(rows, -1)

@@ -1,0 +1,213 @@
+"""When two states of the explored world are the same to everybody in it.
+
+Generations are named in the order in which they are met, heads by the inputs they stand for, requests by who waits for
+them: two states with equal fingerprints go on in the same ways.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import Commit, Delete
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.sessions import requests as wire
+from cellkeeper_service.sessions.line import Applied, Changing, Line
+from cellkeeper_service.sessions.requests import Request
+
+from .truth import origin_of
+from .universe import Node, Universe
+
+
+def fingerprint(universe: Universe) -> int:
+    return hash(_Namer(universe).everything())
+
+
+class _Namer:
+    def __init__(self, universe: Universe) -> None:
+        self.universe = universe
+        self.lives: dict[bytes, int] = {}
+
+    def everything(self) -> Any:
+        universe = self.universe
+        return (
+            tuple(sorted(universe.left.items())),
+            universe.fell_back,
+            tuple(self.player(player) for player in universe.players),
+            self.store(),
+            tuple((one.player, one.name, self.result(one.result)) for one in universe.answers),
+            tuple(self.node(node) for node in universe.nodes),
+            tuple(self.request(request) for request in universe.slow),
+            tuple(tuple(self.call(call) for call in write.calls) for write in universe.late),
+        )
+
+    def life(self, generation: bytes) -> int:
+        return self.lives.setdefault(generation, len(self.lives))
+
+    def head(self, head: bytes) -> Any:
+        origin = origin_of(head)
+        return head if origin is None else (self.life(origin.generation), origin.inputs)
+
+    def position(self, position: Any) -> Any:
+        if position is None:
+            return None
+        return self.life(position.generation), position.step, self.head(position.head)
+
+    def header(self, header: Header) -> Any:
+        return (
+            self.position(header.position),
+            header.checkpoint_step,
+            self.head(header.checkpoint_head),
+            header.origin,
+        )
+
+    def record(self, record: Record | None) -> Any:
+        return None if record is None else (self.header(record.header), record.checkpoint, record.log)
+
+    def store(self) -> Any:
+        store = self.universe.store
+        ledger = store.ledger
+        kept = [
+            (key.session, self.header(one.header), one.checkpoint, b"".join(one.chunks))
+            for key, one in sorted(store._kept.items())
+        ]
+        past = [
+            tuple((key.session, self.header(one.header), b"".join(one.chunks)) for key, one in sorted(old.kept.items()))
+            for old in store.past
+        ] if self.universe.left["fall_backs"] else []
+        durable = tuple(sorted((self.life(life), inputs) for life, inputs in sorted(ledger.durable)))
+        return tuple(kept), tuple(past), tuple(sorted(self.life(one) for one in sorted(ledger.ended))), durable
+
+    def player(self, player: Any) -> Any:
+        lines = []
+        for session, line in player.lines.items():
+            history = line.history
+            chunks = tuple(
+                (c.start.step, c.end.step, c.state, c.held, c.counted, c.sent, c.acked_sent) for c in history._open
+            )
+            past = tuple((c.start.step, c.end.step, c.held) for c in history._past)
+            lines.append(
+                (session, self.position(history.position), chunks, past, history._settling, line.consumed)
+            )
+        waiting = tuple(attempt.name for attempt in player.waiting.values())
+        left = tuple((session, self.position(position)) for session, position in player.left.items())
+        return player.at, player.lives, tuple(lines), waiting, player.called, player.failed, left
+
+    def request(self, request: Request) -> Any:
+        channel: Any = request.done
+        listens = channel.ticket in self.universe.players[channel.player].waiting
+        common = (type(request), request.key.session, channel.player, channel.name, listens, channel.ended)
+        more: Any
+        if isinstance(request, wire.Step):
+            more = (self.position(request.position), request.data, request.acked, request.distrusts_hot)
+        elif isinstance(request, wire.Open):
+            more = (request.request_id, self.position(request.expect))
+        elif isinstance(request, wire.Reset):
+            more = (self.life(request.generation), request.request_id)
+        elif isinstance(request, wire.Delete):
+            more = self.life(request.generation)
+        elif isinstance(request, wire.Fork):
+            more = (request.target.session, self.position(request.position), request.request_id)
+        elif isinstance(request, wire.Plant):
+            more = (request.request_id, self.record(request.copy), self.result(request.otherwise))
+        else:
+            raise TypeError(f"no fingerprint for {type(request).__name__}")
+        return (*common, request.conflicts, request.unknowns, more)
+
+    def result(self, result: Any) -> Any:
+        if isinstance(result, Rejection):
+            return result.reason, self.position(result.position)
+        if isinstance(result, wire.StepReply):
+            return self.position(result.position), result.outputs["prediction"].tobytes()
+        if isinstance(result, wire.OpenReply):
+            return self.header(result.header), result.created
+        if isinstance(result, wire.Moved):
+            return self.position(result.position)
+        return repr(result)
+
+    def call(self, call: Commit | Delete) -> Any:
+        if isinstance(call, Delete):
+            return call.key.session, self.life(call.generation)
+        position = self.position(call.expected)
+        return call.key.session, position, self.header(call.header), call.log, call.checkpoint
+
+    def node(self, node: Node) -> Any:
+        desk = node.sessions._desk
+        lines = tuple(self.line(line) for _, line in sorted(desk.lines.items()))
+        reads = tuple(
+            (read.loads[0].key.session, read.results and tuple(self.read(result) for result in read.results))
+            for read in node.reads
+        )
+        calls = tuple((call.steps, tuple(self.run(run) for run in call.runs)) for call in node.calls)
+        writes = tuple(
+            (
+                tuple(self.call(call) for call in write.calls),
+                write.results and tuple(result.outcome for result in write.results),
+            )
+            for write in node.writes
+        )
+        owners: Any = tuple(line.key.session for line in node.served.slots._owners if isinstance(line, Line))
+        starved = tuple(line.key.session for line in node.served.starved)
+        waiting_runs = tuple(self.run(run) for queue in (node.served.singles, node.served.longs) for run in queue)
+        return lines, reads, calls, writes, owners, len(node.served.slots._free), starved, waiting_runs
+
+    def read(self, result: Any) -> Any:
+        return self.record(result) if isinstance(result, Record) else repr(result)
+
+    def line(self, line: Line) -> Any:
+        queue = tuple(
+            (
+                self.request(request),
+                line.read and request.number <= line.read_number,
+                line.loading and request.number <= line.load_number,
+            )
+            for request in line.queue
+        )
+        flight = line.flight
+        return (
+            line.key.session,
+            queue,
+            self.hot(line.hot),
+            line.run and self.run(line.run),
+            tuple(self.item(item) for item in line.pending),
+            flight and (tuple(self.item(item) for item in flight.items), flight.hot is line.hot),
+            line.loading,
+            line.starved,
+            line.read and (self.record(line.record) if line.record is not None else "no record"),
+        )
+
+    def hot(self, hot: Any) -> Any:
+        if hot is None:
+            return None
+        state = hot.seed if hot.seed is not None else int(hot.served.engine._states[hot.row])
+        kept = hot.checkpoint
+        return (
+            self.header(hot.header),
+            hot.exists,
+            self.position(hot.frontier),
+            state,
+            hot.created,
+            kept and (kept.step, kept.state, bytes(kept.tail)),
+        )
+
+    def run(self, run: Any) -> Any:
+        collects = tuple((self.request(one.request), one.first, one.last) for one in run.collects)
+        return (
+            run.line.key.session,
+            run.kind,
+            run.data,
+            run.at,
+            collects,
+            run.cancelled,
+            run.in_call,
+            run.checkpoint_at,
+            run.checkpoint_state,
+            run.hot is run.line.hot,
+        )
+
+    def item(self, item: Any) -> Any:
+        if isinstance(item, Applied):
+            return self.request(item.request), self.position(item.after), item.acked
+        if isinstance(item, Changing):
+            return self.request(item.request), self.call(item.write.commit)
+        return self.request(item.request)

@@ -1,0 +1,240 @@
+"""A client of the explored world: the real History, and around it what a client does with its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper import Position as ClientPosition
+from cellkeeper._chunk import Action, Chunk, Verdict
+from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.sessions import requests as wire
+from cellkeeper_service.sessions.requests import Request
+
+from .scope import Append, Delete, Fork, Open, Reset, Scope, Steps
+from .truth import Inputs, Violation, consumed, learn, outputs_after, pack, unpack
+
+FOREVER = 1e18
+PREDICTION = frozenset(["prediction"])
+MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
+
+
+@dataclass(eq=False)
+class Line:
+    """One session as this client knows it. consumed: the inputs up to the tail of its history, answered or not."""
+
+    history: History
+    consumed: Inputs
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One sending of a chunk (or of a call: chunk is None)."""
+
+    name: str
+    session: str
+    chunk: Chunk | None
+
+
+@dataclass(eq=False)
+class Player:
+    """waiting: by ticket, what it still waits for an answer to. failed: why its script ended early."""
+
+    name: str
+    scope: Scope
+    script: list[Any]
+    at: int = 0
+    lives: int = 0  # restarts
+    lines: dict[str, Line] = field(default_factory=dict)
+    waiting: dict[int, Attempt] = field(default_factory=dict)
+    called: bool = False  # the current call was sent before: its retry carries the same request id
+    failed: str = ""
+    left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
+
+    @property
+    def op(self) -> Any:
+        return self.script[self.at] if self.at < len(self.script) and not self.failed else None
+
+    @property
+    def done(self) -> bool:
+        return self.op is None
+
+    def prepare(self) -> None:
+        """Puts into the windows what fits there; goes on to the next thing to do when one is finished."""
+        while isinstance(op := self.op, Steps):
+            line = self.lines[op.session]
+            for chunk in op.chunks:
+                if set(chunk) & set(line.consumed):
+                    continue
+                if not line.history.room(len(chunk)):
+                    return
+                self._append(line, chunk)
+            if not line.history.idle:
+                return
+            self._next()
+
+    def can_send(self) -> str:
+        """What it would send now; empty: nothing."""
+        op = self.op
+        if op is None:
+            return ""
+        if isinstance(op, Steps):
+            chunk = self.lines[op.session].history.upcoming
+            return "" if chunk is None else chunk_name(op.session, chunk)
+        return "" if self.waiting else call_name(op)
+
+    def send(self, ticket: int, done: Any) -> Request:
+        """The request, as it goes onto the wire."""
+        op = self.op
+        if isinstance(op, Steps):
+            outgoing = self.lines[op.session].history.next_chunk()
+            if outgoing is None:
+                raise RuntimeError("nothing to send")
+            chunk = outgoing.chunk
+            self.waiting[ticket] = Attempt(chunk_name(op.session, chunk), op.session, chunk)
+            start = Position(*chunk.start)
+            return step_request(op.session, done, chunk.inputs, start, outgoing.acked)
+        self.waiting[ticket] = Attempt(call_name(op), op[0], None)
+        self.called = True
+        return self._call(op, done)
+
+    def lost(self, ticket: int) -> None:
+        """It waits no longer for this one and will send it again."""
+        attempt = self.waiting.pop(ticket)
+        if attempt.chunk is not None:
+            self._judge(attempt, self.lines[attempt.session].history.on_error(attempt.chunk, LOST), None)
+        elif isinstance(self.op, Append):
+            self.failed = "OUTCOME_UNKNOWN"
+
+    def hear(self, ticket: int, result: Any) -> None:
+        """An answer arrives."""
+        attempt = self.waiting.pop(ticket)
+        if attempt.chunk is None:
+            self._hear_call(self.op, result)
+            return
+        history = self.lines[attempt.session].history
+        if isinstance(result, Rejection):
+            position = None if result.position is None else ClientPosition(*result.position)
+            verdict = history.on_error(attempt.chunk, result.reason.name, position)
+        else:
+            verdict = history.on_reply(attempt.chunk, ClientPosition(*result.position))
+        self._judge(attempt, verdict, result)
+
+    def give_up(self) -> None:
+        """The caller of its oldest flying chunk waits no longer, and goes on to the next thing."""
+        line = self.lines[self.op.session]
+        chunk = next(chunk for chunk in flying(line.history))
+        line.history.abandon(chunk, "DEADLINE_PASSED")
+        self.waiting = {t: a for t, a in self.waiting.items() if a.chunk is None or a.chunk.counted}
+        line.consumed = consumed(Position(*line.history.tail))
+        self._next()
+
+    def restart(self) -> None:
+        """A new process, which knows the script and how far its answers went."""
+        self.left = {session: Position(*line.history.position) for session, line in self.lines.items()}
+        self.lives += 1
+        self.lines, self.waiting, self.called = {}, {}, False
+        sessions = [name for name in self.left]
+        self.script[self.at : self.at] = [Open(session) for session in sessions]
+
+    # inside
+
+    def _append(self, line: Line, chunk: Inputs) -> None:
+        start = Position(*line.history.tail)
+        end = learn(start, chunk)
+        appended = line.history.append(pack(chunk))
+        if Position(*appended.end) != end:
+            raise Violation("client and server do not agree on what a head is")
+        line.consumed += chunk
+
+    def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
+        line, chunk = self.lines[attempt.session], attempt.chunk
+        if chunk is None:
+            raise RuntimeError("a call has no verdict")
+        if verdict.action is Action.DELIVER:
+            whole = line.consumed[: chunk.end.step]
+            got = result.outputs["prediction"].tolist()
+            if got != outputs_after(whole, chunk.steps):
+                raise Violation(f"{self.name} got outputs that are not those of {whole}")
+        elif verdict.action is Action.FAIL:
+            self._fail(verdict.reason)
+
+    def _hear_call(self, op: Any, result: Any) -> None:
+        if isinstance(result, Rejection):
+            reason = result.reason.name
+            if reason not in RETRIED:
+                self._fail(reason)
+            return
+        if isinstance(op, Open):
+            self._take(op.session, result.header.position)
+        elif isinstance(op, Fork):
+            self._take(op.target, result.position)
+        elif isinstance(op, Reset):
+            self._take(op.session, result.position)
+        elif isinstance(op, Delete):
+            del self.lines[op.session]
+        self._next()
+
+    def _take(self, session: str, position: Position) -> None:
+        history = History(ClientPosition(*position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
+        self.lines[session] = Line(history, consumed(position))
+        self._set_window()
+
+    def _next(self) -> None:
+        self.at += 1
+        self.called = False
+        self._set_window()
+
+    def _set_window(self) -> None:
+        op = self.op
+        if isinstance(op, Steps) and op.session in self.lines:
+            self.lines[op.session].history.window_steps = op.window
+
+    def _fail(self, reason: str) -> None:
+        self.failed = reason
+
+    def _call(self, op: Any, done: Any) -> Request:
+        key = session_key(op[0])
+        request_id = f"{self.name}{self.lives}.{self.at}".encode().ljust(16, b"-")
+        if isinstance(op, Append):
+            return step_request(op.session, done, pack((op.value,)), None, None)
+        if isinstance(op, Open):
+            expect = self.left.get(op.session) if self.scope.expects else None
+            return wire.Open(key, FOREVER, done, request_id, expect, None, None)
+        position = Position(*self.lines[op[0]].history.position)
+        if isinstance(op, Reset):
+            return wire.Reset(key, FOREVER, done, position.generation, request_id)
+        if isinstance(op, Delete):
+            return wire.Delete(key, FOREVER, done, position.generation)
+        return wire.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
+
+
+def session_key(session: str) -> Any:
+    from tests.sessions.world import key
+
+    return key(session)
+
+
+def step_request(session: str, done: Any, raw: bytes, position: Position | None, acked: int | None) -> wire.Step:
+    return wire.Step(
+        session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False
+    )
+
+
+def flying(history: History) -> list[Chunk]:
+    return [chunk for chunk in history._open if chunk.counted]
+
+
+def chunk_name(session: str, chunk: Chunk) -> str:
+    inputs = ",".join(str(value) for value in unpack(chunk.inputs))
+    return f"{session}[{chunk.start.step}]={inputs}"
+
+
+def call_name(op: Any) -> str:
+    if isinstance(op, Append):
+        return f"append {op.value} to {op.session}"
+    if isinstance(op, Fork):
+        return f"fork {op.source} to {op.target}"
+    return f"{type(op).__name__.lower()} {op[0]}"

@@ -1,0 +1,87 @@
+"""What is explored: who does what, and what may go wrong how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .truth import Inputs
+
+
+class Open(NamedTuple):
+    """Creates the session, or continues it."""
+
+    session: str
+
+
+class Steps(NamedTuple):
+    """Steps with positions, pipelined; each chunk's inputs occur nowhere else in the scope."""
+
+    session: str
+    chunks: tuple[Inputs, ...]
+    window: int = 1
+
+
+class Append(NamedTuple):
+    """One step without a position."""
+
+    session: str
+    value: int
+
+
+class Reset(NamedTuple):
+    session: str
+
+
+class Delete(NamedTuple):
+    session: str
+
+
+class Fork(NamedTuple):
+    source: str
+    target: str
+
+
+Op = Open | Steps | Append | Reset | Delete | Fork
+
+
+@dataclass(frozen=True)
+class Scope:
+    """scripts: one for each client. due_steps: when a checkpoint is due.
+
+    The rest says how often each may happen in one history: slow: a request that stays on its way as long as it likes.
+    timeouts: a client stops waiting for an answer and sends again. unknowns: the store's answer is lost, and
+    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses its
+    last commits, `depth` at the most. restarts: a client starts anew; `expects`: it insists on its own history.
+    give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
+
+    slots: hot sessions on a replica. buffer_steps: answered inputs that a client keeps. max_log_steps: the record's log.
+    atomic_reads, atomic_commits: the store's answer comes with its work. steady: the log must be short at the end.
+    """
+
+    scripts: tuple[tuple[Op, ...], ...]
+    replicas: int = 2
+    slow: int = 0
+    timeouts: int = 0
+    unknowns: int = 0
+    refusals: int = 0
+    unread: int = 0
+    fall_backs: int = 0
+    depth: int = 1
+    restarts: int = 0
+    expects: bool = False
+    give_ups: int = 0
+    crashes: int = 0
+    due_steps: int = 1
+    slots: int = 4
+    buffer_steps: int = 1024
+    max_log_steps: int = 8
+    atomic_reads: bool = True
+    atomic_commits: bool = False
+    steady: int = field(default=0)
+
+    @property
+    def shared(self) -> bool:
+        """Several clients use one session."""
+        used = [{name for op in script for name in op if isinstance(name, str)} for script in self.scripts]
+        return any(one & other for index, one in enumerate(used) for other in used[:index])

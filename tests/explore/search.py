@@ -1,0 +1,202 @@
+"""Going through histories: all of them, the shortest that breaks a promise, or as many as time allows."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.sessions.limits import Clock, Limits
+
+from cellkeeper_service.errors import Reason, Rejection
+
+from .fingerprint import fingerprint
+from .scope import Scope
+from .truth import Violation
+from .universe import Event, Universe
+
+_fixed: dict[int, Any] = {}
+
+
+def _fixed_by(number: int) -> Any:
+    return _fixed[number]
+
+
+def _reduce_fixed(thing: Any) -> Any:
+    """What never changes is not copied."""
+    _fixed[id(thing)] = thing
+    return _fixed_by, (id(thing),)
+
+
+def _reduce_rejection(rejection: Rejection) -> Any:
+    return _rejection, (rejection.reason, rejection.message, rejection.position)
+
+
+def _rejection(reason: Reason, message: str, position: Position | None) -> Rejection:
+    return Rejection(reason, message, position=position)
+
+
+_DISPATCH = {
+    Rejection: _reduce_rejection,ModelSpec: _reduce_fixed, 
+    Limits: _reduce_fixed,
+    Clock: _reduce_fixed,
+    Scope: _reduce_fixed,
+}
+
+
+def freeze(universe: Universe) -> bytes:
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, 5)
+    pickler.dispatch_table = _DISPATCH
+    pickler.dump(universe)
+    return buffer.getvalue()
+
+
+def thaw(frozen: bytes) -> Universe:
+    universe: Universe = pickle.loads(frozen)
+    return universe
+
+
+@dataclass
+class Counterexample:
+    events: list[Event]
+    why: str
+
+
+@dataclass
+class Found:
+    """complete: every history of the scope was gone through."""
+
+    states: int = 0
+    histories: int = 0
+    complete: bool = False
+    longest: int = 0
+    seconds: float = 0.0
+    counterexample: Counterexample | None = None
+
+
+Trace = tuple[Any, ...]  # (trace before, event), or ()
+
+
+def events_of(trace: Trace) -> list[Event]:
+    events: list[Event] = []
+    while trace:
+        trace, event = trace
+        events.append(event)
+    return events[::-1]
+
+
+def explore(scope: Scope, *, max_states: int, max_seconds: float = 1e9, shortest: bool = False) -> Found:
+    """Every history, a state at a time; states that look the same to everybody are gone on from once.
+
+    shortest: breadth first, so that the first counterexample has the fewest events.
+    """
+    begun, found = time.monotonic(), Found()
+    universe = Universe(scope)
+    seen = {fingerprint(universe)}
+    open_states: deque[tuple[bytes, Trace, int]] = deque([(freeze(universe), (), 0)])
+    while open_states:
+        if len(seen) >= max_states or time.monotonic() - begun > max_seconds:
+            break
+        frozen, trace, depth = open_states.popleft() if shortest else open_states.pop()
+        found.longest = max(found.longest, depth)
+        universe = thaw(frozen)
+        events = universe.events()
+        try:
+            if not events:
+                found.histories += 1
+                universe.finish()
+            for number, event in enumerate(events):
+                if number:
+                    universe = thaw(frozen)
+                after = (trace, event)
+                universe.do(event)
+                mark = fingerprint(universe)
+                if mark not in seen:
+                    seen.add(mark)
+                    open_states.append((freeze(universe), after, depth + 1))
+        except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
+            found.counterexample = Counterexample(events_of(after if events else trace), explain(error))
+            break
+    else:
+        found.complete = True
+    found.states, found.seconds = len(seen), time.monotonic() - begun
+    return found
+
+
+def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexample | None:
+    """One history, at random: ordinary events rather than faults."""
+    universe, done = Universe(scope), []
+    try:
+        while events := universe.events():
+            weights = [WEIGHTS.get(event[0], 1.0) for event in events]
+            event = draw.choices(events, weights)[0]
+            done.append(event)
+            universe.do(event)
+            if len(done) > max_events:
+                raise Violation(f"no end after {max_events} events")
+        universe.finish()
+    except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
+        return Counterexample(done, explain(error))
+    return None
+
+
+WEIGHTS = {
+    "timeout": 0.15,
+    "give_up": 0.15,
+    "restart": 0.1,
+    "unknown": 0.3,
+    "refuse": 0.1,
+    "unread": 0.1,
+    "fall_back": 0.15,
+    "crash": 0.1,
+    "slow": 0.3,
+    "arrive": 0.3,
+    "late": 0.3,
+}
+
+
+def replay(scope: Scope, events: list[Event]) -> Counterexample | None:
+    """Does these events, leaving out what cannot happen; then lets everything end in order, without a fault."""
+    universe, done = Universe(scope), []
+    try:
+        for event in events:
+            if event in universe.events():
+                done.append(event)
+                universe.do(event)
+    except Exception as error:  # noqa: BLE001
+        return Counterexample(done, explain(error))
+    return None
+
+
+def shrink(scope: Scope, counterexample: Counterexample) -> Counterexample:
+    """Leaves events out, ever fewer at a time, as long as some promise is still broken."""
+    size = max(1, len(counterexample.events) // 2)
+    while size:
+        at = 0
+        while at < len(counterexample.events):
+            fewer = counterexample.events[:at] + counterexample.events[at + size :]
+            again = replay(scope, fewer)
+            if again is not None and len(again.events) < len(counterexample.events):
+                counterexample = again
+            else:
+                at += size
+        size //= 2
+    return counterexample
+
+
+def explain(error: Exception) -> str:
+    return str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+
+
+@dataclass
+class Walks:
+    count: int = 0
+    events: int = 0
+    seeds: list[int] = field(default_factory=list)

@@ -1,0 +1,95 @@
+"""The store of the explored world: the real one in memory, with a ledger, and a past that it can fall back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
+from cellkeeper_service.store.memory import MemoryStore
+
+from .truth import Inputs, Ledger
+
+
+def still_ms() -> float:
+    """Time stands still here."""
+    return 0.0
+
+
+@dataclass
+class Past:
+    """What stood there before one of the last commits."""
+
+    kept: dict[SessionKey, Any]
+    standing: dict[SessionKey, tuple[bytes, Inputs]]
+    ended: frozenset[bytes]
+
+
+class ExploredStore(MemoryStore):
+    """depth: how many commits a fail-over may lose at the most."""
+
+    def __init__(self, max_log_steps: int, depth: int) -> None:
+        super().__init__(still_ms)
+        self.ledger = Ledger(max_log_steps)
+        self.depth = depth
+        self.past: list[Past] = []  # oldest first
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
+
+    def same_place(self, standing: Position | None, expected: Position | None) -> bool:
+        """The compare of the compare-and-set: the whole position."""
+        return standing == expected
+
+    def fall_back(self, commits: int, key: SessionKey | None) -> None:
+        """The last commits are lost; of one record only, where `key` is given. Nobody is told."""
+        past = self.past[-commits]
+        del self.past[-commits:]
+        if key is None:
+            self._kept = past.kept
+            self.ledger.standing = past.standing
+            self.ledger.ended = past.ended
+            return
+        lives = {name: life[0] for name, life in past.standing.items() if name == key}
+        for table, old in ((self._kept, past.kept), (self.ledger.standing, past.standing)):
+            table.pop(key, None)
+            if key in old:
+                table[key] = old[key]  # type: ignore[index]
+        self.ledger.ended = frozenset(life for life in self.ledger.ended if life not in lives.values())
+
+    def _commit(self, commit: Commit) -> CommitResult:
+        kept = self._kept.get(commit.key)
+        standing = None if kept is None else kept.header.position
+        past = self._now()
+        if self.same_place(standing, commit.expected):
+            commit = replace(commit, expected=standing)
+        result = super()._commit(commit)
+        if result.outcome is Outcome.COMMITTED:
+            self._remember(past)
+            self.ledger.committed(commit)
+        return result
+
+    def _delete(self, delete: Delete) -> CommitResult:
+        past = self._now()
+        result = super()._delete(delete)
+        if result.outcome is Outcome.COMMITTED:
+            self._remember(past)
+            self.ledger.deleted(delete.key)
+        return result
+
+    def _now(self) -> Past | None:
+        if not self.depth:
+            return None
+        kept = {key: replace(one, chunks=list(one.chunks)) for key, one in self._kept.items()}
+        return Past(kept, dict(self.ledger.standing), self.ledger.ended)
+
+    def _remember(self, past: Past | None) -> None:
+        if past is not None:
+            self.past = [*self.past, past][-self.depth :]

@@ -1,0 +1,208 @@
+"""The program while it serves: what it prints, how it stops, several processes on one port."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
+from cellkeeper_service.domain.position import advance
+
+from tests.redis_server import RedisServer
+from tests.rpc.calls import Api, Chunk, numbers
+from tests.rpc.talk import Talk
+from tests.server_process import ServerProcess
+
+from .launch import command, environment, program, serve
+
+PASSWORD = "s3cret-w0rd"
+
+
+def test_it_prints_its_version() -> None:
+    ended = program("--version")
+    assert (ended.status, ended.err) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n|unknown\n", ended.out)
+
+
+def test_it_says_what_it_serves_and_from_where(counting_model: Path, tmp_path: Path) -> None:
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
+        with server.channel() as channel:
+            model = Api(server.stub(channel)).call("GetModel", pb.GetModelRequest())
+        assert server.stop() == 0
+        lines = server.output().splitlines()
+    fingerprint = model.fingerprint.hex()[:12]
+    assert lines[0].startswith(f"model count {fingerprint}: {model.numerics}; exact; ")
+    assert lines[1:] == [
+        f"store sqlite: sqlite:{tmp_path / 's.db'}",
+        f"listening on {server.target}",
+        f"metrics on {server.metrics_url}",
+        "stopping: finishing what is under way",
+        "stopped",
+    ]
+
+
+def test_a_password_is_never_printed(counting_model: Path) -> None:
+    with RedisServer() as redis:
+        with redis.client() as client:
+            client.config_set("requirepass", PASSWORD)
+        url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0"
+        with ServerProcess([counting_model], url, ["--store-timeout-ms", "300"]) as server, server.channel() as channel:
+            api = Api(server.stub(channel))
+            at = api.send("unary", Chunk("s", numbers(1))).after
+            redis.kill()
+            got = api.send("unary", Chunk("s", numbers(1), at))
+            assert got.code == "UNAVAILABLE"
+            assert PASSWORD not in got.message
+            assert server.stop() == 0
+            assert f"store redis: 127.0.0.1:{redis.port}/0" in server.output()
+            assert PASSWORD not in server.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Pipelined steps: each is committed and answered, or refused and not committed."""
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
+        with server.channel() as channel:
+            api = Api(server.stub(channel))
+            at, results = api.open("s"), []
+            with Talk(api) as talk:
+                for _ in range(300):
+                    talk.send(Chunk("s", numbers(1), at, acked=0))
+                    at = advance(at, numbers(1).tobytes(), 4)
+                results.append(talk.receive()[1])  # it is in the middle of them
+                server.send_signal(number)
+                try:
+                    while len(results) < 300:
+                        results.append(talk.receive()[1])
+                except grpc.RpcError as error:
+                    code = error.code()
+                    assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            assert api.send("unary", Chunk("s", numbers(1), at), timeout_s=5).code == "UNAVAILABLE"
+        assert server.stop() == 0
+        applied = [result.sums[0] for result in results if result.code == "OK"]
+        assert applied == list(range(1, len(applied) + 1))
+        assert all(result.reason in ("", "DRAINING") for result in results)
+        server.restart()
+        with server.channel() as channel:
+            assert Api(server.stub(channel)).position("s").step == len(applied)
+
+
+def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path) -> None:
+    with ServerProcess([counting_model], "memory:") as server:
+        line = serve(counting_model, "--store=memory:", f"--listen={server.target}").line
+        assert line.startswith(f"cannot listen on {server.target} (")
+        workers = serve(counting_model, "--store=sqlite:unused.db", "--workers=2", f"--listen={server.target}").line
+        assert workers.startswith(f"cannot listen on {server.target} ")
+
+
+class Workers:
+    """A server with several processes, and what it prints."""
+
+    def __init__(self, *words: object, count: int = 2, variables: dict[str, str] | None = None) -> None:
+        ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            command("serve", *ports, f"--workers={count}", *words),
+            env=environment(variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._count = count
+
+    @property
+    def targets(self) -> set[str]:
+        return {line.split()[-1] for line in self.lines if line.startswith("listening on ")}
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(word) for word in text.split()]
+
+    def wait_until_serving(self) -> None:
+        for _ in range(self._count):
+            self.read_until("metrics on ")
+
+    def read_until(self, start: str) -> None:
+        if self.process.stdout is None:
+            raise RuntimeError("the output was not kept")
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith(start):
+                return
+        raise RuntimeError(f"no line {start!r}: {self.lines}")
+
+    def end(self) -> int:
+        """The exit status, once it has ended by itself; the rest of what it printed is in `lines`."""
+        rest, _ = self.process.communicate(timeout=30)
+        self.lines += rest.splitlines()
+        return self.process.returncode
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+            self.process.kill()
+        self.process.communicate()
+
+
+def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, tmp_path: Path) -> None:
+    with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
+        workers.wait_until_serving()
+        (target,) = workers.targets
+        assert len(workers.pids) == 2
+        at = None
+        for step in range(8):  # a connection each: the kernel shares them out
+            with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                api = Api(CellkeeperStub(channel))  # type: ignore[no-untyped-call]
+                at = at or api.open("s")
+                got = api.send("unary", Chunk("s", numbers(1), at))
+                assert (got.sums, got.replayed) == ([step + 1], False)
+                at = got.after
+        workers.process.send_signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.lines.count("stopped") == 2
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Path, index: int) -> None:
+    with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
+        workers.wait_until_serving()
+        os.kill(workers.pids[index], signal.SIGKILL)
+        assert workers.end() != 0
+        assert workers.lines.count("stopped") == 1
+
+
+def test_workers_that_cannot_start(tmp_path: Path) -> None:
+    ended = serve(tmp_path / "nowhere", f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2")
+    assert ended.status == 1
+    assert set(ended.err.splitlines()) == {
+        f"cellkeeper-server: {tmp_path / 'nowhere'}: no such folder; give the folder of a model bundle"
+    }
+
+
+def test_workers_do_not_show_a_password_to_who_lists_processes(counting_model: Path) -> None:
+    with RedisServer({"appendonly": "no"}) as redis:
+        with redis.client() as client:
+            client.config_set("requirepass", PASSWORD)
+        url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0"
+        with Workers(counting_model, variables={"CELLKEEPER_STORE": url}) as workers:
+            workers.wait_until_serving()
+            for pid in (workers.process.pid, *workers.pids):
+                assert PASSWORD not in Path(f"/proc/{pid}/cmdline").read_text()
+            workers.process.send_signal(signal.SIGTERM)
+            assert workers.end() == 0
+            assert not any(PASSWORD in line for line in workers.lines)

@@ -1,0 +1,45 @@
+"""A StepStream held open: frames are sent, and replies read, when a test says so."""
+
+from __future__ import annotations
+
+import queue
+from types import TracebackType
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from .calls import Api, Chunk, Result, frame_message, from_frames
+
+
+class Talk:
+    """Frames of one item each, told apart by their frame_id. Use as a context manager."""
+
+    def __init__(self, api: Api, timeout_s: float = 60.0) -> None:
+        self._api = api
+        self._frames: queue.SimpleQueue[pb.StepFrame | None] = queue.SimpleQueue()
+        self._call: Any = api.stub.StepStream(iter(self._frames.get, None), timeout=timeout_s)
+        self._sent = 0
+
+    def send(self, chunk: Chunk, *, timeout_ms: int = 0) -> int:
+        """The frame's id."""
+        frame = frame_message(self._api.model, [chunk], timeout_ms=timeout_ms)
+        frame.frame_id = self._sent = self._sent + 1
+        self._frames.put(frame)
+        return self._sent
+
+    def receive(self) -> tuple[int, Result]:
+        """The next reply: its frame's id and its item's result. Raises grpc.RpcError where the stream has ended."""
+        reply = next(self._call)
+        return reply.frame_id, from_frames(1, [reply])[0]
+
+    def receive_all(self, count: int) -> dict[int, Result]:
+        return dict(self.receive() for _ in range(count))
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._frames.put(None)
+        self._call.cancel()

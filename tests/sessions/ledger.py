@@ -1,0 +1,85 @@
+"""A store that keeps the books: every input that was ever committed, by generation, so that a record that says
+something else, an input applied twice, or a reply that nothing committed stands out at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.store.memory import MemoryStore
+
+from .counting_engine import FACTOR, POISON
+
+
+def run(state: int, inputs: Sequence[int]) -> list[int]:
+    """The states after each of `inputs`."""
+    states = []
+    for value in inputs:
+        state = (state * FACTOR + value + 1) % 2**62
+        states.append(state)
+    return states
+
+
+def unpack(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+
+
+@dataclass
+class Life:
+    """One generation: the step and the state of its first checkpoint, and every input since."""
+
+    start: int
+    state: int
+    inputs: list[int]
+
+    def state_at(self, step: int) -> int:
+        return run(self.state, self.inputs[: step - self.start])[-1] if step > self.start else self.state
+
+    def outputs(self, first: int, last: int) -> list[int]:
+        return run(self.state, self.inputs[: last - self.start])[first - self.start :]
+
+
+class LedgerStore(MemoryStore):
+    def __init__(self, clock_ms: Callable[[], float]) -> None:
+        super().__init__(clock_ms)
+        self.lives: dict[bytes, Life] = {}
+        self.applied: set[int] = set()  # inputs of steps, each of which is sent in one chunk only
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        assert len({commit.key for commit in commits}) == len(commits), "one session twice in one call"
+        results = super().commit_many(commits)
+        for commit, result in zip(commits, results, strict=True):
+            if result.outcome is Outcome.COMMITTED:
+                self._enter(commit)
+        return results
+
+    def has(self, position: Position) -> bool:
+        life = self.lives.get(position.generation)
+        return life is not None and life.start <= position.step <= life.start + len(life.inputs)
+
+    def _enter(self, commit: Commit) -> None:
+        header, log = commit.header, unpack(commit.log)
+        life = self.lives.get(header.position.generation)
+        if life is None:
+            assert commit.checkpoint is not None
+            state = int.from_bytes(commit.checkpoint, "little")
+            life = self.lives[header.position.generation] = Life(header.checkpoint_step, state, [])
+            copied = header.origin[:1] == b"f"
+        else:
+            copied = False
+        end = life.start + len(life.inputs)
+        if commit.checkpoint is None:
+            new = log
+        else:
+            assert int.from_bytes(commit.checkpoint, "little") == life.state_at(header.checkpoint_step)
+            known = end - header.checkpoint_step
+            assert log[:known] == life.inputs[header.checkpoint_step - life.start :]
+            new = log[known:]
+        assert header.position.step == end + len(new)
+        assert POISON not in new
+        if not copied:
+            assert not self.applied.intersection(new), "applied twice"
+            self.applied.update(new)
+        life.inputs += new
