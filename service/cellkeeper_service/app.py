@@ -42,6 +42,8 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
             f"({settings.max_chunk_steps})"
         )
+    for address, flag in ((settings.listen, "--listen"), (settings.metrics_listen, "--metrics-listen")):
+        split_address(address, flag)
     engines, costs = load_engines(settings)
     models = make_models(engines, settings)
     store = make_store(settings)
@@ -67,7 +69,7 @@ async def _serve(
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
     catalog = Catalog(models, wire_limits(settings))
-    server = RpcServer(Servicer(catalog, scheduler, meter), settings.max_message_bytes, share_port)
+    server = RpcServer(Servicer(catalog, scheduler, meter), settings.max_message_bytes, settings.max_rpcs, share_port)
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
@@ -185,6 +187,7 @@ def without_secrets(text: str, url: str) -> str:
 def session_limits(settings: Settings) -> Limits:
     return Limits(
         max_requests=settings.max_requests,
+        max_request_bytes=settings.max_request_bytes,
         max_session_requests=settings.max_session_requests,
         max_log_steps=settings.max_log_steps,
         default_ttl_ms=settings.default_ttl_ms,

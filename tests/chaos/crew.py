@@ -53,6 +53,13 @@ class Crew:
         self._numbers += 1
         return self._numbers
 
+    def branch_of(self, standing: Standing) -> Standing:
+        """For a fork: a name of its own, and the source's TTL."""
+        branch = Standing(f"{standing.session}~{self.number()}", standing.model)
+        if standing.session in self.history.ttls:
+            self.history.ttls[branch.session] = self.history.ttls[standing.session]
+        return branch
+
     def did(self, kind: str, count: int = 1) -> None:
         self.faults[kind] = self.faults.get(kind, 0) + count
 

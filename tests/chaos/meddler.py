@@ -29,7 +29,7 @@ class Meddler:
 
     async def run(self, replicas: Sequence[Replica]) -> None:
         while not self._crew.stopping.is_set():
-            await self._crew.pause(self._draw.expovariate(1 / self._pause_s))
+            await self._crew.pause(self._draw.expovariate(1.0) * self._pause_s)
             known = [standing for standing in self._crew.standings.values() if standing.position is not None]
             if not known or self._crew.stopping.is_set():
                 continue
@@ -68,7 +68,7 @@ class Meddler:
         await self._do(replicas, deed, "SetState", pb.SetStateRequest(model=standing.model.name, items=[item]))
 
     async def _fork(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        branch = Standing(f"{standing.session}~{self._crew.number()}", standing.model)
+        branch = self._crew.branch_of(standing)
         deed = self._crew.deed("fork", branch, "meddler", source=standing.session, at_position=position)
         item = pb.ForkRequest.Item(
             source=standing.session, position=position.message(), target=branch.session, request_id=os.urandom(16)

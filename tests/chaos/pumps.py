@@ -147,7 +147,6 @@ class Pumps:
                 deed = self._crew.deed("delete", standing, self.name, generation=session.generation)
                 deed.deleted = await answered(deed, session.delete())
                 standing.position = None
-                await session.close()
                 raise CellkeeperError("deleted: to be opened anew")
 
     # ------------------------------------------------------------------------------------------ steps
@@ -228,7 +227,7 @@ class Pumps:
 
     async def _fork(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
         """Steps the branch a little, and mostly deletes it then."""
-        branch_standing = Standing(f"{standing.session}~{self._crew.number()}", standing.model)
+        branch_standing = self._crew.branch_of(standing)
         there = Position(*session.position)
         deed = self._crew.deed(
             "fork", branch_standing, self.name, source=standing.session, at_position=there

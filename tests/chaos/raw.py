@@ -154,6 +154,7 @@ class Rough:
             routes = draw.sample(list(replicas), min(len(replicas), 2 if draw.random() < 0.25 else 1))
             if len(routes) > 1:
                 self._crew.did("sent_twice")
+            ahead = any(not other.complete and not other.error for other in window[: window.index(burst)])
             chunk = Chunk(burst.model, burst.session, burst.inputs, burst.start, burst.acked)
             answers = await asyncio.gather(*(WAYS[any_way(draw)](route, [chunk]) for route in routes))
             refused = [answer[0] for answer in answers if isinstance(answer[0], Refused)]
@@ -169,18 +170,13 @@ class Rough:
                         note(burst, answer[0])
             if burst.complete:
                 return
-            final = [why for why in refused if why.reason not in PASSING and not self._is_early(why, burst, window)]
+            final = [why for why in refused if why.reason not in PASSING and not (ahead and why.reason == "STEP_GAP")]
             if final or time.monotonic() > until:
                 note(burst, (final or refused)[0])
                 return
             self._crew.did("sent_again")
             await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, 0.2)
-
-    def _is_early(self, why: Refused, burst: Burst, window: Sequence[Burst]) -> bool:
-        """A gap is to be expected while a chunk before it is on its way."""
-        before = window[: window.index(burst)]
-        return why.reason == "STEP_GAP" and any(not other.complete and not other.error for other in before)
 
 
 def any_way(draw: random.Random) -> str:

@@ -128,7 +128,7 @@ class _Namer:
     def call(self, call: Commit | Delete) -> Any:
         if isinstance(call, Delete):
             return call.key.session, self.life(call.generation)
-        position = self.position(call.expected)
+        position = None if call.expected is None else self.header(call.expected)
         return call.key.session, position, self.header(call.header), call.log, call.checkpoint
 
     def node(self, node: Node) -> Any:

@@ -12,9 +12,8 @@ from typing import Any
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.spec import ModelSpec
-from cellkeeper_service.sessions.limits import Clock, Limits
-
 from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.sessions.limits import Clock, Limits
 
 from .fingerprint import fingerprint
 from .scope import Scope
@@ -43,7 +42,7 @@ def _rejection(reason: Reason, message: str, position: Position | None) -> Rejec
 
 
 _DISPATCH = {
-    Rejection: _reduce_rejection,ModelSpec: _reduce_fixed, 
+    Rejection: _reduce_rejection,ModelSpec: _reduce_fixed,
     Limits: _reduce_fixed,
     Clock: _reduce_fixed,
     Scope: _reduce_fixed,

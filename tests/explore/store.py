@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-from cellkeeper_service.domain.position import Position
-from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
 from cellkeeper_service.store.memory import MemoryStore
 
@@ -44,8 +43,8 @@ class ExploredStore(MemoryStore):
         self.__dict__.update(state)
         self._lock = Lock()
 
-    def same_place(self, standing: Position | None, expected: Position | None) -> bool:
-        """The compare of the compare-and-set: the whole position."""
+    def same_place(self, standing: Header | None, expected: Header | None) -> bool:
+        """The compare of the compare-and-set: the whole header."""
         return standing == expected
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
@@ -66,14 +65,15 @@ class ExploredStore(MemoryStore):
 
     def _commit(self, commit: Commit) -> CommitResult:
         kept = self._kept.get(commit.key)
-        standing = None if kept is None else kept.header.position
+        standing = None if kept is None else kept.header
         past = self._now()
         if self.same_place(standing, commit.expected):
             commit = replace(commit, expected=standing)
         result = super()._commit(commit)
         if result.outcome is Outcome.COMMITTED:
             self._remember(past)
-            self.ledger.committed(commit)
+            after = self._kept[commit.key]
+            self.ledger.committed(commit, after.checkpoint, b"".join(after.chunks))
         return result
 
     def _delete(self, delete: Delete) -> CommitResult:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cellkeeper_service.domain.position import Position, advance, first_position
-from cellkeeper_service.domain.record import Header, SessionKey
+from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit
 
 from tests.sessions.counting_engine import expected
@@ -91,12 +91,13 @@ class Ledger:
     ended: frozenset[bytes] = frozenset()
     durable: frozenset[tuple[bytes, Inputs]] = frozenset()
 
-    def committed(self, commit: Commit) -> None:
-        """The store accepted this. Raises Violation if the record is no longer what its header says."""
+    def committed(self, commit: Commit, checkpoint: bytes, log: bytes) -> None:
+        """The store accepted this, and holds this checkpoint and log now. Raises Violation if the record is no longer
+        what its header says."""
         header = commit.header
         before = self.standing.get(commit.key)
         after = self._content(commit, before)
-        generation = header.position.generation
+        generation, start = header.position.generation, header.checkpoint_step
         if generation in self.ended:
             raise Violation("a generation that was replaced or deleted stands in the store again")
         if before is not None and before[0] == generation and after[: len(before[1])] != before[1]:
@@ -107,9 +108,12 @@ class Ledger:
         if named is None or named.inputs != after or header.position.step != len(after):
             text = "nothing that ever was" if named is None else str(named.inputs)
             raise Violation(f"the record goes on on a hole: its inputs are {after}, its position names {text}")
-        logged = len(after) - header.checkpoint_step
-        if logged > self.max_log_steps:
-            raise Violation(f"the log is not bounded: {logged} steps, allowed are {self.max_log_steps}")
+        if int.from_bytes(checkpoint, "little") != (expected(after[:start]) or [0])[-1]:
+            raise Violation(f"the record's checkpoint is not the state after {after[:start]}")
+        if unpack(log) != after[start:]:
+            raise Violation(f"the record's log is {unpack(log)}, and {after[start:]} behind its checkpoint")
+        if len(after) - start > self.max_log_steps:
+            raise Violation(f"the log is not bounded: {len(after) - start} steps, allowed are {self.max_log_steps}")
         if before is not None and before[0] != generation:
             self.ended |= {before[0]}
         self.standing[commit.key] = (generation, after)
@@ -127,12 +131,5 @@ class Ledger:
         if commit.checkpoint is None:
             return (() if before is None else before[1]) + unpack(commit.log)
         header = commit.header
-        start = consumed(Position(header.position.generation, header.checkpoint_step, header.checkpoint_head))
-        state = int.from_bytes(commit.checkpoint, "little")
-        if state != (expected(start) or [0])[-1]:
-            raise Violation(f"the checkpoint at step {header.checkpoint_step} is not the state after {start}")
-        return start + unpack(commit.log)
-
-
-def describe(header: Header) -> str:
-    return f"step {header.position.step}"
+        start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
+        return consumed(start) + unpack(commit.log)

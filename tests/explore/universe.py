@@ -24,7 +24,6 @@ from typing import Any
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit, CommitResult, Load, Outcome, StoreError
-from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
@@ -402,6 +401,9 @@ class Universe:
             allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
         if self.fell_back:
             allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
+        kinds = {type(op) for op in player.script}
+        if {Delete, Fork} <= kinds and (self.scope.unknowns or self.scope.slow or self.scope.crashes):
+            allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
         if player.lives and any(isinstance(op, (Reset, Delete, Fork)) for op in player.script):
             allowed |= MOVED_BY_OTHERS
         if reason not in allowed:

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
-from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.position import Position, advance
 from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import NDArray
@@ -83,6 +83,16 @@ class Refused(Exception):
 def numbers(*values: float) -> Array:
     """Inputs of the counting model: one feature, one time step for each value."""
     return np.array(values, np.float32).reshape(-1, 1)
+
+
+def some_inputs(seed: int, steps: int) -> Array:
+    """Inputs of the LSTM: [steps, 3]."""
+    return np.random.default_rng(seed).standard_normal((steps, 3)).astype(np.float32)
+
+
+def placed(position: Position, inputs: Array) -> Position:
+    """As a client advances its own head: from the bytes of each time step."""
+    return advance(position, inputs.tobytes(), inputs[0].nbytes)
 
 
 def new_id() -> bytes:

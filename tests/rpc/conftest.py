@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cellkeeper_service.domain.position import Position
 
 from tests.bundles import counting_bundle, make_bundle
 from tests.server_process import ServerProcess
 
-from .calls import WAYS, Api, Way
+from .calls import WAYS, Api, Chunk, Way, numbers
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +79,21 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     )
     with ServerProcess([folder], "memory:", ["--max-message-bytes", "65536"]) as server, server.channel() as channel:
         yield Api(server.stub(channel), "wide")
+
+
+@pytest.fixture(params=["batch", "stream"])
+def frame_way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
+
+
+@pytest.fixture
+def at(count: Api, session: str) -> Iterator[Position]:
+    """A session after [1, 2], which must stand there untouched when the test is over; so must its neighbour."""
+    places = {}
+    for name in (session, f"{session}-neighbour"):
+        places[name] = count.send("unary", Chunk(name, numbers(1, 2), count.open(name))).after
+    yield places[session]
+    for name, place in places.items():
+        assert count.position(name) == place
+        assert count.send("unary", Chunk(name, numbers(10), place)).sums == [13]

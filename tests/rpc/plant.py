@@ -18,7 +18,7 @@ def change_record(store_url: str, model: str, session: str, change: Callable[[Re
         if not isinstance(record, Record):
             raise AssertionError(f"expected a record, got {record!r}")
         changed = change(record)
-        commit = Commit(key, record.position, changed.header, changed.log, changed.checkpoint)
+        commit = Commit(key, record.header, changed.header, changed.log, changed.checkpoint)
         (result,) = store.commit_many([commit])
         if result.outcome is not Outcome.COMMITTED:
             raise AssertionError(f"expected it to be committed, got {result}")

@@ -1,9 +1,7 @@
-"""Bad input: refused with the field, what came and what was expected; nothing else is touched."""
+"""Bad chunks: refused with the field, what came and what was expected; nothing else is touched."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,65 +9,10 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
 
-from .calls import (
-    Api,
-    Array,
-    Chunk,
-    Refused,
-    Result,
-    Way,
-    frame_message,
-    new_id,
-    numbers,
-    step_message,
-)
+from .calls import Api, Array, Chunk, Refused, Way, frame_message, numbers, step_message
+from .checks import Edit, check, put, whole_frame_refusal
 
-SAYS_WHAT_CAME_AND_WHAT_WAS_EXPECTED = re.compile(r"^\S+: got .+, expected .+", re.DOTALL)
-FRAME_WAYS: tuple[Way, ...] = ("batch", "stream")
 GOOD = numbers(1, 2)
-
-
-@pytest.fixture(params=FRAME_WAYS)
-def frame_way(request: pytest.FixtureRequest) -> Way:
-    chosen: Way = request.param
-    return chosen
-
-
-@pytest.fixture
-def at(count: Api, session: str) -> Iterator[Position]:
-    """A session after [1, 2], which must stand there untouched when the test is over; so must its neighbour."""
-    neighbour = f"{session}-canary"
-    places = {name: count.send("unary", Chunk(name, GOOD, count.open(name))).after for name in (session, neighbour)}
-    yield places[session]
-    for name, place in places.items():
-        assert count.position(name) == place
-        assert count.send("unary", Chunk(name, numbers(10), place)).sums == [13]
-
-
-def check(result: Result, field: str, *words: str, reason: str = "INVALID_FIELD") -> None:
-    """The refusal names `field`, and its text has all of `words`."""
-    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", reason, field), result
-    assert SAYS_WHAT_CAME_AND_WHAT_WAS_EXPECTED.match(result.message), result.message
-    assert result.message.startswith(field.partition(".")[0].partition("[")[0]), result.message
-    for word in words:
-        assert word in result.message, result.message
-
-
-# ------------------------------------------------------------------------------------------ the unary step
-
-Edit = Callable[[pb.StepRequest], Any]
-
-
-def put(**fields: Any) -> Edit:
-    def edit(request: pb.StepRequest) -> None:
-        for name, value in fields.items():
-            request.ClearField(name)
-            if isinstance(value, (list, tuple)):
-                getattr(request, name).extend(value)
-            else:
-                setattr(request, name, value)
-
-    return edit
 
 
 UNARY: dict[str, tuple[Edit, str, tuple[str, ...]]] = {
@@ -184,140 +127,6 @@ def test_features_for_tokens(count: Api, session: str, way: Way) -> None:
     check(got, "dtype", "FLOAT32", "INT32 or INT64")
 
 
-# ------------------------------------------------------------------------------------------ items of a frame
-
-
-def long_id(frame: pb.StepFrame) -> None:
-    frame.sessions[1] = "\N{SNOWMAN}" * 86
-
-
-def empty_id(frame: pb.StepFrame) -> None:
-    frame.sessions[1] = ""
-
-
-def late_ack(frame: pb.StepFrame) -> None:
-    frame.acked = bytes(8) + (9).to_bytes(8, "little") + bytes(8)
-
-
-def huge_step(frame: pb.StepFrame) -> None:
-    packed = bytearray(frame.positions)
-    packed[32 + 16 : 32 + 24] = b"\xff" * 8
-    frame.positions = bytes(packed)
-
-
-def no_steps(frame: pb.StepFrame) -> None:
-    frame.steps[1] = 0
-    frame.inputs = frame.inputs[:8] + frame.inputs[16:]
-
-
-def many_steps(frame: pb.StepFrame) -> None:
-    frame.steps[1] = 513
-    frame.inputs = frame.inputs[:8] + bytes(4 * 513) + frame.inputs[16:]
-
-
-def not_a_number(frame: pb.StepFrame) -> None:
-    frame.inputs = frame.inputs[:8] + numbers(np.nan, 1).tobytes() + frame.inputs[16:]
-
-
-def same_twice(frame: pb.StepFrame) -> None:
-    frame.sessions[1] = frame.sessions[0]
-
-
-ITEMS: dict[str, tuple[Callable[[pb.StepFrame], None], str, str]] = {
-    "a long session id": (long_id, "sessions[1]", "INVALID_FIELD"),
-    "an empty session id": (empty_id, "sessions[1]", "INVALID_FIELD"),
-    "an ack of what is to come": (late_ack, "acked[1]", "INVALID_FIELD"),
-    "a step number out of range": (huge_step, "positions[1].step", "INVALID_FIELD"),
-    "no time steps": (no_steps, "steps[1]", "INVALID_FIELD"),
-    "too many time steps": (many_steps, "steps[1]", "INVALID_FIELD"),
-    "not a number": (not_a_number, "inputs", "NON_FINITE_INPUT"),
-    "the same session twice": (same_twice, "sessions[1]", "DUPLICATE_SESSION"),
-}
-
-
-@pytest.mark.parametrize(("edit", "field", "reason"), ITEMS.values(), ids=list(ITEMS))
-def test_only_the_bad_item_of_a_frame_fails(
-    count: Api,
-    session: str,
-    at: Position,
-    frame_way: Way,
-    edit: Callable[[pb.StepFrame], None],
-    field: str,
-    reason: str,
-) -> None:
-    names = [f"{session}-left", session, f"{session}-right"]
-    places = [count.open(names[0]), at, count.open(names[2])]
-    frame = frame_message("count", [Chunk(name, GOOD, place) for name, place in zip(names, places, strict=True)])
-    edit(frame)
-    left, bad, right = count.send_frame(frame_way, frame)
-    check(bad, field, reason=reason)
-    assert left.sums == right.sums == [1, 3]
-
-
-def test_a_streams_steps_carry_their_position(count: Api, session: str, at: Position) -> None:
-    frame = frame_message("count", [Chunk(f"{session}-a", GOOD, count.open(f"{session}-a")), Chunk(session, GOOD)])
-    good, bad = count.send_frame("stream", frame)
-    check(bad, "positions[1]", "none")
-    assert good.sums == [1, 3]
-    frame.positions = b""
-    for index, result in enumerate(count.send_frame("stream", frame)):
-        check(result, f"positions[{index}]", "none")
-
-
-def whole_frame_refusal(api: Api, way: Way, frame: pb.StepFrame) -> Result:
-    with pytest.raises(Refused) as refused:
-        api.send_frame(way, frame)
-    return refused.value.result
-
-
-def columns(**fields: Any) -> Callable[[pb.StepFrame], None]:
-    edit: Any = put(**fields)
-    return lambda frame: edit(frame)
-
-
-FRAMES: dict[str, tuple[Callable[[pb.StepFrame], None], str, tuple[str, ...]]] = {
-    "no items": (columns(sessions=[], steps=[], inputs=b"", positions=b""), "sessions", ("0 items", "1 to 64")),
-    "too many items": (columns(sessions=[f"s{i}" for i in range(65)]), "sessions", ("65 items", "1 to 64")),
-    "fewer steps than sessions": (columns(steps=[2]), "steps", ("1 entries", "2 sessions")),
-    "positions of another length": (columns(positions=bytes(63)), "positions", ("63 bytes", "32 bytes")),
-    "acks of another length": (columns(acked=bytes(8)), "acked", ("8 bytes", "2 sessions")),
-    "another step shape": (columns(step_shape=[3]), "shape", ("[T, 3]", "[T, 1]")),
-    "another dtype": (columns(dtype=pb.INT64), "dtype", ("INT64", "FLOAT32")),
-    "too few bytes": (columns(inputs=bytes(15)), "inputs", ("15 bytes", "16 bytes")),
-    "more steps than bytes": (columns(steps=[2, 2**32 - 1]), "inputs", ("16 bytes",)),
-    "an unknown model": (columns(model="no such"), "model", ("'no such'",)),
-    "an unknown output": (columns(outputs=["logits"]), "outputs", ("'logits'", "hidden, prediction, state")),
-}
-
-
-@pytest.mark.parametrize(("edit", "field", "words"), FRAMES.values(), ids=list(FRAMES))
-def test_a_frame_whose_columns_do_not_agree(
-    count: Api,
-    session: str,
-    at: Position,
-    frame_way: Way,
-    edit: Callable[[pb.StepFrame], None],
-    field: str,
-    words: tuple[str, ...],
-) -> None:
-    other = f"{session}-other"
-    place = count.open(other)
-    frame = frame_message("count", [Chunk(session, GOOD, at), Chunk(other, GOOD, place)])
-    edit(frame)
-    check(whole_frame_refusal(count, frame_way, frame), field, *words)
-    assert count.position(other) == place
-
-
-def test_a_stream_goes_on_after_a_bad_frame(count: Api, session: str) -> None:
-    at = count.open(session)
-    bad = frame_message("no such", [Chunk(session, GOOD, at)])
-    good = frame_message("count", [Chunk(session, GOOD, at)])
-    replies = list(count.stub.StepStream(iter([bad, good]), timeout=30))
-    assert [reply.HasField("frame_error") for reply in replies] == [True, False]
-    assert [reply.last for reply in replies] == [True, True]
-    assert np.frombuffer(replies[1].outputs[0].data, "<f4").tolist() == [1, 3]
-
-
 # ------------------------------------------------------------------------------------------ sizes
 
 
@@ -325,7 +134,7 @@ def test_a_message_over_the_limit(count: Api, session: str, at: Position) -> Non
     request = step_message("count", Chunk(session, GOOD, at))
     request.inputs = bytes((1 << 20) + 1)
     assert count.send_step(request).code == "RESOURCE_EXHAUSTED"
-    for way in FRAME_WAYS:
+    for way in ("batch", "stream"):
         frame = frame_message("count", [Chunk(session, GOOD, at)])
         frame.inputs = bytes((1 << 20) + 1)
         assert whole_frame_refusal(count, way, frame).code == "RESOURCE_EXHAUSTED"
@@ -354,81 +163,3 @@ def test_a_batch_whose_replies_do_not_fit_together(wide: Api, session: str) -> N
     assert [wide.position(name) for name in names] == at
     parts = wide.send_frame("stream", frame_message("wide", chunks, outputs=["hidden"]))  # a stream answers in parts
     assert [part.outputs["hidden"].shape for part in parts] == [(1, 1024)] * 12
-
-
-# ------------------------------------------------------------------------------------------ lives
-
-
-def test_fields_of_open(count: Api, session: str) -> None:
-    tensor = pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(4))
-    for fields, field in (
-        ({"request_id": b""}, "request_id"),
-        ({"request_id": bytes(16)}, "request_id"),
-        ({"request_id": bytes(17)}, "request_id"),
-        ({"session": ""}, "session"),
-        ({"model": "no such"}, "model"),
-        ({"ttl_ms": 2**63}, "ttl_ms"),
-        ({"expect": pb.Position(generation=b"", step=1, head=bytes(8))}, "expect.generation"),
-        ({"expect": pb.Position(generation=new_id(), step=1, head=b"")}, "expect.head"),
-        ({"initial_state": [tensor, tensor]}, "initial_state"),
-        ({"initial_state": [pb.Tensor(name="c", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(4))]}, "initial_state"),
-        ({"initial_state": [pb.Tensor(name="h", dtype=pb.FLOAT64, shape=[1, 1], data=bytes(8))]}, "initial_state[h]"),
-        ({"initial_state": [pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1], data=bytes(4))]}, "initial_state[h]"),
-        ({"initial_state": [pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(3))]}, "initial_state[h]"),
-    ):
-        base = {"model": "count", "session": session, "request_id": new_id()}
-        with pytest.raises(Refused) as refused:
-            count.call("Open", pb.OpenRequest(**{**base, **fields}))  # type: ignore[arg-type]
-        check(refused.value.result, field)
-    infinite = pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=np.float32(np.inf).tobytes())
-    with pytest.raises(Refused) as refused:
-        count.open(session, initial_state=[infinite])
-    check(refused.value.result, "initial_state[h]", reason="NON_FINITE_INPUT")
-    assert count.opened(session).created  # none of these created it
-
-
-def test_items_of_the_other_calls(count: Api, session: str, at: Position) -> None:
-    state = [pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(4))]
-    base: dict[str, Any] = {"session": session, "generation": at.generation, "request_id": new_id()}
-    twig = {"source": session, "target": f"{session}-2", "request_id": new_id()}
-    cut = pb.Position(generation=at.generation, step=1, head=b"")
-    cases: list[tuple[str, dict[str, Any], str]] = [
-        ("Reset", {**base, "generation": bytes(15)}, "items[0].generation"),
-        ("Reset", {**base, "request_id": bytes(16)}, "items[0].request_id"),
-        ("SetState", {**base, "state": []}, "items[0].state"),
-        ("SetState", {**base, "state": state, "step": 2**63}, "items[0].step"),
-        ("SetState", {**base, "state": state, "generation": b""}, "items[0].generation"),
-        ("Fork", {**twig, "target": ""}, "items[0].target"),
-        ("Fork", {**twig, "target": session}, "items[0].target"),
-        ("Fork", {**twig, "source": "s" * 257}, "items[0].source"),
-        ("Fork", {**twig, "position": cut}, "items[0].position.head"),
-        ("Fork", {**twig, "request_id": b"1"}, "items[0].request_id"),
-        ("Delete", {"session": session, "generation": b""}, "items[0].generation"),
-        ("Delete", {"session": "", "generation": at.generation}, "items[0].session"),
-    ]
-    for method, fields, field in cases:
-        kind: Any = getattr(pb, f"{method}Request")
-        (result,) = count.call(method, kind(model="count", items=[kind.Item(**fields)])).results
-        error = result.error
-        assert (error.code, pb.Reason.Name(error.reason), error.field) == (3, "INVALID_FIELD", field), (method, error)
-        assert SAYS_WHAT_CAME_AND_WHAT_WAS_EXPECTED.match(error.message), error.message
-    for items in (0, 65):
-        many = [pb.DeleteRequest.Item(session=f"s{i}", generation=at.generation) for i in range(items)]
-        with pytest.raises(Refused) as refused:
-            count.call("Delete", pb.DeleteRequest(model="count", items=many))
-        check(refused.value.result, "items", f"{items} items", "1 to 64")
-
-
-def test_fields_of_what_reads(count: Api, session: str) -> None:
-    for method, request, field in (
-        ("GetState", pb.GetStateRequest(model="count", session=""), "session"),
-        ("GetSession", pb.GetSessionRequest(model="no such", session=session), "model"),
-        ("ListSessions", pb.ListSessionsRequest(model="count", page_size=1001), "page_size"),
-        ("ListSessions", pb.ListSessionsRequest(model="count", page_token="no token"), "page_token"),
-        ("ListSessions", pb.ListSessionsRequest(model="count", prefix="p" * 257), "prefix"),
-        ("GetModel", pb.GetModelRequest(model="no such"), "model"),
-        ("GetModel", pb.GetModelRequest(model="count", fingerprint=b"other"), "fingerprint"),
-    ):
-        with pytest.raises(Refused) as refused:
-            count.call(method, request)
-        check(refused.value.result, field)

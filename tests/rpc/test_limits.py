@@ -145,6 +145,7 @@ def test_a_caller_that_is_gone_is_not_served(redis: RedisServer, server: ServerP
     with Talk(api) as talk:
         with paused(redis):
             first = talk.send(Chunk(session, numbers(1), at))
+            wait_until(lambda: server.metric("cellkeeper_queue_depth") == 1)
             call = api.stub.Step.future(step_message("count", Chunk(session, numbers(5), at)), timeout=30)
             with Talk(api) as other:
                 other.send(Chunk(session, numbers(7), at))

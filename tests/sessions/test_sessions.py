@@ -829,7 +829,6 @@ def open_with_ttl(world: World, ttl_ms: int, replica: int) -> Any:
     return world.ask(Open(key(), FOREVER, reply, b"q" * 16, None, ttl_ms, None), reply, replica)
 
 
-@pytest.mark.xfail(strict=True, reason="a commit compares the position alone, and writes the rest of the header anew")
 def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_hot_copy() -> None:
     world = World(replicas=2)
     position = world.step([1], opened(world)).position
@@ -838,7 +837,6 @@ def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_hot_copy() -> None:
     assert standing(world).header.ttl_ms == 5000
 
 
-@pytest.mark.xfail(strict=True, reason="a commit compares the position alone, and writes the rest of the header anew")
 def test_a_step_on_a_hot_copy_after_a_lost_tail_was_written_again_with_a_checkpoint() -> None:
     """A fail-over loses a commit; another replica writes the same history again, but with a checkpoint in it. The
     first replica's hot copy stands at the same position, and appends to what it takes for the old log."""

@@ -56,13 +56,13 @@ def create(
 def append(at: SessionKey, before: Header, log: bytes, *, ttl_ms: int | None = None) -> Commit:
     position = advance(before.position, log, STEP_BYTES)
     ttl_ms = before.ttl_ms if ttl_ms is None else ttl_ms
-    return Commit(at, before.position, header(position, before.checkpoint_step, ttl_ms), log, None)
+    return Commit(at, before, header(position, before.checkpoint_step, ttl_ms), log, None)
 
 
 def replace(at: SessionKey, before: Header, checkpoint: bytes, log: bytes = b"") -> Commit:
     """A checkpoint at the position of `before`, and `log` behind it."""
     position = advance(before.position, log, STEP_BYTES)
-    return Commit(at, before.position, header(position, before.position.step, before.ttl_ms), log, checkpoint)
+    return Commit(at, before, header(position, before.position.step, before.ttl_ms), log, checkpoint)
 
 
 def committed(store: Store, *commits: Commit) -> Header:

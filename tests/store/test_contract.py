@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as changed
+
 import pytest
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
@@ -76,21 +78,23 @@ def test_a_checkpoint_replaces_state_and_log(store: Store, log: bytes) -> None:
 
 def test_another_generation_can_replace_a_record(store: Store) -> None:
     first = committed(store, create(key(), seed=1, log=inputs(1, 4)))
-    reset = Commit(key(), first.position, header(start(2), 0), b"", b"reset")
+    reset = Commit(key(), first, header(start(2), 0), b"", b"reset")
     committed(store, reset)
     assert load(store, "pump-17") == [Record(reset.header, b"reset", b"")]
 
 
-@pytest.mark.parametrize("part", ["generation", "step", "head", "absent"])
+@pytest.mark.parametrize("part", ["generation", "step", "head", "checkpoint", "ttl", "absent"])
 @pytest.mark.parametrize("kind", ["append", "replace"])
-def test_every_part_of_the_position_is_compared(store: Store, part: str, kind: str) -> None:
+def test_every_part_of_the_header_is_compared(store: Store, part: str, kind: str) -> None:
     first = create(key(), log=inputs(1, 3))
     standing = committed(store, first)
     good = standing.position
     expected = {
-        "generation": Position(generation(2), good.step, good.head),
-        "step": Position(good.generation, good.step + 1, good.head),
-        "head": Position(good.generation, good.step, bytes(7) + b"\x01"),
+        "generation": changed(standing, position=Position(generation(2), good.step, good.head)),
+        "step": changed(standing, position=Position(good.generation, good.step + 1, good.head)),
+        "head": changed(standing, position=Position(good.generation, good.step, bytes(7) + b"\x01")),
+        "checkpoint": changed(standing, checkpoint_step=1),
+        "ttl": changed(standing, ttl_ms=5),
         "absent": None,
     }[part]
     commit = append(key(), standing, inputs(2))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
-from cellkeeper_service.domain.position import Position, advance, first_position
-from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.position import advance, first_position
+from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Store
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
@@ -53,12 +54,13 @@ class Stores(RuleBasedStateMachine):
         assert isinstance(checkpoint, bytes | None)
         assert isinstance(ttl_ms, int)
         stands = first_position(minted) if record is None else record.position
-        expected: Position | None = {
-            "standing": None if record is None else stands,
+        standing = header(stands, 0) if record is None else record.header
+        expected: Header | None = {
+            "standing": None if record is None else standing,
             "absent": None,
-            "step": stands._replace(step=stands.step + 1),
-            "head": stands._replace(head=bytes(8)),
-            "generation": stands._replace(generation=bytes(16)),
+            "step": replace(standing, position=stands._replace(step=stands.step + 1)),
+            "head": replace(standing, position=stands._replace(head=bytes(8))),
+            "generation": replace(standing, position=stands._replace(generation=bytes(16))),
         }[str(attempt["expected"])]
         base = stands.step if record is None or checkpoint is not None else record.header.checkpoint_step
         return Commit(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from .position import Position
 from .record import Header, Record, SessionKey
 
 
@@ -28,9 +27,11 @@ class Load(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Compare-and-set of one record, on its whole position.
+    """Compare-and-set of one record, on its whole header.
 
-    expected: the position that must stand there; None: no record may stand there.
+    expected: the header that must stand there, every byte of it; None: no record may stand there. The position alone
+    would not do: after a fail-over lost a tail, another replica may have written the same history again behind another
+    checkpoint, and may have changed the TTL without moving the position.
     header: the header after it; its position names the new point.
     log: with a checkpoint the whole log after it, otherwise the bytes to append to the log that is there.
     checkpoint: the state at header.checkpoint_step, replacing state and log; None: append, which needs a record to
@@ -38,7 +39,7 @@ class Commit:
     """
 
     key: SessionKey
-    expected: Position | None
+    expected: Header | None
     header: Header
     log: bytes
     checkpoint: bytes | None

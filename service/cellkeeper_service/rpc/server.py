@@ -17,15 +17,16 @@ SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"].full_name
 
 
 class RpcServer:
-    def __init__(self, servicer: Servicer, max_message_bytes: int, share_port: bool) -> None:
-        """share_port: other processes may listen on the same port (SO_REUSEPORT)."""
+    def __init__(self, servicer: Servicer, max_message_bytes: int, max_rpcs: int, share_port: bool) -> None:
+        """max_rpcs: calls under way, streams included; a further one gets RESOURCE_EXHAUSTED from gRPC itself.
+        share_port: other processes may listen on the same port (SO_REUSEPORT)."""
         options = [
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.so_reuseport", int(share_port)),
         ]
         self._share_port = share_port
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_rpcs)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         cellkeeper_pb2_grpc.add_CellkeeperServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -29,7 +29,7 @@ def chunk_commit(line: Line, hot: Hot, chunks: list[Applied], now_ms: int) -> Co
     the reply to a step that the log has lost cannot be computed again."""
     after = chunks[-1].after
     header = replace(hot.header, position=after, updated_ms=now_ms, numerics=hot.served.numerics)
-    expected = hot.header.position if hot.exists else None
+    expected = hot.header if hot.exists else None
     checkpoint = hot.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked for chunk in chunks):
         header = replace(header, checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)

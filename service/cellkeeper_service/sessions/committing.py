@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
@@ -10,6 +11,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from .commits import build_flight
 from .desk import Desk
 from .hotset import HotSet
+from .limits import MAX_CALL_ITEMS
 from .line import Applied, Changing, Flight, Line, Pending
 from .requests import Deleted, Request, Step
 
@@ -31,8 +33,8 @@ class Committing:
 
     def take(self) -> list[Flight]:
         flights = []
-        lines, self._ready = list(self._ready), {}
-        for line in lines:
+        for line in list(islice(self._ready, MAX_CALL_ITEMS)):
+            del self._ready[line]
             flight = self._launch(line) if line.pending and line.flight is None else None
             if flight is not None:
                 flights.append(flight)

@@ -65,7 +65,7 @@ def open_session(record: Record | None, request: Open, models: Models, birth: Bi
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
     header = replace(record.header, ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
-    return Write(Commit(request.key, record.position, header, b"", None), OpenReply(header, created))
+    return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
 def reset(record: Record | None, request: Reset, models: Models, birth: Birth) -> Write | Moved | Rejection:
@@ -89,7 +89,7 @@ def _new_life(
         return generation_changed(record.position)
     position = first_position(birth.generation, step)
     header = new_header(served, position, request.request_id, record.header.ttl_ms, birth.now_ms)
-    commit = Commit(request.key, record.position, header, b"", state)
+    commit = Commit(request.key, record.header, header, b"", state)
     return Write(commit, Moved(position), served, state)
 
 

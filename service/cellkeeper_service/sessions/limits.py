@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from .planner import TickLimits
 
+MAX_CALL_ITEMS = 1024
+"""Sessions in one call of the store: while Redis runs a script it serves nobody else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -10,6 +10,7 @@ from cellkeeper_service.domain.store import Load, StoreError
 
 from .desk import Desk
 from .hotset import HotSet
+from .limits import MAX_CALL_ITEMS
 from .line import Line
 from .requests import Step
 
@@ -31,7 +32,7 @@ class Loading:
 
     def take(self) -> tuple[list[Line], list[Load]]:
         """A reading counts for the requests that had arrived when it was asked for."""
-        wanted, self._wanted = self._wanted, []
+        wanted, self._wanted = self._wanted[:MAX_CALL_ITEMS], self._wanted[MAX_CALL_ITEMS:]
         lines = []
         for line in wanted:
             if line.queue:

@@ -3,7 +3,7 @@
 -- KEYS[i]  the record of item i
 -- ARGV     for each item: "append", expected, header, ttl_ms, log
 --                     or: "replace", expected, header, ttl_ms, log, checkpoint
---          expected is the 32 bytes that must stand at the header's start, or "" where nothing may stand.
+--          expected is the header that must stand there, or "" where nothing may stand.
 -- Answers, one for each item:
 --   1                    committed
 --   0                    conflict, nothing stands there
@@ -45,7 +45,7 @@ local function commit(key, expected, header, ttl_ms, log, checkpoint)
   if failed(standing) then
     return {'refused', standing.err}
   end
-  if (standing and string.sub(standing, 1, 32) or '') ~= expected then
+  if (standing or '') ~= expected then
     return standing or 0
   end
   local reply

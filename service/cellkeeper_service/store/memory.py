@@ -92,7 +92,7 @@ class MemoryStore:
 
     def _commit(self, commit: Commit) -> CommitResult:
         kept = self._standing(commit.key)
-        if (None if kept is None else kept.header.position) != commit.expected:
+        if (None if kept is None else kept.header) != commit.expected:
             return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
         expires_ms = self._expiry_ms(commit.header.ttl_ms)
         if commit.checkpoint is not None:

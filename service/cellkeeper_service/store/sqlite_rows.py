@@ -41,7 +41,7 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
         remove(connection, row[0])
         row = None
     expected = None if commit.expected is None else commit.expected.pack()
-    if (None if row is None else row[1][:32]) != expected:
+    if (None if row is None else row[1]) != expected:
         return CommitResult(Outcome.CONFLICT, None if row is None else _header(row[1]))
     header = commit.header.pack()
     if row is None:

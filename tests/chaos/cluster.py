@@ -1,0 +1,131 @@
+"""The servers, the store, and the proxies between them and in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tests.server_process import ServerProcess
+
+from .proxy import Proxy
+from .stores import AnyStore, RedisPair, SqliteStore
+
+OPTIONS = (
+    *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
+    *("--store-timeout-ms", "500", "--drain-timeout-ms", "3000", "--default-timeout-ms", "15000"),
+)
+RESTART_TRIES = 60
+
+
+class Server(ServerProcess):
+    """downs: how often it ended by itself."""
+
+    def ended(self) -> int | None:
+        """The exit status where it has ended by itself."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def forget(self) -> None:
+        self._end()
+
+
+class Cluster:
+    """fronts: what clients connect to, one for each server. backs: between each server and the store; none for
+    SQLite. Use as an asynchronous context manager."""
+
+    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
+        self.store = store
+        self.servers: list[Server] = []
+        self.fronts: list[Proxy] = []
+        self.backs: list[Proxy] = []
+        self.crashes: list[str] = []
+        self._bundles = bundles
+        self._replicas = replicas
+
+    @property
+    def targets(self) -> list[str]:
+        return [f"127.0.0.1:{front.port}" for front in self.fronts]
+
+    async def start(self) -> None:
+        store = self.store
+        if isinstance(store, RedisPair):
+            await store.start()
+            await asyncio.to_thread(store.follow)
+            await asyncio.to_thread(store.wait_until_in_step)
+        for _ in range(self._replicas):
+            url = f"sqlite:{store.path}" if isinstance(store, SqliteStore) else ""
+            if not isinstance(store, SqliteStore):
+                back = Proxy(store.address)
+                await back.start()
+                self.backs.append(back)
+                url = f"redis://127.0.0.1:{back.port}/0"
+            server = Server(self._bundles, url, OPTIONS)
+            self.servers.append(server)
+            await asyncio.to_thread(server.start)
+            front = Proxy(("127.0.0.1", server.port))
+            await front.start()
+            self.fronts.append(front)
+
+    async def restart(self, server: Server) -> None:
+        """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
+        for _ in range(RESTART_TRIES):
+            try:
+                await asyncio.to_thread(server.restart)
+                return
+            except RuntimeError:
+                server.forget()
+                await asyncio.sleep(0.2)
+        raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
+
+    def look_for_crashes(self) -> None:
+        """Servers that ended although nobody ended them."""
+        for index, server in enumerate(self.servers):
+            status = server.ended()
+            if status is not None:
+                self.crashes.append(f"server {index} ended by itself with {status}:\n{server.output()[-4000:]}")
+                server.forget()
+
+    async def heal(self) -> None:
+        """Fair weather everywhere, and every server running."""
+        for proxy in (*self.fronts, *self.backs):
+            proxy.clear()
+        for server in self.servers:
+            if not server.is_running:
+                await self.restart(server)
+
+    def complaints(self) -> list[str]:
+        """What servers logged that no fault explains: errors with a traceback."""
+        found = []
+        for index, server in enumerate(self.servers):
+            text = server.output()
+            for match in re.finditer(r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M):
+                lines = text[match.start() :].splitlines()
+                found.append(f"server {index}:\n" + "\n".join(lines[:40]))
+        return found
+
+    async def close(self) -> None:
+        for server in self.servers:
+            server.forget()
+        for proxy in (*self.fronts, *self.backs):
+            await proxy.close()
+        if isinstance(self.store, RedisPair):
+            await self.store.link.close()
+
+    async def __aenter__(self) -> Cluster:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,44 @@
+"""A small disk that can be filled up: a tmpfs of its own, where this process may mount one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+SIZE_MIB = 256
+
+
+class SmallDisk:
+    """A folder; use as a context manager. limited: it is a disk of its own, of SIZE_MIB, and `fill` works."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-disk-"))
+        self.limited = False
+
+    def fill(self) -> None:
+        """Takes all space that is left."""
+        usage = os.statvfs(self.folder)
+        with (self.folder / "ballast").open("wb") as ballast:
+            try:
+                os.posix_fallocate(ballast.fileno(), 0, max(1, usage.f_bavail * usage.f_frsize))
+            except OSError:
+                return  # somebody was quicker: as good as full
+
+    def free(self) -> None:
+        (self.folder / "ballast").unlink(missing_ok=True)
+
+    def __enter__(self) -> SmallDisk:
+        if os.geteuid() == 0:
+            words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(self.folder)]
+            self.limited = subprocess.run(words, capture_output=True, check=False).returncode == 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.limited:
+            subprocess.run(["umount", "-l", str(self.folder)], check=False)
+        subprocess.run(["rm", "-rf", str(self.folder)], check=False)

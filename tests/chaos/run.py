@@ -1,0 +1,186 @@
+"""One run: starts everything, lets it work under fire, brings it to rest, reads back what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from tests.acceptance.models import counting_and_lstm
+from tests.acceptance.sequences import Model
+from tests.wire_client import Position, Refused, Replica
+
+from .checker import Checker, Verdict
+from .cluster import Cluster
+from .crew import Crew, Standing
+from .faults import Faults
+from .history import History, Rest
+from .meddler import Meddler
+from .offline import Reference
+from .pumps import Habits, Pumps
+from .raw import LateCopies, Rough
+from .stores import make_store
+
+STORES = ("sqlite", "redis", "redis-failover")
+FINISH_S = 90.0  # for the last step of every session, after all faults are over
+READ_TRIES = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    """every_s: seconds between two faults, on average. clients: official ones, each with `sessions` sessions."""
+
+    seconds: float
+    seed: int
+    store: str
+    replicas: int = 2
+    every_s: float = 0.6
+    clients: int = 3
+    sessions: int = 24
+    rough: int = 10
+    expiring: int = 6
+    meddle_s: float = 0.5
+
+
+@dataclass
+class Outcome:
+    """What a run gave. fsync: the seed's choice for Redis; "" for SQLite. seconds: from the first request to the last
+    fault's end. replayed_steps: that official clients sent again by themselves because the store had lost them."""
+
+    settings: Settings
+    fsync: str
+    history: History
+    verdict: Verdict
+    own_faults: dict[str, int]
+    replayed_steps: int
+    started: float
+    seconds: float
+    check_seconds: float = 0.0
+
+
+def run(settings: Settings) -> Outcome:
+    """Raises RuntimeError where the harness itself cannot go on."""
+    draw = random.Random(settings.seed)
+    fsync = "" if settings.store == "sqlite" else draw.choice(("always", "everysec"))
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-chaos-") as folder:
+        bundles = counting_and_lstm(Path(folder))
+        models = [model for _, model in bundles]
+        with make_store(settings.store, fsync) as store:
+            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas)
+            outcome = asyncio.run(_under_fire(settings, fsync, cluster, models))
+        began = time.monotonic()
+        references = {model.name: Reference(model.engine) for model in models}
+        outcome.verdict = Checker(outcome.history, references).check()
+        outcome.check_seconds = time.monotonic() - began
+    return outcome
+
+
+async def _under_fire(settings: Settings, fsync: str, cluster: Cluster, models: list[Model]) -> Outcome:
+    async with cluster:
+        crew = Crew(History(), models, cluster.targets, settings.seed)
+        pumps = _pumps(crew, settings)
+        late = LateCopies(crew)
+        rough = [
+            Rough(crew, f"rough-{index}", _standing(crew, f"rough-{index}", models[index % 2]), late)
+            for index in range(settings.rough)
+        ]
+        faults = Faults(cluster, crew, pumps, settings.every_s)
+        replicas = [Replica(target, 1.5) for target in cluster.targets]
+        started = time.monotonic()
+        try:
+            for pump in pumps:
+                pump.start()
+            others = [asyncio.create_task(client.run()) for client in rough]
+            meddling = [
+                asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
+                asyncio.create_task(late.run(replicas)),
+            ]
+            trouble = asyncio.create_task(faults.run())
+            await _until(started + settings.seconds, [*others, *meddling, trouble])
+            crew.stopping.set()
+            await asyncio.gather(trouble, *meddling)
+            await cluster.heal()
+            seconds = time.monotonic() - started
+            lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
+            done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
+            for task in done:
+                task.result()
+            if going_on:
+                for task in going_on:
+                    task.cancel()
+                crew.history.crashes.append(f"{len(going_on)} clients made no last step within {FINISH_S:g} s")
+            await late.send_rest(replicas)
+            await _read_back(crew, replicas, models)
+        finally:
+            for replica in replicas:
+                await replica.close()
+        cluster.look_for_crashes()
+        crew.history.crashes += cluster.crashes + cluster.complaints()
+        own = {kind: count for kind, count in crew.faults.items() if kind != "client_kill"}
+        return Outcome(settings, fsync, crew.history, Verdict(), own, crew.replayed_steps, started, seconds)
+
+
+async def _until(end: float, tasks: list[asyncio.Task[None]]) -> None:
+    """Waits until then; raises what a task raises before."""
+    while (left := end - time.monotonic()) > 0:
+        done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        tasks = [task for task in tasks if not task.done()]
+
+
+def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
+    found = []
+    for number in range(settings.clients):
+        standings = [
+            _standing(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
+            for index in range(settings.sessions)
+        ]
+        found.append(Pumps(crew, f"client-{number}", standings, Habits()))
+    draw, expiring = crew.dice(), []
+    for index in range(settings.expiring):
+        standing = _standing(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
+        crew.history.ttls[standing.session] = draw.uniform(0.3, 1.5)
+        expiring.append(standing)
+    if expiring:
+        found.append(Pumps(crew, "client-of-expiring", expiring, Habits()))
+    return found
+
+
+def _standing(crew: Crew, session: str, model: Model) -> Standing:
+    standing = crew.standings[session] = Standing(session, model)
+    return standing
+
+
+async def _read_back(crew: Crew, replicas: list[Replica], models: list[Model]) -> None:
+    """Every session through every server."""
+    for number, replica in enumerate(replicas):
+        room = asyncio.Semaphore(16)
+
+        async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
+            async with room:  # noqa: B023 - awaited within the turn
+                crew.history.rests.append(await _rest(session, model, number, replica))
+
+        await asyncio.gather(*(read(session, model) for session, model in list(crew.history.models.items())))
+
+
+async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest:
+    asked_at = time.monotonic()
+    for _ in range(READ_TRIES):
+        reply = await replica.call("GetState", pb.GetStateRequest(model=model, session=session))
+        if not isinstance(reply, Refused):
+            states = {
+                tensor.name.removeprefix("state."): np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
+                for tensor in reply.state
+            }
+            return Rest(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
+        if reply.reason == "SESSION_NOT_FOUND":
+            return Rest(session, model, None, {}, number, asked_at, time.monotonic())
+        await asyncio.sleep(0.25)
+    raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")

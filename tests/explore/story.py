@@ -1,0 +1,118 @@
+"""A history as a reader can follow it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.sessions import requests as wire
+
+from .search import explain
+from .scope import Scope
+from .truth import consumed, origin_of, unpack
+from .universe import Event, Universe
+
+
+def story(scope: Scope, events: list[Event]) -> list[str]:
+    """One line an event; the last one says what broke, if something does."""
+    universe, lines = Universe(scope), []
+    for event in events:
+        lines.append(tell(universe, event))
+        try:
+            universe.do(event)
+        except Exception as error:  # noqa: BLE001 - it is the end of the story, whatever it is
+            return [*lines, f"=> {explain(error)}"]
+    if not universe.events():
+        try:
+            universe.finish()
+        except Exception as error:  # noqa: BLE001
+            lines.append(f"=> {explain(error)}")
+    return lines
+
+
+def tell(universe: Universe, event: Event) -> str:
+    kind, *rest = event
+    match kind:
+        case "send":
+            return f"c{rest[0]} sends {rest[1]} to {rest[2]}"
+        case "slow":
+            return f"c{rest[0]} sends {rest[1]}, which takes its time"
+        case "arrive":
+            channel: Any = universe.slow[rest[0]].done
+            return f"the slow {channel.name} arrives at {rest[1]}"
+        case "hear":
+            answer = next(one for one in universe.answers if (one.player, one.name) == (rest[0], rest[1]))
+            return f"c{rest[0]} hears of {rest[1]}: {_result(answer.result)}"
+        case "timeout":
+            return f"c{rest[0]} hears nothing of {rest[1]} and stops waiting"
+        case "give_up":
+            return f"c{rest[0]}'s caller gives up"
+        case "restart":
+            return f"c{rest[0]} dies and starts anew"
+        case "crash":
+            return f"{rest[0]} dies and starts anew"
+        case "read" | "loaded" | "unread":
+            read = universe.node(rest[0]).reads[rest[1]]
+            what = {"read": "reads", "loaded": "has read", "unread": "fails to read"}[kind]
+            return f"{rest[0]} {what} {read.loads[0].key.session}"
+        case "compute":
+            runs = universe.node(rest[0]).calls[0].runs
+            return f"{rest[0]} computes " + ", ".join(sorted(_run(run) for run in runs))
+        case "land" | "landed" | "unknown" | "refuse":
+            write = universe.node(rest[0]).writes[rest[1]]
+            call = _call(write.calls[0])
+            if kind == "land":
+                return f"{rest[0]}'s script reaches the store: {call}"
+            if kind == "landed":
+                outcome = write.results[0].outcome.value if write.results else "done"
+                return f"{rest[0]} hears from the store: {call}: {outcome}"
+            if kind == "refuse":
+                return f"the store refuses {rest[0]}'s {call}"
+            fate = "landed" if write.results else "is still on its way"
+            return f"{rest[0]} hears nothing from the store; its script ({call}) {fate}"
+        case "late":
+            return f"the late script reaches the store: {_call(universe.late[rest[0]].calls[0])}"
+        case "fall_back":
+            return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
+    return str(event)
+
+
+def _run(run: Any) -> str:
+    return f"{run.line.key.session} {run.kind.value} {_inputs(unpack(run.data))}"
+
+
+def _inputs(inputs: tuple[int, ...]) -> str:
+    return "[" + ", ".join(str(value) for value in inputs) + "]"
+
+
+def _at(position: Position | None) -> str:
+    if position is None:
+        return "nothing"
+    origin = origin_of(position.head)
+    named = "?" if origin is None else _inputs(origin.inputs)
+    return f"g{position.generation.lstrip(bytes(1)).hex() or '0'}:{position.step} {named}"
+
+
+def _call(call: Any) -> str:
+    if not isinstance(call, Commit):
+        return f"delete {call.key.session} of g{call.generation.lstrip(bytes(1)).hex()}"
+    header = call.header
+    how = "append" if call.checkpoint is None else f"checkpoint at {header.checkpoint_step}"
+    return f"{call.key.session}: {_at(call.expected and call.expected.position)} -> {_at(header.position)}, {how}"
+
+
+def _result(result: Any) -> str:
+    if isinstance(result, Rejection):
+        return f"{result.reason.name}, the record stands at {_at(result.position)}"
+    if isinstance(result, wire.StepReply):
+        return f"done{', again' if result.replayed else ''}, at {_at(result.position)}"
+    if isinstance(result, wire.OpenReply):
+        return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
+    if isinstance(result, wire.Moved):
+        return f"at {_at(result.position)}"
+    return str(result)
+
+
+__all__ = ["consumed", "story", "tell"]
