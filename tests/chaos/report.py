@@ -14,7 +14,7 @@ from .history import Fault, History
 from .run import Outcome
 
 TIMED = ("server_kill", "redis_kill", "failover", "failover_split", "server_pause", "redis_pause")
-MOST_EVENTS = 400
+MOST_EVENTS = 2000
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -152,22 +152,19 @@ def findings(outcome: Outcome, most: int = 20) -> str:
 
 
 def write_evidence(outcome: Outcome, folder: Path) -> Path:
-    """The shortest history that shows a violation: the life with the fewest events, and what was done around it."""
+    """For each kind of violation the shortest history that shows one: all that is known of one life."""
     folder.mkdir(parents=True, exist_ok=True)
     history = outcome.history
-    smallest = min(outcome.verdict.findings, key=lambda finding: len(involved(history, finding)[0]) or MOST_EVENTS)
+    shortest: dict[str, Finding] = {}
+    for finding in sorted(outcome.verdict.findings, key=lambda finding: len(involved(history, finding)[0])):
+        shortest.setdefault(finding.kind, finding)
     path = folder / f"chaos-{outcome.settings.seed}.json"
-    path.write_text(
-        json.dumps(
-            {
-                "summary": summary(outcome),
-                "findings": [_finding(finding) for finding in outcome.verdict.findings[:100]],
-                "history": _events(history, smallest, outcome.started),
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    evidence = {
+        "summary": summary(outcome),
+        "findings": [_finding(finding) for finding in outcome.verdict.findings[:100]],
+        "histories": [_events(history, finding, outcome.started) for finding in shortest.values()],
+    }
+    path.write_text(json.dumps(evidence, indent=1) + "\n")
     return path
 
 

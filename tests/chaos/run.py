@@ -112,6 +112,7 @@ async def _under_fire(settings: Settings, fsync: str, cluster: Cluster, models: 
             for task in done:
                 task.result()
             if going_on:
+                debug(pumps)  # DEBUG
                 for task in going_on:
                     task.cancel()
                 crew.history.crashes.append(f"{len(going_on)} clients made no last step within {FINISH_S:g} s")
@@ -184,3 +185,11 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
             return Rest(session, model, None, {}, number, asked_at, time.monotonic())
         await asyncio.sleep(0.25)
     raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")
+
+
+def debug(pumps):  # DEBUG
+    for p in pumps:
+        if any(not t.done() for t in p._tasks):
+            for name, e in p._client._endpoints._endpoints.items():
+                print("DEBUG", p.name, name, "down", e.down, "task", e._task, "groups", {k: len(v) for k, v in e._groups.items()}, "flights", len(e._flights), "unheard", e._unheard, e._loop.time() - e._last_heard, "streams", e._streams)
+                e._task.print_stack()

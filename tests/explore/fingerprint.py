@@ -91,7 +91,7 @@ class _Namer:
             )
         waiting = tuple(attempt.name for attempt in player.waiting.values())
         left = tuple((session, self.position(position)) for session, position in player.left.items())
-        return player.at, player.lives, tuple(lines), waiting, player.called, player.failed, left
+        return player.at, player.lives, tuple(lines), waiting, player.called, player.failed, player.gave_up, left
 
     def request(self, request: Request) -> Any:
         channel: Any = request.done

@@ -51,6 +51,7 @@ class Player:
     waiting: dict[int, Attempt] = field(default_factory=dict)
     called: bool = False  # the current call was sent before: its retry carries the same request id
     failed: str = ""
+    gave_up: bool = False
     left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
 
     @property
@@ -127,12 +128,15 @@ class Player:
         line = self.lines[self.op.session]
         chunk = next(chunk for chunk in flying(line.history))
         line.history.abandon(chunk, "DEADLINE_PASSED")
+        self.gave_up = True
         self.waiting = {t: a for t, a in self.waiting.items() if a.chunk is None or a.chunk.counted}
         line.consumed = consumed(Position(*line.history.tail))
         self._next()
 
     def restart(self) -> None:
         """A new process, which knows the script and how far its answers went."""
+        if isinstance(self.op, Append) and self.called:
+            self.failed = "OUTCOME_UNKNOWN"
         self.left = {session: Position(*line.history.position) for session, line in self.lines.items()}
         self.lives += 1
         self.lines, self.waiting, self.called = {}, {}, False
@@ -180,6 +184,7 @@ class Player:
     def _take(self, session: str, position: Position) -> None:
         history = History(ClientPosition(*position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
         self.lines[session] = Line(history, consumed(position))
+        self.left.pop(session, None)
         self._set_window()
 
     def _next(self) -> None:

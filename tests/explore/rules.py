@@ -285,12 +285,12 @@ def state_is_kept_until_acked() -> AbstractContextManager[Any]:
 TWO_ON_ONE = ((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21)))
 
 RULES = (
-    Rule("1", "a head is compared with the request's", head_of_requests, Scope(TWO_ON_ONE, slow=1)),
+    Rule("1", "a head is compared with the request's", head_of_requests, Scope(TWO_ON_ONE, replicas=1, slow=1)),
     Rule(
         "2",
         "the head is in the store's compare-and-set",
         head_in_the_store,
-        Scope(((Open("s"), steps("s", 11, 12)), (Open("s"), steps("s", 21))), fall_backs=1),
+        Scope(((Open("s"), steps("s", 11, 12)), (Open("s"), steps("s", 21))), fall_backs=1, atomic_commits=True),
     ),
     Rule(
         "3",
@@ -302,7 +302,9 @@ RULES = (
         "3b",
         "the whole header, not only the position, is in the compare-and-set",
         header_in_the_store,
-        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), fall_backs=1, atomic_commits=True),
+        Scope(
+            ((Open("s"), steps("s", 11, 12, 13)),), fall_backs=1, due_steps=4, other_due_steps=1, atomic_commits=True
+        ),
     ),
     Rule(
         "4",
@@ -362,7 +364,12 @@ RULES = (
         "11",
         "the client replays on its own history only",
         client_replays_on_its_own_history,
-        Scope(((Open("s"), steps("s", (11, 12), 13)), (Open("s"), steps("s", 21))), fall_backs=1),
+        Scope(
+            ((Open("s"), steps("s", (11, 12), 13)), (Open("s"), steps("s", 21))),
+            replicas=1,
+            fall_backs=1,
+            atomic_commits=True,
+        ),
     ),
     Rule(
         "12",

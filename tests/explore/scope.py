@@ -47,7 +47,8 @@ Op = Open | Steps | Append | Reset | Delete | Fork
 
 @dataclass(frozen=True)
 class Scope:
-    """scripts: one for each client. due_steps: when a checkpoint is due.
+    """scripts: one for each client. due_steps: when a checkpoint is due;
+    other_due_steps: on the second replica, where it has another setting.
 
     The rest says how often each may happen in one history: slow: a request that stays on its way as long as it likes.
     timeouts: a client stops waiting for an answer and sends again. unknowns: the store's answer is lost, and
@@ -73,6 +74,7 @@ class Scope:
     give_ups: int = 0
     crashes: int = 0
     due_steps: int = 1
+    other_due_steps: int = 0
     slots: int = 4
     buffer_steps: int = 1024
     max_log_steps: int = 8

@@ -129,7 +129,11 @@ class Ledger:
     def _content(self, commit: Commit, before: tuple[bytes, Inputs] | None) -> Inputs:
         """The inputs that the record truly stands for now."""
         if commit.checkpoint is None:
-            return (() if before is None else before[1]) + unpack(commit.log)
+            inputs = () if before is None else before[1]
+            if commit.expected is not None and consumed(commit.expected.position) == inputs:
+                learn(commit.expected.position, unpack(commit.log))
+            return inputs + unpack(commit.log)
         header = commit.header
         start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
+        learn(start, unpack(commit.log))
         return consumed(start) + unpack(commit.log)

@@ -401,6 +401,10 @@ class Universe:
             allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
         if self.fell_back:
             allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
+            if player.lives:
+                allowed.add("STEP_GAP")  # of an Open that insists on what the store has lost
+        if player.gave_up:
+            allowed |= {"STEP_CONFLICT", "HISTORY_CHANGED", "STEP_COMPACTED"}  # what it gave up was applied
         kinds = {type(op) for op in player.script}
         if {Delete, Fork} <= kinds and (self.scope.unknowns or self.scope.slow or self.scope.crashes):
             allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
@@ -448,7 +452,9 @@ class Universe:
 
     def _node(self, name: str) -> Node:
         scope = self.scope
-        served = Served(CountingEngine(), scope.slots, scope.due_steps)
+        due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
+        served = Served(CountingEngine(), scope.slots, due_steps)
+        served.due_steps = due_steps  # whatever the size of the state
         limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
         sessions = Sessions({"m": Models([served])}, limits, Clock(still, still_ms), NullMeter(), self.mint)
         return Node(name, served, sessions)

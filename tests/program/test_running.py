@@ -142,9 +142,9 @@ class Workers:
 
     def end(self) -> int:
         """The exit status, once it has ended by itself; the rest of what it printed is in `lines`."""
-        rest, _ = self.process.communicate(timeout=30)
-        self.lines += rest.splitlines()
-        return self.process.returncode
+        if self.process.stdout is not None:
+            self.lines += self.process.stdout.read().splitlines()
+        return self.process.wait()
 
     def __enter__(self) -> Workers:
         return self
@@ -156,7 +156,9 @@ class Workers:
             for pid in self.pids:
                 os.kill(pid, signal.SIGKILL)
             self.process.kill()
-        self.process.communicate()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, t
                 at = got.after
         workers.process.send_signal(signal.SIGTERM)
         assert workers.end() == 0
-        assert workers.lines.count("stopped") == 2
+        assert workers.lines.count("stopped") == 2, workers.lines
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -183,7 +185,7 @@ def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Pa
         workers.wait_until_serving()
         os.kill(workers.pids[index], signal.SIGKILL)
         assert workers.end() != 0
-        assert workers.lines.count("stopped") == 1
+        assert workers.lines.count("stopped") == 1, workers.lines
 
 
 def test_workers_that_cannot_start(tmp_path: Path) -> None:

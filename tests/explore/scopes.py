@@ -1,0 +1,128 @@
+"""The scopes that are gone through whole, from small to large, and a source of larger ones."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+
+from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps
+
+
+def opened(*values: int | tuple[int, ...], window: int = 1, session: str = "s") -> tuple[Op, ...]:
+    """Opens a session and steps it."""
+    return (Open(session), steps(*values, window=window, session=session))
+
+
+def steps(*values: int | tuple[int, ...], window: int = 1, session: str = "s") -> Steps:
+    return Steps(session, tuple(value if isinstance(value, tuple) else (value,) for value in values), window)
+
+
+LIVES = (*opened(11), Reset("s"), steps(12), Delete("s"), *opened(13))
+FORKED = (*opened(11), Fork("s", "t"), steps(12, session="t"), steps(13))
+
+SMALL = {
+    "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1),
+    "2 steps, window 2, a reply lost": Scope((opened(11, 12, window=2),), timeouts=1, atomic_commits=True),
+    "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2),
+    "2 steps, window 2, the store silent": Scope((opened(11, 12, window=2),), unknowns=1, atomic_commits=True),
+    "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2),
+    "2 clients on one session": Scope((opened(11), opened(21)), atomic_commits=True),
+    "2 sessions on 1 slot": Scope((opened(11), opened(21, session="r")), replicas=1, slots=1),
+    "reset, delete, re-open": Scope((LIVES,)),
+    "fork": Scope((FORKED,)),
+    "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True),
+    "1 append, the store silent": Scope(((*opened(11), Append("s", 12)),), unknowns=1),
+}
+
+LARGE = {
+    "2 steps, window 2, a reply lost, apart": Scope((opened(11, 12, window=2),), timeouts=1, atomic_reads=False),
+    "2 steps, window 2, 2 replies lost": Scope((opened(11, 12, window=2),), timeouts=2, atomic_commits=True),
+    "2 steps, window 2, silent and lost": Scope((opened(11, 12, window=2),), timeouts=1, unknowns=1),
+    "3 steps, window 2, 3 tails lost": Scope((opened(11, 12, 13, window=2),), fall_backs=1, depth=3),
+    "3 steps, window 2, tail and reply lost": Scope(
+        (opened(11, 12, 13, window=2),), fall_backs=1, depth=2, timeouts=1, atomic_commits=True
+    ),
+    "4 steps, window 2": Scope((opened(11, 12, 13, 14, window=2),)),
+    "4 steps, window 2, one replica, silent twice": Scope(
+        (opened(11, 12, 13, 14, window=2),), replicas=1, unknowns=2, timeouts=1, atomic_commits=True
+    ),
+    "2 clients on one session, 2 steps each": Scope((opened(11, 12), opened(21, 22)), atomic_commits=True),
+    "2 clients on one session, silent": Scope((opened(11), opened(21)), unknowns=1),
+    "2 clients on one session, a tail lost": Scope((opened(11, 12), opened(21)), fall_backs=1, atomic_commits=True),
+    "2 sessions": Scope((opened(11, 12), opened(21, session="r")), atomic_commits=True),
+    "lives, slow copies": Scope((LIVES,), slow=1, timeouts=1, atomic_commits=True),
+    "lives, the store silent twice": Scope((LIVES,), unknowns=2),
+    "lives, a tail lost": Scope((LIVES,), fall_backs=1, depth=2),
+    "lives, a crash": Scope((LIVES,), crashes=1, unknowns=1, atomic_commits=True),
+    "fork, slow copies": Scope((FORKED,), slow=1, timeouts=1, atomic_commits=True),
+    "fork, the store silent": Scope((FORKED,), unknowns=1, timeouts=1, atomic_commits=True),
+    "fork, a tail of one record lost": Scope((FORKED,), fall_backs=1, depth=2, atomic_commits=True),
+    "restart and late copies": Scope((opened(11, 12, window=2),), restarts=1, slow=1, atomic_commits=True),
+    "restart that insists, a tail lost": Scope(
+        (opened(11, 12, 13),), restarts=1, expects=True, fall_backs=1, atomic_commits=True
+    ),
+    "2 sessions on 1 slot, silent": Scope(
+        (opened(11, 12), opened(21, session="r")), replicas=1, slots=1, unknowns=1, atomic_commits=True
+    ),
+    "a short log": Scope((opened(11, 12, 13, 14, window=2),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1),
+    "a short memory": Scope((opened(11, 12, 13),), fall_backs=1, depth=3, buffer_steps=1, atomic_commits=True),
+}
+
+
+def drawn(draw: random.Random) -> Scope:
+    """Any scope: up to 2 clients, 3 sessions and 4 steps in a row, with up to 2 faults of each kind."""
+    values = count(11)
+    shared = draw.random() < 0.4
+    clients = draw.choice((1, 1, 2))
+    scripts = tuple(_script(draw, values, "s" if shared else "sr"[index], index) for index in range(clients))
+
+    def some(chance: float, most: int = 2) -> int:
+        return draw.randint(1, most) if draw.random() < chance else 0
+
+    return Scope(
+        scripts,
+        replicas=draw.choice((1, 2, 2)),
+        slow=some(0.4),
+        timeouts=some(0.5),
+        unknowns=some(0.5),
+        refusals=some(0.2),
+        unread=some(0.2),
+        fall_backs=some(0.3, 1),
+        depth=draw.randint(1, 4),
+        restarts=some(0.2, 1),
+        expects=draw.random() < 0.5,
+        give_ups=some(0.15, 1),
+        crashes=some(0.2),
+        due_steps=draw.choice((1, 2, 3)),
+        other_due_steps=draw.choice((0, 0, 1, 5)),
+        slots=draw.choice((1, 2, 4)),
+        buffer_steps=draw.choice((4, 1024)),
+        max_log_steps=draw.choice((4, 8)),
+        atomic_reads=draw.random() < 0.3,
+    )
+
+
+def _script(draw: random.Random, values: count[int], session: str, index: int) -> tuple[Op, ...]:
+    def some_steps(name: str) -> Steps:
+        chunks = tuple(
+            tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4))
+        )
+        return Steps(name, chunks, draw.choice((1, 2, 2, 3)))
+
+    script: list[Op] = [Open(session), some_steps(session)]
+    for turn in range(draw.randint(0, 3)):
+        what = draw.choice(("steps", "reset", "delete", "fork", "append"))
+        if what == "steps":
+            script.append(some_steps(session))
+        elif what == "reset":
+            script += [Reset(session), some_steps(session)]
+        elif what == "delete":
+            script += [Delete(session), Open(session), some_steps(session)]
+        elif what == "fork":
+            target = f"t{index}{turn}"
+            script += [Fork(session, target), some_steps(target)]
+            if draw.random() < 0.5:
+                script += [Delete(target), Fork(session, target), some_steps(target)]
+        else:
+            script += [Append(session, next(values)), Open(session), some_steps(session)]
+    return tuple(script)
