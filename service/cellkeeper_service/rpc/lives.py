@@ -27,6 +27,7 @@ from .status import to_error, to_position
 
 Maker = Callable[[Done], Request] | Rejection
 MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000  # ten years
+MAX_START_STEP = fields.MAX_STEP // 2  # so that the steps after it stay countable
 
 
 def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Callable[[Done], Request]:
@@ -72,8 +73,8 @@ def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: flo
         key = catalog.key(name, item.session, f"{where}.session")
         generation = fields.generation_bytes(item.generation, f"{where}.generation")
         origin = fields.request_id(item.request_id, f"{where}.request_id")
-        if item.step >= fields.MAX_STEP:
-            raise invalid(f"{where}.step", item.step, f"less than {fields.MAX_STEP}")
+        if item.step >= MAX_START_STEP:
+            raise invalid(f"{where}.step", item.step, f"less than {MAX_START_STEP}")
         step, state = item.step, tensors.read_state(item.state, spec, f"{where}.state")
         return lambda done: SetState(key, deadline, done, generation, origin, step, state)
 

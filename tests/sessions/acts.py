@@ -1,0 +1,67 @@
+"""What tests of the heart do again and again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Load
+from cellkeeper_service.sessions.planner import TickLimits
+from cellkeeper_service.sessions.requests import (
+    Open,
+    OpenReply,
+    Reset,
+)
+
+from .world import FOREVER, Reply, World, key
+
+TICK = TickLimits(4, 8)
+
+
+def opened(world: World, session: str = "s", replica: int = 0, origin: bytes = b"o" * 16) -> Position:
+    reply = Reply()
+    result = world.ask(Open(key(session), FOREVER, reply, origin, None, None, None), reply, replica)
+    assert isinstance(result, OpenReply), result
+    position: Position = result.header.position
+    return position
+
+
+def stands(world: World, session: str = "s") -> Record | None:
+    (record,) = world.store.load_many([Load(key(session), False)])
+    assert not isinstance(record, Exception)
+    return record
+
+
+def standing(world: World, session: str = "s") -> Record:
+    record = stands(world, session)
+    assert record is not None
+    return record
+
+
+def reset(world: World, generation: bytes, origin: bytes = b"r" * 16, session: str = "s") -> Any:
+    reply = Reply()
+    return world.ask(Reset(key(session), FOREVER, reply, generation, origin), reply)
+
+
+def until(world: World, what: str, replica: int = 0) -> None:
+    """Lets the replica work until it has sent a write ("writes") or has a call to compute ("calls")."""
+    one = world.replicas[replica]
+    for _ in range(10):
+        one.collect()
+        if getattr(one, what):
+            return
+        if one.loads:
+            one.load(0)
+        elif one.calls:
+            one.compute(0)
+    raise AssertionError(f"no {what}")
+
+
+def at_rest(world: World) -> None:
+    """Nothing is left behind: no line without a hot copy, no waiting line, no request, no slot."""
+    for replica in world.replicas:
+        desk = replica.sessions._desk
+        assert (desk.unanswered, desk.unanswered_bytes, len(desk.waiting)) == (0, 0, 0)
+        assert all(line.hot is not None and line.key == name for name, line in desk.lines.items())
+        assert sum(line.hot is not None for line in desk.lines.values()) == replica.sessions.hot_count("m")
