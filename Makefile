@@ -3,6 +3,12 @@
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
 # make bench        steps a second, with the limits of the machine beside them
+# make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
+#                   STORE=sqlite|redis|redis-failover
+# make explore      the protocol through interleavings: SECONDS
+# make fuzz         hostile messages for every RPC, hostile bundles: CASES
+# make overload     three times the load that the server can bear: SECONDS
+# make soak         half an hour of sessions that come and go: MINUTES, STORE
 # make clean        removes what the other targets made
 #
 # PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest.
@@ -10,13 +16,18 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 STORE ?= sqlite
+SECONDS ?= 60
+SEED ?=
+REPLICAS ?= 2
+CASES ?= 100000
+MINUTES ?= 30
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto check-proto bench clean
+.PHONY: help venv demo test check proto check-proto bench chaos explore fuzz overload soak clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -56,6 +67,23 @@ check-proto: .venv-proto/stamp
 
 bench: .venv/stamp
 	@$(BIN)/python -m bench
+
+chaos: .venv/stamp
+	@if [[ "$(STORE)" = redis* ]]; then scripts/ensure-redis; fi
+	@$(BIN)/python -m tests.chaos --store "$(STORE)" --seconds "$(SECONDS)" --replicas "$(REPLICAS)" $(if $(SEED),--seed "$(SEED)")
+
+explore: .venv/stamp
+	@$(BIN)/python -m tests.explore --seconds "$(SECONDS)"
+
+fuzz: .venv/stamp
+	@$(BIN)/python -m tests.fuzz --cases "$(CASES)" $(if $(SEED),--seed "$(SEED)")
+
+overload: .venv/stamp
+	@$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)"
+
+soak: .venv/stamp
+	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
+	@$(BIN)/python -m tests.load.soak --minutes "$(MINUTES)" --store "$(STORE)"
 
 clean:
 	rm -rf .venv .venv-proto build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -82,6 +82,10 @@ class RedisServer:
         """SIGCONT: goes on, with what came in meanwhile first."""
         self._running().send_signal(signal.SIGCONT)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def client(self) -> redis.Redis:
         """A plain client of this server, for looking into it; close it."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)

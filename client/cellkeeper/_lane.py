@@ -131,22 +131,29 @@ class Lane:
 
     def give_up(self, call: StepCall, error: CellkeeperError) -> None:
         """The call waits no longer, nor do those behind it."""
-        if call.future.done() and call.chunk is None:
-            return
         if call.chunk is not None:
             verdict = self.history.abandon(call.chunk, error.reason)
             if verdict.action is Action.FAIL:
                 self._tell(verdict, error)
         elif call in self._waiting:
-            self._waiting.remove(call)
+            at = self._waiting.index(call)
+            others = _behind(error)
+            while len(self._waiting) > at + 1:
+                self._waiting.pop().fail(others)
+            self._waiting.pop()
+        elif call.future.done():
+            return
         call.fail(error)
         self.go_on()
 
     def withdraw(self) -> None:
         """Takes back what was never sent."""
         error = Closed("taken back before it was sent")
+        waiting, self._waiting = self._waiting, deque()
         for chunk in self.history.withdraw():
             self._call_of(chunk, error)
+        for call in waiting:
+            call.fail(error)
         self.go_on()
 
     def close(self, error: CellkeeperError) -> None:

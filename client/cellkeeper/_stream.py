@@ -95,6 +95,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
         self._task = self._loop.create_task(self._run())
 
     def enqueue(self, lane: Lane) -> None:
@@ -115,6 +116,7 @@ class Endpoint:
         return lanes
 
     async def close(self) -> None:
+        self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._channel.close(None)
@@ -122,11 +124,13 @@ class Endpoint:
     # ------------------------------------------------------------------------------------------ the stream
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             while not self._groups:
                 self._wake.clear()
                 await self._wake.wait()
             error = await self._one_stream()
+            if self._closing:  # a cancelled reader ends with a result
+                return
             self.down = isinstance(error, Unavailable)
             self._lost(error)
             if self.down:
@@ -151,31 +155,36 @@ class Endpoint:
             self._counters.stream_reconnects += 1
         self._streams += 1
         call = self.stub.StepStream()
-        watch = self._loop.create_task(self._watch(call))
         reader = self._loop.create_task(self._read(call))
-        reader.add_done_callback(lambda _: self._wake.set())
+        writer = self._loop.create_task(self._write(call))
+        watch = self._loop.create_task(self._watch(call))
         try:
-            while not reader.done():
-                self._wake.clear()
-                while not reader.done() and self._may_send():
-                    frame = self._next_message()
-                    if frame is not None:
-                        await call.write(frame)
-                if not reader.done():
-                    await self._wake.wait()
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            pass  # the reader knows why
-        except asyncio.CancelledError:
-            reader.cancel()
-            call.cancel()
-            raise
+            error = await reader
         finally:
+            # A write to a connection that never came about does not end with its call.
+            writer.cancel()
             watch.cancel()
+            call.cancel()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        call.cancel()
-        return await reader
+        await asyncio.wait([writer])
+        if not writer.cancelled():
+            writer.result()
+        return error
+
+    async def _write(self, call: Any) -> None:
+        """Sends what queues, until the stream ends."""
+        try:
+            while True:
+                self._wake.clear()
+                while self._may_send():
+                    frame = self._next_message()
+                    if frame is not None:
+                        await call.write(frame)
+                await self._wake.wait()
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            return  # the reader knows why
 
     async def _read(self, call: Any) -> CellkeeperError:
         """Hands out replies until the stream ends; why it did."""

@@ -25,7 +25,10 @@ class Settings:
     models: tuple[str, ...]
     listen: str = setting("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
     metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics and /healthz")
-    store: str = setting("sqlite:cellkeeper-data/sessions.db", "sqlite:PATH, redis://HOST:PORT/DB or memory:")
+    store: str = setting(
+        "sqlite:cellkeeper-data/sessions.db",
+        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT or memory:",
+    )
     device: str = setting("auto", "cpu, cuda:N, or auto")
     workers: int = setting(1, "server processes on the same port; they share nothing but the store")
     threads: int = setting(1, "threads of one engine call on the CPU")

@@ -8,7 +8,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from .report import findings, summary, table, write_evidence
+from .evidence import write_evidence
+from .report import findings, summary, table
 from .run import STORES, Settings, run
 
 NOT_YET = "redis-cluster"

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,9 +30,12 @@ import numpy as np
 from tests.wire_client import Position
 
 from .excuses import REPORTS, Excuses
-from .history import Ack, Array, Burst, Deed, History, Rest
+from .history import Ack, Array, Burst, Deed, History
+from .lives import Lives
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
+
+LAG_S = 5.0  # a replica lags by less
 
 
 class Finding(NamedTuple):
@@ -47,13 +50,14 @@ class Finding(NamedTuple):
 @dataclass
 class Verdict:
     """findings: none, if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged
-    steps that the store lost and whose clients were told."""
+    steps that the store lost and whose clients were told. reports: errors that only the store's loss explains."""
 
     findings: list[Finding] = field(default_factory=list)
     compared_rows: int = 0
     compared_states: int = 0
     lives: int = 0
     lost_and_told: int = 0
+    reports: int = 0
 
     def count(self, kind: str) -> int:
         return sum(finding.kind == kind for finding in self.findings)
@@ -77,80 +81,31 @@ class Checker:
         self._references = references
         self._trails = Trails(history)
         self._excuses = Excuses(history)
+        self._ordinary = Excuses(history, with_losses=False)
+        self._lives = Lives(history)
         self._verdict = Verdict()
 
     def check(self) -> Verdict:
-        self._check_owners()
+        for other, generation in self._lives.shared():
+            self._found("leaked", other, generation, "this life belongs to another session")
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
         for session in self._history.models:
-            lives = self._lives(session)
-            self._check_order_of_lives(session)
+            lives = self._lives.of(session)
+            self._check_order(session)
             self._check_rests(session, lives)
             for generation in lives:
                 self._check_life(session, generation)
             self._check_errors(session)
         return self._verdict
 
-    # ------------------------------------------------------------------------------------------ lives
-
-    def _lives(self, session: str) -> list[bytes]:
-        """Every generation that an answer showed, in the order of first sight."""
-        seen: dict[bytes, float] = {}
-        for generation, _, at in self._sightings(session):
-            seen[generation] = min(at, seen.get(generation, at))
-        return sorted(seen, key=lambda generation: seen[generation])
-
-    def _sightings(self, session: str) -> list[tuple[bytes, float, float]]:
-        """Successes: of which life, when sent, when answered."""
-        found = [
-            (ack.position.generation, burst.sent_at, ack.at)
-            for burst in self._history.bursts.get(session, ())
-            for ack in burst.acks
-        ]
-        for deed in self._history.deeds.get(session, ()):
-            if deed.succeeded and deed.result is not None:
-                found.append((deed.result.generation, deed.sent_at, deed.at))
-        for rest in self._rests(session):
-            if rest.position is not None:
-                found.append((rest.position.generation, rest.asked_at, rest.at))
-        return found
-
-    def _rests(self, session: str) -> list[Rest]:
-        return [rest for rest in self._history.rests if rest.session == session]
-
-    def _check_owners(self) -> None:
-        owner: dict[bytes, str] = {}
-        for session in self._history.models:
-            for generation in self._lives(session):
-                if owner.setdefault(generation, session) != session:
-                    self._found("leaked", session, generation, f"this life belongs to {owner[generation]!r}")
-
-    def _check_order_of_lives(self, session: str) -> None:
-        sightings = self._sightings(session)
-        first_at: dict[bytes, float] = {}
-        last_sent: dict[bytes, tuple[float, float]] = {}
-        for generation, sent_at, at in sightings:
-            first_at[generation] = min(at, first_at.get(generation, at))
-            last_sent[generation] = max((sent_at, at), last_sent.get(generation, (sent_at, at)))
-        for generation, (sent_at, at) in last_sent.items():
-            over = [
-                other_at
-                for other, other_sent, other_at in sightings
-                if other != generation and other_sent > first_at[generation] and other_at < sent_at
-            ]
-            over += [
-                deed.at
-                for deed in self._history.deeds.get(session, ())
-                if deed.kind in ("reset", "set_state", "delete")
-                and deed.generation == generation
-                and deed.at > 0
-                and deed.error in ("", "GENERATION_CHANGED")
-                and deed.at < sent_at
-            ]
-            if over and not self._excuses.lost_between(min(over) - 5.0, at):
-                words = f"answered at {at:.3f} what was sent at {sent_at:.3f}; its end was known at {min(over):.3f}"
-                self._found("revived", session, generation, words)
+    def _check_order(self, session: str) -> None:
+        for late in self._lives.risen(session):
+            if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
+                words = (
+                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it was over by {late.over_at:.3f}"
+                )
+                self._found("revived", session, late.generation, words)
 
     # ------------------------------------------------------------------------------------------ one life
 
@@ -158,20 +113,21 @@ class Checker:
         self._verdict.lives += 1
         answers = self._answers(session, generation)
         seen = self._seen(session, generation)
-        rests = [rest.position for rest in self._rests(session) if rest.position is not None]
+        rests = [rest.position for rest in self._lives.rests(session) if rest.position is not None]
         final = [position for position in rests if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
         truth = max(final or ends, key=lambda position: position.step)
         path = self._trails.path(session, truth)
         if isinstance(path, Broken):
-            words = f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+            words = (
+                f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+            )
             self._found("gap", session, generation, words)
             return
         self._check_birth(session, generation, path)
         self._check_seen(session, generation, seen, answers, path)
-        on_path, aside = [], []
-        for answer in answers:
-            (on_path if path.passes(answer.end.step, answer.end.head) else aside).append(answer)
+        on_path = [answer for answer in answers if path.passes(answer.end.step, answer.end.head)]
+        aside = [answer for answer in answers if not path.passes(answer.end.step, answer.end.head)]
         self._check_twice(session, generation, on_path)
         self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
         self._check_aside(session, generation, aside, truth)
@@ -233,7 +189,7 @@ class Checker:
 
     def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
         applied = sorted((a for a in answers if a.ack.applied), key=lambda answer: answer.end.step - answer.ack.rows)
-        for before, after in zip(applied, applied[1:], strict=False):
+        for before, after in pairwise(applied):
             first = after.end.step - after.ack.rows
             if first >= before.end.step:
                 continue
@@ -281,7 +237,7 @@ class Checker:
     def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
         """States that were read at rest: at which step, and the tensors."""
         found = []
-        for rest in self._rests(session):
+        for rest in self._lives.rests(session):
             if rest.position is not None and rest.position.generation == generation:
                 if rest.position != truth:
                     words = f"replica {rest.replica} reads {rest.position} at rest, expected {truth}"
@@ -323,29 +279,39 @@ class Checker:
             if got.tobytes() != wanted.tobytes():
                 rows = [i for i in range(min(len(got), len(wanted))) if got[i].tobytes() != wanted[i].tobytes()]
                 step = answer.end.step - answer.ack.rows + (rows[0] if rows else 0)
-                words = f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
+                words = (
+                    f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
+                )
                 self._found("mismatched", session, generation, words)
 
     # ------------------------------------------------------------------------------------------ at rest, errors
 
     def _check_rests(self, session: str, lives: list[bytes]) -> None:
-        for rest in self._rests(session):
+        for rest in self._lives.rests(session):
             if rest.position is not None or not lives:
                 continue
             deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
-            expired = self._excuses.may_have_expired(session, b"", rest.at)
+            expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
             if not deleted and not expired and not self._excuses.lost_before(rest.at):
                 self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
 
     def _check_errors(self, session: str) -> None:
         for burst in self._history.bursts.get(session, ()):
-            if burst.error and not self._excuses.burst(burst):
+            if not burst.error:
+                continue
+            if not self._excuses.burst(burst):
                 words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
                 self._found("unexplained", session, burst.start.generation, words)
+            elif not self._ordinary.burst(burst):
+                self._verdict.reports += 1
         for deed in self._history.deeds.get(session, ()):
-            if deed.error and not self._excuses.deed(deed):
+            if not deed.error:
+                continue
+            if not self._excuses.deed(deed):
                 words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
                 self._found("unexplained", session, deed.generation, words)
+            elif not self._ordinary.deed(deed):
+                self._verdict.reports += 1
 
     def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
         self._verdict.findings.append(Finding(kind, session, generation, words))
@@ -356,11 +322,6 @@ def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
     if got.keys() != wanted.keys():
         return False
     return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
-
-
-def start_of(generation: bytes, step: int = 0) -> Position:
-    """Where a life begins."""
-    return Position(generation, step, blake2b(generation, digest_size=8).digest())
 
 
 def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:

@@ -21,7 +21,9 @@ RESTART_TRIES = 60
 
 
 class Server(ServerProcess):
-    """downs: how often it ended by itself."""
+    """ending: somebody ends it right now."""
+
+    ending = False
 
     def ended(self) -> int | None:
         """The exit status where it has ended by itself."""
@@ -30,6 +32,15 @@ class Server(ServerProcess):
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def comes_back(self) -> bool:
+        """Starts it again; False if it cannot now."""
+        try:
+            self.restart()
+        except RuntimeError:
+            self.forget()
+            return False
+        return True
 
     def forget(self) -> None:
         self._end()
@@ -75,19 +86,16 @@ class Cluster:
     async def restart(self, server: Server) -> None:
         """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
         for _ in range(RESTART_TRIES):
-            try:
-                await asyncio.to_thread(server.restart)
+            if await asyncio.to_thread(server.comes_back):
                 return
-            except RuntimeError:
-                server.forget()
-                await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)
         raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
 
     def look_for_crashes(self) -> None:
         """Servers that ended although nobody ended them."""
         for index, server in enumerate(self.servers):
             status = server.ended()
-            if status is not None:
+            if status is not None and not server.ending:
                 self.crashes.append(f"server {index} ended by itself with {status}:\n{server.output()[-4000:]}")
                 server.forget()
 
@@ -104,7 +112,9 @@ class Cluster:
         found = []
         for index, server in enumerate(self.servers):
             text = server.output()
-            for match in re.finditer(r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M):
+            for match in re.finditer(
+                r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M
+            ):
                 lines = text[match.start() :].splitlines()
                 found.append(f"server {index}:\n" + "\n".join(lines[:40]))
         return found

@@ -31,7 +31,7 @@ class Standing:
 
 @dataclass
 class Crew:
-    """targets: the addresses that clients use, one for each server. faults: what the clients themselves did, by kind."""
+    """targets: the addresses that clients use, one for each server. faults: what clients themselves did, by kind."""
 
     history: History
     models: Sequence[Model]
@@ -74,9 +74,7 @@ class Crew:
         self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, sender: str
     ) -> Burst:
         """A burst, in the history from now on."""
-        burst = Burst(
-            standing.session, standing.model.name, Position(*start), inputs, acked, sender, time.monotonic()
-        )
+        burst = Burst(standing.session, standing.model.name, Position(*start), inputs, acked, sender, time.monotonic())
         return self.history.add_burst(burst)
 
     def deed(self, kind: str, standing: Standing, sender: str, **more: object) -> Deed:

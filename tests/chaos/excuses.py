@@ -56,9 +56,11 @@ REPORTS = frozenset(
 
 
 class Excuses:
-    def __init__(self, history: History) -> None:
+    """with_losses: False: as if the store had never lost anything."""
+
+    def __init__(self, history: History, *, with_losses: bool = True) -> None:
         self._history = history
-        self._losses = [fault for fault in history.faults if fault.loses]
+        self._losses = [fault for fault in history.faults if fault.loses and with_losses]
 
     def lost_before(self, at: float) -> bool:
         """The store may have lost something by then."""
@@ -105,21 +107,23 @@ class Excuses:
             return True
         if reason == "GENERATION_CHANGED":
             ends = self._ending(session, ("reset", "set_state", "delete"), generation)
-            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, generation, at)
+            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, generation, sent_at, at)
         if reason == "SESSION_NOT_FOUND":
             ends = self._ending(session, ("delete",), b"")
-            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, b"", at)
+            return any(deed.sent_at <= at for deed in ends) or self.may_have_expired(session, b"", sent_at, at)
         return False
 
-    def may_have_expired(self, session: str, generation: bytes, at: float) -> bool:
-        """Whether so much time had passed since the sending of the last thing that was done to it, before `at`."""
+    def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
+        """Whether a session with a TTL may have been gone at some moment between the two."""
         ttl_s = self._history.ttls.get(session)
         if ttl_s is None:
             return False
         if generation:
             return True  # this life may have expired at any time before another began
-        touched = [burst.sent_at for burst in self._history.bursts[session] if burst.acks and burst.acks[-1].at <= at]
-        touched += [deed.sent_at for deed in self._history.deeds[session] if deed.succeeded and deed.at <= at]
+        touched = [
+            burst.sent_at for burst in self._history.bursts[session] if burst.acks and burst.acks[-1].at <= sent_at
+        ]
+        touched += [deed.sent_at for deed in self._history.deeds[session] if deed.succeeded and deed.at <= sent_at]
         return not touched or at - max(touched) >= EARLY * ttl_s
 
     def _disturbed(self, sent_at: float, at: float) -> bool:

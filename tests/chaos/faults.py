@@ -7,30 +7,15 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from .cluster import Cluster
 from .crew import Crew
 from .history import Fault
-from .proxy import Proxy
 from .pumps import Pumps
 from .stores import RedisPair, RedisStore, SqliteStore
-
-Act = Callable[[int], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """act: does it and undoes it, given a server's number. holds: what nothing else is done to meanwhile. weight: how
-    often it is chosen. loses: the store may lose its last commits by it."""
-
-    name: str
-    holds: str
-    weight: float
-    act: Act
-    loses: bool = False
+from .weather import Kind, weather
 
 
 class Faults:
@@ -87,14 +72,14 @@ class Faults:
         yield Kind("server_stop", "server {}", 0.5, self._server_stop)
         yield Kind("server_pause", "server {}", 1.5, self._server_pause)
         yield Kind("client_kill", "clients", 1.0, self._client_kill)
-        yield from self._weather("client", "front {}", lambda index: self._cluster.fronts[index])
+        yield from weather("client", "front {}", self._cluster.fronts.__getitem__, self._while, self._draw)
         if isinstance(store, SqliteStore):
             yield Kind("disk_locked", "disk", 1.0, self._disk_locked)
             yield Kind("file_limit", "disk", 1.0, self._file_limit)
             if store.disk.limited:
                 yield Kind("disk_full", "disk", 1.5, self._disk_full)
             return
-        yield from self._weather("store", "back {}", lambda index: self._cluster.backs[index])
+        yield from weather("store", "back {}", self._cluster.backs.__getitem__, self._while, self._draw)
         yield Kind("redis_pause", "store", 1.0, self._redis_pause)
         yield Kind("redis_full", "store", 1.0, self._redis_full)
         if isinstance(store, RedisPair):
@@ -102,48 +87,6 @@ class Faults:
             yield Kind("failover_split", "store", 1.0, self._failover_split, loses=True)
         else:
             yield Kind("redis_kill", "store", 1.5, self._redis_kill, loses=store.fsync != "always")
-
-    def _weather(self, side: str, holds: str, proxy: Callable[[int], Proxy]) -> Iterator[Kind]:
-        async def cut(index: int) -> None:
-            proxy(index).cut()
-
-        async def refuse(index: int) -> None:
-            proxy(index).refusing = True
-            proxy(index).cut()
-            await self._while(0.1, 1.5)
-            proxy(index).refusing = False
-
-        async def delay(index: int) -> None:
-            proxy(index).delay_s = self._draw.uniform(0.005, 0.2)
-            await self._while(0.3, 2.0)
-            proxy(index).delay_s = 0.0
-
-        async def throttle(index: int) -> None:
-            proxy(index).bytes_per_s = self._draw.randint(5_000, 200_000)
-            await self._while(0.3, 2.0)
-            proxy(index).bytes_per_s = 0
-
-        async def black_hole(index: int) -> None:
-            proxy(index).black_hole = True
-            await self._while(0.2, 2.5)
-            if self._draw.random() < 0.5:
-                proxy(index).cut()  # otherwise everything arrives late
-            proxy(index).black_hole = False
-
-        async def drop_reply(index: int) -> None:
-            proxy(index).drop_replies = True
-            await self._while(0.05, 0.7)
-            proxy(index).drop_replies = False
-
-        for name, weight, act in (
-            ("cut", 1.5, cut),
-            ("refuse", 0.5, refuse),
-            ("delay", 0.7, delay),
-            ("throttle", 0.5, throttle),
-            ("black_hole", 0.8, black_hole),
-            ("drop_reply", 1.5, drop_reply),
-        ):
-            yield Kind(f"{side}_{name}", holds, weight, act)
 
     async def _while(self, least_s: float, most_s: float) -> None:
         await self._crew.pause(self._draw.uniform(least_s, most_s))
@@ -153,16 +96,22 @@ class Faults:
     async def _server_kill(self, index: int) -> None:
         server = self._cluster.servers[index]
         if server.is_running:
+            server.ending = True
             await asyncio.to_thread(server.kill)
+            server.ending = False
         await self._while(0.0, 0.5)
         await self._cluster.restart(server)
 
     async def _server_stop(self, index: int) -> None:
         server = self._cluster.servers[index]
         if server.is_running:
+            server.ending = True
             status = await asyncio.to_thread(server.stop)
+            server.ending = False
             if status != 0:
-                self._cluster.crashes.append(f"server {index} ended with {status} after SIGTERM:\n{server.output()[-4000:]}")
+                self._cluster.crashes.append(
+                    f"server {index} ended with {status} after SIGTERM:\n{server.output()[-4000:]}"
+                )
         await self._cluster.restart(server)
 
     async def _server_pause(self, index: int) -> None:

@@ -116,16 +116,17 @@ class Fault(NamedTuple):
 
 @dataclass
 class History:
-    """ttls: seconds by session, of those that expire. disturbed_s: how long after a fault's end its effects may last."""
+    """ttls: seconds by session, of those that expire. models: the name of each session's. crashes: of servers, by
+    themselves. kills: when a session's client was killed."""
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
     rests: list[Rest] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     ttls: dict[str, float] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)  # of each session
-    crashes: list[str] = field(default_factory=list)  # of servers, by themselves
-    kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # of clients, by session
+    models: dict[str, str] = field(default_factory=dict)
+    crashes: list[str] = field(default_factory=list)
+    kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add_burst(self, burst: Burst) -> Burst:
         self.bursts[burst.session].append(burst)
@@ -136,6 +137,11 @@ class History:
         self.deeds[deed.session].append(deed)
         self.models[deed.session] = deed.model
         return deed
+
+    def errors(self) -> list[tuple[str, bool]]:
+        """Every error that a client saw: the reason, and whether it was the answer to a late copy."""
+        seen = [(burst.error, burst.late) for bursts in self.bursts.values() for burst in bursts if burst.error]
+        return seen + [(deed.error, False) for deeds in self.deeds.values() for deed in deeds if deed.error]
 
     def acknowledged_steps(self) -> int:
         """Late copies not counted."""

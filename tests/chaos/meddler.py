@@ -43,9 +43,7 @@ class Meddler:
 
     async def _reset(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
         deed = self._crew.deed("reset", standing, "meddler", generation=position.generation)
-        item = pb.ResetRequest.Item(
-            session=standing.session, generation=position.generation, request_id=os.urandom(16)
-        )
+        item = pb.ResetRequest.Item(session=standing.session, generation=position.generation, request_id=os.urandom(16))
         await self._do(replicas, deed, "Reset", pb.ResetRequest(model=standing.model.name, items=[item]))
 
     async def _set_state(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Reference:
         wanted = set(cuts)
         states = {0: self._named(engine.read_states(row)[0])} if 0 in wanted else {}
         edges = sorted(wanted | set(range(0, len(inputs), OFFLINE_STEPS)) | {len(inputs)} | {0})
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             part = np.asarray(inputs[first:last], engine.spec.input.dtype)[:, None]
             computed = engine.run(part, row, row, frozenset(names))
             for name in names:
@@ -54,9 +55,7 @@ class Reference:
         return results, states
 
     def _packed(self, states: States) -> bytes:
-        return b"".join(
-            np.ascontiguousarray(states[spec.name], "<f4").tobytes() for spec in self.engine.spec.states
-        )
+        return b"".join(np.ascontiguousarray(states[spec.name], "<f4").tobytes() for spec in self.engine.spec.states)
 
     def _named(self, raw: Array) -> dict[str, Array]:
         found = {}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cellkeeper import AsyncClient, AsyncSession, CellkeeperError, StepReply
+from cellkeeper import AsyncClient, AsyncSession, CellkeeperError, SessionNotFound, StepReply
+from cellkeeper import Position as ClientPosition
 
 from tests.wire_client import Position
 
@@ -97,8 +98,10 @@ class Pumps:
                 standing.position = Position(*session.position)
                 if last:
                     return
-            except CellkeeperError:
-                if session is not None and draw.random() < 0.7:
+            except CellkeeperError as error:
+                if isinstance(error, SessionNotFound) and standing.session in self._crew.history.ttls:
+                    self._crew.did("ttl_expiry")
+                if session is not None and (draw.random() < 0.7 or not await _settled(session)):
                     await session.close()
                     session = None
                 await self._crew.pause(draw.uniform(0.0, 0.05))
@@ -109,7 +112,8 @@ class Pumps:
         standing.position = None
         ttl = self._crew.history.ttls.get(standing.session)
         deed = self._crew.deed("open", standing, self.name, expect=expect)
-        found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=expect)
+        insist = None if expect is None else ClientPosition(*expect)
+        found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=insist)
         session: AsyncSession = await answered(deed, found)
         deed.result, deed.created = Position(*session.position), session.created
         standing.position = deed.result
@@ -122,7 +126,6 @@ class Pumps:
             return
         ttl = self._crew.history.ttls.get(standing.session)
         if ttl is not None and draw.random() < habits.pause:
-            self._crew.did("ttl_pause")
             await self._crew.pause(draw.uniform(0.5, 1.5) * ttl)
         for kind in ("stream", "window", "single", "reset", "set_state", "fork", "delete"):
             dice -= getattr(habits, kind)
@@ -229,9 +232,7 @@ class Pumps:
         """Steps the branch a little, and mostly deletes it then."""
         branch_standing = self._crew.branch_of(standing)
         there = Position(*session.position)
-        deed = self._crew.deed(
-            "fork", branch_standing, self.name, source=standing.session, at_position=there
-        )
+        deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
         branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
         deed.result = Position(*branch.position)
         for _ in range(draw.randint(0, 3)):
@@ -240,6 +241,15 @@ class Pumps:
             deed = self._crew.deed("delete", branch_standing, self.name, generation=branch.generation)
             deed.deleted = await answered(deed, branch.delete())
         await branch.close()
+
+
+async def _settled(session: AsyncSession) -> bool:
+    """Waits until nothing of it is on the way, so that its position is where its next step goes."""
+    try:
+        await session.state()
+    except CellkeeperError:
+        return False
+    return True
 
 
 async def answered(deed: Deed, call: Awaitable[Any]) -> Any:

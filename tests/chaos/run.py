@@ -6,6 +6,7 @@ import asyncio
 import random
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,12 @@ class Outcome:
     check_seconds: float = 0.0
 
 
-def run(settings: Settings) -> Outcome:
-    """Raises RuntimeError where the harness itself cannot go on."""
+Tamper = Callable[[Cluster, History], Awaitable[None]]
+
+
+def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
+    """tamper: is given the cluster when all have made their last step, before everything is read back. Raises
+    RuntimeError where the harness itself cannot go on."""
     draw = random.Random(settings.seed)
     fsync = "" if settings.store == "sqlite" else draw.choice(("always", "everysec"))
     with tempfile.TemporaryDirectory(prefix="cellkeeper-chaos-") as folder:
@@ -73,7 +78,7 @@ def run(settings: Settings) -> Outcome:
         models = [model for _, model in bundles]
         with make_store(settings.store, fsync) as store:
             cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas)
-            outcome = asyncio.run(_under_fire(settings, fsync, cluster, models))
+            outcome = asyncio.run(_under_fire(settings, fsync, cluster, models, tamper))
         began = time.monotonic()
         references = {model.name: Reference(model.engine) for model in models}
         outcome.verdict = Checker(outcome.history, references).check()
@@ -81,7 +86,9 @@ def run(settings: Settings) -> Outcome:
     return outcome
 
 
-async def _under_fire(settings: Settings, fsync: str, cluster: Cluster, models: list[Model]) -> Outcome:
+async def _under_fire(
+    settings: Settings, fsync: str, cluster: Cluster, models: list[Model], tamper: Tamper | None
+) -> Outcome:
     async with cluster:
         crew = Crew(History(), models, cluster.targets, settings.seed)
         pumps = _pumps(crew, settings)
@@ -112,12 +119,13 @@ async def _under_fire(settings: Settings, fsync: str, cluster: Cluster, models: 
             for task in done:
                 task.result()
             if going_on:
-                debug(pumps)  # DEBUG
                 for task in going_on:
                     task.cancel()
                 crew.history.crashes.append(f"{len(going_on)} clients made no last step within {FINISH_S:g} s")
             await late.send_rest(replicas)
-            await _read_back(crew, replicas, models)
+            if tamper is not None:
+                await tamper(cluster, crew.history)
+            await _read_back(crew, replicas)
         finally:
             for replica in replicas:
                 await replica.close()
@@ -159,7 +167,7 @@ def _standing(crew: Crew, session: str, model: Model) -> Standing:
     return standing
 
 
-async def _read_back(crew: Crew, replicas: list[Replica], models: list[Model]) -> None:
+async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
     """Every session through every server."""
     for number, replica in enumerate(replicas):
         room = asyncio.Semaphore(16)
@@ -185,11 +193,3 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
             return Rest(session, model, None, {}, number, asked_at, time.monotonic())
         await asyncio.sleep(0.25)
     raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")
-
-
-def debug(pumps):  # DEBUG
-    for p in pumps:
-        if any(not t.done() for t in p._tasks):
-            for name, e in p._client._endpoints._endpoints.items():
-                print("DEBUG", p.name, name, "down", e.down, "task", e._task, "groups", {k: len(v) for k, v in e._groups.items()}, "flights", len(e._flights), "unheard", e._unheard, e._loop.time() - e._last_heard, "streams", e._streams)
-                e._task.print_stack()

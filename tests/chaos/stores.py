@@ -125,4 +125,3 @@ def make_store(kind: str, fsync: str) -> AnyStore:
     if kind == "sqlite":
         return SqliteStore()
     return RedisPair(fsync) if kind == "redis-failover" else RedisStore(fsync)
-

@@ -65,9 +65,7 @@ class Trails:
         heads.reverse()
         return self._from_root(session, Position(end.generation, step, head), inputs, heads)
 
-    def _from_root(
-        self, session: str, root: Position, inputs: Sequence[Array], heads: list[bytes]
-    ) -> Path | Broken:
+    def _from_root(self, session: str, root: Position, inputs: Sequence[Array], heads: list[bytes]) -> Path | Broken:
         own = np.array(inputs) if inputs else np.zeros((0, 1), np.float32)
         if root.head == blake2b(root.generation, digest_size=8).digest():
             if root.step == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -232,6 +233,35 @@ async def test_leaving_a_stream_takes_back_what_was_not_sent(client: AsyncClient
     y = await session.step(ONE)
     assert y.tolist() == [server.applied_steps] * 2
     assert server.applied_steps < 50
+
+
+async def test_leaving_a_stream_takes_back_what_is_beyond_the_window(server: CountingServer) -> None:
+    async with AsyncClient(f"localhost:{server.port}", window_steps=4, backoff=QUICK) as client:
+        session = await client.open("a")
+        samples = [[float(10**i), 0.0] for i in range(6)]
+        server.gate.clear()
+        stream = session.stream(samples, window=6)
+        first = asyncio.ensure_future(anext(stream))
+        await until(lambda: server.frames >= 1)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        server.gate.set()
+        total = float((await session.state())["h"][0][0])
+        assert total == sum(10**i for i in range(server.applied_steps))  # no hole: the first so many
+
+
+async def test_a_cancelled_step_takes_those_behind_it_along(server: CountingServer) -> None:
+    async with AsyncClient(f"localhost:{server.port}", window_steps=1, backoff=QUICK) as client:
+        session = await client.open("a")
+        server.gate.clear()
+        steps = [asyncio.ensure_future(session.step([float(10**i), 0.0])) for i in range(3)]
+        await until(lambda: server.frames >= 1)
+        steps[1].cancel()
+        server.gate.set()
+        assert (await steps[0]).tolist() == [1, 0]
+        with pytest.raises(Closed):
+            await steps[2]
+        assert (await session.step([1000.0, 0.0])).tolist() == [1001, 0]
 
 
 # ---------------------------------------------------------------------------------------------- losses
@@ -495,6 +525,17 @@ async def test_a_silent_server_is_given_up(server: CountingServer) -> None:
         server.gate.set()
         assert (await waiting).tolist() == [1, 1]
     assert server.applied_steps == 1
+
+
+async def test_an_endpoint_that_only_accepts_is_given_up(server: CountingServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections stand; nobody reads them
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        other = f"127.0.0.1:{server.port}"
+        name = next(f"s{i}" for i in range(100) if rendezvous(f"s{i}", [target, other])[0] == target)
+        async with AsyncClient([target, other], attempt_timeout=0.2, timeout=3.0, backoff=QUICK) as client:
+            session = await client.open(name)
+            for step in range(1, 4):
+                assert (await session.step(ONE)).tolist() == [step, step]
 
 
 async def test_a_cancelled_step_may_be_sent_again(client: AsyncClient, server: CountingServer) -> None:

@@ -15,8 +15,9 @@ from cellkeeper_service.sessions import requests as wire
 from cellkeeper_service.sessions.line import Applied, Changing, Line
 from cellkeeper_service.sessions.requests import Request
 
+from .node import Node
 from .truth import origin_of
-from .universe import Node, Universe
+from .universe import Universe
 
 
 def fingerprint(universe: Universe) -> int:
@@ -71,10 +72,17 @@ class _Namer:
             (key.session, self.header(one.header), one.checkpoint, b"".join(one.chunks))
             for key, one in sorted(store._kept.items())
         ]
-        past = [
-            tuple((key.session, self.header(one.header), b"".join(one.chunks)) for key, one in sorted(old.kept.items()))
-            for old in store.past
-        ] if self.universe.left["fall_backs"] else []
+        past = (
+            [
+                tuple(
+                    (key.session, self.header(one.header), b"".join(one.chunks))
+                    for key, one in sorted(old.kept.items())
+                )
+                for old in store.past
+            ]
+            if self.universe.left["fall_backs"]
+            else []
+        )
         durable = tuple(sorted((self.life(life), inputs) for life, inputs in sorted(ledger.durable)))
         return tuple(kept), tuple(past), tuple(sorted(self.life(one) for one in sorted(ledger.ended))), durable
 
@@ -86,9 +94,7 @@ class _Namer:
                 (c.start.step, c.end.step, c.state, c.held, c.counted, c.sent, c.acked_sent) for c in history._open
             )
             past = tuple((c.start.step, c.end.step, c.held) for c in history._past)
-            lines.append(
-                (session, self.position(history.position), chunks, past, history._settling, line.consumed)
-            )
+            lines.append((session, self.position(history.position), chunks, past, history._settling, line.consumed))
         waiting = tuple(attempt.name for attempt in player.waiting.values())
         left = tuple((session, self.position(position)) for session, position in player.left.items())
         return player.at, player.lives, tuple(lines), waiting, player.called, player.failed, player.gave_up, left

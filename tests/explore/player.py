@@ -9,6 +9,7 @@ from cellkeeper import Position as ClientPosition
 from cellkeeper._chunk import Action, Chunk, Verdict
 from cellkeeper._history import LOST, RETRIED, History
 from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions import requests as wire
 from cellkeeper_service.sessions.requests import Request
@@ -140,8 +141,7 @@ class Player:
         self.left = {session: Position(*line.history.position) for session, line in self.lines.items()}
         self.lives += 1
         self.lines, self.waiting, self.called = {}, {}, False
-        sessions = [name for name in self.left]
-        self.script[self.at : self.at] = [Open(session) for session in sessions]
+        self.script[self.at : self.at] = [Open(session) for session in self.left]
 
     # inside
 
@@ -216,16 +216,12 @@ class Player:
         return wire.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
 
 
-def session_key(session: str) -> Any:
-    from tests.sessions.world import key
-
-    return key(session)
+def session_key(session: str) -> SessionKey:
+    return SessionKey("", "m", session)
 
 
 def step_request(session: str, done: Any, raw: bytes, position: Position | None, acked: int | None) -> wire.Step:
-    return wire.Step(
-        session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False
-    )
+    return wire.Step(session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False)
 
 
 def flying(history: History) -> list[Chunk]:

@@ -56,7 +56,7 @@ class Scope:
     last commits, `depth` at the most. restarts: a client starts anew; `expects`: it insists on its own history.
     give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
 
-    slots: hot sessions on a replica. buffer_steps: answered inputs that a client keeps. max_log_steps: the record's log.
+    slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
     atomic_reads, atomic_commits: the store's answer comes with its work. steady: the log must be short at the end.
     """
 
@@ -87,3 +87,8 @@ class Scope:
         """Several clients use one session."""
         used = [{name for op in script for name in op if isinstance(name, str)} for script in self.scripts]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
+
+
+def steps(session: str, *values: int | Inputs, window: int = 1) -> Steps:
+    """Chunks of one step, or of several where a tuple is given."""
+    return Steps(session, tuple(value if isinstance(value, tuple) else (value,) for value in values), window)

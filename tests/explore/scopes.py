@@ -5,26 +5,27 @@ from __future__ import annotations
 import random
 from itertools import count
 
-from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps
+from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps, steps
+from .truth import Inputs
 
 
-def opened(*values: int | tuple[int, ...], window: int = 1, session: str = "s") -> tuple[Op, ...]:
+def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[Op, ...]:
     """Opens a session and steps it."""
-    return (Open(session), steps(*values, window=window, session=session))
+    return (Open(session), steps(session, *values, window=window))
 
 
-def steps(*values: int | tuple[int, ...], window: int = 1, session: str = "s") -> Steps:
-    return Steps(session, tuple(value if isinstance(value, tuple) else (value,) for value in values), window)
-
-
-LIVES = (*opened(11), Reset("s"), steps(12), Delete("s"), *opened(13))
-FORKED = (*opened(11), Fork("s", "t"), steps(12, session="t"), steps(13))
+LIVES = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
+FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
 
 SMALL = {
     "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1),
-    "2 steps, window 2, a reply lost": Scope((opened(11, 12, window=2),), timeouts=1, atomic_commits=True),
+    "2 steps, window 2, 1 replica, a reply lost": Scope(
+        (opened(11, 12, window=2),), replicas=1, timeouts=1, atomic_commits=True
+    ),
     "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2),
-    "2 steps, window 2, the store silent": Scope((opened(11, 12, window=2),), unknowns=1, atomic_commits=True),
+    "2 steps, window 2, 1 replica, the store silent": Scope(
+        (opened(11, 12, window=2),), replicas=1, unknowns=1, atomic_commits=True
+    ),
     "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2),
     "2 clients on one session": Scope((opened(11), opened(21)), atomic_commits=True),
     "2 sessions on 1 slot": Scope((opened(11), opened(21, session="r")), replicas=1, slots=1),
@@ -35,10 +36,12 @@ SMALL = {
 }
 
 LARGE = {
+    "2 steps, window 2, a reply lost": Scope((opened(11, 12, window=2),), timeouts=1, atomic_commits=True),
+    "2 steps, window 2, the store silent": Scope((opened(11, 12, window=2),), unknowns=1, atomic_commits=True),
     "2 steps, window 2, a reply lost, apart": Scope((opened(11, 12, window=2),), timeouts=1, atomic_reads=False),
     "2 steps, window 2, 2 replies lost": Scope((opened(11, 12, window=2),), timeouts=2, atomic_commits=True),
     "2 steps, window 2, silent and lost": Scope((opened(11, 12, window=2),), timeouts=1, unknowns=1),
-    "3 steps, window 2, 3 tails lost": Scope((opened(11, 12, 13, window=2),), fall_backs=1, depth=3),
+    "3 steps, window 2, up to 3 commits lost": Scope((opened(11, 12, 13, window=2),), fall_backs=1, depth=3),
     "3 steps, window 2, tail and reply lost": Scope(
         (opened(11, 12, 13, window=2),), fall_backs=1, depth=2, timeouts=1, atomic_commits=True
     ),
@@ -70,47 +73,38 @@ LARGE = {
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Any scope: up to 2 clients, 3 sessions and 4 steps in a row, with up to 2 faults of each kind."""
+    """Any scope: up to 2 clients, 4 chunks in a row, changes of lives, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
     scripts = tuple(_script(draw, values, "s" if shared else "sr"[index], index) for index in range(clients))
 
-    def some(chance: float, most: int = 2) -> int:
-        return draw.randint(1, most) if draw.random() < chance else 0
-
+    kinds = ("slow", "timeouts", "unknowns", "fall_backs", "restarts", "give_ups", "crashes", "refusals", "unread")
+    faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1), k=draw.choice((1, 2, 2, 3, 6))), 1)
+    faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
     return Scope(
         scripts,
         replicas=draw.choice((1, 2, 2)),
-        slow=some(0.4),
-        timeouts=some(0.5),
-        unknowns=some(0.5),
-        refusals=some(0.2),
-        unread=some(0.2),
-        fall_backs=some(0.3, 1),
         depth=draw.randint(1, 4),
-        restarts=some(0.2, 1),
         expects=draw.random() < 0.5,
-        give_ups=some(0.15, 1),
-        crashes=some(0.2),
         due_steps=draw.choice((1, 2, 3)),
         other_due_steps=draw.choice((0, 0, 1, 5)),
         slots=draw.choice((1, 2, 4)),
         buffer_steps=draw.choice((4, 1024)),
         max_log_steps=draw.choice((4, 8)),
-        atomic_reads=draw.random() < 0.3,
+        atomic_reads=draw.random() < 0.7,
+        atomic_commits=draw.random() < 0.5,
+        **faults,
     )
 
 
 def _script(draw: random.Random, values: count[int], session: str, index: int) -> tuple[Op, ...]:
     def some_steps(name: str) -> Steps:
-        chunks = tuple(
-            tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4))
-        )
+        chunks = tuple(tuple(next(values) for _ in range(draw.choice((1, 1, 2)))) for _ in range(draw.randint(1, 4)))
         return Steps(name, chunks, draw.choice((1, 2, 2, 3)))
 
     script: list[Op] = [Open(session), some_steps(session)]
-    for turn in range(draw.randint(0, 3)):
+    for turn in range(draw.choice((0, 0, 1, 2, 3))):
         what = draw.choice(("steps", "reset", "delete", "fork", "append"))
         if what == "steps":
             script.append(some_steps(session))

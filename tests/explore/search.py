@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 import random
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.sessions.limits import Clock, Limits
 
+from .events import Event
 from .fingerprint import fingerprint
 from .scope import Scope
-from .truth import Violation
-from .universe import Event, Universe
+from .truth import Violation, forget
+from .universe import Universe
 
-_fixed: dict[int, Any] = {}
-
-
-def _fixed_by(number: int) -> Any:
-    return _fixed[number]
+_values: dict[Any, int] = {}
+_by_number: list[Any] = []
 
 
-def _reduce_fixed(thing: Any) -> Any:
-    """What never changes is not copied."""
-    _fixed[id(thing)] = thing
-    return _fixed_by, (id(thing),)
+def _value(number: int) -> Any:
+    return _by_number[number]
+
+
+def _reduce_value(value: Any) -> Any:
+    """What cannot change is shared by all worlds."""
+    number = _values.setdefault(value, len(_by_number))
+    if number == len(_by_number):
+        _by_number.append(value)
+    return _value, (number,)
 
 
 def _reduce_rejection(rejection: Rejection) -> Any:
@@ -42,10 +51,8 @@ def _rejection(reason: Reason, message: str, position: Position | None) -> Rejec
 
 
 _DISPATCH = {
-    Rejection: _reduce_rejection,ModelSpec: _reduce_fixed,
-    Limits: _reduce_fixed,
-    Clock: _reduce_fixed,
-    Scope: _reduce_fixed,
+    Rejection: _reduce_rejection,
+    **dict.fromkeys((ModelSpec, Limits, Clock, Scope, Header, Record, Commit), _reduce_value),
 }
 
 
@@ -91,40 +98,76 @@ def events_of(trace: Trace) -> list[Event]:
     return events[::-1]
 
 
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Worlds are made and dropped by the thousand: what is older than them need not be looked at each time."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
 def explore(scope: Scope, *, max_states: int, max_seconds: float = 1e9, shortest: bool = False) -> Found:
     """Every history, a state at a time; states that look the same to everybody are gone on from once.
 
     shortest: breadth first, so that the first counterexample has the fewest events.
     """
+    with rare_collections():
+        return _explore(scope, max_states, max_seconds, shortest)
+
+
+@dataclass
+class _Open:
+    """A state to be gone on from: the world itself while it is the newest one, frozen otherwise."""
+
+    world: Universe | bytes
+    trace: Trace
+    depth: int
+
+    def freeze(self) -> bytes:
+        if isinstance(self.world, Universe):
+            self.world = freeze(self.world)
+        return self.world
+
+
+def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool) -> Found:
+    forget()
     begun, found = time.monotonic(), Found()
-    universe = Universe(scope)
-    seen = {fingerprint(universe)}
-    open_states: deque[tuple[bytes, Trace, int]] = deque([(freeze(universe), (), 0)])
-    while open_states:
-        if len(seen) >= max_states or time.monotonic() - begun > max_seconds:
-            break
-        frozen, trace, depth = open_states.popleft() if shortest else open_states.pop()
-        found.longest = max(found.longest, depth)
-        universe = thaw(frozen)
-        events = universe.events()
+    first = Universe(scope)
+    seen = {fingerprint(first)}
+    open_states = deque([_Open(first, (), 0)])
+    while open_states and len(seen) < max_states and time.monotonic() - begun < max_seconds:
+        state = open_states.popleft() if shortest else open_states.pop()
+        found.longest = max(found.longest, state.depth)
+        trace = state.trace
         try:
+            universe = state.world if isinstance(state.world, Universe) else thaw(state.world)
+            events = universe.events()
             if not events:
                 found.histories += 1
                 universe.finish()
+            elif len(events) > 1:
+                state.world = state.world if isinstance(state.world, bytes) else freeze(universe)
             for number, event in enumerate(events):
-                if number:
-                    universe = thaw(frozen)
-                after = (trace, event)
+                trace = (state.trace, event)
+                if number and isinstance(state.world, bytes):
+                    universe = thaw(state.world)
                 universe.do(event)
                 mark = fingerprint(universe)
                 if mark not in seen:
                     seen.add(mark)
-                    open_states.append((freeze(universe), after, depth + 1))
+                    if open_states:
+                        open_states[-1].freeze()
+                    open_states.append(_Open(universe, trace, state.depth + 1))
         except Exception as error:  # noqa: BLE001 - whatever the code under test raises is a finding
-            found.counterexample = Counterexample(events_of(after if events else trace), explain(error))
+            found.counterexample = Counterexample(events_of(trace), explain(error))
             break
-    else:
-        found.complete = True
+    found.complete = not open_states and found.counterexample is None
     found.states, found.seconds = len(seen), time.monotonic() - begun
     return found
 
@@ -147,13 +190,13 @@ def walk(scope: Scope, draw: random.Random, max_events: int = 400) -> Counterexa
 
 
 WEIGHTS = {
-    "timeout": 0.15,
+    "timeout": 0.2,
     "give_up": 0.15,
     "restart": 0.1,
     "unknown": 0.3,
     "refuse": 0.1,
     "unread": 0.1,
-    "fall_back": 0.15,
+    "fall_back": 0.3,
     "crash": 0.1,
     "slow": 0.3,
     "arrive": 0.3,
@@ -192,10 +235,3 @@ def shrink(scope: Scope, counterexample: Counterexample) -> Counterexample:
 
 def explain(error: Exception) -> str:
     return str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-
-
-@dataclass
-class Walks:
-    count: int = 0
-    events: int = 0
-    seeds: list[int] = field(default_factory=list)

@@ -56,12 +56,12 @@ class ExploredStore(MemoryStore):
             self.ledger.standing = past.standing
             self.ledger.ended = past.ended
             return
-        lives = {name: life[0] for name, life in past.standing.items() if name == key}
-        for table, old in ((self._kept, past.kept), (self.ledger.standing, past.standing)):
-            table.pop(key, None)
-            if key in old:
-                table[key] = old[key]  # type: ignore[index]
-        self.ledger.ended = frozenset(life for life in self.ledger.ended if life not in lives.values())
+        self._kept.pop(key, None)
+        self.ledger.standing.pop(key, None)
+        if key in past.kept:
+            self._kept[key] = past.kept[key]
+            self.ledger.standing[key] = past.standing[key]
+            self.ledger.ended -= {past.standing[key][0]}
 
     def _commit(self, commit: Commit) -> CommitResult:
         kept = self._kept.get(commit.key)

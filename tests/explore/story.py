@@ -9,10 +9,11 @@ from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions import requests as wire
 
-from .search import explain
+from .events import Event
 from .scope import Scope
-from .truth import consumed, origin_of, unpack
-from .universe import Event, Universe
+from .search import explain
+from .truth import origin_of, unpack
+from .universe import Universe
 
 
 def story(scope: Scope, events: list[Event]) -> list[str]:
@@ -100,7 +101,9 @@ def _call(call: Any) -> str:
         return f"delete {call.key.session} of g{call.generation.lstrip(bytes(1)).hex()}"
     header = call.header
     how = "append" if call.checkpoint is None else f"checkpoint at {header.checkpoint_step}"
-    return f"{call.key.session}: {_at(call.expected and call.expected.position)} -> {_at(header.position)}, {how}"
+    return (
+        f"{call.key.session}: {_at(call.expected.position if call.expected else None)} -> {_at(header.position)}, {how}"
+    )
 
 
 def _result(result: Any) -> str:
@@ -112,7 +115,6 @@ def _result(result: Any) -> str:
         return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
     if isinstance(result, wire.Moved):
         return f"at {_at(result.position)}"
+    if isinstance(result, wire.Deleted):
+        return "deleted" if result.deleted else "nothing to delete"
     return str(result)
-
-
-__all__ = ["consumed", "story", "tell"]

@@ -34,6 +34,11 @@ class Origin:
 _origins: dict[bytes, Origin] = {}
 
 
+def forget() -> None:
+    """Starts from nothing, so that what was explored before does not show."""
+    _origins.clear()
+
+
 def born(generation: bytes) -> None:
     """A generation was minted; its first head names the empty tuple."""
     _origins.setdefault(first_position(generation).head, Origin(generation, ()))

@@ -1,56 +1,25 @@
-"""The explored world: replicas, one store, clients, and every message in the air. It does one event at a time.
-
-What is checked, at every event:
-
-- an answer's outputs, and its position, are the sequential model's for the history that the request named;
-- it leaves only once the store holds that step (acknowledged means committed);
-- the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
-- a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
-- a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
-  in the middle of a change of lives; and then only with a reason that says so;
-- every request is answered once;
-- a record's log never passes its limit.
-
-And where nothing more can happen: every client is through or was told why not, no replica holds an unanswered request,
-what a client was told is in the store (unless that lost it), and a steady pipeline has left a short log.
-"""
+"""The explored world: replicas, one store, clients, and every message in the air. It does one event at a time, and
+holds what comes of it against the promises."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from cellkeeper_service.domain.meter import NullMeter
-from cellkeeper_service.domain.position import Position
-from cellkeeper_service.domain.store import Commit, CommitResult, Load, Outcome, StoreError
-from cellkeeper_service.sessions.limits import Clock, Limits
-from cellkeeper_service.sessions.planner import TickLimits
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome, StoreError
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
-from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
 
-from tests.sessions.counting_engine import CountingEngine
-
-from .player import MOVED_BY_OTHERS, Player, flying
-from .scope import Delete, Fork, Reset, Scope, Steps
+from . import events, promises
+from .events import NAMES, Event
+from .node import Node, Write, new_node, requests_of
+from .player import Player, flying
+from .scope import Scope, Steps
 from .store import ExploredStore
-from .truth import Violation, born, consumed, learn, outputs_after, pack, unpack
-
-NAMES = "AB"
-Event = tuple[Any, ...]
+from .truth import Violation, born
 
 
 class Impossible(Exception):
     """An event that cannot happen here."""
-
-
-def still() -> float:
-    return 0.0
-
-
-def still_ms() -> int:
-    return 0
 
 
 @dataclass(eq=False)
@@ -80,50 +49,6 @@ class Answer:
     result: Any
 
 
-@dataclass(eq=False)
-class Read:
-    """Records on their way from the store. results: None while they are not read."""
-
-    lines: list[Any]
-    loads: list[Load]
-    results: list[Any] | None = None
-
-
-@dataclass(eq=False)
-class Write:
-    """A commit or delete on its way to the store and back. results: None while it has not landed."""
-
-    flights: list[Any]
-    calls: list[Any]
-    results: list[CommitResult] | None = None
-
-
-@dataclass(eq=False)
-class Node:
-    """One replica."""
-
-    name: str
-    served: Served
-    sessions: Sessions
-    reads: list[Read] = field(default_factory=list)
-    calls: list[Any] = field(default_factory=list)
-    writes: list[Write] = field(default_factory=list)
-
-    def collect(self) -> None:
-        """Takes out of the heart what it wants done."""
-        lines, loads = self.sessions.take_loads()
-        self.reads += [Read([line], [load]) for line, load in zip(lines, loads, strict=True)]
-        if not self.calls:
-            self.calls = self.sessions.take_calls()
-        for flight in self.sessions.take_flights():
-            self.writes.append(Write([flight], [flight.call]))
-
-    @property
-    def blank(self) -> bool:
-        """Nothing ever came here."""
-        return not self.sessions._desk.lines and not (self.reads or self.calls or self.writes)
-
-
 class Universe:
     """faults: how often each kind may still happen."""
 
@@ -133,7 +58,7 @@ class Universe:
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
-        self.nodes = [self._node(NAMES[index]) for index in range(scope.replicas)]
+        self.nodes = [new_node(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
         self.players = [Player(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
         self.answers: list[Answer] = []
@@ -143,70 +68,13 @@ class Universe:
         for player in self.players:
             player.prepare()
 
-    # ------------------------------------------------------------------------------------------ what can happen
-
     def events(self) -> list[Event]:
         """Everything that can happen next."""
-        return [*self._clients(), *self._replicas(), *self._store()]
+        return events.possible(self)
 
-    def _clients(self) -> Iterator[Event]:
-        left = self.left
-        targets = NAMES[: 1 if all(node.blank for node in self.nodes) else len(self.nodes)]
-        for answer in self.answers:
-            yield ("hear", answer.player, answer.name)
-        for index, player in enumerate(self.players):
-            what = player.can_send()
-            if what:
-                for target in targets:
-                    yield ("send", index, what, target)
-                if left["slow"]:
-                    yield ("slow", index, what)
-            if left["timeouts"]:
-                for attempt in player.waiting.values():
-                    yield ("timeout", index, attempt.name)
-            if left["give_ups"] and isinstance(player.op, Steps) and flying(player.lines[player.op.session].history):
-                yield ("give_up", index)
-            if left["restarts"] and not player.done and player.lines:
-                yield ("restart", index)
-        for number in range(len(self.slow)):
-            for target in targets:
-                yield ("arrive", number, target)
-
-    def _replicas(self) -> Iterator[Event]:
-        left, scope = self.left, self.scope
-        for node in self.nodes:
-            for number, read in enumerate(node.reads):
-                if read.results is None and not scope.atomic_reads:
-                    yield ("read", node.name, number)
-                else:
-                    yield ("loaded", node.name, number)
-                if left["unread"]:
-                    yield ("unread", node.name, number)
-            if node.calls:
-                yield ("compute", node.name)
-            for number, write in enumerate(node.writes):
-                if write.results is None and not scope.atomic_commits:
-                    yield ("land", node.name, number)
-                else:
-                    yield ("landed", node.name, number)
-                if left["unknowns"]:
-                    yield ("unknown", node.name, number)
-                if left["refusals"] and write.results is None:
-                    yield ("refuse", node.name, number)
-            if left["crashes"] and not node.blank:
-                yield ("crash", node.name)
-
-    def _store(self) -> Iterator[Event]:
-        for number in range(len(self.late)):
-            yield ("late", number)
-        if self.left["fall_backs"]:
-            for commits in range(1, len(self.store.past) + 1):
-                yield ("fall_back", commits, "")
-                if len(self.store._kept) > 1:
-                    for key in self.store._kept:
-                        yield ("fall_back", commits, key.session)
-
-    # ------------------------------------------------------------------------------------------ what happens
+    def finish(self) -> None:
+        """Nothing more can happen. Raises Violation."""
+        promises.check_end(self)
 
     def do(self, event: Event) -> None:
         """Lets it happen. Raises Violation, or Impossible for an event that cannot be."""
@@ -253,7 +121,7 @@ class Universe:
         self.answers.remove(answer)
         player = self.players[index]
         player.hear(answer.ticket, answer.result)
-        self._check_refusal(player)
+        promises.check_refusal(self, player)
 
     def _do_timeout(self, index: int, name: str) -> None:
         self._spend("timeouts")
@@ -305,11 +173,12 @@ class Universe:
         node = self.node(name)
         call = node.calls.pop(0)
         call.execute()
+        call.served.engine.calls.clear()  # it counts them for other tests
         node.sessions.computed(call)
 
     def _land(self, write: Write) -> None:
         many = self.store.commit_many if isinstance(write.calls[0], Commit) else self.store.delete_many
-        write.results = many(write.calls)  # type: ignore[operator]
+        write.results = many(write.calls)
 
     def _do_land(self, name: str, number: int) -> None:
         write = self.node(name).writes[number]
@@ -364,82 +233,15 @@ class Universe:
                 if channel.ticket in player.waiting:
                     player.lost(channel.ticket)
         self.late += [Write([], write.calls) for write in node.writes if write.results is None]
-        self.nodes[index] = self._node(name)
-
-    # ------------------------------------------------------------------------------------------ checks
+        self.nodes[index] = new_node(name, self.scope, self.mint)
 
     def answered(self, channel: Channel, result: Any) -> None:
-        """A replica answers: the promises are checked whether or not anybody still listens."""
+        """A replica answers."""
         request = channel.request
         if isinstance(result, StepReply) and isinstance(request, Step):
-            self._check_step(channel, request, result)
+            promises.check_answer(self, channel, request, result)
         if channel.ticket in self.players[channel.player].waiting:
             self.answers.append(Answer(channel.player, channel.ticket, channel.name, result))
-
-    def _check_step(self, channel: Channel, step: Step, reply: StepReply) -> None:
-        inputs = unpack(step.data)
-        if step.position is not None:
-            if learn(step.position, inputs) != reply.position:
-                raise Violation(f"{channel.name} was applied on another history than its sender's")
-            generation = step.position.generation
-            if channel.ended and generation in self.store.ledger.ended:
-                raise Violation(f"{channel.name}: a generation that had ended answers it as success")
-        whole = consumed(reply.position)
-        if whole[len(whole) - step.steps :] != inputs:
-            raise Violation(f"{channel.name}: the position in its answer names {whole}")
-        if reply.outputs["prediction"].tolist() != outputs_after(whole, step.steps):
-            raise Violation(f"{channel.name}: the outputs are not those of {whole}")
-        if not self.store.ledger.was_durable(reply.position.generation, whole):
-            raise Violation(f"{channel.name} is acknowledged, and the store never held {whole}")
-
-    def _check_refusal(self, player: Player) -> None:
-        reason = player.failed
-        if not reason or reason == "OUTCOME_UNKNOWN":
-            return
-        allowed: set[str] = set()
-        if self.scope.shared:
-            allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
-        if self.fell_back:
-            allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
-            if player.lives:
-                allowed.add("STEP_GAP")  # of an Open that insists on what the store has lost
-        if player.gave_up:
-            allowed |= {"STEP_CONFLICT", "HISTORY_CHANGED", "STEP_COMPACTED"}  # what it gave up was applied
-        kinds = {type(op) for op in player.script}
-        if {Delete, Fork} <= kinds and (self.scope.unknowns or self.scope.slow or self.scope.crashes):
-            allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
-        if player.lives and any(isinstance(op, (Reset, Delete, Fork)) for op in player.script):
-            allowed |= MOVED_BY_OTHERS
-        if reason not in allowed:
-            raise Violation(f"{player.name}, which did everything right, is refused for good: {reason}")
-
-    def finish(self) -> None:
-        """Nothing more can happen. Raises Violation."""
-        for player in self.players:
-            if not player.done:
-                raise Violation(f"{player.name} is stuck at {player.op}")
-        for node in self.nodes:
-            if node.sessions.unanswered:
-                raise Violation(f"{node.name} holds {node.sessions.unanswered} requests that it will never answer")
-            if node.served.starved or node.served.singles or node.served.longs:
-                raise Violation(f"{node.name} holds work that it will never do")
-        held = self.store.ledger.standing
-        for player in self.players:
-            for session, line in player.lines.items():
-                position = Position(*line.history.position)
-                generation, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
-                told = consumed(position)
-                if self.scope.shared or self.fell_back or player.failed:
-                    continue
-                if generation != position.generation or inputs[: len(told)] != told:
-                    raise Violation(f"{player.name} was told {told}, and the store has {inputs}")
-        if self.scope.steady:
-            for key, kept in self.store._kept.items():
-                logged = kept.header.position.step - kept.header.checkpoint_step
-                if logged > self.scope.steady:
-                    raise Violation(f"a steady pipeline leaves a log of {logged} steps in {key.session}")
-
-    # ------------------------------------------------------------------------------------------ inside
 
     def node(self, name: str) -> Node:
         return self.nodes[NAMES.index(name)]
@@ -449,26 +251,3 @@ class Universe:
         generation = self.minted.to_bytes(16, "big")
         born(generation)
         return generation
-
-    def _node(self, name: str) -> Node:
-        scope = self.scope
-        due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
-        served = Served(CountingEngine(), scope.slots, due_steps)
-        served.due_steps = due_steps  # whatever the size of the state
-        limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
-        sessions = Sessions({"m": Models([served])}, limits, Clock(still, still_ms), NullMeter(), self.mint)
-        return Node(name, served, sessions)
-
-
-def requests_of(line: Any) -> list[Request]:
-    """Everything in this line that has not been answered."""
-    found = list(line.queue)
-    found += [item.request for item in line.pending]
-    if line.flight is not None:
-        found += [item.request for item in line.flight.items]
-    if line.run is not None:
-        found += [collect.request for collect in line.run.collects]
-    return found
-
-
-__all__ = ["Event", "Universe", "pack"]

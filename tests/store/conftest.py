@@ -8,6 +8,7 @@ from cellkeeper_service.domain.store import Store
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
 
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
 
 
@@ -27,6 +28,20 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
     return shared_redis
 
 
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    """Three primaries for all tests that leave them and their slots as they are."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(shared_cluster: RedisCluster) -> RedisCluster:
+    """The shared cluster, empty."""
+    shared_cluster.empty()
+    return shared_cluster
+
+
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A server of the test's own, to kill, pause or fill."""
@@ -34,28 +49,33 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+def redis_url(request: pytest.FixtureRequest) -> str:
+    server: RedisServer | RedisCluster = request.getfixturevalue(
+        "redis_cluster" if request.param == "cluster" else "redis_server"
+    )
+    return server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        return server.url
+    if request.param in ("redis", "cluster"):
+        return redis_url(request)
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'sessions.db'}"
 
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    """Each of the three stores, empty."""
+    """Each of the stores, empty."""
     store = open_store(store_url, timeout_ms=10_000)
     yield store
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "cluster"])
 def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The stores that several processes can open."""
-    if request.param == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        return server.url
+    if request.param in ("redis", "cluster"):
+        return redis_url(request)
     return f"sqlite:{tmp_path / 'sessions.db'}"
 
 

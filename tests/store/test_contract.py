@@ -1,4 +1,4 @@
-"""What every store must do, on each of the three."""
+"""What every store must do, on each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idle sessions are forgotten, used ones are not: on each of the three stores, by real clocks."""
+"""Idle sessions are forgotten, used ones are not: on each of the stores, by real clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing sessions, on each of the three stores."""
+"""Listing sessions, on each of the stores."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
 from .config import Config, Features, GraphConfig, Tokens, parse_config
+from .fields import named, one_line
 from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_shapes
 
 Array = NDArray[Any]
@@ -103,7 +104,7 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
     try:
         found = dict(deserialize(weights))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
-        raise StartError(f"{path}: not a safetensors file ({error}); write the bundle again") from error
+        raise StartError(f"{path}: not a safetensors file ({one_line(str(error))}); write the bundle again") from error
     shapes = {name: tuple(view["shape"]) for name, view in found.items()}
     required = _graph_shapes(path, config, shapes) if isinstance(config, GraphConfig) else tensor_shapes(config)
     tensors: dict[str, Array] = {}
@@ -112,10 +113,12 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
             raise StartError(f"{path}: tensor {name}: missing, expected shape {list(shape)}")
     for name in sorted(found):
         if name not in required:
-            raise StartError(f"{path}: tensor {name}: not one of this model's; remove it")
+            raise StartError(f"{path}: tensor {named(name)}: not one of this model's; remove it")
         shape, dtype = shapes[name], found[name]["dtype"]
         if shape != required[name]:
-            raise StartError(f"{path}: tensor {name}: got shape {list(shape)}, expected {list(required[name])}")
+            raise StartError(
+                f"{path}: tensor {name}: got shape {one_line(str(list(shape)))}, expected {list(required[name])}"
+            )
         if dtype != "F32":
             raise StartError(f"{path}: tensor {name}: got dtype {dtype}, expected F32")
         tensors[name] = np.frombuffer(found[name]["data"], "<f4").reshape(shape)
@@ -132,7 +135,9 @@ def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
         if shape is None:
             raise StartError(f"{path}: tensor constant.{name}: missing, config.json declares it")
         if prod(shape) == 0:
-            raise StartError(f"{path}: tensor constant.{name}: got shape {list(shape)}, expected no zeros in it")
+            raise StartError(
+                f"{path}: tensor constant.{name}: got shape {one_line(str(list(shape)))}, expected no zeros in it"
+            )
         shapes[f"constant.{name}"] = shape
     for state in config.states:
         if f"initial.{state.name}" in found:

@@ -11,6 +11,8 @@ import numpy as np
 from cellkeeper_service.errors import StartError
 
 _REQUIRED = object()
+LONGEST_SHOWN = 80
+LONGEST_REASON = 300
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -97,7 +99,7 @@ class Fields:
     def done(self) -> None:
         """Refuses keys that nobody asked for."""
         if self._left:
-            raise StartError(f"{self._place}: {next(iter(self._left))}: unknown key, remove it")
+            raise StartError(f"{self._place}: {named(next(iter(self._left)))}: unknown key, remove it")
 
 
 def _is_number(value: object) -> bool:
@@ -107,6 +109,17 @@ def _is_number(value: object) -> bool:
     return math.isfinite(value) if isinstance(value, float) and not math.isfinite(value) else abs(value) <= _LARGEST
 
 
+def named(name: str) -> str:
+    """A name out of the bundle as it may stand in a line of text."""
+    return name if name.isprintable() and 0 < len(name) <= LONGEST_SHOWN else _shown(name)
+
+
+def one_line(text: str) -> str:
+    """What another library says about a file, which may repeat anything that stands in it."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+
+
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."

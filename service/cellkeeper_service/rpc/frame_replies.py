@@ -40,6 +40,13 @@ class FrameReplies:
     def submit(self, scheduler: Scheduler, meter: Meter) -> None:
         """Puts every item into its session's line. Those that cannot be taken are counted here; what is refused
         later is counted where it is decided."""
+        full = scheduler.sessions.refuse_many(len(self._frame), self._frame.deadline)
+        if full is not None:
+            error = to_error(full)
+            self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
+            self._left = 0
+            self._flush()
+            return
         refused = second_items(self._frame)
         for item in range(len(self._frame)):
             why = refused.get(item)

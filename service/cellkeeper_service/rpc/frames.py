@@ -84,9 +84,9 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     count, limit = len(message.sessions), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("sessions", f"{count} items", f"1 to {limit} items in one frame")
+    if len(message.steps) not in (0, count):
+        raise invalid("steps", f"{len(message.steps)} entries", f"none, or one for each of {count} sessions")
     steps = list(message.steps) or [1] * count
-    if len(steps) != count:
-        raise invalid("steps", f"{len(steps)} entries", f"none, or one for each of {count} sessions")
     _check_column("positions", message.positions, POSITION_BYTES, count)
     _check_column("acked", message.acked, 8, count)
     outputs, with_state = fields.wanted(list(message.outputs), spec)

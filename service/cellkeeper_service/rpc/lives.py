@@ -62,7 +62,7 @@ def read_resets(request: pb.ResetRequest, catalog: Catalog, deadline: float) -> 
         origin = fields.request_id(item.request_id, f"{where}.request_id")
         return lambda done: Reset(key, deadline, done, generation, origin)
 
-    return _each(request.items, read, catalog, [item.session for item in request.items])
+    return _each(request.items, read, catalog, _session)
 
 
 def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -78,7 +78,7 @@ def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: flo
         step, state = item.step, tensors.read_state(item.state, spec, f"{where}.state")
         return lambda done: SetState(key, deadline, done, generation, origin, step, state)
 
-    return _each(request.items, read, catalog, [item.session for item in request.items])
+    return _each(request.items, read, catalog, _session)
 
 
 def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -93,7 +93,7 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
         origin = fields.request_id(item.request_id, f"{where}.request_id")
         return lambda done: Fork(source, deadline, done, target, at, origin)
 
-    return _each(request.items, read, catalog, [item.target for item in request.items])
+    return _each(request.items, read, catalog, _target)
 
 
 def read_deletes(request: pb.DeleteRequest, catalog: Catalog, deadline: float) -> list[Maker]:
@@ -104,7 +104,7 @@ def read_deletes(request: pb.DeleteRequest, catalog: Catalog, deadline: float) -
         generation = fields.generation_bytes(item.generation, f"{where}.generation")
         return lambda done: Delete(key, deadline, done, generation)
 
-    return _each(request.items, read, catalog, [item.session for item in request.items])
+    return _each(request.items, read, catalog, _session)
 
 
 def write_results(results: Sequence[Any]) -> pb.SessionResults:
@@ -124,9 +124,12 @@ def _result(result: Any) -> pb.SessionResult:
 
 
 def _each(
-    items: Sequence[Any], read: Callable[[Any, str], Callable[[Done], Request]], catalog: Catalog, keys: list[str]
+    items: Sequence[Any],
+    read: Callable[[Any, str], Callable[[Done], Request]],
+    catalog: Catalog,
+    changed: Callable[[Any], str],
 ) -> list[Maker]:
-    """One maker for each item, or why it is refused. keys: the sessions that the items change."""
+    """One maker for each item, or why it is refused. changed: the session that an item changes."""
     count, limit = len(items), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("items", f"{count} items", f"1 to {limit}")
@@ -134,10 +137,19 @@ def _each(
     seen: set[str] = set()
     for index, item in enumerate(items):
         try:
-            if keys[index] in seen:
-                raise fields.duplicate(keys[index], f"items[{index}]")
-            seen.add(keys[index])
+            key = changed(item)
+            if key in seen:
+                raise fields.duplicate(key, f"items[{index}]")
+            seen.add(key)
             makers.append(read(item, f"items[{index}]"))
         except Rejection as rejection:  # noqa: PERF203 - each item fails on its own
             makers.append(rejection)
     return makers
+
+
+def _session(item: Any) -> str:
+    return str(item.session)
+
+
+def _target(item: Any) -> str:
+    return str(item.target)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 
 import grpc
-from cellkeeper_proto.v1 import cellkeeper_pb2, cellkeeper_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cellkeeper_service.errors import StartError
 
+from . import decoding
 from .servicer import Servicer
 
-SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"].full_name
+SERVICE = decoding.SERVICE.full_name
 
 
 class RpcServer:
@@ -28,7 +28,7 @@ class RpcServer:
         self._share_port = share_port
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_rpcs)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        cellkeeper_pb2_grpc.add_CellkeeperServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_generic_rpc_handlers((decoding.handlers(servicer),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

@@ -20,6 +20,7 @@ from cellkeeper_service.sessions.requests import Done, GetSession, GetState
 
 from . import lives, reading
 from .catalog import Catalog
+from .decoding import Malformed
 from .frame_replies import FrameReplies
 from .frames import read_frame
 from .status import abort
@@ -46,6 +47,8 @@ def answering(method: Method[Message]) -> Method[Message]:
     @wraps(method)
     async def answer(self: Servicer, request: Any, context: Context) -> Message:
         try:
+            if isinstance(request, Malformed):
+                raise request.rejection()
             return await method(self, request, context)
         except Decided as decided:
             await abort(context, decided.rejection)
@@ -82,6 +85,9 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     async def StepBatch(self, request: pb.StepFrame, context: Context) -> pb.StepFrameReply:
         self._meter.frame("in", len(request.sessions))
         frame = read_frame(request, self._catalog, latest=self._deadline(context), needs_positions=False)
+        full = self._scheduler.sessions.refuse_many(len(frame), frame.deadline)
+        if full is not None:
+            raise Decided(full)
         size = sum(
             self._catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
         )
@@ -114,6 +120,9 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             async with aclosing(stream.replies(frames)) as replies:
                 async for reply in replies:
                     yield reply
+        except Rejection as rejection:
+            self._meter.rejected(rejection.reason.value)
+            await abort(context, rejection)
         except Exception:
             log.exception("StepStream failed")
             await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))

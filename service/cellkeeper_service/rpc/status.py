@@ -14,6 +14,9 @@ from cellkeeper_service.errors import Reason, Rejection
 
 DOMAIN = "cellkeeper"
 DETAILS_KEY = "grpc-status-details-bin"
+MAX_MESSAGE_CHARACTERS = 500
+"""A status goes out as headers, twice, and gRPC drops what passes 8 KiB of them: a text that repeats a long field of
+the request would cost its caller the whole status."""
 
 CODES = {
     Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -51,7 +54,7 @@ def to_error(rejection: Rejection) -> pb.Error:
     return pb.Error(
         code=CODES[rejection.reason].value[0],
         reason=rejection.reason.name,
-        message=rejection.message,
+        message=shortened(rejection.message),
         field=rejection.field,
         position=None if rejection.position is None else to_position(rejection.position),
         retry_delay_ms=rejection.retry_delay_ms,
@@ -75,13 +78,21 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
         delay.FromMilliseconds(rejection.retry_delay_ms)
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     code = CODES[rejection.reason].value[0]
-    return status_pb2.Status(code=code, message=rejection.message, details=details)
+    return status_pb2.Status(code=code, message=shortened(rejection.message), details=details)
+
+
+def shortened(message: str) -> str:
+    """The message's beginning and end, where it is long: what was expected stands at the end."""
+    if len(message) <= MAX_MESSAGE_CHARACTERS:
+        return message
+    half = MAX_MESSAGE_CHARACTERS // 2 - 3
+    return f"{message[:half]} ... {message[-half:]}"
 
 
 async def abort(context: grpc.aio.ServicerContext[object, object], rejection: Rejection) -> NoReturn:
     """Ends the call with the rejection's status."""
     details = to_status(rejection).SerializeToString()
-    await context.abort(CODES[rejection.reason], rejection.message, ((DETAILS_KEY, details),))
+    await context.abort(CODES[rejection.reason], shortened(rejection.message), ((DETAILS_KEY, details),))
 
 
 def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -12,6 +12,7 @@ from cellkeeper_service.errors import Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from .catalog import Catalog
+from .decoding import Malformed
 from .frame_replies import FrameReplies
 from .frames import read_frame
 from .status import to_error
@@ -31,7 +32,9 @@ class Stream:
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._ended = False
 
-    async def replies(self, frames: AsyncIterator[pb.StepFrame]) -> AsyncGenerator[pb.StepFrameReply, None]:
+    async def replies(self, frames: AsyncIterator[pb.StepFrame | Malformed]) -> AsyncGenerator[pb.StepFrameReply, None]:
+        """Ends when every frame is answered. Raises a Rejection, after the answers to the frames before it, for bytes
+        that are no frame: without a frame_id there is nothing else that could be answered."""
         reader = asyncio.get_running_loop().create_task(self._read(frames))
         try:
             while (reply := await self._out.get()) is not None:
@@ -44,9 +47,11 @@ class Stream:
             for replies in self._open:
                 replies.abandon()
 
-    async def _read(self, frames: AsyncIterator[pb.StepFrame]) -> None:
+    async def _read(self, frames: AsyncIterator[pb.StepFrame | Malformed]) -> None:
         try:
             async for message in frames:
+                if isinstance(message, Malformed):
+                    raise message.rejection()
                 await self._room.acquire()
                 self._submit(message)
         finally:

@@ -12,8 +12,11 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Clock, Limits
 from .line import Line
+from .pace import Pace
 from .requests import Plant, Request, Step, StepReply
 from .served import Models, Served
+
+DROPPED = {Reason.QUEUE_FULL, Reason.DEADLINE_PASSED, Reason.CALLER_GONE}
 
 
 class Desk:
@@ -39,19 +42,21 @@ class Desk:
         self.unanswered = 0
         self.unanswered_bytes = 0
         self.arrivals = 0
+        self.pace = Pace()
         self._output_bytes: dict[tuple[str, frozenset[str]], int] = {}  # of one time step
 
     def now(self) -> float:
         return self.clock.monotonic()
 
     def enter(self, request: Request) -> Line:
-        """Puts the request into its line, or answers it with QUEUE_FULL."""
+        """Puts the request into its line, or answers it with QUEUE_FULL: where it, or its deadline, finds no room."""
         request.arrived = self.now()
         self.arrivals += 1
         request.number = self.arrivals
         request.held_bytes = self._weigh(request)
         self.unanswered += 1
         self.unanswered_bytes += request.held_bytes
+        self.pace.entered(request.arrived, self.unanswered)
         line = self.lines.get(request.key)
         if line is None:
             line = self.lines[request.key] = Line(request.key)
@@ -61,17 +66,32 @@ class Desk:
             self.answer(request, self._full("the server's", f"{self.limits.max_request_bytes} bytes of requests"))
         elif len(line.queue) >= self.limits.max_session_requests:
             self.answer(request, self._full("this session's", f"{self.limits.max_session_requests} requests"))
+        elif self.pace.too_late(self.unanswered, request.arrived, request.deadline):
+            self.answer(request, self._too_late())
         else:
             line.queue.append(request)
         return line
 
+    def refuse_many(self, count: int, deadline: float) -> Rejection | None:
+        """Why none of `count` requests with that deadline would be taken, if so. Under overload this is asked far more
+        often than requests are taken: it looks at no single one."""
+        if self.pace.too_late(self.unanswered + 1, self.now(), deadline):
+            self.arrivals += count
+            for _ in range(count):
+                self.meter.rejected(Reason.QUEUE_FULL.value)
+            return self._too_late()
+        return None
+
     def answer(self, request: Request, result: Any) -> None:
         """Sends the request's one reply."""
         self.leave(request)
+        now = self.now()
+        if not isinstance(result, Rejection) or result.reason not in DROPPED:
+            self.pace.finished(now)
         if isinstance(result, Rejection):
             self.meter.rejected(result.reason.value)
         elif isinstance(result, StepReply) and isinstance(request, Step):
-            times = request.times(self.now())
+            times = request.times(now)
             self.meter.step_done(request.key.model, request.steps, times, result.replayed)
         request.done(result)
 
@@ -139,6 +159,9 @@ class Desk:
         if isinstance(request, Plant) and request.copy is not None:
             return len(request.copy.checkpoint) + len(request.copy.log)
         return 0
+
+    def _too_late(self) -> Rejection:
+        return self._full("the server's", "too many to come to this one before its deadline")
 
     def _full(self, whose: str, limit: str) -> Rejection:
         text = f"{whose} queue is full ({limit} unanswered)"

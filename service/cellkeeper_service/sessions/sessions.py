@@ -70,6 +70,15 @@ class Sessions:
         """Takes a request whose fields have been checked. It may be answered before this returns."""
         self._advance(self._desk.enter(request))
 
+    @property
+    def arrivals(self) -> int:
+        """Requests that have come so far, those that were refused included."""
+        return self._desk.arrivals
+
+    def refuse_many(self, count: int, deadline: float) -> Rejection | None:
+        """Why none of `count` steps with that deadline would be taken, if so; they are counted as refused."""
+        return self._desk.refuse_many(count, deadline)
+
     def take_loads(self) -> tuple[list[Line], list[Load]]:
         return self._loading.take()
 

@@ -6,14 +6,18 @@ from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.sqlite import SqliteStore
 
-FORMS = "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH?db=DB"
+FORMS = (
+    "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB or "
+    "redis+cluster://HOST:PORT,HOST:PORT (rediss+cluster:// with TLS)"
+)
 
 
 def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
     """The store of `url`.
 
     url: "memory:"; "sqlite:PATH", "sqlite:///PATH" (absolute) or a plain path; "redis://...", "rediss://..."
-        or "unix://..." for a socket file.
+        or "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
+        "rediss+cluster://..." for a Redis Cluster, of which any nodes are named, and the others found.
     timeout_ms: Redis: to connect, and for each wait for an answer; SQLite: to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
@@ -27,8 +31,14 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if scheme in ("redis", "rediss", "unix") and rest.startswith("//"):
         # Only a service that keeps its records in Redis needs redis-py.
         from cellkeeper_service.store.redis import RedisStore
+        from cellkeeper_service.store.redis_servers import OneServer
 
-        return RedisStore(url, timeout_ms=timeout_ms, wait_replicas=wait_replicas)
+        return RedisStore(OneServer(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
+    if scheme in ("redis+cluster", "rediss+cluster") and rest.startswith("//"):
+        from cellkeeper_service.store.redis import RedisStore
+        from cellkeeper_service.store.redis_cluster import Cluster
+
+        return RedisStore(Cluster(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
     if wait_replicas:
         raise StoreError(f"wait_replicas: got {wait_replicas} with a store that has no replicas, expected 0")
     if url == "memory:":

@@ -1,122 +1,85 @@
-"""Records in Redis: one list for each session, one script call for a whole tick. Layout: redis_keys.py."""
+"""Records in Redis: one list for each session, one round trip for a whole tick. Layout: redis_keys.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
 from cellkeeper_service.store.damage import damaged, read_record
 from cellkeeper_service.store.expiry import bounded_ttl_ms
-from cellkeeper_service.store.redis_check import check_server
-from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key, session_key
-from cellkeeper_service.store.redis_link import Link, Refused, Script, Unknown, script
-
-SCAN_COUNT = 1000  # keys that one SCAN looks at, at least
-SCAN_ROUNDS = 20  # SCANs for one page, at most: a page may come out short, or empty with a cursor
-_CURSOR_MAX = 2**64 - 1
+from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
+from cellkeeper_service.store.redis_link import Refused, Unknown
+from cellkeeper_service.store.redis_scripts import Item, Reply, ScriptRun, script
+from cellkeeper_service.store.redis_servers import Servers
 
 
 class RedisStore:
-    """One Redis server.
+    """Records on one Redis server, or on those of a cluster.
 
-    timeout_ms: for connecting, and for every wait for an answer.
+    timeout_ms: for connecting, and for every wait for an answer; the one that `servers` was made with.
     wait_replicas: how many replicas must have a commit before it counts; 0: the server alone decides. A
         commit that fewer have within half of timeout_ms is UNKNOWN.
     """
 
-    name = "redis"
-
-    def __init__(self, url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
-        self._link = Link(url, timeout_ms)
+    def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
+        self.name = servers.name
+        self._servers = servers
+        self._timeout_s = timeout_ms / 1000.0
         self._wait_replicas = wait_replicas
-        self._wait_ms = max(1, timeout_ms // 2)  # the answer must still come within timeout_ms
+        wait_ms = max(1, timeout_ms // 2)  # the answer must still come within timeout_ms
+        self._wait = (wait_replicas, wait_ms) if wait_replicas else None
 
     def check(self) -> None:
-        """Raises StoreError where the server is not there, too old, a replica, a cluster, or may evict."""
-        check_server(self._link, self._wait_replicas)
+        """Raises StoreError where a server is not there, too old, a replica, or may evict."""
+        self._servers.check(self._wait_replicas)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        if not loads:
-            return []
-        arguments = [TTL_OFFSET_BYTES, *("1" if load.touch else "0" for load in loads)]
-        try:
-            (answers,) = self._link.run(script("load"), [redis_key(load.key) for load in loads], arguments)
-        except StoreError as error:
-            return [error] * len(loads)
-        return [_record(load, answer) for load, answer in zip(loads, answers, strict=True)]
+        items = [Item(redis_key(load.key), (b"1" if load.touch else b"0",)) for load in loads]
+        run = ScriptRun(self._servers, script("load"), items, (TTL_OFFSET_BYTES,), timeout_s=self._timeout_s)
+        return [_record(load, reply.answer) for load, reply in zip(loads, run.replies(), strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        arguments: list[bytes | str | int] = []
-        for commit in commits:
-            arguments += (
-                "append" if commit.checkpoint is None else "replace",
-                b"" if commit.expected is None else commit.expected.pack(),
-                commit.header.pack(),
-                bounded_ttl_ms(commit.header.ttl_ms),
-                commit.log,
-            )
-            if commit.checkpoint is not None:
-                arguments.append(commit.checkpoint)
-        return self._write(script("commit"), [redis_key(commit.key) for commit in commits], arguments)
+        return self._write("commit", [Item(redis_key(commit.key), _arguments(commit)) for commit in commits])
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        keys = [redis_key(delete.key) for delete in deletes]
-        return self._write(script("delete"), keys, [delete.generation for delete in deletes])
+        return self._write("delete", [Item(redis_key(delete.key), (delete.generation,)) for delete in deletes])
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the contract says; a session may be listed on two pages when Redis rehashes in between."""
-        if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
-            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
-        pattern = match_pattern(tenant, model, prefix)
-        names: dict[bytes, None] = {}
-        at = cursor.encode() or b"0"
-        for _ in range(SCAN_ROUNDS):
-            at, found = self._link.one("SCAN", at, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            names.update(dict.fromkeys(found))
-            if at == b"0" or len(names) >= limit:
-                break
-        return Page(self._headers(list(names)), "" if at == b"0" else at.decode())
+        """As the contract says; on a cluster as redis_cluster_scan.py says."""
+        return Page(*self._servers.page(match_pattern(tenant, model, prefix), cursor, limit))
 
     def close(self) -> None:
-        self._link.close()
+        self._servers.close()
 
-    def _write(
-        self, which: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
-    ) -> list[CommitResult]:
-        """One script call for all items. (On a cluster this would be one for each hash tag.)"""
-        if not keys:
-            return []
-        wait = [("WAIT", self._wait_replicas, self._wait_ms)] if self._wait_replicas else []
-        try:
-            answers, *acknowledged = self._link.run(which, keys, arguments, *wait)
-        except Refused as error:
-            return [CommitResult(Outcome.REFUSED, message=str(error))] * len(keys)
-        except Unknown as error:
-            return [CommitResult(Outcome.UNKNOWN, message=str(error))] * len(keys)
-        results = [_result(answer) for answer in answers]
-        if acknowledged and not (isinstance(acknowledged[0], int) and acknowledged[0] >= self._wait_replicas):
-            text = f"replicas that have it: {acknowledged[0]}, expected {self._wait_replicas}"
-            lagging = CommitResult(Outcome.UNKNOWN, message=text)
-            return [lagging if result.outcome is Outcome.COMMITTED else result for result in results]
-        return results
+    def _write(self, name: str, items: Sequence[Item]) -> list[CommitResult]:
+        run = ScriptRun(self._servers, script(name), items, wait=self._wait, timeout_s=self._timeout_s)
+        return [self._result(reply) for reply in run.replies()]
 
-    def _headers(self, names: list[bytes]) -> list[tuple[SessionKey, Header]]:
-        """The headers of these keys, in one round trip; keys that went meanwhile are left out."""
-        sessions = []
-        replies = self._link.call(*(("LINDEX", name, 0) for name in names)) if names else []
-        for name, header in zip(names, replies, strict=True):
-            if isinstance(header, Exception):
-                raise StoreError(f"Redis cannot read {name!r}: {header}")
-            if header is not None:
-                if len(header) != HEADER_BYTES:
-                    raise damaged(session_key(name), f"its header has {len(header)} bytes")
-                sessions.append((session_key(name), Header.unpack(header)))
-        return sessions
+    def _result(self, reply: Reply) -> CommitResult:
+        result = _result(reply.answer)
+        if result.outcome is not Outcome.COMMITTED or self._wait is None:
+            return result
+        if isinstance(reply.replicas, int) and reply.replicas >= self._wait_replicas:
+            return result
+        text = f"replicas that have it: {reply.replicas}, expected {self._wait_replicas}"
+        return CommitResult(Outcome.UNKNOWN, message=text)
+
+
+def _arguments(commit: Commit) -> tuple[bytes | str | int, ...]:
+    """What commit.lua takes for one item."""
+    before = b"" if commit.expected is None else commit.expected.pack()
+    after = commit.header.pack()
+    ttl_ms = bounded_ttl_ms(commit.header.ttl_ms)
+    if commit.checkpoint is None:
+        return "append", before, after, ttl_ms, commit.log
+    return "replace", before, after, ttl_ms, commit.log, commit.checkpoint
 
 
 def _record(load: Load, answer: Any) -> Record | StoreError | None:
+    if isinstance(answer, StoreError):
+        return answer
     if isinstance(answer, bytes):
         return StoreError(f"Redis cannot read session {load.key.session!r}: {answer.decode(errors='replace')}")
     if not answer:
@@ -127,7 +90,11 @@ def _record(load: Load, answer: Any) -> Record | StoreError | None:
 
 
 def _result(answer: Any) -> CommitResult:
-    """One answer of commit.lua or delete.lua."""
+    """One answer of commit.lua or delete.lua, or why there is none."""
+    if isinstance(answer, Refused):
+        return CommitResult(Outcome.REFUSED, message=str(answer))
+    if isinstance(answer, Unknown):
+        return CommitResult(Outcome.UNKNOWN, message=str(answer))
     if answer == 1:
         return CommitResult(Outcome.COMMITTED)
     if answer == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.redis_link import Link
@@ -12,7 +13,7 @@ OLDEST_VERSION = (6, 2)
 _logger = logging.getLogger(__name__)
 
 
-def check_server(link: Link, wait_replicas: int) -> None:
+def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> None:
     """Raises StoreError, with what to do, where records could be lost or could not be written at all.
 
     Logs a warning where the server keeps less than may be expected (no append-only file, too few replicas).
@@ -23,14 +24,9 @@ def check_server(link: Link, wait_replicas: int) -> None:
         raise StoreError(f"Redis is version {version or 'unknown'}, expected 6.2 or newer; upgrade it")
     if info.get("role") != "master":
         raise StoreError(f"Redis has the role {info.get('role')!r}, expected 'master'; name the primary in the URL")
-    if info.get("cluster_enabled") == "1":
-        raise StoreError("Redis runs in cluster mode, expected a single server; name one that is not in a cluster")
-    policy = info.get("maxmemory_policy")
-    if policy != "noeviction":
-        raise StoreError(
-            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
-            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
-        )
+    if info.get("cluster_enabled") == "1" and not in_cluster:
+        raise StoreError("Redis runs in cluster mode, expected a single server; use redis+cluster://HOST:PORT")
+    check_eviction(info)
     if info.get("aof_enabled") != "1":
         _logger.warning(
             "Redis has no append-only file: a crash loses what came after its last snapshot; set appendonly "
@@ -44,9 +40,47 @@ def check_server(link: Link, wait_replicas: int) -> None:
         )
 
 
+def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> None:
+    """The same for every primary of a cluster, by address, and for the eviction policy of its replicas."""
+    for address, link in primaries.items():
+        try:
+            check_server(link, wait_replicas, in_cluster=True)
+            state = info_fields(link.one("CLUSTER", "INFO")).get("cluster_state")
+        except StoreError as error:
+            raise StoreError(f"node {address}: {error}") from error
+        if state != "ok":
+            raise StoreError(
+                f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
+            )
+    for address, link in replicas.items():
+        try:
+            info = server_info(link)
+        except StoreError as error:
+            _logger.warning("Redis Cluster: the replica %s does not answer: %s", address, error)
+            continue
+        try:
+            check_eviction(info)
+        except StoreError as error:
+            raise StoreError(f"replica {address}: {error}") from error
+
+
+def check_eviction(info: Mapping[str, str]) -> None:
+    """Raises StoreError where this server may drop records when its memory is full."""
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        raise StoreError(
+            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
+            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
+        )
+
+
 def server_info(link: Link) -> dict[str, str]:
     """INFO, field by field. It has what CONFIG GET would tell, and is allowed where CONFIG is not."""
-    text: bytes = link.one("INFO")
+    return info_fields(link.one("INFO"))
+
+
+def info_fields(text: bytes) -> dict[str, str]:
+    """The name:value lines of INFO or CLUSTER INFO."""
     fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in fields if colon}
 

@@ -18,9 +18,10 @@
 A single key holds a record, so it is there whole or not at all, and expires at one instant. Why a list:
 docs/adr/201-redis-list-per-session.md.
 
-Scripts, each called once for a whole tick; one key for each item, and nothing else is touched:
+Scripts, each called once for a whole tick (on a cluster once for each slot in it); one key for each item, and nothing
+else is touched:
 
-    commit.lua   compare the position in [0], then create, append to or replace the record
+    commit.lua   compare the header in [0], then create, append to or replace the record
     load.lua     read the record, refresh its TTL where asked
     delete.lua   compare the generation in [0], then delete
 """
@@ -40,6 +41,11 @@ TTL_OFFSET_BYTES = 64  # where the packed header has ttl_ms, 8 bytes little-endi
 
 _KEY = re.compile(rb"ck1:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
 _GLOB = re.compile(rb"[\\*?\[\]^]")
+
+
+def bucket_of(name: bytes) -> int:
+    """The bucket of a key that `redis_key` made."""
+    return int(name[5:8])
 
 
 @lru_cache(maxsize=1024)

@@ -7,10 +7,7 @@ the retries are off here, every connection is used directly, and one that failed
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha1
-from importlib.resources import files
+from time import monotonic
 from typing import Any
 
 import redis
@@ -53,19 +50,39 @@ class Unknown(StoreError):
     """It may have been done, may be done yet, or never will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A server-side script and the SHA-1 it is called by."""
+class Sent:
+    """Commands on their way to one server. `replies` or `abandon` must be called."""
 
-    text: bytes
-    sha: str
+    def __init__(self, pool: redis.ConnectionPool, connection: Any, count: int, timeout_s: float) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._count = count
+        self._deadline = monotonic() + timeout_s
 
+    def replies(self) -> list[Any]:
+        """One for each command; an error reply as an exception; Unknown for those that did not come."""
+        connection = self._connection
+        replies: list[Any] = []
+        try:
+            if not connection.can_read(timeout=max(0.0, self._deadline - monotonic())):
+                raise redis.exceptions.TimeoutError("timeout")
+            while len(replies) < self._count:
+                replies.append(_reply(connection))
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()
+            unknown = Unknown(f"Redis gave no answer: {text_of(error)}")
+            replies += [unknown] * (self._count - len(replies))
+        finally:
+            self.abandon(dirty=len(replies) < self._count)
+        return replies
 
-@cache
-def script(name: str) -> Script:
-    """The script `name`.lua of this package."""
-    text = files("cellkeeper_service.store").joinpath(f"{name}.lua").read_bytes()
-    return Script(text, sha1(text).hexdigest())
+    def abandon(self, *, dirty: bool = True) -> None:
+        """Hands the connection back; a reply that may still be on its way must not meet the next command."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if dirty:
+                connection.disconnect()
+            self._pool.release(connection)
 
 
 class Link:
@@ -76,12 +93,13 @@ class Link:
     """
 
     def __init__(self, url: str, timeout_ms: int) -> None:
+        self._timeout_s = timeout_ms / 1000.0
         try:
             self._pool = redis.ConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
-                socket_timeout=timeout_ms / 1000.0,
-                socket_connect_timeout=timeout_ms / 1000.0,
+                socket_timeout=self._timeout_s,
+                socket_connect_timeout=self._timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 retry_on_timeout=False,
                 health_check_interval=0,
@@ -92,59 +110,54 @@ class Link:
                 f"store: got a Redis URL that cannot be read: {error}; expected redis://HOST:PORT/DB"
             ) from error
 
+    def send(self, *commands: Sequence[bytes | str | int]) -> Sent:
+        """Sends all commands at once, and does not wait for the replies.
+
+        Raises Refused where nothing was sent, Unknown where sending stopped on the way.
+        """
+        try:
+            connection: Any = self._pool.get_connection()
+        except (redis.RedisError, OSError) as error:
+            raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
+        sent = Sent(self._pool, connection, len(commands), self._timeout_s)
+        try:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        except (redis.RedisError, OSError) as error:
+            sent.abandon()
+            raise Unknown(f"Redis gave no answer: {text_of(error)}") from error
+        except BaseException:
+            sent.abandon()
+            raise
+        return sent
+
     def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Sends all commands at once; one reply for each, error replies as exceptions, not raised.
 
         Raises Refused where nothing was sent, Unknown where something was and a reply did not come.
         """
-        try:
-            connection: Any = self._pool.get_connection()
-        except (redis.RedisError, OSError) as error:
-            raise Refused(f"Redis cannot be reached: {_text(error)}") from error
-        try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies = [_reply(connection) for _ in commands]
-        except (redis.RedisError, OSError) as error:
-            connection.disconnect()
-            raise Unknown(f"Redis gave no answer: {_text(error)}") from error
-        except BaseException:
-            connection.disconnect()  # a reply may still be on its way: it must not meet the next command
-            raise
-        finally:
-            self._pool.release(connection)
+        replies = self.send(*commands).replies()
+        if isinstance(replies[-1], Unknown):
+            raise replies[-1]
         return replies
 
     def one(self, *command: bytes | str | int) -> Any:
         """One command and its reply; raises Refused for an error reply, as this is for reading."""
         (reply,) = self.call(command)
         if isinstance(reply, Exception):
-            raise Refused(f"Redis refused {command[0]!s}: {_text(reply)}") from reply
+            raise Refused(f"Redis refused {command[0]!s}: {text_of(reply)}") from reply
         return reply
-
-    def run(
-        self,
-        which: Script,
-        keys: Sequence[bytes],
-        arguments: Sequence[bytes | str | int],
-        *then: Sequence[bytes | str | int],
-    ) -> list[Any]:
-        """Runs a script over all keys, and the commands `then` behind it: the replies of both.
-
-        Raises Refused where the script was not run, Unknown where it may have been.
-        """
-        command = ("EVALSHA", which.sha, len(keys), *keys, *arguments)
-        replies = self.call(command, *then)
-        if isinstance(replies[0], redis.exceptions.NoScriptError):  # so it was not run
-            replies = self.call(("SCRIPT", "LOAD", which.text), command, *then)[1:]
-        error = replies[0]
-        if isinstance(error, _NOT_RUN) or str(error).startswith(_NOT_RUN_PREFIXES):
-            raise Refused(f"Redis refused: {_text(error)}")
-        if isinstance(error, Exception):
-            raise Unknown(f"the script failed: {_text(error)}")
-        return replies
 
     def close(self) -> None:
         self._pool.disconnect()
+
+
+def not_run(error: Exception) -> bool:
+    """Whether this error reply says that nothing of the command was done."""
+    return isinstance(error, _NOT_RUN) or str(error).startswith(_NOT_RUN_PREFIXES)
+
+
+def text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _reply(connection: Any) -> Any:
@@ -153,7 +166,3 @@ def _reply(connection: Any) -> Any:
         return connection.read_response(disconnect_on_error=False)
     except _ERROR_REPLIES as error:
         return error
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

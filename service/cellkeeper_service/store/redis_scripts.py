@@ -1,0 +1,204 @@
+"""Runs a script over many keys: a call for each group of keys, every server's calls in one round trip.
+
+All servers are sent to before the first is read from, so a tick takes as long as the slowest of them. What became
+unknown on one connection is unknown for the items on that connection only. Calls that were certainly not run are
+tried again where the servers say, in at most ROUNDS rounds, none begun later than twice the timeout: a server that
+hangs takes the whole of the first, and the items of the others have a right to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+import redis
+
+from cellkeeper_service.store.redis_link import Link, Refused, Sent, Unknown, not_run, text_of
+from cellkeeper_service.store.redis_servers import Servers
+
+ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
+PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A server-side script and the SHA-1 it is called by."""
+
+    text: bytes
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script `name`.lua of this package."""
+    text = files("cellkeeper_service.store").joinpath(f"{name}.lua").read_bytes()
+    return Script(text, sha1(text).hexdigest())
+
+
+class Item(NamedTuple):
+    """One key and its part of the script's arguments."""
+
+    key: bytes
+    arguments: tuple[bytes | str | int, ...]
+
+
+class Reply(NamedTuple):
+    """answer: the script's for one item, or Refused, or Unknown. replicas: how many have it, where asked."""
+
+    answer: Any
+    replicas: Any = None
+
+
+class _Call(NamedTuple):
+    """Items that go together. link: where to, None: to the server that has the group."""
+
+    items: tuple[int, ...]
+    group: int
+    link: Link | None = None
+    asking: bool = False
+    avoid: Link | None = None  # it could not be reached a moment ago
+
+
+class ScriptRun:
+    """One script over `items`.
+
+    leading: arguments before those of the items, in every call.
+    wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
+    timeout_s: the servers'; no call is tried again after twice as long.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        which: Script,
+        items: Sequence[Item],
+        leading: tuple[bytes | str | int, ...] = (),
+        wait: tuple[int, int] | None = None,
+        timeout_s: float = 1.0,
+    ) -> None:
+        self._servers = servers
+        self._which = which
+        self._items = items
+        self._leading = leading
+        self._wait = wait
+        self._timeout_s = timeout_s
+        self._unloaded: set[Link] = set()  # servers that do not know the script
+        self._replies: list[Reply] = [Reply(Refused("Redis was not asked"))] * len(items)
+        self._again: list[_Call] = []
+        self._pause = False
+
+    def replies(self) -> list[Reply]:
+        """One for each item, in order. Never raises a StoreError."""
+        deadline = monotonic() + 2 * self._timeout_s
+        groups: dict[int, list[int]] = {}
+        for number, item in enumerate(self._items):
+            groups.setdefault(self._servers.group(item.key), []).append(number)
+        calls = [_Call(tuple(numbers), group) for group, numbers in groups.items()]
+        for _ in range(ROUNDS):
+            self._again, self._pause = [], False
+            self._servers.refresh()
+            self._round(calls)
+            calls = self._again
+            if not calls or monotonic() > deadline:
+                break
+            if self._pause:
+                sleep(PAUSE_S)
+        return self._replies
+
+    def _round(self, calls: list[_Call]) -> None:
+        """Sends every call, then reads every answer."""
+        by_link: dict[Link, list[_Call]] = {}
+        for call in calls:
+            try:
+                link = call.link or self._servers.link(call.group)
+            except Refused as error:
+                self._settle(call, error)
+                continue
+            if link is not call.avoid:  # else its items stay refused
+                by_link.setdefault(link, []).append(call)
+        sent: list[tuple[Link, list[_Call], Sent]] = []
+        try:
+            for link, mine in by_link.items():
+                pending = self._send(link, mine)
+                if pending is not None:
+                    sent.append((link, mine, pending))
+            for link, mine, pending in sent:
+                self._read(link, mine, pending.replies())
+        finally:
+            for _, _, pending in sent:
+                pending.abandon()
+
+    def _send(self, link: Link, calls: list[_Call]) -> Sent | None:
+        """None where that failed; the calls are dealt with then."""
+        try:
+            return link.send(*self._commands(link, calls))
+        except Refused as error:
+            for call in calls:
+                self._not_run(call, link, error)
+        except Unknown as error:
+            self._servers.lost(link)
+            for call in calls:
+                self._settle(call, error)
+        return None
+
+    def _commands(self, link: Link, calls: list[_Call]) -> list[Sequence[bytes | str | int]]:
+        commands: list[Sequence[bytes | str | int]] = []
+        if link in self._unloaded:
+            commands.append(("SCRIPT", "LOAD", self._which.text))
+        for call in calls:
+            if call.asking:
+                commands.append(("ASKING",))
+            items = [self._items[number] for number in call.items]
+            keys = [item.key for item in items]
+            arguments = [word for item in items for word in item.arguments]
+            commands.append(("EVALSHA", self._which.sha, len(keys), *keys, *self._leading, *arguments))
+        if self._wait is not None:
+            commands.append(("WAIT", *self._wait))
+        return commands
+
+    def _read(self, link: Link, calls: list[_Call], replies: list[Any]) -> None:
+        if isinstance(replies[-1], Unknown):
+            self._servers.lost(link)
+        at = 1 if link in self._unloaded else 0
+        self._unloaded.discard(link)
+        replicas = None if self._wait is None else replies[-1]
+        for call in calls:
+            at += call.asking
+            reply = replies[at]
+            at += 1
+            if not isinstance(reply, Exception):
+                for number, answer in zip(call.items, reply, strict=True):
+                    self._replies[number] = Reply(answer, replicas)
+            elif isinstance(reply, redis.exceptions.NoScriptError):
+                self._unloaded.add(link)
+                self._settle(call, Refused(f"Redis refused: {text_of(reply)}"))
+                self._again.append(call._replace(link=link))
+            elif isinstance(reply, Unknown):
+                self._settle(call, reply)
+            elif not_run(reply):
+                self._not_run(call, link, reply)
+            else:
+                self._settle(call, Unknown(f"the script failed: {text_of(reply)}"))
+
+    def _not_run(self, call: _Call, link: Link, error: Exception) -> None:
+        """Refused, unless another round goes better."""
+        unreachable = isinstance(error, Refused)
+        self._settle(call, error if unreachable else Refused(f"Redis refused: {text_of(error)}"))
+        detour = self._servers.detour(link, error)
+        if detour is None:
+            return
+        self._pause |= detour.pause
+        if detour.singly and len(call.items) > 1:
+            self._again += [call._replace(items=(number,), link=link) for number in call.items]
+        else:
+            avoid = link if unreachable else None
+            self._again.append(_Call(call.items, call.group, detour.link, detour.asking, avoid))
+
+    def _settle(self, call: _Call, error: Exception) -> None:
+        for number in call.items:
+            self._replies[number] = Reply(error)

@@ -1,0 +1,101 @@
+"""The evidence of a violation: the shortest histories that show it, as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .checker import Finding, involved
+from .history import Burst, Deed, History
+from .report import summary
+from .run import Outcome
+
+MOST_EVENTS = 2000
+
+
+def write_evidence(outcome: Outcome, folder: Path) -> Path:
+    """For each kind of violation the shortest history that shows one: all that is known of one life."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history = outcome.history
+    shortest: dict[str, Finding] = {}
+    for finding in sorted(outcome.verdict.findings, key=lambda finding: len(involved(history, finding)[0])):
+        shortest.setdefault(finding.kind, finding)
+    path = folder / f"chaos-{outcome.settings.seed}.json"
+    evidence = {
+        "summary": summary(outcome),
+        "findings": [_finding(finding) for finding in outcome.verdict.findings[:100]],
+        "histories": [_events(history, finding, outcome.started) for finding in shortest.values()],
+    }
+    path.write_text(json.dumps(evidence, indent=1) + "\n")
+    return path
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "kind": finding.kind,
+        "session": finding.session,
+        "generation": finding.generation.hex(),
+        "words": finding.words,
+    }
+
+
+def _events(history: History, finding: Finding, started: float) -> dict[str, Any]:
+    """All that is known of the finding's life, in the order of time; faults only while it lived."""
+    bursts, deeds = involved(history, finding)
+    events: list[dict[str, Any]] = [
+        *(_steps(burst, started) for burst in bursts),
+        *(_deed(deed, started) for deed in deeds),
+    ]
+    for rest in history.rests:
+        if rest.session == finding.session:
+            position = rest.position.pack().hex() if rest.position is not None else None
+            events.append({"at": round(rest.at - started, 4), "what": "rest", "by": rest.replica, "position": position})
+    events.sort(key=lambda event: float(event["at"]))
+    dropped = max(0, len(events) - MOST_EVENTS)
+    first, last = (events[dropped]["at"], events[-1]["at"]) if events else (0.0, 0.0)
+    faults = [
+        {"kind": fault.kind, "target": fault.target, "began": round(began, 4), "ended": round(fault.ended - started, 4)}
+        for fault in history.faults
+        if first - 5 <= (began := fault.began - started) <= last
+    ]
+    return {"finding": _finding(finding), "events_left_out": dropped, "events": events[dropped:], "faults": faults}
+
+
+def _steps(burst: Burst, started: float) -> dict[str, Any]:
+    return {
+        "at": round(burst.sent_at - started, 4),
+        "what": "late copy" if burst.late else "steps",
+        "by": burst.sender,
+        "position": burst.start.pack().hex(),
+        "step": burst.start.step,
+        "inputs": burst.inputs.tolist(),
+        "acks": [
+            {
+                "at": round(ack.at - started, 4),
+                "rows": ack.rows,
+                "position": ack.position.pack().hex(),
+                "applied": ack.applied,
+                "outputs": {name: value.tobytes().hex() for name, value in ack.outputs.items()},
+            }
+            for ack in burst.acks
+        ],
+        "error": burst.error,
+        "error_text": burst.error_text,
+        "error_at": round(burst.error_at - started, 4) if burst.error else None,
+    }
+
+
+def _deed(deed: Deed, started: float) -> dict[str, Any]:
+    return {
+        "at": round(deed.sent_at - started, 4),
+        "what": deed.kind,
+        "by": deed.sender,
+        "names": deed.generation.hex(),
+        "expects": deed.expect.pack().hex() if deed.expect is not None else None,
+        "result": deed.result.pack().hex() if deed.result is not None else None,
+        "created": deed.created,
+        "answered_at": round(deed.at - started, 4) if deed.at else None,
+        "error": deed.error,
+        "error_text": deed.error_text,
+    }

@@ -1,0 +1,104 @@
+"""Which lives each session had, and in which order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .history import History, Rest
+
+
+class Sighting(NamedTuple):
+    """A success: of which life, when it was asked for, when it was answered."""
+
+    generation: bytes
+    sent_at: float
+    at: float
+
+
+class Risen(NamedTuple):
+    """A life that answered what was sent after its end was known, at over_at."""
+
+    generation: bytes
+    sent_at: float
+    at: float
+    over_at: float
+
+
+class Lives:
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._rests: dict[str, list[Rest]] = {}
+        for rest in history.rests:
+            self._rests.setdefault(rest.session, []).append(rest)
+
+    def of(self, session: str) -> list[bytes]:
+        """Every generation that an answer showed, in the order of first sight."""
+        seen: dict[bytes, float] = {}
+        for generation, _, at in self._sightings(session):
+            seen[generation] = min(at, seen.get(generation, at))
+        return sorted(seen, key=lambda generation: seen[generation])
+
+    def rests(self, session: str) -> list[Rest]:
+        return self._rests.get(session, [])
+
+    def shared(self) -> list[tuple[str, bytes]]:
+        """Lives that more than one session showed: a session that is not the first, and the generation."""
+        owner: dict[bytes, str] = {}
+        return [
+            (session, generation)
+            for session in self._history.models
+            for generation in self.of(session)
+            if owner.setdefault(generation, session) != session
+        ]
+
+    def risen(self, session: str) -> list[Risen]:
+        """Lives that answered although another one had been seen in their place, or although somebody had been told
+        that they are over, before the request was sent."""
+        sightings = self._sightings(session)
+        first_at: dict[bytes, float] = {}
+        latest: dict[bytes, Sighting] = {}
+        for sighting in sightings:
+            generation = sighting.generation
+            first_at[generation] = min(sighting.at, first_at.get(generation, sighting.at))
+            if generation not in latest or sighting.sent_at > latest[generation].sent_at:
+                latest[generation] = sighting
+        found = []
+        for generation, last in latest.items():
+            over = [
+                other.at
+                for other in sightings
+                if other.generation != generation and other.sent_at > first_at[generation] and other.at < last.sent_at
+            ]
+            over += [at for at in self._ends(session, generation) if at < last.sent_at]
+            if over:
+                found.append(Risen(generation, last.sent_at, last.at, min(over)))
+        return found
+
+    def _ends(self, session: str, generation: bytes) -> list[float]:
+        """When somebody was told that this life is over."""
+        return [
+            deed.at
+            for deed in self._history.deeds.get(session, ())
+            if deed.kind in ("reset", "set_state", "delete")
+            and deed.generation == generation
+            and deed.at > 0
+            and deed.error in ("", "GENERATION_CHANGED")
+        ]
+
+    def _sightings(self, session: str) -> list[Sighting]:
+        found = [
+            Sighting(ack.position.generation, burst.sent_at, ack.at)
+            for burst in self._history.bursts.get(session, ())
+            for ack in burst.acks
+        ]
+        found += [
+            Sighting(deed.result.generation, deed.sent_at, deed.at)
+            for deed in self._history.deeds.get(session, ())
+            if deed.succeeded and deed.result is not None
+        ]
+        found += [
+            Sighting(rest.position.generation, rest.asked_at, rest.at)
+            for rest in self.rests(session)
+            if rest.position is not None
+        ]
+        return found

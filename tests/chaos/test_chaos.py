@@ -1,0 +1,130 @@
+"""A short run under fire for each store, with a fresh seed; and a store that is tampered with, which must be found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, SessionKey
+from cellkeeper_service.store.redis_keys import redis_key
+
+from tests.wire_client import Position
+
+from .cluster import Cluster
+from .evidence import write_evidence
+from .history import History
+from .report import findings, summary, table
+from .run import Outcome, Settings, run
+from .stores import RedisStore
+
+SECONDS = 5.0
+QUIET_S = 1e6  # between two faults: none
+LARGE = ("pump-0/", "pump-1/")
+
+
+def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
+    seed = secrets.randbelow(1 << 32)
+    with capsys.disabled():
+        print(f"\n{request.node.name}: seed {seed}")
+    return seed
+
+
+def judged(outcome: Outcome, tmp_path: Path) -> str:
+    """What is wrong, in words, and where the evidence is; empty if nothing is."""
+    print(table(outcome))
+    print(json.dumps(summary(outcome)))
+    return f"{findings(outcome)}\n{write_evidence(outcome, tmp_path)}" if outcome.verdict.findings else ""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis", "redis-failover"])
+def test_under_fire(
+    store: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = Settings(SECONDS, seed_of(request, capsys), store, replicas=2, every_s=0.4, clients=2, sessions=12)
+    outcome = run(settings)
+    assert judged(outcome, tmp_path) == ""
+    line = summary(outcome)
+    assert line["acknowledged_steps"] > 1000
+    assert len(outcome.history.faults) > 3
+    assert outcome.verdict.compared_rows >= line["acknowledged_steps"]
+    assert outcome.verdict.compared_states > 20
+
+
+def test_a_tampered_store_is_found(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In the real store, behind the servers' backs: a step taken out, a step applied twice, a bit flipped."""
+    planted: dict[str, str] = {}
+
+    async def tamper(cluster: Cluster, history: History) -> None:
+        store = cluster.store
+        if not isinstance(store, RedisStore):
+            raise TypeError("this test is Redis's")
+        deeds = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
+        with store.primary.client() as client:
+            sessions = [name for name in sorted(history.models) if name.startswith(LARGE) and "~" not in name]
+            for kind, deed in deeds.items():
+                for name in sessions:
+                    key = redis_key(SessionKey("", history.models[name], name))
+                    elements = client.lrange(key, 0, -1)
+                    if name not in planted and len(elements) > 2:
+                        deed(elements)
+                        client.delete(key)
+                        client.rpush(key, *elements)
+                        planted[name] = kind
+                        break
+        for server in cluster.servers:  # what they have in memory is not what is to be read
+            await asyncio.to_thread(server.kill)
+            await cluster.restart(server)
+
+    seed = seed_of(request, capsys)
+    settings = Settings(2.0, seed, "redis", every_s=QUIET_S, clients=2, sessions=8, rough=2, expiring=0)
+    outcome = run(settings, tamper)
+    assert sorted(planted.values()) == ["double_last", "flip_bit", "lose_last"]
+    found = {finding.session for finding in outcome.verdict.findings}
+    assert found == set(planted)
+    evidence = json.loads(write_evidence(outcome, tmp_path).read_text())
+    assert evidence["summary"]["violations"] == len(outcome.verdict.findings)
+    assert evidence["histories"][0]["events"]
+
+
+def lose_last(elements: list[bytes]) -> None:
+    """The last chunk was never there."""
+    _, _, before = opened(elements)
+    elements.pop()
+    elements[0] = moved(elements[0], before)
+
+
+def double_last(elements: list[bytes]) -> None:
+    """The last chunk was applied once more."""
+    header, rows, _ = opened(elements)
+    elements.append(rows[-1])
+    elements[0] = moved(elements[0], after(Position(*header.position), rows[-1], header.step_bytes))
+
+
+def flip_bit(elements: list[bytes]) -> None:
+    """One bit of the checkpoint's first number: that of its exponent, which shows in a sum of any size."""
+    elements[1] = bytes([*elements[1][:3], elements[1][3] ^ 0x40, *elements[1][4:]])
+
+
+def opened(elements: list[bytes]) -> tuple[Header, list[bytes], Position]:
+    """The header, the log's chunks, and where the record stood before its last chunk."""
+    header, chunks = Header.unpack(elements[0]), elements[2:]
+    log = b"".join(chunks[:-1])
+    start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
+    return header, chunks, after(start, log, header.step_bytes)
+
+
+def after(position: Position, log: bytes, step_bytes: int) -> Position:
+    return position.after(np.frombuffer(log, np.uint8).reshape(-1, step_bytes))
+
+
+def moved(packed: bytes, position: Position) -> bytes:
+    """The header at another position, its other fields unchanged."""
+    if len(packed) != HEADER_BYTES:
+        raise ValueError(f"a header of {len(packed)} bytes, expected {HEADER_BYTES}")
+    return position.pack() + packed[len(position.pack()) :]

@@ -1,0 +1,300 @@
+"""The checker finds what is wrong, and only that: every invariant on histories made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_service.engine.load import load_engine
+
+from tests.wire_client import Position
+
+from .handmade import HandMade, renamed
+from .offline import Reference
+
+
+@pytest.fixture(scope="module")
+def reference(counting_model: Path) -> Reference:
+    return Reference(load_engine(counting_model, "cpu"))
+
+
+@pytest.fixture
+def made(reference: Reference) -> HandMade:
+    return HandMade(reference)
+
+
+def a_life(made: HandMade, session: str = "a") -> tuple[Position, Position, Position]:
+    """Two chunks of a new session: where it began, where it stood between them, where it stands."""
+    start = made.begin("open", session)
+    middle = made.steps(session, start, [1, 2, 3])
+    return start, middle, made.steps(session, middle, [4, 5])
+
+
+# ---------------------------------------------------------------------------------------------- sound histories
+
+
+def test_a_sound_history_is_sound(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.repeat(made.history.bursts["a"][0])
+    branch = made.steps("b", made.fork("a", middle, "b"), [7])
+    twig = made.steps("c", made.fork("b", branch, "c"), [8, 9])
+    planted = made.begin("set_state", "a", names=end.generation, step=1000, value=0.5)
+    planted = made.steps("a", planted, [1, 1])
+    again = made.steps("a", made.begin("reset", "a", names=planted.generation), [6])
+    for session, position in (("a", again), ("b", branch), ("c", twig)):
+        made.rest(session, position)
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lives == 5
+    assert verdict.compared_rows == 3 + 2 + 3 + 1 + 2 + 2 + 1
+    assert verdict.compared_states == 6
+
+
+def test_what_was_sent_and_not_answered_may_have_been_applied(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6, 7], "LOST")
+    inputs = np.array([[6.0]], np.float32)
+    made._inputs["a", end.generation] = np.concatenate([made._inputs["a", end.generation], inputs])
+    made.rest("a", end.after(inputs))  # the first of the two
+    assert made.kinds() == set()
+
+
+# ---------------------------------------------------------------------------------------------- each violation
+
+
+def test_a_lost_step(made: HandMade) -> None:
+    _, middle, _ = a_life(made)
+    made.rest("a", middle)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_lost_session(made: HandMade) -> None:
+    a_life(made)
+    made.rest("a", None)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_step_that_is_found_missing_on_the_way(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.begin("open", "a")
+    deed = made.history.deeds["a"][-1]
+    deed.result, deed.created = middle, False
+    made.rest("a", end)
+    assert made.kinds() == {"lost"}
+
+
+def test_one_server_behind_the_other(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(position=middle)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_chunk_that_was_applied_twice_within_one_answer(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    burst = made.history.bursts["a"][1]
+    twice = end.after(burst.inputs)
+    burst.acks[0] = burst.acks[0]._replace(position=twice)
+    made.rest("a", end)
+    assert made.kinds() == {"doubled"}
+
+
+def test_a_chunk_that_was_applied_twice_by_two_answers(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.repeat(made.history.bursts["a"][1], applied=True)
+    made.rest("a", end)
+    assert made.kinds() == {"doubled"}
+
+
+def test_a_doubled_step_in_the_record(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(position=end.after(np.array([[5.0]], np.float32)))
+    assert "gap" in made.kinds()
+
+
+def test_a_flipped_bit_in_an_output(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.flip(made.history.bursts["a"][1])
+    made.rest("a", end)
+    assert made.kinds() == {"mismatched"}
+
+
+def test_a_flipped_bit_in_a_state(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(states={"h": np.nextafter(made.history.rests[0].states["h"], np.float32(99))})
+    assert made.kinds() == {"mismatched"}
+
+
+def test_an_answer_of_another_place(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    first, second = made.history.bursts["a"]
+    second.acks[0] = second.acks[0]._replace(outputs={"prediction": first.acks[0].outputs["prediction"][:2]})
+    made.rest("a", end)
+    assert made.kinds() == {"mismatched"}
+
+
+def test_an_input_that_nobody_sent(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    del made.history.bursts["a"][0]
+    assert made.kinds() == {"gap"}
+
+
+def test_one_session_shows_anothers_history(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.history.add_burst(renamed(made.history.bursts["a"][1], "b"))
+    assert "leaked" in made.kinds()
+
+
+def test_a_life_that_nobody_asked_for(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.history.deeds["a"].clear()
+    assert made.kinds() == {"leaked"}
+
+
+def test_a_replaced_life_answers_again(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    new = made.begin("reset", "a", names=end.generation)
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", new)
+    assert made.kinds() == {"revived"}
+
+
+def test_a_deleted_life_answers_again(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.delete("a", end)
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", None)
+    assert made.kinds() == {"revived"}
+
+
+def test_two_lives_take_turns(made: HandMade) -> None:
+    """Nobody said that the first was over, but the second was seen in its place."""
+    _, _, end = a_life(made)
+    new = made.steps("a", made.begin("open", "a"), [9])
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", new)
+    assert end.generation != new.generation
+    assert made.kinds() == {"revived"}
+
+
+def test_a_crash(made: HandMade) -> None:
+    made.history.crashes.append("server 0 ended by itself")
+    assert made.kinds() == {"crash"}
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault", "found"),
+    [
+        ("LOST", "", {"unexplained"}),
+        ("LOST", "server_kill", set()),
+        ("DEADLINE_PASSED", "", {"unexplained"}),
+        ("STORE_UNAVAILABLE", "redis_kill", set()),
+        ("SESSION_NOT_FOUND", "server_kill", {"unexplained"}),
+        ("GENERATION_CHANGED", "server_kill", {"unexplained"}),
+        ("HISTORY_CHANGED", "server_kill", {"unexplained"}),
+        ("HISTORY_LOST", "server_kill", {"unexplained"}),
+        ("STEP_GAP", "server_kill", {"unexplained"}),
+        ("STEP_COMPACTED", "server_kill", {"unexplained"}),
+        ("STEP_CONFLICT", "server_kill", {"unexplained"}),
+        ("ACK_BEHIND", "server_kill", {"unexplained"}),
+        ("INTERNAL_ERROR", "server_kill", {"unexplained"}),
+        ("OUTCOME_UNKNOWN", "server_kill", {"unexplained"}),
+        ("CLIENT_KILLED", "", set()),
+    ],
+)
+def test_errors_need_a_fault_that_explains_them(made: HandMade, reason: str, fault: str, found: set[str]) -> None:
+    _, _, end = a_life(made)
+    if fault:
+        made.fault(fault)
+    made.unanswered("a", end, [6], reason)
+    made.rest("a", end)
+    assert made.kinds() == found
+
+
+def test_a_fault_explains_nothing_long_after(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    for _ in range(5):
+        made.tick()
+    made.unanswered("a", end, [6], "LOST")
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+
+
+def test_errors_that_others_explain(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    new = made.begin("reset", "a", names=end.generation)
+    made.unanswered("a", end, [6], "GENERATION_CHANGED")
+    made.unanswered("a", new, [6], "CLIENT_KILLED")
+    made.unanswered("a", new, [7], "STEP_CONFLICT")
+    made.delete("a", new)
+    made.unanswered("a", new, [8], "SESSION_NOT_FOUND")
+    made.rest("a", None)
+    assert made.kinds() == set()
+
+
+def test_a_session_must_not_expire_early(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.history.ttls["a"] = 100.0
+    made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+    made.history.ttls["a"] = 25.0
+    assert made.kinds() == set()
+
+
+# ---------------------------------------------------------------------------------------------- a tail that was lost
+
+
+def test_a_lost_tail_whose_client_was_told(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    made.rest("a", made.steps("a", middle, [8]))
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2
+    assert verdict.reports == 1
+
+
+def test_a_lost_tail_that_nobody_was_told_of(made: HandMade) -> None:
+    _, middle, _ = a_life(made)
+    made.fault("failover", loses=True)
+    made.rest("a", made.steps("a", middle, [8], sender="somebody else"))
+    assert made.kinds() == {"lost"}
+
+
+def test_a_tail_that_was_lost_without_a_fault(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6], "CLIENT_KILLED")
+    made.rest("a", made.steps("a", middle, [8]))
+    assert "lost" in made.kinds()
+
+
+def test_a_tail_that_was_replayed(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.repeat(made.history.bursts["a"][1], applied=True)
+    made.rest("a", end)
+    assert middle.step < end.step
+    assert made.kinds() == set()
+
+
+def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.flip(made.history.bursts["a"][1])
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    made.rest("a", made.steps("a", middle, [8]))
+    assert made.kinds() == {"mismatched"}

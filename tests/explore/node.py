@@ -1,0 +1,92 @@
+"""One replica of the explored world, and what it has on its way to the store and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.store import CommitResult, Load
+from cellkeeper_service.sessions.limits import Clock, Limits
+from cellkeeper_service.sessions.planner import TickLimits
+from cellkeeper_service.sessions.requests import Request
+from cellkeeper_service.sessions.served import Models, Served
+from cellkeeper_service.sessions.sessions import Sessions
+
+from tests.sessions.counting_engine import CountingEngine
+
+from .scope import Scope
+
+
+def still() -> float:
+    return 0.0
+
+
+def still_ms() -> int:
+    return 0
+
+
+@dataclass(eq=False)
+class Read:
+    """Records on their way from the store. results: None while they are not read."""
+
+    lines: list[Any]
+    loads: list[Load]
+    results: list[Any] | None = None
+
+
+@dataclass(eq=False)
+class Write:
+    """A commit or delete on its way to the store and back. results: None while it has not landed."""
+
+    flights: list[Any]
+    calls: list[Any]
+    results: list[CommitResult] | None = None
+
+
+@dataclass(eq=False)
+class Node:
+    """One replica."""
+
+    name: str
+    served: Served
+    sessions: Sessions
+    reads: list[Read] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+
+    def collect(self) -> None:
+        """Takes out of the heart what it wants done."""
+        lines, loads = self.sessions.take_loads()
+        self.reads += [Read([line], [load]) for line, load in zip(lines, loads, strict=True)]
+        if not self.calls:
+            self.calls = self.sessions.take_calls()
+        for flight in self.sessions.take_flights():
+            self.writes.append(Write([flight], [flight.call]))
+
+    @property
+    def blank(self) -> bool:
+        """Nothing ever came here."""
+        return not self.sessions._desk.lines and not (self.reads or self.calls or self.writes)
+
+
+def requests_of(line: Any) -> list[Request]:
+    """Everything in this line that has not been answered."""
+    found = list(line.queue)
+    found += [item.request for item in line.pending]
+    if line.flight is not None:
+        found += [item.request for item in line.flight.items]
+    if line.run is not None:
+        found += [collect.request for collect in line.run.collects]
+    return found
+
+
+def new_node(name: str, scope: Scope, mint: Callable[[], bytes]) -> Node:
+    """A replica that nothing ever came to."""
+    due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
+    served = Served(CountingEngine(), scope.slots, due_steps)
+    served.due_steps = due_steps  # whatever the size of the state
+    limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
+    sessions = Sessions({"m": Models([served])}, limits, Clock(still, still_ms), NullMeter(), mint)
+    return Node(name, served, sessions)

@@ -1,0 +1,100 @@
+"""The promises.
+
+What is checked, at every event:
+
+- an answer's outputs, and its position, are the sequential model's for the history that the request named;
+- it leaves only once the store holds that step (acknowledged means committed);
+- the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
+- a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
+- a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
+  in the middle of a change of lives; and then only with a reason that says so;
+- every request is answered once;
+- a record's log never passes its limit.
+
+And where nothing more can happen: every client is through or was told why not, no replica holds an unanswered request,
+what a client was told is in the store (unless that lost it), and a steady pipeline has left a short log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.sessions.requests import Step, StepReply
+
+from .player import MOVED_BY_OTHERS, Player
+from .scope import Delete, Fork, Reset
+from .truth import Violation, consumed, learn, outputs_after, unpack
+
+if TYPE_CHECKING:
+    from .universe import Channel, Universe
+
+
+def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepReply) -> None:
+    """A step's answer, whether or not anybody still listens. Raises Violation."""
+    inputs = unpack(step.data)
+    if step.position is not None:
+        if learn(step.position, inputs) != reply.position:
+            raise Violation(f"{channel.name} was applied on another history than its sender's")
+        generation = step.position.generation
+        if channel.ended and generation in universe.store.ledger.ended:
+            raise Violation(f"{channel.name}: a generation that had ended answers it as success")
+    whole = consumed(reply.position)
+    if whole[len(whole) - step.steps :] != inputs:
+        raise Violation(f"{channel.name}: the position in its answer names {whole}")
+    if reply.outputs["prediction"].tolist() != outputs_after(whole, step.steps):
+        raise Violation(f"{channel.name}: the outputs are not those of {whole}")
+    if not universe.store.ledger.was_durable(reply.position.generation, whole):
+        raise Violation(f"{channel.name} is acknowledged, and the store never held {whole}")
+
+
+def check_refusal(universe: Universe, player: Player) -> None:
+    """What a client was told for good. Raises Violation."""
+    reason = player.failed
+    if not reason or reason == "OUTCOME_UNKNOWN":
+        return
+    allowed: set[str] = set()
+    if universe.scope.shared:
+        allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
+    if universe.fell_back:
+        allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
+        if player.lives:  # an Open that insists on what is lost; a replay that meets its own predecessor's
+            allowed |= {"STEP_GAP", "STEP_COMPACTED"}
+        if any(isinstance(op, Fork) for op in player.script):
+            allowed.add("STEP_GAP")  # a fork of what is lost
+    if player.gave_up:
+        allowed |= {"STEP_CONFLICT", "HISTORY_CHANGED", "STEP_COMPACTED"}  # what it gave up was applied
+    kinds = {type(op) for op in player.script}
+    if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
+        allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
+    if player.lives and any(isinstance(op, (Reset, Delete, Fork)) for op in player.script):
+        allowed |= MOVED_BY_OTHERS
+    if reason not in allowed:
+        raise Violation(f"{player.name}, which did everything right, is refused for good: {reason}")
+
+
+def check_end(universe: Universe) -> None:
+    """Nothing more can happen. Raises Violation."""
+    for player in universe.players:
+        if not player.done:
+            raise Violation(f"{player.name} is stuck at {player.op}")
+    for node in universe.nodes:
+        if node.sessions.unanswered:
+            raise Violation(f"{node.name} holds {node.sessions.unanswered} requests that it will never answer")
+        if node.served.starved or node.served.singles or node.served.longs:
+            raise Violation(f"{node.name} holds work that it will never do")
+    held = universe.store.ledger.standing
+    for player in universe.players:
+        for session, line in player.lines.items():
+            position = Position(*line.history.position)
+            generation, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
+            told = consumed(position)
+            if universe.scope.shared or universe.fell_back or player.failed:
+                continue
+            if generation != position.generation or inputs[: len(told)] != told:
+                raise Violation(f"{player.name} was told {told}, and the store has {inputs}")
+    if universe.scope.steady:
+        for key, kept in universe.store._kept.items():
+            logged = kept.header.position.step - kept.header.checkpoint_step
+            if logged > universe.scope.steady:
+                raise Violation(f"a steady pipeline leaves a log of {logged} steps in {key.session}")

@@ -1,0 +1,58 @@
+"""States with equal fingerprints have the same futures: otherwise the exploration would leave some out."""
+
+from __future__ import annotations
+
+import random
+
+from .fingerprint import fingerprint
+from .scope import Delete, Fork, Open, Reset, Scope, steps
+from .search import freeze, thaw
+from .universe import Universe
+
+SCOPE = Scope(
+    (
+        (
+            Open("s"),
+            steps("s", 11, 12, window=2),
+            Fork("s", "t"),
+            steps("t", 13),
+            Delete("t"),
+            Fork("s", "t"),
+            Reset("s"),
+        ),
+        (Open("s"), steps("s", 21)),
+    ),
+    slow=1,
+    timeouts=1,
+    unknowns=1,
+    fall_backs=1,
+    restarts=1,
+    crashes=1,
+    atomic_reads=False,
+)
+
+
+def test_equal_fingerprints_have_equal_futures() -> None:
+    seed = random.SystemRandom().randrange(10**9)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    futures: dict[int, object] = {}
+    met_again = 0
+    for _ in range(40):
+        universe = Universe(SCOPE)
+        for _ in range(draw.randint(5, 30)):
+            events = universe.events()
+            if not events:
+                break
+            universe.do(draw.choice(events[:3]))  # few choices, so that paths meet again
+            mark = fingerprint(universe)
+            future = {str(event): after(universe, event) for event in universe.events()}
+            met_again += mark in futures
+            assert futures.setdefault(mark, future) == future
+    assert met_again > 20
+
+
+def after(universe: Universe, event: tuple[object, ...]) -> int:
+    copy = thaw(freeze(universe))
+    copy.do(event)
+    return fingerprint(copy)

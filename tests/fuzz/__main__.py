@@ -1,0 +1,28 @@
+"""python -m tests.fuzz --cases 100000 [--seed N]: hostile calls, then hostile bundles."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from tests.load.report import finish
+
+from .bundle_cases import fuzz_bundles
+from .run import fuzz
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    words = parser.parse_args()
+    print(f"seed {words.seed}", flush=True)
+    figures, violations = asyncio.run(fuzz(words.cases, words.seed))
+    bundle_figures, bundle_violations = fuzz_bundles(max(words.cases // 10, 1), words.seed)
+    return finish({**figures, **bundle_figures}, [*violations, *bundle_violations])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Whether an answer is one that the service may give: typed, with the code of its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.errors import Reason
+from cellkeeper_service.rpc.status import CODES, DETAILS_KEY
+from google.rpc import error_details_pb2, status_pb2
+
+CODE_BY_REASON = {pb.Reason.Value(reason.name): CODES[reason].value[0] for reason in Reason}
+NEVER = {"INTERNAL_ERROR", "STORE_UNAVAILABLE", "DRAINING"}  # nothing of that kind happens here
+LONGEST_MESSAGE = 2000
+
+# What gRPC itself answers, without the service having a say: a call that ended on the client's side.
+BY_GRPC = {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+# What grpc.aio's client puts in place of a stream's status when it writes a frame after the server has ended the
+# stream. A server cannot send it.
+BY_CLIENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
+def wrong_status(error: grpc.aio.AioRpcError) -> str:
+    """Why a failed call's status may not be, or nothing."""
+    code, info = error.code(), None
+    metadata: Any = error.trailing_metadata()
+    for key, value in metadata or ():
+        if key == DETAILS_KEY:
+            status = status_pb2.Status.FromString(bytes(value))
+            for detail in status.details:
+                found = error_details_pb2.ErrorInfo()
+                if detail.Unpack(found):
+                    info = found
+    if info is None:
+        if (code, error.details()) == BY_CLIENT:
+            return ""
+        return "" if code in BY_GRPC else f"{code.name} without ErrorInfo: {error.details()}"
+    if len(error.details() or "") > LONGEST_MESSAGE:
+        return f"a message of {len(error.details() or '')} characters"
+    number = pb.Reason.Value(info.reason) if info.reason in dict(pb.Reason.items()) else -1
+    return _wrong(number, code.value[0], error.details() or "")
+
+
+def wrong_error(error: pb.Error) -> str:
+    """Why an error inside a frame or a result may not be, or nothing."""
+    return _wrong(error.reason, error.code, error.message)
+
+
+def wrong_reply(reply: Any) -> str:
+    """Why a reply may not be, or nothing: looks at the errors of its items."""
+    match reply:
+        case pb.StepFrameReply():
+            errors = [item.error for item in reply.errors]
+            if reply.HasField("frame_error"):
+                errors.append(reply.frame_error)
+        case pb.SessionResults():
+            errors = [result.error for result in reply.results if result.HasField("error")]
+        case _:
+            errors = []
+    return next((wrong for error in errors if (wrong := wrong_error(error))), "")
+
+
+def _wrong(reason: int, code: int, message: str) -> str:
+    if reason not in CODE_BY_REASON:
+        return f"reason {reason}, which is none: {message}"
+    name = pb.Reason.Name(reason)
+    if CODE_BY_REASON[reason] != code:
+        return f"{name} with code {code}: {message}"
+    if name in NEVER:
+        return f"{name}: {message}"
+    if len(message) > LONGEST_MESSAGE:
+        return f"{name} with a message of {len(message)} characters"
+    return ""

@@ -1,0 +1,213 @@
+"""What the fuzzer knows of the server: its models, sessions with their positions, and a valid message of every RPC."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.domain.position import Position
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from tests.bundles import counting_bundle, make_bundle
+
+Array = NDArray[Any]
+FEATURES = 16
+CANARY_MODEL = "count"
+UNARY = {
+    "Open": pb.OpenResponse,
+    "Step": pb.StepResponse,
+    "StepBatch": pb.StepFrameReply,
+    "Reset": pb.SessionResults,
+    "SetState": pb.SessionResults,
+    "Fork": pb.SessionResults,
+    "Delete": pb.SessionResults,
+    "GetState": pb.GetStateResponse,
+    "GetSession": pb.SessionInfo,
+    "ListSessions": pb.ListSessionsResponse,
+    "ListModels": pb.ListModelsResponse,
+    "GetModel": pb.ModelInfo,
+}
+STREAM = "StepStream"
+METHODS = (*UNARY, STREAM)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one model takes: dtype on the wire, shape of a time step, and its state tensors."""
+
+    dtype: pb.DataType
+    step: tuple[int, ...]
+    states: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+MODELS = {
+    "count": Shape(pb.FLOAT32, (FEATURES,), (("h", (1, FEATURES)),)),
+    "hold": Shape(pb.FLOAT32, (FEATURES,), (("h", (1, FEATURES)), ("last_input", (FEATURES,)))),
+    "tokens": Shape(pb.INT32, (), (("h", (1, 16)), ("c", (1, 16)))),
+}
+
+
+def bundles(folder: Path) -> list[Path]:
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    return [
+        counting_bundle(folder / "count", name="count", features=FEATURES),
+        counting_bundle(folder / "hold", name="hold", features=FEATURES, input=missing),
+        make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, input=tokens),
+    ]
+
+
+@dataclass
+class World:
+    """positions: by (model, session), as the latest replies gave them; out of date as soon as others step."""
+
+    positions: dict[tuple[str, str], Position] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=lambda: [""])
+    fingerprints: list[bytes] = field(default_factory=lambda: [b""])
+
+    def names(self) -> list[str]:
+        return [f"s{n}" for n in range(40)]
+
+    def texts(self) -> list[str]:
+        return [*MODELS, *self.names(), "prediction", "hidden", "state", "h", "c", *self.tokens]
+
+    def blobs(self) -> list[bytes]:
+        known = [position.pack() for position in list(self.positions.values())[-20:]]
+        return [bytes(16), bytes(4 * FEATURES), *self.fingerprints, *known, *(packed[:16] for packed in known)]
+
+    def position(self, draw: random.Random, model: str, session: str) -> Position:
+        known = self.positions.get((model, session))
+        return known or Position(draw.randbytes(16), draw.randrange(3), draw.randbytes(8))
+
+    def message(self, draw: random.Random, method: str) -> Message:
+        """One that the server might well take."""
+        model, session = draw.choice(list(MODELS)), draw.choice(self.names())
+        shape, at = MODELS[model], self.position(draw, model, session)
+        match method:
+            case "Open":
+                expect = _wire(at) if draw.random() < 0.2 else None
+                ttl = draw.choice((None, None, 0, 1, 50, 10_000))
+                state = _state(draw, shape) if draw.random() < 0.2 else []
+                name = session if draw.random() < 0.9 else f"t{draw.randrange(10**9)}"
+                return pb.OpenRequest(
+                    model=model, session=name, request_id=_id(draw), expect=expect, ttl_ms=ttl, initial_state=state
+                )
+            case "Step":
+                inputs = _inputs(draw, shape, draw.choice((1, 1, 2, 7, 100)))
+                request = pb.StepRequest(
+                    model=model, session=session, dtype=shape.dtype, shape=inputs.shape, inputs=inputs.tobytes()
+                )
+                if draw.random() < 0.8:
+                    request.position.CopyFrom(_wire(at))
+                if draw.random() < 0.3:
+                    request.acked = max(at.step - draw.randrange(5), 0)
+                request.peek = draw.random() < 0.1
+                request.outputs.extend(draw.sample(("prediction", "hidden", "state"), draw.randrange(3)))
+                return request
+            case "StepBatch" | "StepStream":
+                return self._frame(draw, model, shape)
+            case "Reset":
+                reset = pb.ResetRequest.Item(session=session, generation=at.generation, request_id=_id(draw))
+                return pb.ResetRequest(model=model, items=[reset])
+            case "SetState":
+                put = pb.SetStateRequest.Item(
+                    session=session,
+                    generation=at.generation,
+                    request_id=_id(draw),
+                    step=draw.choice((0, 5, 2**40, 2**62 - 1)),
+                    state=_state(draw, shape),
+                )
+                return pb.SetStateRequest(model=model, items=[put])
+            case "Fork":
+                target = draw.choice(self.names())
+                fork = pb.ForkRequest.Item(source=session, target=target, request_id=_id(draw))
+                if draw.random() < 0.5:
+                    fork.position.CopyFrom(_wire(at))
+                return pb.ForkRequest(model=model, items=[fork])
+            case "Delete":
+                item = pb.DeleteRequest.Item(session=session, generation=at.generation)
+                return pb.DeleteRequest(model=model, items=[item])
+            case "GetState":
+                return pb.GetStateRequest(model=model, session=session)
+            case "GetSession":
+                return pb.GetSessionRequest(model=model, session=session)
+            case "ListSessions":
+                token = draw.choice(self.tokens)
+                return pb.ListSessionsRequest(
+                    model=model, prefix=draw.choice(("", "s", "s1")), page_size=draw.choice((0, 1, 3)), page_token=token
+                )
+            case "GetModel":
+                return pb.GetModelRequest(model=model, fingerprint=draw.choice(self.fingerprints))
+            case _:
+                return pb.ListModelsRequest()
+
+    def _frame(self, draw: random.Random, model: str, shape: Shape) -> pb.StepFrame:
+        count = draw.choice((1, 2, 5, 20))
+        sessions = draw.sample(self.names(), count)
+        steps = [draw.choice((1, 1, 2, 20)) for _ in sessions] if draw.random() < 0.4 else []
+        places = [self.position(draw, model, session) for session in sessions]
+        frame = pb.StepFrame(
+            frame_id=draw.choice((0, 1, 2**64 - 1)),
+            model=model,
+            sessions=sessions,
+            steps=steps,
+            dtype=shape.dtype,
+            step_shape=shape.step,
+            inputs=_inputs(draw, shape, sum(steps) or count).tobytes(),
+            positions=b"".join(place.pack() for place in places),
+            peek=draw.random() < 0.1,
+            outputs=draw.sample(("prediction", "hidden", "state"), draw.randrange(3)),
+            timeout_ms=draw.choice((0, 0, 1, 2000, 2**32 - 1)),
+        )
+        if draw.random() < 0.3:
+            frame.acked = b"".join(place.step.to_bytes(8, "little") for place in places)
+        return frame
+
+    def learn(self, method: str, request: Message | None, reply: Any) -> None:
+        """Takes what a reply says about where sessions stand."""
+        match method, request:
+            case ("Open" | "Step", pb.OpenRequest() | pb.StepRequest()) if not getattr(request, "peek", False):
+                self._stands(request.model, request.session, reply.position)
+            case "Reset" | "SetState", pb.ResetRequest() | pb.SetStateRequest():
+                items: list[Any] = list(request.items)
+                for item, result in zip(items, reply.results, strict=False):
+                    if not result.HasField("error"):
+                        self._stands(request.model, item.session, result.position)
+            case "StepBatch" | "StepStream", pb.StepFrame() if not request.peek:
+                for at, item in enumerate(np.frombuffer(reply.items, "<u4").tolist()):
+                    position = Position.unpack(reply.positions, 32 * at)
+                    self._stands(request.model, request.sessions[item], _wire(position))
+            case "ListSessions", _ if reply.next_page_token:
+                self.tokens = [*self.tokens[-5:], reply.next_page_token]
+            case "GetModel", _:
+                self.fingerprints = [*self.fingerprints[-5:], reply.fingerprint]
+
+    def _stands(self, model: str, session: str, position: pb.Position) -> None:
+        if session in self.names():
+            self.positions[model, session] = Position(position.generation, position.step, position.head)
+
+
+def _wire(position: Position) -> pb.Position:
+    return pb.Position(generation=position.generation, step=position.step, head=position.head)
+
+
+def _id(draw: random.Random) -> bytes:
+    return draw.randbytes(16)
+
+
+def _inputs(draw: random.Random, shape: Shape, steps: int) -> Array:
+    if shape.dtype == pb.INT32:
+        return np.array([draw.randrange(10) for _ in range(steps)], np.int32)
+    return np.full((steps, *shape.step), draw.randrange(4), np.float32)
+
+
+def _state(draw: random.Random, shape: Shape) -> list[pb.Tensor]:
+    return [
+        pb.Tensor(name=name, dtype=pb.FLOAT32, shape=size, data=bytes(4 * int(np.prod(size))))
+        for name, size in shape.states
+    ]

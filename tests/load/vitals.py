@@ -1,0 +1,90 @@
+"""What a process and its store hold at one moment, read from outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """at: seconds since the load began. rss_bytes, fds, threads: of the server. store_bytes: what the store takes.
+    queue_depth, hot: unanswered requests, and sessions in a slot, as the server's metrics say."""
+
+    at: float
+    rss_bytes: int
+    fds: int
+    threads: int
+    store_bytes: int
+    queue_depth: int
+    hot: int
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """A series' median over the last third of a run against that over the second third."""
+
+    name: str
+    middle: float
+    last: float
+    allowed: float
+
+    @property
+    def grew(self) -> bool:
+        return self.last - self.middle > self.allowed
+
+
+def rss_bytes(pid: int) -> int:
+    return 1024 * _status(pid, "VmRSS")
+
+
+def peak_rss_bytes(pid: int) -> int:
+    return 1024 * _status(pid, "VmHWM")
+
+
+def thread_count(pid: int) -> int:
+    return _status(pid, "Threads")
+
+
+def fd_count(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time used so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def folder_bytes(folder: Path) -> int:
+    """The files in a folder, a write-ahead log included; one that goes away meanwhile counts as nothing."""
+    return sum(_size(path) for path in folder.iterdir())
+
+
+def flatness(
+    name: str, samples: Sequence[Vitals], value: Callable[[Vitals], float], share: float, slack: float
+) -> Flatness:
+    """allowed growth: `share` of the second third's median, and `slack` beside it (the noise of small processes)."""
+    values = [value(sample) for sample in samples]
+    third = max(len(values) // 3, 1)
+    middle, last = median(values[third : 2 * third] or values), median(values[-third:])
+    return Flatness(name, middle, last, share * middle + slack)
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise LookupError(f"/proc/{pid}/status has no {name}")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
