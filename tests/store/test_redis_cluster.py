@@ -218,12 +218,15 @@ def test_a_slot_moves_while_appends_run(redis_cluster: RedisCluster) -> None:
     store.close()
 
 
-def test_a_listing_survives_moves(redis_cluster: RedisCluster, cluster_store: Store) -> None:
+def test_a_listing_survives_moves(
+    redis_cluster: RedisCluster, cluster_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellkeeper_service.store.redis_scan.SCAN_COUNT", 10)  # many pages for each node
     names = [f"p{n}" for n in range(400)]
     headers = create_all(cluster_store, names)
     seen: dict[str, Header] = {}
     slots = sorted({slot(name) for name in names})
-    cursor = ""
+    cursor, pages = "", 0
     moves: list[tuple[int, int]] = []
     while True:
         page = cluster_store.scan("", "weather", "p", cursor, 1)
@@ -231,8 +234,9 @@ def test_a_listing_survives_moves(redis_cluster: RedisCluster, cluster_store: St
         cursor = page.cursor
         if not cursor:
             break
-        if len(moves) < 6:  # from a node that is done to one that is not, and the other way round
-            at = slots[len(moves) * 20]
+        pages += 1
+        if pages % 3 == 0 and len(moves) < len(slots):  # any slot, to a node that is done or to one that is not
+            at = slots[len(moves) * 37 % len(slots)]
             source = redis_cluster.owner(at)
             redis_cluster.move(at, source, (source + 1 + len(moves) % 2) % 3)
             moves.append((at, source))

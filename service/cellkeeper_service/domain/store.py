@@ -77,7 +77,7 @@ class Page(NamedTuple):
 class Store(Protocol):
     """Where records live."""
 
-    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis"
+    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster"
 
     def check(self) -> None:
         """Raises StoreError, with what to do, if this store must not be served on (unreachable, may evict)."""

@@ -88,8 +88,8 @@ class Scheduler:
     async def _run(self) -> None:
         while not (self.draining and self.sessions.unanswered == 0):
             self._wake.clear()
-            self._start_store_calls()
             started = time.monotonic()
+            self._start_store_calls()  # a store in memory does its work here
             calls = self.sessions.take_calls()
             for call in calls:
                 await self._compute(call)
