@@ -197,11 +197,22 @@ class History:
         held = chunk.held
         chunk.held = True
         self._collect()
-        return _COUNTED if held else _DELIVER
+        if held:
+            return _COUNTED
+        self._pass_held()
+        return _DELIVER
 
     def _collect(self) -> None:
         while self._open and self._open[0].state is ChunkState.DONE:
             self._keep(self._open.popleft())
+
+    def _pass_held(self) -> None:
+        """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
+        for chunk in self._open:
+            if not chunk.held:
+                return
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
 
     def _keep(self, chunk: Chunk) -> None:
         if chunk.end.step > self.position.step:
@@ -294,5 +305,6 @@ class History:
                 other.state = ChunkState.DROPPED
                 self._open.pop()
         self._collect()
+        self._pass_held()
         self._queued = sum(1 for other in self._open if other.state is ChunkState.QUEUED)
         return Verdict(Action.FAIL, reason, failed)

@@ -16,6 +16,13 @@ USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:
        cellkeeper-server --version"""
 
 
+class CallersThatHungUp(logging.Filter):
+    """gRPC reports a reply that it could not send, because the caller had gone, as an error with a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "ExecuteBatchError" not in record.getMessage()
+
+
 def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
@@ -23,6 +30,7 @@ def main() -> None:
 def run(words: list[str]) -> int:
     """The exit status: 0 after SIGTERM, 1 if the server could not start, 2 for a command that is none."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
         print(own_version())
         return 0

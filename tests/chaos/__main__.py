@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the history of a violation goes")
     options = parser.parse_args()
     if options.store == NOT_YET:
-        parser.error(f"--store: got {NOT_YET}, which the service does not support yet; expected one of {STORES}")
+        parser.error(f"--store: got {NOT_YET}, which this harness does not run yet; expected one of {STORES}")
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     every_s = options.every or NEVER_S

@@ -45,7 +45,9 @@ class RedisStore:
 
     def __init__(self, fsync: str) -> None:
         self.fsync = fsync
-        self.primary = RedisServer({"appendfsync": fsync})
+        # Without the delay a replica is in step again at once, and the next fail-over need not wait.
+        self.options = {"appendfsync": fsync, "repl-diskless-sync-delay": "0"}
+        self.primary = RedisServer(self.options)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -71,7 +73,7 @@ class RedisPair(RedisStore):
 
     def __init__(self, fsync: str) -> None:
         super().__init__(fsync)
-        self.replica = RedisServer({"appendfsync": fsync})
+        self.replica = RedisServer(self.options)
         self.link = Proxy(("127.0.0.1", 0))
         self._running = ExitStack()
 

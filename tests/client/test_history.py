@@ -144,6 +144,22 @@ def test_a_replay_does_not_claim_acks_ahead_of_itself() -> None:
     assert [send(line).acked for _ in range(3)] == [1, 2, 3]
 
 
+def test_a_replay_that_is_under_way_does_not_hold_the_position_back() -> None:
+    """Where the next step belongs is behind the last reply, also while the server is sent again what it lost."""
+    line = history()
+    first, _ = answered(line, steps(1), steps(2))
+    (third,) = sent(line, steps(3))
+    assert line.on_error(third, "STEP_GAP", first.end).action is Action.REPLAY
+    second, third = resent(line)
+    assert line.on_error(second, "STORE_UNAVAILABLE").action is Action.RESEND  # it was applied all the same
+    assert line.on_reply(third, third.end).action is Action.DELIVER
+    assert line.position == line.tail == third.end
+    (second,) = resent(line)
+    assert line.on_reply(second, second.end).action is Action.COUNTED
+    assert line.position == line.tail == third.end
+    assert line.idle
+
+
 def test_a_tail_lost_twice_is_replayed_twice() -> None:
     line = history()
     a, b = answered(line, steps(1), steps(2))

@@ -62,6 +62,16 @@ def test_what_was_delivered_is_what_the_server_has(block: int) -> None:
         one_run(seed)
 
 
+def held_up_to(delivered: list[tuple[int, bytes]]) -> int:
+    """The step up to which every reply has come."""
+    step = 0
+    for first, inputs in sorted(delivered):
+        if first > step:
+            return step
+        step = first + len(inputs) // WIDTH
+    return step
+
+
 def one_run(seed: int) -> None:
     random.seed(seed)
     line, server = History(START, step_bytes=WIDTH, window_steps=12), TinyServer()
@@ -89,6 +99,7 @@ def one_run(seed: int) -> None:
         if verdict.action is Action.FAIL:
             assert verdict.reason == "NON_FINITE_RESULT"
             assert REFUSED in verdict.failed[0].inputs
+        assert line.position.step == held_up_to(delivered)
 
     while to_give or not line.idle or network or answers:
         event = random.choice(("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail"))

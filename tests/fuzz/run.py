@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from cellkeeper import AsyncClient
 
-from tests.load.vitals import MIB, fd_count, rss_bytes
+from tests.load.vitals import LAZY_FDS, MIB, fd_count, rss_bytes
 from tests.server_process import ServerProcess
 
 from .calls import Attacker, Score
@@ -27,7 +27,6 @@ WARM_SHARE = 0.2  # of the cases: caches and pools fill
 GROWTH_MIB = 96.0  # beyond that; one case in a thousand has a message of megabytes
 CHANNEL = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 IDLE_S = 20.0
-LAZY_FDS = 24  # seven threads open a connection to SQLite when they first need it: database, log and shared memory
 
 
 class Canary:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+LAZY_THREADS = 8  # the store's seven and the engine's one start when they are first needed
+LAZY_FDS = 24  # each of the store's threads then opens a connection; SQLite's is database, log and shared memory
 MIB = 1 << 20
 
 
