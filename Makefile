@@ -1,5 +1,6 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
 # make test         every test; installs a Redis server where there is none
+# make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
 # make bench        steps a second, with the limits of the machine beside them
@@ -27,7 +28,7 @@ TEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto check-proto bench chaos explore fuzz overload soak clean
+.PHONY: help venv demo test test-fire check proto check-proto bench chaos explore fuzz overload soak clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -52,6 +53,10 @@ demo: .venv/stamp
 test: .venv/stamp
 	@scripts/ensure-redis
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
+
+test-fire: .venv/stamp
+	@scripts/ensure-redis
+	$(BIN)/pytest -m fire tests/chaos tests/fuzz tests/load
 
 check: .venv/stamp check-proto
 	$(BIN)/ruff check

@@ -116,7 +116,7 @@ class Checker:
         rests = [rest.position for rest in self._lives.rests(session) if rest.position is not None]
         final = [position for position in rests if position.generation == generation]
         ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
-        truth = max(final or ends, key=lambda position: position.step)
+        truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
         path = self._trails.path(session, truth)
         if isinstance(path, Broken):
             words = (
@@ -131,6 +131,17 @@ class Checker:
         self._check_twice(session, generation, on_path)
         self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
         self._check_aside(session, generation, aside, truth)
+
+    def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
+        """The ends that the latest answer shares a branch with, where the store lost another branch."""
+        if not answers or not self._excuses.lost_before(float("inf")):
+            return ends
+        latest = max(answers, key=lambda answer: answer.ack.at).end
+        for end in sorted(set(ends), key=lambda position: position.step, reverse=True):
+            path = self._trails.path(session, end)
+            if isinstance(path, Path) and path.passes(latest.step, latest.head):
+                return [end]
+        return ends
 
     def _answers(self, session: str, generation: bytes) -> list[_Answer]:
         """All answered parts of one life; positions that are not as far on as the parts are long are found here."""
@@ -218,7 +229,8 @@ class Checker:
                 self._compare(session, generation, [answer], path, [])
 
     def _was_told(self, session: str, answer: _Answer) -> bool:
-        """A client learned, after the answer, that the session does not stand where it left it."""
+        """A client learned, after the answer, that the session does not stand where it left it; or had it ended itself,
+        and has no claim on it any more."""
         for burst in self._history.bursts.get(session, ()):
             if burst.error in REPORTS and burst.error_at >= answer.ack.at:
                 return True
@@ -226,6 +238,8 @@ class Checker:
             if deed.at < answer.ack.at:
                 continue
             if deed.error in REPORTS:
+                return True
+            if deed.succeeded and deed.generation == answer.end.generation:
                 return True
             there = deed.result if deed.kind == "open" and deed.succeeded else None
             if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):

@@ -11,7 +11,8 @@
     STEP_GAP                                   a step just before it failed; or an old copy, or an open with `expect`,
                                                of steps that were never answered
     STEP_COMPACTED                             only where the sender holds the reply already, or never waited for it:
-                                               old copies, forks, opens with `expect`
+                                               old copies, forks, opens with `expect`; and, after a loss, where a
+                                               client that was thought dead has replayed its own steps meanwhile
     CLIENT_KILLED                              the harness did it
 
 After the store lost a tail, also: GENERATION_CHANGED, SESSION_NOT_FOUND, STEP_CONFLICT, HISTORY_CHANGED, HISTORY_LOST,
@@ -76,7 +77,7 @@ class Excuses:
         if reason == "STEP_GAP":
             return burst.late or self._behind_a_failure(burst) or self.lost_before(burst.error_at)
         if reason == "STEP_COMPACTED":
-            return burst.late
+            return burst.late or self._overtaken(burst)
         if reason in ("STEP_CONFLICT", "HISTORY_CHANGED"):
             return self._rivals(burst) or self.lost_before(burst.error_at)
         return self._common(burst.session, burst.start.generation, reason, burst.sent_at, burst.error_at)
@@ -143,6 +144,17 @@ class Excuses:
             if other is not burst and before and other.error and other.error_at <= burst.error_at + 0.001:
                 return True
         return False
+
+    def _overtaken(self, burst: Burst) -> bool:
+        """A client that was killed before had steps beyond this one, and the store had lost them."""
+        kills = [at for at in self._history.kills.get(burst.session, ()) if at <= burst.sent_at]
+        return self.lost_before(burst.error_at) and any(
+            other.start.generation == burst.start.generation
+            and other.sent_at <= max(kills)
+            and other.start.step + len(other.inputs) > burst.start.step
+            for other in self._history.bursts[burst.session]
+            if kills
+        )
 
     def _rivals(self, burst: Burst) -> bool:
         for other in self._history.bursts[burst.session]:

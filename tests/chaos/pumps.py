@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class Pumps:
         self._client: AsyncClient | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._old: list[asyncio.Task[None]] = []
+        self._left: list[Standing] = []  # branches, to be looked after in the end
 
     def start(self) -> None:
         targets = list(self._crew.targets)
@@ -76,6 +78,9 @@ class Pumps:
         """Waits until every session has made its last step."""
         await asyncio.gather(*self._tasks)
         if self._client is not None:
+            for standing in self._left:
+                with suppress(CellkeeperError):  # it is written down
+                    await self._open(self._client, standing)
             await self._bury(self._client, 0.0)
         await asyncio.gather(*self._old)
 
@@ -99,6 +104,8 @@ class Pumps:
                 if last:
                     return
             except CellkeeperError as error:
+                if session is not None and standing.position is not None:
+                    standing.position = Position(*session.position)
                 if isinstance(error, SessionNotFound) and standing.session in self._crew.history.ttls:
                     self._crew.did("ttl_expiry")
                 if session is not None and (draw.random() < 0.7 or not await _settled(session)):
@@ -235,11 +242,13 @@ class Pumps:
         deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
         branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
         deed.result = Position(*branch.position)
+        self._left.append(branch_standing)
         for _ in range(draw.randint(0, 3)):
             await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
         if draw.random() < 0.8:
             deed = self._crew.deed("delete", branch_standing, self.name, generation=branch.generation)
             deed.deleted = await answered(deed, branch.delete())
+            self._left.remove(branch_standing)
         await branch.close()
 
 

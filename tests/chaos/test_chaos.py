@@ -21,6 +21,8 @@ from .report import findings, summary, table
 from .run import Outcome, Settings, run
 from .stores import RedisStore
 
+pytestmark = pytest.mark.fire
+
 SECONDS = 5.0
 QUIET_S = 1e6  # between two faults: none
 LARGE = ("pump-0/", "pump-1/")

@@ -298,3 +298,47 @@ def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
     made.unanswered("a", end, [6], "HISTORY_LOST")
     made.rest("a", made.steps("a", middle, [8]))
     assert made.kinds() == {"mismatched"}
+
+
+def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
+    """What was lost went further than what came after it."""
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    other = made.steps("a", middle, [8])
+    made.rest("a", made.begin("reset", "a", names=other.generation))
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2
+
+
+def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fork("a", middle, "b")
+    made.fault("failover", loses=True)
+    second = made.fork("a", middle, "b")
+    del made.history.deeds["b"][1]  # a copy of the first, whose answer nobody waited for
+    made.rest("b", second)
+    made.rest("a", end)
+    assert made.kinds() == set()
+
+
+@pytest.mark.parametrize(("loses", "killed", "found"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_a_dead_client_that_replays(made: HandMade, loses: bool, killed: bool, found: bool) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=loses)
+    if killed:
+        made.history.kills["a"].append(made.tick())
+    made.unanswered("a", middle, [6], "STEP_COMPACTED")
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if found else set())
+
+
+def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.delete("a", end)
+    made.fault("failover", loses=True)
+    made.rest("a", middle)
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2

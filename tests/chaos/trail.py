@@ -71,12 +71,12 @@ class Trails:
             if root.step == 0:
                 return Path(None, 0, own, heads)
             for deed in self._deeds(session, "set_state"):
-                if deed.step == root.step and deed.states and _may_have_made(deed, root.generation):
+                if deed.step == root.step and deed.states and self._may_have_made(deed, root.generation):
                     return Path(deed.states, root.step, own, heads)
             return Broken(session, root)
         for deed in self._deeds(session, "fork"):
             there = deed.at_position
-            if there is not None and there[1:] == root[1:] and _may_have_made(deed, root.generation):
+            if there is not None and there[1:] == root[1:] and self._may_have_made(deed, root.generation):
                 before = self.path(deed.source, there)
                 if isinstance(before, Broken):
                     return before
@@ -84,6 +84,11 @@ class Trails:
                 whole = before.inputs if not len(own) else whole
                 return Path(before.states, before.first_step, whole, before.heads[:-1] + heads)
         return Broken(session, root)
+
+    def _may_have_made(self, deed: Deed, generation: bytes) -> bool:
+        """It did, or nobody knows what became of it, or what it made may be lost and a copy of it came later."""
+        lost = any(fault.loses and fault.ended >= deed.sent_at for fault in self._history.faults)
+        return deed.result is None or deed.result.generation == generation or lost
 
     def _deeds(self, session: str, kind: str) -> list[Deed]:
         return [deed for deed in self._history.deeds.get(session, ()) if deed.kind == kind]
@@ -101,8 +106,3 @@ class Trails:
                     rows[burst.start.step + index + 1, heads[index + 1]] = (heads[index], row)
         self._latest = (key, rows)
         return rows
-
-
-def _may_have_made(deed: Deed, generation: bytes) -> bool:
-    """It did, or nobody knows what became of it."""
-    return deed.result is None or deed.result.generation == generation

@@ -20,6 +20,7 @@ def seed() -> int:
     return drawn
 
 
+@pytest.mark.fire
 async def test_hostile_calls_get_typed_errors_and_a_canary_does_not_notice(seed: int) -> None:
     figures, violations = await fuzz(4000, seed)
     assert violations == [], figures

@@ -3,9 +3,12 @@ measurement."""
 
 from __future__ import annotations
 
+import pytest
+
 from .overload import overload
 
 
+@pytest.mark.fire
 def test_under_three_times_the_load_work_goes_on_and_the_rest_is_refused() -> None:
     figures, _ = overload(2.5, "sqlite", 64, [])
     assert figures["goodput_ratio"] > 0.1, figures  # without admission it was 0.03

@@ -10,6 +10,7 @@ from .soak import soak
 from .vitals import Vitals, flatness
 
 
+@pytest.mark.fire
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
 async def test_nothing_is_left_over_after_a_mixed_load(store: str) -> None:
     seed = secrets.randbits(32)
