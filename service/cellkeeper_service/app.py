@@ -27,12 +27,11 @@ from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
-from cellkeeper_service.sessions.tick import EngineCall
+from cellkeeper_service.sessions.sessions import Call, Sessions
 from cellkeeper_service.store.open import open_store
 
 MAX_SLOTS = 1 << 18
-Cost = Callable[[EngineCall], float]
+Cost = Callable[[Call], float]
 
 
 def serve(settings: Settings, *, share_port: bool = False) -> None:
@@ -211,9 +210,9 @@ def expected_cost(costs: dict[bytes, dict[int, float]]) -> Cost:
     """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
     tables = {fingerprint: (sorted(table), table) for fingerprint, table in costs.items()}
 
-    def cost(call: EngineCall) -> float:
+    def cost(call: Call) -> float:
         sizes, table = tables[call.served.spec.fingerprint]
-        size = sizes[min(bisect_left(sizes, len(call.runs)), len(sizes) - 1)]
+        size = sizes[min(bisect_left(sizes, call.batch), len(sizes) - 1)]
         return table[size] * call.steps
 
     return cost

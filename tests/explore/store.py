@@ -68,7 +68,7 @@ class ExploredStore(MemoryStore):
         standing = None if kept is None else kept.header
         past = self._now()
         if self.same_place(standing, commit.expected):
-            commit = replace(commit, expected=standing)
+            commit = commit._replace(expected=standing)
         result = super()._commit(commit)
         if result.outcome is Outcome.COMMITTED:
             self._remember(past)

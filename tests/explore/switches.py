@@ -147,8 +147,7 @@ def store_decides_rejections() -> AbstractContextManager[Any]:
         hot = line.hot
         if hot is None or not hot.exists or not line.settled or step.position == hot.frontier:
             return None
-        header = replace(
-            hot.header,
+        header = hot.header.replace(
             position=hot.frontier,
             checkpoint_step=hot.frontier.step,
             checkpoint_head=hot.frontier.head,

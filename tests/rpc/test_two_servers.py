@@ -91,7 +91,7 @@ def test_a_record_whose_log_overflows_fails_alone(apis: list[Api], store: str, s
         log = numbers(3e38, 3e38)
         header = record.header
         position = advance(header.position, log.tobytes(), 4)
-        return replace(record, header=replace(header, position=position), log=record.log + log.tobytes())
+        return replace(record, header=header.replace(position=position), log=record.log + log.tobytes())
 
     change_record(store, "count", names[1], overflow)
     at[1] = apis[0].position(names[1])

@@ -97,7 +97,7 @@ def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Pat
         start = api.open("s")
         at = api.send("unary", Chunk("s", INPUTS[:3], start)).after
         assert server.stop() == 0
-    change_record(store, MODEL, "s", lambda old: replace(old, header=replace(old.header, numerics=b"another!")))
+    change_record(store, MODEL, "s", lambda old: replace(old, header=old.header.replace(numerics=b"another!")))
 
     with ServerProcess([bundle], store) as server, server.channel() as channel:
         api = Api(server.stub(channel), MODEL)

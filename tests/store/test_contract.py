@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as changed
-
 import pytest
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
@@ -90,11 +88,11 @@ def test_every_part_of_the_header_is_compared(store: Store, part: str, kind: str
     standing = committed(store, first)
     good = standing.position
     expected = {
-        "generation": changed(standing, position=Position(generation(2), good.step, good.head)),
-        "step": changed(standing, position=Position(good.generation, good.step + 1, good.head)),
-        "head": changed(standing, position=Position(good.generation, good.step, bytes(7) + b"\x01")),
-        "checkpoint": changed(standing, checkpoint_step=1),
-        "ttl": changed(standing, ttl_ms=5),
+        "generation": standing.replace(position=Position(generation(2), good.step, good.head)),
+        "step": standing.replace(position=Position(good.generation, good.step + 1, good.head)),
+        "head": standing.replace(position=Position(good.generation, good.step, bytes(7) + b"\x01")),
+        "checkpoint": standing.replace(checkpoint_step=1),
+        "ttl": standing.replace(ttl_ms=5),
         "absent": None,
     }[part]
     commit = append(key(), standing, inputs(2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 
 from cellkeeper_service.domain.position import advance, first_position
@@ -58,9 +57,9 @@ class Stores(RuleBasedStateMachine):
         expected: Header | None = {
             "standing": None if record is None else standing,
             "absent": None,
-            "step": replace(standing, position=stands._replace(step=stands.step + 1)),
-            "head": replace(standing, position=stands._replace(head=bytes(8))),
-            "generation": replace(standing, position=stands._replace(generation=bytes(16))),
+            "step": standing.replace(position=stands._replace(step=stands.step + 1)),
+            "head": standing.replace(position=stands._replace(head=bytes(8))),
+            "generation": standing.replace(position=stands._replace(generation=bytes(16))),
         }[str(attempt["expected"])]
         base = stands.step if record is None or checkpoint is not None else record.header.checkpoint_step
         return Commit(

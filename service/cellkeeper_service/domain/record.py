@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .position import Position, advance_head
 
@@ -17,6 +17,18 @@ NO_ORIGIN = bytes(ORIGIN_BYTES)
 # origin 16 | step bytes
 _LAYOUT = struct.Struct("<32sQQ8sQQ32s8s16sI")
 HEADER_BYTES = _LAYOUT.size
+_FIELDS = (
+    "position",
+    "updated_ms",
+    "checkpoint_step",
+    "checkpoint_head",
+    "created_ms",
+    "ttl_ms",
+    "fingerprint",
+    "numerics",
+    "origin",
+    "step_bytes",
+)
 
 
 class SessionKey(NamedTuple):
@@ -32,40 +44,109 @@ def numerics_digest(numerics: str) -> bytes:
     return blake2b(numerics.encode(), digest_size=NUMERICS_BYTES).digest()
 
 
-@dataclass(frozen=True, slots=True)
 class Header:
-    """The part of a record that every commit writes anew. It packs to `HEADER_BYTES` bytes, position first."""
+    """The part of a record that every commit writes anew: `HEADER_BYTES` bytes, position first.
 
-    position: Position
-    updated_ms: int  # unix time of the last commit
-    checkpoint_step: int
-    checkpoint_head: bytes
-    created_ms: int  # unix time of the generation's first record
-    ttl_ms: int  # forgotten when idle this long; 0: never
-    fingerprint: bytes  # 32 bytes: the model version
-    numerics: bytes  # 8 bytes: see numerics_digest
-    origin: bytes  # 16 bytes: the request that made this generation
-    step_bytes: int  # bytes of one time step in the input log
+    Kept as those bytes and read from them when asked: most headers are only compared and sent. Immutable; two are equal
+    if their bytes are.
+    """
 
-    def pack(self) -> bytes:
-        return _LAYOUT.pack(
-            self.position.pack(),
-            self.updated_ms,
-            self.checkpoint_step,
-            self.checkpoint_head,
-            self.created_ms,
-            self.ttl_ms,
-            self.fingerprint,
-            self.numerics,
-            self.origin,
-            self.step_bytes,
-        )
+    __slots__ = ("packed",)
+    packed: bytes
+
+    def __init__(
+        self,
+        position: Position,
+        updated_ms: int,  # unix time of the last commit
+        checkpoint_step: int,
+        checkpoint_head: bytes,
+        created_ms: int,  # unix time of the generation's first record
+        ttl_ms: int,  # forgotten when idle this long; 0: never
+        fingerprint: bytes,  # 32 bytes: the model version
+        numerics: bytes,  # 8 bytes: see numerics_digest
+        origin: bytes,  # 16 bytes: the request that made this generation
+        step_bytes: int,  # bytes of one time step in the input log
+    ) -> None:
+        times = (updated_ms, checkpoint_step, checkpoint_head, created_ms, ttl_ms)
+        self.packed = _LAYOUT.pack(position.pack(), *times, fingerprint, numerics, origin, step_bytes)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Header:
-        """Reads the first `HEADER_BYTES` bytes; what follows them is not looked at."""
-        position, *rest = _LAYOUT.unpack_from(packed)
-        return cls(Position.unpack(position), *rest)
+        """Of the first `HEADER_BYTES` bytes; what follows them is not looked at."""
+        header = object.__new__(cls)
+        header.packed = packed if len(packed) == HEADER_BYTES else packed[:HEADER_BYTES]
+        return header
+
+    def pack(self) -> bytes:
+        return self.packed
+
+    def replace(self, **changes: Any) -> Header:
+        """A copy with other values of the constructor's arguments."""
+        position, *rest = _LAYOUT.unpack(self.packed)
+        values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
+        return Header(**{**values, **changes})
+
+    def moved(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
+        """After an append. position: packed, 32 bytes. updated_ms: 8 bytes, little-endian."""
+        before = self.packed
+        return Header.unpack(position + updated_ms + before[40:104] + numerics + before[112:])
+
+    def compacted(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
+        """The same behind a checkpoint at this header's position."""
+        before = self.packed
+        checkpoint = before[16:32]  # step and head
+        return Header.unpack(position + updated_ms + checkpoint + before[56:104] + numerics + before[112:])
+
+    @property
+    def position(self) -> Position:
+        return Position.unpack(self.packed)
+
+    @property
+    def updated_ms(self) -> int:
+        return int.from_bytes(self.packed[32:40], "little")
+
+    @property
+    def checkpoint_step(self) -> int:
+        return int.from_bytes(self.packed[40:48], "little")
+
+    @property
+    def checkpoint_head(self) -> bytes:
+        return self.packed[48:56]
+
+    @property
+    def created_ms(self) -> int:
+        return int.from_bytes(self.packed[56:64], "little")
+
+    @property
+    def ttl_ms(self) -> int:
+        return int.from_bytes(self.packed[64:72], "little")
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self.packed[72:104]
+
+    @property
+    def numerics(self) -> bytes:
+        return self.packed[104:112]
+
+    @property
+    def origin(self) -> bytes:
+        return self.packed[112:128]
+
+    @property
+    def step_bytes(self) -> int:
+        return int.from_bytes(self.packed[128:132], "little")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Header) and self.packed == other.packed
+
+    def __hash__(self) -> int:
+        return hash(self.packed)
+
+    def __repr__(self) -> str:
+        position, *rest = _LAYOUT.unpack(self.packed)
+        values = zip(_FIELDS, [Position.unpack(position), *rest], strict=True)
+        return f"Header({', '.join(f'{name}={value!r}' for name, value in values)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ clock for expiry, and may forget an idle record up to a tenth of its TTL early.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -25,8 +24,7 @@ class Load(NamedTuple):
     touch: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Compare-and-set of one record, on its whole header.
 
     expected: the header that must stand there, every byte of it; None: no record may stand there. The position alone

@@ -70,6 +70,10 @@ class PrometheusMeter:
     def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
         self._steps.note(model, steps, times, replayed)
 
+    def steps_done(self, model: str, count: int, times: StepTimes) -> None:
+        """`count` single steps that took the same way together."""
+        self._steps.note_many(model, count, times)
+
     def rejected(self, reason: str) -> None:
         self._rejections(reason).inc()
 

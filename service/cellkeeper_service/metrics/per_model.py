@@ -51,6 +51,11 @@ class StepFamilies(Collector):
             )
         )
 
+    def note_many(self, model: str, count: int, times: StepTimes) -> None:
+        """`count` chunks of one step each, all with the same times."""
+        row = (times.queue, times.load, times.compute, times.commit, times.total, 1.0, 0.0)
+        self.tally(model).note_times(row, count)
+
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
             "cellkeeper_step_seconds",

@@ -39,6 +39,14 @@ class Tally:
             if len(self._noted) >= self._full:
                 self._fold()
 
+    def note_times(self, row: tuple[float, ...], times: int) -> None:
+        """Observes the same row several times."""
+        with self._lock:
+            self._rows += times
+            for column, (value, bounds, counts) in enumerate(zip(row, self._bounds, self._counts, strict=True)):
+                self._sums[column] += value * times
+                counts[np.searchsorted(bounds, value, side="left") if len(bounds) else 0] += times
+
     def note_rows(self, rows: Floats) -> None:
         """Observes many at once: float64 [rows, columns]."""
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,11 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.sessions.cohort import Replies
 from cellkeeper_service.sessions.requests import Step, StepReply
 
 from . import fields, tensors
-from .frames import Frame, second_items
+from .frames import REPLY_ITEM_BYTES, Frame, second_items
 from .status import to_error
 
 
@@ -33,9 +34,16 @@ class FrameReplies:
         self._whole = whole
         self._left = len(frame)
         self._ready: list[tuple[int, StepReply]] = []
+        self._together: list[Replies] = []  # of items that went the short way
         self._errors: list[pb.ItemError] = []
         self._flushing = False
         self._requests: list[Step] = []
+        self.gone = False
+        self.tenant, self.model = frame.catalog.tenant, frame.name
+        self.sessions: Sequence[str] = frame.sessions
+        self.positions, self.acked = frame.positions, frame.acked
+        self.wanted, self.deadline = frame.outputs, frame.deadline
+        self.values = tensors.in_model_dtype(frame.values, frame.spec) if frame.uniform else frame.values
 
     def submit(self, scheduler: Scheduler, meter: Meter) -> None:
         """Puts every item into its session's line. Those that cannot be taken are counted here; what is refused
@@ -47,23 +55,42 @@ class FrameReplies:
             self._left = 0
             self._flush()
             return
-        refused = second_items(self._frame)
-        for item in range(len(self._frame)):
+        items: Iterable[int] = range(len(self._frame))
+        refused: dict[int, Rejection] = {}
+        if self._frame.uniform:
+            items = scheduler.submit_columns(self)
+        else:
+            refused = second_items(self._frame)
+        for item in items:
             why = refused.get(item)
             if why is None:
                 try:
-                    step = self._frame.step(item, partial(self._done, item))
+                    step = self.step(item)
                 except Rejection as rejection:
                     why = rejection
                 else:
-                    self._requests.append(step)
                     scheduler.submit(step)
             if why is not None:
                 meter.rejected(why.reason.value)
                 self._done(item, why)
 
+    def step(self, item: int) -> Step:
+        """The item as a request of its own. Raises a Rejection that is this item's alone."""
+        step = self._frame.step(item, partial(self._done, item))
+        self._requests.append(step)
+        return step
+
+    def refuse(self, item: int, why: Rejection) -> None:
+        self._done(item, why)
+
+    def reply(self, replies: Replies) -> None:
+        self._left -= len(replies.items)
+        self._together.append(replies)
+        self._flush_soon()
+
     def abandon(self) -> None:
         """Nobody reads the replies any more."""
+        self.gone = True
         for request in self._requests:
             request.gone = True
 
@@ -73,6 +100,9 @@ class FrameReplies:
             self._errors.append(pb.ItemError(item=item, error=to_error(result)))
         else:
             self._ready.append((item, result))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushing and (self._left == 0 or not self._whole):
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -81,25 +111,34 @@ class FrameReplies:
         self._flushing = False
         ready, self._ready = self._ready, []
         errors, self._errors = self._errors, []
+        together, self._together = self._together, []
         limit = self._frame.catalog.limits.max_message_bytes // 2
         parts = [ready] if self._whole else _split(ready, self._frame, limit)
         for part in parts[:-1]:
-            self._send(self._reply(part, [], False))
-        self._send(self._reply(parts[-1], errors, self._left == 0))
+            self._send(self._reply(part, [], [], False))
+        self._send(self._reply(parts[-1], together, errors, self._left == 0))
 
-    def _reply(self, ready: list[tuple[int, StepReply]], errors: list[pb.ItemError], last: bool) -> pb.StepFrameReply:
+    def _reply(
+        self, ready: list[tuple[int, StepReply]], together: list[Replies], errors: list[pb.ItemError], last: bool
+    ) -> pb.StepFrameReply:
+        """together: items of a uniform frame; they stand behind those in `ready`."""
         replies = [reply for _, reply in ready]
         steps = [self._frame.steps[item] for item, _ in ready]
+        items = [item for item, _ in ready] + [item for some in together for item in some.items]
+        positions = [reply.position.pack() for reply in replies]
+        positions += [position for some in together for position in some.positions]
+        flags = bytes([reply.created + 2 * reply.replayed for reply in replies])
+        times: list[StepReply | Replies] = [*replies, *together]
         return pb.StepFrameReply(
             frame_id=self._frame_id,
-            items=np.array([item for item, _ in ready], "<u4").tobytes(),
-            positions=b"".join([reply.position.pack() for reply in replies]),
+            items=np.array(items, "<u4").tobytes(),
+            positions=b"".join(positions),
             steps=[] if all(count == 1 for count in steps) else steps,
-            outputs=_columns(replies, self._frame),
-            flags=bytes([reply.created + 2 * reply.replayed for reply in replies]),
+            outputs=_columns(replies, together, self._frame),
+            flags=flags + bytes(len(items) - len(flags)),
             errors=errors,
-            queued_seconds=max((reply.queued_seconds for reply in replies), default=0.0),
-            computed_seconds=max((reply.computed_seconds for reply in replies), default=0.0),
+            queued_seconds=max((some.queued_seconds for some in times), default=0.0),
+            computed_seconds=max((some.computed_seconds for some in times), default=0.0),
             last=last,
         )
 
@@ -111,7 +150,7 @@ def _split(ready: list[tuple[int, StepReply]], frame: Frame, limit: int) -> list
     parts: list[list[tuple[int, StepReply]]] = [[]]
     size = 0
     for item, reply in ready:
-        width = per_step * frame.steps[item] + per_item + POSITION_AND_FLAGS_BYTES
+        width = per_step * frame.steps[item] + per_item + REPLY_ITEM_BYTES
         if parts[-1] and size + width > limit:
             parts.append([])
             size = 0
@@ -120,16 +159,15 @@ def _split(ready: list[tuple[int, StepReply]], frame: Frame, limit: int) -> list
     return parts
 
 
-POSITION_AND_FLAGS_BYTES = 64
-
-
-def _columns(replies: list[StepReply], frame: Frame) -> list[pb.OutputColumn]:
-    if not replies:
+def _columns(replies: list[StepReply], together: list[Replies], frame: Frame) -> list[pb.OutputColumn]:
+    if not replies and not together:
         return []
     columns = []
     for output in frame.spec.outputs:
         if output.name in frame.outputs:
-            data = b"".join([reply.outputs[output.name].tobytes() for reply in replies])
+            parts = [reply.outputs[output.name] for reply in replies]
+            parts += [some.outputs[output.name] for some in together]
+            data = b"".join([part.tobytes() for part in parts])
             dtype = tensors.WIRE_DTYPES[output.dtype]
             columns.append(pb.OutputColumn(name=output.name, dtype=dtype, shape=output.shape, data=data))
     if frame.with_state:

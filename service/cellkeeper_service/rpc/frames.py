@@ -20,6 +20,7 @@ from .catalog import Catalog
 from .steps import check_steps
 
 ABSENT = bytes(POSITION_BYTES)
+REPLY_ITEM_BYTES = 64  # of a reply, beside the item's outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Frame:
     outputs: frozenset[str]
     with_state: bool
     deadline: float
+    uniform: bool  # single steps with positions, to be committed, of which no item can be wrong by its columns alone
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -95,6 +97,10 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
     if latest is not None:
         deadline = min(deadline, latest)
+    valid = tensors.all_valid(values, spec)
+    size = count * (REPLY_ITEM_BYTES + catalog.check_reply_size(1, outputs, False, spec))
+    fits = size <= catalog.limits.max_message_bytes // 2
+    uniform = not message.steps and not message.peek and not with_state and valid and fits and bool(message.positions)
     return Frame(
         catalog=catalog,
         name=name,
@@ -103,7 +109,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         steps=steps,
         starts=starts,
         values=values,
-        valid=tensors.all_valid(values, spec),
+        valid=valid,
         positions=message.positions,
         acked=message.acked,
         needs_positions=needs_positions,
@@ -111,6 +117,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         outputs=outputs,
         with_state=with_state,
         deadline=deadline,
+        uniform=uniform and len(set(message.sessions)) == count,
     )
 
 

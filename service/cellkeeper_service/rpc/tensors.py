@@ -71,7 +71,12 @@ def check_values(values: Array, spec: ModelSpec) -> None:
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
     """Checked values in the model's dtype, raw: what the head is computed on."""
-    return values.astype(spec.input.numpy_dtype, copy=False).tobytes()
+    return in_model_dtype(values, spec).tobytes()
+
+
+def in_model_dtype(values: Array, spec: ModelSpec) -> Array:
+    """Checked values in the model's dtype."""
+    return values.astype(spec.input.numpy_dtype, copy=False)
 
 
 def all_valid(values: Array, spec: ModelSpec) -> bool:

@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.line import Flight
+from cellkeeper_service.sessions.cohort import Columns
 from cellkeeper_service.sessions.requests import Request
-from cellkeeper_service.sessions.sessions import Sessions
-from cellkeeper_service.sessions.tick import EngineCall
+from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 
 from .store_calls import StoreCalls
 
@@ -39,7 +38,7 @@ BUSY_REQUESTS = 32
 
 
 class Scheduler:
-    def __init__(self, sessions: Sessions, store_calls: StoreCalls, cost: Callable[[EngineCall], float]) -> None:
+    def __init__(self, sessions: Sessions, store_calls: StoreCalls, cost: Callable[[Call], float]) -> None:
         """cost: the expected seconds of an engine call."""
         self.sessions = sessions
         self.store_calls = store_calls
@@ -72,6 +71,14 @@ class Scheduler:
             return
         self.sessions.submit(request)
         self._wake.set()
+
+    def submit_columns(self, columns: Columns) -> list[int]:
+        """Takes those of a frame's items that can go the short way together. The others' numbers are returned."""
+        if self.draining:
+            return list(range(len(columns.sessions)))
+        left = self.sessions.submit_columns(columns)
+        self._wake.set()
+        return left
 
     async def drain(self) -> None:
         """Takes no more requests, and returns when those that were taken have been answered."""
@@ -123,7 +130,7 @@ class Scheduler:
             sessions.wants_call or (sessions.wants_load and room("load")) or (sessions.wants_flight and room("write"))
         )
 
-    async def _compute(self, call: EngineCall) -> None:
+    async def _compute(self, call: Call) -> None:
         try:
             if self._cost(call) < INLINE_SECONDS:
                 call.execute()
@@ -131,7 +138,7 @@ class Scheduler:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._engine_thread, call.execute)
         except Exception:
-            log.exception("engine call failed: model %s, batch %d", call.served.spec.name, len(call.runs))
+            log.exception("engine call failed: model %s, batch %d", call.served.spec.name, call.batch)
             self.sessions.failed(call)
         else:
             self.sessions.computed(call)
@@ -144,7 +151,7 @@ class Scheduler:
         if self.store_calls.has_room("write"):
             self._start_writes(self.sessions.take_flights())
 
-    def _start_writes(self, flights: list[Flight]) -> None:
+    def _start_writes(self, flights: list[AnyFlight]) -> None:
         writes = [flight for flight in flights if isinstance(flight.call, Commit)]
         erasures = [flight for flight in flights if isinstance(flight.call, Delete)]
         if writes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cellkeeper_service.domain.store import Commit, Delete
 
 from .hot import Hot
@@ -28,11 +26,11 @@ def chunk_commit(line: Line, hot: Hot, chunks: list[Applied], now_ms: int) -> Co
     """Appends, or replaces the checkpoint where one is due and every chunk's sender holds the replies before it:
     the reply to a step that the log has lost cannot be computed again."""
     after = chunks[-1].after
-    header = replace(hot.header, position=after, updated_ms=now_ms, numerics=hot.served.numerics)
+    header = hot.header.replace(position=after, updated_ms=now_ms, numerics=hot.served.numerics)
     expected = hot.header if hot.exists else None
     checkpoint = hot.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked for chunk in chunks):
-        header = replace(header, checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)
+        header = header.replace(checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)
         log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
         return Commit(line.key, expected, header, log, checkpoint.state)
     return Commit(line.key, expected, header, b"".join([chunk.request.data for chunk in chunks]), None)

@@ -58,14 +58,14 @@ class Committing:
             line.pending = []
         else:
             behind = self._hotset.unwind(line)
-            why = self._desk.late(late_request, now)
+            why = self._desk.late(late_request.deadline, now)
             self._desk.requeue(line, behind)
             self._desk.answer(late_request, why)
             self._desk.advance(line)
         return line.flight
 
-    def landed(self, flights: Sequence[Flight], results: Sequence[CommitResult]) -> None:
-        for flight, result in zip(flights, results, strict=True):
+    def landed(self, results: Sequence[tuple[Flight, CommitResult]]) -> None:
+        for flight, result in results:
             line = flight.line
             line.flight = None
             self._desk.meter.committed(result.outcome.value, 1)

@@ -82,6 +82,47 @@ class Desk:
             return self._too_late()
         return None
 
+    def has_room(self, count: int, held_bytes: int) -> bool:
+        """Whether `count` more requests, of `held_bytes` each, stay within what the server may hold."""
+        limits = self.limits
+        return (
+            self.unanswered + count <= limits.max_requests
+            and self.unanswered_bytes + count * held_bytes <= limits.max_request_bytes
+        )
+
+    def enter_many(self, count: int, held_bytes: int) -> None:
+        """Counts items that go the short way: see cohorts.py."""
+        if count:
+            was_idle = self.unanswered == 0
+            self.arrivals += count
+            self.unanswered += count
+            self.unanswered_bytes += count * held_bytes
+            self.pace.entered(self.now(), 1 if was_idle else self.unanswered)
+
+    def leave_many(self, count: int, held_bytes: int, now: float) -> None:
+        """Counts the same items as done."""
+        self.leave_some(count, held_bytes)
+        self.pace.finished(now, count)
+
+    def leave_refused(self, held_bytes: int, why: Rejection) -> None:
+        """Counts one of them as refused."""
+        self.leave_some(1, held_bytes)
+        self.meter.rejected(why.reason.value)
+        if why.reason not in DROPPED:
+            self.pace.finished(self.now())
+
+    def leave_some(self, count: int, held_bytes: int) -> None:
+        self.unanswered -= count
+        self.unanswered_bytes -= count * held_bytes
+
+    def enter_first(self, line: Line, request: Request, arrived: float) -> None:
+        """Puts a request, which was taken at `arrived` in another form, at its line's front."""
+        self.arrivals += 1
+        request.arrived, request.number, request.held_bytes = arrived, self.arrivals, self._weigh(request)
+        self.unanswered += 1
+        self.unanswered_bytes += request.held_bytes
+        line.queue.appendleft(request)
+
     def answer(self, request: Request, result: Any) -> None:
         """Sends the request's one reply."""
         self.leave(request)
@@ -108,10 +149,10 @@ class Desk:
         """Why nobody waits for this request any more, if so."""
         if request.gone:
             return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")
-        return self.late(request, now)
+        return self.late(request.deadline, now)
 
-    def late(self, request: Request, now: float) -> Rejection | None:
-        if now >= request.deadline:
+    def late(self, deadline: float, now: float) -> Rejection | None:
+        if now >= deadline:
             return Rejection(Reason.DEADLINE_PASSED, "the deadline passed before the request was committed")
         return None
 
@@ -146,16 +187,19 @@ class Desk:
         for models in self.models.values():
             yield from models
 
+    def output_bytes(self, model: str, wanted: frozenset[str]) -> int:
+        """Bytes of these outputs at one time step."""
+        found = self._output_bytes.get((model, wanted))
+        if found is None:
+            outputs = self.models[model].default.spec.outputs
+            found = sum(output.nbytes for output in outputs if output.name in wanted)
+            self._output_bytes[model, wanted] = found
+        return found
+
     def _weigh(self, request: Request) -> int:
         """Bytes that the request and its reply hold until it is answered."""
         if isinstance(request, Step):
-            kind = (request.key.model, request.wanted)
-            output_bytes = self._output_bytes.get(kind)
-            if output_bytes is None:
-                outputs = self.models[request.key.model].default.spec.outputs
-                output_bytes = sum(output.nbytes for output in outputs if output.name in request.wanted)
-                self._output_bytes[kind] = output_bytes
-            return len(request.data) + request.steps * output_bytes
+            return len(request.data) + request.steps * self.output_bytes(request.key.model, request.wanted)
         if isinstance(request, Plant) and request.copy is not None:
             return len(request.copy.checkpoint) + len(request.copy.log)
         return 0

@@ -24,7 +24,7 @@ class Checkpoint:
 @dataclass(slots=True, eq=False)
 class Hot:
     """header: of the record as it was last read or committed; None: there is none yet.
-    frontier: the position after everything computed, committed or not.
+    ahead: the position after what was computed beyond the header, committed or not; None: nothing was.
     seed: the state at the frontier while it is not in the arena yet.
     """
 
@@ -32,11 +32,16 @@ class Hot:
     slot: int
     header: Header
     exists: bool  # whether the store holds `header`; False: the first commit creates the record
-    frontier: Position
+    ahead: Position | None = None
     current: int = 0  # which of the slot's two rows holds the state at the frontier
     seed: bytes | None = None
     checkpoint: Checkpoint | None = None  # a candidate, not written yet
     created: bool = False  # the next reply tells that the session was created
+
+    @property
+    def frontier(self) -> Position:
+        """The position after everything computed, committed or not."""
+        return self.header.position if self.ahead is None else self.ahead
 
     @property
     def row(self) -> int:

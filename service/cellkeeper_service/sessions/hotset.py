@@ -36,7 +36,7 @@ class HotSet:
         slot = self._take_slot(line, served)
         if slot is None:
             return None
-        line.hot = Hot(served, slot, header, True, header.position, seed=state)
+        line.hot = Hot(served, slot, header, True, seed=state)
         return line.hot
 
     def install_record(self, line: Line, served: Served, record: Record) -> Hot | None:

@@ -3,7 +3,7 @@ returned, not written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cellkeeper_service.domain.position import Position, first_position
@@ -64,7 +64,7 @@ def open_session(record: Record | None, request: Open, models: Models, birth: Bi
     created = record.header.origin == request.request_id
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
-    header = replace(record.header, ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
+    header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
     return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
@@ -106,7 +106,7 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
     if misplaced is not None:
         return misplaced
     log = record.inputs(record.header.checkpoint_step, wish.step)
-    return Record(replace(record.header, position=wish), record.checkpoint, log)
+    return Record(record.header.replace(position=wish), record.checkpoint, log)
 
 
 def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved | Rejection:
@@ -124,8 +124,7 @@ def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved 
         return request.otherwise or not_found()
     source = request.copy
     position = Position(birth.generation, source.position.step, source.position.head)
-    header = replace(
-        source.header,
+    header = source.header.replace(
         position=position,
         created_ms=birth.now_ms,
         updated_ms=birth.now_ms,

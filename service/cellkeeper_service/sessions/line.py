@@ -10,6 +10,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete
 
+from .cohort import Cohort
 from .hot import Hot
 from .lifecycle import Write
 from .requests import Delete as DeleteRequest
@@ -67,6 +68,7 @@ class Line:
     queue: deque[Request] = field(default_factory=deque)
     hot: Hot | None = None
     run: Run | None = None
+    cohort: Cohort | None = None  # it has a step in there that is neither committed nor refused yet
     pending: list[Pending] = field(default_factory=list)
     flight: Flight | None = None
     loading: bool = False
@@ -80,7 +82,7 @@ class Line:
     @property
     def settled(self) -> bool:
         """Nothing of this session is being read, computed or written."""
-        return not (self.run or self.pending or self.flight or self.loading)
+        return not (self.run or self.pending or self.flight or self.loading) and self.cohort is None
 
     @property
     def idle(self) -> bool:

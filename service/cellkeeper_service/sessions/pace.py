@@ -27,9 +27,9 @@ class Pace:
         else:
             self._measure(now)
 
-    def finished(self, now: float) -> None:
-        """A request was done, not dropped: dropping is no measure of what can be done."""
-        self._finished += 1
+    def finished(self, now: float, count: int = 1) -> None:
+        """Requests were done, not dropped: dropping is no measure of what can be done."""
+        self._finished += count
         self._measure(now)
 
     def too_late(self, unanswered: int, now: float, deadline: float) -> bool:

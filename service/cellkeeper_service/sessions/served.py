@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.engine import Engine
@@ -13,6 +13,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from .slots import Slots
 
 if TYPE_CHECKING:
+    from .cohort import Cohort
     from .line import Line
     from .run import Run
 
@@ -31,8 +32,14 @@ class Served:
         self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // self.spec.step_bytes)))
         self.singles: deque[Run] = deque()  # one time step to go: one engine call for all of them
         self.longs: deque[Run] = deque()  # more than one, or none: slices, bucketed by length
+        self.cohorts: deque[Cohort] = deque()  # single steps of whole frames
         self.starved: deque[Line] = deque()  # wait for a slot
+        self._decisive = self.spec.decisive_outputs
         self.calls = 0
+
+    def wanted_with(self, wanted: Iterable[frozenset[str]]) -> frozenset[str]:
+        """The outputs of a call that several runs share: those that decide whether a step is taken are always there."""
+        return self._decisive.union(*set(wanted))
 
 
 class Models:

@@ -3,6 +3,7 @@
 Plain synchronous logic without I/O, clocks or threads of its own. Whoever drives it may interleave
 
     submit(request)                             puts it into its session's line
+    submit_columns(columns)                     the same for a frame's items; gives back those to submit one by one
     take_loads()   -> loaded(lines, results)    the store reads records in between
     take_calls()   -> computed(call)            call.execute() lets the engine compute in between
     take_flights() -> landed(flights, results)  the store writes in between
@@ -22,12 +23,14 @@ from cellkeeper_service.domain.store import CommitResult, Load, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
+from .cohort import CohortCall, CohortFlight, Columns
+from .cohorts import Cohorts
 from .committing import Committing
 from .decision import Verdict, decide, not_found, refuse_foreign
 from .desk import Desk
 from .hot import Hot
 from .hotset import HotSet
-from .limits import Clock, Limits
+from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .line import Applied, Changing, Erasing, Flight, Line
 from .loading import Loading
 from .requests import (
@@ -47,6 +50,9 @@ from .served import Models, Served
 from .tick import EngineCall
 from .ticking import Ticking
 
+Call = EngineCall | CohortCall
+AnyFlight = Flight | CohortFlight
+
 
 class Sessions:
     """Every session that this replica is busy with or keeps hot."""
@@ -65,10 +71,16 @@ class Sessions:
         self._loading = Loading(self._desk, self._hotset)
         self._committing = Committing(self._desk, self._hotset)
         self._ticking = Ticking(self._desk, self._hotset, self._committing)
+        self._cohorts = Cohorts(self._desk, self._hotset)
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked. It may be answered before this returns."""
         self._advance(self._desk.enter(request))
+
+    def submit_columns(self, columns: Columns) -> list[int]:
+        """Takes the items of a frame that can go the short way. The others' numbers are returned: they are to be
+        submitted as requests."""
+        return self._cohorts.take_in(columns)
 
     @property
     def arrivals(self) -> int:
@@ -85,23 +97,35 @@ class Sessions:
     def loaded(self, lines: Sequence[Line], results: Sequence[Record | StoreError | None]) -> None:
         self._loading.loaded(lines, results)
 
-    def take_calls(self) -> list[EngineCall]:
+    def take_calls(self) -> list[Call]:
         """The engine calls of the next tick."""
-        return self._ticking.take()
+        calls = [self._cohorts.take(served) for served in self._desk.served() if served.cohorts]
+        return [*filter(None, calls), *self._ticking.take()]
 
-    def computed(self, call: EngineCall) -> None:
-        self._ticking.computed(call)
+    def computed(self, call: Call) -> None:
+        if isinstance(call, CohortCall):
+            self._cohorts.computed(call)
+        else:
+            self._ticking.computed(call)
 
-    def failed(self, call: EngineCall) -> None:
+    def failed(self, call: Call) -> None:
         """The engine raised: the call's requests fail."""
-        self._ticking.failed(call)
+        if isinstance(call, CohortCall):
+            self._cohorts.failed(call)
+        else:
+            self._ticking.failed(call)
 
-    def take_flights(self) -> list[Flight]:
+    def take_flights(self) -> list[AnyFlight]:
         """What is to be written now, at most one commit or delete for each session."""
-        return self._committing.take()
+        flights: list[AnyFlight] = [*self._committing.take()]
+        flights += self._cohorts.take_flights(MAX_CALL_ITEMS - len(flights))
+        return flights
 
-    def landed(self, flights: Sequence[Flight], results: Sequence[CommitResult]) -> None:
-        self._committing.landed(flights, results)
+    def landed(self, flights: Sequence[AnyFlight], results: Sequence[CommitResult]) -> None:
+        pairs = list(zip(flights, results, strict=True))
+        short = [(flight, result) for flight, result in pairs if isinstance(flight, CohortFlight)]
+        self._cohorts.landed(short)
+        self._committing.landed([(flight, result) for flight, result in pairs if isinstance(flight, Flight)])
 
     def expire(self) -> None:
         """Answers the waiting requests whose deadline has passed or whose caller has gone."""
@@ -116,12 +140,12 @@ class Sessions:
     @property
     def wants_call(self) -> bool:
         """Whether `take_calls` has something to do."""
-        return self._ticking.wanted
+        return self._ticking.wanted or any(served.cohorts for served in self._desk.served())
 
     @property
     def wants_flight(self) -> bool:
         """Whether `take_flights` has something to do."""
-        return self._committing.wanted
+        return self._committing.wanted or self._cohorts.wants_flight
 
     @property
     def unanswered(self) -> int:
@@ -139,7 +163,7 @@ class Sessions:
 
     def _advance(self, line: Line) -> None:
         """Starts whatever the line's first request needs next; answers those that need nothing more."""
-        while line.queue and line.run is None and not line.loading and not line.starved:
+        while line.queue and line.run is None and line.cohort is None and not line.loading and not line.starved:
             request = line.queue[0]
             dead = self._desk.dead(request, self._desk.now())
             if dead is not None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Computed, Rows
+from cellkeeper_service.domain.engine import Computed
 
+from .change import state_change
 from .requests import Step
 from .run import Kind, Run
 from .served import Served
@@ -26,6 +27,7 @@ class EngineCall:
         self.served = served
         self.steps = steps
         self.runs = runs
+        self.batch = len(runs)
         self.computed: Computed | None = None
         self.seconds = 0.0
         self.change: tuple[float, float] | None = None  # a state's norm, and how far it moved relative to that
@@ -79,24 +81,10 @@ class EngineCall:
         inputs = inputs.reshape(1, len(runs), *spec.input.shape) if steps == 1 else inputs.swapaxes(0, 1)
         read = np.array([run.read_row for run in runs], np.intp)
         write = np.array([run.write_row for run in runs], np.intp)
-        wanted = spec.decisive_outputs.union(*{run.wanted for run in runs})
+        wanted = self.served.wanted_with([run.wanted for run in runs])
         self.computed = self.served.engine.run(np.ascontiguousarray(inputs), read, write, wanted)
         if self._sample:
-            self._sample_change(read, write)
-
-    def _sample_change(self, read: Rows, write: Rows) -> None:
-        """Norm of one session's state, and how far this slice moved it: drift and collapse show there."""
-        if read[0] == write[0] or any(state.dtype != "float32" for state in self.served.spec.states):
-            return
-        before, after = (
-            self.served.engine.read_states(rows[:1]).view(np.float32).astype(np.float64) for rows in (read, write)
-        )
-        norm = float(np.linalg.norm(after))
-        if np.isfinite(norm):
-            self.change = (
-                norm,
-                float(np.linalg.norm(after - before)) / max(float(np.linalg.norm(before)), 1e-12),
-            )
+            self.change = None if read[0] == write[0] else state_change(self.served.engine, read[:1], write[:1])
 
     def _read_states(self) -> None:
         """States wanted at the end of this slice: a request's, or a rebuild's checkpoint."""

@@ -182,17 +182,17 @@ class Ticking:
         if not isinstance(step, Step):
             raise TypeError("the request of a chunk is a step")
         before = hot.frontier
-        hot.frontier = advance(before, run.data, hot.served.spec.step_bytes)
+        hot.ahead = advance(before, run.data, hot.served.spec.step_bytes)
         hot.current = 1 - hot.current
         if run.checkpoint_state is not None:
             hot.checkpoint = Checkpoint(before.step, before.head, run.checkpoint_state, bytearray())
         if hot.checkpoint is not None:
             hot.checkpoint.tail += run.data
         step.computed = now
-        reply = _reply(step, collect, hot, hot.frontier, created=hot.created)
+        reply = _reply(step, collect, hot, hot.ahead, created=hot.created)
         hot.created = False
         hot.served.slots.used(line)
-        self._committing.add(line, Applied(step, reply, hot.frontier, step.acked_at(before.step)))
+        self._committing.add(line, Applied(step, reply, hot.ahead, step.acked_at(before.step)))
 
     def _finish_peek(self, run: Run, now: float) -> None:
         step = run.collects[0].request

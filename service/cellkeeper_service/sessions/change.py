@@ -1,0 +1,19 @@
+"""How much a step moves a session's state: drift and collapse show there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Engine, Rows
+
+
+def state_change(engine: Engine, before: Rows, after: Rows) -> tuple[float, float] | None:
+    """Of the states in the rows `before` and `after`, one each: the second's norm, and their distance relative to the
+    first's norm. None where that says nothing: not floats, not finite."""
+    if any(state.dtype != "float32" for state in engine.spec.states):
+        return None
+    first, second = (engine.read_states(rows).view(np.float32).astype(np.float64) for rows in (before, after))
+    norm = float(np.linalg.norm(second))
+    if not np.isfinite(norm):
+        return None
+    return norm, float(np.linalg.norm(second - first)) / max(float(np.linalg.norm(first)), 1e-12)

@@ -1,0 +1,158 @@
+"""Cohorts: the items of a frame that go the short way through the heart, together.
+
+The short way is for the ordinary case: one time step for a session that is hot, has nothing else to do, and stands
+exactly where the item says. Such items need no decision, so they are kept as columns from the frame to its reply: one
+object for all of them instead of several for each. Nothing of a session changes before the store has accepted the
+step; whatever goes otherwise sends the item the long way, as a request of its own in its session's line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.position import HEAD_BYTES
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.errors import Rejection
+
+from .change import state_change
+from .requests import Step
+from .served import Served
+
+if TYPE_CHECKING:
+    from .line import Line
+
+
+class Columns(Protocol):
+    """What the heart needs of a frame of single steps whose fields have been checked, each session once.
+
+    values: [items, *input shape] in the model's dtype. positions: 32 bytes an item. acked: 8 bytes an item, or nothing.
+    """
+
+    tenant: str
+    model: str
+    sessions: Sequence[str]
+    values: Array
+    positions: bytes
+    acked: bytes
+    wanted: frozenset[str]
+    deadline: float
+    gone: bool  # the caller went away
+
+    def step(self, item: int) -> Step:
+        """The item as a request of its own. Raises a Rejection where its fields do not allow one."""
+
+    def refuse(self, item: int, why: Rejection) -> None:
+        """The item's one reply."""
+
+    def reply(self, replies: Replies) -> None:
+        """The one reply of each of several items."""
+
+
+class Replies(NamedTuple):
+    """Items of one frame that were applied. positions: 32 bytes an item, after its step. outputs: by name, [items,
+    ...]."""
+
+    items: Sequence[int]
+    positions: Sequence[bytes]
+    outputs: Mapping[str, Array]
+    queued_seconds: float
+    computed_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Cohort:
+    """Items of one frame, all of one model version. Index i of every column is one session."""
+
+    columns: Columns
+    served: Served
+    items: list[int]
+    lines: list[Line]
+    rows: list[int]  # of the arena, where the states are; each one's other row takes the next state
+    due: list[int]  # indices of those whose commit also writes the state before the step
+    arrived: float
+    started: float = 0.0
+    computed: float = 0.0
+    inputs: list[bytes] = field(default_factory=list)
+    checkpoints: dict[int, bytes] = field(default_factory=dict)  # by index
+    positions: list[bytes] = field(default_factory=list)  # after the step
+    outputs: dict[str, Array] = field(default_factory=dict)
+    failed: list[int] = field(default_factory=list)  # indices of those that went the long way
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def values(self) -> Array:
+        """[items, *input shape]."""
+        whole = self.columns.values
+        return whole if len(self.items) == len(whole) else whole[self.items]
+
+
+class CohortCall:
+    """One engine call over the single steps of several cohorts. `execute` as in tick.EngineCall."""
+
+    steps = 1
+
+    def __init__(self, served: Served, cohorts: list[Cohort], sample_change: bool) -> None:
+        self.served = served
+        self.cohorts = cohorts
+        self.batch = sum(map(len, cohorts))
+        self.finite: Array | None = None  # bool [batch]; None: all are
+        self.change: tuple[float, float] | None = None
+        self._sample = sample_change
+
+    def execute(self) -> None:
+        """Keeps the states that become checkpoints, computes, and works out where each session stands then."""
+        engine, cohorts = self.served.engine, self.cohorts
+        read = np.array(list(chain.from_iterable([cohort.rows for cohort in cohorts])), np.intp)
+        parts = [cohort.values() for cohort in cohorts]
+        values = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        self._keep_checkpoints()
+        wanted = self.served.wanted_with([cohort.columns.wanted for cohort in cohorts])
+        computed = engine.run(values[np.newaxis], read, read ^ 1, wanted)
+        if not computed.finite.all():
+            self.finite = computed.finite
+        if self._sample:
+            self.change = state_change(engine, read[:1], read[:1] ^ 1)
+        self._share_out(values.tobytes(), computed)
+
+    def _keep_checkpoints(self) -> None:
+        for cohort in self.cohorts:
+            if cohort.due:
+                rows = np.array([cohort.rows[index] for index in cohort.due], np.intp)
+                states = self.served.engine.read_states(rows)
+                cohort.checkpoints = {index: state.tobytes() for index, state in zip(cohort.due, states, strict=True)}
+
+    def _share_out(self, raw: bytes, computed: Computed) -> None:
+        width, start = self.served.spec.step_bytes, 0
+        for cohort in self.cohorts:
+            end = start + len(cohort)
+            cohort.inputs = [raw[at : at + width] for at in range(start * width, end * width, width)]
+            cohort.positions = [
+                next_position(line.hot.header.packed, data)
+                for line, data in zip(cohort.lines, cohort.inputs, strict=True)
+                if line.hot is not None
+            ]
+            cohort.outputs = {name: computed.outputs[name][0, start:end] for name in cohort.columns.wanted}
+            start = end
+
+
+class CohortFlight(NamedTuple):
+    """One item's commit."""
+
+    cohort: Cohort
+    number: int  # the item's index in the cohort
+    call: Commit
+
+
+def next_position(packed: bytes, data: bytes) -> bytes:
+    """The packed position one time step after the one at the start of `packed`."""
+    step = int.from_bytes(packed[16:24], "little") + 1
+    head = blake2b(packed[24:32] + data, digest_size=HEAD_BYTES).digest()
+    return packed[:16] + step.to_bytes(8, "little") + head
