@@ -65,6 +65,10 @@ class CommitResult(NamedTuple):
     message: str = ""  # on refused and unknown: why
 
 
+COMMITTED = CommitResult(Outcome.COMMITTED)
+"""The usual result; stores give this very object, so that many of them are counted at one look."""
+
+
 class Page(NamedTuple):
     """Some sessions, and where to go on: an empty cursor says that this was all."""
 

@@ -69,7 +69,7 @@ class FrameReplies:
                 except Rejection as rejection:
                     why = rejection
                 else:
-                    scheduler.submit(step)
+                    scheduler.submit(step, in_frame=True)
             if why is not None:
                 meter.rejected(why.reason.value)
                 self._done(item, why)

@@ -48,6 +48,8 @@ class Scheduler:
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._calls = 0  # requests that came in a message of their own
+        self._calls_let_in = 0
 
     def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
         """Starts the loop's task. Call it from within the running event loop.
@@ -64,11 +66,13 @@ class Scheduler:
         self._task.add_done_callback(ended)
         self._expire()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request, in_frame: bool = False) -> None:
+        """in_frame: it came with others in one message."""
         if self.draining:
             text = "the server is shutting down; another replica, or the next one here, will go on"
             request.done(Rejection(Reason.DRAINING, text, retry_delay_ms=100))
             return
+        self._calls += not in_frame
         self.sessions.submit(request)
         self._wake.set()
 
@@ -113,15 +117,16 @@ class Scheduler:
         than their deadlines.
         """
         await asyncio.sleep(0)
-        if self.sessions.unanswered < BUSY_REQUESTS:
+        if self.sessions.unanswered < BUSY_REQUESTS or self._calls == self._calls_let_in:
             return
         now = arrived = time.monotonic()
-        until, seen = now + longest_seconds, self.sessions.arrivals
+        until, seen = now + longest_seconds, self._calls
         while now < min(until, arrived + QUIET_SECONDS):
             await asyncio.sleep(0)
             now = time.monotonic()
-            if self.sessions.arrivals != seen:
-                arrived, seen = now, self.sessions.arrivals
+            if self._calls != seen:
+                arrived, seen = now, self._calls
+        self._calls_let_in = self._calls
 
     def _can_start_more(self) -> bool:
         """Starting one thing can make another ready that was looked for before it; no event tells of that."""

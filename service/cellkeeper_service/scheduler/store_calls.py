@@ -11,7 +11,17 @@ from typing import TypeVar
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, Store, StoreError
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    Commit,
+    CommitResult,
+    Delete,
+    Load,
+    Outcome,
+    Page,
+    Store,
+    StoreError,
+)
 from cellkeeper_service.errors import Reason, Rejection
 
 Result = TypeVar("Result")
@@ -102,7 +112,7 @@ class StoreCalls:
 
         def arrived(results: list[Result]) -> None:
             self._under_way[room] -= 1
-            failed = any(_is_failure(result) for result in results)
+            failed = _any_failed(results)
             self._meter.store_call(name, items, time.monotonic() - started, failed)
             deliver(results)
 
@@ -119,6 +129,10 @@ class StoreCalls:
 
 def _unknown(count: int) -> Callable[[str], list[CommitResult]]:
     return lambda why: [CommitResult(Outcome.UNKNOWN, None, why)] * count
+
+
+def _any_failed(results: Sequence[object]) -> bool:
+    return results.count(COMMITTED) < len(results) and any(map(_is_failure, results))
 
 
 def _is_failure(result: object) -> bool:

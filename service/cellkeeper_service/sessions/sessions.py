@@ -82,11 +82,6 @@ class Sessions:
         submitted as requests."""
         return self._cohorts.take_in(columns)
 
-    @property
-    def arrivals(self) -> int:
-        """Requests that have come so far, those that were refused included."""
-        return self._desk.arrivals
-
     def refuse_many(self, count: int, deadline: float) -> Rejection | None:
         """Why none of `count` steps with that deadline would be taken, if so; they are counted as refused."""
         return self._desk.refuse_many(count, deadline)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
 from cellkeeper_service.store.cursor import session_after, session_cursor
 
 NO_CHECKPOINT = "a first commit without a checkpoint"
@@ -102,14 +102,14 @@ class MemoryStore:
             kept.chunks.append(commit.log)
         else:
             return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
-        return CommitResult(Outcome.COMMITTED)
+        return COMMITTED
 
     def _delete(self, delete: Delete) -> CommitResult:
         kept = self._standing(delete.key)
         if kept is None or kept.header.position.generation != delete.generation:
             return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
         del self._kept[delete.key]
-        return CommitResult(Outcome.COMMITTED)
+        return COMMITTED
 
     def _sweep(self) -> None:
         for key in list(self._kept):

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
 from cellkeeper_service.store.damage import damaged, read_record
 from cellkeeper_service.store.expiry import bounded_ttl_ms
 from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
 from cellkeeper_service.store.redis_link import Refused, Unknown
-from cellkeeper_service.store.redis_scripts import Item, Reply, ScriptRun, script
+from cellkeeper_service.store.redis_scripts import Item, ScriptRun, script
 from cellkeeper_service.store.redis_servers import Servers
 
 
@@ -38,7 +38,7 @@ class RedisStore:
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         items = [Item(redis_key(load.key), (b"1" if load.touch else b"0",)) for load in loads]
         run = ScriptRun(self._servers, script("load"), items, (TTL_OFFSET_BYTES,), timeout_s=self._timeout_s)
-        return [_record(load, reply.answer) for load, reply in zip(loads, run.replies(), strict=True)]
+        return [_record(load, answer) for load, answer in zip(loads, run.answers(), strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         return self._write("commit", [Item(redis_key(commit.key), _arguments(commit)) for commit in commits])
@@ -55,26 +55,28 @@ class RedisStore:
 
     def _write(self, name: str, items: Sequence[Item]) -> list[CommitResult]:
         run = ScriptRun(self._servers, script(name), items, wait=self._wait, timeout_s=self._timeout_s)
-        return [self._result(reply) for reply in run.replies()]
+        results = [COMMITTED if answer == 1 else _result(answer) for answer in run.answers()]
+        if self._wait is not None:
+            results = [self._replicated(result, run.replicas.get(number)) for number, result in enumerate(results)]
+        return results
 
-    def _result(self, reply: Reply) -> CommitResult:
-        result = _result(reply.answer)
-        if result.outcome is not Outcome.COMMITTED or self._wait is None:
+    def _replicated(self, result: CommitResult, replicas: Any) -> CommitResult:
+        """replicas: how many have it, or an error."""
+        if result is not COMMITTED or (isinstance(replicas, int) and replicas >= self._wait_replicas):
             return result
-        if isinstance(reply.replicas, int) and reply.replicas >= self._wait_replicas:
-            return result
-        text = f"replicas that have it: {reply.replicas}, expected {self._wait_replicas}"
-        return CommitResult(Outcome.UNKNOWN, message=text)
+        return CommitResult(
+            Outcome.UNKNOWN, message=f"replicas that have it: {replicas}, expected {self._wait_replicas}"
+        )
 
 
 def _arguments(commit: Commit) -> tuple[bytes | str | int, ...]:
     """What commit.lua takes for one item."""
-    before = b"" if commit.expected is None else commit.expected.pack()
-    after = commit.header.pack()
-    ttl_ms = bounded_ttl_ms(commit.header.ttl_ms)
-    if commit.checkpoint is None:
-        return "append", before, after, ttl_ms, commit.log
-    return "replace", before, after, ttl_ms, commit.log, commit.checkpoint
+    _, expected, header, log, checkpoint = commit
+    before = b"" if expected is None else expected.packed
+    ttl_ms = bounded_ttl_ms(header.ttl_ms)
+    if checkpoint is None:
+        return b"append", before, header.packed, ttl_ms, log
+    return b"replace", before, header.packed, ttl_ms, log, checkpoint
 
 
 def _record(load: Load, answer: Any) -> Record | StoreError | None:
@@ -90,13 +92,11 @@ def _record(load: Load, answer: Any) -> Record | StoreError | None:
 
 
 def _result(answer: Any) -> CommitResult:
-    """One answer of commit.lua or delete.lua, or why there is none."""
+    """One answer of commit.lua or delete.lua that does not say "committed", or why there is none."""
     if isinstance(answer, Refused):
         return CommitResult(Outcome.REFUSED, message=str(answer))
     if isinstance(answer, Unknown):
         return CommitResult(Outcome.UNKNOWN, message=str(answer))
-    if answer == 1:
-        return CommitResult(Outcome.COMMITTED)
     if answer == 0:
         return CommitResult(Outcome.CONFLICT)
     if isinstance(answer, bytes):

@@ -53,6 +53,7 @@ def _scope(tenant: str, model: str) -> bytes:
     return f"{quote(tenant, safe='')}:{quote(model, safe='')}:".encode()
 
 
+@lru_cache(maxsize=1 << 16)
 def redis_key(key: SessionKey) -> bytes:
     """The Redis key of a session; different sessions have different keys."""
     name = _scope(key.tenant, key.model) + key.session.encode()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -121,7 +122,9 @@ class Link:
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
         sent = Sent(self._pool, connection, len(commands), self._timeout_s)
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            # what redis-py does itself, less a look at the type of every argument
+            packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+            connection.send_packed_command([packed], check_health=False)
         except (redis.RedisError, OSError) as error:
             sent.abandon()
             raise Unknown(f"Redis gave no answer: {text_of(error)}") from error

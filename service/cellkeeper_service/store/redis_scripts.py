@@ -47,13 +47,6 @@ class Item(NamedTuple):
     arguments: tuple[bytes | str | int, ...]
 
 
-class Reply(NamedTuple):
-    """answer: the script's for one item, or Refused, or Unknown. replicas: how many have it, where asked."""
-
-    answer: Any
-    replicas: Any = None
-
-
 class _Call(NamedTuple):
     """Items that go together. link: where to, None: to the server that has the group."""
 
@@ -70,6 +63,7 @@ class ScriptRun:
     leading: arguments before those of the items, in every call.
     wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
     timeout_s: the servers'; no call is tried again after twice as long.
+    replicas: after `answers`, where `wait` was asked: what WAIT gave, by the item's number.
     """
 
     def __init__(
@@ -87,13 +81,14 @@ class ScriptRun:
         self._leading = leading
         self._wait = wait
         self._timeout_s = timeout_s
+        self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
-        self._replies: list[Reply] = [Reply(Refused("Redis was not asked"))] * len(items)
+        self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
         self._again: list[_Call] = []
         self._pause = False
 
-    def replies(self) -> list[Reply]:
-        """One for each item, in order. Never raises a StoreError."""
+    def answers(self) -> list[Any]:
+        """One for each item, in order: the script's, or Refused, or Unknown. Never raises a StoreError."""
         deadline = monotonic() + 2 * self._timeout_s
         groups: dict[int, list[int]] = {}
         for number, item in enumerate(self._items):
@@ -108,7 +103,7 @@ class ScriptRun:
                 break
             if self._pause:
                 sleep(PAUSE_S)
-        return self._replies
+        return self._answers
 
     def _round(self, calls: list[_Call]) -> None:
         """Sends every call, then reads every answer."""
@@ -173,7 +168,9 @@ class ScriptRun:
             at += 1
             if not isinstance(reply, Exception):
                 for number, answer in zip(call.items, reply, strict=True):
-                    self._replies[number] = Reply(answer, replicas)
+                    self._answers[number] = answer
+                if self._wait is not None:
+                    self.replicas.update(dict.fromkeys(call.items, replicas))
             elif isinstance(reply, redis.exceptions.NoScriptError):
                 self._unloaded.add(link)
                 self._settle(call, Refused(f"Redis refused: {text_of(reply)}"))
@@ -201,4 +198,4 @@ class ScriptRun:
 
     def _settle(self, call: _Call, error: Exception) -> None:
         for number in call.items:
-            self._replies[number] = Reply(error)
+            self._answers[number] = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.store.damage import damaged, read_record
 from cellkeeper_service.store.expiry import next_expiry_ms
 
@@ -59,7 +59,7 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
             "INSERT INTO chunks SELECT ?1, coalesce(max(chunk), 0) + 1, ?2 FROM chunks WHERE record = ?1",
             (record, commit.log),
         )
-    return CommitResult(Outcome.COMMITTED)
+    return COMMITTED
 
 
 def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) -> CommitResult:
@@ -71,7 +71,7 @@ def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) ->
     if header[: len(delete.generation)] != delete.generation:
         return CommitResult(Outcome.CONFLICT, _header(header))
     remove(connection, record)
-    return CommitResult(Outcome.COMMITTED)
+    return COMMITTED
 
 
 def sweep(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
