@@ -54,6 +54,11 @@ class Calls:
             await asyncio.sleep(pause)
 
 
+def itself(answer: Any) -> Any:
+    """For calls whose answer is returned as it is."""
+    return answer
+
+
 def only_result(answer: Any) -> Any:
     """The one item's result of a SessionResults. Raises its error."""
     result = answer.results[0]

@@ -18,26 +18,23 @@ class ChunkState(Enum):
 class Chunk:
     """Consecutive time steps of one session, sent as one.
 
-    inputs: their raw bytes in the model's dtype. start, end: the positions before and after. held: its reply was
-    reported already, and it is sent only because the server lost it. tag: its owner's.
+    inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
+    its reply was reported already, and it is sent only because the server lost it. tag: its owner's.
     """
 
-    __slots__ = ("acked_sent", "counted", "end", "held", "inputs", "sent", "start", "state", "tag")
+    __slots__ = ("acked_sent", "counted", "end", "held", "inputs", "sent", "start", "state", "steps", "tag")
 
     def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
         self.inputs = inputs
         self.start = start
         self.end = end
+        self.steps = end[1] - start[1]
         self.tag = tag
         self.state = ChunkState.QUEUED
         self.held = False
         self.sent = False
         self.counted = False  # among the flying
         self.acked_sent = 0
-
-    @property
-    def steps(self) -> int:
-        return self.end.step - self.start.step
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"

@@ -7,39 +7,40 @@ from typing import Protocol
 
 
 class Expiring(Protocol):
-    """Something with a deadline on the event loop's clock."""
+    """Something with deadlines, on the event loop's clock."""
 
-    @property
-    def deadline(self) -> float: ...
-
-    def expire(self) -> None: ...
+    def expire(self, now: float) -> float:
+        """Ends what is over; the next deadline, infinity where there is none."""
+        ...
 
 
 class Deadlines:
-    """Calls `expire` of what is still here at its deadline.
+    """Calls `expire` of what was added, at its earliest deadline.
 
-    The timer is armed for the earliest deadline known; what is removed before leaves it armed, so that a steady
-    load re-arms it once a timeout and not once a call.
+    The timer is armed for the earliest deadline known. What is answered before leaves it armed, and what has
+    nothing left to expire is found out when it fires: a steady load pays for a comparison at each call, and for a
+    look at everything once a timeout.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[int, Expiring] = {}
+        self._active: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = float("inf")
 
-    def add(self, item: Expiring) -> None:
-        self._waiting[id(item)] = item
-        if item.deadline < self._armed_for:
-            self._arm(item.deadline)
+    def add(self, item: Expiring, deadline: float) -> None:
+        """The item has another deadline."""
+        self._active.add(item)
+        if deadline < self._armed_for:
+            self._arm(deadline)
 
     def remove(self, item: Expiring) -> None:
-        self._waiting.pop(id(item), None)
+        self._active.discard(item)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._waiting.clear()
+        self._active.clear()
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -50,10 +51,9 @@ class Deadlines:
     def _fire(self) -> None:
         self._timer, self._armed_for = None, float("inf")
         now = self._loop.time()
-        for item in [item for item in self._waiting.values() if item.deadline <= now]:
-            if self._waiting.pop(id(item), None) is not None:
-                item.expire()
-        if self._waiting:
-            earliest = min(item.deadline for item in self._waiting.values())
-            if earliest < self._armed_for:
+        for item in list(self._active):
+            earliest = item.expire(now)
+            if earliest == float("inf"):
+                self._active.discard(item)
+            elif earliest < self._armed_for:
                 self._arm(earliest)

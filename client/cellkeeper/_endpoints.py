@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from ._lane import Lane
-from ._stream import Endpoint
+from ._endpoint import Endpoint
+from ._lane import Dispatch, Lane
 
 
 def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
@@ -40,11 +40,13 @@ class Endpoints:
         endpoints = [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
         return sorted(endpoints, key=self._unhealthy)
 
-    def dispatch(self, lane: Lane) -> None:
-        """Queues the lane where it belongs. While chunks of it fly it stays there, which keeps their order."""
-        if self._only is not None:
-            self._only.enqueue(lane)
-        elif lane.history.flying and isinstance(lane.endpoint, Endpoint):
+    @property
+    def dispatch(self) -> Dispatch:
+        """Queues a lane where it belongs. While chunks of it fly it stays there, which keeps their order."""
+        return self._dispatch if self._only is None else self._only.enqueue
+
+    def _dispatch(self, lane: Lane) -> None:
+        if lane.history.flying and isinstance(lane.endpoint, Endpoint):
             lane.endpoint.enqueue(lane)
         else:
             self.order(lane.session)[0].enqueue(lane)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -13,115 +12,106 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from ._chunk import Chunk
 from ._errors import ServerError
-from ._lane import Lane, Layout, StepCall
+from ._flights import Flight
+from ._kind import Kind
+from ._lane import Lane
 from ._position import POSITION_BYTES, Position
 from ._reply import Array, StepReply
+from ._step_call import StepCall
 from ._wire import dtype_of
 
 _REPLAYED = 2
 _CREATED = 1
-_STEP = struct.Struct("<Q")
+_POSITION = struct.Struct("<16sQ8s")
 
 
-@dataclass(slots=True)
-class Flight:
-    """A frame on its way. items[i] is None once it was answered."""
+class Frame:
+    """The items of one frame, which are of one kind. acked: up to which step each one's replies are held."""
 
-    frame_id: int
-    sent_at: float
-    items: list[tuple[Lane, Chunk] | None] = field(default_factory=list)
-    heard: bool = False  # a reply came, maybe of a part of it
+    __slots__ = ("acked", "chunks", "kind", "lanes", "timeout_ms")
 
-    def take(self, index: int) -> tuple[Lane, Chunk] | None:
-        if index >= len(self.items):
-            raise ServerError(f"the server answered item {index} of a frame of {len(self.items)}")
-        item, self.items[index] = self.items[index], None
-        return item
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.lanes: list[Lane] = []
+        self.chunks: list[Chunk] = []
+        self.acked: list[int] = []
+        self.timeout_ms = 0
 
-    def rest(self) -> list[tuple[Lane, Chunk]]:
-        return [item for item in self.items if item is not None]
-
-
-class FrameBuilder:
-    """Collects the items of one frame."""
-
-    def __init__(self) -> None:
-        self.items: list[tuple[Lane, Chunk] | None] = []
-        self.bytes = 0
-        self.steps = 0
-        self._counts: list[int] = []
-        self._acked: list[bytes] = []
-
-    def add(self, lane: Lane, chunk: Chunk, acked: int) -> None:
-        self.items.append((lane, chunk))
-        self._counts.append(chunk.steps)
-        self._acked.append(_STEP.pack(acked))
-        self.bytes += len(chunk.inputs) + POSITION_BYTES + 16
-        self.steps += chunk.steps
-
-    def message(self, frame_id: int, layout: Layout, outputs: tuple[str, ...], timeout_ms: int) -> Any:
-        pairs = [item for item in self.items if item is not None]
+    def message(self, frame_id: int) -> Any:
+        layout, chunks = self.kind.layout, self.chunks
+        counts = [chunk.steps for chunk in chunks]
+        pack = _POSITION.pack
         return pb.StepFrame(
             frame_id=frame_id,
             model=layout.model,
-            sessions=[lane.session for lane, _ in pairs],
-            steps=() if self.steps == len(pairs) else self._counts,
+            sessions=[lane.session for lane in self.lanes],
+            steps=() if counts.count(1) == len(counts) else counts,
             dtype=layout.dtype,
             step_shape=layout.shape,
-            inputs=b"".join([chunk.inputs for _, chunk in pairs]),
-            positions=b"".join([chunk.start.pack() for _, chunk in pairs]),
-            acked=b"".join(self._acked),
-            outputs=outputs,
-            timeout_ms=timeout_ms,
+            inputs=b"".join([chunk.inputs for chunk in chunks]),
+            positions=b"".join([pack(*chunk.start) for chunk in chunks]),
+            acked=struct.pack(f"<{len(chunks)}Q", *self.acked),
+            outputs=self.kind.outputs,
+            timeout_ms=self.timeout_ms,
         )
 
 
 class _Column:
     """One output of a reply frame, cut into items."""
 
+    __slots__ = ("name", "per_item", "scalar", "values")
+
     def __init__(self, message: Any, items: int, steps: int) -> None:
-        self.name = str(message.name)
-        self.per_item = bool(message.per_item)
-        dtype, shape = dtype_of(message.dtype), tuple(message.shape)
+        self.name: str = message.name
+        self.per_item: bool = message.per_item
+        dtype, shape, data = dtype_of(message.dtype), tuple(message.shape), message.data
         count = items if self.per_item else steps
-        if len(message.data) != count * dtype.itemsize * prod(shape):
-            raise ServerError(f"the server sent {len(message.data)} bytes in column {self.name!r}")
-        raw: Array = np.frombuffer(message.data, dtype).reshape((count, *shape))
-        self._values = raw
+        if len(data) != count * dtype.itemsize * prod(shape):
+            raise ServerError(f"the server sent {len(data)} bytes in column {self.name!r}")
+        raw: Array = np.frombuffer(data, dtype)
+        if not dtype.isnative:
+            raw = raw.astype(dtype.newbyteorder("="))
+        self.values: Array = raw.reshape((count, *shape)) if shape else raw
+        self.scalar = not shape
 
     def cut(self, index: int, first: int, steps: int, single: bool) -> Array:
-        """The item's own, writable array."""
-        values = self._values
+        """The item's own, writable array: a copy, so that keeping one does not keep the whole frame."""
         if self.per_item:
-            part: Array = values[index]
-        elif single:
-            part = values[first]
-        else:
-            part = values[first : first + steps]
-        return np.array(part, dtype=values.dtype.newbyteorder("="))
+            first = index
+        elif not single:
+            return self.values[first : first + steps].copy()
+        return np.array(self.values[first]) if self.scalar else self.values[first].copy()
 
 
 def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply]]:
     """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
-    indices = np.frombuffer(reply.items, "<u4").tolist()
+    items = reply.items
+    indices = np.frombuffer(items, "<u4").tolist()
+    positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
-    if len(reply.positions) != POSITION_BYTES * len(indices) or len(counts) != len(indices):
+    if len(positions) != len(indices) or len(counts) != len(indices):
         raise ServerError("the server sent columns of different lengths")
+    lanes, chunks = flight.lanes, flight.chunks
+    if indices and max(indices) >= len(chunks):
+        raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
     columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
-    flags, queued, computed = reply.flags, reply.queued_seconds, reply.computed_seconds
+    flags = reply.flags if any(reply.flags) else b""
+    queued, computed = reply.queued_seconds, reply.computed_seconds
+    created = replayed = False
     first = 0
-    for index, (item, steps) in enumerate(zip(indices, counts, strict=True)):
-        found = flight.take(item)
-        if found is not None:
-            lane, chunk = found
+    for index, (item, steps, position) in enumerate(zip(indices, counts, positions, strict=True)):
+        chunk = chunks[item]
+        if chunk is not None:
+            chunks[item] = None
             call: StepCall | None = chunk.tag
-            flag = flags[index] if index < len(flags) else 0
             outputs: dict[str, Array] = {}
             if call is not None:
                 single = call.single
                 for column in columns:
                     outputs[column.name] = column.cut(index, first, steps, single)
-            position = Position.unpack(reply.positions, POSITION_BYTES * index)
-            created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
-            yield lane, chunk, StepReply(outputs, position, created, replayed, queued, computed)
+            if flags:
+                flag = flags[index] if index < len(flags) else 0
+                created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
+            where = chunk.end if position == chunk.end else Position(*position)
+            yield lanes[item], chunk, StepReply(outputs, where, created, replayed, queued, computed)
         first += steps

@@ -21,6 +21,7 @@ from collections import deque
 from typing import Any
 
 from ._chunk import Action, Chunk, ChunkState, Outgoing, Verdict
+from ._past import Past
 from ._position import Position
 
 # The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
@@ -37,7 +38,7 @@ RETRIED = frozenset(
     }
 )
 
-
+_QUEUED, _FLYING, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.FLYING, ChunkState.DONE, ChunkState.DROPPED
 _DELIVER = Verdict(Action.DELIVER)
 _COUNTED = Verdict(Action.COUNTED)
 _RESEND = Verdict(Action.RESEND)
@@ -65,13 +66,10 @@ class History:
         self.flying = 0
         self._step_bytes = step_bytes
         self.window_steps = window_steps
-        self._buffer_steps = buffer_steps
-        self._buffer_bytes = buffer_bytes
-        self._past: deque[Chunk] = deque()  # answered, adjoining, the last one ends where _open begins
-        self._past_steps = 0
-        self._past_bytes = 0
+        self._past = Past(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
         self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
-        self._queued = 0  # chunks of _open in state QUEUED
+        self.queued = 0  # chunks to be sent, or sent again
+        self._resending = False  # some of these lie among others; else they are the last ones
         self._settling = False
 
     @property
@@ -87,31 +85,42 @@ class History:
     @property
     def ready(self) -> bool:
         """`next_chunk` has one."""
-        return self._queued > 0 and not (self._settling and self.flying)
+        return self.queued > 0 and not (self._settling and self.flying)
 
     @property
     def upcoming(self) -> Chunk | None:
         """What `next_chunk` would give."""
-        if not self.ready:
+        queued = self.queued
+        if not queued or (self._settling and self.flying):
             return None
-        return next((chunk for chunk in self._open if chunk.state is ChunkState.QUEUED), None)
+        if not self._resending:
+            return self._open[-queued]
+        return next((chunk for chunk in self._open if chunk.state is _QUEUED), None)
 
     @property
     def oldest_open(self) -> Chunk | None:
         """The oldest chunk without an answer, or to be sent again."""
         return self._open[0] if self._open else None
 
+    @property
+    def unanswered(self) -> tuple[Chunk, ...]:
+        """The chunks without an answer, or to be sent again, and answered ones between them; oldest first."""
+        return tuple(self._open)
+
     def room(self, steps: int) -> bool:
         """A chunk of that many time steps fits into the window."""
-        waiting = self.tail.step - self.position.step
+        if not self._open:
+            return True
+        waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
     def append(self, inputs: bytes, tag: Any = None) -> Chunk:
         """Takes a chunk at the end of the history, to be sent when its turn comes."""
-        start = self.tail
+        following = self._open
+        start = following[-1].end if following else self.position
         chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), tag)
-        self._open.append(chunk)
-        self._queued += 1
+        following.append(chunk)
+        self.queued += 1
         return chunk
 
     def next_chunk(self) -> Outgoing | None:
@@ -120,11 +129,14 @@ class History:
         if chunk is None:
             return None
         self._settling = False
-        chunk.state = ChunkState.FLYING
+        chunk.state = _FLYING
         chunk.counted = chunk.sent = True
-        self._queued -= 1
+        self.queued -= 1
+        if not self.queued:
+            self._resending = False
         self.flying += 1
-        chunk.acked_sent = min(self.position.step, chunk.start.step)
+        held, first = self.position.step, chunk.start.step
+        chunk.acked_sent = held if held < first else first
         return Outgoing(chunk, chunk.acked_sent)
 
     # ------------------------------------------------------------------------------------------ outcomes
@@ -153,7 +165,7 @@ class History:
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
         """Its caller waits no longer. It may have been applied; the same bytes sent again are taken once."""
-        if chunk.state is ChunkState.DROPPED or chunk.state is ChunkState.DONE:
+        if chunk.state is _DROPPED or chunk.state is _DONE:
             return _IGNORE
         settling = self._settling
         verdict = self._fail(chunk, reason)
@@ -165,10 +177,10 @@ class History:
     def withdraw(self) -> tuple[Chunk, ...]:
         """Takes back what was appended and never sent; those chunks, oldest first."""
         taken: deque[Chunk] = deque()
-        while self._open and self._open[-1].state is ChunkState.QUEUED and not self._open[-1].sent:
+        while self._open and self._open[-1].state is _QUEUED and not self._open[-1].sent:
             chunk = self._open.pop()
-            chunk.state = ChunkState.DROPPED
-            self._queued -= 1
+            chunk.state = _DROPPED
+            self.queued -= 1
             taken.appendleft(chunk)
         return tuple(taken)
 
@@ -190,21 +202,25 @@ class History:
             return False
         chunk.counted = False
         self.flying -= 1
-        return chunk.state is ChunkState.FLYING
+        return chunk.state is _FLYING
 
     def _done(self, chunk: Chunk) -> Verdict:
-        chunk.state = ChunkState.DONE
+        chunk.state = _DONE
         held = chunk.held
         chunk.held = True
         self._collect()
         if held:
             return _COUNTED
-        self._pass_held()
+        if self._open:
+            self._pass_held()
         return _DELIVER
 
     def _collect(self) -> None:
-        while self._open and self._open[0].state is ChunkState.DONE:
-            self._keep(self._open.popleft())
+        while self._open and self._open[0].state is _DONE:
+            chunk = self._open.popleft()
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
+            self._past.add(chunk)
 
     def _pass_held(self) -> None:
         """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
@@ -214,21 +230,10 @@ class History:
             if chunk.end.step > self.position.step:
                 self.position = chunk.end
 
-    def _keep(self, chunk: Chunk) -> None:
-        if chunk.end.step > self.position.step:
-            self.position = chunk.end
-        self._past.append(chunk)
-        self._past_steps += chunk.steps
-        self._past_bytes += len(chunk.inputs)
-        while self._past_steps > self._buffer_steps or self._past_bytes > self._buffer_bytes:
-            oldest = self._past.popleft()
-            self._past_steps -= oldest.steps
-            self._past_bytes -= len(oldest.inputs)
-
     def _again(self, chunk: Chunk) -> Verdict:
-        chunk.state = ChunkState.QUEUED
-        self._queued += 1
-        self._settling = True
+        chunk.state = _QUEUED
+        self.queued += 1
+        self._resending = self._settling = True
         return _RESEND
 
     def _gap(self, chunk: Chunk, position: Position | None) -> Verdict:
@@ -253,34 +258,31 @@ class History:
         """This history's position at `step`, where the inputs kept reach that far."""
         if step == self.position.step:
             return self.position
-        for chunks in (self._open, self._past):
-            for chunk in reversed(chunks):
-                if chunk.start.step <= step <= chunk.end.step:
-                    covered = (step - chunk.start.step) * self._step_bytes
-                    return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
-        return None
+        for chunk in reversed(self._open):
+            if chunk.start.step <= step <= chunk.end.step:
+                covered = (step - chunk.start.step) * self._step_bytes
+                return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+        return self._past.position_at(step)
 
     def _reopen(self, step: int) -> int:
         """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
         replayed = 0
-        while self._past and self._past[-1].end.step > step:
-            chunk = self._past.pop()
-            self._past_steps -= chunk.steps
-            self._past_bytes -= len(chunk.inputs)
+        while (chunk := self._past.pop()) is not None:
+            if chunk.end.step <= step:
+                self._past.add(chunk)
+                break
             if chunk.start.step < step:
                 # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
                 covered = (step - chunk.start.step) * self._step_bytes
                 middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
-                before, after = Chunk(chunk.inputs[:covered], chunk.start, middle), chunk.inputs[covered:]
-                before.state, before.held = ChunkState.DONE, True
-                self._keep(before)
-                chunk = Chunk(after, middle, chunk.end)
+                self._past.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
+                chunk = Chunk(chunk.inputs[covered:], middle, chunk.end)
                 chunk.held = True
-            chunk.state = ChunkState.QUEUED
-            self._queued += 1
+            chunk.state = _QUEUED
+            self.queued += 1
             replayed += chunk.steps
             self._open.appendleft(chunk)
-        self._settling = True
+        self._resending = self._settling = True
         return replayed
 
     def _fail(self, chunk: Chunk, reason: str) -> Verdict:
@@ -292,19 +294,19 @@ class History:
         if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
             failed = tuple(other for other in self._open if not other.held)
             for other in failed:
-                other.state = ChunkState.DROPPED
+                other.state = _DROPPED
             self._open = deque(other for other in self._open if other.held)
             for other in self._open:
-                other.state = ChunkState.DONE
-        elif any(other.state is ChunkState.DONE and other.start.step > chunk.start.step for other in self._open):
+                other.state = _DONE
+        elif any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open):
             failed = (chunk,)
-            chunk.state, chunk.held = ChunkState.DONE, True
+            chunk.state, chunk.held = _DONE, True
         else:
             failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
             for other in failed:
-                other.state = ChunkState.DROPPED
+                other.state = _DROPPED
                 self._open.pop()
         self._collect()
         self._pass_held()
-        self._queued = sum(1 for other in self._open if other.state is ChunkState.QUEUED)
+        self.queued = sum(1 for other in self._open if other.state is _QUEUED)
         return Verdict(Action.FAIL, reason, failed)

@@ -3,79 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
-from typing import Any, NamedTuple, Protocol
+from math import frexp
+from typing import Protocol
 
-from ._chunk import Action, Chunk, Outgoing, Verdict
+from ._chunk import Action, Chunk, Verdict
 from ._deadlines import Deadlines
-from ._errors import (
-    CellkeeperError,
-    Closed,
-    DeadlineExceeded,
-    HistoryError,
-    ModelError,
-    StepGap,
-)
+from ._errors import CellkeeperError, Closed, DeadlineExceeded, StepGap
 from ._history import LOST, History
+from ._kind import Kind, Kinds, Layout
 from ._position import Position
 from ._reply import Counters, StepReply
 from ._retry import Backoff, out_of_time, worth_retrying
+from ._step_call import Answer, StepCall, behind, translated
 from ._wire import made_here
 
-
-class Layout(NamedTuple):
-    """What all inputs of one frame have in common: the model, the wire's number of the dtype, a time step's shape."""
-
-    model: str
-    dtype: Any
-    shape: tuple[int, ...]
+_DELIVER, _FAIL = Action.DELIVER, Action.FAIL
+_LEAST_SECONDS = 0.001
 
 
-# What goes into one frame together: the layout, the outputs, the magnitude of the time left.
-GroupKey = tuple[Layout, tuple[str, ...], int]
-
-_FOUND_HERE = {
-    "GENERATION_CHANGED": "another life of the session stands at the server; open it anew to go on with that one",
-    "HISTORY_CHANGED": "the server's record of this session has other inputs than those sent from here",
-    "HISTORY_LOST": (
-        "the server lost more steps of this session than the inputs kept here reach back; "
-        "open it anew and send what is missing"
-    ),
-}
-
-
-class StepCall:
-    """Someone waits for the answer to one chunk."""
-
-    __slots__ = ("chunk", "deadline", "future", "inputs", "lane", "last_error", "outputs", "single", "timeout")
-
-    def __init__(
-        self, lane: Lane, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, deadline: float
-    ) -> None:
-        self.lane = lane
-        self.inputs = inputs
-        self.single = single
-        self.outputs = outputs
-        self.timeout = timeout
-        self.deadline = deadline
-        self.chunk: Chunk | None = None
-        self.last_error: CellkeeperError | None = None
-        self.future: asyncio.Future[StepReply] = lane.loop.create_future()
-
-    def expire(self) -> None:
-        self.lane.give_up(self, out_of_time(self.timeout, self.last_error))
-
-    def succeed(self, reply: StepReply) -> None:
-        self.lane.deadlines.remove(self)
-        if not self.future.done():
-            self.future.set_result(reply)
-
-    def fail(self, error: CellkeeperError) -> None:
-        self.lane.deadlines.remove(self)
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # a caller that went away is no reason for a warning
+# What goes into one frame together: the kind, the magnitude of the time left.
+GroupKey = tuple[Kind, int]
 
 
 class Dispatch(Protocol):
@@ -93,6 +41,7 @@ class Lane:
         layout: Layout,
         history: History,
         *,
+        kinds: Kinds,
         step_bytes: int,
         dispatch: Dispatch,
         deadlines: Deadlines,
@@ -101,12 +50,15 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.session = session
-        self.layout = layout
         self.history = history
         self.loop = loop
         self.deadlines = deadlines
         self.queued = False  # in an endpoint's queue
         self.endpoint: object | None = None  # where its flying chunks are
+        self._layout = layout
+        self._kinds = kinds
+        self._replays = kinds.of(layout, ())  # nobody reads their outputs
+        self._kind = self._replays  # of the latest call
         self._step_bytes = step_bytes
         self._dispatch = dispatch
         self._counters = counters
@@ -119,15 +71,32 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------ callers
 
-    def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float) -> StepCall:
-        """Takes a chunk; its answer comes to the call's future."""
+    def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
+        """Takes a chunk; what comes of it is told to `answer`."""
         if self._closed:
             raise Closed(f"session {self.session!r} was closed")
-        call = StepCall(self, inputs, single, outputs, timeout, self.loop.time() + timeout)
-        self.deadlines.add(call)
-        self._waiting.append(call)
-        self.go_on()
+        if outputs is not self._kind.outputs:
+            self._kind = self._kinds.of(self._layout, outputs)
+        history = self.history
+        deadline = self.loop.time() + timeout
+        call = StepCall(inputs, single, self._kind, timeout, deadline, answer)
+        self.deadlines.add(self, deadline)
+        if self._waiting or not history.room(len(inputs) // self._step_bytes):
+            self._waiting.append(call)
+        else:
+            call.chunk = history.append(inputs, call)
+        if not self.queued and self._paused is None:
+            self._dispatch(self)
         return call
+
+    def expire(self, now: float) -> float:
+        """Ends the calls whose time is over; the next deadline, infinity where nobody waits."""
+        calls = [chunk.tag for chunk in self.history.unanswered if chunk.tag is not None]
+        calls += self._waiting
+        for call in calls:
+            if call.deadline <= now and not call.answer.done():
+                self.give_up(call, out_of_time(call.timeout, call.last_error))
+        return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
 
     def give_up(self, call: StepCall, error: CellkeeperError) -> None:
         """The call waits no longer, nor do those behind it."""
@@ -137,11 +106,11 @@ class Lane:
                 self._tell(verdict, error)
         elif call in self._waiting:
             at = self._waiting.index(call)
-            others = _behind(error)
+            others = behind(error)
             while len(self._waiting) > at + 1:
                 self._waiting.pop().fail(others)
             self._waiting.pop()
-        elif call.future.done():
+        elif call.answer.done():
             return
         call.fail(error)
         self.go_on()
@@ -158,6 +127,7 @@ class Lane:
 
     def close(self, error: CellkeeperError) -> None:
         self._closed = True
+        self.deadlines.remove(self)
         if self._paused is not None:
             self._paused.cancel()
         for call in list(self._waiting):
@@ -189,48 +159,45 @@ class Lane:
         """Another call found the server behind: send again what it lacks. Raises HistoryChanged, HistoryLost."""
         verdict = self.history.rewind(position)
         if verdict.action is Action.FAIL:
-            raise self._translated(verdict.reason, error)
+            raise translated(verdict.reason, error)
         self._counters.replayed_steps += verdict.replayed_steps
         self.go_on()
 
     # ------------------------------------------------------------------------------------------ the sender
 
-    def group(self, default_ms: int) -> GroupKey | None:
+    def group(self, default_seconds: float) -> GroupKey | None:
         """Where its next chunk belongs; None while it has none."""
         chunk = self.history.upcoming
         if chunk is None:
             return None
         call: StepCall | None = chunk.tag
-        if call is None:  # a replay: nobody reads its outputs
-            return (self.layout, (), default_ms.bit_length())
-        left_ms = max(1, math.ceil((call.deadline - self.loop.time()) * 1000))
-        return (self.layout, call.outputs, left_ms.bit_length())
+        if call is None:
+            return (self._replays, frexp(default_seconds)[1])
+        left = call.deadline - self.loop.time()
+        return (call.kind, frexp(left if left > _LEAST_SECONDS else _LEAST_SECONDS)[1])
 
-    @property
-    def outputs_wanted(self) -> tuple[str, ...] | None:
-        """Of its next chunk; None while it has none."""
-        chunk = self.history.upcoming
-        if chunk is None:
+    def take(self, kind: Kind) -> tuple[Chunk, int] | None:
+        """Its next chunk, to be sent now, and what it acknowledges; None where there is none of that kind any more."""
+        history = self.history
+        chunk = history.upcoming
+        if chunk is None or kind is not (self._replays if chunk.tag is None else chunk.tag.kind):
             return None
-        call: StepCall | None = chunk.tag
-        return () if call is None else call.outputs
-
-    def take(self) -> Outgoing | None:
-        """Its next chunk, to be sent now."""
-        return self.history.next_chunk()
+        return history.next_chunk()
 
     def replied(self, chunk: Chunk, reply: StepReply) -> None:
-        verdict = self.history.on_reply(chunk, reply.position)
-        if verdict.action is Action.DELIVER:
+        history = self.history
+        verdict = history.on_reply(chunk, reply.position)
+        if verdict.action is _DELIVER:
             call: StepCall = chunk.tag
-            chunk.tag = None
-            call.chunk = None
+            chunk.tag = call.chunk = None
             self._attempt = 0
-            call.succeed(reply)
-        elif verdict.action is Action.FAIL:
-            text = f"the server stands at {reply.position}, where {chunk.end} was expected"
+            if not call.answer.done():
+                call.answer.set_result(reply)
+        elif verdict.action is _FAIL:
+            text = f"the server stands at {Position(*reply.position)}, where {chunk.end} was expected"
             self._tell(verdict, made_here(verdict.reason, text, reply.position))
-        self.go_on()
+        if history.queued or self._waiting or self._idle_waiters:
+            self.go_on()
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
         reason = error.reason or (LOST if worth_retrying(error) else "")
@@ -244,7 +211,7 @@ class Lane:
             if reason != LOST:  # a lost stream is paused for by the endpoint
                 self._pause(error)
         elif verdict.action is Action.FAIL:
-            self._tell(verdict, self._translated(verdict.reason, error))
+            self._tell(verdict, translated(verdict.reason, error))
         self.go_on()
 
     # ------------------------------------------------------------------------------------------ inside
@@ -269,7 +236,7 @@ class Lane:
         while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
             call = self._waiting.popleft()
             call.chunk = history.append(call.inputs, call)
-        if history.ready and not self.queued and self._paused is None and not self._closed:
+        if history.queued and not self.queued and self._paused is None and not self._closed and history.ready:
             self._dispatch(self)
         if self._idle_waiters and history.idle and not self._waiting:
             self._wake_idle()
@@ -280,23 +247,15 @@ class Lane:
                 waiter.set_result(None)
         self._idle_waiters.clear()
 
-    def _translated(self, reason: str, error: CellkeeperError) -> CellkeeperError:
-        """The server's error, or what this client made of it."""
-        if reason == error.reason or reason not in _FOUND_HERE:
-            return error
-        found = made_here(reason, _FOUND_HERE[reason], error.position)
-        found.__cause__ = error
-        return found
-
     def _tell(self, verdict: Verdict, error: CellkeeperError) -> None:
         """The first gets the error itself, the others that they were built on it."""
         others: CellkeeperError = error
         for index, chunk in enumerate(verdict.failed):
             if index == 1:
-                others = _behind(error)
+                others = behind(error)
             self._call_of(chunk, others)
         if verdict.failed and self._waiting:
-            others = _behind(error)
+            others = behind(error)
             for call in self._waiting:
                 call.fail(others)
             self._waiting.clear()
@@ -307,13 +266,3 @@ class Lane:
         if call is not None:
             call.chunk = None
             call.fail(error)
-
-
-def _behind(error: CellkeeperError) -> CellkeeperError:
-    text = f"the step before it failed: {error.message}"
-    if isinstance(error, (HistoryError, ModelError, DeadlineExceeded, Closed)):
-        other = type(error)(text, reason=error.reason, position=error.position)
-    else:
-        other = StepGap(f"not applied, {text}", reason="STEP_GAP", position=error.position)
-    other.__cause__ = error
-    return other

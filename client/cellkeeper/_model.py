@@ -63,12 +63,20 @@ class Inputs:
         self._axes = len(self._shape)
         self.step_bytes = model.input.nbytes
         self._tokens = self._dtype.kind in "iu"
+        self._top = model.vocabulary or int(np.iinfo(self._dtype).max) + 1 if self._tokens else 0
+        self._alike = self._dtype.isnative and not self._tokens
 
-    def convert(self, given: ArrayLike) -> tuple[bytes, int, bool]:
-        """(raw bytes, T, whether the time axis was left out).
+    def convert(self, given: ArrayLike) -> tuple[bytes, bool]:
+        """(raw bytes, whether the time axis was left out).
 
         given: [F] or [T, F]; token ids: one integer or [T]. Raises InvalidArgument.
         """
+        if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
+            # The usual case, for a fifth of the time. A search in bytes is faster than numpy's all() is.
+            if b"\0" not in np.isfinite(given).tobytes():
+                return given.tobytes(), True
+        elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
+            return given.to_bytes(self.step_bytes, "little"), True
         try:
             array = np.asarray(given)
             single = array.ndim == self._axes
@@ -90,18 +98,17 @@ class Inputs:
             else:
                 with np.errstate(over="ignore"):
                     converted = array.astype(self._dtype, copy=False)
-                if not self._model.missing_values and not np.isfinite(converted).all():
+                if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
                     raise self._wrong("NaN or infinity", f"finite values of dtype {self._model.input.dtype}")
-            return converted.tobytes(), steps, single
+            return converted.tobytes(), single
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{type(given).__name__} ({error})") from error
 
     def _check_ids(self, array: Array) -> None:
         # Compared before the cast: an id that does not fit would wrap around to a valid one.
         low, high = int(array.min()), int(array.max())
-        top = self._model.vocabulary or int(np.iinfo(self._dtype).max) + 1
-        if low < 0 or high >= top:
-            raise self._wrong(f"token id {low if low < 0 else high}", f"0..{top - 1}")
+        if low < 0 or high >= self._top:
+            raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
 
     def _wrong(self, came: str, expected: str = "") -> InvalidArgument:
         if not expected:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ._errors import CellkeeperError, InvalidArgument
-from ._lane import StepCall
 from ._reply import StepReply
 
 
@@ -22,12 +23,14 @@ class Pipeline:
     chunk; answers still come out one by one.
     """
 
-    def __init__(self, submit: Callable[[ArrayLike], StepCall], window_steps: int, chunk_steps: int) -> None:
+    def __init__(
+        self, submit: Callable[[ArrayLike], asyncio.Future[StepReply]], window_steps: int, chunk_steps: int
+    ) -> None:
         self._submit = submit
         self._window_steps = window_steps
         self._chunk_steps = chunk_steps
         self._gathered: list[ArrayLike] = []
-        self._flying: deque[tuple[StepCall, int]] = deque()
+        self._flying: deque[tuple[asyncio.Future[StepReply], int]] = deque()
         self._flying_steps = 0
         self._failed: CellkeeperError | None = None
 
@@ -41,7 +44,7 @@ class Pipeline:
     @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """Its answer is the next one."""
-        return self._flying[0][0].future if self._flying else None
+        return self._flying[0][0] if self._flying else None
 
     def push(self, samples: Sequence[ArrayLike]) -> None:
         """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
@@ -77,10 +80,10 @@ class Pipeline:
             raise self._failed
         replies: list[StepReply] = []
         while self._flying:
-            call, steps = self._flying[0]
-            if replies and (not call.future.done() or call.future.exception() is not None):
+            answer, steps = self._flying[0]
+            if replies and (not answer.done() or answer.exception() is not None):
                 break  # the answers before it go out first
-            reply = await call.future
+            reply = await answer
             self._flying.popleft()
             self._flying_steps -= steps
             replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
@@ -89,6 +92,64 @@ class Pipeline:
     def _send(self, sample: ArrayLike, steps: int) -> None:
         self._flying.append((self._submit(sample), steps))
         self._flying_steps += steps
+
+
+async def answers(
+    pipeline: Pipeline, samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
+) -> AsyncGenerator[StepReply, None]:
+    """Puts the samples through the pipeline; the answers, in order."""
+    if isinstance(samples, AsyncIterable):
+        live = _live(pipeline, samples)
+        try:
+            async for reply in live:
+                yield reply
+        finally:
+            await live.aclose()
+        return
+    source = iter(samples)
+    while True:
+        pipeline.push(list(islice(source, pipeline.room)))
+        replies = await pipeline.pull()
+        if not replies:
+            return
+        for reply in replies:
+            yield reply
+
+
+async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncGenerator[StepReply, None]:
+    """An answer goes out as soon as it is there, also while the next sample is waited for."""
+    source = samples.__aiter__()
+    reading: asyncio.Task[ArrayLike] | None = None
+    ended = False
+    try:
+        while True:
+            if reading is None and not ended and pipeline.room:
+                reading = asyncio.ensure_future(_next(source))
+            if reading is not None:
+                oldest = pipeline.oldest
+                waits: list[asyncio.Future[Any]] = [reading] if oldest is None else [reading, oldest]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    try:
+                        pipeline.push([reading.result()])
+                    except StopAsyncIteration:
+                        ended = True
+                    reading = None
+                if oldest is None or not oldest.done():
+                    continue
+            replies = await pipeline.pull()
+            if not replies and ended:
+                return
+            for reply in replies:
+                yield reply
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
+    return await source.__anext__()
 
 
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:

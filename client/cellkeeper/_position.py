@@ -36,10 +36,13 @@ class Position(NamedTuple):
 
     def advance(self, inputs: bytes, step_bytes: int) -> Position:
         """The position after consuming `inputs`, a whole number of time steps of `step_bytes` bytes each."""
-        head = self.head
+        generation, step, head = self
+        if len(inputs) == step_bytes:
+            head = blake2b(head + inputs, digest_size=HEAD_BYTES).digest()
+            return Position(generation, step + 1, head)
         for start in range(0, len(inputs), step_bytes):
             head = blake2b(head + inputs[start : start + step_bytes], digest_size=HEAD_BYTES).digest()
-        return Position(self.generation, self.step + len(inputs) // step_bytes, head)
+        return Position(generation, step + len(inputs) // step_bytes, head)
 
     def __str__(self) -> str:
         """All of it, as hexadecimal digits and the step: `parse` reads it back."""

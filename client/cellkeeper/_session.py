@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._calls import only_result
+from ._calls import itself, only_result
 from ._errors import Closed, InvalidArgument, StepGap
-from ._lane import Lane, StepCall
+from ._lane import Lane
 from ._model import Inputs, Model
-from ._pipeline import Pipeline
+from ._pipeline import Pipeline, answers
 from ._position import Position
 from ._reply import Array, SessionInfo, StepReply
+from ._step_call import Answer, StepCall
 from ._wire import array_of, dtype_number, position_message, position_of, state_messages
 
 if TYPE_CHECKING:
@@ -70,7 +70,13 @@ class AsyncSession:
         x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
         where x has a time axis. Raises CellkeeperError.
         """
-        return (await self.step_reply(x, outputs=outputs, timeout=timeout)).output
+        future, call = self._submit(x, outputs, timeout)
+        try:
+            self.last_reply = reply = await future
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        return reply.output
 
     async def step_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
@@ -80,13 +86,12 @@ class AsyncSession:
         outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the
         model declares.
         """
-        call = self._submit(x, outputs, timeout)
+        future, call = self._submit(x, outputs, timeout)
         try:
-            reply = await call.future
+            self.last_reply = reply = await future
         except asyncio.CancelledError:
-            self._lane.give_up(call, Closed("the caller was cancelled"))
+            self._give_up(call)
             raise
-        self.last_reply = reply
         return reply
 
     async def stream(
@@ -105,11 +110,13 @@ class AsyncSession:
         many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
         chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
         """
-        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
+        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
         try:
             async for reply in replies:
+                self.last_reply = reply
                 yield reply.output
         finally:
+            self._lane.withdraw()
             await replies.aclose()
 
     async def stream_replies(
@@ -122,51 +129,35 @@ class AsyncSession:
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
         """Like `stream`, with whole replies."""
-        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
         try:
-            if isinstance(samples, AsyncIterable):
-                async for reply in self._live(pipeline, samples):
-                    yield reply
-                return
-            source = iter(samples)
-            while True:
-                pipeline.push(list(islice(source, pipeline.room)))
-                replies = await pipeline.pull()
-                if not replies:
-                    return
-                for reply in replies:
-                    self.last_reply = reply
-                    yield reply
+            async for reply in replies:
+                self.last_reply = reply
+                yield reply
         finally:
             self._lane.withdraw()
+            await replies.aclose()
 
     async def peek(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
         """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
-        raw, steps, single = self._inputs.convert(x)
-        seconds = self._client.timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            await self._drained(max(0.0, deadline - asyncio.get_running_loop().time()))
-            request = pb.StepRequest(
-                model=self.model.name,
-                session=self.id,
-                dtype=dtype_number(self.model.input.dtype),
-                shape=(steps, *self.model.input.shape),
-                inputs=raw,
-                position=position_message(self.position),
-                peek=True,
-                outputs=outputs or self._outputs,
-            )
-            left = deadline - asyncio.get_running_loop().time()
-            try:
-                answer = await self._client._call("Step", request, self.id, left)
-                break
-            except StepGap as error:
-                if error.position is None:
-                    raise
-                self._lane.rewind(error, error.position)
+        raw, single = self._inputs.convert(x)
+        request = pb.StepRequest(
+            model=self.model.name,
+            session=self.id,
+            dtype=dtype_number(self.model.input.dtype),
+            shape=(len(raw) // self._inputs.step_bytes, *self.model.input.shape),
+            inputs=raw,
+            peek=True,
+            outputs=outputs or self._outputs,
+        )
+
+        def here() -> Any:
+            request.position.CopyFrom(position_message(self.position))
+            return request
+
+        answer = await self._call_replaying("Step", here, timeout)
         arrays = {tensor.name: array_of(tensor) for tensor in answer.outputs}
         if single:
             arrays = {name: a if name.startswith("state.") else a[0] for name, a in arrays.items()}
@@ -206,19 +197,18 @@ class AsyncSession:
     ) -> AsyncSession:
         """A new session `target` that starts from this one's committed state, or from that at `position`.
 
-        Raises SessionExists.
+        What the server lost of this session is sent again first. Raises SessionExists; StepGap, StepCompacted and
+        HistoryChanged where `position` is ahead of this session, or older than the server's log, or not of its history.
         """
         if not 1 <= len(target.encode()) <= 256:
             raise InvalidArgument(f"target: got {target!r}, expected 1..256 bytes of UTF-8", field="target")
-        await self._drained(timeout)
-        item = pb.ForkRequest.Item(
-            source=self.id,
-            position=position_message(position or self.position),
-            target=target,
-            request_id=os.urandom(16),
-        )
-        request = pb.ForkRequest(model=self.model.name, items=[item])
-        result = await self._client._call("Fork", request, self.id, timeout, only_result)
+        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=os.urandom(16))
+
+        def here() -> Any:
+            item.position.CopyFrom(position_message(position or self.position))
+            return pb.ForkRequest(model=self.model.name, items=[item])
+
+        result = await self._call_replaying("Fork", here, timeout, only_result)
         return self._client._session(target, self.model, position_of(result.position), True, self._outputs)
 
     async def delete(self, *, timeout: float | None = None) -> bool:
@@ -259,48 +249,49 @@ class AsyncSession:
             if value < 1:
                 raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
         steps = self._lane.history.window_steps if window is None else window
-        return Pipeline(lambda x: self._submit(x, outputs, timeout), max(steps, chunk_steps), chunk_steps)
+        return Pipeline(lambda x: self._submit(x, outputs, timeout)[0], max(steps, chunk_steps), chunk_steps)
 
     def withdraw(self) -> None:
         """Takes back what was never sent."""
         self._lane.withdraw()
 
-    def _submit(self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None) -> StepCall:
-        raw, _, single = self._inputs.convert(x)
-        wanted = self._outputs if outputs is None else tuple(outputs)
-        return self._lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout)
+    def _submit(
+        self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
+    ) -> tuple[asyncio.Future[StepReply], StepCall]:
+        """Takes a step; its answer comes to the future."""
+        raw, single = self._inputs.convert(x)
+        future: asyncio.Future[StepReply] = self._lane.loop.create_future()
+        return future, self._submit_raw(raw, single, outputs, timeout, future)
 
-    async def _live(self, pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncIterator[StepReply]:
-        """An answer goes out as soon as it is there, also while the next sample is waited for."""
-        source = samples.__aiter__()
-        reading: asyncio.Task[ArrayLike] | None = None
-        ended = False
-        try:
-            while True:
-                if reading is None and not ended and pipeline.room:
-                    reading = asyncio.ensure_future(_next(source))
-                if reading is not None:
-                    oldest = pipeline.oldest
-                    waits: list[asyncio.Future[Any]] = [reading] if oldest is None else [reading, oldest]
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                    if reading.done():
-                        try:
-                            pipeline.push([reading.result()])
-                        except StopAsyncIteration:
-                            ended = True
-                        reading = None
-                    if oldest is None or not oldest.done():
-                        continue
-                replies = await pipeline.pull()
-                if not replies and ended:
-                    return
-                for reply in replies:
-                    self.last_reply = reply
-                    yield reply
-        finally:
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+    def _submit_raw(
+        self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
+    ) -> StepCall:
+        """Like `submit`, of an input that was converted before."""
+        wanted = self._outputs if outputs is None else tuple(outputs)
+        return self._lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout, answer)
+
+    def _give_up(self, call: StepCall) -> None:
+        """Nobody waits for its answer any more."""
+        self._lane.give_up(call, Closed("the caller was cancelled"))
+
+    async def _call_replaying(
+        self, method: str, request: Callable[[], Any], timeout: float | None, read: Callable[[Any], Any] = itself
+    ) -> Any:
+        """A call that names a position of this session; what the server lost before it is sent again first.
+
+        request: built anew for each try, once nothing is unanswered.
+        """
+        loop = self._lane.loop
+        deadline = loop.time() + (self._client.timeout if timeout is None else timeout)
+        while True:
+            await self._lane.drained(max(0.0, deadline - loop.time()))
+            left = deadline - loop.time()
+            try:
+                return await self._client._call(method, request(), self.id, left, read)
+            except StepGap as error:
+                if error.position is None or error.position.step >= self.position.step:
+                    raise  # it asks for what was never sent
+                self._lane.rewind(error, error.position)
 
     async def _drained(self, timeout: float | None) -> None:
         await self._lane.drained(self._client.timeout if timeout is None else timeout)
@@ -310,7 +301,3 @@ class AsyncSession:
         self._lane.close(Closed("the session started another life"))
         self._lane = self._lane_from(position_of(result.position))
         return self.position
-
-
-async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
-    return await source.__anext__()

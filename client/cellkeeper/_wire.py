@@ -40,6 +40,9 @@ _DTYPES: dict[Any, str] = {
     pb.INT64: "int64",
 }
 _NUMBERS: dict[str, Any] = {name: number for number, name in _DTYPES.items()}
+_LITTLE_ENDIAN: dict[Any, np.dtype[Any]] = {
+    number: np.dtype(name).newbyteorder("<") for number, name in _DTYPES.items()
+}
 
 _BY_CODE: dict[grpc.StatusCode, type[CellkeeperError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
@@ -62,9 +65,11 @@ def dtype_number(name: str) -> Any:
 
 
 def dtype_of(number: int) -> np.dtype[Any]:
-    if number not in _DTYPES:
-        raise ServerError(f"the server sent dtype {number}, which this version of the client does not know")
-    return np.dtype(_DTYPES[number]).newbyteorder("<")
+    try:
+        return _LITTLE_ENDIAN[number]
+    except KeyError:
+        text = f"the server sent dtype {number}, which this version of the client does not know"
+        raise ServerError(text) from None
 
 
 def position_message(position: Position) -> Any:

@@ -13,27 +13,24 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._calls import Calls, only_result
+from ._calls import Calls, itself, only_result
 from ._deadlines import Deadlines
+from ._endpoint import Endpoint
 from ._endpoints import Endpoints
 from ._errors import Closed, InvalidArgument
 from ._history import History
-from ._lane import Lane, Layout
+from ._kind import Kinds, Layout
+from ._lane import Lane
 from ._model import Inputs, Model
 from ._position import Position
 from ._reply import Counters, SessionInfo
 from ._retry import Backoff
 from ._session import AsyncSession
-from ._stream import Endpoint
 from ._wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
 
 __all__ = ["AsyncClient", "AsyncSession"]
 
 DEFAULT_TARGET = "localhost:50051"
-
-
-def _itself(answer: Any) -> Any:
-    return answer
 
 
 class AsyncClient:
@@ -69,6 +66,12 @@ class AsyncClient:
         for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
             if count < 1:
                 raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
+        if buffer_steps < window_steps:
+            raise InvalidArgument(
+                f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "
+                "what was answered must outlast what is on the way",
+                field="buffer_steps",
+            )
         self.timeout = timeout
         self.outputs = tuple(outputs)
         self.counters = Counters()
@@ -81,6 +84,7 @@ class AsyncClient:
         self._credentials = credentials
         self._models: dict[tuple[str, bytes], Model] = {}
         self._lanes: WeakSet[Lane] = WeakSet()
+        self._kinds = Kinds()
         self._endpoints: Endpoints | None = None
         self._calls: Calls | None = None
         self._deadlines: Deadlines | None = None
@@ -125,8 +129,10 @@ class AsyncClient:
 
         session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds of
         idleness after which it is forgotten; 0: never; None: the server's default, or what the session has.
-        expect: insist on this position's history (SessionNotFound, GenerationChanged, HistoryChanged ... where it
-        is not there). initial_state: state tensors by name, for a new session only.
+        expect: insist on this position's history; the session is never created then. Raises SessionNotFound,
+        GenerationChanged and HistoryChanged where another one stands there or none, StepGap where the server has not
+        come that far (it lost steps: open without `expect` and send again what is missing), StepCompacted where it
+        has gone on so far that it cannot tell any more. initial_state: state tensors by name, for a new session only.
         """
         _check_session(session)
         state = []
@@ -218,7 +224,7 @@ class AsyncClient:
         )
 
     async def _call(
-        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = _itself
+        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
     ) -> Any:
         seconds = self.timeout if timeout is None else timeout
         _, calls, _ = self._started()
@@ -248,6 +254,7 @@ class AsyncClient:
                 session,
                 Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
                 self._history(model, start),
+                kinds=self._kinds,
                 step_bytes=inputs.step_bytes,
                 dispatch=endpoints.dispatch,
                 deadlines=deadlines,

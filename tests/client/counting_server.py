@@ -333,6 +333,8 @@ class CountingServer(CellkeeperServicer):
                 raise Refused("SESSION_NOT_FOUND")
             if target is not None and target.origin != item.request_id:
                 raise Refused("SESSION_EXISTS", target.position)
+            if item.HasField("position") and item.position.step > source.position.step:
+                raise Refused("STEP_GAP", source.position)
             at = item.position.step - source.checkpoint_step if item.HasField("position") else -1
             if target is None:
                 step, total = source.positions[at].step, source.totals[at]

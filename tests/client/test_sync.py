@@ -6,7 +6,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cellkeeper import Client, Closed, InvalidArgument, SessionNotFound
+from cellkeeper import Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
+from cellkeeper._waiter import Waiter
 
 from .conftest import QUICK, ServerThread
 
@@ -42,6 +43,43 @@ def test_a_session_from_end_to_end(target: str) -> None:
     with pytest.raises(Closed):
         client.models()
     client.close()
+
+
+def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: ServerThread) -> None:
+    async def gate(opened: bool) -> None:
+        (threaded.server.gate.set if opened else threaded.server.gate.clear)()
+
+    with Client(threaded.target) as client, ThreadPoolExecutor(1) as pool:
+        session = client.session("a")
+        threaded.do(gate(False))
+        with pytest.raises(DeadlineExceeded):
+            session.step(ONE, timeout=0.05)
+        with pytest.raises(InvalidArgument):
+            session.step([1.0])
+        sent = client.counters.frames_sent
+        blocked = pool.submit(session.step, ONE)
+        while client.counters.frames_sent == sent:
+            threaded.do(gate(False))
+        client.close()
+        with pytest.raises(Closed):
+            blocked.result(10)
+        threaded.do(gate(True))
+
+
+def test_an_interrupted_step_may_be_sent_again(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Waiter) -> None:
+        raise KeyboardInterrupt
+
+    with Client(threaded.target) as client:
+        session = client.session("a")
+        with monkeypatch.context() as patch:
+            patch.setattr(Waiter, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                session.step(ONE)
+        assert session.position.step <= 1
+        y = session.step(ONE)
+        assert y.tolist() == [threaded.server.applied_steps] * 2  # once or twice, as often as it was sent
+        assert session.position.step == threaded.server.applied_steps
 
 
 def test_several_threads_share_a_client(threaded: ServerThread) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cellkeeper import (
     AsyncClient,
     AsyncSession,
+    Client,
     Closed,
     DeadlineExceeded,
     GenerationChanged,
@@ -20,9 +21,11 @@ from cellkeeper import (
     QueueFull,
     SessionExists,
     SessionNotFound,
+    StepCompacted,
     StepConflict,
     StepGap,
     Unavailable,
+    first_position,
 )
 from cellkeeper._endpoints import rendezvous
 
@@ -60,6 +63,7 @@ async def test_shapes_follow_the_input(client: AsyncClient) -> None:
     assert reply.position == session.position
     assert session.last_reply is reply
     reply.output[0] = 0  # the caller's own
+    assert all(value.base is None for value in reply.outputs.values())  # keeping one does not keep its frame
 
 
 async def test_wrong_inputs_are_refused_here(client: AsyncClient, server: CountingServer) -> None:
@@ -86,6 +90,27 @@ async def test_opening_continues_and_expect_insists(client: AsyncClient, server:
     assert "b" not in server.records
     with pytest.raises(HistoryChanged):
         await client.open("a", expect=first.position._replace(head=bytes(8)))
+
+
+async def test_expecting_what_the_server_cannot_tell(client: AsyncClient, server: CountingServer) -> None:
+    session = await client.open("a")
+    await take(session, [ONE] * 10)
+    early, late = first_position(session.generation), session.position
+    server.records["a"].cut(4)
+    with pytest.raises(StepGap) as caught:
+        await client.open("a", expect=late)
+    assert caught.value.position is not None
+    assert caught.value.position.step == 6
+    server.records["a"].compact(3)
+    with pytest.raises(StepCompacted):
+        await client.open("a", expect=early)
+
+
+async def test_a_buffer_smaller_than_the_window_is_refused() -> None:
+    for kind in (AsyncClient, Client):
+        with pytest.raises(InvalidArgument, match="buffer_steps: got 7, expected at least window_steps, 8") as caught:
+            kind("localhost:1", window_steps=8, buffer_steps=7)
+        assert caught.value.field == "buffer_steps"
 
 
 async def test_lives(client: AsyncClient, server: CountingServer) -> None:
@@ -403,7 +428,7 @@ async def test_a_lost_tail_is_replayed(client: AsyncClient, server: CountingServ
 
 
 async def test_a_tail_longer_than_the_buffer_is_lost(server: CountingServer) -> None:
-    async with AsyncClient(f"localhost:{server.port}", buffer_steps=5, backoff=QUICK) as client:
+    async with AsyncClient(f"localhost:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
         session = await client.open("a")
         await take(session, [ONE] * 30)
         server.records["a"].cut(12)
@@ -412,6 +437,34 @@ async def test_a_tail_longer_than_the_buffer_is_lost(server: CountingServer) -> 
         assert caught.value.position is not None
         assert caught.value.position.step == 18
         assert server.applied_steps == 30
+
+
+async def test_a_fork_sends_a_lost_tail_again_first(client: AsyncClient, server: CountingServer) -> None:
+    session = await client.open("a")
+    await take(session, [ONE] * 10)
+    early = session.position
+    await take(session, [ONE] * 10)
+    server.records["a"].cut(12)
+    branch = await session.fork("b")
+    assert (await branch.step(ONE)).tolist() == [21, 21]
+    assert client.counters.replayed_steps == 12
+    server.records["a"].cut(15)
+    branch = await session.fork("c", position=early)
+    assert (await branch.step(ONE)).tolist() == [11, 11]
+    assert client.counters.replayed_steps == 27
+    with pytest.raises(StepGap):
+        await session.fork("d", position=early._replace(step=40))
+    assert (await session.step(ONE)).tolist() == [21, 21]
+
+
+async def test_a_fork_whose_source_is_lost_says_so(server: CountingServer) -> None:
+    async with AsyncClient(f"localhost:{server.port}", window_steps=5, buffer_steps=5, backoff=QUICK) as client:
+        session = await client.open("a")
+        await take(session, [ONE] * 30)
+        server.records["a"].cut(12)
+        with pytest.raises(HistoryLost):
+            await session.fork("b")
+        assert "b" not in server.records
 
 
 async def test_a_tail_that_others_overwrote_is_not_replayed(client: AsyncClient, server: CountingServer) -> None:
@@ -496,6 +549,22 @@ async def test_a_deadline_is_kept_and_the_step_may_be_sent_again(client: AsyncCl
     server.gate.set()
     assert (await again).tolist() == [1, 1]
     assert server.applied_steps == 1
+
+
+async def test_every_session_keeps_its_own_deadline(client: AsyncClient, server: CountingServer) -> None:
+    slow, quick, again = [await client.open(name) for name in ("slow", "quick", "again")]
+    server.gate.clear()
+    waiting = asyncio.ensure_future(slow.step(ONE))
+    for session in (quick, again, quick):  # each time the timer has nothing but the long one left
+        with pytest.raises(DeadlineExceeded):
+            await session.step(ONE, timeout=0.03)
+    behind = [asyncio.ensure_future(quick.step(ONE, timeout=seconds)) for seconds in (0.06, 0.03, 15)]
+    results = await asyncio.gather(*behind, return_exceptions=True)
+    assert [type(result) for result in results] == [DeadlineExceeded] * 3  # the last two were built on the first
+    assert not waiting.done()
+    server.gate.set()
+    assert (await waiting).tolist() == [1, 1]
+    assert (await again.step(ONE)).tolist() == [1, 1]
 
 
 async def test_no_server_at_all() -> None:

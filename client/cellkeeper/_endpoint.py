@@ -1,0 +1,141 @@
+"""One endpoint: its channel, and the one StepStream that the steps of all sessions share.
+
+What queues while frames are in flight goes out as the next frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
+
+from ._errors import Unavailable
+from ._lane import Lane
+from ._outbox import Outbox
+from ._reply import Counters
+from ._retry import Backoff
+from ._stream import Stream
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # also how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Endpoint:
+    """See the module.
+
+    down: its stream was lost and no connection stands yet. on_up: called when it is back.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        max_frame_items: int,
+        default_timeout: float,
+        attempt_timeout: float,
+        backoff: Backoff,
+        counters: Counters,
+        credentials: grpc.ChannelCredentials | None,
+        redispatch: Callable[[Endpoint, list[Lane]], None],
+        on_up: Callable[[Endpoint], None],
+    ) -> None:
+        self.target = target
+        self.down = False
+        self.avoid_until = 0.0  # it is draining; on the event loop's clock
+        self.max_frame_items = max_frame_items
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
+        self._attempt_timeout = attempt_timeout
+        self._backoff = backoff
+        self._counters = counters
+        self._redispatch = redispatch
+        self._on_up = on_up
+        self._failures = 0
+        self._outbox = Outbox(default_timeout)
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._something = asyncio.Event()  # in the outbox, while no stream stands
+        self._closing = False
+        self._task = self._loop.create_task(self._run())
+
+    def enqueue(self, lane: Lane) -> None:
+        """The lane has something to send, and sends it here."""
+        if self._outbox.add(lane):
+            lane.endpoint = self
+            if self._stream is not None:
+                self._stream.wake()
+            else:
+                self._something.set()
+
+    def drain(self) -> list[Lane]:
+        """Takes the waiting lanes out."""
+        return self._outbox.drain()
+
+    async def close(self) -> None:
+        self._closing = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close(None)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _run(self) -> None:
+        streams = 0
+        while not self._closing:
+            while not self._outbox:
+                self._something.clear()
+                await self._something.wait()
+            if streams:
+                self._counters.stream_reconnects += 1
+            streams += 1
+            stream = self._stream = self._new_stream()
+            error = await stream.serve(self.stub.StepStream())
+            if self._closing:  # a cancelled reader ends with a result
+                return
+            self.down = isinstance(error, Unavailable)
+            self._stream = None
+            stream.lost(error)
+            if self.down:
+                self._redispatch(self, self.drain())
+                await self._reconnected()
+                self.down = False
+                self._on_up(self)
+
+    def _new_stream(self) -> Stream:
+        return Stream(
+            self.target,
+            self._outbox,
+            attempt_timeout=self._attempt_timeout,
+            max_frame_items=lambda: self.max_frame_items,
+            counters=self._counters,
+            on_heard=self._heard,
+            on_draining=self._draining,
+        )
+
+    async def _reconnected(self) -> None:
+        while True:
+            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+            self._failures += 1
+            try:
+                await asyncio.wait_for(self._channel.channel_ready(), self._attempt_timeout)
+            except asyncio.TimeoutError:
+                continue
+            return
+
+    def _heard(self) -> None:
+        self._failures = 0
+
+    def _draining(self, seconds: float) -> None:
+        self.avoid_until = self._loop.time() + seconds

@@ -1,0 +1,86 @@
+"""Lanes that have something to send, and the frames made of it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ._frames import Frame
+from ._lane import GroupKey, Lane
+
+MAX_FRAME_BYTES = 1 << 20
+_FOREVER = float("inf")
+
+
+class Outbox:
+    """default_timeout: seconds that a frame of replays gets."""
+
+    def __init__(self, default_timeout: float) -> None:
+        self._default_timeout = default_timeout
+        self._groups: dict[GroupKey, deque[Lane]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def add(self, lane: Lane) -> bool:
+        """False: the lane has nothing to send."""
+        key = lane.group(self._default_timeout)
+        if key is None:
+            return False
+        lane.queued = True
+        group = self._groups.get(key)
+        if group is None:
+            self._groups[key] = deque((lane,))
+        else:
+            group.append(lane)
+        return True
+
+    def drain(self) -> list[Lane]:
+        """Takes all lanes out."""
+        lanes = [lane for group in self._groups.values() for lane in group]
+        self._groups.clear()
+        for lane in lanes:
+            lane.queued = False
+        return lanes
+
+    def next_frame(self, now: float, max_items: int) -> Frame | None:
+        """The next frame; None where its lanes had nothing to send any more."""
+        key = next(iter(self._groups))
+        group = self._groups.pop(key)
+        kind = key[0]
+        frame = Frame(kind)
+        lanes, chunks, acked = frame.lanes, frame.chunks, frame.acked
+        left, size = _FOREVER, 0
+        names: set[str] = set()
+        again: list[Lane] = []  # have more to send
+        later: list[Lane] = []
+        while group and len(lanes) < max_items and size < MAX_FRAME_BYTES:
+            lane = group.popleft()
+            name = lane.session
+            if name in names:  # a second session object of the same name
+                later.append(lane)
+                continue
+            lane.queued = False
+            taken = lane.take(kind)
+            if taken is None:  # what it was queued for is gone
+                again.append(lane)
+                continue
+            chunk = taken[0]
+            names.add(name)
+            lanes.append(lane)
+            chunks.append(chunk)
+            acked.append(taken[1])
+            size += len(chunk.inputs) + 48
+            call = chunk.tag
+            if call is not None and call.deadline < left:
+                left = call.deadline
+            if lane.history.queued:
+                again.append(lane)
+        if later or group:
+            group.extendleft(reversed(later))
+            self._groups[key] = group
+        for lane in again:
+            lane.go_on()
+        if not lanes:
+            return None
+        frame.timeout_ms = max(1, int((self._default_timeout if left == _FOREVER else left - now) * 1000))
+        return frame

@@ -1,0 +1,128 @@
+"""The columns of a reply frame, cut into items."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from cellkeeper import first_position
+from cellkeeper._chunk import Chunk
+from cellkeeper._errors import ServerError
+from cellkeeper._flights import Flight
+from cellkeeper._frames import replies
+from cellkeeper._kind import Kind, Layout
+from cellkeeper._step_call import StepCall
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+KIND = Kind(Layout("m", pb.FLOAT32, (1,)), ())
+
+
+class Unheard:
+    """Nobody waits for this answer."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+    def exception(self) -> None: ...
+
+
+def flight(*counts: int, single: bool = False) -> Flight:
+    """Items of so many time steps of four bytes."""
+    chunks = []
+    for index, steps in enumerate(counts):
+        start, inputs = first_position(bytes([index]) * 16), bytes(4 * steps)
+        call = StepCall(inputs, single, KIND, 1.0, 1.0, Unheard())
+        chunks.append(Chunk(inputs, start, start.advance(inputs, 4), call))
+    lanes: list[Any] = [f"lane {index}" for index in range(len(counts))]
+    return Flight(1, 0.0, lanes, chunks)
+
+
+def frame(sent: Flight, *items: int, **fields: Any) -> Any:
+    chunks: Any = sent.chunks
+    return pb.StepFrameReply(
+        frame_id=1,
+        items=struct.pack(f"<{len(items)}I", *items),
+        positions=b"".join([chunks[item].end.pack() for item in items]),
+        steps=[chunks[item].steps for item in items],
+        **fields,
+    )
+
+
+def column(values: Any, name: str = "prediction", per_item: bool = False) -> Any:
+    array = np.asarray(values, "<f4")
+    return pb.OutputColumn(name=name, dtype=pb.FLOAT32, shape=array.shape[1:], per_item=per_item, data=array.tobytes())
+
+
+def test_items_in_any_order_and_of_any_length() -> None:
+    sent = flight(1, 3, 2)
+    columns = [column([[0], [1], [2], [3], [4]]), column([[[7, 7]], [[8, 8]]], "state.h", per_item=True)]
+    answered = frame(sent, 2, 1, outputs=columns, flags=bytes([2, 1]), queued_seconds=0.5)
+    chunks = list(sent.chunks)
+    (first, second) = replies(sent, answered)
+    assert [str(first[0]), str(second[0])] == ["lane 2", "lane 1"]
+    assert [first[1], second[1]] == [chunks[2], chunks[1]]
+    assert first[2].output.tolist() == [[0], [1]]
+    assert second[2].output.tolist() == [[2], [3], [4]]
+    assert [reply.state["h"].tolist() for _, _, reply in (first, second)] == [[[7, 7]], [[8, 8]]]
+    assert [(reply.created, reply.replayed) for _, _, reply in (first, second)] == [(False, True), (True, False)]
+    assert first[2].queued_seconds == 0.5
+    assert first[2].position == chunks[2].end  # type: ignore[union-attr]
+    assert sent.chunks == [chunks[0], None, None]
+    assert list(replies(sent, answered_again(answered))) == []
+
+
+def answered_again(answered: Any) -> Any:
+    return pb.StepFrameReply.FromString(answered.SerializeToString())
+
+
+def test_outputs_without_axes() -> None:
+    sent = flight(1, 1, single=True)
+    values = [reply.output for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([5, 6])]))]
+    assert [(value.shape, float(value)) for value in values] == [((), 5.0), ((), 6.0)]
+    sent = flight(2, 1)
+    values = [reply.output for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([5, 6, 7])]))]
+    assert [value.tolist() for value in values] == [[5, 6], [7]]
+
+
+def test_every_item_has_memory_of_its_own() -> None:
+    for single in (True, False):
+        sent = flight(1, 1, single=single)
+        for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([[5, 5], [6, 6]])])):
+            assert reply.output.base is None
+            reply.output[...] = 0
+
+
+def test_a_reply_at_another_place_says_where() -> None:
+    sent = flight(1)
+    there = first_position(bytes(16), 9)
+    wrong = frame(sent, 0, outputs=[column([[1]])])
+    wrong.positions = there.pack()
+    ((_, _, reply),) = replies(sent, wrong)
+    assert reply.position == there
+    assert reply.position.step == 9
+
+
+@pytest.mark.parametrize("fault", ["positions", "half a position", "steps", "item", "data", "dtype"])
+def test_columns_that_do_not_fit_together(fault: str) -> None:
+    sent = flight(1, 1)
+    wrong = frame(sent, 0, 1, outputs=[column([[1], [2]])])
+    if fault == "positions":
+        wrong.positions = wrong.positions[:32]
+    elif fault == "half a position":
+        wrong.positions = wrong.positions[:-1]
+    elif fault == "steps":
+        wrong.steps[:] = [1]
+    elif fault == "item":
+        wrong.items = struct.pack("<2I", 0, 2)
+    elif fault == "data":
+        wrong.outputs[0].data = bytes(4)
+    else:
+        wrong.outputs[0].dtype = 77
+    with pytest.raises(ServerError):
+        list(replies(sent, wrong))
