@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,8 @@ WAIT_S = 20.0
 class RedisCluster:
     """Use as a context manager. A node's number is its place in `nodes`; the replica of node n is node n + 3.
 
-    Nodes fail over only when told to, and the slots of a lost node do not stop the others.
+    Nodes fail over only when told to, and the slots of a lost node do not stop the others. options: what goes to the
+    nodes' configurations besides, one by one.
 
         with RedisCluster(replicas=True) as cluster:
             store = open_store(cluster.url)
@@ -29,9 +30,10 @@ class RedisCluster:
             cluster.take_over(3)
     """
 
-    def __init__(self, *, replicas: bool = False) -> None:
+    def __init__(self, *, replicas: bool = False, options: Sequence[Mapping[str, str]] = ()) -> None:
         count = PRIMARIES * (2 if replicas else 1)
-        self.nodes = [RedisServer(_options()) for _ in range(count)]
+        own = options or [{}] * count
+        self.nodes = [RedisServer({**_options(), **own[number]}) for number in range(count)]
         self.ids: list[str] = []
 
     @property
@@ -56,6 +58,20 @@ class RedisCluster:
         self.command(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
         self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
 
+    def hand_over(self, replica: int) -> None:
+        """Makes a replica the primary, in agreement with its primary, which waits until the replica has everything."""
+        self.command(replica, "CLUSTER", "FAILOVER")
+        self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
+
+    def is_replica(self, number: int) -> bool:
+        """As the node itself sees it."""
+        return "slave" in self._own_line(number)[2]
+
+    def wait_until_whole(self) -> None:
+        """Every node runs, takes part, has its data in its file, and every replica has all that its primary had a
+        moment ago."""
+        self._wait(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
+
     def begin_move(self, slot: int, source: int, target: int) -> None:
         """The slot is on both nodes from now on."""
         self.command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
@@ -73,7 +89,7 @@ class RedisCluster:
         """Moves the rest of the keys; the target owns the slot."""
         while self.move_keys(slot, source, target):
             pass
-        others = [number for number in self._running() if number < PRIMARIES and number not in (target, source)]
+        others = [n for n in self._running() if n not in (target, source) and not self.is_replica(n)]
         for number in (target, source, *others):
             self.command(number, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
         # News of an older epoch, still on its way, would undo the next move.
@@ -89,10 +105,14 @@ class RedisCluster:
         for number in range(PRIMARIES):
             self.command(number, "FLUSHALL")
 
+    def on_started(self) -> None:
+        """Called when the nodes have their ports and do not know each other yet."""
+
     def __enter__(self) -> RedisCluster:
         try:
             with ThreadPoolExecutor(len(self.nodes)) as threads:
                 list(threads.map(RedisServer.start, self.nodes))
+            self.on_started()
             self._join()
         except BaseException:
             self.__exit__(None, None, None)
@@ -133,6 +153,19 @@ class RedisCluster:
             with self.nodes[number].client() as client:
                 return bool(client.info("replication").get("master_link_status") == "up")
         return len(self.command(number, "CLUSTER", "SLOTS")[0]) == 2 + len(self.nodes) // PRIMARIES
+
+    def _takes_part(self, number: int) -> bool:
+        try:
+            if b"cluster_state:ok" not in self.command(number, "CLUSTER", "INFO"):
+                return False
+            with self.nodes[number].client() as client:
+                info = client.info()
+        except redis.RedisError:  # it loads its data
+            return False
+        # After a full copy from its primary, a node has nothing in its file until that is written.
+        if info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled"):
+            return False
+        return bool(info.get("role") == "master" or info.get("master_link_status") == "up")
 
     def _running(self) -> list[int]:
         return [number for number, node in enumerate(self.nodes) if node.is_running]

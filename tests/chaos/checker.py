@@ -12,7 +12,8 @@
     revived      a life that was replaced or deleted never answers with success to what was sent after that was
                  acknowledged
     unexplained  every error a client sees is explained by a fault or a race: excuses.py says which by which
-    crash        no server ends by itself or reports an error that it did not expect
+    crash        no server ends by itself, refuses to start without a fault of its store, or reports an error that it
+                 did not expect
 
 Where the store itself lost acknowledged commits (a fail-over to a replica that lagged), a step may be missing from the
 history if its client was told, by an error or by reading a position behind what it held, after the loss.
@@ -29,13 +30,11 @@ import numpy as np
 
 from tests.wire_client import Position
 
-from .excuses import REPORTS, Excuses
+from .excuses import LAG_S, REPORTS, Excuses
 from .history import Ack, Array, Burst, Deed, History
 from .lives import Lives
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
-
-LAG_S = 5.0  # a replica lags by less
 
 
 class Finding(NamedTuple):
@@ -90,6 +89,9 @@ class Checker:
             self._found("leaked", other, generation, "this life belongs to another session")
         for crash in self._history.crashes:
             self._found("crash", "", b"", crash)
+        for refused in self._history.refused_starts:
+            if not self._excuses.start(refused):
+                self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
         for session in self._history.models:
             lives = self._lives.of(session)
             self._check_order(session)
@@ -134,7 +136,7 @@ class Checker:
 
     def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
         """The ends that the latest answer shares a branch with, where the store lost another branch."""
-        if not answers or not self._excuses.lost_before(float("inf")):
+        if not answers or not self._excuses.lost_of(session, float("inf")):
             return ends
         latest = max(answers, key=lambda answer: answer.ack.at).end
         for end in sorted(set(ends), key=lambda position: position.step, reverse=True):
@@ -178,7 +180,8 @@ class Checker:
                 return
             if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
                 return  # it may have been this one
-        if not self._excuses.lost_before(float("inf")):
+        excused = self._excuses.lost_of(session, float("inf"))
+        if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
             self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
 
     def _check_seen(
@@ -191,10 +194,10 @@ class Checker:
     ) -> None:
         for position, asked_at, at in seen:
             held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
-            if position.step < held and not self._excuses.lost_before(at):
+            if position.step < held and not self._excuses.lost_of(session, at):
                 words = f"steps up to {held} were acknowledged; later it was found at step {position.step}"
                 self._found("lost", session, generation, words)
-            if not path.passes(position.step, position.head) and not self._excuses.lost_before(at):
+            if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
                 words = f"it was found at {position}, which is no point of its history"
                 self._found("lost", session, generation, words)
 
@@ -215,7 +218,7 @@ class Checker:
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history goes to {truth.step} without them"
-            if not self._excuses.lost_between(answer.burst.sent_at, float("inf")):
+            if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
                 self._found("lost", session, generation, words)
                 continue
             if not self._was_told(session, answer):
@@ -231,11 +234,12 @@ class Checker:
     def _was_told(self, session: str, answer: _Answer) -> bool:
         """A client learned, after the answer, that the session does not stand where it left it; or had it ended itself,
         and has no claim on it any more."""
+        held_since = self._held_since(session, answer)
         for burst in self._history.bursts.get(session, ()):
-            if burst.error in REPORTS and burst.error_at >= answer.ack.at:
+            if burst.error in REPORTS and burst.error_at >= held_since:
                 return True
         for deed in self._history.deeds.get(session, ()):
-            if deed.at < answer.ack.at:
+            if deed.at < held_since:
                 continue
             if deed.error in REPORTS:
                 return True
@@ -245,6 +249,18 @@ class Checker:
             if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):
                 return True
         return False
+
+    def _held_since(self, session: str, answer: _Answer) -> float:
+        """When the answer came. An old copy that is only answered again, by a server that does not know of the loss
+        yet, gives its sender nothing that was not held before, and may have been reported lost in between."""
+        if not answer.burst.late or answer.ack.applied:
+            return answer.ack.at
+        copied = answer.burst
+        return min(
+            burst.acks[0].at
+            for burst in self._history.bursts[session]
+            if burst.acks and burst.start == copied.start and np.array_equal(burst.inputs, copied.inputs)
+        )
 
     # ------------------------------------------------------------------------------------------ bits
 
@@ -306,7 +322,7 @@ class Checker:
                 continue
             deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
-            if not deleted and not expired and not self._excuses.lost_before(rest.at):
+            if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
                 self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
 
     def _check_errors(self, session: str) -> None:

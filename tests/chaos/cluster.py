@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from tests.server_process import ServerProcess
 
+from .history import RefusedStart
+from .nodes import RedisNodes
 from .proxy import Proxy
 from .stores import AnyStore, RedisPair, SqliteStore
 
@@ -17,11 +20,11 @@ OPTIONS = (
     *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
     *("--store-timeout-ms", "500", "--drain-timeout-ms", "3000", "--default-timeout-ms", "15000"),
 )
-RESTART_TRIES = 60
+RESTART_TRIES = 60  # the first start may take several on a loaded machine, too
 
 
 class Server(ServerProcess):
-    """ending: somebody ends it right now."""
+    """ending: somebody ends or starts it right now."""
 
     ending = False
 
@@ -35,11 +38,14 @@ class Server(ServerProcess):
 
     def comes_back(self) -> bool:
         """Starts it again; False if it cannot now."""
+        self.ending = True  # whether it starts is found out here, and by nobody else
         try:
             self.restart()
         except RuntimeError:
             self.forget()
             return False
+        finally:
+            self.ending = False
         return True
 
     def forget(self) -> None:
@@ -47,8 +53,8 @@ class Server(ServerProcess):
 
 
 class Cluster:
-    """fronts: what clients connect to, one for each server. backs: between each server and the store; none for
-    SQLite. Use as an asynchronous context manager."""
+    """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
+    node of a Redis Cluster; none for SQLite. Use as an asynchronous context manager."""
 
     def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
         self.store = store
@@ -56,6 +62,7 @@ class Cluster:
         self.fronts: list[Proxy] = []
         self.backs: list[Proxy] = []
         self.crashes: list[str] = []
+        self.refused_starts: list[RefusedStart] = []
         self._bundles = bundles
         self._replicas = replicas
 
@@ -69,25 +76,38 @@ class Cluster:
             await store.start()
             await asyncio.to_thread(store.follow)
             await asyncio.to_thread(store.wait_until_in_step)
+        if isinstance(store, RedisNodes):
+            self.backs = store.proxies
+            await store.start_proxies()
+            await asyncio.to_thread(store.start)
         for _ in range(self._replicas):
-            url = f"sqlite:{store.path}" if isinstance(store, SqliteStore) else ""
-            if not isinstance(store, SqliteStore):
-                back = Proxy(store.address)
-                await back.start()
-                self.backs.append(back)
-                url = f"redis://127.0.0.1:{back.port}/0"
+            url = await self._way_to(store)
             server = Server(self._bundles, url, OPTIONS)
             self.servers.append(server)
-            await asyncio.to_thread(server.start)
+            await self.restart(server)
             front = Proxy(("127.0.0.1", server.port))
             await front.start()
             self.fronts.append(front)
 
+    async def _way_to(self, store: AnyStore) -> str:
+        """The URL of the store for one more server."""
+        if isinstance(store, SqliteStore):
+            return f"sqlite:{store.path}"
+        if isinstance(store, RedisNodes):
+            return store.url
+        back = Proxy(store.address)
+        await back.start()
+        self.backs.append(back)
+        return f"redis://127.0.0.1:{back.port}/0"
+
     async def restart(self, server: Server) -> None:
         """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
         for _ in range(RESTART_TRIES):
+            began, known = time.monotonic(), len(server.lines)
             if await asyncio.to_thread(server.comes_back):
                 return
+            words = "".join(server.lines[known:])[-4000:]
+            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), words))
             await asyncio.sleep(0.2)
         raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
 

@@ -22,26 +22,30 @@ ATTEMPT_S = 1.0
 
 @dataclass
 class Standing:
-    """Where a session's own client believes it stands; None: nowhere (not opened, or lost)."""
+    """Where a session's own client believes it stands; None: nowhere (not opened, or lost). sender: the client's
+    name, another one each time that it opens the session: what an earlier one left on the way is somebody else's."""
 
     session: str
     model: Model
     position: Position | None = None
+    sender: str = ""
 
 
 @dataclass
 class Crew:
-    """targets: the addresses that clients use, one for each server. faults: what clients themselves did, by kind."""
+    """targets: the addresses that clients use, one for each server. races: what clients did among themselves, by
+    kind."""
 
     history: History
     models: Sequence[Model]
     targets: Sequence[str]
     seed: int
     standings: dict[str, Standing] = field(default_factory=dict)
-    faults: dict[str, int] = field(default_factory=dict)
+    races: dict[str, int] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     replayed_steps: int = 0  # by the official clients on their own
     _numbers: int = 0
+    _openings: int = 0
 
     def dice(self) -> random.Random:
         """Each actor's own."""
@@ -60,8 +64,12 @@ class Crew:
             self.history.ttls[branch.session] = self.history.ttls[standing.session]
         return branch
 
+    def opened(self, standing: Standing, name: str) -> None:
+        self._openings += 1
+        standing.sender = f"{name}, opening {self._openings}"
+
     def did(self, kind: str, count: int = 1) -> None:
-        self.faults[kind] = self.faults.get(kind, 0) + count
+        self.races[kind] = self.races.get(kind, 0) + count
 
     async def pause(self, seconds: float) -> None:
         """Less, when all stop."""
@@ -71,10 +79,12 @@ class Crew:
             return
 
     def begin(
-        self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, sender: str
+        self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
     ) -> Burst:
         """A burst, in the history from now on."""
-        burst = Burst(standing.session, standing.model.name, Position(*start), inputs, acked, sender, time.monotonic())
+        place, now = Position(*start), time.monotonic()
+        burst = Burst(standing.session, standing.model.name, place, inputs, acked, standing.sender, now)
+        burst.acked_later = acked_later
         return self.history.add_burst(burst)
 
     def deed(self, kind: str, standing: Standing, sender: str, **more: object) -> Deed:

@@ -3,30 +3,33 @@
     UNAVAILABLE, LOST, STORE_UNAVAILABLE,      a fault was under way, or over for less than SETTLE_S, while the request
     DRAINING, QUEUE_FULL, COMMIT_CONFLICT,     was
     CALLER_GONE, DEADLINE_*
-    GENERATION_CHANGED                         somebody sent a reset, a set-state or a delete of the session before the
-                                               error, or the session may have expired
+    GENERATION_CHANGED                         somebody sent a reset, a set-state or a delete that names this life, or
+                                               it may have expired since its last success
     SESSION_NOT_FOUND                          somebody sent a delete before the error, or the session may have expired
-    STEP_CONFLICT, HISTORY_CHANGED             another sender's steps of the same life were not all answered: some may
-                                               have been applied
-    STEP_GAP                                   a step just before it failed; or an old copy, or an open with `expect`,
-                                               of steps that were never answered
-    STEP_COMPACTED                             only where the sender holds the reply already, or never waited for it:
-                                               old copies, forks, opens with `expect`; and, after a loss, where a
-                                               client that was thought dead has replayed its own steps meanwhile
+    STEP_CONFLICT, HISTORY_CHANGED             steps of somebody else (or of the same sender, given up before) belong to
+                                               the same place, and were not all answered: some may have been applied
+    STEP_GAP                                   nobody was ever told that its place was reached, and a step before it
+                                               failed or was under way, or it is an old copy of steps that were never
+                                               answered
+    STEP_COMPACTED                             somebody else's request of this life said that every reply up to a later
+                                               step is held; for old copies, opens and forks: anybody's request did
     CLIENT_KILLED                              the harness did it
 
-After the store lost a tail, also: GENERATION_CHANGED, SESSION_NOT_FOUND, STEP_CONFLICT, HISTORY_CHANGED, HISTORY_LOST,
-STEP_GAP, SESSION_EXISTS - the reports that the promise demands.
+After the store lost a tail, also the reports that the promise demands, REPORTS: but only to sessions that had something
+on the way, or acknowledged, within the time that the loss could take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from .history import Burst, Deed, Fault, History
+from .history import Burst, Deed, Fault, History, RefusedStart
 
 SETTLE_S = 20.0  # a client's timeout, and the time that it may take to come back
+LAG_S = 5.0  # a replica lags by less
 EARLY = 0.88  # of its TTL: a record may be forgotten up to a tenth early
+BEHIND = "the step before it failed"  # what the official client says of a step that it never sent
+AMISS = "the server stands at"  # ... and of an answer with another position than it must have
 
 PASSING = frozenset(
     {
@@ -54,6 +57,10 @@ REPORTS = frozenset(
     }
 )
 """What tells a client that its history is gone."""
+OPEN_ENDED = PASSING | {"CLIENT_KILLED", ""}
+"""After these a request may have been applied, or may be yet."""
+NO_WRITES = frozenset({"disk_full", "disk_locked", "file_limit"})
+"""SQLite can be read and not written: what only reads succeeds, and cannot prolong the TTL."""
 
 
 class Excuses:
@@ -62,49 +69,102 @@ class Excuses:
     def __init__(self, history: History, *, with_losses: bool = True) -> None:
         self._history = history
         self._losses = [fault for fault in history.faults if fault.loses and with_losses]
+        self._first_losses: dict[str, float | None] = {}
 
-    def lost_before(self, at: float) -> bool:
-        """The store may have lost something by then."""
-        return any(loss.began <= at for loss in self._losses)
+    # ------------------------------------------------------------------------------------------ what was lost
 
     def lost_between(self, first: float, last: float) -> bool:
-        return any(loss.ended >= first and loss.began <= last for loss in self._losses)
+        """Whether the store may have lost something that was committed between the two."""
+        return any(loss.ended >= first and loss.began - LAG_S <= last for loss in self._losses)
+
+    def lost_of(self, session: str, at: float) -> bool:
+        """Whether the store may have lost something of this session by then.
+
+        Promise 4: only the tail is lost, that is, commits since shortly before the loss. A session without any has
+        nothing to report.
+        """
+        if session not in self._first_losses:
+            spans = list(self._commit_times(session))
+            began = (
+                loss.began
+                for loss in self._losses
+                if any(loss.ended >= first and loss.began - LAG_S <= last for first, last in spans)
+            )
+            self._first_losses[session] = min(began, default=None)
+        first = self._first_losses[session]
+        return first is not None and first <= at
+
+    def _commit_times(self, session: str) -> Iterator[tuple[float, float]]:
+        """From when to when each request may have been committed."""
+        for burst in self._history.bursts.get(session, ()):
+            if burst.error in OPEN_ENDED and not burst.complete:
+                yield burst.sent_at, (burst.error_at or float("inf")) + SETTLE_S
+            elif burst.acks:
+                yield burst.sent_at, burst.acks[-1].at
+        for deed in self._history.deeds.get(session, ()):
+            if deed.succeeded:
+                yield deed.sent_at, deed.at
+            elif deed.error in OPEN_ENDED:
+                yield deed.sent_at, (deed.at or float("inf")) + SETTLE_S
+
+    # ------------------------------------------------------------------------------------------ answers
 
     def burst(self, burst: Burst) -> bool:
-        reason = burst.error
+        reason, session, generation = burst.error, burst.session, burst.start.generation
         if reason == "CLIENT_KILLED":
             return True
+        if BEHIND in burst.error_text:
+            return self._behind_a_failure(burst)
         if reason == "STEP_GAP":
-            return burst.late or self._behind_a_failure(burst) or self.lost_before(burst.error_at)
+            excused = not self._reached(burst) and (burst.late or self._behind_unanswered(burst))
+            return excused or self.lost_of(session, burst.error_at)
         if reason == "STEP_COMPACTED":
-            return burst.late or self._overtaken(burst)
+            sender = "" if burst.late else burst.sender
+            return self._compacted(session, generation, burst.start.step, burst.error_at, sender)
         if reason in ("STEP_CONFLICT", "HISTORY_CHANGED"):
-            return self._rivals(burst) or self.lost_before(burst.error_at)
-        return self._common(burst.session, burst.start.generation, reason, burst.sent_at, burst.error_at)
+            told_by_the_server = not burst.error_text.startswith(AMISS)
+            return told_by_the_server and (self._rivals(burst) or self.lost_of(session, burst.error_at))
+        return self._common(session, generation, reason, burst.sent_at, burst.error_at)
 
     def deed(self, deed: Deed) -> bool:
         reason = deed.error
         if reason == "CLIENT_KILLED":
             return True
-        if deed.kind == "fork":
-            if reason == "STEP_COMPACTED":
-                return True
-            if reason == "SESSION_EXISTS":
-                return self.lost_before(deed.at)
-            if reason in ("GENERATION_CHANGED", "SESSION_NOT_FOUND") and deed.at_position is not None:
-                return self._common(deed.source, deed.at_position.generation, reason, deed.sent_at, deed.at)
-        if deed.kind == "open" and deed.expect is not None:
-            if reason == "STEP_COMPACTED":
-                return bool(self._history.kills.get(deed.session))
-            if reason == "STEP_GAP":
-                return self.lost_before(deed.at)
-        generation = deed.expect.generation if deed.expect is not None else deed.generation
-        return self._common(deed.session, generation, reason, deed.sent_at, deed.at)
+        session, place = deed.session, deed.expect
+        if deed.kind == "fork" and reason != "SESSION_EXISTS":
+            session, place = deed.source, deed.at_position
+        if reason == "STEP_COMPACTED":
+            return place is not None and self._compacted(session, place.generation, place.step, deed.at, "")
+        generation = place.generation if place is not None else deed.generation
+        return self._common(session, generation, reason, deed.sent_at, deed.at)
+
+    def start(self, refused: RefusedStart) -> bool:
+        """A server that cannot read its store when it starts says so and ends, in a line and not by a traceback: a
+        fault of the store, or of the way to it, was under way meanwhile, or over for less than SETTLE_S."""
+        disturbed = any(
+            fault.of_store and fault.began <= refused.ended and fault.ended + SETTLE_S >= refused.began
+            for fault in self._history.faults
+        )
+        return disturbed and "Traceback" not in refused.words
+
+    def late_create(self, session: str, at: float) -> bool:
+        """A copy of an Open or a Fork, whose answer did not come in time, may have made this life after the one that
+        its sender was told of was deleted or had expired. Generations are minted by servers for that very reason: the
+        late life is no earlier one's, and nobody else's steps fit it."""
+        deeds = self._history.deeds.get(session, ())
+        ended = session in self._history.ttls or any(deed.kind == "delete" and deed.sent_at <= at for deed in deeds)
+        return ended and any(
+            deed.kind in ("open", "fork")
+            and deed.expect is None
+            and deed.sent_at <= at
+            and self._disturbed(deed.sent_at, deed.at or float("inf"))
+            for deed in deeds
+        )
 
     def _common(self, session: str, generation: bytes, reason: str, sent_at: float, at: float) -> bool:
         if reason in PASSING:
             return self._disturbed(sent_at, at)
-        if reason in REPORTS and self.lost_before(at):
+        if reason in REPORTS and self.lost_of(session, at):
             return True
         if reason == "GENERATION_CHANGED":
             ends = self._ending(session, ("reset", "set_state", "delete"), generation)
@@ -115,17 +175,31 @@ class Excuses:
         return False
 
     def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
-        """Whether a session with a TTL may have been gone at some moment between the two."""
+        """Whether a session with a TTL, or this life of it, may have been gone at some moment between the two: no
+        success before, which refreshes the TTL, is too recent for that."""
         ttl_s = self._history.ttls.get(session)
         if ttl_s is None:
             return False
-        if generation:
-            return True  # this life may have expired at any time before another began
-        touched = [
-            burst.sent_at for burst in self._history.bursts[session] if burst.acks and burst.acks[-1].at <= sent_at
-        ]
-        touched += [deed.sent_at for deed in self._history.deeds[session] if deed.succeeded and deed.at <= sent_at]
-        return not touched or at - max(touched) >= EARLY * ttl_s
+        latest = max(self._signs_of_life(session, generation, sent_at), default=float("-inf"))
+        return at - latest >= EARLY * ttl_s
+
+    def _signs_of_life(self, session: str, generation: bytes, before: float) -> Iterator[float]:
+        """When successes were sent that were answered before."""
+        for burst in self._history.bursts.get(session, ()):
+            if burst.acks and burst.acks[-1].at <= before and generation in (b"", burst.start.generation):
+                ack = burst.acks[-1]
+                if ack.applied or self._writable(burst.sent_at, ack.at):
+                    yield burst.sent_at
+        for deed in self._history.deeds.get(session, ()):
+            if deed.succeeded and deed.at <= before and deed.result is not None:
+                writes = deed.created or deed.kind != "open"
+                if generation in (b"", deed.result.generation) and (writes or self._writable(deed.sent_at, deed.at)):
+                    yield deed.sent_at
+
+    def _writable(self, first: float, last: float) -> bool:
+        """The store took writes, as far as anybody knows."""
+        faults = self._history.faults
+        return not any(f.kind in NO_WRITES and f.began <= last and f.ended >= first for f in faults)
 
     def _disturbed(self, sent_at: float, at: float) -> bool:
         faults: Iterable[Fault] = self._history.faults
@@ -138,27 +212,55 @@ class Excuses:
             if deed.kind in kinds and (not generation or deed.generation == generation)
         ]
 
-    def _behind_a_failure(self, burst: Burst) -> bool:
-        for other in self._history.bursts[burst.session]:
-            before = other.start.generation == burst.start.generation and other.start.step <= burst.start.step
-            if other is not burst and before and other.error and other.error_at <= burst.error_at + 0.001:
-                return True
-        return False
+    # ------------------------------------------------------------------------------------------ other steps
 
-    def _overtaken(self, burst: Burst) -> bool:
-        """A client that was killed before had steps beyond this one, and the store had lost them."""
-        kills = [at for at in self._history.kills.get(burst.session, ()) if at <= burst.sent_at]
-        return self.lost_before(burst.error_at) and any(
-            other.start.generation == burst.start.generation
-            and other.sent_at <= max(kills)
-            and other.start.step + len(other.inputs) > burst.start.step
-            for other in self._history.bursts[burst.session]
-            if kills
+    def _others(self, burst: Burst) -> Iterator[Burst]:
+        """Of the same life, sent before the error."""
+        for other in self._history.bursts[burst.session]:
+            same = other is not burst and other.start.generation == burst.start.generation
+            if same and other.sent_at <= burst.error_at:
+                yield other
+
+    def _behind_a_failure(self, burst: Burst) -> bool:
+        return any(
+            other.start.step <= burst.start.step and other.error and other.error_at <= burst.error_at + 0.001
+            for other in self._others(burst)
+        )
+
+    def _behind_unanswered(self, burst: Burst) -> bool:
+        """Steps before it had failed by then, or were still under way: it was pipelined behind them."""
+        return self._behind_a_failure(burst) or any(
+            other.start.step < burst.start.step
+            and sum(ack.rows for ack in other.acks if ack.at <= burst.error_at) < len(other.inputs)
+            for other in self._others(burst)
+        )
+
+    def _reached(self, burst: Burst) -> bool:
+        """Somebody had been told that the session stands where these steps begin, or further on."""
+        return any(
+            ack.position.step >= burst.start.step and ack.at <= burst.sent_at
+            for other in self._others(burst)
+            for ack in other.acks
+        )
+
+    def _compacted(self, session: str, generation: bytes, step: int, at: float, sender: str) -> bool:
+        """The checkpoint never passes the smallest `acked` of what was committed: some request that is not the sender's
+        own must have gone beyond."""
+        return any(
+            other.start.generation == generation
+            and other.sent_at <= at
+            and other.sender != sender
+            and other.acked_at_most > step
+            for other in self._history.bursts.get(session, ())
         )
 
     def _rivals(self, burst: Burst) -> bool:
-        for other in self._history.bursts[burst.session]:
-            same = other is not burst and other.start.generation == burst.start.generation
-            if same and not other.complete and other.sent_at <= burst.error_at:
+        """Other inputs may stand in this one's place, or before it: its sender's head tells them apart (promise 3)."""
+        before = burst.error == "HISTORY_CHANGED"
+        for other in self._others(burst):
+            given_up = bool(other.error) and other.error_at <= burst.sent_at
+            if other.complete or not (burst.late or given_up or other.sender != burst.sender):
+                continue
+            if other.start.step < burst.start.step if before else other.end_step > burst.start.step:
                 return True
         return False

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from .cluster import Cluster
 from .crew import Crew
 from .history import Fault
+from .node_faults import NodeFaults
+from .nodes import RedisNodes
 from .pumps import Pumps
-from .stores import RedisPair, RedisStore, SqliteStore
+from .redis_faults import RedisFaults
+from .sqlite_faults import SqliteFaults
+from .stores import SqliteStore
 from .weather import Kind, weather
+
+ENDING = ("server_kill", "server_stop")
+NOT_OF_STORE = ("server", "front", "clients")  # targets
 
 
 class Faults:
     """every_s: seconds between the beginnings of two faults, on average. At most `most` are under way at once."""
 
-    def __init__(self, cluster: Cluster, crew: Crew, pumps: Sequence[Pumps], every_s: float, most: int = 3) -> None:
+    def __init__(self, cluster: Cluster, crew: Crew, pumps: Sequence[Pumps], every_s: float, most: int = 8) -> None:
         self._cluster = cluster
         self._crew = crew
         self._pumps = pumps
@@ -45,48 +49,53 @@ class Faults:
         await asyncio.gather(*self._under_way)
 
     def _begin(self) -> None:
-        index = self._draw.randrange(len(self._cluster.servers))
-        free = [kind for kind in self.kinds if not self._holds(kind, index) & self._held]
+        """A kind whose target nothing else is done to right now."""
+        free = [
+            (kind, kind.holds.format(index))
+            for kind in self.kinds
+            for index in [self._draw.randrange(kind.targets)]
+            if kind.holds.format(index) not in self._held and not (kind.name in ENDING and self._spared())
+        ]
         if free:
-            (kind,) = self._draw.choices(free, [kind.weight for kind in free])
-            self._under_way.add(asyncio.create_task(self._make(kind, index)))
+            ((kind, target),) = self._draw.choices(free, [kind.weight for kind, _ in free])
+            self._under_way.add(asyncio.create_task(self._make(kind, target)))
 
-    def _holds(self, kind: Kind, index: int) -> set[str]:
-        return {kind.holds.format(index)}
+    def _spared(self) -> bool:
+        """Seldom is the last server ended that runs: then nothing goes on, for long on a loaded machine."""
+        return not all(server.is_running for server in self._cluster.servers) and self._draw.random() < 0.8
 
-    async def _make(self, kind: Kind, index: int) -> None:
-        self._held |= self._holds(kind, index)
+    async def _make(self, kind: Kind, target: str) -> None:
+        self._held.add(target)
         place = len(self._crew.history.faults)
-        began = time.monotonic()
-        target = kind.holds.format(index)
-        self._crew.history.faults.append(Fault(kind.name, target, began, float("inf"), kind.loses))
+        fault = Fault(kind.name, target, time.monotonic(), float("inf"), kind.loses, self._is_of_store(kind))
+        self._crew.history.faults.append(fault)
         try:
-            await kind.act(index)
+            await kind.act(int(target.rpartition(" ")[2]) if " " in target else 0)
         finally:
-            self._crew.history.faults[place] = Fault(kind.name, target, began, time.monotonic(), kind.loses)
-            self._held -= self._holds(kind, index)
+            self._crew.history.faults[place] = fault._replace(ended=time.monotonic())
+            self._held.discard(target)
+
+    def _is_of_store(self, kind: Kind) -> bool:
+        """A paused server may hold SQLite's lock."""
+        paused_writer = kind.name == "server_pause" and isinstance(self._cluster.store, SqliteStore)
+        return paused_writer or not kind.holds.startswith(NOT_OF_STORE)
 
     def _make_kinds(self) -> Iterator[Kind]:
-        store = self._cluster.store
-        yield Kind("server_kill", "server {}", 1.5, self._server_kill)
-        yield Kind("server_stop", "server {}", 0.5, self._server_stop)
-        yield Kind("server_pause", "server {}", 1.5, self._server_pause)
+        store, servers = self._cluster.store, len(self._cluster.servers)
+        fronts, backs = self._cluster.fronts, self._cluster.backs
+        yield Kind("server_kill", "server {}", 1.2, self._server_kill, servers)
+        yield Kind("server_stop", "server {}", 0.4, self._server_stop, servers)
+        yield Kind("server_pause", "server {}", 1.2, self._server_pause, servers)
         yield Kind("client_kill", "clients", 1.0, self._client_kill)
-        yield from weather("client", "front {}", self._cluster.fronts.__getitem__, self._while, self._draw)
+        yield from weather("client", "front {}", fronts, self._while, self._draw)
         if isinstance(store, SqliteStore):
-            yield Kind("disk_locked", "disk", 1.0, self._disk_locked)
-            yield Kind("file_limit", "disk", 1.0, self._file_limit)
-            if store.disk.limited:
-                yield Kind("disk_full", "disk", 1.5, self._disk_full)
+            yield from SqliteFaults(store, self._cluster.servers, self._while, self._draw).kinds()
             return
-        yield from weather("store", "back {}", self._cluster.backs.__getitem__, self._while, self._draw)
-        yield Kind("redis_pause", "store", 1.0, self._redis_pause)
-        yield Kind("redis_full", "store", 1.0, self._redis_full)
-        if isinstance(store, RedisPair):
-            yield Kind("failover", "store", 3.0, self._failover, loses=True)
-            yield Kind("failover_split", "store", 1.0, self._failover_split, loses=True)
+        yield from weather("store", "back {}", backs, self._while, self._draw)
+        if isinstance(store, RedisNodes):
+            yield from NodeFaults(store, self._while, self._draw).kinds()
         else:
-            yield Kind("redis_kill", "store", 1.5, self._redis_kill, loses=store.fsync != "always")
+            yield from RedisFaults(store, backs, self._while, self._draw).kinds()
 
     async def _while(self, least_s: float, most_s: float) -> None:
         await self._crew.pause(self._draw.uniform(least_s, most_s))
@@ -121,127 +130,9 @@ class Faults:
             return
         server.send_signal(signal.SIGSTOP)
         try:
-            await self._while(0.1, 3.0)
+            await self._while(0.1, 2.0)
         finally:
             server.send_signal(signal.SIGCONT)
 
     async def _client_kill(self, index: int) -> None:
         await self._draw.choice(self._pumps).kill()
-
-    # ------------------------------------------------------------------------------------------ SQLite
-
-    async def _disk_locked(self, index: int) -> None:
-        """Another process writes to the file and takes its time."""
-        await asyncio.to_thread(self._hold_lock, self._draw.uniform(0.1, 1.5))
-
-    def _hold_lock(self, seconds: float) -> None:
-        other = sqlite3.connect(self._sqlite().path, timeout=5.0, isolation_level=None)
-        try:
-            other.execute("BEGIN IMMEDIATE")
-            time.sleep(seconds)  # the fault itself
-            other.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return  # the disk is full, or others kept on writing: no lock, no fault
-        finally:
-            other.close()
-
-    async def _file_limit(self, index: int) -> None:
-        """The system refuses one server to write beyond the first bytes of any file."""
-        server = self._cluster.servers[index]
-        if not server.is_running:
-            return
-        pid = server.pid
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, hard))
-        await self._while(0.1, 1.0)
-        with _gone_is_fine():
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
-
-    async def _disk_full(self, index: int) -> None:
-        disk = self._sqlite().disk
-        await asyncio.to_thread(disk.fill)
-        await self._while(0.1, 1.5)
-        disk.free()
-
-    def _sqlite(self) -> SqliteStore:
-        if not isinstance(self._cluster.store, SqliteStore):
-            raise TypeError("this fault is SQLite's")
-        return self._cluster.store
-
-    # ------------------------------------------------------------------------------------------ Redis
-
-    async def _redis_kill(self, index: int) -> None:
-        server = self._redis().primary
-        await asyncio.to_thread(server.kill)
-        await self._while(0.0, 0.7)
-        await asyncio.to_thread(server.restart)
-
-    async def _redis_pause(self, index: int) -> None:
-        server = self._redis().primary
-        server.pause()
-        try:
-            await self._while(0.1, 2.0)
-        finally:
-            server.wake()
-
-    async def _redis_full(self, index: int) -> None:
-        store = self._redis()
-        await asyncio.to_thread(store.set_max_memory, 1)
-        try:
-            await self._while(0.1, 1.0)
-        finally:
-            await asyncio.to_thread(store.set_max_memory, 0)
-
-    async def _failover(self, index: int) -> None:
-        """The replica lags, the primary dies, the replica is promoted: a tail of commits is gone."""
-        pair = self._pair()
-        pair.link.black_hole = True
-        await self._while(0.0, 1.0)
-        await asyncio.to_thread(pair.primary.kill)
-        for back in self._cluster.backs:
-            back.cut()
-        await self._take_over(pair, restart=True)
-
-    async def _failover_split(self, index: int) -> None:
-        """The replica lags and is promoted while the primary lives: one server goes on writing to it for a while."""
-        pair = self._pair()
-        pair.link.black_hole = True
-        await self._while(0.0, 0.5)
-        await self._take_over(pair, restart=False, left_behind=index)
-
-    async def _take_over(self, pair: RedisPair, *, restart: bool, left_behind: int | None = None) -> None:
-        old = pair.primary
-        pair.link.cut()
-        await asyncio.to_thread(pair.promote)
-        for number, back in enumerate(self._cluster.backs):
-            back.target = pair.address
-            if number != left_behind:
-                back.cut()
-        if left_behind is not None:
-            await self._while(0.1, 1.0)
-            self._cluster.backs[left_behind].cut()
-        if restart:
-            await asyncio.to_thread(old.restart)
-        pair.link.black_hole = False
-        pair.link.target = pair.address
-        await asyncio.to_thread(pair.follow)
-        await asyncio.to_thread(pair.wait_until_in_step)
-
-    def _redis(self) -> RedisStore:
-        if isinstance(self._cluster.store, SqliteStore):
-            raise TypeError("this fault is Redis's")
-        return self._cluster.store
-
-    def _pair(self) -> RedisPair:
-        if not isinstance(self._cluster.store, RedisPair):
-            raise TypeError("this fault is a pair's")
-        return self._cluster.store
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    """A process that was killed meanwhile needs no healing."""
-    try:
-        yield
-    except ProcessLookupError:
-        return

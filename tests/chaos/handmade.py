@@ -56,6 +56,13 @@ class HandMade:
         self._starts[target, generation] = (first, states)
         return there
 
+    def found(self, session: str, position: Position, *, expect: Position | None = None, error: str = "") -> Deed:
+        """An open of what is there; or refused."""
+        deed = Deed("open", session, MODEL, "hand", self.tick(), expect=expect, error=error)
+        deed.result = None if error else position
+        deed.at = self.tick()
+        return self.history.add_deed(deed)
+
     def delete(self, session: str, position: Position) -> None:
         deed = Deed("delete", session, MODEL, "hand", self.tick(), position.generation, deleted=True)
         deed.at = self.tick()
@@ -76,10 +83,12 @@ class HandMade:
         self.history.add_burst(burst)
         return after
 
-    def unanswered(self, session: str, position: Position, values: list[float], error: str) -> Burst:
+    def unanswered(
+        self, session: str, position: Position, values: list[float], error: str, sender: str = "hand", words: str = ""
+    ) -> Burst:
         inputs = np.array(values, np.float32)[:, None]
-        burst = Burst(session, MODEL, position, inputs, position.step, "hand", self.tick(), error=error)
-        burst.error_at = self.tick()
+        burst = Burst(session, MODEL, position, inputs, position.step, sender, self.tick(), error=error)
+        burst.error_at, burst.error_text = self.tick(), words
         return self.history.add_burst(burst)
 
     def repeat(self, burst: Burst, *, applied: bool = False) -> Burst:
@@ -88,8 +97,10 @@ class HandMade:
         copy.acks = [ack._replace(at=self.tick(), applied=applied) for ack in burst.acks]
         return self.history.add_burst(copy)
 
-    def fault(self, kind: str, *, loses: bool = False) -> None:
-        self.history.faults.append(Fault(kind, "somewhere", self.tick(), self.tick(), loses))
+    def fault(self, kind: str, *, loses: bool = False, of_store: bool = False, late: bool = False) -> None:
+        """What loses comes a second after the event before it, so that it may take that with it; unless late."""
+        began = self.tick() - (0.0 if late or not loses else SECONDS - 1.0)
+        self.history.faults.append(Fault(kind, "somewhere", began, self.tick(), loses, of_store))
 
     def rest(self, session: str, position: Position | None) -> None:
         """How it stands in the end, seen through two servers."""

@@ -50,6 +50,15 @@ class Burst:
     error_text: str = ""
     error_at: float = 0.0
     late: bool = False
+    acked_later: int = 0  # what its later chunks may have said, at most
+
+    @property
+    def acked_at_most(self) -> int:
+        return max(self.acked, self.acked_later)
+
+    @property
+    def end_step(self) -> int:
+        return self.start.step + len(self.inputs)
 
     @property
     def acked_rows(self) -> int:
@@ -105,19 +114,29 @@ class Rest(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`loses`: it may take the last commits of the store with it."""
+    """loses: it may take the last commits of the store with it. of_store: the store, or a way to it, is disturbed."""
 
     kind: str
     target: str
     began: float
     ended: float
     loses: bool
+    of_store: bool = False
+
+
+class RefusedStart(NamedTuple):
+    """A server that was started, said why it cannot serve, and ended."""
+
+    server: int
+    began: float
+    ended: float
+    words: str
 
 
 @dataclass
 class History:
     """ttls: seconds by session, of those that expire. models: the name of each session's. crashes: of servers, by
-    themselves. kills: when a session's client was killed."""
+    themselves. refused_starts: of servers, which were started again."""
 
     bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
     deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
@@ -126,7 +145,7 @@ class History:
     ttls: dict[str, float] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
-    kills: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    refused_starts: list[RefusedStart] = field(default_factory=list)
 
     def add_burst(self, burst: Burst) -> Burst:
         self.bursts[burst.session].append(burst)

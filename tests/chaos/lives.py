@@ -38,6 +38,10 @@ class Lives:
             seen[generation] = min(at, seen.get(generation, at))
         return sorted(seen, key=lambda generation: seen[generation])
 
+    def first_seen(self, session: str, generation: bytes) -> float:
+        """When an answer showed it first."""
+        return min(sighting.at for sighting in self._sightings(session) if sighting.generation == generation)
+
     def rests(self, session: str) -> list[Rest]:
         return self._rests.get(session, [])
 

@@ -18,9 +18,12 @@ from cellkeeper import Position as ClientPosition
 from tests.wire_client import Position
 
 from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
+from .excuses import OPEN_ENDED
 from .history import Ack, Burst, Deed
 
 MOST_CHUNK_STEPS = 20
+LONG_CHUNK_STEPS = 120
+WINDOW_STEPS = 360
 MOST_WINDOW = 16
 
 
@@ -55,8 +58,11 @@ class Pumps:
     def start(self) -> None:
         targets = list(self._crew.targets)
         self._draw.shuffle(targets)
-        self._client = AsyncClient(targets, timeout=TIMEOUT_S, attempt_timeout=ATTEMPT_S)
-        self._tasks = [asyncio.create_task(self._drive(self._client, standing)) for standing in self._standings]
+        self._client = AsyncClient(targets, timeout=TIMEOUT_S, attempt_timeout=ATTEMPT_S, window_steps=WINDOW_STEPS)
+        self._tasks = [
+            asyncio.create_task(self._drive(self._client, standing), name=f"last step of {standing.session}")
+            for standing in self._standings
+        ]
 
     async def kill(self) -> None:
         """Drops the client with all that it had on the way, and starts another that insists on what it knows.
@@ -67,9 +73,6 @@ class Pumps:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        now = time.monotonic()
-        for standing in self._standings:
-            self._crew.history.kills[standing.session].append(now)
         if client is not None:
             self._old.append(asyncio.create_task(self._bury(client, self._draw.choice((0.0, 0.3, 2.0)))))
         self.start()
@@ -103,6 +106,10 @@ class Pumps:
                 standing.position = Position(*session.position)
                 if last:
                     return
+            except asyncio.CancelledError:  # killed: whoever comes next insists on every answer that was here
+                if session is not None and standing.position is not None:
+                    standing.position = Position(*session.position)
+                raise
             except CellkeeperError as error:
                 if session is not None and standing.position is not None:
                     standing.position = Position(*session.position)
@@ -111,7 +118,7 @@ class Pumps:
                 if session is not None and (draw.random() < 0.7 or not await _settled(session)):
                     await session.close()
                     session = None
-                await self._crew.pause(draw.uniform(0.0, 0.05))
+                await asyncio.sleep(draw.uniform(0.0, 0.05))
 
     async def _open(self, client: AsyncClient, standing: Standing) -> AsyncSession:
         """With what it knows, where it knows something; where that is refused, whatever stands there."""
@@ -121,9 +128,14 @@ class Pumps:
         deed = self._crew.deed("open", standing, self.name, expect=expect)
         insist = None if expect is None else ClientPosition(*expect)
         found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=insist)
-        session: AsyncSession = await answered(deed, found)
+        try:
+            session: AsyncSession = await answered(deed, found)
+        finally:
+            if deed.error in OPEN_ENDED:  # it was not refused
+                standing.position = expect
         deed.result, deed.created = Position(*session.position), session.created
         standing.position = deed.result
+        self._crew.opened(standing, self.name)
         return session
 
     async def _turn(self, session: AsyncSession, standing: Standing, draw: random.Random, last: bool) -> None:
@@ -162,11 +174,13 @@ class Pumps:
     # ------------------------------------------------------------------------------------------ steps
 
     async def _stream(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
-        chunk_steps = draw.choice((1, draw.randint(2, MOST_CHUNK_STEPS)))
-        steps = draw.randint(1, 16) if chunk_steps == 1 else draw.randint(20, 200)
+        long = draw.randint(MOST_CHUNK_STEPS, LONG_CHUNK_STEPS)
+        chunk_steps = draw.choice((1, draw.randint(2, MOST_CHUNK_STEPS), long, long))
+        steps = draw.randint(1, 16) if chunk_steps == 1 else draw.randint(20, 8 * chunk_steps + 20)
         inputs = self._crew.draw_inputs(standing.model, draw, steps)
         wanted = draw.choice((("prediction",), ("prediction",), ("prediction", "hidden")))
-        burst = self._crew.begin(standing, session.position, inputs, session.position.step, self.name)
+        held = session.position.step
+        burst = self._crew.begin(standing, session.position, inputs, held, held + steps - 1)
         window = draw.randint(1, MOST_WINDOW) * chunk_steps
         replies = session.stream_replies(list(inputs), outputs=wanted, window=window, chunk_steps=chunk_steps)
         try:
@@ -198,7 +212,7 @@ class Pumps:
         for _ in range(chunks):
             steps = draw.randint(1, most_steps)
             inputs = self._crew.draw_inputs(standing.model, draw, steps)
-            burst = self._crew.begin(standing, position, inputs, session.position.step, self.name)
+            burst = self._crew.begin(standing, position, inputs, session.position.step, position.step)
             position = position.after(inputs)
             names: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
             tasks.append(asyncio.ensure_future(self._chunk(session, burst, names)))
@@ -242,6 +256,7 @@ class Pumps:
         deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
         branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
         deed.result = Position(*branch.position)
+        self._crew.opened(branch_standing, self.name)
         self._left.append(branch_standing)
         for _ in range(draw.randint(0, 3)):
             await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from statistics import median
 
 from .history import Fault, History
 
-TIMED = ("server_kill", "redis_kill", "failover", "failover_split", "server_pause", "redis_pause")
+TIMED = (
+    *("server_kill", "server_stop", "server_pause"),
+    *("redis_kill", "redis_pause", "power_cut", "failover", "failover_split"),
+    *("node_kill", "node_pause", "slot_move", "node_handover", "node_takeover"),
+)
 
 
 def recovery_ms(history: History) -> dict[str, dict[str, int]]:
@@ -30,6 +35,13 @@ def recovery_ms(history: History) -> dict[str, dict[str, int]]:
             if alls[kind]:
                 found[kind] |= {"all_median": _ms(median(alls[kind])), "all_worst": _ms(max(alls[kind]))}
     return found
+
+
+def longest_silence_ms(history: History, first: float, last: float) -> int:
+    """The longest time between two acknowledged steps of any sessions, from `first` to `last`."""
+    times = [ack.at for bursts in history.bursts.values() for burst in bursts for ack in burst.acks]
+    inside = sorted(at for at in times if first < at < last)
+    return _ms(max(after - before for before, after in pairwise([first, *inside, last])))
 
 
 def _waits(history: History) -> list[list[tuple[float, float]]]:

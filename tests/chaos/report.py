@@ -6,50 +6,50 @@ from collections import Counter
 from typing import Any
 
 from .history import History
-from .recovery import recovery_ms
+from .recovery import longest_silence_ms, recovery_ms
 from .run import Outcome
+
+KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "crash")
+FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """The one line."""
+    """The one line. faults: of processes, connections and the store; races: what clients do among themselves."""
     history, verdict = outcome.history, outcome.verdict
     steps = history.acknowledged_steps()
-    losing = [fault for fault in history.faults if fault.loses]
+    faults = Counter(fault.kind for fault in history.faults)
+    losing = sum(fault.loses for fault in history.faults)
+    lost = outcome.replayed_steps + verdict.lost_and_told
     return {
         "seed": outcome.settings.seed,
         "store": outcome.settings.store,
-        "fsync": outcome.fsync,
         "replicas": outcome.settings.replicas,
         "seconds": round(outcome.seconds, 1),
         "acknowledged_steps": steps,
         "steps_per_second": round(steps / outcome.seconds),
-        "faults": faults_by_kind(outcome),
-        "lost": verdict.count("lost"),
-        "doubled": verdict.count("doubled"),
-        "mismatched": verdict.count("mismatched"),
-        "tail_losses": {
-            "faults": len(losing),
-            "replayed_steps": outcome.replayed_steps,
-            "lost_and_told_steps": verdict.lost_and_told,
-            "reports": verdict.reports,
-            "untold": verdict.count("lost") if losing else 0,
-        },
-        "recovery_ms": recovery_ms(history),
+        "faults_total": faults.total(),
+        "fault_kinds": len(faults),
+        "faults": dict(sorted(faults.items())),
+        "races": dict(sorted(outcome.races.items())),
+        **{{"gap": "gaps", "crash": "crashes"}.get(kind, kind): verdict.count(kind) for kind in KINDS},
         "violations": len(verdict.findings),
+        "losing_faults": losing,
+        "lost_and_told": verdict.lost_and_told,
+        "replayed": outcome.replayed_steps,
+        "lost_steps_a_losing_fault": round(lost / losing, 1) if losing else 0.0,
+        "reports_of_losses": verdict.reports,
+        "refused_starts": len(history.refused_starts),
+        "longest_silence_ms": longest_silence_ms(history, outcome.started, outcome.started + outcome.seconds),
+        "recovery_ms": recovery_ms(history),
     }
-
-
-def faults_by_kind(outcome: Outcome) -> dict[str, int]:
-    """What the harness did, and what its clients did."""
-    counted = Counter(fault.kind for fault in outcome.history.faults)
-    return dict(sorted(counted.items())) | dict(sorted(outcome.own_faults.items()))
 
 
 def table(outcome: Outcome) -> str:
     """For people."""
     line, verdict = summary(outcome), outcome.verdict
     words = [
-        f"store {line['store']} {line['fsync']}, {line['replicas']} servers, seed {line['seed']}: "
+        f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
+        f"seed {line['seed']}: "
         f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s)",
         f"checked in {outcome.check_seconds:.1f} s: {verdict.lives:,} lives, {verdict.compared_rows:,} output rows and "
         f"{verdict.compared_states:,} states compared bitwise",
@@ -57,12 +57,19 @@ def table(outcome: Outcome) -> str:
         f"{'fault':<24}{'times':>8}   {'next step, ms':>20}   {'all that waited, ms':>22}",
         f"{'':<24}{'':>8}   {'median':>10}{'worst':>10}   {'median':>11}{'worst':>11}",
     ]
-    for kind, count in line["faults"].items():
+    for kind, count in (line["faults"] | line["races"]).items():
         times = line["recovery_ms"].get(kind, {})
         cells = [times.get(name, "") for name in ("first_median", "first_worst", "all_median", "all_worst")]
         words.append(f"{kind:<24}{count:>8}   {cells[0]:>10}{cells[1]:>10}   {cells[2]:>11}{cells[3]:>11}")
-    words += ["", f"errors that clients saw: {errors(outcome.history)}", ""]
-    for kind in ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "crash"):
+    words += ["", f"faults: {line['faults_total']} of {line['fault_kinds']} kinds"]
+    words += [f"errors that clients saw: {errors(outcome.history)}", ""]
+    if line["losing_faults"]:
+        words += [
+            f"{line['losing_faults']} faults that may lose a tail: {line['replayed']} steps were replayed by clients, "
+            f"{line['lost_and_told']} lost and told",
+            "",
+        ]
+    for kind in KINDS:
         words.append(f"{kind:<12}{verdict.count(kind):>6}")
     return "\n".join(words)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +14,12 @@ import redis
 from tests.redis_server import RedisServer
 
 from .disk import SmallDisk
+from .nodes import RedisNodes
 from .proxy import Proxy
 
-SYNC_S = 20.0
+SYNC_S = 40.0
+UNSYNCED_S = 1.0  # what "everysec" leaves to a power cut
+STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster")
 
 
 class SqliteStore:
@@ -40,7 +45,8 @@ class SqliteStore:
 class RedisStore:
     """One Redis server.
 
-    fsync: "always", or "everysec": then a SIGKILL may take what had not been written to the file yet.
+    fsync: "always", or "everysec": then a SIGKILL may take what had not been written to the file yet, and a power cut
+    what had not been synced.
     """
 
     def __init__(self, fsync: str) -> None:
@@ -120,10 +126,70 @@ class RedisPair(RedisStore):
         self._running.__exit__(kind, error, trace)
 
 
-AnyStore = SqliteStore | RedisStore
+class RedisEverysec(RedisStore):
+    """A Redis server whose file is watched, so that it can be put back to how it was when it was synced last."""
+
+    def __init__(self) -> None:
+        super().__init__("everysec")
+        self.options["auto-aof-rewrite-percentage"] = "0"  # one file for the whole run
+        self.primary = RedisServer(self.options)
+        self._sizes: deque[tuple[float, int]] = deque(maxlen=200)  # of the file, by time
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+
+    def cut_power(self) -> None:
+        """SIGKILL, and what was written within the last UNSYNCED_S never reached the disk."""
+        until = time.monotonic() - UNSYNCED_S
+        self.primary.kill()
+        size, path = self.size_at(until), self._file()
+        if size is not None and path is not None and size < path.stat().st_size:
+            with path.open("r+b") as file:
+                file.truncate(size)
+
+    def size_at(self, at: float) -> int | None:
+        """Bytes of the file at that time, by the monotonic clock; None: it was not looked at yet."""
+        return next((size for seen, size in reversed(self._sizes.copy()) if seen <= at), None)
+
+    def restart(self) -> None:
+        self._sizes.clear()
+        self.primary.restart()
+
+    def _file(self) -> Path | None:
+        return next(iter(sorted(self.primary.folder.glob("appendonlydir/*.incr.aof"), reverse=True)), None)
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.05):
+            path = self._file()
+            if path is not None:
+                self._sizes.append((time.monotonic(), path.stat().st_size))
+
+    def __enter__(self) -> RedisEverysec:
+        super().__enter__()
+        self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._watch.join()
+        super().__exit__(kind, error, trace)
 
 
-def make_store(kind: str, fsync: str) -> AnyStore:
-    if kind == "sqlite":
-        return SqliteStore()
-    return RedisPair(fsync) if kind == "redis-failover" else RedisStore(fsync)
+AnyStore = SqliteStore | RedisStore | RedisNodes
+
+
+def make_store(kind: str) -> AnyStore:
+    """One of STORES."""
+    match kind:
+        case "sqlite":
+            return SqliteStore()
+        case "redis":
+            return RedisStore("always")
+        case "redis-everysec":
+            return RedisEverysec()
+        case "redis-failover":
+            return RedisPair("always")
+        case "redis-cluster":
+            return RedisNodes()
+    raise ValueError(f"store: got {kind!r}, expected one of {STORES}")

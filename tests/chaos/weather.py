@@ -3,66 +3,69 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .proxy import Proxy
 
 Act = Callable[[int], Awaitable[None]]
+Wait = Callable[[float, float], Awaitable[None]]
+"""For a time between two bounds, in seconds."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault. act: does it and undoes it, given a server's number. holds: what nothing else is done to
-    meanwhile. weight: how often it is chosen. loses: the store may lose its last commits by it."""
+    """A kind of fault. act: does it and undoes it, given the target's number. holds: what nothing else is done to
+    meanwhile, {} being the number of one of `targets`. weight: how often it is chosen. loses: the store may lose its
+    last commits by it."""
 
     name: str
     holds: str
     weight: float
     act: Act
+    targets: int = 1
     loses: bool = False
 
 
 def weather(
     side: str,
     holds: str,
-    proxy: Callable[[int], Proxy],
-    wait: Callable[[float, float], Awaitable[None]],
+    proxies: Sequence[Proxy],
+    wait: Wait,
     draw: random.Random,
 ) -> Iterator[Kind]:
-    """side: "client" or "store", for the kinds' names. proxy: of a server's number. wait: for a time between two
-    bounds, in seconds. draw: the dice."""
+    """side: "client" or "store", for the kinds' names. draw: the dice."""
 
     async def cut(index: int) -> None:
-        proxy(index).cut()
+        proxies[index].cut()
 
     async def refuse(index: int) -> None:
-        proxy(index).refusing = True
-        proxy(index).cut()
-        await wait(0.1, 1.5)
-        proxy(index).refusing = False
+        proxies[index].refusing = True
+        proxies[index].cut()
+        await wait(0.1, 1.0)
+        proxies[index].refusing = False
 
     async def delay(index: int) -> None:
-        proxy(index).delay_s = draw.uniform(0.005, 0.2)
-        await wait(0.3, 2.0)
-        proxy(index).delay_s = 0.0
+        proxies[index].delay_s = draw.uniform(0.005, 0.2)
+        await wait(0.2, 1.2)
+        proxies[index].delay_s = 0.0
 
     async def throttle(index: int) -> None:
-        proxy(index).bytes_per_s = draw.randint(5_000, 200_000)
-        await wait(0.3, 2.0)
-        proxy(index).bytes_per_s = 0
+        proxies[index].bytes_per_s = draw.randint(5_000, 200_000)
+        await wait(0.2, 1.2)
+        proxies[index].bytes_per_s = 0
 
     async def black_hole(index: int) -> None:
-        proxy(index).black_hole = True
-        await wait(0.2, 2.5)
+        proxies[index].black_hole = True
+        await wait(0.1, 1.6)
         if draw.random() < 0.5:
-            proxy(index).cut()  # otherwise everything arrives late
-        proxy(index).black_hole = False
+            proxies[index].cut()  # otherwise everything arrives late
+        proxies[index].black_hole = False
 
     async def drop_reply(index: int) -> None:
-        proxy(index).drop_replies = True
+        proxies[index].drop_replies = True
         await wait(0.05, 0.7)
-        proxy(index).drop_replies = False
+        proxies[index].drop_replies = False
 
     for name, weight, act in (
         ("cut", 1.5, cut),
@@ -72,4 +75,4 @@ def weather(
         ("black_hole", 0.8, black_hole),
         ("drop_reply", 1.5, drop_reply),
     ):
-        yield Kind(f"{side}_{name}", holds, weight, act)
+        yield Kind(f"{side}_{name}", holds, weight, act, len(proxies))

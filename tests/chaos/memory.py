@@ -1,0 +1,84 @@
+"""A run that takes far more memory than it should ends with what filled it, before it takes the machine with it."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import threading
+from _thread import interrupt_main
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+MOST_BYTES = 3 << 30
+BLOCKED_BYTES = 4 << 30  # with a loop that is too busy to see that it has more than MOST_BYTES
+LOOK_S = 0.5
+STDERR = 2
+
+Result = TypeVar("Result")
+
+
+async def bounded(work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns or raises. RuntimeError once this process has more than MOST_BYTES resident."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_S)
+            if resident_bytes() > MOST_BYTES:
+                raise RuntimeError(f"more than {MOST_BYTES >> 20} MiB of memory:\n{what_is_there()}")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    return task.result()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """From another thread, for an event loop that is stuck: shows where every thread is, and interrupts the main one.
+    RuntimeError once this process has more than BLOCKED_BYTES resident."""
+    over, passed = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            if resident_bytes() > BLOCKED_BYTES:
+                if not passed.is_set():
+                    faulthandler.dump_traceback(file=STDERR, all_threads=True)
+                passed.set()
+                interrupt_main()  # asyncio takes the first one for a wish, and raises at the second
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not passed.is_set():
+            raise
+        raise RuntimeError(f"more than {BLOCKED_BYTES >> 20} MiB of memory; see where the threads were") from None
+    finally:
+        over.set()
+        thread.join()
+
+
+def unfinished() -> str:
+    """The clients whose last step is awaited, and the places where tasks wait."""
+    names = sorted(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("last step"))
+    return f"{', '.join(names)}\n{what_is_there()}"
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def what_is_there() -> str:
+    """The most frequent types of objects, and where tasks wait."""
+    types = Counter(type(each).__qualname__ for each in gc.get_objects())
+    places = Counter(
+        f"{frame.f_code.co_filename}:{frame.f_lineno}" for task in asyncio.all_tasks() for frame in task.get_stack()
+    )
+    lines = [f"{count:>10} {name}" for name, count in types.most_common(15)]
+    return "\n".join([*lines, *(f"{count:>10} tasks at {place}" for place, count in places.most_common(25))])

@@ -1,0 +1,54 @@
+"""What is done to the nodes of a Redis Cluster: to one after the other, so that they can always agree again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+from tests.redis_cluster import PRIMARIES
+
+from .nodes import RedisNodes
+from .weather import Kind, Wait
+
+
+class NodeFaults:
+    def __init__(self, store: RedisNodes, wait: Wait, draw: random.Random) -> None:
+        self._store = store
+        self._wait = wait
+        self._draw = draw
+
+    def kinds(self) -> Iterator[Kind]:
+        yield Kind("node_kill", "nodes", 1.5, self._node_kill)
+        yield Kind("node_pause", "nodes", 1.0, self._node_pause)
+        yield Kind("slot_move", "nodes", 2.0, self._slot_move)
+        yield Kind("node_handover", "nodes", 1.0, self._node_handover)
+        yield Kind("node_takeover", "nodes", 0.5, self._node_takeover, loses=True)
+
+    async def _node_kill(self, index: int) -> None:
+        """Of a node that has slots."""
+        nodes = self._store
+        number = nodes.primary_of(self._pair_number())
+        await asyncio.to_thread(nodes.kill, number)
+        await self._wait(0.0, 0.7)
+        await asyncio.to_thread(nodes.restart, number)
+
+    async def _node_pause(self, index: int) -> None:
+        node = self._store.cluster.nodes[self._store.primary_of(self._pair_number())]
+        node.pause()
+        try:
+            await self._wait(0.1, 1.5)
+        finally:
+            node.wake()
+
+    async def _slot_move(self, index: int) -> None:
+        await asyncio.to_thread(self._store.move_slot, self._draw, self._draw.uniform(0.0, 0.5))
+
+    async def _node_handover(self, index: int) -> None:
+        await asyncio.to_thread(self._store.hand_over, self._pair_number())
+
+    async def _node_takeover(self, index: int) -> None:
+        await asyncio.to_thread(self._store.take_over, self._pair_number())
+
+    def _pair_number(self) -> int:
+        return self._draw.randrange(PRIMARIES)

@@ -1,0 +1,103 @@
+"""What is done to a Redis server, and to a pair of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+
+from .proxy import Proxy
+from .stores import RedisEverysec, RedisPair, RedisStore
+from .weather import Kind, Wait
+
+
+class RedisFaults:
+    """backs: the ways from the servers to the store, which a fail-over leads elsewhere."""
+
+    def __init__(self, store: RedisStore, backs: Sequence[Proxy], wait: Wait, draw: random.Random) -> None:
+        self._store = store
+        self._backs = backs
+        self._wait = wait
+        self._draw = draw
+
+    def kinds(self) -> Iterator[Kind]:
+        yield Kind("redis_pause", "store", 1.0, self._redis_pause)
+        yield Kind("redis_full", "store", 1.0, self._redis_full)
+        if isinstance(self._store, RedisPair):
+            yield Kind("failover", "store", 2.0, self._failover, loses=True)
+            yield Kind("failover_split", "store", 1.0, self._failover_split, loses=True)
+            return
+        yield Kind("redis_kill", "store", 1.5, self._redis_kill, loses=self._store.fsync != "always")
+        if isinstance(self._store, RedisEverysec):
+            yield Kind("power_cut", "store", 1.5, self._power_cut, loses=True)
+
+    async def _redis_kill(self, index: int) -> None:
+        server = self._store.primary
+        await asyncio.to_thread(server.kill)
+        await self._wait(0.0, 0.7)
+        await asyncio.to_thread(server.restart)
+
+    async def _power_cut(self, index: int) -> None:
+        store = self._store
+        if not isinstance(store, RedisEverysec):
+            raise TypeError("this fault is of a store that is not synced always")
+        await asyncio.to_thread(store.cut_power)
+        await self._wait(0.0, 0.7)
+        await asyncio.to_thread(store.restart)
+
+    async def _redis_pause(self, index: int) -> None:
+        server = self._store.primary
+        server.pause()
+        try:
+            await self._wait(0.1, 1.2)
+        finally:
+            server.wake()
+
+    async def _redis_full(self, index: int) -> None:
+        store = self._store
+        await asyncio.to_thread(store.set_max_memory, 1)
+        try:
+            await self._wait(0.1, 1.0)
+        finally:
+            await asyncio.to_thread(store.set_max_memory, 0)
+
+    async def _failover(self, index: int) -> None:
+        """The replica lags, the primary dies, the replica is promoted: a tail of commits is gone."""
+        pair = self._pair()
+        pair.link.black_hole = True
+        await self._wait(0.0, 1.0)
+        await asyncio.to_thread(pair.primary.kill)
+        for back in self._backs:
+            back.cut()
+        await self._take_over(pair, restart=True)
+
+    async def _failover_split(self, _: int) -> None:
+        """The replica lags and is promoted while the primary lives: one server goes on writing to it for a while."""
+        pair = self._pair()
+        pair.link.black_hole = True
+        await self._wait(0.0, 0.5)
+        left_behind = self._draw.randrange(len(self._backs))
+        await self._take_over(pair, restart=False, left_behind=left_behind)
+
+    async def _take_over(self, pair: RedisPair, *, restart: bool, left_behind: int | None = None) -> None:
+        old = pair.primary
+        pair.link.cut()
+        await asyncio.to_thread(pair.promote)
+        for number, back in enumerate(self._backs):
+            back.target = pair.address
+            if number != left_behind:
+                back.cut()
+        if left_behind is not None:
+            await self._wait(0.1, 1.0)
+            self._backs[left_behind].cut()
+        if restart:
+            await asyncio.to_thread(old.restart)
+        pair.link.black_hole = False
+        pair.link.target = pair.address
+        await asyncio.to_thread(pair.follow)
+        await asyncio.to_thread(pair.wait_until_in_step)
+
+    def _pair(self) -> RedisPair:
+        if not isinstance(self._store, RedisPair):
+            raise TypeError("this fault is a pair's")
+        return self._store

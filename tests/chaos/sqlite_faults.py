@@ -1,0 +1,73 @@
+"""What is done to SQLite's file and its disk."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from .cluster import Server
+from .stores import SqliteStore
+from .weather import Kind, Wait
+
+
+class SqliteFaults:
+    """servers: of which single ones are kept from writing."""
+
+    def __init__(self, store: SqliteStore, servers: Sequence[Server], wait: Wait, draw: random.Random) -> None:
+        self._store = store
+        self._servers = servers
+        self._wait = wait
+        self._draw = draw
+
+    def kinds(self) -> Iterator[Kind]:
+        yield Kind("disk_locked", "disk", 1.5, self._disk_locked)
+        yield Kind("file_limit", "disk", 1.5, self._file_limit)
+        if self._store.disk.limited:
+            yield Kind("disk_full", "disk", 1.5, self._disk_full)
+
+    async def _disk_locked(self, index: int) -> None:
+        """Another process writes to the file and takes its time."""
+        await asyncio.to_thread(self._hold_lock, self._draw.uniform(0.1, 1.5))
+
+    def _hold_lock(self, seconds: float) -> None:
+        other = sqlite3.connect(self._store.path, timeout=5.0, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)  # the fault itself
+            other.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return  # the disk is full, or others kept on writing: no lock, no fault
+        finally:
+            other.close()
+
+    async def _file_limit(self, index: int) -> None:
+        """The system refuses one server to write beyond the first bytes of any file."""
+        server = self._draw.choice(self._servers)
+        if not server.is_running:
+            return
+        pid = server.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, hard))
+        await self._wait(0.1, 1.0)
+        with _gone_is_fine():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+    async def _disk_full(self, index: int) -> None:
+        disk = self._store.disk
+        await asyncio.to_thread(disk.fill)
+        await self._wait(0.1, 1.5)
+        disk.free()
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    """A process that was killed meanwhile needs no healing."""
+    try:
+        yield
+    except ProcessLookupError:
+        return

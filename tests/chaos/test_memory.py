@@ -1,0 +1,42 @@
+"""The bound on memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from . import memory
+
+
+async def test_work_within_the_bound() -> None:
+    assert await memory.bounded(asyncio.sleep(0, "done")) == "done"
+
+
+async def test_work_beyond_the_bound_is_ended_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_BYTES", 1)
+    with pytest.raises(RuntimeError, match="tasks at"):
+        await memory.bounded(asyncio.Event().wait())
+
+
+async def test_what_the_work_raises() -> None:
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await memory.bounded(broken())
+
+
+async def stuck() -> None:
+    until = time.monotonic() + 20.0
+    while time.monotonic() < until:
+        pass
+
+
+def test_a_loop_that_is_stuck_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BLOCKED_BYTES", 1)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="where the threads were"), memory.watched():
+        asyncio.run(stuck())
+    assert time.monotonic() < began + 15.0
