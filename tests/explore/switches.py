@@ -19,7 +19,6 @@ from cellkeeper_service.domain.store import Outcome
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions import commits, decision, lifecycle
 from cellkeeper_service.sessions import requests as wire
-from cellkeeper_service.sessions.committing import Committing
 from cellkeeper_service.sessions.line import Applied
 from cellkeeper_service.sessions.sessions import Sessions
 
@@ -106,13 +105,13 @@ def acks_without_holes() -> AbstractContextManager[Any]:
 
 
 def _unknown_is(outcome: Outcome) -> AbstractContextManager[Any]:
-    landed = Committing.landed
+    landed = Sessions.landed
 
-    def believes(self: Committing, flights: Any, results: Any) -> None:
+    def believes(self: Sessions, flights: Any, results: Any) -> None:
         results = [one._replace(outcome=outcome) if one.outcome is Outcome.UNKNOWN else one for one in results]
         landed(self, flights, results)
 
-    return patch.object(Committing, "landed", believes)
+    return patch.object(Sessions, "landed", believes)
 
 
 def unknown_is_not_committed() -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.sessions.limits import Limits
+from cellkeeper_service.sessions.line import Flight
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import (
     Delete,
@@ -35,6 +36,7 @@ from cellkeeper_service.sessions.requests import (
     Step,
     StepReply,
 )
+from cellkeeper_service.sessions.tick import EngineCall
 
 from .counting_engine import POISON
 from .ledger import LedgerStore, run, unpack
@@ -168,6 +170,7 @@ class Crowd:
         replica.collect()
         for write in replica.writes:
             for flight in write.flights if id(write) not in waiting else []:
+                assert isinstance(flight, Flight)
                 assert all(world.now < item.request.deadline for item in flight.items)
         what = draw.random()
         if what < 0.05:
@@ -177,6 +180,7 @@ class Crowd:
         elif what < 0.6 and replica.calls:
             call = replica.calls[0]
             replica.compute(0)
+            assert isinstance(call, EngineCall)
             assert not any(run.in_call for run in call.runs)
         elif what < 0.7 and replica.writes:
             write = draw.choice(replica.writes)

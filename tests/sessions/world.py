@@ -16,12 +16,10 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions.limits import Clock, Limits
-from cellkeeper_service.sessions.line import Flight
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
 from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
-from cellkeeper_service.sessions.tick import EngineCall
+from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
 from .counting_engine import CountingEngine
@@ -128,7 +126,7 @@ class Reply:
 class Write:
     """A commit or delete on its way to the store and back."""
 
-    flights: list[Flight]
+    flights: list[AnyFlight]
     calls: list[Any]
     sent: bool = False
     results: list[CommitResult] = field(default_factory=list)
@@ -144,7 +142,7 @@ class Replica:
         self.sessions = Sessions({"m": models}, limits, clock, NullMeter(), mint)
         self.served = models.default
         self.loads: list[tuple[Any, Any]] = []
-        self.calls: list[EngineCall] = []
+        self.calls: list[Call] = []
         self.writes: list[Write] = []
 
     def work(self) -> bool:
