@@ -3,9 +3,14 @@
 # make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
-# make bench        steps a second, with the limits of the machine beside them
+# make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
+#                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
+# make bench-triton installs Triton for it into TRITON_VENV; without, the bench goes on with the others
+# make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
+# make bench-gpu    the engine alone on a CUDA device
+# make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
-#                   STORE=sqlite|redis|redis-failover
+#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
@@ -22,13 +27,17 @@ SEED ?=
 REPLICAS ?= 2
 CASES ?= 100000
 MINUTES ?= 30
+SESSIONS ?= 1000000
+BENCH_ARGS ?=
+TRITON_VENV ?= .venv-triton
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fire check proto check-proto bench chaos explore fuzz overload soak clean
+.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-million bench-gpu bench-report \
+	chaos explore fuzz overload soak clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -71,7 +80,22 @@ check-proto: .venv-proto/stamp
 	@scripts/check-proto .venv-proto/bin/python
 
 bench: .venv/stamp
-	@$(BIN)/python -m bench
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench --triton-venv "$(TRITON_VENV)" $(BENCH_ARGS)
+
+bench-triton:
+	@echo "== $(TRITON_VENV): installing Triton (from its wheel) and its client"
+	@scripts/make-venv "$(PYTHON)" "$(TRITON_VENV)" nvidia-pytriton 'tritonclient[grpc]' onnxruntime
+
+bench-million: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.million --sessions "$(SESSIONS)" $(BENCH_ARGS)
+
+bench-gpu: .venv/stamp
+	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)
+
+bench-report: .venv/stamp
+	@$(BIN)/python -m bench.report out/bench.json --out docs/img
 
 chaos: .venv/stamp
 	@if [[ "$(STORE)" = redis* ]]; then scripts/ensure-redis; fi
@@ -91,5 +115,5 @@ soak: .venv/stamp
 	@$(BIN)/python -m tests.load.soak --minutes "$(MINUTES)" --store "$(STORE)"
 
 clean:
-	rm -rf .venv .venv-proto build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +

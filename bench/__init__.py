@@ -1,1 +1,1 @@
-"""Steps a second, beside the limits of the machine in the same run."""
+"""Steps a second and milliseconds a step, beside peers and the limits of the machine, in one run."""

@@ -1,0 +1,25 @@
+"""One line of the table: a contender under a load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .load import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """scenario: cases of one scenario and model are compared with each other. of_capacity: an open loop at this part
+    of what the contender reached in the same round in `capacity_of`. beside: a second process's load meanwhile.
+    """
+
+    scenario: str
+    contender: str
+    load: Load
+    beside: Load | None = None
+    of_capacity: float = 0.0
+    capacity_of: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.scenario} | {self.load.model} | {self.contender}"

@@ -1,0 +1,44 @@
+"""A worker.py process, seen from the runner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .load import Load
+
+
+class ClientProcess:
+    """The client of one contender, in a process of its own. python: the interpreter that has what it needs."""
+
+    def __init__(self, contender: str, target: str, python: str = sys.executable) -> None:
+        self.contender = contender
+        command = [python, "-m", "bench.worker", contender, target]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+        )
+        self._line()
+
+    def begin(self, load: Load, seconds: float) -> None:
+        if self._process.stdin is None:
+            raise RuntimeError("the client process has no stdin")
+        self._process.stdin.write(json.dumps({"load": load.json(), "seconds": seconds}) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> dict[str, Any]:
+        """The figures of load.Measured, or {"error": text}."""
+        return self._line()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _line(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise RuntimeError(f"the client process of {self.contender} ended with {self._process.wait()}")
+        value: dict[str, Any] = json.loads(line)
+        return value

@@ -1,0 +1,45 @@
+"""One client for each contender; each is imported only in the process that needs it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bench.load import Load
+from bench.loops import Send
+
+
+class Client(Protocol):
+    async def prepare(self, load: Load) -> Send:
+        """Makes what the load needs, untimed."""
+
+    async def close(self) -> None: ...
+
+
+async def connect(contender: str, target: str) -> Client:
+    """contender: its name; the first word names the kind."""
+    kind = contender.split()[0]
+    if kind == "cellkeeper":
+        from .cellkeeper import CellkeeperClient
+
+        return CellkeeperClient(target)
+    if kind == "echo":
+        from .echo import EchoClient
+
+        return EchoClient(target)
+    if kind == "naive":
+        from .naive import NaiveClient
+
+        return NaiveClient(target)
+    if kind == "triton":
+        from .triton import TritonClient
+
+        return TritonClient(target, streamed="stream" in contender)
+    if kind == "engine":
+        from .engine import EngineCalls
+
+        return EngineCalls(target)
+    if kind == "commit":
+        from .commit import StoreCommits
+
+        return StoreCommits(target)
+    raise ValueError(f"contender: got {contender!r}")

@@ -1,0 +1,98 @@
+"""Cellkeeper: through its own client, and with plain calls of the generated stub."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import grpc
+import numpy as np
+from cellkeeper import AsyncClient
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
+
+from bench.load import Load
+from bench.loops import Send
+from bench.models import MODELS
+
+from .frames import Group, create, frame_sender
+from .samples import samples
+
+OPENINGS = 64  # at the same time
+CREATED = 1024  # sessions in one frame
+
+
+class CellkeeperClient:
+    def __init__(self, target: str) -> None:
+        self._client = AsyncClient(target)
+        self._channel = grpc.aio.insecure_channel(target)
+        self._stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def prepare(self, load: Load) -> Send:
+        if load.kind == "client":
+            return await self._official(load)
+        if load.kind == "unary":
+            return await self._unary(load)
+        if load.kind in ("frames", "cold"):
+            return await self._frames(load)
+        raise ValueError(f"kind: got {load.kind!r}")
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._channel.close(None)
+
+    async def _official(self, load: Load) -> Send:
+        gate = asyncio.Semaphore(OPENINGS)
+
+        async def opened(number: int) -> Any:
+            async with gate:
+                return await self._client.open(_name(load, number), model=load.model)
+
+        sessions = await asyncio.gather(*[opened(number) for number in range(load.flows)])
+        value = samples(load.model, load.steps) if load.steps > 1 else samples(load.model)
+
+        async def send(flow: int) -> int:
+            await sessions[flow].step(value)
+            return load.steps
+
+        return send
+
+    async def _unary(self, load: Load) -> Send:
+        positions = []
+        for number in range(load.flows):
+            request = pb.OpenRequest(model=load.model, session=_name(load, number), request_id=os.urandom(16))
+            positions.append((await self._stub.Open(request)).position)
+        features = MODELS[load.model].features
+        inputs = samples(load.model, load.steps).tobytes()
+        names = [_name(load, number) for number in range(load.flows)]
+
+        async def send(flow: int) -> int:
+            request = pb.StepRequest(
+                model=load.model,
+                session=names[flow],
+                dtype=pb.FLOAT32,
+                shape=[load.steps, features],
+                inputs=inputs,
+                position=positions[flow],
+            )
+            positions[flow] = (await self._stub.Step(request)).position
+            return load.steps
+
+        return send
+
+    async def _frames(self, load: Load) -> Send:
+        """Every flow has sessions of its own: as many as a frame has items, or of cold loads its share of all."""
+        each = load.sessions // load.flows if load.kind == "cold" else load.items
+        groups = await asyncio.gather(*[self._group(load, flow * each, each) for flow in range(load.flows)])
+        return frame_sender(self._stub, list(groups), load)
+
+    async def _group(self, load: Load, first: int, count: int) -> Group:
+        names = [_name(load, number) for number in range(first, first + count)]
+        parts = [await create(self._stub, load.model, names[at : at + CREATED]) for at in range(0, count, CREATED)]
+        return Group(names, np.concatenate(parts))
+
+
+def _name(load: Load, number: int) -> str:
+    """Sessions of one load belong to it alone."""
+    return f"{load.kind}-{os.getpid()}-{load.flows}x{load.items}x{load.steps}-{number}"

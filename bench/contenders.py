@@ -1,0 +1,104 @@
+"""Starts the servers that the cases need, and a client process for each."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.redis_server import RedisServer
+from tests.server_process import ServerProcess
+
+from .case import Case
+from .client_process import ClientProcess
+from .models import MAIN
+from .triton_server import TritonServer
+from .weights import write_model
+
+COLD_ARENA_MIB = 4  # hot states: a sixteenth of the cold load's sessions
+
+
+class Contenders:
+    """clients: by contender; beside: those of second processes. missing: contenders that cannot be had, and why."""
+
+    def __init__(self, folder: Path, running: ExitStack, triton: TritonServer | None, why_not: str) -> None:
+        self.clients: dict[str, ClientProcess] = {}
+        self.beside: dict[str, ClientProcess] = {}
+        self.missing: dict[str, str] = {}
+        self._folder, self._running, self._triton, self._why_not = folder, running, triton, why_not
+        self._targets: dict[str, str] = {}
+        self._redis: dict[str, RedisServer] = {}
+
+    def start(self, cases: Sequence[Case]) -> None:
+        models = sorted({case.load.model for case in cases})
+        bundles = [write_model(self._folder, model) for model in models]
+        for case in cases:
+            name = case.contender
+            if name in self.missing or (name in self.clients and (case.beside is None or name in self.beside)):
+                continue
+            if name.startswith("triton") and self._triton is None:
+                self.missing[name] = self._why_not
+                continue
+            if name not in self._targets:
+                self._targets[name] = self._target(name, bundles)
+                self.clients[name] = self._client(name, self._targets[name])
+            if case.beside is not None:
+                self.beside[name] = self._client(name, self._targets[name])
+
+    def _client(self, name: str, target: str) -> ClientProcess:
+        triton = self._triton if name.startswith("triton") else None
+        client = ClientProcess(name, target, triton.python if triton else sys.executable)
+        self._running.callback(client.close)
+        return client
+
+    def _target(self, name: str, bundles: list[Path]) -> str:
+        """Where its client finds it: an address, a store's URL, or the folder of the bundles."""
+        kind, _, store = name.partition(" ")
+        if kind == "cellkeeper":
+            options = ["--arena-mib", str(COLD_ARENA_MIB)] if store.endswith("-cold") else []
+            served = [path for path in bundles if path.name == MAIN] if options else bundles
+            server = ServerProcess(served, self._store_url(store), options)
+            return self._running.enter_context(server).target
+        if kind == "triton" and self._triton is not None:
+            # one each: its stream has brought the server down, and should not take the other's figures with it
+            return self._triton.start(bundles, self._folder / name.replace(" ", "-"), self._running)
+        if kind == "echo":
+            return self._running.enter_context(own_server("bench.servers.echo"))
+        if kind == "naive":
+            words = [self._store_url(store), str(self._folder)]
+            return self._running.enter_context(own_server("bench.servers.naive", words))
+        if kind == "commit":
+            return self._store_url(name)
+        return str(self._folder)
+
+    def _store_url(self, store: str) -> str:
+        """A store of this contender's own; Redis servers are shared, with a database for each."""
+        kind = store.split()[-1]
+        if kind == "memory":
+            return "memory:"
+        if kind.startswith("sqlite"):
+            return f"sqlite:{self._folder / store.replace(' ', '-')}.db"
+        policy = "always" if kind == "redis-always" else "everysec"
+        if policy not in self._redis:
+            self._redis[policy] = self._running.enter_context(RedisServer({"appendfsync": policy}))
+        database = len(self._targets)
+        return self._redis[policy].url.removesuffix("/0") + f"/{database}"
+
+
+@contextmanager
+def own_server(module: str, words: Sequence[str] = ()) -> Iterator[str]:
+    """A program of the bench's own that prints where it listens."""
+    command = [sys.executable, "-m", module, *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        found = re.search(r"listening on (\S+)", line)
+        if found is None:
+            raise RuntimeError(f"{module} did not start")
+        yield found.group(1)
+    finally:
+        process.kill()
+        process.wait()

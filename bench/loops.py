@@ -1,0 +1,97 @@
+"""Closed loops (the next message leaves when the last is answered) and open loops (it leaves when it is due)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+
+from .load import Load, Measured
+
+Send = Callable[[int], Awaitable[int]]
+"""Sends one message of flow i and waits for its whole answer; returns its time steps."""
+
+WARM_SECONDS = 0.2
+DRAIN_SECONDS = 2.0
+
+
+async def measure(send: Send, load: Load, seconds: float) -> Measured:
+    return await (open_loop if load.rate else closed_loop)(send, load, seconds)
+
+
+async def closed_loop(send: Send, load: Load, seconds: float) -> Measured:
+    """What is answered within the seconds after a short warm-up counts."""
+    begin = time.perf_counter() + WARM_SECONDS
+    end = begin + seconds
+    took: list[float] = []
+    counted = 0
+
+    async def flow(number: int) -> None:
+        nonlocal counted
+        now = time.perf_counter()
+        while now < end:
+            sent = now
+            steps = await send(number)
+            now = time.perf_counter()
+            if begin <= now < end:
+                counted += steps
+                took.append(now - sent)
+
+    _raise_first(await asyncio.gather(*[flow(number) for number in range(load.flows)], return_exceptions=True))
+    return _measured(counted / seconds, took)
+
+
+async def open_loop(send: Send, load: Load, seconds: float) -> Measured:
+    """Messages are due at random moments (a Poisson process), to one flow after another; a flow's own wait for one
+    another. Time counts from when a message was due."""
+    draw = random.Random(1)
+    locks = [asyncio.Lock() for _ in range(load.flows)]
+    took: list[float] = []
+    failed: list[BaseException | None] = []
+    running: set[asyncio.Task[None]] = set()
+    counted = 0
+
+    async def one(number: int, due: float) -> None:
+        nonlocal counted
+        try:
+            async with locks[number]:
+                steps = await send(number)
+        except Exception as error:  # noqa: BLE001  # raised when the loop has ended
+            failed.append(error)
+            return
+        counted += steps  # not `counted += await`, which would read it before the wait
+        took.append(time.perf_counter() - due)
+
+    begin = time.perf_counter()
+    due, number = begin, 0
+    while due < begin + seconds:
+        await asyncio.sleep(max(due - time.perf_counter(), 0.0))
+        task = asyncio.ensure_future(one(number % load.flows, due))
+        running.add(task)
+        task.add_done_callback(running.discard)
+        number += 1
+        due += draw.expovariate(load.rate)
+    late: set[asyncio.Task[None]] = set()
+    if running:
+        _, late = await asyncio.wait(set(running), timeout=DRAIN_SECONDS)
+    rate = counted / (time.perf_counter() - begin)
+    if late:
+        await asyncio.wait(late)  # before the next load begins
+    _raise_first(failed)
+    return _measured(rate, took[: number - len(late)], number / seconds, len(late))
+
+
+def _raise_first(results: Sequence[BaseException | None]) -> None:
+    for result in results:
+        if result is not None:
+            raise result
+
+
+def _measured(rate: float, took: list[float], offered: float = 0.0, late: int = 0) -> Measured:
+    if not took:
+        raise RuntimeError("no message was answered in time")
+    p50, p99, p999 = (1e3 * float(value) for value in np.percentile(took, [50, 99, 99.9]))
+    return Measured(rate, len(took), p50, p99, p999, offered, late)

@@ -1,0 +1,48 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "torch", "redis", "hiredis")
+
+
+def machine() -> dict[str, str]:
+    return {
+        "commit": commit(),
+        "cpu": _line("/proc/cpuinfo", "model name"),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": _line("/proc/meminfo", "MemTotal"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "redis-server": _output("redis-server", "--version").partition("v=")[2].split(" ")[0],
+    } | {name: _version(name) for name in PACKAGES}
+
+
+def commit() -> str:
+    """The checked out commit, with "+" where files differ from it."""
+    head = _output("git", "rev-parse", "--short=12", "HEAD")
+    return head + ("+" if _output("git", "status", "--porcelain") else "")
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _line(path: str, start: str) -> str:
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    return next((line for line in lines if line.startswith(start)), "").partition(":")[2].strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,181 @@
+"""`make bench-million`: many more live sessions in a real Redis than the server keeps hot, and random steps of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.redis_server import RedisServer
+from tests.server_process import ServerProcess
+
+from .client_process import ClientProcess
+from .load import Load
+from .machine import machine
+from .models import MODELS
+from .weights import write_model
+
+FRAMES, ITEMS = 2, 256
+SAMPLED = 200
+STEADY_SESSIONS, STEADY_SECONDS = 4096, 10.0
+COUNTED = ("cellkeeper_loads_total", "cellkeeper_evictions_total", "cellkeeper_load_replayed_steps_total")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.million", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=int(os.environ.get("SESSIONS", "1000000")))
+    parser.add_argument("--model", choices=sorted(MODELS), default="2x128")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--arena-mib", type=int, default=64, help="the server's memory for hot states")
+    parser.add_argument("--json", type=Path, default=Path("out/bench-million.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-million-") as folder, ExitStack() as running:
+        figures = measure(Path(folder), running, options)
+    text = "\n".join(
+        ["| figure | |", "|---|---:|", *(f"| {name} | {show(value)} |" for name, value in figures.items())]
+    )
+    print(text)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(text + "\n")
+
+
+def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> dict[str, Any]:
+    shape = MODELS[options.model]
+    bundle = write_model(folder, options.model)
+    store = running.enter_context(RedisServer({"appendfsync": "everysec"}))
+    looking = running.enter_context(store.client())
+    arena = ["--arena-mib", str(options.arena_mib)]
+    server = running.enter_context(ServerProcess([bundle], store.url, arena))
+    client = ClientProcess("cellkeeper redis", server.target)
+    running.callback(client.close)
+
+    empty_bytes, start_rss = used(looking), rss_bytes(server.pid)
+    sessions = options.sessions // FRAMES * FRAMES
+    load = Load("cold", options.model, flows=FRAMES, items=ITEMS, sessions=sessions)
+    say(f"making {sessions:,} sessions")
+    started = time.monotonic()
+    client.begin(load, 0.5)
+    checked(client.end())
+    took = time.monotonic() - started
+    settle(looking)
+    full_bytes = used(looking)
+    say(f"made after {took:.0f} s; stepping")
+
+    before = {name: server.metric(name) for name in COUNTED}
+    rounds = []
+    for _ in range(options.rounds):
+        client.begin(load, options.seconds)
+        rounds.append(checked(client.end()))
+    counted = {name: server.metric(name) - before[name] for name in COUNTED}
+    cold = server.metric(COUNTED[0], kind="cold")
+    settle(looking)
+    after_bytes = used(looking)
+    in_use, in_use_steps = steadily_used(client, options.model, looking)
+    stepped = sum(one["messages"] for one in rounds) * ITEMS
+    return {
+        "sessions": sessions,
+        "keys in Redis": looking.dbsize(),
+        "state bytes": shape.state_bytes,
+        "sessions made a second": sessions / took,
+        "Redis bytes a session, after one step": (full_bytes - empty_bytes) / sessions,
+        "of the state": (full_bytes - empty_bytes) / sessions / shape.state_bytes,
+        "Redis bytes a session, after the random steps": (after_bytes - empty_bytes) / sessions,
+        "Redis bytes a session in steady use": in_use,
+        "in steady use, of the state": in_use / shape.state_bytes,
+        "steps of each in steady use": in_use_steps,
+        "MEMORY USAGE a key": memory_usage(looking),
+        "encodings": encodings(looking),
+        "steps a second": statistics.median(one["steps_per_second"] for one in rounds),
+        "steps a second, spread": [
+            min(r["steps_per_second"] for r in rounds),
+            max(r["steps_per_second"] for r in rounds),
+        ],
+        "frame p50 ms": statistics.median(one["p50_ms"] for one in rounds),
+        "frame p99 ms": statistics.median(one["p99_ms"] for one in rounds),
+        "steps measured": stepped,
+        "part of the sessions that are hot": options.arena_mib * 2**20 / (2 * shape.state_bytes) / sessions,
+        **counted,
+        "cold loads since start": cold,
+        "server arena bytes": options.arena_mib * 2**20,
+        "server RSS bytes at start": start_rss,
+        "server RSS bytes": rss_bytes(server.pid),
+    }
+
+
+def steadily_used(client: ClientProcess, model: str, looking: redis.Redis) -> tuple[float, float]:
+    """Bytes of a session that has seen many steps, so that its log has any length; and how many steps."""
+    before = used(looking)
+    client.begin(Load("cold", model, flows=2 * FRAMES, items=ITEMS, sessions=STEADY_SESSIONS), STEADY_SECONDS)
+    steps = checked(client.end())["messages"] * ITEMS / STEADY_SESSIONS
+    settle(looking)
+    return (used(looking) - before) / STEADY_SESSIONS, steps
+
+
+def used(client: redis.Redis) -> int:
+    """Bytes of data, without the buffers of the append-only file."""
+    info: Any = client.info("memory")
+    return int(info["used_memory"]) - int(info.get("mem_aof_buffer", 0))
+
+
+def settle(client: redis.Redis) -> None:
+    """Waits until no rewrite of the append-only file runs."""
+    until = time.monotonic() + 300.0
+    while time.monotonic() < until:
+        info: Any = client.info("persistence")
+        if not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]:
+            return
+        time.sleep(0.2)
+
+
+def sampled(client: redis.Redis) -> list[bytes]:
+    keys: list[Any] = [client.randomkey() for _ in range(SAMPLED)]
+    return [key for key in keys if key]
+
+
+def memory_usage(client: redis.Redis) -> float:
+    sizes: list[Any] = [client.memory_usage(key, samples=0) for key in sampled(client)]
+    return float(statistics.mean(sizes))
+
+
+def encodings(client: redis.Redis) -> dict[str, int]:
+    found: list[Any] = [client.object("encoding", key) for key in sampled(client)]
+    return dict(Counter(one.decode() for one in found))
+
+
+def rss_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def checked(figures: dict[str, Any]) -> dict[str, Any]:
+    if "error" in figures:
+        raise RuntimeError(figures["error"])
+    return figures
+
+
+def show(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(show(one) for one in value)
+    if isinstance(value, float):
+        return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What is measured: every scenario with its contenders. A scenario's contenders take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .case import Case
+from .load import Load
+from .models import MAIN
+
+GROUPS = ("client", "unary", "frames", "chunks", "mixed", "cold", "open")
+OPEN_SESSIONS = 256
+COLD_SESSIONS = 16384
+SINGLE_STEPS, LONG_CHUNKS = 64, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    groups: Sequence[str] = GROUPS
+    stores: Sequence[str] = ("memory", "sqlite", "redis", "redis-always")
+    peers: Sequence[str] = ("triton", "naive", "echo", "engine", "commit")
+    models: Sequence[str] = (MAIN, "1x64", "2x512")
+    sizes: Sequence[int] = ()  # flows, or items of a frame; empty: all
+
+
+def plan(chosen: Selection) -> list[Case]:
+    """The cases in the order of a round."""
+    cases: list[Case] = []
+    for model in chosen.models:
+        cases += _of_model(model, chosen)
+    wanted = [case for case in cases if case.scenario.split()[0] in chosen.groups and _of_size(case, chosen.sizes)]
+    needed = {case.capacity_of for case in wanted if case.capacity_of}
+    return [case for case in cases if case in wanted or case.key in needed]
+
+
+def _of_size(case: Case, sizes: Sequence[int]) -> bool:
+    """A load's size: the items of its frames, or how many send one by one."""
+    return not sizes or (case.load.items if case.load.items > 1 else case.load.flows) in sizes
+
+
+def _of_model(model: str, chosen: Selection) -> list[Case]:
+    main = model == MAIN
+    ours = [f"cellkeeper {store}" for store in chosen.stores if store != "redis-always"]
+    always = ["cellkeeper redis-always"] if "redis-always" in chosen.stores and main else []
+    durable = [name for name in ours if "memory" not in name]
+    triton = ["triton unary", "triton stream"] if "triton" in chosen.peers else []
+    naive = ["naive redis"] if "naive" in chosen.peers else []
+    echo = ["echo"] if "echo" in chosen.peers else []
+    engine = ["engine"] if "engine" in chosen.peers else []
+    commits = [f"commit {name.split()[1]}" for name in durable] if "commit" in chosen.peers else []
+
+    cases: list[Case] = []
+    for flows in (1, 16, 64, 256, 1024) if main else (1, 256):
+        names = ours + (always if flows in (64, 256) else []) + triton + naive
+        cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
+    if main:
+        cases += [Case("unary 64", name, Load("unary", model, flows=64)) for name in ours + echo + naive]
+    for items in (64, 256) if main else (256,):
+        scenario = f"frames {items}"
+        names = ours + (always if items == 256 else []) + (echo if main else [])
+        cases += [Case(scenario, name, Load("frames", model, flows=2, items=items)) for name in names]
+        cases += [Case(scenario, name, Load("engine", model, items=items)) for name in engine]
+        cases += [Case(scenario, name, Load("commit", model, items=items)) for name in commits if main]
+    if not main:
+        return cases
+
+    for steps, flows in ((16, 64), (256, LONG_CHUNKS)):
+        load = Load("client", model, flows=flows, steps=steps)
+        cases += [Case(f"chunks {steps}", name, load) for name in ours + triton[:1]]
+    single, long = Load("client", model, flows=SINGLE_STEPS), Load("client", model, flows=LONG_CHUNKS, steps=256)
+    for name in [name for name in ours if "sqlite" not in name] + triton[:1]:
+        cases += [Case("mixed without", name, single), Case("mixed with", name, single, beside=long)]
+    load = Load("cold", model, flows=2, items=256, sessions=COLD_SESSIONS)
+    cases += [Case("cold 256", f"{name}-cold", load) for name in durable]
+    for part in (0.5, 0.8):
+        for name in [name for name in ours if "redis" in name] + triton[:1] + naive:
+            load = Load("client", model, flows=OPEN_SESSIONS)
+            capacity = f"client {OPEN_SESSIONS} | {model} | {name}"
+            cases.append(Case(f"open {part:.0%}", name, load, of_capacity=part, capacity_of=capacity))
+    return cases

@@ -1,0 +1,69 @@
+"""Rounds: in each, every case once, a scenario's contenders one after another, another one first in each round."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from .case import Case
+from .contenders import Contenders
+
+Figures = dict[str, Any]
+Rounds = dict[str, list[Figures]]  # by case: what each round gave
+
+LEAD_SECONDS = 0.4  # what goes on beside a case starts so much before it, and ends as much after it
+
+
+def run(cases: Sequence[Case], contenders: Contenders, rounds: int, seconds: float) -> Rounds:
+    results: Rounds = {case.key: [] for case in cases}
+    for number in range(rounds):
+        started = time.monotonic()
+        for case in turn(cases, number):
+            results[case.key].append(one(case, contenders, results, seconds))
+        _say(f"round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
+    return results
+
+
+def turn(cases: Sequence[Case], number: int) -> list[Case]:
+    """The cases with each scenario's contenders rotated by `number`."""
+    order: list[Case] = []
+    for _, group in groupby(cases, key=lambda case: (case.load.model, case.scenario)):
+        members = list(group)
+        first = number % len(members)
+        order += members[first:] + members[:first]
+    return order
+
+
+def one(case: Case, contenders: Contenders, results: Rounds, seconds: float) -> Figures:
+    client = contenders.clients[case.contender]
+    load = case.load
+    if case.of_capacity:
+        capacity = results[case.capacity_of][-1].get("steps_per_second", 0.0)
+        load = replace(load, rate=max(case.of_capacity * capacity, 1.0))
+    beside = contenders.beside[case.contender] if case.beside else None
+    if beside and case.beside:
+        beside.begin(case.beside, seconds + 2 * LEAD_SECONDS)
+        time.sleep(LEAD_SECONDS)
+    client.begin(load, seconds)
+    figures = client.end()
+    if beside:
+        figures["beside_steps_per_second"] = beside.end().get("steps_per_second", 0.0)
+    if "error" in figures:
+        _say(f"{case.key}: {figures['error']}")
+    return figures
+
+
+def warm(cases: Sequence[Case], contenders: Contenders, say: Callable[[str], None]) -> None:
+    """Every case once, shortly: sessions are made, code and caches are warm. Nothing of it is kept."""
+    started = time.monotonic()
+    for case in cases:
+        one(replace(case, of_capacity=0.0), contenders, {}, 0.1)
+    say(f"warm after {time.monotonic() - started:.0f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
