@@ -108,6 +108,10 @@ class Replica:
         self._stream: _Stream | None = None
         self._frame_ids = count(1)
 
+    async def connected(self) -> None:
+        """Waits until there is a connection."""
+        await self._channel.channel_ready()
+
     async def call(self, method: str, request: Any) -> Any:
         """Any unary call: its reply, or a Refused."""
         try:

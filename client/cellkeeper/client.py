@@ -24,6 +24,8 @@ from .aio import DEFAULT_TARGET, AsyncClient
 
 T = TypeVar("T")
 
+END_SECONDS = 1.0  # for what is still running when a client is closed
+
 __all__ = ["Client", "Session"]
 
 
@@ -81,6 +83,7 @@ class Client:
                 return
             self._closed = True
         asyncio.run_coroutine_threadsafe(self._core.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -183,3 +186,14 @@ def _quiet_poller(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
     # grpc's poller wakes every loop of the process for each event; those that find nothing complain.
     if not isinstance(context.get("exception"), BlockingIOError):
         loop.default_exception_handler(context)
+
+
+async def _end_tasks() -> None:
+    """Callers that were just told that the client is closed, and gRPC's own tasks, come to their end: an event loop
+    must not be closed with tasks in it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=END_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)

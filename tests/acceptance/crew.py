@@ -19,6 +19,7 @@ from tests.wire_client import WAYS, Answer, Position, Refused, Replica
 from .sequences import Sent, Sequence
 
 OPEN_TIMEOUT_S = 30.0
+CONNECT_S = 5.0  # then it is tried all the same
 PASSING = ("COMMIT_CONFLICT", "STORE_UNAVAILABLE", "DRAINING", "DEADLINE_PASSED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 """Refusals that say nothing about where the record stands: the same chunk is sent again."""
 
@@ -158,6 +159,7 @@ class Crew:
             if waiting:
                 await asyncio.sleep(draw.uniform(0.5, 1.0) * delay_s)
                 delay_s = min(2 * delay_s, 0.1)
+                await _any_connected(replicas)  # a killed server needs the machine to start again
         if draw.random() < self.habits.again:
             await self._send(draw.choice(replicas), frame, any_way(draw), again=True)
 
@@ -192,6 +194,15 @@ class Crew:
         for mark, event in self._marks:
             if self.done_steps >= mark:
                 event.set()
+
+
+async def _any_connected(replicas: Items[Replica]) -> None:
+    """Waits until one of them is there."""
+    tasks = [asyncio.ensure_future(replica.connected()) for replica in replicas]
+    await asyncio.wait(tasks, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def any_way(draw: random.Random) -> str:
