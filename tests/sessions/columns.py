@@ -23,7 +23,7 @@ class Frame:
         first = steps[0]
         self.steps = list(steps)
         self.tenant, self.model = first.key.tenant, first.key.model
-        self.sessions = [step.key.session for step in steps]
+        self.sessions: Sequence[str] = [step.key.session for step in steps]
         self.values = np.frombuffer(b"".join([step.data for step in steps]), "<i4")
         places = [step.position for step in steps if step.position is not None]
         self.positions = b"".join([place.pack() for place in places])
