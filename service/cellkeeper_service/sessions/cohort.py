@@ -139,6 +139,8 @@ class CohortCall:
                 for line, data in zip(cohort.lines, cohort.inputs, strict=True)
                 if line.hot is not None
             ]
+            if len(cohort.positions) < len(cohort):
+                raise RuntimeError("a session lost its hot copy while a step of it was computed")
             cohort.outputs = {name: computed.outputs[name][0, start:end] for name in cohort.columns.wanted}
             start = end
 

@@ -40,6 +40,7 @@ class Cohorts:
         now = self._desk.now()
         lines, positions, tenant, model = self._desk.lines, columns.positions, columns.tenant, columns.model
         acks = np.frombuffer(columns.acked, "<u8").tolist() if columns.acked else None
+        max_log_steps = self._desk.limits.max_log_steps
         for item, session in enumerate(columns.sessions):
             line = lines.get((tenant, model, session))  # type: ignore[call-overload]
             hot = None if line is None else line.hot
@@ -52,7 +53,8 @@ class Cohorts:
                 continue
             step, checkpoint_step = _STEPS.unpack_from(packed)
             acked = step if acks is None else acks[item]
-            due = step - checkpoint_step >= hot.served.due_steps
+            logged = step - checkpoint_step
+            due = logged >= hot.served.due_steps or logged >= max_log_steps
             if acked > step or (due and acked < step):
                 left.append(item)
                 continue
@@ -121,6 +123,7 @@ class Cohorts:
                 self._hotset.drop(line)
                 line.forget_reading()
             self._refuse(cohort, range(len(cohort)), why)
+        self._hotset.feed()
 
     # committing
 
@@ -141,6 +144,7 @@ class Cohorts:
                 flights += [self._flight(cohort, index, stamp) for index in going]
             else:
                 self._refuse(cohort, going, late)
+                self._hotset.feed()
         return flights
 
     def _flight(self, cohort: Cohort, index: int, stamp: bytes) -> CohortFlight:
@@ -219,7 +223,8 @@ class Cohorts:
             self._desk.advance(line)
 
     def _the_long_way(self, cohort: Cohort, indices: Sequence[int], outcome: Outcome | None = None) -> None:
-        """The items become requests, first in their lines, to be decided on a reading that is yet to be made."""
+        """The items become requests, first in their lines, to be decided on a reading that is yet to be made. outcome:
+        of their commit; None: their result was not finite."""
         held_bytes = self._held_bytes(cohort.columns)
         cohort.failed.extend(indices)
         for index in indices:
@@ -233,6 +238,7 @@ class Cohorts:
                 cohort.columns.refuse(cohort.items[index], why)
             else:
                 step.conflicts, step.unknowns = int(outcome is Outcome.CONFLICT), int(outcome is Outcome.UNKNOWN)
+                step.distrusts_hot = outcome is None
                 step.gone = cohort.columns.gone
                 self._desk.leave_some(1, held_bytes)
                 self._desk.enter_first(line, step, cohort.arrived)
