@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
@@ -176,8 +175,8 @@ class _Namer:
             tuple(cohort.due),
             tuple(sorted(cohort.failed)),
             tuple(sorted(cohort.checkpoints.items())),
-            tuple(self.position(Position.unpack(position)) for position in cohort.positions),
-            tuple(int(states[row ^ 1]) for row in cohort.rows) if cohort.positions else None,
+            tuple(self.header(header) for header in cohort.headers),
+            tuple(int(states[row ^ 1]) for row in cohort.rows) if cohort.headers else None,
         )
 
     def read(self, result: Any) -> Any:

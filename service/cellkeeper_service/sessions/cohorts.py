@@ -8,6 +8,8 @@ from struct import Struct
 import numpy as np
 
 from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.position import POSITION_BYTES
+from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -93,7 +95,7 @@ class Cohorts:
         if not chosen:
             return None
         served.calls += 1
-        return CohortCall(served, chosen, served.calls % SAMPLE_EVERY_CALLS == 0)
+        return CohortCall(served, chosen, self._desk.clock.wall_ms(), served.calls % SAMPLE_EVERY_CALLS == 0)
 
     def _why_not(self, cohort: Cohort, now: float) -> Rejection | None:
         if cohort.columns.gone:
@@ -134,35 +136,38 @@ class Cohorts:
     def take_flights(self, room: int) -> list[CohortFlight]:
         """About `room` commits at the most. Nothing is sent after its deadline."""
         flights: list[CohortFlight] = []
-        now, stamp = self._desk.now(), self._desk.clock.wall_ms().to_bytes(8, "little")
+        if not self._computed:
+            return flights
+        now = self._desk.now()
         while self._computed and len(flights) < room:
             cohort = self._computed.pop(0)
             failed = set(cohort.failed)
             going = [index for index in range(len(cohort)) if index not in failed]
             late = self._desk.late(cohort.columns.deadline, now)
             if late is None:
-                flights += [self._flight(cohort, index, stamp) for index in going]
+                flights += [self._flight(cohort, index) for index in going]
             else:
                 self._refuse(cohort, going, late)
                 self._hotset.feed()
         return flights
 
-    def _flight(self, cohort: Cohort, index: int, stamp: bytes) -> CohortFlight:
-        line, position, checkpoint = cohort.lines[index], cohort.positions[index], cohort.checkpoints.get(index)
+    def _flight(self, cohort: Cohort, index: int) -> CohortFlight:
+        line = cohort.lines[index]
         if line.hot is None:
             raise RuntimeError("a session lost its hot copy while a step of it was computed")
-        line.forget_reading()
-        before = line.hot.header
-        change = before.moved if checkpoint is None else before.compacted
-        after = change(position, stamp, cohort.served.numerics)
-        return CohortFlight(cohort, index, Commit(line.key, before, after, cohort.inputs[index], checkpoint))
+        line.read, line.record = False, None
+        checkpoint = cohort.checkpoints.get(index)
+        commit = Commit(line.key, line.hot.header, cohort.headers[index], cohort.inputs[index], checkpoint)
+        return CohortFlight(cohort, index, commit)
 
     def landed(self, results: Sequence[tuple[CohortFlight, CommitResult]]) -> None:
         done: dict[Cohort, list[int]] = {}
+        committed = Outcome.COMMITTED
         for flight, result in results:
-            if result.outcome is Outcome.COMMITTED:
-                done.setdefault(flight.cohort, []).append(flight.number)
-                self._committed(flight)
+            if result.outcome is committed:
+                cohort, index, commit = flight
+                done.setdefault(cohort, []).append(index)
+                _committed(cohort.lines[index], commit.header)
             else:
                 self._not_committed(flight, result)
         for cohort, indices in done.items():
@@ -173,16 +178,6 @@ class Cohorts:
                 if line.queue:
                     self._desk.advance(line)
         self._hotset.feed()
-
-    def _committed(self, flight: CohortFlight) -> None:
-        line = flight.cohort.lines[flight.number]
-        line.cohort = None
-        hot = line.hot
-        if hot is None:
-            raise RuntimeError("a session lost its hot copy while a step of it was committed")
-        hot.header, hot.ahead = flight.call.header, None
-        hot.current = 1 - hot.current
-        flight.cohort.served.slots.used(line)
 
     def _not_committed(self, flight: CohortFlight, result: CommitResult) -> None:
         cohort, index = flight.cohort, flight.number
@@ -195,10 +190,10 @@ class Cohorts:
 
     def _answer(self, cohort: Cohort, indices: list[int]) -> None:
         columns, count = cohort.columns, len(indices)
-        items, positions, outputs = cohort.items, cohort.positions, cohort.outputs
+        items, headers, outputs = cohort.items, cohort.headers, cohort.outputs
         if count < len(cohort):
             items = [items[index] for index in indices]
-            positions = [positions[index] for index in indices]
+            headers = [headers[index] for index in indices]
             outputs = {name: values[indices] for name, values in outputs.items()}
         queued, computed = cohort.started - cohort.arrived, cohort.computed - cohort.started
         meter, now = self._desk.meter, self._desk.now()
@@ -209,6 +204,7 @@ class Cohorts:
         times = StepTimes(queued, 0.0, computed, now - cohort.computed, now - cohort.arrived)
         meter.steps_done(columns.model, count, times)
         self._desk.leave_many(count, self._held_bytes(columns), now)
+        positions = [header.packed[:POSITION_BYTES] for header in headers]
         columns.reply(Replies(items, positions, outputs, queued, computed))
 
     # otherwise
@@ -243,6 +239,16 @@ class Cohorts:
                 self._desk.leave_some(1, held_bytes)
                 self._desk.enter_first(line, step, cohort.arrived)
             self._desk.advance(line)
+
+
+def _committed(line: Line, header: Header) -> None:
+    line.cohort = None
+    hot = line.hot
+    if hot is None:
+        raise RuntimeError("a session lost its hot copy while a step of it was committed")
+    hot.header, hot.ahead = header, None
+    hot.current = 1 - hot.current
+    hot.served.slots.used(line)
 
 
 def _is_free(line: Line, hot: Hot) -> bool:
