@@ -15,8 +15,9 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
 from .arena import Arena
+from .finite import finite_rows
 from .inputs import Intake
-from .ort import describe, finite_rows, open_session
+from .ort import describe, open_session
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
