@@ -12,10 +12,14 @@ from cellkeeper_service.domain.engine import Array
 
 def surely_finite(values: Array) -> bool:
     """One pass without a table of answers: a sum of squares is finite only if every value is. False: some value may not
-    be, or the sum is too large. Values that are one after another in memory are not copied."""
+    be, or the sum is too large, of which numpy warns unless it is `quiet`. What is contiguous is not copied."""
     flat = values.reshape(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return isfinite(np.dot(flat, flat))
+    return isfinite(np.dot(flat, flat))
+
+
+def quiet() -> np.errstate:
+    """To be entered once for all questions of a call: entering costs as much as a question."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def finite_rows(good: Array | None, after: Array, outputs: Mapping[str, Array]) -> Array:

@@ -17,7 +17,7 @@ from cellkeeper_service.model.config import Config
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import Arena, Floats
-from .finite import finite_rows
+from .finite import finite_rows, quiet
 from .graph import build_graph
 from .inputs import Intake
 from .numerics import instruction_set
@@ -78,6 +78,10 @@ class OnnxRuntimeEngine:
         return self._arena.read(rows)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        with quiet():
+            return self._run(inputs, read, write, wanted)
+
+    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
         call = self._calls.get((steps, padded, wanted))
