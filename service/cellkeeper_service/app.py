@@ -77,7 +77,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
     host, port = split_address(settings.metrics_listen, "--metrics-listen")
-    metrics = MetricsServer(meter, host, port, lambda: not stopping.is_set())
+    metrics = MetricsServer(meter.exposition, host, port, lambda: not stopping.is_set())
     try:
         listen_host, _ = split_address(settings.listen, "--listen")
         gc.freeze()  # what lives as long as the server need not be looked at again

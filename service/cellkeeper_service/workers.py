@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 
 from cellkeeper_service.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 
 WORKER_FLAG = "--as-worker"
+METRICS_LINE = re.compile(r"metrics on (\S+)")
 
 
 def serve_workers(settings: Settings) -> int:
     """Starts settings.workers processes and waits for them; SIGTERM goes on to each. Returns the exit status.
 
-    Worker i serves its own metrics, on the port of --metrics-listen plus i. The kernel shares the connections out.
+    The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it prints; their
+    sums are where --metrics-listen says, once all of them serve.
     """
     if settings.store == "memory:":
         raise StartError(
             "workers: got several with --store memory:, which one process keeps to itself; use sqlite: or redis:"
         )
     host, port = split_address(settings.listen, "--listen")
-    with _reserve(host, port) as held:
+    merged = MergedMetrics(settings.workers)
+    place = split_address(settings.metrics_listen, "--metrics-listen")
+    with _reserve(host, port) as held, closing(MetricsServer(merged.exposition, *place, merged.healthy)) as metrics:
         port = held.getsockname()[1]
-        workers: list[subprocess.Popen[bytes]] = []
+        workers: list[subprocess.Popen[str]] = []
         stopping = threading.Event()
 
         def stop(number: int, frame: object) -> None:
@@ -39,14 +46,26 @@ def serve_workers(settings: Settings) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        for index in range(settings.workers):
-            workers.append(_start(settings, index, f"{_bracketed(host)}:{port}"))
+        for _ in range(settings.workers):
+            workers.append(_start(settings, f"{_bracketed(host)}:{port}"))
             if stopping.is_set():  # it came while this one was not in the list yet
                 workers[-1].terminate()
-        return _wait(workers, stopping)
+        print(f"metrics of all workers on {metrics.url}", flush=True)
+        with ThreadPoolExecutor(len(workers), "output") as readers:
+            for worker in workers:
+                readers.submit(_relay, worker, merged)
+            return _wait(workers, stopping)
 
 
-def _wait(workers: list[subprocess.Popen[bytes]], stopping: threading.Event) -> int:
+def _relay(worker: subprocess.Popen[str], merged: MergedMetrics) -> None:
+    """Prints what the worker prints, and notes where it says that its metrics are."""
+    for line in worker.stdout or ():
+        print(line, end="", flush=True)
+        if found := METRICS_LINE.match(line):
+            merged.add(found.group(1))
+
+
+def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:
     """When one ends by itself, whichever and whatever the reason, the others are told to end too, and the status is
     the one's."""
     with ThreadPoolExecutor(len(workers), "worker") as threads:
@@ -61,12 +80,11 @@ def _wait(workers: list[subprocess.Popen[bytes]], stopping: threading.Event) -> 
         return max(abs(status.result()) for status in ended)
 
 
-def _start(settings: Settings, index: int, listen: str) -> subprocess.Popen[bytes]:
-    host, port = split_address(settings.metrics_listen, "--metrics-listen")
-    metrics_listen = f"{_bracketed(host)}:{port + index if port else 0}"
-    own = replace(settings, listen=listen, metrics_listen=metrics_listen, workers=1)
+def _start(settings: Settings, listen: str) -> subprocess.Popen[str]:
+    own = replace(settings, listen=listen, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG, *own.words()]
-    return subprocess.Popen(command, env={**os.environ, STORE_VARIABLE: settings.store})
+    environment = {**os.environ, STORE_VARIABLE: settings.store}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def _reserve(host: str, port: int) -> socket.socket:

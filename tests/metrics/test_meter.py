@@ -68,7 +68,7 @@ def meter() -> PrometheusMeter:
 
 @pytest.fixture
 def server(meter: PrometheusMeter) -> Iterator[MetricsServer]:
-    with closing(MetricsServer(meter, "127.0.0.1", 0, lambda: True)) as server:
+    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, lambda: True)) as server:
         yield server
 
 
@@ -150,7 +150,7 @@ def test_promtool_has_no_complaint(server: MetricsServer) -> None:
 
 def test_http(meter: PrometheusMeter) -> None:
     healthy = True
-    with closing(MetricsServer(meter, "127.0.0.1", 0, lambda: healthy)) as server:
+    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, lambda: healthy)) as server:
         base = f"http://127.0.0.1:{server.port}"
         assert server.url == f"{base}/metrics"
         with urllib.request.urlopen(f"{base}/metrics?x=1") as reply:
@@ -170,4 +170,4 @@ def test_http(meter: PrometheusMeter) -> None:
 
 def test_a_taken_port_refuses_to_start(server: MetricsServer, meter: PrometheusMeter) -> None:
     with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{server.port} .*--metrics-listen"):
-        MetricsServer(meter, "127.0.0.1", server.port, lambda: True)
+        MetricsServer(meter.exposition, "127.0.0.1", server.port, lambda: True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -102,6 +104,12 @@ def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path) -
         assert workers.startswith(f"cannot listen on {server.target} ")
 
 
+def scraped(url: str) -> dict[str, float]:
+    with urlopen(url, timeout=10) as answer:
+        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
 class Workers:
     """A server with several processes, and what it prints."""
 
@@ -120,6 +128,11 @@ class Workers:
     @property
     def targets(self) -> set[str]:
         return {line.split()[-1] for line in self.lines if line.startswith("listening on ")}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of each worker."""
+        return [line.split()[-1] for line in self.lines if line.startswith("metrics on ")]
 
     @property
     def pids(self) -> list[int]:
@@ -174,9 +187,25 @@ def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, t
                 got = api.send("unary", Chunk("s", numbers(1), at))
                 assert (got.sums, got.replayed) == ([step + 1], False)
                 at = got.after
+        each = [scraped(url) for url in workers.metrics]
+        (merged,) = [scraped(line.split()[-1]) for line in workers.lines if line.startswith("metrics of all")]
+        steps = 'cellkeeper_steps_total{model="count"}'
+        assert merged[steps] == sum(one.get(steps, 0.0) for one in each) == 8
+        assert len(each) == 2
+        build = next(name for name in merged if name.startswith("cellkeeper_build_info"))
+        assert merged[build] == 1
         workers.process.send_signal(signal.SIGTERM)
         assert workers.end() == 0
         assert workers.lines.count("stopped") == 2, workers.lines
+
+
+def test_workers_whose_metrics_port_is_taken_do_not_start(counting_model: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = (f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2", f"--metrics-listen={place}")
+        ended = serve(counting_model, *words)
+        assert ended.status == 1
+        assert ended.line.startswith(f"metrics: cannot listen on {place} ")
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -1,6 +1,7 @@
 """What the service counts, and where it can be read: the only package that knows Prometheus."""
 
+from .merged import MergedMetrics
 from .meter import PrometheusMeter
 from .server import MetricsServer
 
-__all__ = ["MetricsServer", "PrometheusMeter"]
+__all__ = ["MergedMetrics", "MetricsServer", "PrometheusMeter"]

@@ -12,23 +12,22 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from cellkeeper_service.errors import StartError
 
-from .meter import PrometheusMeter
-
 IDLE_SECONDS = 30.0
 
 
 class MetricsServer:
     """Serves /metrics and /healthz from threads of its own, from construction until `close`."""
 
-    def __init__(self, meter: PrometheusMeter, host: str, port: int, healthy: Callable[[], bool]) -> None:
-        """port 0 takes a free one; see `address`. healthy: what /healthz answers with, 200 or 503.
+    def __init__(self, exposition: Callable[[], bytes], host: str, port: int, healthy: Callable[[], bool]) -> None:
+        """exposition: what /metrics answers with; 503 where it raises OSError. port 0 takes a free one; see `url`.
+        healthy: what /healthz answers with, 200 or 503.
 
         Raises StartError if it cannot listen there.
         """
         try:
             # resolved first: an IPv6 address needs another kind of socket
             family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-            self._server = _Server(family, (str(address[0]), int(address[1])), meter, healthy)
+            self._server = _Server(family, (str(address[0]), int(address[1])), exposition, healthy)
         except OSError as error:
             raise StartError(
                 f"metrics: cannot listen on {host}:{port} ({error}); choose another --metrics-listen"
@@ -57,10 +56,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, family: int, address: tuple[str, int], meter: PrometheusMeter, healthy: Callable[[], bool]
+        self, family: int, address: tuple[str, int], exposition: Callable[[], bytes], healthy: Callable[[], bool]
     ) -> None:
         self.address_family = family
-        self.meter = meter
+        self.exposition = exposition
         self.healthy = healthy
         super().__init__(address, _Handler)
 
@@ -73,13 +72,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, self.server.meter.exposition())
+            self._answer_metrics()
         elif path == "/healthz":
             healthy = self.server.healthy()
             status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
             self._answer(status, "text/plain; charset=utf-8", b"serving\n" if healthy else b"not serving\n")
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /metrics or /healthz\n")
+
+    def _answer_metrics(self) -> None:
+        try:
+            body = self.server.exposition()
+        except OSError as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", f"{error}\n".encode())
+        else:
+            self._answer(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, body)
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
