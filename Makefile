@@ -114,7 +114,9 @@ fuzz: .venv/stamp
 	@$(BIN)/python -m tests.fuzz --cases "$(CASES)" $(if $(SEED),--seed "$(SEED)")
 
 overload: .venv/stamp
-	@$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)"
+	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)"
+	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --store memory
+	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --items 1 --held-back
 
 soak: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi

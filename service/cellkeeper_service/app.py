@@ -20,7 +20,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
-from cellkeeper_service.rpc.server import RpcServer
+from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
@@ -68,7 +68,8 @@ async def _serve(
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
     catalog = Catalog(models, wire_limits(settings))
-    server = RpcServer(Servicer(catalog, scheduler, meter), settings.max_message_bytes, settings.max_rpcs, share_port)
+    limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
+    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port))
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})

@@ -42,7 +42,10 @@ class Settings:
     max_long_steps: int = setting(512, "time steps of slices, summed over sessions, in one tick")
     max_frame_items: int = setting(1024, "sessions in one frame")
     max_stream_frames: int = setting(64, "unanswered frames of one stream; more are not read meanwhile")
-    max_rpcs: int = setting(10_000, "RPCs under way, streams included")
+    max_rpcs: int = setting(10_000, "RPCs under way on one of the four listeners, streams included")
+    max_connection_rpcs: int = setting(
+        0, "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit"
+    )
     max_message_bytes: int = setting(16 * 1024 * 1024, "bytes of one gRPC message, either way")
     max_requests: int = setting(65536, "unanswered requests and frame items")
     max_request_bytes: int = setting(512 * 1024 * 1024, "inputs and outputs of unanswered requests")
@@ -138,4 +141,4 @@ def _typed(name: str, came: Any, default: Any) -> Any:
     return came
 
 
-MAY_BE_ZERO = ("default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms")
+MAY_BE_ZERO = ("max_connection_rpcs", "default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms")

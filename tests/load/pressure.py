@@ -23,13 +23,17 @@ from google.rpc import error_details_pb2, status_pb2
 SERVICE = "/cellkeeper.v1.Cellkeeper/"
 TURN_S = 0.005  # an open loop sends what has become due in this time
 CHANNEL = (("grpc.use_local_subchannel_pool", 1),)
-PROBE_RATE = 50.0
+HELD_BACK = (("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0))
+"""A client that refuses its own calls beyond the server's --max-connection-rpcs, instead of letting them wait."""
+BEYOND_LIMIT = "no quota to send RPC"  # what gRPC says for them
+PROBE_SHARE = 0.2  # of the capacity
 
 
 @dataclass(frozen=True)
 class Plan:
     """items: sessions in one call; 1: the unary Step. sessions: over all calls. clients: connections.
-    capacity_s, overload_s, after_s: length of the phases. deadline_s: of every call. times: of capacity."""
+    capacity_s, overload_s, after_s: length of the phases. deadline_s: of every call. times: of capacity.
+    held_back: calls beyond the server's limit for a connection are refused by their own client."""
 
     items: int
     sessions: int
@@ -40,6 +44,7 @@ class Plan:
     after_s: float
     deadline_s: float
     times: float
+    held_back: bool = False
 
 
 @dataclass
@@ -51,6 +56,7 @@ class Phase:
     good: int = 0
     refused: int = 0
     advised: int = 0  # of those refused, with a delay for the next try
+    at_client: int = 0  # refused by the client's own transport: the server never saw them
     late: int = 0
     other: dict[str, int] = field(default_factory=dict)
     good_ms: list[float] = field(default_factory=list)
@@ -65,6 +71,7 @@ class Answer:
     good: int = 0
     refused: int = 0
     advised: int = 0
+    at_client: int = 0
     late: int = 0
     other: str = ""
 
@@ -113,10 +120,10 @@ class Pressure:
         phase.slowest_turn_ms = 1000 * slowest
         return phase
 
-    async def recovery(self, limit_ms: float, seconds: float) -> tuple[Phase, float]:
+    async def recovery(self, steps_per_second: float, limit_ms: float, seconds: float) -> tuple[Phase, float]:
         """A light load, and the seconds after which every answer to it came within `limit_ms`."""
         started = time.perf_counter()
-        phase = await self.open(PROBE_RATE * self._plan.items, seconds)
+        phase = await self.open(steps_per_second, seconds)
         slow = [a.sent_at - started for a in self._answers if a.ms > limit_ms or not a.good]
         return phase, max(slow, default=0.0)
 
@@ -131,6 +138,7 @@ class Pressure:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 answer.refused, answer.advised = items, items * _has_advice(error)
+                answer.at_client = items * (BEYOND_LIMIT in (error.details() or ""))
             elif error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
                 answer.late = items  # a server that sees the deadline first resets the call
             else:
@@ -162,6 +170,7 @@ class Pressure:
             phase.good += answer.good
             phase.refused += answer.refused
             phase.advised += answer.advised
+            phase.at_client += answer.at_client
             phase.late += answer.late
             if answer.other:
                 phase.other[answer.other[:100]] = phase.other.get(answer.other[:100], 0) + 1
@@ -171,17 +180,20 @@ class Pressure:
 
 
 async def press(target: str, plan: Plan) -> dict[str, Any]:
-    channels = [grpc.aio.insecure_channel(target, CHANNEL) for _ in range(plan.clients)]
+    options = CHANNEL + HELD_BACK if plan.held_back else CHANNEL
+    channels = [grpc.aio.insecure_channel(target, options) for _ in range(plan.clients)]
     try:
         pressure = Pressure(channels, plan)
         await pressure.closed(plan.capacity_s / 2)  # every session hot, every connection up
         capacity = await pressure.closed(plan.capacity_s)
         peak = capacity.good / capacity.seconds
-        calm, _ = await pressure.recovery(0.0, plan.after_s / 2)
+        calm, _ = await pressure.recovery(PROBE_SHARE * peak, 0.0, plan.after_s / 2)
         print("overload begins", flush=True)
         over = await pressure.open(plan.times * peak, plan.overload_s)
         limit_ms = 3 * calm.good_ms[1] + 20
-        after, recovery_s = await pressure.recovery(limit_ms, plan.after_s)
+        after, recovery_s = await pressure.recovery(PROBE_SHARE * peak, limit_ms, plan.after_s)
+        again = await pressure.closed(plan.capacity_s)
+        capacity = max(capacity, again, key=lambda phase: phase.good / phase.seconds)
     finally:
         for channel in channels:
             await channel.close(None)

@@ -158,6 +158,35 @@ def test_a_caller_that_is_gone_is_not_served(redis: RedisServer, server: ServerP
         call.result()
 
 
+def test_a_connections_calls_beyond_its_limit_stay_with_the_client(
+    redis: RedisServer, counting_model: Path, session: str
+) -> None:
+    options = [*OPTIONS, "--max-connection-rpcs", "1"]
+    no_waiting = [("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0)]
+    with (
+        ServerProcess([counting_model], redis.url, options) as server,
+        server.channel() as patient,
+        grpc.insecure_channel(server.target, no_waiting) as other,
+    ):
+        api, impatient = Api(server.stub(patient)), Api(server.stub(other))
+        at, second = api.open(session), api.open(f"{session}-second")
+        third = impatient.open(f"{session}-third")
+        with paused(redis):
+            first = api.stub.Step.future(step_message("count", Chunk(session, numbers(1), at)), timeout=30)
+            wait_until(lambda: server.metric("cellkeeper_queue_depth") == 1)
+            held = api.stub.Step.future(
+                step_message("count", Chunk(f"{session}-second", numbers(1), second)), timeout=30
+            )
+            taken = impatient.stub.Step.future(
+                step_message("count", Chunk(f"{session}-third", numbers(1), third)), timeout=30
+            )
+            wait_until(lambda: server.metric("cellkeeper_queue_depth") == 2)
+            refused = impatient.send("unary", Chunk(f"{session}-third", numbers(1), third))
+            assert refused.code == "RESOURCE_EXHAUSTED"
+            assert server.metric("cellkeeper_queue_depth") == 2
+        assert [call.result().position.step for call in (first, held, taken)] == [1, 1, 1]
+
+
 def test_a_server_that_shuts_down_finishes_and_takes_nothing_new(counting_model: Path, session: str) -> None:
     with (
         RedisServer({"appendfsync": "no"}) as redis,

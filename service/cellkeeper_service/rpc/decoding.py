@@ -17,6 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from cellkeeper_service.errors import Rejection, invalid
 
+SELF_READING = ("Step", "StepBatch")
+"""Unary on the wire, for which gRPC hands over the call before its message has been read. It costs no more."""
+
 SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"]
 
 
@@ -48,8 +51,12 @@ def handlers(servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
     made = {}
     for method in SERVICE.methods:
         answer = getattr(servicer, method.name)
-        streamed = method.client_streaming and method.server_streaming
-        make = grpc.stream_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
+        if method.client_streaming and method.server_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        elif method.name in SELF_READING:
+            make = grpc.stream_unary_rpc_method_handler
+        else:
+            make = grpc.unary_unary_rpc_method_handler
         made[method.name] = make(
             answer,
             request_deserializer=decoder(GetMessageClass(method.input_type)),

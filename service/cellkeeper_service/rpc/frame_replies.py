@@ -48,7 +48,7 @@ class FrameReplies:
     def submit(self, scheduler: Scheduler, meter: Meter) -> None:
         """Puts every item into its session's line. Those that cannot be taken are counted here; what is refused
         later is counted where it is decided."""
-        full = scheduler.sessions.refuse_many(len(self._frame), self._frame.deadline)
+        full = scheduler.refuse(len(self._frame), self._frame.deadline)
         if full is not None:
             error = to_error(full)
             self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
@@ -69,7 +69,7 @@ class FrameReplies:
                 except Rejection as rejection:
                     why = rejection
                 else:
-                    scheduler.submit(step, in_frame=True)
+                    scheduler.submit(step)
             if why is not None:
                 meter.rejected(why.reason.value)
                 self._done(item, why)

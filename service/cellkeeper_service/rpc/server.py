@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,34 +18,60 @@ from .servicer import Servicer
 SERVICE = decoding.SERVICE.full_name
 
 
+LISTENERS = 4
+"""gRPC for Python accepts one call at a time, through a chain of turns of the loop and another thread; under load calls
+wait for that, unseen. Each listener has a chain of its own, and the kernel spreads connections over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """max_message_bytes: of one message, either way. max_rpcs: calls under way on one listener, streams included; a
+    further one gets RESOURCE_EXHAUSTED from gRPC itself. max_connection_rpcs: the same on one connection, which its
+    client keeps to and holds back what is beyond it; 0: no limit. share_port: other processes may listen on the port.
+    """
+
+    max_message_bytes: int
+    max_rpcs: int
+    max_connection_rpcs: int = 0
+    share_port: bool = False
+
+
 class RpcServer:
-    def __init__(self, servicer: Servicer, max_message_bytes: int, max_rpcs: int, share_port: bool) -> None:
-        """max_rpcs: calls under way, streams included; a further one gets RESOURCE_EXHAUSTED from gRPC itself.
-        share_port: other processes may listen on the same port (SO_REUSEPORT)."""
+    def __init__(self, servicer: Servicer, transport: Transport) -> None:
         options = [
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.so_reuseport", int(share_port)),
+            ("grpc.max_receive_message_length", transport.max_message_bytes),
+            ("grpc.max_send_message_length", transport.max_message_bytes),
+            ("grpc.so_reuseport", 1),
         ]
-        self._share_port = share_port
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_rpcs)
+        if transport.max_connection_rpcs:
+            options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
+            options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
+        self._share_port = transport.share_port
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._server.add_generic_rpc_handlers((decoding.handlers(servicer),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._listeners = [grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)]
+        if hasattr(socket, "SO_REUSEPORT"):
+            for _ in range(LISTENERS - 1):
+                more = grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)
+                self._listeners.append(more)
+        for listener in self._listeners:
+            listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
+            reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
         if not self._share_port:
             _check_free(address)
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen") from error
-        if port == 0:
-            raise StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
-        await self._server.start()
+        host = address.rpartition(":")[0]
+        port = 0
+        for listener in self._listeners:
+            try:
+                port = listener.add_insecure_port(f"{host}:{port}" if port else address)
+            except RuntimeError as error:
+                raise _not_free(address) from error
+            if port == 0:
+                raise _not_free(address)
+            await listener.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
@@ -53,11 +81,15 @@ class RpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Lets calls under way end, for so long at the most."""
-        await self._server.stop(grace_seconds)
+        await asyncio.gather(*(listener.stop(grace_seconds) for listener in self._listeners))
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+def _not_free(address: str) -> StartError:
+    return StartError(f"cannot listen on {address}: is the port taken? choose another with --listen")
 
 
 def _check_free(address: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import wraps
 from typing import Any, TypeVar
 
+import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
@@ -65,6 +67,26 @@ def answering(method: Method[Message]) -> Method[Message]:
     return answer
 
 
+def admitted(method: Method[Message]) -> Method[Message]:
+    """Reads the call's message itself, once it is known that there is room for what it asks: under overload most calls
+    are refused, and an unread one costs least."""
+
+    @wraps(method)
+    async def answer(self: Servicer, unread: Any, context: Context) -> Message:
+        came = time.monotonic()
+        full = self._scheduler.admit(self._deadline(context))
+        if full is not None:
+            return await abort(context, full)
+        request = await context.read()
+        if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise asyncio.CancelledError("the caller left before its message came")
+        reply = await method(self, request, context)
+        self._scheduler.answered(came)
+        return reply
+
+    return answer
+
+
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     def __init__(self, catalog: Catalog, scheduler: Scheduler, meter: Meter) -> None:
         self._catalog = catalog
@@ -76,18 +98,17 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         maker = lives.read_open(request, self._catalog, self._deadline(context))
         return lives.write_open(_checked(await reply_to(self._scheduler, maker)))
 
+    @admitted
     @answering
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         maker = read_step(request, self._catalog, self._deadline(context))
         return write_step(_checked(await reply_to(self._scheduler, maker)))
 
+    @admitted
     @answering
     async def StepBatch(self, request: pb.StepFrame, context: Context) -> pb.StepFrameReply:
         self._meter.frame("in", len(request.sessions))
         frame = read_frame(request, self._catalog, latest=self._deadline(context), needs_positions=False)
-        full = self._scheduler.sessions.refuse_many(len(frame), frame.deadline)
-        if full is not None:
-            raise Decided(full)
         size = sum(
             self._catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
         )

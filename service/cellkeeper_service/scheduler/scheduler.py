@@ -14,7 +14,9 @@ from cellkeeper_service.sessions.cohort import Columns
 from cellkeeper_service.sessions.requests import Request
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 
+from .quickest import Quickest
 from .store_calls import StoreCalls
+from .strain import Strain
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +27,12 @@ thread costs more than the call."""
 EXPIRY_SECONDS = 0.05
 """How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
 
-
-QUIET_SECONDS = 0.0005
-"""Without an arrival for so long, none is taken to be near: gRPC accepts calls one by one, with a thread of its own
-between each two."""
+QUIET_SECONDS = 0.001
+"""Without an arrival for so long, none is taken to be waiting: longer than gRPC needs from one to the next, and shorter
+than the time between two that come by themselves. (The loop's timers know no less.)"""
 
 LET_IN_SHARE = 3.0
 """Of the seconds that a tick took, for taking in what arrived meanwhile. It ends at once where nothing does."""
-
-BUSY_REQUESTS = 32
-"""With fewer unanswered, nobody waits long, and the next tick need not wait for more."""
 
 
 class Scheduler:
@@ -45,11 +43,14 @@ class Scheduler:
         self.draining = False
         self._cost = cost
         self._wake = asyncio.Event()
+        self._arrival = asyncio.Event()
+        self._strain = Strain()
+        self._quickest = Quickest()
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._calls = 0  # requests that came in a message of their own
-        self._calls_let_in = 0
+        self._came = 0  # calls with steps; the frames of streams need not be let in
+        self._came_before = 0
 
     def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
         """Starts the loop's task. Call it from within the running event loop.
@@ -66,13 +67,26 @@ class Scheduler:
         self._task.add_done_callback(ended)
         self._expire()
 
-    def submit(self, request: Request, in_frame: bool = False) -> None:
-        """in_frame: it came with others in one message."""
+    def admit(self, deadline: float) -> Rejection | None:
+        """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
+        self._came += 1
+        self._arrival.set()
+        return self.refuse(1, deadline)
+
+    def refuse(self, count: int, deadline: float) -> Rejection | None:
+        """Why none of so many steps with that deadline would be taken, if so."""
+        return self.sessions.refuse_many(count, deadline - self._quickest.seconds(time.monotonic()))
+
+    def answered(self, came: float) -> None:
+        """A call with steps, which came at that time, has its answer."""
+        now = time.monotonic()
+        self._quickest.took(now - came, now)
+
+    def submit(self, request: Request) -> None:
         if self.draining:
             text = "the server is shutting down; another replica, or the next one here, will go on"
             request.done(Rejection(Reason.DRAINING, text, retry_delay_ms=100))
             return
-        self._calls += not in_frame
         self.sessions.submit(request)
         self._wake.set()
 
@@ -105,28 +119,33 @@ class Scheduler:
             for call in calls:
                 await self._compute(call)
                 self._start_store_calls()
+            ended = time.monotonic()
+            self._strain.worked(ended - started)
             if calls or self._wake.is_set() or self._can_start_more():
-                await self._let_in(LET_IN_SHARE * (time.monotonic() - started))
+                await self._let_in(LET_IN_SHARE * (ended - started))
             else:
                 await self._wake.wait()
+                self._strain.rested(time.monotonic() - ended)
 
     async def _let_in(self, longest_seconds: float) -> None:
-        """Lets arrived messages in: until none comes any more, and for as long as the tick took at the most.
-
-        gRPC accepts one call in a turn of the loop. With one turn for each tick, calls would wait there, unseen, longer
-        than their deadlines.
-        """
+        """Lets arrived messages in. gRPC needs several turns of the loop for each call; where ticks take most of the
+        time, it gets them only here, and calls would wait there, unseen, longer than their deadlines."""
         await asyncio.sleep(0)
-        if self.sessions.unanswered < BUSY_REQUESTS or self._calls == self._calls_let_in:
+        before, self._came_before = self._came_before, self._came
+        if not self._strain.high or before == self._came:
             return
-        now = arrived = time.monotonic()
-        until, seen = now + longest_seconds, self._calls
-        while now < min(until, arrived + QUIET_SECONDS):
-            await asyncio.sleep(0)
-            now = time.monotonic()
-            if self._calls != seen:
-                arrived, seen = now, self._calls
-        self._calls_let_in = self._calls
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        until = now + longest_seconds
+        while now < until:
+            seen, since = self._came, now
+            self._arrival.clear()
+            quiet = loop.call_later(QUIET_SECONDS, self._arrival.set)
+            await self._arrival.wait()
+            quiet.cancel()
+            now = loop.time()
+            if self._came == seen and now - since < 2 * QUIET_SECONDS:  # a late timer: the loop was not quiet itself
+                return
 
     def _can_start_more(self) -> bool:
         """Starting one thing can make another ready that was looked for before it; no event tells of that."""

@@ -73,9 +73,10 @@ class Desk:
         return line
 
     def refuse_many(self, count: int, deadline: float) -> Rejection | None:
-        """Why none of `count` requests with that deadline would be taken, if so. Under overload this is asked far more
-        often than requests are taken: it looks at no single one."""
-        if self.pace.too_late(self.unanswered + 1, self.now(), deadline):
+        """Why none of `count` requests, to be begun by that deadline, would be taken, if so. Under overload this is
+        asked far more often than requests are taken: it looks at no single one."""
+        now = self.now()
+        if now >= deadline or self.pace.too_late(self.unanswered + 1, now, deadline):
             self.arrivals += count
             for _ in range(count):
                 self.meter.rejected(Reason.QUEUE_FULL.value)

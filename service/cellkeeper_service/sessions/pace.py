@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 WINDOW_SECONDS = 0.25  # of work without a pause that one measurement takes
-MEMORY = 0.7  # of the last measurements, where a new one is lower; a higher one counts at once
+MEMORY = 0.5  # of the last measurements
 FREE_REQUESTS = 256
 """So many may always wait: about what one tick takes, and enough to find out anew how fast the server is."""
 
@@ -43,5 +43,6 @@ class Pace:
         if elapsed < WINDOW_SECONDS:
             return
         measured = self._finished / elapsed
-        self.requests_per_second = max(measured, MEMORY * self.requests_per_second + (1 - MEMORY) * measured)
+        before = self.requests_per_second or measured
+        self.requests_per_second = MEMORY * before + (1 - MEMORY) * measured
         self._since, self._finished = now, 0
