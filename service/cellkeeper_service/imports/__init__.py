@@ -1,0 +1,15 @@
+"""Trained models to bundles.
+
+    import_torch   modules in a script, or weights in a file
+    import_keras   .keras and .h5 files
+    import_onnx    graphs (input, constants, states) -> (outputs, states)
+
+Each ends with a comparison on random sequences, and leaves either a whole bundle or nothing.
+"""
+
+from .landing import Imported
+from .parity import Parity
+from .refusal import ImportRefused
+from .torch_model import import_torch
+
+__all__ = ["ImportRefused", "Imported", "Parity", "import_torch"]
