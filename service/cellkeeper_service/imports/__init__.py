@@ -8,8 +8,9 @@ Each ends with a comparison on random sequences, and leaves either a whole bundl
 """
 
 from .landing import Imported
+from .onnx_model import import_onnx
 from .parity import Parity
 from .refusal import ImportRefused
 from .torch_model import import_torch
 
-__all__ = ["ImportRefused", "Imported", "Parity", "import_torch"]
+__all__ = ["ImportRefused", "Imported", "Parity", "import_onnx", "import_torch"]

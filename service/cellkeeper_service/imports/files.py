@@ -67,7 +67,9 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
 def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
     """A zip file of torch.save, read with weights_only: its pickle may name tensors and containers, and no code."""
     if importlib.util.find_spec("torch") is None:
-        raise ImportRefused(str(path), "needs torch, which is not installed; install cellkeeper[torch], or save safetensors")
+        raise ImportRefused(
+            str(path), "needs torch, which is not installed; install cellkeeper[torch], or save safetensors"
+        )
     import torch
 
     _refuse_bomb(path, data)
@@ -88,7 +90,9 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
     import torch
 
     if not isinstance(state_dict, Mapping) or not state_dict:
-        raise ImportRefused(place, f"holds {type(state_dict).__name__}, expected tensors by name: save model.state_dict()")
+        raise ImportRefused(
+            place, f"holds {type(state_dict).__name__}, expected tensors by name: save model.state_dict()"
+        )
     tensors: dict[str, Array] = {}
     for name, value in state_dict.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):

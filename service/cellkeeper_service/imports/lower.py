@@ -15,7 +15,6 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import (
     ACTIVATIONS,
     Config,
-    Dense as HeadLayer,
     Features,
     GraphConfig,
     Normalization,
@@ -24,6 +23,9 @@ from cellkeeper_service.model.config import (
     Transform,
     config_json,
     parse_config,
+)
+from cellkeeper_service.model.config import (
+    Dense as HeadLayer,
 )
 
 from .refusal import ImportRefused
@@ -75,16 +77,17 @@ def _merged(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def _recurrent(stack: Stack, name: str) -> Lowered | None:
     rest = list(stack.layers)
-    source: Features | Tokens = Features(stack.size, None, stack.missing)
+    first = rest[0]
     tensors: dict[str, Array] = {}
-    if isinstance(rest[0], Embed):
-        embed = rest.pop(0)
-        source = Tokens(*embed.weight.shape)
-        tensors["embedding.weight"] = embed.weight
-    elif isinstance(rest[0], Normalize):
-        first = rest.pop(0)
+    source: Features | Tokens = Features(stack.size, None, stack.missing)
+    if isinstance(first, Embed):
+        del rest[0]
+        source = Tokens(*first.weight.shape)
+        tensors["embedding.weight"] = first.weight
+    elif isinstance(first, Normalize):
+        del rest[0]
         numbers = Normalization(tuple(first.offset.astype(float).tolist()), tuple(first.scale.astype(float).tolist()))
-        source = replace(source, normalization=numbers)
+        source = Features(stack.size, numbers, stack.missing)
     cells = _taken(rest, Recurrent)
     head = _taken(rest, Dense)
     output: list[Transform] = []

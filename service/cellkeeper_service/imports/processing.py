@@ -29,7 +29,11 @@ class Processing:
         before = (
             ()
             if self.normalization is None
-            else (Normalize("normalization", *(np.array(v) for v in (self.normalization.offset, self.normalization.scale))),)
+            else (
+                Normalize(
+                    "normalization", *(np.array(v) for v in (self.normalization.offset, self.normalization.scale))
+                ),
+            )
         )
         after = tuple(Convert(f"output[{i}]", transform) for i, transform in enumerate(self.output))
         return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)

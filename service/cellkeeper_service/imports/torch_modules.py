@@ -193,7 +193,9 @@ class OwnForward:
         while isinstance(y, tuple | list) and y:
             y = y[0]
         if not isinstance(y, torch.Tensor):
-            raise ImportRefused(self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one")
+            raise ImportRefused(
+                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
+            )
         result: Array = y.float().numpy()
         steps = len(inputs)
         if result.ndim == 3:

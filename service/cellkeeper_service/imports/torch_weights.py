@@ -93,7 +93,8 @@ def with_initial(layers: Sequence[Layer], initial: Mapping[str, Array], place: s
     for name, values in initial.items():
         if name not in ("h", "c") or values.ndim != 2 or len(values) != len(cells):
             raise ImportRefused(
-                f"{place}: initial state {name}", f"got shape {list(values.shape)}, expected h and c of [{len(cells)}, width]"
+                f"{place}: initial state {name}",
+                f"got shape {list(values.shape)}, expected h and c of [{len(cells)}, width]",
             )
     numbered = iter(range(len(cells)))
     return [
@@ -150,7 +151,8 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
         hidden, rest = divmod(len(weights["weight_ih"]), _GATES[kind])
         if rest:
             raise ImportRefused(
-                where, f"weight_ih: got {len(weights['weight_ih'])} rows, expected a multiple of {_GATES[kind]} for {kind}"
+                where,
+                f"weight_ih: got {len(weights['weight_ih'])} rows, expected a multiple of {_GATES[kind]} for {kind}",
             )
         layers.append(Recurrent(where, kind, hidden, weights))
         if single:

@@ -18,7 +18,9 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 def check(stack: Stack, place: str) -> int:
     """The width of the output. Raises ImportRefused with the layer's name."""
     if not stack.recurrent:
-        raise ImportRefused(place, "no recurrent layer in it; expected an LSTM, GRU or RNN, for there is nothing to stream")
+        raise ImportRefused(
+            place, "no recurrent layer in it; expected an LSTM, GRU or RNN, for there is nothing to stream"
+        )
     if len(stack.recurrent) > MAX_LAYERS:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     width = stack.size
@@ -61,13 +63,15 @@ def _after(layer: Layer, width: int) -> int:
 
 def _recurrent(layer: Recurrent, width: int) -> int:
     gates = _GATES[layer.cell] * layer.hidden_size
-    expected = {"weight_ih": (gates, width), "weight_hh": (gates, layer.width)}
+    expected: dict[str, tuple[int, ...]] = {"weight_ih": (gates, width), "weight_hh": (gates, layer.width)}
     if "bias_ih" in layer.weights or "bias_hh" in layer.weights:
         expected |= {"bias_ih": (gates,), "bias_hh": (gates,)}
     if layer.proj_size:
         expected["weight_hr"] = (layer.proj_size, layer.hidden_size)
     if prod(expected["weight_ih"]) == 0:
-        raise ImportRefused(layer.place, f"got {layer.hidden_size} units and {width} inputs, expected 1 or more of each")
+        raise ImportRefused(
+            layer.place, f"got {layer.hidden_size} units and {width} inputs, expected 1 or more of each"
+        )
     for name, shape in expected.items():
         if name not in layer.weights:
             raise ImportRefused(layer.place, f"{name}: missing, expected shape {list(shape)}")
