@@ -7,10 +7,11 @@
 Each ends with a comparison on random sequences, and leaves either a whole bundle or nothing.
 """
 
+from .keras_model import import_keras
 from .landing import Imported
 from .onnx_model import import_onnx
 from .parity import Parity
 from .refusal import ImportRefused
 from .torch_model import import_torch
 
-__all__ = ["ImportRefused", "Imported", "Parity", "import_onnx", "import_torch"]
+__all__ = ["ImportRefused", "Imported", "Parity", "import_keras", "import_onnx", "import_torch"]

@@ -21,7 +21,10 @@ MAX_BATCH = 256  # the server's default, so that the verdict on exactness is the
 
 
 class Source(Protocol):
-    """The model where it came from. Each call is one new sequence: inputs [T, ...] -> by name, outputs [T, ...]."""
+    """The model where it came from. Each call is one new sequence: inputs [T, ...] -> by name, outputs [T, ...].
+
+    A time step of which it does not know the outputs is NaN throughout, and is not compared.
+    """
 
     name: str  # "torch 2.13.0"
 
@@ -70,12 +73,8 @@ def compare(bundle: Bundle, source: Source, sequences: Sequence[Array], max_batc
         ]
         for served, expected in pairs:
             for name, values in expected.items():
-                wanted = np.asarray(values, np.float64)
-                with np.errstate(all="ignore"):
-                    gap = float(np.abs(served[name].astype(np.float64) - wanted).max(initial=0.0))
-                    size = float(np.abs(wanted).max(initial=0.0))
-                gap = gap if np.isfinite(gap) else float("inf")
-                difference, relative = max(difference, gap), max(relative, gap / max(size, 1e-30) if gap else 0.0)
+                gap, share = _gap(served[name], np.asarray(values, np.float64))
+                difference, relative = max(difference, gap), max(relative, share)
     return Parity(
         source=source.name,
         sequences=len(sequences),
@@ -87,6 +86,17 @@ def compare(bundle: Bundle, source: Source, sequences: Sequence[Array], max_batc
         engine=engine.name,
         numerics=engine.numerics,
     )
+
+
+def _gap(served: Array, expected: Array) -> tuple[float, float]:
+    """The largest difference, absolute and relative; both [T, ...]. Infinity where nothing can be compared."""
+    known = ~np.isnan(expected).all(axis=tuple(range(1, expected.ndim)))
+    if served.shape != expected.shape or not known.any():
+        return float("inf"), float("inf")
+    gap = float(np.abs(served[known].astype(np.float64) - expected[known]).max(initial=0.0))
+    if not np.isfinite(gap):
+        return float("inf"), float("inf")
+    return gap, gap / max(float(np.abs(expected[known]).max()), 1e-30) if gap else 0.0
 
 
 def _stepped(engine: Engine, inputs: Array) -> dict[str, Array]:

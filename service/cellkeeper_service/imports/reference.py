@@ -39,6 +39,13 @@ class Float64Run:
                 value = apply(layer, np.asarray(value, np.float64))
         return np.asarray(value, np.float64)
 
+    def keeps(self, x: Array) -> bool:
+        """Whether a first layer that masks takes this time step."""
+        first = self._stack.layers[0]
+        if isinstance(first, Embed):
+            return not first.mask_zero or int(x) != 0
+        return not isinstance(first, Mask) or bool((np.asarray(x) != np.float32(first.value)).any())
+
     def _recurrent(self, layer: Recurrent, index: int, x: Floats, kept: bool) -> Floats:
         h, c = self._states[index]
         if kept:
