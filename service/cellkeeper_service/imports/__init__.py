@@ -7,6 +7,8 @@
 Each ends with a comparison on random sequences, and leaves either a whole bundle or nothing.
 """
 
+from cellkeeper_service.model.fit import fit_normalization, fit_output
+
 from .keras_model import import_keras
 from .landing import Imported
 from .onnx_model import import_onnx
@@ -14,4 +16,13 @@ from .parity import Parity
 from .refusal import ImportRefused
 from .torch_model import import_torch
 
-__all__ = ["ImportRefused", "Imported", "Parity", "import_keras", "import_onnx", "import_torch"]
+__all__ = [
+    "ImportRefused",
+    "Imported",
+    "Parity",
+    "fit_normalization",
+    "fit_output",
+    "import_keras",
+    "import_onnx",
+    "import_torch",
+]

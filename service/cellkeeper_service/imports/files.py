@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -18,6 +19,7 @@ from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
 from .refusal import ImportRefused
 from .stack import Array
 
+MAX_JSON_BYTES = 16 << 20
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training programs put the weights
 
@@ -33,6 +35,14 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise ImportRefused(str(path), f"cannot be read ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    try:
+        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ImportRefused(str(path), f"not JSON ({error})") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:

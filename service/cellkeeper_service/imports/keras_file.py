@@ -19,11 +19,10 @@ import numpy as np
 
 from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
 
-from .files import read_bytes
+from .files import MAX_JSON_BYTES, read_bytes
 from .refusal import ImportRefused
 from .stack import Array
 
-MAX_JSON_BYTES = 16 << 20
 MOST_PACKED = 100  # how much larger than its packed bytes the weights' file may be
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -76,7 +75,9 @@ class KerasFile:
             raise ImportRefused(place, f"got {dataset.dtype} {list(dataset.shape or ())}, expected numbers")
         # what is stored elsewhere, or in fewer bytes than it has, can be of any size
         if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() < size:
-            raise ImportRefused(place, f"got shape {list(dataset.shape or ())}, of which the file holds less; save it again")
+            raise ImportRefused(
+                place, f"got shape {list(dataset.shape or ())}, of which the file holds less; save it again"
+            )
         values: Array = np.asarray(dataset[()])
         return values
 

@@ -91,7 +91,8 @@ def _recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     units = int(back.shape[0]) if back.ndim == 2 else 0
     if type(config.get("units")) is int and config["units"] != units:
         raise ImportRefused(
-            layer.place, f"recurrent_kernel: got shape {list(back.shape)}, expected {config['units']} units as configured"
+            layer.place,
+            f"recurrent_kernel: got shape {list(back.shape)}, expected {config['units']} units as configured",
         )
     if kernel.ndim != 2 or back.ndim != 2:
         raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected a matrix")
@@ -122,7 +123,9 @@ def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
     if isinstance(said, bool):
         return said
     if bias is None:
-        raise ImportRefused(layer.place, "reset_after: missing, and no bias to tell it; save the model with a newer Keras")
+        raise ImportRefused(
+            layer.place, "reset_after: missing, and no bias to tell it; save the model with a newer Keras"
+        )
     return bias.ndim == 2
 
 
@@ -173,7 +176,9 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     axis = layer.config.get("axis", -1)
     axes = axis if isinstance(axis, list | tuple) else [] if axis is None else [axis]
     if list(axes) not in ([-1], [2], []):
-        raise ImportRefused(layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or one in all")
+        raise ImportRefused(
+            layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or one in all"
+        )
     given = [layer.config.get(key) for key in ("mean", "variance")]
     if all(value is not None for value in given):
         try:

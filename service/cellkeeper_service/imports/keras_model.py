@@ -112,12 +112,12 @@ def _widened(layers: Sequence[Layer], width: int) -> list[Layer]:
     widened: list[Layer] = []
     for layer in layers:
         if isinstance(layer, Normalize | Affine):
-            both = {
-                key: np.broadcast_to(value, (width,)) if value.ndim == 0 else value
-                for key, value in (("scale", layer.scale), ("offset", layer.offset))
-            }
-            layer = replace(layer, **both)  # noqa: PLW2901
-        elif isinstance(layer, Recurrent):
+            scale, offset = (
+                np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
+            )
+            widened.append(replace(layer, scale=scale, offset=offset))
+            continue
+        if isinstance(layer, Recurrent):
             width = layer.width
         elif isinstance(layer, Embed | Dense):
             width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]

@@ -42,7 +42,7 @@ class KerasSource:
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
-        self._stack = stack
+        self._keras, self._stack = keras, stack
         try:
             model = keras.saving.load_model(path, compile=False)
             self._free = _clone(keras, model, stateful=False)
@@ -75,7 +75,7 @@ class KerasSource:
 
     def _call(self, model: Any, inputs: Array) -> Array:
         """[T, ...] -> [T, units], or [1, units]."""
-        values = np.asarray(model.predict_on_batch(inputs[None]))[0]
+        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs[None], training=False)))[0]
         return values if values.ndim == 2 else values[None]
 
 

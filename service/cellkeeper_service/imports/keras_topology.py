@@ -41,7 +41,9 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
 def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLayer:
     kind, config = entry.get("class_name"), entry.get("config")
     if not isinstance(kind, str) or not isinstance(config, dict):
-        raise ImportRefused(f"{place}: layers", f"got class {kind!r} and {type(config).__name__}, expected a layer's config")
+        raise ImportRefused(
+            f"{place}: layers", f"got class {kind!r} and {type(config).__name__}, expected a layer's config"
+        )
     name = str(config.get("name", entry.get("name", kind)))
     where = f"{place}: layer {name} ({kind})"
     module = entry.get("module")
@@ -61,11 +63,13 @@ def _chain(
         found = list(_references(config.get(key)))
         if len(found) != 1 or found[0][0] not in by_name:
             raise ImportRefused(
-                f"{place}: {key}", f"got {[name for name, _ in found]}, expected one: a stream has one input and one output"
+                f"{place}: {key}",
+                f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
             )
         ends[key] = found[0]
     name, tensor = ends["output_layers"]
     chain: list[KerasLayer] = []
+    masks: list[str] = []
     while True:
         layer, entry = by_name[name]
         if tensor != 0:
@@ -74,6 +78,8 @@ def _chain(
             raise ImportRefused(layer.place, "takes what it gave: not a chain of layers")
         chain.append(layer)
         nodes = entry.get("inbound_nodes") or []
+        nodes, mine = _without_masks(nodes)
+        masks += mine
         sources = list(_references(nodes))
         if name == ends["input_layers"][0]:
             break
@@ -86,7 +92,41 @@ def _chain(
                 "and initial states from other layers cannot be served",
             )
         name, tensor = sources[0]
+    for mask in masks:
+        _check_mask(mask, chain, by_name)
     return chain[::-1]
+
+
+def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
+    """Keras 3 writes masks down as a further argument of each layer: the nodes without it, and where it comes from."""
+    if not isinstance(nodes, list) or len(nodes) != 1 or not isinstance(nodes[0], dict):
+        return nodes, []
+    kwargs = nodes[0].get("kwargs")
+    if not isinstance(kwargs, dict) or "mask" not in kwargs:
+        return nodes, []
+    rest = {key: value for key, value in kwargs.items() if key != "mask"}
+    return [{**nodes[0], "kwargs": rest}], [name for name, _ in _references(kwargs["mask"])]
+
+
+def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]) -> None:
+    """A mask has to be that of an Embedding or a Masking layer of the chain: x != value, for features any of them."""
+    layer, entry = by_name.get(name, (chain[0], {}))
+    place = layer.place
+    if layer.kind == "Any":
+        sources = [source for source, _ in _references(entry.get("inbound_nodes"))]
+        layer, entry = by_name.get(sources[0], (layer, {})) if sources else (layer, {})
+    nodes = entry.get("inbound_nodes")
+    node = nodes[0] if layer.kind == "NotEqual" and isinstance(nodes, list) and nodes else {}
+    words = node.get("args") if isinstance(node, dict) else None
+    compared = words[1] if isinstance(words, list) and len(words) == 2 else None
+    sources = [source for source, _ in _references(words)]
+    for masking in chain:
+        value = masking.config.get("mask_value") if masking.kind == "Masking" else None
+        value = 0 if masking.kind == "Embedding" and masking.config.get("mask_zero") else value
+        taken = [source for source, _ in _references(by_name[masking.name][1].get("inbound_nodes"))]
+        if value is not None and value == compared and sources == taken:
+            return
+    raise ImportRefused(place, "a mask that is not that of an Embedding or a Masking layer before it")
 
 
 def _references(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:

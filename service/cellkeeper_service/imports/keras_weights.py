@@ -13,7 +13,7 @@ _INNER = {"LSTM": "cell", "GRU": "cell", "SimpleRNN": "cell", "TimeDistributed":
 
 
 def layer_weights(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[str, Array]:
-    """names: of the weights that the layer has, in the order of its class. Raises ImportRefused where one is missing."""
+    """names: of the layer's weights, in the order of its class. Raises ImportRefused where one is missing."""
     found = _from_h5(file, layer) if file.legacy else _from_keras(file, layer, names)
     for name in names:
         if name not in found:

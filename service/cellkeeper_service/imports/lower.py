@@ -52,7 +52,9 @@ def lower(stack: Stack, name: str, place: str) -> Lowered:
     check(stack, place)
     lowered = _recurrent(stack, name) or _graph(stack, name)
     try:
-        parse_config(json.loads(json.dumps(config_json(lowered.config))), "bundle")  # what read_bundle would say, before anything is written
+        parse_config(
+            json.loads(json.dumps(config_json(lowered.config))), "bundle"
+        )  # what read_bundle would say, before anything is written
     except StartError as error:
         raise ImportRefused(place, str(error)) from error
     return lowered

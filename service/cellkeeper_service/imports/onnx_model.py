@@ -117,7 +117,7 @@ def import_graph(
     if (declaration.dtype != "float32") != (vocabulary > 0):
         raise ImportRefused(
             f"{place}: input {declaration.input_name}",
-            f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass vocabulary for token ids, and only for them",
+            f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
         )
     try:
         session = open_session(data, 1, place)

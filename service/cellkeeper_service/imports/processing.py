@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.config import (
+    Missing,
+    Normalization,
+    Transform,
+    parse_missing,
+    parse_normalization,
+    parse_transform,
+)
+from cellkeeper_service.model.fields import Fields
 
 from .parity import SEQUENCES, STEPS, Source
 from .reference import Float64Run, apply
@@ -37,6 +45,25 @@ class Processing:
         )
         after = tuple(Convert(f"output[{i}]", transform) for i, transform in enumerate(self.output))
         return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+
+
+def parse_processing(value: object, place: str) -> Processing:
+    """An object with the keys normalization, missing and output, as in config.json. Raises StartError."""
+    fields = Fields(value, place)
+    inner = fields.any("normalization", "an object or null", None)
+    normalization = None
+    if inner is not None:
+        offset = inner.get("offset") if isinstance(inner, dict) else None
+        size = len(offset) if isinstance(offset, list) else 1
+        normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
+    missing = parse_missing(fields)
+    output = []
+    for number, item in enumerate(fields.items("output", 32, ())):
+        came = item.get("value") if isinstance(item, dict) else None
+        width = len(came) if isinstance(came, list) else 1
+        output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
+    fields.done()
+    return Processing(normalization, missing, tuple(output))
 
 
 class Processed:
