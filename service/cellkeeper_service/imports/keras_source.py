@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.model.fields import one_line
+
 from .keras_file import KerasFile
 from .parity import Source
 from .processing import Float64Source
 from .reference import Float64Run
-from .refusal import ImportRefused
 from .stack import Array, Stack
 
 PREFIXES = (1, 2, 5)  # lengths at which a model that gives its last time step only is asked as well
@@ -34,21 +35,22 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
     if version < OLDEST:
         return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
-    return KerasSource(keras, file.path, stack)
+    try:
+        return KerasSource(keras, file.path, stack)
+    except Exception as error:  # whatever Keras raises; files of Keras 2 it often cannot read
+        return Float64Source(stack, f"keras {keras.__version__} cannot load the file: {one_line(str(error))[:120]}")
 
 
 class KerasSource:
     """A parity.Source. Where the model gives its last time step only, whole sequences are asked at some lengths."""
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
+        """Raises whatever Keras raises for a file that it cannot load."""
         self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
         self._keras, self._stack = keras, stack
-        try:
-            model = keras.saving.load_model(path, compile=False)
-            self._free = _clone(keras, model, stateful=False)
-            self._stateful = _clone(keras, model, stateful=True)
-        except Exception as error:  # whatever Keras raises
-            raise ImportRefused(str(path), f"keras {keras.__version__} cannot load it ({error})") from error
+        model = keras.saving.load_model(path, compile=False)
+        self._free = _clone(keras, model, stateful=False)
+        self._stateful = _clone(keras, model, stateful=True)
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         every = self._call(self._free, inputs)

@@ -34,7 +34,7 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
     """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
     from torch import nn
 
-    if isinstance(model, Sequence):
+    if isinstance(model, Sequence) and not isinstance(model, str):
         return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
     if not isinstance(model, nn.Module):
         raise ImportRefused("model", f"got {type(model).__name__}, expected a torch module or a list of them")
