@@ -68,8 +68,8 @@ def main() -> int:
             if imported.parity.relative > MOST_RELATIVE or not imported.parity.exact:
                 bad.append(case.title)
     versions = (
-        f"Compared with {', '.join(sorted(sources))}; 4 random sequences of 32 time steps each, whole and step by step; "
-        f"batches of up to {arguments.max_batch} sessions."
+        f"Compared with {', '.join(sorted(sources))}. Four random sequences of 32 time steps for each model, whole and "
+        f"step by step; batches of up to {arguments.max_batch} sessions."
     )
     write(rows, versions)
     if bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def normalization() -> Any:
     return layer
 
 
+@cache
 def keras_cases() -> list[Case]:
     """Needs Keras 3 with a backend."""
     from keras import Input

@@ -47,9 +47,7 @@ def import_keras(
     """
     folder, path = Path(folder), Path(model)
     name = check_target(folder, name)
-    file = read_keras(path)
-    layers = ordered_layers(file.config, str(path))
-    stack = _stack(file, layers)
+    file, stack = read_stack(path)
     processing = Processing(normalization, missing or Missing(), tuple(output))
     whole = processing.around(stack)
     lowered = lower(whole, name, str(path))
@@ -59,7 +57,10 @@ def import_keras(
     return imported
 
 
-def _stack(file: KerasFile, layers: Sequence[KerasLayer]) -> Stack:
+def read_stack(path: Path) -> tuple[KerasFile, Stack]:
+    """The file, and its layers. Raises ImportRefused."""
+    file = read_keras(path)
+    layers = ordered_layers(file.config, str(path))
     found = [(layer, item) for layer in layers for item in read_layer(file, layer)]
     last = None
     for layer in layers:
@@ -70,7 +71,7 @@ def _stack(file: KerasFile, layers: Sequence[KerasLayer]) -> Stack:
     width = _declared(layers)
     tokens = bool(found) and isinstance(found[0][1], Embed)
     size = 0 if tokens else width or _inferred([item for _, item in found])
-    return Stack(size, tuple(_widened([item for _, item in found], size)))
+    return file, Stack(size, tuple(_widened([item for _, item in found], size)))
 
 
 def _declared(layers: Sequence[KerasLayer]) -> int:

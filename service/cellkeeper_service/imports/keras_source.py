@@ -37,7 +37,7 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
         return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
     try:
         return KerasSource(keras, file.path, stack)
-    except Exception as error:  # whatever Keras raises; files of Keras 2 it often cannot read
+    except Exception as error:  # noqa: BLE001 - whatever Keras raises; files of Keras 2 it often cannot read
         return Float64Source(stack, f"keras {keras.__version__} cannot load the file: {one_line(str(error))[:120]}")
 
 
