@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from .keras_activation import read_activation
 from .keras_file import KerasFile
+from .keras_recurrent import read_recurrent
 from .keras_topology import KerasLayer
 from .keras_weights import layer_weights
 from .refusal import ImportRefused
-from .stack import CELL_ACTIVATIONS, Activate, Affine, Array, Dense, Embed, Layer, Mask, Normalize, Recurrent
+from .stack import Activate, Affine, Array, Dense, Embed, Layer, Mask, Normalize
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has seen the past only"
 NOT_STREAMED = {
@@ -43,19 +44,8 @@ _IGNORED = (
     "AlphaDropout",
     "ActivityRegularization",
 )
+_LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
-_NAMED = {
-    "linear": "linear",
-    "relu": "relu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "softplus": "softplus",
-    "softsign": "softsign",
-    "softmax": "softmax",
-    "exponential": "exponential",
-    "elu": "elu",
-    "hard_sigmoid": "hard_sigmoid",
-}
 
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -79,81 +69,13 @@ def _dtype(layer: KerasLayer) -> str:
     return str(dtype or "float32")
 
 
-def _recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    config = layer.config
-    if config.get("go_backwards"):
-        raise ImportRefused(layer.place, "go_backwards: it starts at the end, which a stream has not reached")
-    if config.get("time_major"):
-        raise ImportRefused(layer.place, "time_major: got true, expected false")
-    biased = bool(config.get("use_bias", True))
-    weights = layer_weights(file, layer, ["kernel", "recurrent_kernel", *(["bias"] if biased else [])])
-    kernel, back = weights["kernel"], weights["recurrent_kernel"]
-    units = int(back.shape[0]) if back.ndim == 2 else 0
-    if type(config.get("units")) is int and config["units"] != units:
-        raise ImportRefused(
-            layer.place,
-            f"recurrent_kernel: got shape {list(back.shape)}, expected {config['units']} units as configured",
-        )
-    if kernel.ndim != 2 or back.ndim != 2:
-        raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected a matrix")
-    activation = _activation(layer, "activation", "tanh", file)
-    cell, reset_after = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}[layer.kind], True
-    if layer.kind == "SimpleRNN":
-        cell = "rnn_relu" if activation == "relu" else "rnn_tanh"
-        activations: tuple[str, ...] = (activation,)
-    else:
-        activations = (_activation(layer, "recurrent_activation", "sigmoid", file), activation)
-    for name in activations:
-        if name not in CELL_ACTIVATIONS:
-            raise ImportRefused(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
-    if cell == "gru":
-        reset_after = _reset_after(layer, weights.get("bias"))
-    made = {
-        "weight_ih": _turned(kernel.T, cell, units),
-        "weight_hh": _turned(back.T, cell, units),
-        **_biases(layer, weights.get("bias"), cell, units, reset_after),
-    }
-    zero_masked = bool(config.get("zero_output_for_mask", False))
-    return [Recurrent(layer.place, cell, units, made, reset_after, activations, zero_masked=zero_masked)]
-
-
-def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
-    """Keras before 2.3 wrote no reset_after; the bias tells it."""
-    said = layer.config.get("reset_after")
-    if isinstance(said, bool):
-        return said
-    if bias is None:
-        raise ImportRefused(
-            layer.place, "reset_after: missing, and no bias to tell it; save the model with a newer Keras"
-        )
-    return bias.ndim == 2
-
-
-def _biases(layer: KerasLayer, bias: Array | None, cell: str, units: int, reset_after: bool) -> dict[str, Array]:
-    if bias is None:
-        return {}
-    gates = {"lstm": 4, "gru": 3}.get(cell, 1) * units
-    expected = (2, gates) if cell == "gru" and reset_after else (gates,)
-    if bias.shape != expected:
-        raise ImportRefused(layer.place, f"bias: got shape {list(bias.shape)}, expected {list(expected)}")
-    first, second = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
-    return {"bias_ih": _turned(first, cell, units), "bias_hh": _turned(second, cell, units)}
-
-
-def _turned(values: Array, cell: str, units: int) -> Array:
-    """Keras has the gates i, f, c, o as PyTorch, but z, r, h of a GRU."""
-    if cell != "gru" or len(values) != 3 * units:
-        return values
-    return np.concatenate([values[units : 2 * units], values[:units], values[2 * units :]])
-
-
 def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     names = ["kernel", *(["bias"] if layer.config.get("use_bias", True) else [])]
     weights = layer_weights(file, layer, names)
     if layer.config.get("quantization_config"):
         raise ImportRefused(layer.place, "quantized, expected float32 weights")
-    weight = weights["kernel"].T
-    return [Dense(layer.place, weight, weights.get("bias"), _activation(layer, "activation", "linear", file))]
+    weight = _matrix(layer, "kernel", weights["kernel"]).T
+    return [Dense(layer.place, weight, weights.get("bias"), read_activation(layer, "activation", "linear", file))]
 
 
 def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -169,7 +91,11 @@ def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     weights = layer_weights(file, layer, ["embeddings"])
-    return [Embed(layer.place, weights["embeddings"], bool(layer.config.get("mask_zero", False)))]
+    return [
+        Embed(
+            layer.place, _matrix(layer, "embeddings", weights["embeddings"]), bool(layer.config.get("mask_zero", False))
+        )
+    ]
 
 
 def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -183,7 +109,7 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if all(value is not None for value in given):
         try:
             mean, variance = (np.asarray(value, np.float64) for value in given)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ImportRefused(layer.place, f"mean, variance: not numbers ({error})") from error
     else:
         weights = layer_weights(file, layer, ["mean", "variance"])
@@ -202,7 +128,12 @@ def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
     weights = layer_weights(file, layer, [*names, "moving_mean", "moving_variance"])
     values = {name: value.astype(np.float64) for name, value in weights.items()}
-    scale = values.get("gamma", 1.0) / np.sqrt(values["moving_variance"] + float(config.get("epsilon", 1e-3)))
+    shapes = {value.shape for value in values.values()}
+    if len(shapes) > 1 or (values["moving_variance"] < 0).any():
+        raise ImportRefused(
+            layer.place, f"got shapes {sorted(map(list, shapes))} and variances, expected one, and none below 0"
+        )
+    scale = values.get("gamma", 1.0) / np.sqrt(values["moving_variance"] + _number(layer, "epsilon", 1e-3))
     offset = values.get("beta", 0.0) - values["moving_mean"] * scale
     return [Affine(layer.place, np.asarray(scale), np.asarray(offset))]
 
@@ -210,22 +141,19 @@ def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 def _rescaling(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     try:
         scale, offset = (np.asarray(layer.config.get(key, 0.0), np.float64) for key in ("scale", "offset"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ImportRefused(layer.place, f"scale, offset: not numbers ({error})") from error
     return [Affine(layer.place, _flat(layer, scale), _flat(layer, offset))]
 
 
 def _masking(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    value = layer.config.get("mask_value", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(np.float32(value)):
-        raise ImportRefused(layer.place, f"mask_value: got {value!r}, expected a finite number")
-    return [Mask(layer.place, float(value))]
+    return [Mask(layer.place, _number(layer, "mask_value", 0.0))]
 
 
 def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = layer.config
     if layer.kind == "Activation":
-        return [Activate(layer.place, _activation(layer, "activation", "linear", file))]
+        return [Activate(layer.place, read_activation(layer, "activation", "linear", file))]
     if layer.kind == "ReLU":
         if config.get("max_value") is not None or config.get("threshold") or config.get("negative_slope"):
             raise ImportRefused(layer.place, "max_value, threshold or negative_slope: expected none")
@@ -234,23 +162,23 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         if config.get("axis", -1) not in (-1, 2):
             raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
         return [Activate(layer.place, "softmax")]
-    key, default = ("alpha", 1.0) if layer.kind == "ELU" else ("negative_slope", 0.3)
-    slope = config.get(key, config.get("alpha", default))
-    if isinstance(slope, bool) or not isinstance(slope, int | float):
-        raise ImportRefused(layer.place, f"{key}: got {slope!r}, expected a number")
-    return [Activate(layer.place, "elu" if layer.kind == "ELU" else "leaky_relu", float(slope))]
+    if layer.kind == "ELU":
+        return [Activate(layer.place, "elu", _number(layer, "alpha", 1.0))]
+    key = "negative_slope" if "negative_slope" in config else "alpha"  # its name in Keras 2
+    return [Activate(layer.place, "leaky_relu", _number(layer, key, 0.3))]
 
 
-def _activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:
-    value: Any = layer.config.get(key, default)
-    if isinstance(value, dict) and value.get("module") in ("keras.activations", "keras.src.activations.activations"):
-        value = value.get("config")
-    value = "linear" if value is None else value
-    if not isinstance(value, str) or value not in _NAMED:
-        raise ImportRefused(layer.place, f"{key}: got {str(value)[:80]!r}, expected one of {', '.join(sorted(_NAMED))}")
-    if value == "hard_sigmoid" and file.version[:1] != (3,):
-        raise ImportRefused(layer.place, f"{key}: hard_sigmoid of Keras 2, which Keras 3 computes otherwise")
-    return _NAMED[value]
+def _number(layer: KerasLayer, key: str, default: float) -> float:
+    value = layer.config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        raise ImportRefused(layer.place, f"{key}: got {str(value)[:40]!r}, expected a finite float32 number")
+    return float(value)
+
+
+def _matrix(layer: KerasLayer, name: str, values: Array) -> Array:
+    if values.ndim != 2:
+        raise ImportRefused(layer.place, f"{name}: got shape {list(values.shape)}, expected a matrix")
+    return values
 
 
 def _flat(layer: KerasLayer, values: Array) -> Array:
@@ -261,9 +189,9 @@ def _flat(layer: KerasLayer, values: Array) -> Array:
 
 
 _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "SimpleRNN": _recurrent,
+    "LSTM": read_recurrent,
+    "GRU": read_recurrent,
+    "SimpleRNN": read_recurrent,
     "Dense": _dense,
     "TimeDistributed": _time_distributed,
     "Embedding": _embedding,

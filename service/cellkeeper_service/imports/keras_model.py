@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
 
 from .keras_file import KerasFile, read_keras
 from .keras_layers import read_layer
@@ -88,7 +88,7 @@ def _declared(layers: Sequence[KerasLayer]) -> int:
         if len(shape) != 2:
             raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time] of token ids")
         return 0
-    if len(shape) != 3 or shape[2] is None:
+    if len(shape) != 3 or shape[2] is None or not 1 <= shape[2] <= MAX_SIZE:
         raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time, features]")
     return int(shape[2])
 

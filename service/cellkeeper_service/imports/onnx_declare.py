@@ -4,11 +4,13 @@ and by calling it. What stays open is asked for."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import LAYOUTS
+from cellkeeper_service.model.bundle import MAX_STATE_BYTES
+from cellkeeper_service.model.config import LAYOUTS, MAX_SIZE
 
 from .onnx_graph import Graph, Value
 from .onnx_source import Declaration
@@ -49,12 +51,16 @@ def declare(
     batch = {str((graph.inputs[name].dims or ())[axis]) for name, axis in axes.items()} - {""}
     tokens = chosen.dtype in ("int32", "int64")
     time_axis, single = _layout(chosen, layout, batch, tokens, place)
+    shapes = {name: _without(graph.inputs[name], axis, place) for name, axis in axes.items()}
+    state_bytes = sum(4 * prod(shape) for shape in shapes.values())
+    if state_bytes > MAX_STATE_BYTES:
+        raise ImportRefused(place, f"states: got {state_bytes} bytes for a session, expected at most {MAX_STATE_BYTES}")
     return Declaration(
         input_name=chosen.name,
         input_shape=() if tokens else (_size(chosen, place),),
         dtype=chosen.dtype,
         states=dict(states),
-        state_shapes={name: _without(graph.inputs[name], axis, place) for name, axis in axes.items()},
+        state_shapes=shapes,
         state_axes=axes,
         outputs=tuple(named),
         constants=given,
@@ -164,9 +170,10 @@ def _without(value: Value, axis: int, place: str) -> tuple[int, ...]:
 
 def _size(value: Value, place: str) -> int:
     size = value.dims[-1] if value.dims else ""
-    if not isinstance(size, int):
+    if not isinstance(size, int) or size > MAX_SIZE:
         raise ImportRefused(
-            f"{place}: input {value.name}", f"got {value}, expected a fixed number of features at the end"
+            f"{place}: input {value.name}",
+            f"got {value}, expected a fixed number of features at the end, to {MAX_SIZE}",
         )
     return size
 

@@ -50,8 +50,10 @@ def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) 
     if len(first) == 1:
         prefix = first[0].removesuffix("weight_ih_l0")
         back = tensors.get(f"{prefix}weight_hh_l0")
-        if all(name.startswith(prefix) for name in names) and back is not None and back.ndim == 2:
-            hidden = tensors[f"{prefix}weight_hr_l0"].shape[-1] if f"{prefix}weight_hr_l0" in tensors else back.shape[1]
+        shrink = tensors.get(f"{prefix}weight_hr_l0")
+        matrices = back is not None and back.ndim == 2 and (shrink is None or shrink.ndim == 2)
+        if all(name.startswith(prefix) for name in names) and back is not None and matrices:
+            hidden = back.shape[1] if shrink is None else shrink.shape[1]
             kinds = [cell for cell in ("lstm", "gru") if hidden and len(back) == _GATES[cell] * hidden]
             if kinds:
                 return [Part(kinds[0], prefix.removesuffix("."))]
@@ -143,8 +145,10 @@ def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
             return layers
         number = f" layer {len(layers)}" if not single else ""
         where = f"{place}: {part.place}{number}"
-        for name in ("weight_ih", "weight_hh"):
+        for name in ("weight_ih", "weight_hh", "weight_hr"):
             if name not in weights:
+                if name == "weight_hr":
+                    continue
                 raise ImportRefused(where, f"tensor {name}{suffix}: missing")
             if weights[name].ndim != 2:
                 raise ImportRefused(where, f"{name}: got shape {list(weights[name].shape)}, expected a matrix")
