@@ -26,7 +26,7 @@ from .leftovers import refused
 # what Keras itself says while it saves, and onnxruntime's and h5py's extension types
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
-QUICK = {"max_batch": 8, "report": str}
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 
 
 def test_same_values_as_keras(keras: Any, tmp_path: Path) -> None:

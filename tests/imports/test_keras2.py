@@ -57,9 +57,9 @@ def keras2_file(path: Path, functional: bool = False, **gru: Any) -> dict[str, A
         kind = "Functional" if functional else "Sequential"
         store.attrs["model_config"] = json.dumps({"class_name": kind, "config": config})
         store.attrs["keras_version"] = "2.4.0"
-        for layer in ("gru", "dense"):
-            group = store.create_group(f"model_weights/{layer}")
-            mine = [name for name in arrays if name.startswith(f"{layer}/")]
+        for owner in ("gru", "dense"):
+            group = store.create_group(f"model_weights/{owner}")
+            mine = [name for name in arrays if name.startswith(f"{owner}/")]
             group.attrs["weight_names"] = [name.encode() for name in mine]
             for name in mine:
                 group[name] = arrays[name].astype(np.float32)

@@ -29,7 +29,7 @@ from tests.parity.onnx_cases import (
 
 from .leftovers import refused
 
-QUICK = {"max_batch": 8, "report": str}
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 CASES = onnx_cases()
 
 

@@ -21,7 +21,7 @@ from tests.parity.torch_cases import Forecaster, torch_cases
 
 from .leftovers import refused
 
-QUICK = {"max_batch": 8, "report": str}
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 CASES = [case for case in torch_cases() if not case.slow]
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -69,7 +69,8 @@ def test_normalised_inputs_and_outputs_in_their_own_units(tmp_path: Path) -> Non
     x = data[:40].astype(np.float32)
     scaled = (data[:40] - data.mean(axis=0)) / data.std(axis=0)
     with torch.no_grad():
-        y = head(rnn(torch.tensor(scaled, dtype=torch.float32)[:, None])[0])[:, 0].numpy()
+        hidden, _ = rnn(torch.tensor(scaled, dtype=torch.float32)[:, None])
+        y = head(hidden)[:, 0].numpy()
     logs = np.log1p(targets)
     expected = np.expm1(y * logs.std(axis=0) + logs.mean(axis=0))
     np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"], expected, rtol=2e-4)
@@ -108,7 +109,7 @@ def test_layers_that_cannot_be_served(layers: list[Any], words: str, tmp_path: P
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     rnn = nn.LSTM(3, 8)
     with torch.no_grad():
-        rnn.weight_hh_l0[0, 0] = float("nan")
+        rnn.get_parameter("weight_hh_l0")[0, 0] = float("nan")
     refused(tmp_path, "weight_hh: holds NaN or infinity", import_torch, rnn, tmp_path / "m")
 
 

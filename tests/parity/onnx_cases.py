@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ class Words(nn.Module):
 
 def exported(model: nn.Module, example: tuple[Tensor, ...], names: tuple[list[str], list[str]], axes: Any) -> bytes:
     """By torch.onnx."""
-    target = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-onnx-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is the old one; it needs nothing installed
+        path = Path(folder) / "model.onnx"
         torch.onnx.export(
-            model.eval(), example, target, dynamo=False, input_names=names[0], output_names=names[1], dynamic_axes=axes
+            model.eval(), example, path, dynamo=False, input_names=names[0], output_names=names[1], dynamic_axes=axes
         )
-    return target.getvalue()
+        return path.read_bytes()
 
 
 def carried_graph() -> bytes:
