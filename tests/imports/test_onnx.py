@@ -53,7 +53,7 @@ def test_what_is_certain_is_guessed(tmp_path: Path) -> None:
         ("h0", "hn", (2, 24), 1),
         ("c0", "cn", (2, 24), 1),
     ]
-    assert [(o.name, o.shape) for o in config.outputs] == [("y", (2,))]
+    assert [(o.name, o.shape) for o in config.outputs] == [("prediction", (2,))]
     words = config_of(words_graph(), tmp_path / "b", vocabulary=20)
     assert words.layout == "step"  # its time axis of one step went away
     made = config_of(handmade_graph(), tmp_path / "c", constants=HANDMADE_CONSTANTS)
@@ -193,4 +193,4 @@ def test_graphs_that_are_hostile_or_unknown(tmp_path: Path) -> None:
 def test_token_ids_through_the_graph(tmp_path: Path) -> None:
     config_of(words_graph(), tmp_path / "m", vocabulary=20)
     ids: Array = np.array([3, 19, 0, 7], np.int32)
-    assert offline(tmp_path / "m", ids)["logits"].shape == (4, 20)
+    assert offline(tmp_path / "m", ids)["prediction"].shape == (4, 20)

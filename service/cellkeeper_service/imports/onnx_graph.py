@@ -114,6 +114,9 @@ def read_graph(data: bytes, place: str) -> Graph:
         raise ImportRefused(place, f"not an ONNX model ({error}); export it again") from error
     if not model.graph.node or not model.graph.output:
         raise ImportRefused(place, "not an ONNX model with nodes and outputs; export it again")
+    names = [item.name for item in (*model.graph.input, *model.graph.output)]
+    if not all(isinstance(name, str) and name for name in names):  # bytes: not UTF-8
+        raise ImportRefused(place, "an input or output without a name, or with one that is no text; export it again")
     return Graph(model, *read_values(model))
 
 

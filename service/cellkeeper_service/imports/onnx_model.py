@@ -56,10 +56,10 @@ def import_onnx(
     model: a file, or its bytes. Everything else may be left out where the graph's names and shapes are certain:
     input: the name of the input. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B, ...] or
     "batch_first" [B, T, ...], of the input and the outputs. states: input names to output names. batch_axes: of
-    states, by input name. outputs: names, the default one first. constants: values of further inputs, in their
-    shapes. initial: states of a new session by input name, without the batch axis; zeros otherwise. missing: as in
-    config.json. name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the
-    largest output.
+    states, by input name. outputs: names; the first is served as "prediction", which clients get where they ask for
+    nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
+    states of a new session by input name, without the batch axis; zeros otherwise. missing: as in config.json.
+    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
 
     A time axis whose length is fixed to 1 is taken away: the bundle's graph takes [B, ...].
     Raises ImportRefused: one line with the place. Nothing is left behind.
@@ -184,7 +184,9 @@ def _lowered(
             GraphState(before, before, after, declaration.state_shapes[before], declaration.state_axes[before])
             for before, after in declaration.states.items()
         ),
-        outputs=tuple(GraphOutput(output, renamed[output], shapes[output]) for output in declaration.outputs),
+        outputs=tuple(
+            GraphOutput(name, renamed[output], shapes[output]) for output, name in declaration.served.items()
+        ),
         constants=tuple(constants),
     )
     try:

@@ -11,6 +11,8 @@ import onnxruntime
 
 from .stack import Array
 
+PREDICTION = "prediction"
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -30,6 +32,12 @@ class Declaration:
     constants: Mapping[str, Array]
     time_axis: int | None
     single: bool
+
+    @property
+    def served(self) -> dict[str, str]:
+        """What each output is called where it is served: clients ask for "prediction" where they name none."""
+        first = self.outputs[0] if PREDICTION not in self.outputs else PREDICTION
+        return {name: PREDICTION if name == first else name for name in self.outputs}
 
     @property
     def batch_axis(self) -> int:
@@ -79,4 +87,4 @@ class OnnxSource:
             for name, value in zip(declaration.outputs, values, strict=True):
                 timed = value[None] if declaration.time_axis is None else np.moveaxis(value, declaration.time_axis, 0)
                 parts[name].append(timed[:, 0])
-        return {name: np.concatenate(values) for name, values in parts.items()}
+        return {declaration.served[name]: np.concatenate(values) for name, values in parts.items()}
