@@ -16,6 +16,7 @@
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
+# make parity       imports 31 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
 # make clean        removes what the other targets made
 #
 # PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest.
@@ -38,8 +39,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-stages bench-million bench-gpu \
-	bench-report \
-	chaos explore fuzz overload soak clean
+	bench-report chaos explore fuzz overload soak parity clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -121,6 +121,9 @@ overload: .venv/stamp
 soak: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
 	@$(BIN)/python -m tests.load.soak --minutes "$(MINUTES)" --store "$(STORE)"
+
+parity: .venv/stamp
+	@$(BIN)/python -m tests.parity
 
 clean:
 	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

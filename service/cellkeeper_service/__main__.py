@@ -13,6 +13,8 @@ from cellkeeper_service.workers import WORKER_FLAG, serve_workers
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
+       cellkeeper-server import torch|keras|onnx SRC DST ...
+       cellkeeper-server import torch|keras|onnx --help
        cellkeeper-server --version"""
 
 
@@ -34,6 +36,8 @@ def run(words: list[str]) -> int:
     if words == ["--version"]:
         print(own_version())
         return 0
+    if words and words[0] == "import":
+        return import_model(words[1:])
     if not words or words[0] != "serve":
         print(USAGE, file=sys.stderr)
         return 0 if words in (["--help"], ["-h"]) else 2
@@ -47,6 +51,18 @@ def run(words: list[str]) -> int:
         if settings.workers > 1:
             return serve_workers(settings)
         serve(settings, share_port=as_worker)
+    except StartError as error:
+        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def import_model(words: list[str]) -> int:
+    """The exit status: 1 for a model that cannot be imported."""
+    from cellkeeper_service.imports.command import run_import  # not for a server
+
+    try:
+        run_import(words)
     except StartError as error:
         print(f"cellkeeper-server: {error}", file=sys.stderr)
         return 1

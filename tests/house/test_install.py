@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("proto", "client", "service", "pyproject.toml", "README.md", "LICENSE")
-HEAVY = ("torch", "onnxruntime", "onnx", "redis", "prometheus_client", "safetensors")
+HEAVY = ("torch", "onnxruntime", "onnx", "redis", "prometheus_client", "safetensors", "keras", "h5py")
 PACKAGES = ("cellkeeper_proto", "cellkeeper", "cellkeeper_service")
 
 PROBE = f"""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cellkeeper_service.engine.load import offline
 
 from examples.co2.processes import CellkeeperServer
@@ -19,7 +20,14 @@ from examples.co2.processes import CellkeeperServer
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "examples" / "co2" / "bundle"
 TARGET = "localhost:50051"
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/adr/README.md", "examples/co2/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/models.md",
+    "docs/adr/README.md",
+    "examples/co2/README.md",
+)
 
 
 @pytest.fixture
@@ -30,10 +38,13 @@ def server(tmp_path: Path) -> Iterator[CellkeeperServer]:
         yield server
 
 
+def programs() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
 def test_the_program(server: CellkeeperServer) -> None:
-    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(programs) == 1
-    program = programs[0]
+    assert len(programs()) == 3
+    program = programs()[0]
     assert TARGET in program
     namespace: dict[str, Any] = {}
     exec(program.partition("with Client")[0], namespace)  # up to there it makes its samples
@@ -53,6 +64,24 @@ def test_the_program(server: CellkeeperServer) -> None:
     expected = offline(BUNDLE, np.array(samples * 2, np.float32).reshape(-1, 1))["prediction"]
     shown = [len(chunk) - 1, len(chunk), len(samples) + len(chunk) - 1, len(samples) + len(chunk)]
     assert printed == [str(expected[step]) for step in shown]
+
+
+def test_from_a_trained_lstm_to_a_served_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, train, ask = programs()
+    monkeypatch.chdir(tmp_path)
+    script: dict[str, Any] = {}
+    exec(train, script)
+    assert "parity with torch" in capsys.readouterr().out
+    server = CellkeeperServer(tmp_path / "pump", f"sqlite:{tmp_path / 'sessions.db'}", tmp_path / "server.log")
+    with closing(server):
+        server.start()
+        exec(ask.replace(TARGET, server.target), script)
+    with torch.no_grad():
+        expected = script["head"](script["lstm"](torch.tensor([[[0.5]]]))[0])[0, 0].numpy()
+    served = [float(number) for number in capsys.readouterr().out.strip("[] \n").split()]
+    np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -39,7 +39,7 @@ class UserGraphEngine:
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
-        _refuse_external_data(bundle.graph, place)
+        refuse_external_data(bundle.graph, place)
         self._session = open_session(bundle.graph, threads, place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)
@@ -152,7 +152,7 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> str:
     return dtype
 
 
-def _refuse_external_data(model: bytes, place: str) -> None:
+def refuse_external_data(model: bytes, place: str) -> None:
     """A graph must not read other files of this machine."""
     try:
         parsed = onnx.load_model_from_string(model)

@@ -201,7 +201,7 @@ def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
     )
     width = head[-1].units if head else proj_size or hidden_size
     output = tuple(
-        _transform(Fields(item, fields.place(f"output[{i}]")), width)
+        parse_transform(Fields(item, fields.place(f"output[{i}]")), width)
         for i, item in enumerate(fields.items("output", 32, ()))
     )
     return RecurrentConfig(
@@ -229,17 +229,23 @@ def _input(fields: Fields, size: int) -> Features | Tokens:
         normalization = None
         inner = fields.any("normalization", "an object or null", None)
         if inner is not None:
-            numbers = Fields(inner, fields.place("normalization"))
-            normalization = Normalization(numbers.numbers("offset", size), numbers.numbers("scale", size))
-            if any(abs(scale) < 1e-30 for scale in normalization.scale):
-                raise numbers.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
-            numbers.done()
-        source = Features(size, normalization, _missing(fields))
+            normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
+        source = Features(size, normalization, parse_missing(fields))
     fields.done()
     return source
 
 
-def _missing(fields: Fields) -> Missing:
+def parse_normalization(fields: Fields, size: int) -> Normalization:
+    """An object with offset and scale, `size` numbers each."""
+    normalization = Normalization(fields.numbers("offset", size), fields.numbers("scale", size))
+    if any(abs(scale) < 1e-30 for scale in normalization.scale):
+        raise fields.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
+    fields.done()
+    return normalization
+
+
+def parse_missing(fields: Fields) -> Missing:
+    """What the key "missing" of an object holds; reject where it is not there."""
     inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
     missing = Missing(inner.choice("policy", POLICIES), inner.number("value", 0.0))
     inner.done()
@@ -256,7 +262,8 @@ def _dense(fields: Fields) -> Dense:
     return dense
 
 
-def _transform(fields: Fields, width: int) -> Transform:
+def parse_transform(fields: Fields, width: int) -> Transform:
+    """An object with op and, where the op takes one, value: a number, or `width` of them."""
     op = fields.choice("op", OPS)
     value: float | tuple[float, ...] | None = None
     if op in OPS_WITH_VALUE:
@@ -278,7 +285,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     if inner.choice("kind", ("features", "tokens")) == "tokens":
         source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
     else:
-        source = Features(inner.integer("size", 1, MAX_SIZE), None, _missing(inner))
+        source = Features(inner.integer("size", 1, MAX_SIZE), None, parse_missing(inner))
     inner.done()
     states = tuple(
         _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))

@@ -1,0 +1,128 @@
+"""Reads model files: their bytes within limits, tensors out of safetensors and torch files. Nothing in them is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+
+from .refusal import ImportRefused
+from .stack import Array
+
+MAX_JSON_BYTES = 16 << 20
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_NESTED = ("state_dict", "model_state_dict", "model")  # where training programs put the weights
+
+
+def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
+    """The file's bytes. Raises ImportRefused where there is no such file, or it is empty or too large."""
+    try:
+        if not path.is_file():
+            raise ImportRefused(str(path), "no such file")
+        size = path.stat().st_size
+        if not 0 < size <= most:
+            raise ImportRefused(str(path), f"got {size} bytes, expected 1 to {most}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise ImportRefused(str(path), f"cannot be read ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    try:
+        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ImportRefused(str(path), f"not JSON ({error})") from error
+
+
+def read_state_dict(path: Path) -> dict[str, Array]:
+    """A safetensors file, or one of torch.save (weights only): tensors by name."""
+    data = read_bytes(path)
+    return torch_tensors(path, data) if data[:2] == b"PK" else safetensors_tensors(path, data)
+
+
+def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
+    """Floats of any width by name; bfloat16 as float32. Integers only where they are constants of a graph."""
+    try:
+        found = dict(deserialize(data))  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError) as error:
+        raise ImportRefused(
+            str(path), f"neither a safetensors file ({error}) nor a zip file of torch.save; save the weights again"
+        ) from error
+    tensors: dict[str, Array] = {}
+    for name, view in found.items():
+        dtype, values = view["dtype"], view["data"]
+        if dtype == "BF16":
+            array = (np.frombuffer(values, "<u2").astype("<u4") << 16).view("<f4")
+        elif dtype in _DTYPES:
+            array = np.frombuffer(values, _DTYPES[dtype])
+        elif dtype in ("I64", "I32", "U8", "I8"):
+            array = np.frombuffer(values, {"I64": "<i8", "I32": "<i4", "U8": "<u1", "I8": "<i1"}[dtype])
+        else:
+            raise ImportRefused(f"{path}: tensor {name}", f"got dtype {dtype}, expected floats")
+        tensors[name] = array.reshape(view["shape"])
+    return tensors
+
+
+def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
+    """A zip file of torch.save, read with weights_only: its pickle may name tensors and containers, and no code."""
+    if importlib.util.find_spec("torch") is None:
+        raise ImportRefused(
+            str(path), "needs torch, which is not installed; install cellkeeper[torch], or save safetensors"
+        )
+    import torch
+
+    _refuse_bomb(path, data)
+    try:
+        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's and torch's errors have no common base
+        raise ImportRefused(
+            str(path), f"not weights alone ({error}); save model.state_dict(), best as safetensors"
+        ) from error
+    for key in _NESTED:
+        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
+            value = value[key]
+    return tensors_of(value, str(path), len(data))
+
+
+def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES) -> dict[str, Array]:
+    """A state_dict's tensors. Raises ImportRefused for what is none."""
+    import torch
+
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise ImportRefused(
+            place, f"holds {type(state_dict).__name__}, expected tensors by name: save model.state_dict()"
+        )
+    tensors: dict[str, Array] = {}
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ImportRefused(place, f"{name}: got {type(value).__name__}, expected a tensor")
+        if value.layout != torch.strided or not value.is_floating_point():
+            raise ImportRefused(f"{place}: tensor {name}", f"got {value.dtype} {value.layout}, expected dense floats")
+        if prod(value.shape) * value.element_size() > most_bytes:  # a few bytes can be strided to any size
+            raise ImportRefused(f"{place}: tensor {name}", f"got shape {list(value.shape)}, more than the file holds")
+        tensors[name] = value.detach().cpu().float().numpy()
+    return tensors
+
+
+def _refuse_bomb(path: Path, data: bytes) -> None:
+    """torch.save does not compress; what is packed was made to unpack into more than it is."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        raise ImportRefused(str(path), f"not a zip file of torch.save ({error}); it may be cut off") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ImportRefused(str(path), "compressed, expected as torch.save writes it")
+    if sum(entry.file_size for entry in entries) > len(data):
+        raise ImportRefused(str(path), "its parts claim more bytes than the file has")

@@ -1,0 +1,126 @@
+"""import_keras: a .keras or .h5 file to a bundle, with or without Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+
+from .keras_file import KerasFile, read_keras
+from .keras_layers import read_layer
+from .keras_source import keras_source
+from .keras_topology import KerasLayer, ordered_layers
+from .landing import Imported, Report, check_target, land
+from .lower import lower
+from .parity import MAX_BATCH, TOLERANCE
+from .processing import Processed, Processing, random_sequences
+from .refusal import ImportRefused
+from .stack import Affine, Array, Dense, Embed, Layer, Normalize, Recurrent, Stack
+
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN")
+
+
+def import_keras(
+    model: Path | str,
+    folder: Path | str,
+    *,
+    name: str | None = None,
+    normalization: Normalization | None = None,
+    missing: Missing | None = None,
+    output: Sequence[Transform] = (),
+    tolerance: float = TOLERANCE,
+    max_batch: int = MAX_BATCH,
+    report: Report = print,
+) -> Imported:
+    """Writes the bundle `folder`, which must not exist yet, and compares it with Keras on random sequences.
+
+    model: a .keras or .h5 file of a Sequential or a functional model that is a chain of layers. Keras itself is only
+    used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
+    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+
+    Raises ImportRefused: one line with the layer's name. Nothing is left behind.
+    """
+    folder, path = Path(folder), Path(model)
+    name = check_target(folder, name)
+    file, stack = read_stack(path)
+    processing = Processing(normalization, missing or Missing(), tuple(output))
+    whole = processing.around(stack)
+    lowered = lower(whole, name, str(path))
+    source = Processed(keras_source(file, stack), processing)
+    imported = land(folder, lowered, source, random_sequences(whole), str(path), tolerance, max_batch)
+    report(str(imported))
+    return imported
+
+
+def read_stack(path: Path) -> tuple[KerasFile, Stack]:
+    """The file, and its layers. Raises ImportRefused."""
+    file = read_keras(path)
+    layers = ordered_layers(file.config, str(path))
+    found = [(layer, item) for layer in layers for item in read_layer(file, layer)]
+    last = None
+    for layer in layers:
+        if layer.kind in _RECURRENT:
+            if last is not None and not last.config.get("return_sequences", False):
+                raise ImportRefused(last.place, "return_sequences=False before another recurrent layer, expected true")
+            last = layer
+    width = _declared(layers)
+    tokens = bool(found) and isinstance(found[0][1], Embed)
+    size = 0 if tokens else width or _inferred([item for _, item in found])
+    return file, Stack(size, tuple(_widened([item for _, item in found], size)))
+
+
+def _declared(layers: Sequence[KerasLayer]) -> int:
+    """Features as the input layer says, or 0 where it does not."""
+    first = layers[0] if layers else None
+    if first is None:
+        return 0
+    shape = first.config.get("batch_shape") or first.config.get("batch_input_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or not all(size is None or type(size) is int for size in shape):
+        raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time, features]")
+    if first.kind == "Embedding" or len(shape) == 2:
+        if len(shape) != 2:
+            raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time] of token ids")
+        return 0
+    if len(shape) != 3 or shape[2] is None or not 1 <= shape[2] <= MAX_SIZE:
+        raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time, features]")
+    return int(shape[2])
+
+
+def _inferred(layers: Sequence[Layer]) -> int:
+    """Features as the first weights say."""
+    for layer in layers:
+        values: Array | None = None
+        if isinstance(layer, Recurrent):
+            values = layer.weights["weight_ih"]
+        elif isinstance(layer, Dense):
+            values = layer.weight
+        elif isinstance(layer, Normalize | Affine) and layer.scale.ndim:
+            values = layer.scale
+        if values is not None:
+            return int(values.shape[-1])
+    return 1  # widths.check refuses what has no recurrent layer
+
+
+def _widened(layers: Sequence[Layer], width: int) -> list[Layer]:
+    """Single numbers become one for each feature."""
+    widened: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, Normalize | Affine):
+            scale, offset = (
+                np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
+            )
+            widened.append(replace(layer, scale=scale, offset=offset))
+            continue
+        if isinstance(layer, Recurrent):
+            width = layer.width
+        elif isinstance(layer, Embed | Dense):
+            width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
+        widened.append(layer)
+    return widened

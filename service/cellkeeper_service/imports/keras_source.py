@@ -1,0 +1,132 @@
+"""Keras itself running the model, where it is installed: what the bundle is compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.model.fields import one_line
+
+from .keras_file import KerasFile
+from .parity import Source
+from .processing import Float64Source
+from .reference import Float64Run
+from .stack import Array, Stack
+
+PREFIXES = (1, 2, 5)  # lengths at which a model that gives its last time step only is asked as well
+OLDEST = (3, 9)  # before, Keras imported whatever module a file named
+
+
+def keras_source(file: KerasFile, stack: Stack) -> Source:
+    """Keras where it is there and the file names nothing but Keras' own classes; otherwise the float64 reference."""
+    if importlib.util.find_spec("keras") is None:
+        return Float64Source(stack, "keras is not installed")
+    strange = sorted({module for module in _modules(file.config) if module.partition(".")[0] != "keras"})
+    if strange:
+        return Float64Source(stack, f"keras is not run on a file that names {strange[0][:60]}")
+    keras = _keras()
+    version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
+    if version < OLDEST:
+        return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
+    try:
+        return KerasSource(keras, file.path, stack)
+    except Exception as error:  # noqa: BLE001 - whatever Keras raises; files of Keras 2 it often cannot read
+        return Float64Source(stack, f"keras {keras.__version__} cannot load the file: {one_line(str(error))[:120]}")
+
+
+class KerasSource:
+    """A parity.Source. Where the model gives its last time step only, whole sequences are asked at some lengths."""
+
+    def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
+        """Raises whatever Keras raises for a file that it cannot load."""
+        self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
+        self._keras, self._stack = keras, stack
+        model = keras.saving.load_model(path, compile=False)
+        self._free = _clone(keras, model, stateful=False)
+        self._stateful = _clone(keras, model, stateful=True)
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        every = self._call(self._free, inputs)
+        if len(every) == len(inputs):
+            return {"prediction": every}
+        result = np.full((len(inputs), every.shape[-1]), np.nan)
+        result[-1] = every[-1]
+        for length in PREFIXES:
+            if length < len(inputs):
+                result[length - 1] = self._call(self._free, inputs[:length])[-1]
+        return {"prediction": result}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing."""
+        for layer in self._stateful.layers:
+            if hasattr(layer, "reset_state"):
+                layer.reset_state()
+        kept = Float64Run(self._stack)
+        rows = []
+        for number in range(len(inputs)):
+            row = np.asarray(self._call(self._stateful, inputs[number : number + 1])[-1], np.float64)
+            rows.append(row if kept.keeps(inputs[number]) else np.full_like(row, np.nan))
+        return {"prediction": np.stack(rows)}
+
+    def _call(self, model: Any, inputs: Array) -> Array:
+        """[T, ...] -> [T, units], or [1, units]."""
+        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs[None], training=False)))[0]
+        return values if values.ndim == 2 else values[None]
+
+
+def _clone(keras: Any, model: Any, stateful: bool) -> Any:
+    """The model for one sequence of any length, with or without a state that goes on from call to call."""
+    config = json.loads(model.to_json())
+    for entry in config["config"]["layers"]:
+        entry.pop("build_config", None)
+        inner = entry["config"]
+        if "batch_shape" in inner:
+            inner["batch_shape"] = [1, None, *inner["batch_shape"][2:]]
+        if "stateful" in inner:
+            inner["stateful"] = stateful
+    config.pop("build_config", None)
+    config["config"].pop("build_input_shape", None)
+    clone = keras.models.model_from_json(json.dumps(config))
+    if not clone.built:
+        raise ValueError("a Sequential model without an input shape; give it an Input layer")
+    for mine, theirs in zip(clone.layers, model.layers, strict=True):
+        mine.set_weights(theirs.get_weights())
+    return clone
+
+
+def _modules(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every module that a config names."""
+    if depth > 64:
+        yield "too deep"
+    elif isinstance(value, dict):
+        module = value.get("module")
+        if isinstance(module, str):
+            yield module
+        if value.get("class_name") in ("Lambda", "function", "__lambda__"):
+            yield str(value["class_name"])
+        if value.get("registered_name") and ">" in str(value["registered_name"]):
+            yield str(value["registered_name"])
+        for item in value.values():
+            yield from _modules(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _modules(item, depth + 1)
+
+
+def _keras() -> Any:
+    """Keras, on torch where nothing else was chosen and TensorFlow is not there."""
+    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
+        for backend, package in (("tensorflow", "tensorflow"), ("torch", "torch"), ("jax", "jax")):
+            if importlib.util.find_spec(package) is not None:
+                os.environ["KERAS_BACKEND"] = backend
+                break
+    import keras
+
+    return keras

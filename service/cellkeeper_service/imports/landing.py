@@ -1,0 +1,89 @@
+"""The end of every import: the bundle is written beside its place, compared, and moved there; or nothing is left."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle, read_bundle
+from cellkeeper_service.model.config import Config, GraphConfig, Tokens
+from cellkeeper_service.model.write import write_bundle
+
+from .lower import Lowered
+from .parity import MAX_BATCH, Parity, Source, compare
+from .refusal import ImportRefused
+from .stack import Array
+
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A bundle that was written, and how it compares with where it came from."""
+
+    bundle: Bundle
+    parity: Parity
+
+    def __str__(self) -> str:
+        config = self.bundle.config
+        return f"{self.bundle.path}: model {config.name}, {describe(config)}\n{self.parity}"
+
+
+def describe(config: Config) -> str:
+    """One line for people."""
+    tokens = isinstance(config.input, Tokens)
+    takes = f"token ids below {config.input.vocabulary}" if tokens else f"{config.input.size} features"  # type: ignore[union-attr]
+    if isinstance(config, GraphConfig):
+        return f"an ONNX graph with the states {', '.join(state.name for state in config.states)}; takes {takes}"
+    return f"{config.cell} {config.num_layers}x{config.hidden_size}; takes {takes}, gives {config.output_size} values"
+
+
+def check_target(folder: Path, name: str | None) -> str:
+    """The model's name, before any work is done. Raises ImportRefused."""
+    if folder.exists() or folder.is_symlink():
+        raise ImportRefused(str(folder), "exists; remove it first or choose another name")
+    name = folder.name if name is None else name
+    if not 1 <= len(name) <= 100:
+        raise ImportRefused("name", f"got {name[:100]!r}, expected a text of 1 to 100 characters")
+    return name
+
+
+def land(
+    folder: Path,
+    lowered: Lowered,
+    source: Source,
+    sequences: Sequence[Array],
+    place: str,
+    tolerance: float,
+    max_batch: int = MAX_BATCH,
+) -> Imported:
+    """Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative)."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
+    try:
+        bundle = write_bundle(partial / "bundle", lowered.config, lowered.tensors, graph=lowered.graph)
+        parity = compare(bundle, source, sequences, max_batch)
+        if not parity.relative <= tolerance:
+            raise ImportRefused(
+                place,
+                f"served values differ from {parity.source} by {parity.difference:.2e} (relative "
+                f"{parity.relative:.2e}), expected at most {tolerance:.0e}: the model computes something else than "
+                "its layers say",
+            )
+        bundle.path.rename(folder)
+        return Imported(read_bundle(folder), parity)
+    except ImportRefused:
+        raise
+    except StartError as error:
+        raise ImportRefused(place, str(error).replace(f"{partial / 'bundle'}/", "")) from error
+    except OSError as error:
+        raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

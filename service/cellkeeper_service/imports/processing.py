@@ -1,0 +1,130 @@
+"""What stands before and after the layers of an imported model: normalisation, missing values, output transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import (
+    Missing,
+    Normalization,
+    Transform,
+    parse_missing,
+    parse_normalization,
+    parse_transform,
+)
+from cellkeeper_service.model.fields import Fields
+
+from .parity import SEQUENCES, STEPS, Source
+from .reference import Float64Run, apply
+from .stack import Array, Convert, Embed, Mask, Normalize, Stack
+
+
+@dataclass(frozen=True)
+class Processing:
+    """As in config.json. Both directions in the user's units: the model itself sees what comes out of
+    `normalization`, and `output` gets what the model gives."""
+
+    normalization: Normalization | None = None
+    missing: Missing = field(default_factory=Missing)
+    output: tuple[Transform, ...] = ()
+
+    def around(self, stack: Stack) -> Stack:
+        """The stack with the processing as layers of it."""
+        before = (
+            ()
+            if self.normalization is None
+            else (
+                Normalize(
+                    "normalization", *(np.array(v) for v in (self.normalization.offset, self.normalization.scale))
+                ),
+            )
+        )
+        after = tuple(Convert(f"output[{i}]", transform) for i, transform in enumerate(self.output))
+        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+
+
+def parse_processing(value: object, place: str) -> Processing:
+    """An object with the keys normalization, missing and output, as in config.json. Raises StartError."""
+    fields = Fields(value, place)
+    inner = fields.any("normalization", "an object or null", None)
+    normalization = None
+    if inner is not None:
+        offset = inner.get("offset") if isinstance(inner, dict) else None
+        size = len(offset) if isinstance(offset, list) else 1
+        normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
+    missing = parse_missing(fields)
+    output = []
+    for number, item in enumerate(fields.items("output", 32, ())):
+        came = item.get("value") if isinstance(item, dict) else None
+        width = len(came) if isinstance(came, list) else 1
+        output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
+    fields.done()
+    return Processing(normalization, missing, tuple(output))
+
+
+class Processed:
+    """A source behind the processing: what the served model is compared with."""
+
+    def __init__(self, source: Source, processing: Processing) -> None:
+        self.name = source.name
+        self._source, self._processing = source, processing
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        return self._run(self._source.whole, inputs)
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self._run(self._source.stepped, inputs)
+
+    def _run(self, run: Callable[[Array], Mapping[str, Array]], inputs: Array) -> Mapping[str, Array]:
+        numbers = self._processing.normalization
+        if numbers is not None:
+            inputs = ((inputs.astype(np.float64) - numbers.offset) / numbers.scale).astype(np.float32)
+        value = np.asarray(run(inputs)["prediction"], np.float64)
+        for transform in self._processing.output:
+            value = apply(Convert("output", transform), value)
+        return {"prediction": value}
+
+
+class Float64Source:
+    """The stack itself in float64, where the framework that it came from is not there."""
+
+    def __init__(self, stack: Stack, why: str) -> None:
+        self.name = f"its own float64 reference ({why})"
+        self._stack = stack
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        run = Float64Run(self._stack)
+        return {"prediction": np.stack([run.step(x) for x in inputs])}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self.whole(inputs)
+
+
+def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEPS, seed: int = 0) -> Sequence[Array]:
+    """Inputs as the model may see them: [T, F] float32 around its normalisation, or ids [T] int32.
+
+    Where the stack has masks, a quarter of the time steps is masked; never the first.
+    """
+    draw = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(sequences):
+        masked = draw.random(steps) < 0.25
+        masked[0] = False
+        first: Any = stack.layers[0]
+        if isinstance(first, Embed):
+            ids = draw.integers(0, stack.vocabulary, steps, dtype=np.int32)
+            if first.mask_zero:
+                ids[masked] = 0
+            drawn.append(ids)
+            continue
+        values = draw.standard_normal((steps, stack.size))
+        if isinstance(first, Normalize):
+            values = values * first.scale + first.offset
+        elif isinstance(first, Mask):
+            values[masked] = first.value
+        drawn.append(values.astype(np.float32))
+    return drawn

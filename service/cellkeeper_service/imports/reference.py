@@ -1,0 +1,135 @@
+"""A model as it was read, run in float64 from the equations: what served values are compared with where the framework
+that the model came from is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .stack import USUAL, Activate, Affine, Array, Convert, Dense, Embed, Mask, Normalize, Recurrent, Stack
+
+Floats = NDArray[np.float64]
+
+
+class Float64Run:
+    """One sequence, one time step at a time. Keeps the state in between."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._states = [_initial(layer) for layer in stack.recurrent]
+
+    def step(self, x: Array) -> Floats:
+        """[F] (or a token id []) -> [units]."""
+        value: Any = x
+        kept = True  # false: a time step to leave out
+        states = iter(range(len(self._states)))
+        for layer in self._stack.layers:
+            if isinstance(layer, Embed):
+                kept = not layer.mask_zero or int(value) != 0
+                value = np.asarray(layer.weight[int(value)], np.float64)
+            elif isinstance(layer, Mask):
+                kept = bool((np.asarray(value) != np.float32(layer.value)).any())
+                value = np.asarray(value, np.float64) * kept
+            elif isinstance(layer, Recurrent):
+                value = self._recurrent(layer, next(states), np.asarray(value, np.float64), kept)
+            else:
+                value = apply(layer, np.asarray(value, np.float64))
+        return np.asarray(value, np.float64)
+
+    def keeps(self, x: Array) -> bool:
+        """Whether a first layer that masks takes this time step."""
+        first = self._stack.layers[0]
+        if isinstance(first, Embed):
+            return not first.mask_zero or int(x) != 0
+        return not isinstance(first, Mask) or bool((np.asarray(x) != np.float32(first.value)).any())
+
+    def _recurrent(self, layer: Recurrent, index: int, x: Floats, kept: bool) -> Floats:
+        h, c = self._states[index]
+        if kept:
+            h, c = self._states[index] = _cell(layer, x, h, c)
+        return np.zeros_like(h) if layer.zero_masked and not kept else h
+
+
+def apply(layer: Normalize | Affine | Dense | Activate | Convert, value: Floats) -> Floats:
+    """A layer that remembers nothing: [..., inputs] -> [..., units]."""
+    if isinstance(layer, Normalize):
+        return (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
+    if isinstance(layer, Affine):
+        return value * np.asarray(layer.scale, np.float64) + np.asarray(layer.offset, np.float64)
+    if isinstance(layer, Dense):
+        value = value @ np.asarray(layer.weight, np.float64).T
+        if layer.bias is not None:
+            value = value + layer.bias
+        return activate(layer.activation, value)
+    if isinstance(layer, Activate):
+        return activate(layer.op, value, layer.slope)
+    transform = layer.transform
+    if transform.op in _FUNCTIONS:
+        return _FUNCTIONS[transform.op](value)
+    number = np.asarray(transform.value, np.float64)
+    return {"scale": np.multiply, "offset": np.add, "clip_min": np.maximum}[transform.op](value, number)
+
+
+def activate(op: str, value: Floats, slope: float = 1.0) -> Floats:
+    """One of stack.ACTIVATIONS."""
+    if op == "leaky_relu":
+        return np.where(value > 0, value, slope * value)
+    if op == "elu":
+        return np.where(value > 0, value, slope * np.expm1(np.minimum(value, 0.0)))
+    return _FUNCTIONS[op](value)
+
+
+def _cell(layer: Recurrent, x: Floats, h: Floats, c: Floats) -> tuple[Floats, Floats]:
+    weights = {name: np.asarray(value, np.float64) for name, value in layer.weights.items()}
+    ways = [_FUNCTIONS[name] for name in layer.activations or USUAL[layer.cell]]
+    size = layer.hidden_size
+    into, back = weights["weight_ih"] @ x, weights["weight_hh"] @ h
+    if "bias_ih" in weights:
+        into, back = into + weights["bias_ih"], back + weights["bias_hh"]
+    if layer.cell == "lstm":
+        i, f, g, o = np.split(into + back, 4)
+        c = ways[0](f) * c + ways[0](i) * ways[1](g)
+        h = ways[0](o) * ways[1](c)
+        return (weights["weight_hr"] @ h if "weight_hr" in weights else h), c
+    if layer.cell == "gru":
+        r, z = np.split(ways[0]((into + back)[: 2 * size]), 2)
+        if layer.reset_after:
+            again = r * back[2 * size :]
+        else:
+            again = weights["weight_hh"][2 * size :] @ (r * h)
+            again = again + weights["bias_hh"][2 * size :] if "bias_hh" in weights else again
+        return (1 - z) * ways[1](into[2 * size :] + again) + z * h, c
+    return ways[0](into + back), c
+
+
+def _initial(layer: Recurrent) -> tuple[Floats, Floats]:
+    h = np.asarray(layer.initial.get("h", np.zeros(layer.width)), np.float64)
+    return h, np.asarray(layer.initial.get("c", np.zeros(layer.hidden_size)), np.float64)
+
+
+def _softmax(value: Floats) -> Floats:
+    raised = np.exp(value - value.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float64)
+
+
+def _sigmoid(value: Floats) -> Floats:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * value)), np.float64)
+
+
+_FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
+    "linear": lambda v: v,
+    "relu": lambda v: np.maximum(v, 0.0),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "softplus": lambda v: np.logaddexp(v, 0.0),
+    "softmax": _softmax,
+    "exponential": np.exp,
+    "hard_sigmoid": lambda v: np.clip(v / 6.0 + 0.5, 0.0, 1.0),
+    "softsign": lambda v: v / (1.0 + np.abs(v)),
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "sinh": np.sinh,
+}

@@ -1,0 +1,158 @@
+"""What an import reads a model into: layers one after another, each with the name it had where it came from.
+
+    Embed, Normalize, Affine, Dense, Activate, Convert   one time step in, one out
+    Recurrent                                            remembers; one cell, its weights under PyTorch's names
+    Mask                                                 says which time steps the layers after it leave out
+
+Weights are numpy arrays of any float dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cellkeeper_service.model.config import Missing, Transform
+
+Array = NDArray[Any]
+
+# by name, for one time step; those of model.config.ACTIVATIONS may stand in a bundle's head
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "softmax",
+    "elu",
+    "exponential",
+    "hard_sigmoid",
+    "leaky_relu",
+    "softsign",
+)
+# those that a cell may have instead of its own
+CELL_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "hard_sigmoid", "softsign")
+USUAL = {"lstm": ("sigmoid", "tanh"), "gru": ("sigmoid", "tanh"), "rnn_tanh": ("tanh",), "rnn_relu": ("relu",)}
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Token ids to rows of `weight` [vocabulary, size]. mask_zero: id 0 is a time step to leave out."""
+
+    place: str
+    weight: Array
+    mask_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """(x - offset) / scale, feature by feature: [F] each."""
+
+    place: str
+    offset: Array
+    scale: Array
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x * scale + offset, feature by feature: [F] each."""
+
+    place: str
+    scale: Array
+    offset: Array
+
+
+@dataclass(frozen=True)
+class Dense:
+    """activation(weight x + bias): [units, inputs] and [units]."""
+
+    place: str
+    weight: Array
+    bias: Array | None = None
+    activation: str = "linear"
+
+
+@dataclass(frozen=True)
+class Activate:
+    """One of ACTIVATIONS. slope: of leaky_relu and elu, below zero."""
+
+    place: str
+    op: str
+    slope: float = 1.0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """A step of the bundle's output transform."""
+
+    place: str
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Time steps of which every feature has this value are left out by the layers after it."""
+
+    place: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """One layer of one cell.
+
+    weights: weight_ih [gates * H, inputs], weight_hh [gates * H, H], bias_ih and bias_hh [gates * H] (both or
+    neither), weight_hr [P, H] for a projection; gates i, f, g, o or r, z, n. activations: of the gates and of the
+    candidate (of an rnn the one it has), where they are not the usual ones. initial: "h" [H] and "c" [H] of a new
+    session; zeros where it is empty. zero_masked: a time step left out gives zeros instead of the last output.
+    """
+
+    place: str
+    cell: str
+    hidden_size: int
+    weights: Mapping[str, Array]
+    reset_after: bool = True
+    activations: tuple[str, ...] = ()
+    initial: Mapping[str, Array] = field(default_factory=dict)
+    zero_masked: bool = False
+
+    @property
+    def proj_size(self) -> int:
+        return int(self.weights["weight_hr"].shape[0]) if "weight_hr" in self.weights else 0
+
+    @property
+    def width(self) -> int:
+        """Of `h`, and of the output."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def usual(self) -> bool:
+        return self.activations in ((), USUAL[self.cell])
+
+
+Layer = Embed | Normalize | Affine | Dense | Activate | Convert | Mask | Recurrent
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A model as it was read. size: features of a time step, or 0 where the first layer is an Embed."""
+
+    size: int
+    layers: tuple[Layer, ...]
+    missing: Missing = field(default_factory=Missing)
+
+    @property
+    def vocabulary(self) -> int:
+        first = self.layers[0] if self.layers else None
+        return int(first.weight.shape[0]) if isinstance(first, Embed) else 0
+
+    @property
+    def masked(self) -> bool:
+        return any(isinstance(layer, Mask) or (isinstance(layer, Embed) and layer.mask_zero) for layer in self.layers)
+
+    @property
+    def recurrent(self) -> tuple[Recurrent, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, Recurrent))

@@ -1,0 +1,200 @@
+"""import_torch: a module in a script, or a file of weights, to a bundle."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import Missing, Normalization, Transform
+
+from .files import read_state_dict, tensors_of
+from .landing import Imported, Report, check_target, land
+from .lower import lower
+from .onnx_declare import declare
+from .onnx_graph import read_graph
+from .onnx_model import import_graph
+from .parity import MAX_BATCH, TOLERANCE, Source
+from .processing import Float64Source, Processed, Processing, random_sequences
+from .refusal import ImportRefused
+from .stack import Array, Layer, Recurrent, Stack
+from .torch_build import build_modules
+from .torch_modules import ModuleChain, OwnForward, flatten, module_parts
+from .torch_program import INPUT, OUTPUT, ProgramSource, after, is_program, program_graph
+from .torch_weights import Part, guess_parts, parse_parts, read_parts, with_initial
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+_FAR = 1e-3  # an own forward that differs by more computes something else; by less, it rounds otherwise
+
+
+def import_torch(
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, Tensor] | ExportedProgram | Path | str,
+    folder: Path | str,
+    *,
+    layers: str | None = None,
+    name: str | None = None,
+    normalization: Normalization | None = None,
+    missing: Missing | None = None,
+    output: Sequence[Transform] = (),
+    initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
+    states: Sequence[str] = (),
+    vocabulary: int = 0,
+    tolerance: float = TOLERANCE,
+    max_batch: int = MAX_BATCH,
+    report: Report = print,
+) -> Imported:
+    """Writes the bundle `folder`, which must not exist yet, and compares it with the modules on random sequences.
+
+    model: an nn.LSTM, nn.GRU or nn.RNN; a list of modules in the order in which they compute (Embedding, recurrent
+    layers or cells, Linear, activations, Dropout); any other module, whose children are taken in the order of their
+    registration, which has to agree with its own forward; or the weights: a state_dict, a safetensors file, or a file
+    of torch.save, read with weights_only. Those need `layers`: the kinds and the prefixes of the tensors' names in
+    the order in which they compute, such as "embedding=emb lstm=rnn dense=fc relu dense=out"; or a torch.export
+    program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
+    and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
+    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
+    tolerance: the largest difference, relative to the largest output.
+
+    Raises ImportRefused: one line with the place. Nothing is left behind.
+    """
+    folder = Path(folder)
+    name = check_target(folder, name)
+    if is_program(model):
+        if normalization is not None or output or initial_state is not None or layers is not None:
+            raise ImportRefused(
+                "model", "got a torch.export program with normalization, output, initial_state or layers"
+            )
+        imported = _import_program(model, folder, name, states, vocabulary, missing or Missing(), tolerance, max_batch)
+        report(str(imported))
+        return imported
+    if states or vocabulary:
+        raise ImportRefused(
+            "states, vocabulary", f"got {states}, {vocabulary}, expected for a torch.export program only"
+        )
+    initial = _initial(initial_state)
+    chain: list[nn.Module] = []
+    own: Any = None
+    if isinstance(model, str | Path | Mapping):
+        place = str(model) if isinstance(model, str | Path) else "state_dict"
+        tensors = tensors_of(model, place) if isinstance(model, Mapping) else read_state_dict(Path(model))
+        parts = parse_parts(layers) if layers else guess_parts(list(tensors), place, tensors)
+    else:
+        if layers is not None:
+            raise ImportRefused(
+                "layers", "got a text beside modules, expected it for weights only; pass a list of modules"
+            )
+        found = flatten(model)
+        place = type(model).__name__
+        parts, tensors = module_parts(found)
+        chain = [copy.deepcopy(module).cpu().float().eval() for _, module in found]
+        standard = type(model).__module__.startswith("torch.nn.modules")
+        own = None if standard or isinstance(model, Sequence) else model
+    read = with_initial(read_parts(parts, tensors, place), initial, place)
+    stack = Stack(_features(read), tuple(read))
+    processing = Processing(normalization, missing or Missing(), tuple(output))
+    whole = processing.around(stack)
+    lowered = lower(whole, name, place)
+    if own is not None:
+        _compare_forward(own, chain, initial, stack)
+    source = _source(chain, parts, tensors, initial, stack)
+    imported = land(
+        folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch
+    )
+    report(str(imported))
+    return imported
+
+
+def _import_program(
+    program: Any,
+    folder: Path,
+    name: str,
+    states: Sequence[str],
+    vocabulary: int,
+    missing: Missing,
+    tolerance: float,
+    max_batch: int,
+) -> Imported:
+    place = "ExportedProgram"
+    data = program_graph(program, states, place)
+    graph = read_graph(data, place)
+    declaration = declare(
+        graph,
+        place,
+        input_name=INPUT,
+        states={state: after(state) for state in states},
+        outputs=[OUTPUT],
+        constants={},
+        batch_axes={},
+        layout=None,
+    )
+    return import_graph(
+        data,
+        graph,
+        declaration,
+        folder,
+        name=name,
+        place=place,
+        vocabulary=vocabulary,
+        initial={},
+        missing=missing,
+        source=lambda _, declared, initial: ProgramSource(program, declared, initial),
+        tolerance=tolerance,
+        max_batch=max_batch,
+    )
+
+
+def _features(layers: Sequence[Layer]) -> int:
+    """Of a time step; 0 for token ids."""
+    for layer in layers:
+        if isinstance(layer, Recurrent):
+            return int(layer.weights["weight_ih"].shape[1])
+        weight = getattr(layer, "weight", None)
+        if weight is not None:
+            return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
+    return 1  # widths.check refuses what has no layer
+
+
+def _initial(state: Any) -> dict[str, Array]:
+    if state is None:
+        return {}
+    tensors = list(state) if isinstance(state, tuple | list) else [state]
+    return {
+        name: np.array(value.detach().cpu().float().numpy(), np.float32)
+        for name, value in zip(("h", "c"), tensors, strict=False)
+    }
+
+
+def _source(
+    chain: Sequence[nn.Module],
+    parts: Sequence[Part],
+    tensors: Mapping[str, Array],
+    initial: Mapping[str, Array],
+    stack: Stack,
+) -> Source:
+    if importlib.util.find_spec("torch") is None:
+        return Float64Source(stack, "torch is not installed")
+    return ModuleChain(chain or build_modules(parts, tensors), initial)
+
+
+def _compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
+    """The children in the order of their registration have to give what the module's own forward gives."""
+    recurrent = [module for module in chain if hasattr(module, "batch_first")]
+    own = OwnForward(model, bool(recurrent and recurrent[0].batch_first))
+    for inputs in random_sequences(stack, 2):
+        expected = own.last(inputs)
+        came = ModuleChain(chain, initial).whole(inputs)["prediction"][-len(expected) :]
+        size = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+        if came.shape != expected.shape or not float(np.abs(came - expected).max()) <= _FAR * size:
+            raise ImportRefused(
+                own.name,
+                "gives other values than its layers in the order in which they are registered (an activation or "
+                "another path within forward?); pass the modules as a list, in the order in which they compute",
+            )

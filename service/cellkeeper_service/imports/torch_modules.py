@@ -1,0 +1,203 @@
+"""torch modules as parts, and as what the served model is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .refusal import ImportRefused
+from .stack import Array
+from .torch_weights import Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ACTIVATIONS = {
+    "ReLU": "relu",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softmax": "softmax",
+    "Softsign": "softsign",
+    "Hardsigmoid": "hard_sigmoid",
+    "ELU": "elu",
+    "LeakyReLU": "leaky_relu",
+}
+_IGNORED = ("Dropout", "AlphaDropout", "FeatureAlphaDropout", "Identity")
+_WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
+ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, activations, Dropout"
+
+
+def flatten(model: Any) -> list[tuple[str, nn.Module]]:
+    """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
+    from torch import nn
+
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
+    if not isinstance(model, nn.Module):
+        raise ImportRefused("model", f"got {type(model).__name__}, expected a torch module or a list of them")
+    if type(model).__module__.startswith("torch.nn.modules") and not isinstance(
+        model, nn.Sequential | nn.ModuleList | nn.ModuleDict
+    ):
+        return [("", model)]
+    children = list(model.named_children())
+    if not children or list(model.named_parameters(recurse=False)):
+        raise ImportRefused(type(model).__name__, f"cannot be taken apart; expected {ALLOWED}, or pass a list of these")
+    return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
+
+
+def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], dict[str, Array]]:
+    """Parts, and the tensors that they name. Raises ImportRefused with the module's name."""
+    parts: list[Part] = []
+    tensors: dict[str, Array] = {}
+    for number, (name, module) in enumerate(modules):
+        part = _part(name, module)
+        if part is None:
+            continue
+        prefix = f"{number}-{name}".rstrip("-")
+        parts.append(Part(part.kind, prefix if "=" in part.place else "", part.slope))
+        for key, value in module.state_dict().items():
+            tensors[f"{prefix}.{key}"] = value.detach().cpu().float().numpy()
+    return parts, tensors
+
+
+def _part(name: str, module: Any) -> Part | None:
+    kind = type(module).__name__
+    place = f"{name or 'model'} ({kind})"
+    if kind in ("LSTM", "GRU", "RNN"):
+        if module.bidirectional:
+            raise ImportRefused(
+                place, "bidirectional; the backward direction starts at the end, which a stream has not reached"
+            )
+        return Part(f"rnn_{module.nonlinearity}" if kind == "RNN" else kind.lower())
+    if kind in ("LSTMCell", "GRUCell", "RNNCell"):
+        cell = f"rnn_{module.nonlinearity}" if kind == "RNNCell" else kind.removesuffix("Cell").lower()
+        return Part(f"{cell}_cell")
+    if kind == "Embedding":
+        if module.max_norm is not None:
+            raise ImportRefused(place, f"max_norm: got {module.max_norm}, expected None: it changes weights when used")
+        return Part("embedding")
+    if kind == "Linear":
+        return Part("dense")
+    if kind in _IGNORED:
+        return None
+    if kind in _WHOLE:
+        raise ImportRefused(place, "attends to the whole sequence, of which a stream has seen the past only")
+    if kind not in _ACTIVATIONS:
+        raise ImportRefused(place, f"no layer that a bundle can hold; expected {ALLOWED}")
+    if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
+        raise ImportRefused(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
+    if kind == "Softmax" and module.dim not in (-1, 2):
+        raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
+    slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
+    return Part(_ACTIVATIONS[kind], slope=float(slope))
+
+
+class ModuleChain:
+    """The modules one after another, in float32 as they are: a parity.Source. initial: "h", "c" [layers, width]."""
+
+    def __init__(self, modules: Sequence[nn.Module], initial: Mapping[str, Array]) -> None:
+        import torch
+
+        self.name = f"torch {torch.__version__.partition('+')[0]}"
+        self._modules = modules
+        self._initial = initial
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        return {"prediction": self._advance(inputs, self._start())}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        states = self._start()
+        parts = [self._advance(inputs[i : i + 1], states) for i in range(len(inputs))]
+        return {"prediction": np.concatenate(parts)}
+
+    def _advance(self, inputs: Array, states: list[Any]) -> Array:
+        """[T, ...] -> [T, units]; `states` by module, brought up to date."""
+        import torch
+
+        value: Any = torch.from_numpy(np.array(inputs))[:, None]
+        value = value.long() if value.dtype == torch.int32 else value
+        with torch.no_grad():
+            for number, module in enumerate(self._modules):
+                kind: Any = module
+                if isinstance(module, torch.nn.LSTM | torch.nn.GRU | torch.nn.RNN):
+                    turned = value.transpose(0, 1) if module.batch_first else value
+                    value, states[number] = kind(turned, states[number])
+                    value = value.transpose(0, 1) if module.batch_first else value
+                elif isinstance(module, torch.nn.LSTMCell | torch.nn.GRUCell | torch.nn.RNNCell):
+                    rows = []
+                    for x in value:
+                        states[number] = kind(x, states[number])
+                        rows.append(states[number][0] if isinstance(module, torch.nn.LSTMCell) else states[number])
+                    value = torch.stack(rows)
+                else:
+                    value = kind(value)
+        result: Array = value[:, 0].numpy()
+        return result
+
+    def _start(self) -> list[Any]:
+        import torch
+
+        taken = 0
+        states: list[Any] = []
+        for module in self._modules:
+            layers = getattr(module, "num_layers", 1 if isinstance(module, torch.nn.RNNCellBase) else 0)
+            if not layers or not self._initial:
+                states.append(None)
+                continue
+            mine = [
+                torch.from_numpy(np.array(self._initial[name][taken : taken + layers], np.float32))[:, None]
+                for name in ("h", "c")
+                if name in self._initial
+            ]
+            if isinstance(module, torch.nn.RNNCellBase):
+                mine = [part[0] for part in mine]
+            states.append(tuple(mine) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else mine[0])
+            taken += layers
+        return states
+
+
+class OwnForward:
+    """A module of the user's own, called as it is: a parity.Source that knows whole sequences only.
+
+    Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
+    where the module's recurrent layers are batch_first), or the last time step alone.
+    """
+
+    def __init__(self, model: nn.Module, batch_first: bool) -> None:
+        import torch
+
+        self.name = f"{type(model).__name__}.forward"
+        self._model = model
+        self._batch_first = batch_first
+        self._torch = torch
+
+    def last(self, inputs: Array) -> Array:
+        """The outputs that it gives for [T, ...]: [T, units], or [1, units] where those are of the last time step."""
+        torch = self._torch
+        x = torch.from_numpy(np.array(inputs))
+        x = x.long() if x.dtype == torch.int32 else x
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
+        except Exception as error:  # whatever the user's code raises
+            raise ImportRefused(
+                self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
+            ) from error
+        finally:
+            self._model.train(was_training)
+        while isinstance(y, tuple | list) and y:
+            y = y[0]
+        if not isinstance(y, torch.Tensor):
+            raise ImportRefused(
+                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
+            )
+        result: Array = y.float().numpy()
+        steps = len(inputs)
+        if result.ndim == 3:
+            return result[0] if self._batch_first else result[:, 0]
+        return result if result.ndim == 2 else result.reshape(steps if result.size % steps == 0 else 1, -1)

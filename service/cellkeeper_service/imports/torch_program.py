@@ -1,0 +1,105 @@
+"""A torch.export program (x, *states) -> (y, *states): through ONNX, compared with the program itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .onnx_source import Declaration
+from .refusal import ImportRefused
+from .stack import Array
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+INPUT, OUTPUT = "x", "prediction"
+
+
+def is_program(model: object) -> bool:
+    return type(model).__name__ == "ExportedProgram" and type(model).__module__.startswith("torch.export")
+
+
+def after(state: str) -> str:
+    """The name of a state's output."""
+    return f"{state}_out"
+
+
+def program_graph(program: ExportedProgram, states: Sequence[str], place: str) -> bytes:
+    """The ONNX model, its inputs called x and `states`, its outputs prediction and `states` with _out."""
+    signature = program.graph_signature
+    came = (len(signature.user_inputs), len(signature.user_outputs))
+    expected = (1 + len(states),) * 2
+    if not states or came != expected:
+        raise ImportRefused(
+            place,
+            f"got {came[0]} inputs, {came[1]} outputs and the states {list(states)}, expected (x, *states) -> "
+            "(y, *states); pass the states' names in the order of the program's arguments, such as states=('h', 'c')",
+        )
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
+    import torch
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells of packages that nobody asked for
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[INPUT, *states],
+                output_names=[OUTPUT, *map(after, states)],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors have no common base
+        raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
+    finally:
+        logger.setLevel(level)
+    if made is None:
+        raise ImportRefused(place, "torch.onnx gave nothing")
+    return bytes(made.model_proto.SerializeToString())
+
+
+class ProgramSource:
+    """The program in batches of one: a parity.Source. Sequences go in by single time steps where T is fixed to 1."""
+
+    def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
+        import torch
+
+        self.name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
+        self._run: Any = program.module()
+        self._declaration = declaration
+        self._initial = initial
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        short = self._declaration.time_axis is None or self._declaration.single
+        return self._advance(inputs, 1 if short else len(inputs))
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self._advance(inputs, 1)
+
+    def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
+        import torch
+
+        declaration = self._declaration
+        start = declaration.zeros(1)
+        for name, value in self._initial.items():
+            start[name] = np.expand_dims(value, declaration.state_axes[name])
+        states = [torch.from_numpy(start[name]) for name in declaration.states]
+        parts: list[Array] = []
+        for at in range(0, len(inputs), chunk):
+            x = inputs[at : at + chunk].astype(declaration.dtype)
+            x = x if declaration.time_axis is None else np.expand_dims(x, declaration.batch_axis)
+            with torch.no_grad():
+                y, *states = self._run(torch.from_numpy(np.ascontiguousarray(x)), *states)
+            values: Array = y.numpy()
+            parts.append(values if declaration.time_axis is None else np.take(values, 0, declaration.batch_axis))
+        return {OUTPUT: np.concatenate(parts)}

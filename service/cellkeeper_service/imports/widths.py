@@ -1,0 +1,100 @@
+"""Checks that a stack's layers fit one another, before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+
+from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
+
+from .refusal import ImportRefused
+from .stack import Affine, Array, Convert, Dense, Embed, Layer, Mask, Normalize, Recurrent, Stack
+
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+def check(stack: Stack, place: str) -> int:
+    """The width of the output. Raises ImportRefused with the layer's name."""
+    if not stack.recurrent:
+        raise ImportRefused(
+            place, "no recurrent layer in it; expected an LSTM, GRU or RNN, for there is nothing to stream"
+        )
+    if len(stack.recurrent) > MAX_LAYERS:
+        raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
+    width = stack.size
+    for number, layer in enumerate(stack.layers):
+        if isinstance(layer, Embed) != (number == 0 and not stack.size):
+            raise ImportRefused(
+                layer.place, "got an embedding, expected it as the first layer: a time step is one token id or features"
+            )
+        width = _after(layer, width)
+        if not 1 <= width <= MAX_SIZE:
+            raise ImportRefused(layer.place, f"got a width of {width}, expected 1 to {MAX_SIZE}")
+        for name, values in _arrays(layer):
+            if values.dtype.kind != "f":
+                raise ImportRefused(layer.place, f"{name}: got dtype {values.dtype}, expected floats")
+            if not np.isfinite(values.astype(np.float32)).all():
+                raise ImportRefused(layer.place, f"{name}: holds NaN or infinity, expected finite float32 numbers")
+    return width
+
+
+def _after(layer: Layer, width: int) -> int:
+    if isinstance(layer, Embed):
+        if layer.weight.ndim != 2 or not 1 <= len(layer.weight) <= MAX_VOCABULARY:
+            raise _shape(layer, "weight", layer.weight, "[vocabulary, size]")
+        return int(layer.weight.shape[1])
+    if isinstance(layer, Dense):
+        if layer.weight.ndim != 2 or layer.weight.shape[1] != width:
+            raise _shape(layer, "weight", layer.weight, f"[units, {width}]")
+        units = int(layer.weight.shape[0])
+        if layer.bias is not None and layer.bias.shape != (units,):
+            raise _shape(layer, "bias", layer.bias, f"[{units}]")
+        return units
+    if isinstance(layer, Normalize | Affine):
+        for name, values in (("offset", layer.offset), ("scale", layer.scale)):
+            if values.shape != (width,):
+                raise _shape(layer, name, values, f"[{width}]")
+    if isinstance(layer, Convert) and isinstance(layer.transform.value, tuple) and len(layer.transform.value) != width:
+        raise ImportRefused(layer.place, f"got {len(layer.transform.value)} values, expected 1 or {width}")
+    return _recurrent(layer, width) if isinstance(layer, Recurrent) else width
+
+
+def _recurrent(layer: Recurrent, width: int) -> int:
+    gates = _GATES[layer.cell] * layer.hidden_size
+    expected: dict[str, tuple[int, ...]] = {"weight_ih": (gates, width), "weight_hh": (gates, layer.width)}
+    if "bias_ih" in layer.weights or "bias_hh" in layer.weights:
+        expected |= {"bias_ih": (gates,), "bias_hh": (gates,)}
+    if layer.proj_size:
+        expected["weight_hr"] = (layer.proj_size, layer.hidden_size)
+    if prod(expected["weight_ih"]) == 0:
+        raise ImportRefused(
+            layer.place, f"got {layer.hidden_size} units and {width} inputs, expected 1 or more of each"
+        )
+    for name, shape in expected.items():
+        if name not in layer.weights:
+            raise ImportRefused(layer.place, f"{name}: missing, expected shape {list(shape)}")
+        if layer.weights[name].shape != shape:
+            raise _shape(layer, name, layer.weights[name], str(list(shape)))
+    if layer.initial:
+        sizes = {"h": layer.width} | ({"c": layer.hidden_size} if layer.cell == "lstm" else {})
+        for name, size in sizes.items():
+            if name not in layer.initial or layer.initial[name].shape != (size,):
+                raise ImportRefused(layer.place, f"initial state {name}: expected shape [{size}]")
+    return layer.width
+
+
+def _arrays(layer: Layer) -> Iterator[tuple[str, Array]]:
+    if isinstance(layer, Recurrent):
+        yield from layer.weights.items()
+        yield from layer.initial.items()
+    elif not isinstance(layer, Mask):
+        for name in ("weight", "bias", "scale", "offset"):
+            values = getattr(layer, name, None)
+            if values is not None:
+                yield name, values
+
+
+def _shape(layer: Layer, name: str, came: Array, expected: str) -> ImportRefused:
+    return ImportRefused(layer.place, f"{name}: got shape {list(came.shape)}, expected {expected}")

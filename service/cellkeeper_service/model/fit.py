@@ -1,0 +1,116 @@
+"""Fits what stands before and after a model from data: the input's normalisation and the way back of the output.
+
+fit_normalization   from inputs, for config.json's input.normalization
+fit_output          from targets, for config.json's output
+fit_bundle          both, stored in a copy of a bundle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cellkeeper_service.errors import StartError
+
+from .bundle import Bundle, read_bundle
+from .config import Features, Normalization, RecurrentConfig, Transform
+from .write import write_bundle
+
+METHODS = ("standard", "min_max", "robust")
+
+
+def fit_normalization(data: ArrayLike, method: str = "standard") -> Normalization:
+    """offset and scale of (x - offset) / scale, feature by feature.
+
+    data: [..., F], any number of sequences and time steps; NaN is missing and left out. method: "standard" (mean and
+    standard deviation), "min_max" (to 0..1), "robust" (median and the distance of the quartiles). A feature that never
+    changes gets the scale 1. Raises StartError.
+    """
+    values = _table(data, "data")
+    if method not in METHODS:
+        raise StartError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+    if method == "standard":
+        offset, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    elif method == "min_max":
+        offset = np.nanmin(values, axis=0)
+        scale = np.nanmax(values, axis=0) - offset
+    else:
+        offset = np.nanmedian(values, axis=0)
+        scale = np.nanquantile(values, 0.75, axis=0) - np.nanquantile(values, 0.25, axis=0)
+    # what is left of a constant after rounding is no scale
+    still = scale <= 1e-12 * np.maximum(np.abs(offset), 1.0)
+    return Normalization(tuple(offset.tolist()), tuple(np.where(still, 1.0, scale).tolist()))
+
+
+def fit_output(targets: ArrayLike, method: str = "standard", *, log1p: bool = False) -> tuple[Transform, ...]:
+    """The way back for a model that was trained on normalised targets: scale, offset, and expm1 where `log1p`.
+
+    targets: [..., units] in the user's units; with `log1p`, log(1 + targets) is what was normalised. method: as for
+    `fit_normalization`. Raises StartError.
+    """
+    values = _table(targets, "targets")
+    if log1p:
+        if np.nanmin(values) <= -1.0:
+            raise StartError(f"targets: got {np.nanmin(values)}, expected more than -1 for log1p")
+        values = np.log1p(values)
+    numbers = fit_normalization(values, method)
+    back = (Transform("scale", numbers.scale), Transform("offset", numbers.offset))
+    return (*back, Transform("expm1")) if log1p else back
+
+
+def fit_bundle(
+    source: Path | str,
+    folder: Path | str,
+    *,
+    inputs: ArrayLike | None = None,
+    targets: ArrayLike | None = None,
+    method: str = "standard",
+    log1p: bool = False,
+) -> Bundle:
+    """Writes the bundle `folder`: the one in `source` with what was fitted in its config.json.
+
+    For a model that was trained on data normalised by the same method. inputs: [..., F]; targets: [..., units]; what
+    is not given stays as it is. It has another fingerprint: sessions of the old one do not go on with it.
+    Raises StartError, and FileExistsError.
+    """
+    bundle = read_bundle(Path(source))
+    config = bundle.config
+    if not isinstance(config, RecurrentConfig):
+        raise StartError(f"{source}: an ONNX graph, expected a bundle of layers: put the numbers into the graph")
+    changed: Mapping[str, object] = {}
+    if inputs is not None:
+        if not isinstance(config.input, Features):
+            raise StartError("inputs: got numbers, expected none for token ids")
+        numbers = fit_normalization(inputs, method)
+        _same("inputs", len(numbers.offset), config.input.size)
+        changed = {"input": replace(config.input, normalization=numbers)}
+    if targets is not None:
+        output = fit_output(targets, method, log1p=log1p)
+        _same("targets", _table(targets, "targets").shape[1], config.output_size)
+        changed = {**changed, "output": output}
+    return write_bundle(Path(folder), replace(config, **changed), bundle.tensors)  # type: ignore[arg-type]
+
+
+def _table(data: ArrayLike, field: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """float64 [N, F]."""
+    try:
+        values = np.asarray(data, np.float64)
+    except (TypeError, ValueError) as error:
+        raise StartError(f"{field}: not numbers ({error})") from error
+    if values.ndim < 2 or values.size == 0:
+        raise StartError(f"{field}: got shape {list(values.shape)}, expected [..., features]")
+    table = values.reshape(-1, values.shape[-1])
+    if np.isinf(table).any() or np.isnan(table).all(axis=0).any():
+        raise StartError(
+            f"{field}: holds an infinity, or a feature without a number; expected numbers, NaN for missing"
+        )
+    return table
+
+
+def _same(field: str, came: int, expected: int) -> None:
+    if came != expected:
+        raise StartError(f"{field}: got {came} features, expected {expected}")
