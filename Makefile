@@ -7,6 +7,7 @@
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
 # make bench-triton installs Triton for it into TRITON_VENV; without, the bench goes on with the others
 # make bench-stages where a frame spends its microseconds inside the service
+# make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
@@ -38,8 +39,8 @@ TEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-stages bench-million bench-gpu \
-	bench-report chaos explore fuzz overload soak parity clean
+.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-stages bench-workers bench-million \
+	bench-gpu bench-report chaos explore fuzz overload soak parity clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -92,6 +93,10 @@ bench-triton:
 bench-stages: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.stages $(BENCH_ARGS)
+
+bench-workers: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.workers $(BENCH_ARGS)
 
 bench-million: .venv/stamp
 	@scripts/ensure-redis
