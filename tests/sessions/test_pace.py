@@ -12,6 +12,7 @@ def at_work(requests_per_second: float, seconds: float = 1.0, pace: Pace | None 
     count = round(requests_per_second * seconds)
     for number in range(count):
         pace.finished(start + (number + 1) / requests_per_second)
+        pace.entered(start + (number + 1) / requests_per_second, 2)
     return pace
 
 
@@ -37,7 +38,21 @@ def test_idle_time_is_no_slowness() -> None:
     before = pace.requests_per_second
     pace.entered(100.0, 1)
     pace.finished(100.001)
+    pace.entered(200.0, 1)
     assert pace.requests_per_second == before
+
+
+def test_what_is_finished_together_is_counted_together() -> None:
+    """A batch of a thousand new sessions is answered by one commit, a third of a second after it came."""
+    pace, now = Pace(), 0.0
+    for _ in range(3):
+        for waiting in range(1024):
+            pace.entered(now, waiting + 1)
+        now += 0.33
+        for _ in range(1024):
+            pace.finished(now)
+        assert not pace.too_late(1025, now, now + 30.0)
+    assert 3000 < pace.requests_per_second < 3200
 
 
 def test_a_server_that_stands_still_is_noticed_and_one_that_goes_on_at_once() -> None:
