@@ -16,7 +16,7 @@ FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The one line. faults: of processes, connections and the store; races: what clients do among themselves."""
     history, verdict = outcome.history, outcome.verdict
-    steps = history.acknowledged_steps()
+    steps, (chunks, singles) = history.acknowledged_steps(), history.acknowledged_chunks()
     faults = Counter(fault.kind for fault in history.faults)
     losing = sum(fault.loses for fault in history.faults)
     lost = outcome.replayed_steps + verdict.lost_and_told
@@ -26,6 +26,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "replicas": outcome.settings.replicas,
         "seconds": round(outcome.seconds, 1),
         "acknowledged_steps": steps,
+        "chunks": chunks,
+        "single_steps": singles,
         "steps_per_second": round(steps / outcome.seconds),
         "faults_total": faults.total(),
         "fault_kinds": len(faults),
@@ -50,7 +52,8 @@ def table(outcome: Outcome) -> str:
     words = [
         f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
         f"seed {line['seed']}: "
-        f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s)",
+        f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s), "
+        f"in {line['chunks']:,} chunks, {line['single_steps']:,} of them single steps",
         f"checked in {outcome.check_seconds:.1f} s: {verdict.lives:,} lives, {verdict.compared_rows:,} output rows and "
         f"{verdict.compared_states:,} states compared bitwise",
         "",
