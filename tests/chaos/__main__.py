@@ -33,13 +33,15 @@ def main() -> int:
     parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between them; all where not given")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the history of a violation goes")
     options = parser.parse_args()
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     every_s = options.every or NEVER_S
     try:
-        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s))
+        only = frozenset(filter(None, options.only.split(",")))
+        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
     except HARNESS_ERRORS as error:
         traceback.print_exc()
         print(json.dumps({"seed": seed, "store": options.store, "harness_error": str(error)}), flush=True)

@@ -36,14 +36,16 @@ SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.00
 
 @dataclass(frozen=True)
 class Settings:
-    """every_s: seconds between two faults, on average. clients: official ones, each with `sessions` sessions; one more
-    has `singles`, and steps them one by one. fleets: raw clients that step `fleet` sessions of a model together."""
+    """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
+    with `sessions` sessions; one more has `singles`, and steps them one by one. fleets: raw clients that step `fleet`
+    sessions of a model together."""
 
     seconds: float
     seed: int
     store: str
     replicas: int = 2
     every_s: float = 0.35
+    only: frozenset[str] = frozenset()
     clients: int = 3
     sessions: int = 30
     singles: int = 60
@@ -100,7 +102,7 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             for index in range(settings.rough)
         ]
         fleets = [_fleet(crew, f"fleet-{number}", models[number % 2], settings) for number in range(settings.fleets)]
-        faults = Faults(cluster, crew, pumps, settings.every_s)
+        faults = Faults(cluster, crew, pumps, settings.every_s, settings.only)
         replicas = [Replica(target, 1.5) for target in cluster.targets]
         started = time.monotonic()
         try:
