@@ -18,7 +18,7 @@ from tests.wire_client import Position, Refused, Replica
 
 from .checker import Checker, Verdict
 from .cluster import Cluster
-from .crew import Crew, Standing
+from .crew import OFFICIAL, Crew, Standing
 from .faults import Faults
 from .fleet import Fleet
 from .history import History, Rest
@@ -158,17 +158,17 @@ def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
             _standing(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
             for index in range(settings.sessions)
         ]
-        found.append(Pumps(crew, f"client-{number}", standings, Habits()))
+        found.append(Pumps(crew, f"{OFFICIAL}-{number}", standings, Habits()))
     if settings.singles:
         standings = [_standing(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
-        found.append(Pumps(crew, "client-of-singles", standings, SINGLES))
+        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", standings, SINGLES))
     draw, expiring = crew.dice(), []
     for index in range(settings.expiring):
         standing = _standing(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
         crew.history.ttls[standing.session] = draw.uniform(0.3, 1.5)
         expiring.append(standing)
     if expiring:
-        found.append(Pumps(crew, "client-of-expiring", expiring, Habits()))
+        found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
     return found
 
 
