@@ -17,9 +17,9 @@ TIMED = (
 
 
 def recovery_ms(history: History) -> dict[str, dict[str, int]]:
-    """By kind of fault, as the official clients saw it: milliseconds from its beginning until the next acknowledged step
-    of any session ("first"), of a session that had a step on the way at that moment ("each"), and of the last one of
-    these ("all")."""
+    """By kind of fault, as the official clients saw it: milliseconds from its beginning until the next answer to
+    any session's step ("first"), to a session that had one on the way at that moment ("each"), and to the last of these
+    ("all")."""
     waits = _waits(history)
     found: dict[str, dict[str, int]] = {}
     for kind in TIMED:
