@@ -6,6 +6,7 @@
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
 # make bench-triton installs Triton for it into TRITON_VENV; without, the bench goes on with the others
+# make bench-stages where a frame spends its microseconds inside the service
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
@@ -36,7 +37,8 @@ TEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-million bench-gpu bench-report \
+.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-stages bench-million bench-gpu \
+	bench-report \
 	chaos explore fuzz overload soak clean
 
 help:
@@ -86,6 +88,10 @@ bench: .venv/stamp
 bench-triton:
 	@echo "== $(TRITON_VENV): installing Triton (from its wheel) and its client"
 	@scripts/make-venv "$(PYTHON)" "$(TRITON_VENV)" nvidia-pytriton 'tritonclient[grpc]' onnxruntime
+
+bench-stages: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.stages $(BENCH_ARGS)
 
 bench-million: .venv/stamp
 	@scripts/ensure-redis

@@ -1,7 +1,9 @@
 """Frames on their way.
 
-Few are in flight at once: that is what makes frames large under load. A frame that waits for a cold session would
-hold up the others, so it ceases to count once a part of it was answered, or after a short while.
+Few are in flight at once: that is what makes frames large under load. Two, each with its share of what waits: while
+one is at the server, the other is made, or its replies are handed out. One frame with everything in it would have
+client, server and store wait for each other in turns. A frame that waits for a cold session would hold up the others,
+so it ceases to count once a part of it was answered, or after a short while.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from ._lane import Lane
 
 FRAMES_IN_FLIGHT = 2
 MOST_FRAMES_IN_FLIGHT = 48  # servers read 64 ahead by default
+LEAST_ITEMS = 8  # are not shared out: a frame costs as much as some tens of its items
 PATIENCE_SECONDS = 0.02
 
 
@@ -56,6 +59,11 @@ class Flights:
         if self._timer is None:
             self._timer = self._loop.call_later(PATIENCE_SECONDS, self._out_of_patience)
         return False
+
+    def share(self, waiting: int) -> int:
+        """How many of the waiting lanes the next frame takes, so that those that may leave with it are about equal."""
+        left = FRAMES_IN_FLIGHT - self._unheard
+        return max(LEAST_ITEMS, -(-waiting // left)) if left > 1 else waiting
 
     def add(self, flight: Flight) -> None:
         self._flights[flight.frame_id] = flight

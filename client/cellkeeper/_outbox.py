@@ -21,6 +21,10 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._groups)
 
+    def __len__(self) -> int:
+        """Lanes that wait."""
+        return sum([len(group) for group in self._groups.values()])
+
     def add(self, lane: Lane) -> bool:
         """False: the lane has nothing to send."""
         key = lane.group(self._default_timeout)

@@ -111,7 +111,8 @@ class Stream:
     def _next_message(self) -> Any:
         """The next frame, now in flight; None where its lanes had nothing to send any more."""
         now = self._loop.time()
-        frame = self._outbox.next_frame(now, self._max_frame_items())
+        items = min(self._max_frame_items(), self._flights.share(len(self._outbox)))
+        frame = self._outbox.next_frame(now, items)
         if frame is None:
             return None
         if not self._flights:

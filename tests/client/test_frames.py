@@ -1,7 +1,8 @@
-"""The columns of a reply frame, cut into items."""
+"""The columns of a reply frame, cut into items; how many items a frame takes."""
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from cellkeeper import first_position
 from cellkeeper._chunk import Chunk
 from cellkeeper._errors import ServerError
-from cellkeeper._flights import Flight
+from cellkeeper._flights import LEAST_ITEMS, Flight, Flights
 from cellkeeper._frames import replies
 from cellkeeper._kind import Kind, Layout
 from cellkeeper._step_call import StepCall
@@ -126,3 +127,12 @@ def test_columns_that_do_not_fit_together(fault: str) -> None:
         wrong.outputs[0].dtype = 77
     with pytest.raises(ServerError):
         list(replies(sent, wrong))
+
+
+async def test_what_waits_is_shared_out_among_the_frames_that_may_leave() -> None:
+    flights = Flights(asyncio.get_running_loop(), lambda: None)
+    assert flights.share(256) == 128
+    assert flights.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to be shared out
+    assert flights.share(1) == LEAST_ITEMS
+    flights.add(Flight(1, 0.0, [], []))
+    assert flights.share(256) == 256  # the last that may leave takes what is left

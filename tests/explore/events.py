@@ -25,6 +25,8 @@ def _clients(universe: Universe) -> Iterator[Event]:
     targets = NAMES[: 1 if all(node.blank for node in universe.nodes) else len(universe.nodes)]
     for answer in universe.answers:
         yield ("hear", answer.player, answer.name)
+    if universe.scope.frames:
+        yield from _frames(universe, targets)
     for index, player in enumerate(universe.players):
         what = player.can_send()
         if what:
@@ -42,6 +44,19 @@ def _clients(universe: Universe) -> Iterator[Event]:
     for number in range(len(universe.slow)):
         for target in targets:
             yield ("arrive", number, target)
+
+
+def _frames(universe: Universe, targets: str) -> Iterator[Event]:
+    """One frame of what all clients with single steps, of different sessions, would send now."""
+    senders = [
+        (index, player.can_send(), player.op.session)
+        for index, player in enumerate(universe.players)
+        if player.sends_single_step
+    ]
+    if len(senders) > 1 and len({session for _, _, session in senders}) == len(senders):
+        items = tuple((index, what) for index, what, _ in senders)
+        for target in targets:
+            yield ("frame", items, target)
 
 
 def _replicas(universe: Universe) -> Iterator[Event]:

@@ -12,6 +12,7 @@ from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions import requests as wire
+from cellkeeper_service.sessions.cohort import CohortCall
 from cellkeeper_service.sessions.line import Applied, Changing, Line
 from cellkeeper_service.sessions.requests import Request
 
@@ -144,7 +145,7 @@ class _Namer:
             (read.loads[0].key.session, read.results and tuple(self.read(result) for result in read.results))
             for read in node.reads
         )
-        calls = tuple((call.steps, tuple(self.run(run) for run in call.runs)) for call in node.calls)
+        calls = tuple(self.engine_call(call) for call in node.calls)
         writes = tuple(
             (
                 tuple(self.call(call) for call in write.calls),
@@ -155,7 +156,28 @@ class _Namer:
         owners: Any = tuple(line.key.session for line in node.served.slots._owners if isinstance(line, Line))
         starved = tuple(line.key.session for line in node.served.starved)
         waiting_runs = tuple(self.run(run) for queue in (node.served.singles, node.served.longs) for run in queue)
-        return lines, reads, calls, writes, owners, len(node.served.slots._free), starved, waiting_runs
+        cohorts = tuple(
+            tuple(self.cohort(cohort) for cohort in some)
+            for some in (node.served.cohorts, node.sessions._cohorts._computed)
+        )
+        return lines, reads, calls, writes, owners, len(node.served.slots._free), starved, waiting_runs, cohorts
+
+    def engine_call(self, call: Any) -> Any:
+        if isinstance(call, CohortCall):
+            return "cohorts", tuple(self.cohort(cohort) for cohort in call.cohorts)
+        return call.steps, tuple(self.run(run) for run in call.runs)
+
+    def cohort(self, cohort: Any) -> Any:
+        states = cohort.served.engine._states
+        return (
+            tuple(line.key.session for line in cohort.lines),
+            tuple(self.request(cohort.columns.steps[item]) for item in cohort.items),
+            tuple(cohort.due),
+            tuple(sorted(cohort.failed)),
+            tuple(sorted(cohort.checkpoints.items())),
+            tuple(self.header(header) for header in cohort.headers),
+            tuple(int(states[row ^ 1]) for row in cohort.rows) if cohort.headers else None,
+        )
 
     def read(self, result: Any) -> Any:
         return self.record(result) if isinstance(result, Record) else repr(result)
@@ -175,6 +197,7 @@ class _Namer:
             queue,
             self.hot(line.hot),
             line.run and self.run(line.run),
+            line.cohort and (self.cohort(line.cohort), line.cohort.lines.index(line)),
             tuple(self.item(item) for item in line.pending),
             flight and (tuple(self.item(item) for item in flight.items), flight.hot is line.hot),
             line.loading,
@@ -192,6 +215,7 @@ class _Namer:
             hot.exists,
             self.position(hot.frontier),
             state,
+            hot.seed is None,  # of a session that goes the short way
             hot.created,
             kept and (kept.step, kept.state, bytes(kept.tail)),
         )

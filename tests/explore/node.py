@@ -77,6 +77,9 @@ def requests_of(line: Any) -> list[Request]:
     found += [item.request for item in line.pending]
     if line.flight is not None:
         found += [item.request for item in line.flight.items]
+    if line.cohort is not None:
+        cohort = line.cohort
+        found.append(cohort.columns.steps[cohort.items[cohort.lines.index(line)]])
     if line.run is not None:
         found += [collect.request for collect in line.run.collects]
     return found

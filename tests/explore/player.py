@@ -87,6 +87,14 @@ class Player:
             return "" if chunk is None else chunk_name(op.session, chunk)
         return "" if self.waiting else call_name(op)
 
+    @property
+    def sends_single_step(self) -> bool:
+        """Whether what it would send now could be an item of a frame."""
+        if not isinstance(self.op, Steps):
+            return False
+        chunk = self.lines[self.op.session].history.upcoming
+        return chunk is not None and chunk.steps == 1
+
     def send(self, ticket: int, done: Any) -> Request:
         """The request, as it goes onto the wire."""
         op = self.op

@@ -81,7 +81,8 @@ def check_end(universe: Universe) -> None:
     for node in universe.nodes:
         if node.sessions.unanswered:
             raise Violation(f"{node.name} holds {node.sessions.unanswered} requests that it will never answer")
-        if node.served.starved or node.served.singles or node.served.longs:
+        served = node.served
+        if served.starved or served.singles or served.longs or served.cohorts or node.sessions.wants_flight:
             raise Violation(f"{node.name} holds work that it will never do")
     held = universe.store.ledger.standing
     for player in universe.players:

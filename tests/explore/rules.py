@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import switches
+from . import short_switches, switches
 from .scope import Append, Delete, Fork, Open, Reset, Scope, steps
 from .switches import Switch
 
@@ -20,6 +20,84 @@ class Rule:
 
 
 TWO_ON_ONE = ((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21)))
+
+# In the short way alone: the long one keeps each of them. A session's first step is never an item of it.
+SHORT_WAY = (
+    Rule(
+        "1s",
+        "a head is compared with the item's",
+        short_switches.head_of_requests,
+        Scope(
+            ((Open("s"), steps("s", 11, 12, 13, window=2)), (Open("s"), steps("s", 21))),
+            replicas=1,
+            slow=1,
+            due_steps=4,
+            atomic_commits=True,
+            short=True,
+        ),
+    ),
+    Rule(
+        "3bs",
+        "the whole header is in an item's compare-and-set",
+        switches.header_in_the_store,
+        Scope(
+            ((Open("s"), steps("s", 11, 12, 13)),),
+            fall_backs=1,
+            due_steps=4,
+            other_due_steps=1,
+            atomic_commits=True,
+            short=True,
+        ),
+    ),
+    Rule(
+        "4s",
+        "an item's checkpoint is held back by `acked`",
+        short_switches.checkpoint_waits_for_acks,
+        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=1, timeouts=1, due_steps=2, short=True),
+    ),
+    Rule(
+        "6s",
+        "unknown is not committed, of an item",
+        short_switches.unknown_is_not_committed,
+        Scope(((Open("s"), steps("s", 11, 12)),), unknowns=1, short=True),
+    ),
+    Rule(
+        "7s",
+        "an item that does not fit the hot copy is decided on the store's record",
+        short_switches.store_decides_rejections,
+        Scope(((Open("s"), steps("s", 11), Reset("s"), steps("s", 12)),), short=True),
+    ),
+    Rule(
+        "8s",
+        "items are answered after their commits only",
+        short_switches.replies_wait_for_commits,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, short=True),
+    ),
+    Rule(
+        "14s",
+        "an item does not make the log longer than its limit",
+        short_switches.the_log_is_bounded,
+        Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, max_log_steps=2, due_steps=8, short=True),
+    ),
+    Rule(
+        "15s",
+        "one item of a session at a time",
+        short_switches.one_item_of_a_session,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, timeouts=1, short=True),
+    ),
+    Rule(
+        "16s",
+        "what is behind an item waits until it has landed",
+        short_switches.requests_wait_for_items,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, timeouts=1, short=True),
+    ),
+    Rule(
+        "17s",
+        "a session is not evicted while an item of it is on its way",
+        short_switches.sessions_stay_hot,
+        Scope(((Open("s"), steps("s", 11, 12)), (Open("r"), steps("r", 21, 22))), replicas=1, slots=1, short=True),
+    ),
+)
 
 RULES = (
     Rule(
@@ -122,4 +200,5 @@ RULES = (
         switches.state_is_kept_until_acked,
         Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
     ),
+    *SHORT_WAY,
 )

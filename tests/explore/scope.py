@@ -56,6 +56,7 @@ class Scope:
     last commits, `depth` at the most. restarts: a client starts anew; `expects`: it insists on its own history.
     give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
 
+    short: single steps with positions come as frames, of one client or of several at once, and so may go the short way.
     slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
     atomic_reads, atomic_commits: the store's answer comes with its work. steady: the log must be short at the end.
     """
@@ -73,6 +74,7 @@ class Scope:
     expects: bool = False
     give_ups: int = 0
     crashes: int = 0
+    short: bool = False
     due_steps: int = 1
     other_due_steps: int = 0
     slots: int = 4
@@ -81,6 +83,11 @@ class Scope:
     atomic_reads: bool = True
     atomic_commits: bool = False
     steady: int = field(default=0)
+
+    @property
+    def frames(self) -> bool:
+        """Whether one frame may carry steps of several clients."""
+        return self.short and len(self.scripts) > 1
 
     @property
     def shared(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import count
 
 from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps, steps
@@ -15,27 +16,44 @@ def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[
 
 
 LIVES = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
+TWO_SESSIONS = (opened(11, 12), opened(21, 22, session="r"))
+LONGER_LIVES = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
 FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
 
 SMALL = {
-    "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1),
+    "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1, short=True),
     "2 steps, window 2, 1 replica, a reply lost": Scope(
         (opened(11, 12, window=2),), replicas=1, timeouts=1, atomic_commits=True
     ),
-    "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2),
+    "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2, short=True),
     "2 steps, window 2, 1 replica, the store silent": Scope(
         (opened(11, 12, window=2),), replicas=1, unknowns=1, atomic_commits=True
     ),
-    "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2),
+    "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2, short=True),
     "2 clients on one session": Scope((opened(11), opened(21)), atomic_commits=True),
     "2 sessions on 1 slot": Scope((opened(11), opened(21, session="r")), replicas=1, slots=1),
     "reset, delete, re-open": Scope((LIVES,)),
     "fork": Scope((FORKED,)),
-    "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True),
+    "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True, short=True),
     "1 append, the store silent": Scope(((*opened(11), Append("s", 12)),), unknowns=1),
+    # a session's first step goes the long way: only then is its state where the engine has it
+    "frames of 2 sessions": Scope(TWO_SESSIONS, replicas=1, short=True),
+    "frames of 2 sessions on 1 slot": Scope(TWO_SESSIONS, replicas=1, slots=1, atomic_commits=True, short=True),
+    "frames, 2 clients on one session": Scope(
+        (opened(11, 12), opened(21, 22)), replicas=1, atomic_commits=True, short=True
+    ),
+    "frames, 3 steps, window 2, the store silent": Scope(
+        (opened(11, 12, 13, window=2),), replicas=1, unknowns=1, due_steps=2, atomic_commits=True, short=True
+    ),
+    "frames, refused, and a crash": Scope((opened(11, 12),), refusals=1, crashes=1, atomic_commits=True, short=True),
+    "frames, lives": Scope((LONGER_LIVES,), atomic_commits=True, short=True),
+    "frames, an append, the store silent": Scope(
+        ((*opened(11, 12), Append("s", 13)),), unknowns=1, atomic_commits=True, short=True
+    ),
+    "frames, a short log": Scope((opened(11, 12, 13, 14),), replicas=1, max_log_steps=2, due_steps=8, short=True),
 }
 
-LARGE = {
+LONG_WAY = {
     "2 steps, window 2, a reply lost": Scope((opened(11, 12, window=2),), timeouts=1, atomic_commits=True),
     "2 steps, window 2, the store silent": Scope((opened(11, 12, window=2),), unknowns=1, atomic_commits=True),
     "2 steps, window 2, a reply lost, apart": Scope((opened(11, 12, window=2),), timeouts=1, atomic_reads=False),
@@ -72,6 +90,34 @@ LARGE = {
 }
 
 
+LARGE = {
+    **LONG_WAY,
+    **{f"frames, {name}": replace(scope, short=True) for name, scope in LONG_WAY.items() if "window 2" in name},
+    "frames, lives, the store silent": Scope((LONGER_LIVES,), unknowns=1, timeouts=1, short=True),
+    "frames, lives, slow copies": Scope((LONGER_LIVES,), slow=1, timeouts=1, atomic_commits=True, short=True),
+    "frames, 3 steps, up to 3 commits lost": Scope((opened(11, 12, 13),), fall_backs=1, depth=3, short=True),
+    "frames, 3 steps, silent, other checkpoints": Scope(
+        (opened(11, 12, 13),), unknowns=1, timeouts=1, due_steps=2, other_due_steps=1, short=True
+    ),
+    "frames of 2 sessions, silent": Scope(TWO_SESSIONS, replicas=1, unknowns=1, atomic_commits=True, short=True),
+    "frames of 2 sessions, 2 replicas": Scope(TWO_SESSIONS, atomic_commits=True, short=True),
+    "frames of 2 sessions, crash and reply lost": Scope(
+        TWO_SESSIONS,
+        replicas=1,
+        crashes=1,
+        timeouts=1,
+        atomic_commits=True,
+        short=True,
+    ),
+    "frames, 2 clients on one session, 2 replicas": Scope(
+        (opened(11, 12), opened(21, 22)), atomic_commits=True, short=True
+    ),
+    "frames, a short log, a reply lost": Scope(
+        (opened(11, 12, 13, 14, window=2),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1, short=True
+    ),
+}
+
+
 def drawn(draw: random.Random) -> Scope:
     """Any scope: up to 2 clients, 4 chunks in a row, changes of lives, and one to six kinds of faults."""
     values = count(11)
@@ -94,6 +140,7 @@ def drawn(draw: random.Random) -> Scope:
         max_log_steps=draw.choice((4, 8)),
         atomic_reads=draw.random() < 0.7,
         atomic_commits=draw.random() < 0.5,
+        short=draw.random() < 0.6,
         **faults,
     )
 

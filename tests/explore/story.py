@@ -8,6 +8,7 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions import requests as wire
+from cellkeeper_service.sessions.cohort import CohortCall
 
 from .events import Event
 from .scope import Scope
@@ -38,6 +39,8 @@ def tell(universe: Universe, event: Event) -> str:
     match kind:
         case "send":
             return f"c{rest[0]} sends {rest[1]} to {rest[2]}"
+        case "frame":
+            return f"one frame takes {', '.join(f'{what} of c{index}' for index, what in rest[0])} to {rest[1]}"
         case "slow":
             return f"c{rest[0]} sends {rest[1]}, which takes its time"
         case "arrive":
@@ -59,8 +62,7 @@ def tell(universe: Universe, event: Event) -> str:
             what = {"read": "reads", "loaded": "has read", "unread": "fails to read"}[kind]
             return f"{rest[0]} {what} {read.loads[0].key.session}"
         case "compute":
-            runs = universe.node(rest[0]).calls[0].runs
-            return f"{rest[0]} computes " + ", ".join(sorted(_run(run) for run in runs))
+            return f"{rest[0]} computes " + ", ".join(sorted(_computed(universe.node(rest[0]).calls[0])))
         case "land" | "landed" | "unknown" | "refuse":
             write = universe.node(rest[0]).writes[rest[1]]
             call = _call(write.calls[0])
@@ -78,6 +80,13 @@ def tell(universe: Universe, event: Event) -> str:
         case "fall_back":
             return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
     return str(event)
+
+
+def _computed(call: Any) -> list[str]:
+    if isinstance(call, CohortCall):
+        taken = [frame.columns.steps[item] for frame in call.cohorts for item in frame.items]  # type: ignore[attr-defined]
+        return [f"{step.key.session} in a frame {_inputs(unpack(step.data))}" for step in taken]
+    return [_run(run) for run in call.runs]
 
 
 def _run(run: Any) -> str:

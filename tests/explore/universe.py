@@ -9,6 +9,8 @@ from typing import Any
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome, StoreError
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
 
+from tests.sessions.columns import Frame, fits_a_frame
+
 from . import events, promises
 from .events import NAMES, Event
 from .node import Node, Write, new_node, requests_of
@@ -99,13 +101,27 @@ class Universe:
         return channel.request
 
     def _submit(self, request: Request, target: str) -> None:
+        self._arrives(request)
+        if self.scope.short and isinstance(request, Step) and fits_a_frame(request):
+            Frame([request]).submit(self.node(target).sessions)
+        else:
+            self.node(target).sessions.submit(request)
+
+    def _arrives(self, request: Request) -> None:
         channel: Channel = request.done  # type: ignore[assignment]
         if isinstance(request, Step) and request.position is not None:
             channel.ended = request.position.generation in self.store.ledger.ended
-        self.node(target).sessions.submit(request)
 
     def _do_send(self, index: int, what: str, target: str) -> None:
         self._submit(self._request(index, what), target)
+
+    def _do_frame(self, items: tuple[tuple[int, str], ...], target: str) -> None:
+        if not all(self.players[index].sends_single_step for index, _ in items):
+            raise Impossible("not a frame")
+        steps = [self._request(index, what) for index, what in items]
+        for step in steps:
+            self._arrives(step)
+        Frame([step for step in steps if isinstance(step, Step)]).submit(self.node(target).sessions)
 
     def _do_slow(self, index: int, what: str) -> None:
         self._spend("slow")

@@ -14,8 +14,9 @@ import pytest
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.requests import Open, OpenReply, StepReply
+from cellkeeper_service.sessions.requests import Open, OpenReply, Step, StepReply
 
+from .columns import Frame, fits_a_frame
 from .counting_engine import expected
 from .world import FOREVER, Reply, World, Write, key, pack, some_chunk
 
@@ -28,7 +29,9 @@ class Client:
 
     def __init__(self, world: World, session: str, window: int, draw: random.Random) -> None:
         self.world, self.session, self.window, self.draw = world, session, window, draw
-        self.chunks: list[list[int]] = [some_chunk(draw) for _ in range(draw.randrange(3, 14))]
+        self.patient = draw.random() < 0.6  # sends single steps, each once while it waits: most go the short way
+        count = draw.randrange(3, 14)
+        self.chunks = [some_chunk(draw)[: 1 if self.patient else None] for _ in range(count)]
         self.positions: list[Position] = []
         self.acked = 0  # chunks
         self.replies: dict[int, list[Reply]] = {}
@@ -52,26 +55,24 @@ class Client:
                 position = advance(position, pack(chunk), 4)
             self.positions.append(position)
 
-    def act(self) -> None:
+    def act(self) -> Step | None:
+        """The step that it wants sent, if any."""
         if not self.positions:
             self.open()
-            return
+            return None
         self.check()
         if self.done:
-            return
+            return None
         last = min(self.acked + self.window, len(self.chunks))
         number = self.draw.randrange(self.acked, last)
         if number > self.acked and number - 1 not in self.replies:
             number = self.acked  # in order, the first time
-        where = self.draw.randrange(len(self.world.replicas))
-        reply = self.world.send(
-            self.chunks[number],
-            self.positions[number],
-            session=self.session,
-            replica=where,
-            acked=self.positions[self.acked].step,
-        )
+        if self.patient and number in self.replies and self.replies[number][-1].result is None:
+            return None
+        reply, chunk, acked = Reply(), self.chunks[number], self.positions[self.acked].step
+        position, wanted = self.positions[number], frozenset(["prediction"])
         self.replies.setdefault(number, []).append(reply)
+        return Step(key(self.session), FOREVER, reply, pack(chunk), len(chunk), position, acked, False, wanted, False)
 
     def check(self) -> None:
         """Every reply that came is right; the acks move up over what is answered without a hole."""
@@ -119,12 +120,24 @@ def play(seed: int, replicas: int, window: int, losses: bool, slots: int) -> Non
         assert record.log == pack(flat[len(flat) - logged :])
 
 
+def send(world: World, clients: list[Client], draw: random.Random) -> None:
+    """What these clients want sent: single steps mostly as a frame, the rest as requests."""
+    sessions = draw.choice(world.replicas).sessions
+    steps = [step for client in clients if (step := client.act()) is not None]
+    together = [step for step in steps if fits_a_frame(step) and draw.random() < 0.7]
+    if together:
+        Frame(together).submit(sessions)
+    for step in steps:
+        if step not in together:
+            sessions.submit(step)
+
+
 def happen(
     world: World, clients: list[Client], late: list[tuple[int, Write]], losses: bool, draw: random.Random
 ) -> None:
     """One thing, anywhere."""
     if draw.random() < 0.3:
-        draw.choice(clients).act()
+        send(world, draw.sample(clients, draw.choice([1, 1, 1, 2, 3])), draw)
         return
     index = draw.randrange(len(world.replicas))
     replica = world.replicas[index]

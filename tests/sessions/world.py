@@ -4,7 +4,7 @@ test decides what happens next."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -22,6 +22,7 @@ from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
+from .columns import Frame
 from .counting_engine import CountingEngine
 
 FOREVER = 1e18
@@ -85,15 +86,41 @@ class World:
         peek: bool = False,
         wants_state: bool = False,
         deadline: float = FOREVER,
+        short: bool = False,
     ) -> Reply:
+        """short: as the one item of a frame."""
         reply = Reply()
         wanted = frozenset(["prediction"])
         step = Step(
             key(session), deadline, reply, pack(inputs), len(inputs), position, acked, peek, wanted, wants_state
         )
         reply.request = step
-        self.replicas[replica].sessions.submit(step)
+        sessions = self.replicas[replica].sessions
+        if short:
+            Frame([step]).submit(sessions)
+        else:
+            sessions.submit(step)
         return reply
+
+    def send_frame(
+        self,
+        items: Mapping[str, tuple[int, Position]],
+        *,
+        replica: int = 0,
+        acked: int | None = None,
+        deadline: float = FOREVER,
+    ) -> tuple[Frame, list[Reply]]:
+        """One frame of single steps: by session, the input and where it belongs."""
+        replies, steps, wanted = [], [], frozenset(["prediction"])
+        for session, (value, position) in items.items():
+            reply = Reply()
+            step = Step(key(session), deadline, reply, pack([value]), 1, position, acked, False, wanted, False)
+            reply.request = step
+            replies.append(reply)
+            steps.append(step)
+        frame = Frame(steps)
+        frame.submit(self.replicas[replica].sessions)
+        return frame, replies
 
     def ask(self, request: Request, reply: Reply, replica: int = 0) -> Any:
         reply.request = request

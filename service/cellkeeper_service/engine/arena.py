@@ -33,10 +33,11 @@ class Arena:
             for leaf, target in zip(self._leaves, into, strict=True):
                 target[0] = leaf[row]
             return
+        # "clip" writes straight into the target, "raise" would buffer it; so the range is checked here: without its
+        # sign, a negative row is a large one
+        if rows.size and int(rows.view(np.uintp).max()) >= len(self._leaves[0]):
+            raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {len(self._leaves[0])}")
         for leaf, target in zip(self._leaves, into, strict=True):
-            # "clip" writes straight into the target, "raise" would buffer it; so the range is checked here
-            if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < len(leaf):
-                raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {len(leaf)}")
             leaf.take(rows, axis=0, out=target, mode="clip")
 
     def scatter(self, rows: Rows, values: Sequence[Floats]) -> None:

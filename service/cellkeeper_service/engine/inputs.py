@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import Config, Features
 
+from .finite import surely_finite
+
 Bools = NDArray[np.bool_]
 
 
@@ -39,10 +41,9 @@ class Intake:
         else:
             into[...] = inputs
             if self._policy == "reject":
-                finite = np.isfinite(inputs)
-                if finite.all():
+                if surely_finite(inputs):
                     return None
-                bad = ~finite
+                bad = ~np.isfinite(inputs)
             else:
                 self._fill_missing(into, held)
                 bad = ~np.isfinite(into)

@@ -17,6 +17,7 @@ from cellkeeper_service.model.config import Config
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import Arena, Floats
+from .finite import finite_rows, quiet
 from .graph import build_graph
 from .inputs import Intake
 from .numerics import instruction_set
@@ -77,6 +78,10 @@ class OnnxRuntimeEngine:
         return self._arena.read(rows)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        with quiet():
+            return self._run(inputs, read, write, wanted)
+
+    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
         call = self._calls.get((steps, padded, wanted))
@@ -148,16 +153,3 @@ def describe(threads: int, min_batch: int, exact: bool) -> str:
     if not exact:
         parts.append(f"threads={threads}")
     return " ".join(parts)
-
-
-def finite_rows(good: Array | None, after: Array, outputs: Mapping[str, Array]) -> Array:
-    """bool [B]: input, new state [B, S] and outputs [T, B, ...] of the session are finite."""
-    rows = np.ones(len(after), np.bool_) if good is None else good
-    finite = np.isfinite(after)
-    if not finite.all():
-        rows &= finite.all(axis=1)
-    for values in outputs.values():
-        finite = np.isfinite(values)
-        if not finite.all():
-            rows &= finite.all(axis=(0, *range(2, finite.ndim)))
-    return rows

@@ -18,6 +18,7 @@ from cellkeeper_service.model.config import Config, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import Arena
+from .finite import quiet
 from .inputs import Intake
 from .numerics import instruction_set, vendor
 from .torch_cells import TorchCells
@@ -83,6 +84,10 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        with quiet():
+            return self._run(inputs, read, write, wanted)
+
+    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         unknown = wanted - {output.name for output in self.spec.outputs}
         if unknown:
             raise ValueError(f"outputs: got {sorted(unknown)}, expected some of prediction, hidden")

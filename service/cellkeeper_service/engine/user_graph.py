@@ -15,8 +15,9 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
 from .arena import Arena
+from .finite import finite_rows, quiet
 from .inputs import Intake
-from .ort import describe, finite_rows, open_session
+from .ort import describe, open_session
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
@@ -62,6 +63,10 @@ class UserGraphEngine:
         return self._arena.read(rows)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
+        with quiet():
+            return self._run(inputs, read, write, wanted)
+
+    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
         leaves = [np.zeros((padded, width), np.float32) for width in self._widths]

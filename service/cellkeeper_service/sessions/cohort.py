@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from cellkeeper_service.domain.engine import Array, Computed
-from cellkeeper_service.domain.position import HEAD_BYTES
+from cellkeeper_service.domain.headers import one_step_on
+from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 
@@ -81,7 +81,7 @@ class Cohort:
     computed: float = 0.0
     inputs: list[bytes] = field(default_factory=list)
     checkpoints: dict[int, bytes] = field(default_factory=dict)  # by index
-    positions: list[bytes] = field(default_factory=list)  # after the step
+    headers: list[Header] = field(default_factory=list)  # after the step
     outputs: dict[str, Array] = field(default_factory=dict)
     failed: list[int] = field(default_factory=list)  # indices of those that went the long way
 
@@ -99,8 +99,10 @@ class CohortCall:
 
     steps = 1
 
-    def __init__(self, served: Served, cohorts: list[Cohort], sample_change: bool) -> None:
+    def __init__(self, served: Served, cohorts: list[Cohort], now_ms: int, sample_change: bool) -> None:
+        """now_ms: unix time, for the headers."""
         self.served = served
+        self._now_ms = now_ms
         self.cohorts = cohorts
         self.batch = sum(map(len, cohorts))
         self.finite: Array | None = None  # bool [batch]; None: all are
@@ -134,11 +136,10 @@ class CohortCall:
         for cohort in self.cohorts:
             end = start + len(cohort)
             cohort.inputs = [raw[at : at + width] for at in range(start * width, end * width, width)]
-            cohort.positions = [
-                next_position(line.hot.header.packed, data)
-                for line, data in zip(cohort.lines, cohort.inputs, strict=True)
-                if line.hot is not None
-            ]
+            before = [line.hot.header for line in cohort.lines if line.hot is not None]
+            if len(before) < len(cohort):
+                raise RuntimeError("a session lost its hot copy while a step of it was computed")
+            cohort.headers = one_step_on(before, cohort.inputs, self._now_ms, self.served.numerics, cohort.due)
             cohort.outputs = {name: computed.outputs[name][0, start:end] for name in cohort.columns.wanted}
             start = end
 
@@ -149,10 +150,3 @@ class CohortFlight(NamedTuple):
     cohort: Cohort
     number: int  # the item's index in the cohort
     call: Commit
-
-
-def next_position(packed: bytes, data: bytes) -> bytes:
-    """The packed position one time step after the one at the start of `packed`."""
-    step = int.from_bytes(packed[16:24], "little") + 1
-    head = blake2b(packed[24:32] + data, digest_size=HEAD_BYTES).digest()
-    return packed[:16] + step.to_bytes(8, "little") + head

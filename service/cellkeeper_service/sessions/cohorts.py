@@ -8,6 +8,8 @@ from struct import Struct
 import numpy as np
 
 from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.position import POSITION_BYTES
+from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -40,6 +42,7 @@ class Cohorts:
         now = self._desk.now()
         lines, positions, tenant, model = self._desk.lines, columns.positions, columns.tenant, columns.model
         acks = np.frombuffer(columns.acked, "<u8").tolist() if columns.acked else None
+        max_log_steps = self._desk.limits.max_log_steps
         for item, session in enumerate(columns.sessions):
             line = lines.get((tenant, model, session))  # type: ignore[call-overload]
             hot = None if line is None else line.hot
@@ -52,7 +55,8 @@ class Cohorts:
                 continue
             step, checkpoint_step = _STEPS.unpack_from(packed)
             acked = step if acks is None else acks[item]
-            due = step - checkpoint_step >= hot.served.due_steps
+            logged = step - checkpoint_step
+            due = logged >= hot.served.due_steps or logged >= max_log_steps
             if acked > step or (due and acked < step):
                 left.append(item)
                 continue
@@ -91,7 +95,7 @@ class Cohorts:
         if not chosen:
             return None
         served.calls += 1
-        return CohortCall(served, chosen, served.calls % SAMPLE_EVERY_CALLS == 0)
+        return CohortCall(served, chosen, self._desk.clock.wall_ms(), served.calls % SAMPLE_EVERY_CALLS == 0)
 
     def _why_not(self, cohort: Cohort, now: float) -> Rejection | None:
         if cohort.columns.gone:
@@ -121,6 +125,7 @@ class Cohorts:
                 self._hotset.drop(line)
                 line.forget_reading()
             self._refuse(cohort, range(len(cohort)), why)
+        self._hotset.feed()
 
     # committing
 
@@ -131,34 +136,38 @@ class Cohorts:
     def take_flights(self, room: int) -> list[CohortFlight]:
         """About `room` commits at the most. Nothing is sent after its deadline."""
         flights: list[CohortFlight] = []
-        now, stamp = self._desk.now(), self._desk.clock.wall_ms().to_bytes(8, "little")
+        if not self._computed:
+            return flights
+        now = self._desk.now()
         while self._computed and len(flights) < room:
             cohort = self._computed.pop(0)
             failed = set(cohort.failed)
             going = [index for index in range(len(cohort)) if index not in failed]
             late = self._desk.late(cohort.columns.deadline, now)
             if late is None:
-                flights += [self._flight(cohort, index, stamp) for index in going]
+                flights += [self._flight(cohort, index) for index in going]
             else:
                 self._refuse(cohort, going, late)
+                self._hotset.feed()
         return flights
 
-    def _flight(self, cohort: Cohort, index: int, stamp: bytes) -> CohortFlight:
-        line, position, checkpoint = cohort.lines[index], cohort.positions[index], cohort.checkpoints.get(index)
+    def _flight(self, cohort: Cohort, index: int) -> CohortFlight:
+        line = cohort.lines[index]
         if line.hot is None:
             raise RuntimeError("a session lost its hot copy while a step of it was computed")
-        line.forget_reading()
-        before = line.hot.header
-        change = before.moved if checkpoint is None else before.compacted
-        after = change(position, stamp, cohort.served.numerics)
-        return CohortFlight(cohort, index, Commit(line.key, before, after, cohort.inputs[index], checkpoint))
+        line.read, line.record = False, None
+        checkpoint = cohort.checkpoints.get(index)
+        commit = Commit(line.key, line.hot.header, cohort.headers[index], cohort.inputs[index], checkpoint)
+        return CohortFlight(cohort, index, commit)
 
     def landed(self, results: Sequence[tuple[CohortFlight, CommitResult]]) -> None:
         done: dict[Cohort, list[int]] = {}
+        committed = Outcome.COMMITTED
         for flight, result in results:
-            if result.outcome is Outcome.COMMITTED:
-                done.setdefault(flight.cohort, []).append(flight.number)
-                self._committed(flight)
+            if result.outcome is committed:
+                cohort, index, commit = flight
+                done.setdefault(cohort, []).append(index)
+                _committed(cohort.lines[index], commit.header)
             else:
                 self._not_committed(flight, result)
         for cohort, indices in done.items():
@@ -169,16 +178,6 @@ class Cohorts:
                 if line.queue:
                     self._desk.advance(line)
         self._hotset.feed()
-
-    def _committed(self, flight: CohortFlight) -> None:
-        line = flight.cohort.lines[flight.number]
-        line.cohort = None
-        hot = line.hot
-        if hot is None:
-            raise RuntimeError("a session lost its hot copy while a step of it was committed")
-        hot.header, hot.ahead = flight.call.header, None
-        hot.current = 1 - hot.current
-        flight.cohort.served.slots.used(line)
 
     def _not_committed(self, flight: CohortFlight, result: CommitResult) -> None:
         cohort, index = flight.cohort, flight.number
@@ -191,10 +190,10 @@ class Cohorts:
 
     def _answer(self, cohort: Cohort, indices: list[int]) -> None:
         columns, count = cohort.columns, len(indices)
-        items, positions, outputs = cohort.items, cohort.positions, cohort.outputs
+        items, headers, outputs = cohort.items, cohort.headers, cohort.outputs
         if count < len(cohort):
             items = [items[index] for index in indices]
-            positions = [positions[index] for index in indices]
+            headers = [headers[index] for index in indices]
             outputs = {name: values[indices] for name, values in outputs.items()}
         queued, computed = cohort.started - cohort.arrived, cohort.computed - cohort.started
         meter, now = self._desk.meter, self._desk.now()
@@ -205,6 +204,7 @@ class Cohorts:
         times = StepTimes(queued, 0.0, computed, now - cohort.computed, now - cohort.arrived)
         meter.steps_done(columns.model, count, times)
         self._desk.leave_many(count, self._held_bytes(columns), now)
+        positions = [header.packed[:POSITION_BYTES] for header in headers]
         columns.reply(Replies(items, positions, outputs, queued, computed))
 
     # otherwise
@@ -219,7 +219,8 @@ class Cohorts:
             self._desk.advance(line)
 
     def _the_long_way(self, cohort: Cohort, indices: Sequence[int], outcome: Outcome | None = None) -> None:
-        """The items become requests, first in their lines, to be decided on a reading that is yet to be made."""
+        """The items become requests, first in their lines, to be decided on a reading that is yet to be made. outcome:
+        of their commit; None: their result was not finite."""
         held_bytes = self._held_bytes(cohort.columns)
         cohort.failed.extend(indices)
         for index in indices:
@@ -233,10 +234,21 @@ class Cohorts:
                 cohort.columns.refuse(cohort.items[index], why)
             else:
                 step.conflicts, step.unknowns = int(outcome is Outcome.CONFLICT), int(outcome is Outcome.UNKNOWN)
+                step.distrusts_hot = outcome is None
                 step.gone = cohort.columns.gone
                 self._desk.leave_some(1, held_bytes)
                 self._desk.enter_first(line, step, cohort.arrived)
             self._desk.advance(line)
+
+
+def _committed(line: Line, header: Header) -> None:
+    line.cohort = None
+    hot = line.hot
+    if hot is None:
+        raise RuntimeError("a session lost its hot copy while a step of it was committed")
+    hot.header, hot.ahead = header, None
+    hot.current = 1 - hot.current
+    hot.served.slots.used(line)
 
 
 def _is_free(line: Line, hot: Hot) -> bool:

@@ -129,9 +129,9 @@ class Ticking:
         """The row fails alone and keeps its last state. This rejection, too, is decided on the store's record, for
         the hot copy may be stale."""
         line = run.line
-        self._desk.meter.non_finite(line.key.model)
         step = run.collects[0].request if run.collects else None
         if run.kind is Kind.REBUILD or not isinstance(step, Step):
+            self._desk.meter.non_finite(line.key.model)
             self._fail(run, "the session's committed inputs did not give a finite state")
             return
         line.run = None
@@ -139,6 +139,7 @@ class Ticking:
         if on_record:
             position = run.hot.frontier if run.hot.exists else None
             self._hotset.drop_unborn(line)
+            self._desk.meter.non_finite(line.key.model)
             text = "inputs: the output or the state would not be finite; the session stays where it is"
             why = Rejection(Reason.NON_FINITE_RESULT, text, field="inputs", position=position)
             self._desk.answer(step, why)

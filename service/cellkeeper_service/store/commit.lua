@@ -3,7 +3,8 @@
 -- KEYS[i]  the record of item i
 -- ARGV     for each item: "append", expected, header, ttl_ms, log
 --                     or: "replace", expected, header, ttl_ms, log, checkpoint
---          expected is the header that must stand there, or "" where nothing may stand.
+--          expected is the header that must stand there, or "" where nothing may stand. ttl_ms is "" where the key has
+--          no TTL and is to have none, and 0 where it is to have none any more.
 -- Answers, one for each item:
 --   1                    committed
 --   0                    conflict, nothing stands there
@@ -22,13 +23,13 @@ local function failed(reply)
 end
 
 local function keep(key, ttl_ms)
+  if ttl_ms == '0' then
+    return redis.pcall('PERSIST', key)
+  end
   local ttl = tonumber(ttl_ms)
   local left = redis.pcall('PTTL', key)
   if failed(left) then
     return left
-  end
-  if ttl == 0 then
-    return left >= 0 and redis.pcall('PERSIST', key)
   end
   return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and redis.pcall('PEXPIRE', key, ttl_ms)
 end
@@ -70,7 +71,7 @@ local function commit(key, expected, header, ttl_ms, log, checkpoint)
       reply = push(key, checkpoint, log)
     end
   end
-  if not failed(reply) then
+  if ttl_ms ~= '' and not failed(reply) then
     reply = keep(key, ttl_ms)
   end
   return failed(reply) and {'unknown', reply.err} or 1

@@ -8,11 +8,13 @@ from typing import Any
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
 from cellkeeper_service.store.damage import damaged, read_record
-from cellkeeper_service.store.expiry import bounded_ttl_ms
+from cellkeeper_service.store.redis_commits import commit_item
 from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
-from cellkeeper_service.store.redis_link import Refused, Unknown
+from cellkeeper_service.store.redis_link import Refused, Unknown, bulk
 from cellkeeper_service.store.redis_scripts import Item, ScriptRun, script
 from cellkeeper_service.store.redis_servers import Servers
+
+TOUCH, LEAVE, TTL_OFFSET = bulk(b"1"), bulk(b"0"), bulk(b"%d" % TTL_OFFSET_BYTES)
 
 
 class RedisStore:
@@ -36,15 +38,16 @@ class RedisStore:
         self._servers.check(self._wait_replicas)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        items = [Item(redis_key(load.key), (b"1" if load.touch else b"0",)) for load in loads]
-        run = ScriptRun(self._servers, script("load"), items, (TTL_OFFSET_BYTES,), timeout_s=self._timeout_s)
+        items = [Item(redis_key(load.key), TOUCH if load.touch else LEAVE, 1) for load in loads]
+        run = ScriptRun(self._servers, script("load"), items, (TTL_OFFSET, 1), timeout_s=self._timeout_s)
         return [_record(load, answer) for load, answer in zip(loads, run.answers(), strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        return self._write("commit", [Item(redis_key(commit.key), _arguments(commit)) for commit in commits])
+        return self._write("commit", [commit_item(commit) for commit in commits])
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        return self._write("delete", [Item(redis_key(delete.key), (delete.generation,)) for delete in deletes])
+        items = [Item(redis_key(delete.key), bulk(delete.generation), 1) for delete in deletes]
+        return self._write("delete", items)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """As the contract says; on a cluster as redis_cluster_scan.py says."""
@@ -67,16 +70,6 @@ class RedisStore:
         return CommitResult(
             Outcome.UNKNOWN, message=f"replicas that have it: {replicas}, expected {self._wait_replicas}"
         )
-
-
-def _arguments(commit: Commit) -> tuple[bytes | str | int, ...]:
-    """What commit.lua takes for one item."""
-    _, expected, header, log, checkpoint = commit
-    before = b"" if expected is None else expected.packed
-    ttl_ms = bounded_ttl_ms(header.ttl_ms)
-    if checkpoint is None:
-        return b"append", before, header.packed, ttl_ms, log
-    return b"replace", before, header.packed, ttl_ms, log, checkpoint
 
 
 def _record(load: Load, answer: Any) -> Record | StoreError | None:

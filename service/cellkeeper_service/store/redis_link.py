@@ -111,8 +111,8 @@ class Link:
                 f"store: got a Redis URL that cannot be read: {error}; expected redis://HOST:PORT/DB"
             ) from error
 
-    def send(self, *commands: Sequence[bytes | str | int]) -> Sent:
-        """Sends all commands at once, and does not wait for the replies.
+    def send(self, *commands: bytes) -> Sent:
+        """Sends all commands, which are packed, at once, and does not wait for the replies.
 
         Raises Refused where nothing was sent, Unknown where sending stopped on the way.
         """
@@ -122,9 +122,7 @@ class Link:
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
         sent = Sent(self._pool, connection, len(commands), self._timeout_s)
         try:
-            # what redis-py does itself, less a look at the type of every argument
-            packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
-            connection.send_packed_command([packed], check_health=False)
+            connection.send_packed_command([b"".join(commands)], check_health=False)
         except (redis.RedisError, OSError) as error:
             sent.abandon()
             raise Unknown(f"Redis gave no answer: {text_of(error)}") from error
@@ -138,7 +136,7 @@ class Link:
 
         Raises Refused where nothing was sent, Unknown where something was and a reply did not come.
         """
-        replies = self.send(*commands).replies()
+        replies = self.send(*[packed(*command) for command in commands]).replies()
         if isinstance(replies[-1], Unknown):
             raise replies[-1]
         return replies
@@ -152,6 +150,17 @@ class Link:
 
     def close(self) -> None:
         self._pool.disconnect()
+
+
+def packed(*words: bytes | str | int) -> bytes:
+    """A command as Redis takes it."""
+    command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stubs allow one word only
+    return command
+
+
+def bulk(word: bytes) -> bytes:
+    """One argument of a command as Redis takes it."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def not_run(error: Exception) -> bool:

@@ -1,0 +1,203 @@
+"""`make bench-stages`: where a frame of single steps spends its microseconds, stage by stage, in one process, no gRPC.
+
+Every stage is the service's own code on its own objects; between two stages stands a clock. The floor beside a stage is
+what its work cannot be done without: the parse and the encoding of the same message by protobuf alone, the call of
+onnxruntime on ready buffers, a script in Redis that compares and sets the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.app import load_engines, make_models, session_limits, wire_limits
+from cellkeeper_service.config import Settings
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.store import Store
+from cellkeeper_service.metrics import PrometheusMeter
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.frame_replies import FrameReplies
+from cellkeeper_service.rpc.frames import read_frame
+from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.scheduler.store_calls import StoreCalls
+from cellkeeper_service.sessions.limits import Clock
+from cellkeeper_service.sessions.sessions import Sessions
+from cellkeeper_service.store.open import open_store
+
+from tests.redis_server import RedisServer
+
+from .clients.samples import samples
+from .machine import machine
+from .models import MAIN, MODELS
+from .weights import write_model
+
+SIZES = (1, 16, 64, 256)
+STAGES = ("parse", "check", "decide", "plan", "engine", "share out", "flights", "commit", "land", "encode")
+
+
+class Bench:
+    """One service without its network. items: sessions of one frame."""
+
+    def __init__(self, bundle: Path, store: Store, items: int) -> None:
+        settings = Settings(models=(str(bundle),), store="memory:", device="cpu")
+        engines, _ = load_engines(settings)
+        self.engine: Any = engines[0]  # its method is wrapped, and its parts are looked at
+        self._run: Callable[..., Any] = self.engine.run
+        setattr(self.engine, "run", self._timed_run)  # noqa: B010 - its type says that it is a method
+        models = make_models(engines, settings)
+        self.meter: Meter = PrometheusMeter()
+        clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
+        self.sessions = Sessions(models, session_limits(settings), clock, self.meter)
+        calls = StoreCalls(store, 0, self.meter)
+        self.scheduler = Scheduler(self.sessions, calls, lambda call: 0.0)
+        self.catalog = Catalog(models, wire_limits(settings))
+        self.store = store
+        self.names = [f"stage-{items}-{number}" for number in range(items)]
+        self.positions = b""
+        self.seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self._engine_seconds = 0.0
+        self._inputs = samples(MAIN, items).tobytes()
+
+    def _timed_run(self, *given: Any) -> Any:
+        started = time.perf_counter()
+        result = self._run(*given)
+        self._engine_seconds = time.perf_counter() - started
+        return result
+
+    def message(self) -> bytes:
+        frame = pb.StepFrame(
+            frame_id=1,
+            model=MAIN,
+            sessions=self.names,
+            dtype=pb.FLOAT32,
+            step_shape=[MODELS[MAIN].features],
+            inputs=self._inputs,
+            positions=self.positions,
+        )
+        return frame.SerializeToString()
+
+    async def round(self, note: bool = True) -> None:
+        """One frame, through all stages."""
+        data = self.message()
+        sent: list[pb.StepFrameReply] = []
+        clock = [time.perf_counter()]
+
+        def tick() -> None:
+            clock.append(time.perf_counter())
+
+        message = pb.StepFrame.FromString(data)
+        tick()
+        frame = read_frame(message, self.catalog, latest=None, needs_positions=False)
+        replies = FrameReplies(1, frame, sent.append, whole=True)
+        tick()
+        replies.submit(self.scheduler, self.meter)
+        tick()
+        self._settle_loads()
+        calls = self.sessions.take_calls()
+        tick()
+        for call in calls:
+            call.execute()
+        tick()
+        for call in calls:
+            self.sessions.computed(call)
+        flights = self.sessions.take_flights()
+        commits: list[Any] = [flight.call for flight in flights]
+        tick()
+        results = self.store.commit_many(commits)
+        tick()
+        self.sessions.landed(flights, results)
+        tick()
+        await asyncio.sleep(0)
+        encoded = sent[0].SerializeToString()
+        tick()
+        reply = pb.StepFrameReply.FromString(encoded)
+        order = np.frombuffer(reply.items, "<u4")
+        positions = np.empty((len(self.names), 32), np.uint8)
+        positions[order] = np.frombuffer(reply.positions, np.uint8).reshape(-1, 32)
+        self.positions = positions.tobytes()
+        if note:
+            self._note(np.diff(clock).tolist())
+
+    def _settle_loads(self) -> None:
+        """New sessions are looked for in the store first."""
+        lines, loads = self.sessions.take_loads()
+        if loads:
+            self.sessions.loaded(lines, self.store.load_many(loads))
+
+    def _note(self, spans: Sequence[float]) -> None:
+        parse, check, decide, plan, execute, flights, commit, land, encode = spans
+        engine = self._engine_seconds
+        found = (parse, check, decide, plan, engine, execute - engine, flights, commit, land, encode)
+        for stage, seconds in zip(STAGES, found, strict=True):
+            self.seconds[stage].append(seconds)
+
+    def bare_call(self) -> Callable[[], None]:
+        """onnxruntime alone, on the buffers of the last call of this size."""
+        size = len(self.names)
+        call = next(call for (steps, batch, _), call in self.engine._calls.items() if (steps, batch) == (1, size))
+        return lambda: self.engine._session.run_with_iobinding(call.binding)
+
+
+async def measure(bundle: Path, store: Store, items: int, rounds: int) -> dict[str, float]:
+    """Microseconds of a frame, by stage, and the engine's floor: medians of interleaved rounds."""
+    bench = Bench(bundle, store, items)
+    for _ in range(3):
+        await bench.round(note=False)
+    bare_call, bare = bench.bare_call(), []
+    for _ in range(rounds):
+        await bench.round()
+        started = time.perf_counter()
+        bare_call()
+        bare.append(time.perf_counter() - started)
+    found = {stage: statistics.median(spans) * 1e6 for stage, spans in bench.seconds.items()}
+    return found | {"bare onnxruntime": statistics.median(bare) * 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--stores", default="memory,redis")
+    parser.add_argument("--json", type=Path, default=Path("out/bench-stages.json"), help="the table goes beside it")
+    options = parser.parse_args()
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-stages-") as folder, ExitStack() as running:
+        bundle = write_model(Path(folder), MAIN)
+        redis = running.enter_context(RedisServer({"appendfsync": "everysec"}))
+        urls = {"memory": "memory:", "redis": redis.url, "sqlite": f"sqlite:{folder}/stages.db"}
+        for name in options.stores.split(","):
+            for items in SIZES:
+                store = open_store(urls[name])
+                found[f"{name} {items}"] = asyncio.run(measure(bundle, store, items, options.rounds))
+                store.close()
+    text = table(found)
+    print(text)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": machine(), "microseconds": found}, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(text + "\n")
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """Microseconds a frame; in brackets a step."""
+    lines = [f"| stage | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
+    for stage in (*STAGES, "all", "bare onnxruntime"):
+        cells = []
+        for name, spans in found.items():
+            size = int(name.split()[1])
+            value = sum(spans[one] for one in STAGES) if stage == "all" else spans[stage]
+            cells.append(f"{value:.0f} ({value / size:.2f})")
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
