@@ -6,6 +6,7 @@ Exit status: 0: nothing was found; 1: something was; 2: the harness itself could
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import secrets
 import subprocess
@@ -39,6 +40,7 @@ def main() -> int:
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     every_s = options.every or NEVER_S
+    faulthandler.enable()
     try:
         only = frozenset(filter(None, options.only.split(",")))
         outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
