@@ -12,7 +12,7 @@
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
-#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster
+#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster; CHAOS_ARGS: python -m tests.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
@@ -32,6 +32,7 @@ CASES ?= 100000
 MINUTES ?= 30
 SESSIONS ?= 1000000
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
@@ -110,7 +111,7 @@ bench-report: .venv/stamp
 
 chaos: .venv/stamp
 	@if [[ "$(STORE)" = redis* ]]; then scripts/ensure-redis; fi
-	@$(BIN)/python -m tests.chaos --store "$(STORE)" --seconds "$(SECONDS)" --replicas "$(REPLICAS)" $(if $(SEED),--seed "$(SEED)")
+	@$(BIN)/python -m tests.chaos --store "$(STORE)" --seconds "$(SECONDS)" --replicas "$(REPLICAS)" $(if $(SEED),--seed "$(SEED)") $(CHAOS_ARGS)
 
 explore: .venv/stamp
 	@$(BIN)/python -m tests.explore --seconds "$(SECONDS)"

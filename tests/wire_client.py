@@ -156,12 +156,12 @@ class Replica:
         return await self._stream.send(self._frame(chunks), chunks, self.timeout_s)
 
     def _frame(self, chunks: Sequence[Chunk]) -> pb.StepFrame:
-        first = chunks[0]
+        first, steps = chunks[0], [len(chunk.inputs) for chunk in chunks]
         return pb.StepFrame(
             frame_id=next(self._frame_ids),
             model=first.model,
             sessions=[chunk.session for chunk in chunks],
-            steps=[len(chunk.inputs) for chunk in chunks],
+            steps=() if set(steps) == {1} else steps,  # absent: single steps
             dtype=WIRE_DTYPES[first.inputs.dtype.name],
             step_shape=first.inputs.shape[1:],
             inputs=b"".join(chunk.inputs.tobytes() for chunk in chunks),

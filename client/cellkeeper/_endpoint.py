@@ -102,8 +102,6 @@ class Endpoint:
             streams += 1
             stream = self._stream = self._new_stream()
             error = await stream.serve(self.stub.StepStream())
-            if self._closing:  # a cancelled reader ends with a result
-                return
             self.down = isinstance(error, Unavailable)
             self._stream = None
             stream.lost(error)

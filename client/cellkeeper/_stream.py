@@ -73,16 +73,18 @@ class Stream:
         writer = self._loop.create_task(self._write(call))
         watch = self._loop.create_task(self._watch(call))
         try:
-            error = await reader
+            # Not `await reader`: whoever cancels every task of the loop at once makes the reader end with a result, and
+            # that would be taken for the end of this wait, instead of its own cancellation.
+            await asyncio.wait([reader])
         finally:
-            # A write to a connection that never came about does not end with its call.
-            writer.cancel()
-            watch.cancel()
             call.cancel()
-        await asyncio.wait([writer])
+            # A write to a connection that never came about does not end with its call.
+            for task in (reader, writer, watch):
+                task.cancel()
+            await asyncio.wait([reader, writer, watch])
         if not writer.cancelled():
             writer.result()
-        return error
+        return reader.result()
 
     def lost(self, error: CellkeeperError) -> None:
         """Nothing more will come of what is on its way."""

@@ -6,6 +6,7 @@ Exit status: 0: nothing was found; 1: something was; 2: the harness itself could
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import secrets
 import subprocess
@@ -33,13 +34,16 @@ def main() -> int:
     parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between them; all where not given")
     parser.add_argument("--out", type=Path, default=Path("out"), help="where the history of a violation goes")
     options = parser.parse_args()
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     every_s = options.every or NEVER_S
+    faulthandler.enable()
     try:
-        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s))
+        only = frozenset(filter(None, options.only.split(",")))
+        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
     except HARNESS_ERRORS as error:
         traceback.print_exc()
         print(json.dumps({"seed": seed, "store": options.store, "harness_error": str(error)}), flush=True)

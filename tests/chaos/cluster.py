@@ -36,6 +36,12 @@ class Server(ServerProcess):
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid_if_running(self) -> int | None:
+        """None where it is not, or ends right now."""
+        process = self._process  # another thread may be ending it
+        return None if process is None or process.poll() is not None else process.pid
+
     def comes_back(self) -> bool:
         """Starts it again; False if it cannot now."""
         self.ending = True  # whether it starts is found out here, and by nobody else

@@ -18,6 +18,7 @@ from .history import Array, Burst, Deed, History
 
 TIMEOUT_S = 15.0  # of one call of the official client, its retries included
 ATTEMPT_S = 1.0
+OFFICIAL = "client"  # so the names of the official clients begin
 
 
 @dataclass

@@ -23,9 +23,18 @@ NOT_OF_STORE = ("server", "front", "clients")  # targets
 
 
 class Faults:
-    """every_s: seconds between the beginnings of two faults, on average. At most `most` are under way at once."""
+    """every_s: seconds between the beginnings of two faults, on average. only: their kinds; empty: all that the store
+    has. At most `most` are under way at once. Raises ValueError where `only` has another."""
 
-    def __init__(self, cluster: Cluster, crew: Crew, pumps: Sequence[Pumps], every_s: float, most: int = 8) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        crew: Crew,
+        pumps: Sequence[Pumps],
+        every_s: float,
+        only: frozenset[str] = frozenset(),
+        most: int = 8,
+    ) -> None:
         self._cluster = cluster
         self._crew = crew
         self._pumps = pumps
@@ -34,7 +43,12 @@ class Faults:
         self._draw = crew.dice()
         self._held: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
-        self.kinds = list(self._make_kinds())
+        self.kinds = [kind for kind in self._make_kinds() if not only or kind.name in only]
+        if only - {kind.name for kind in self.kinds}:
+            raise ValueError(f"kinds of faults: got {sorted(only)}, expected some of {sorted(self._names())}")
+
+    def _names(self) -> set[str]:
+        return {kind.name for kind in self._make_kinds()}
 
     async def run(self) -> None:
         """Until the crew stops; then waits until all is undone."""

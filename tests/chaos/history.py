@@ -165,3 +165,9 @@ class History:
     def acknowledged_steps(self) -> int:
         """Late copies not counted."""
         return sum(burst.acked_rows for bursts in self.bursts.values() for burst in bursts if not burst.late)
+
+    def acknowledged_chunks(self) -> tuple[int, int]:
+        """All, and those of one time step; late copies not counted."""
+        of_bursts = (burst for bursts in self.bursts.values() for burst in bursts if not burst.late)
+        single = [ack.rows == 1 for burst in of_bursts for ack in burst.acks]
+        return len(single), sum(single)

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import os
+import resource
 import threading
 from _thread import interrupt_main
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 MOST_BYTES = 3 << 30
 BLOCKED_BYTES = 4 << 30  # with a loop that is too busy to see that it has more than MOST_BYTES
+DENIED_BYTES = 5 << 30  # to one who holds the interpreter's lock, so that no thread sees it: the system says no
 LOOK_S = 0.5
 STDERR = 2
 
@@ -39,8 +41,11 @@ async def bounded(work: Coroutine[Any, Any, Result]) -> Result:
 @contextmanager
 def watched() -> Iterator[None]:
     """From another thread, for an event loop that is stuck: shows where every thread is, and interrupts the main one.
-    RuntimeError once this process has more than BLOCKED_BYTES resident."""
+    RuntimeError once this process has more than BLOCKED_BYTES resident; MemoryError, or an abort where it is no Python
+    that wants more, beyond DENIED_BYTES."""
     over, passed = threading.Event(), threading.Event()
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (DENIED_BYTES, hard))
 
     def look() -> None:
         while not over.wait(LOOK_S):
@@ -61,6 +66,7 @@ def watched() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
 def unfinished() -> str:

@@ -4,20 +4,19 @@ order, again after the answer, and again long after."""
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from tests.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
+from tests.wire_client import WAYS, Chunk, Refused, Replica, Result
 
 from .crew import TIMEOUT_S, Crew, Standing
 from .excuses import PASSING
 from .history import Ack, Array, Burst
+from .opening import opened
 
 MOST_CHUNK_STEPS = 20
 MOST_WINDOW = 4
@@ -99,43 +98,23 @@ class Rough:
         try:
             while True:
                 last = self._crew.stopping.is_set()
-                if self._standing.position is None and not await self._open(replicas, None):
+                if self._standing.position is None and not await self._open(replicas, insisting=False):
                     await asyncio.sleep(0.05)
                     continue
                 done = await self._window(replicas, 1 if last else self._draw.randint(1, MOST_WINDOW))
                 if last and done:
                     return
                 if not done:
-                    await self._open(replicas, self._standing.position)
+                    await self._open(replicas, insisting=True)
         finally:
             for replica in replicas:
                 await replica.close()
 
-    async def _open(self, replicas: Sequence[Replica], expect: Position | None) -> bool:
-        """Insisting on what it knows; where that is refused, it knows nothing any more."""
-        standing = self._standing
-        deed = self._crew.deed("open", standing, self.name, expect=expect)
-        request = pb.OpenRequest(
-            model=standing.model.name,
-            session=standing.session,
-            request_id=os.urandom(16),
-            expect=None if expect is None else expect.message(),
-        )
-        until = time.monotonic() + TIMEOUT_S
-        reply = await self._draw.choice(replicas).call("Open", request)
-        while isinstance(reply, Refused) and reply.reason in PASSING and time.monotonic() < until:
-            await asyncio.sleep(0.1)
-            reply = await self._draw.choice(replicas).call("Open", request)
-        deed.at = time.monotonic()
-        if isinstance(reply, Refused):
-            deed.error, deed.error_text = reply.reason, reply.message
-            if reply.reason not in PASSING:
-                standing.position = None
-            return False
-        deed.result, deed.created = Position.of(reply.position), reply.created
-        standing.position, self._held = deed.result, deed.result.step
-        self._crew.opened(standing, self.name)
-        return True
+    async def _open(self, replicas: Sequence[Replica], *, insisting: bool) -> bool:
+        found = await opened(self._crew, self._standing, self.name, replicas, self._draw, insisting=insisting)
+        if found and self._standing.position is not None:
+            self._held = self._standing.position.step
+        return found
 
     async def _window(self, replicas: Sequence[Replica], chunks: int) -> bool:
         """Sends some chunks, in any order; whether all were answered."""
@@ -197,16 +176,16 @@ def any_way(draw: random.Random) -> str:
     return draw.choice(sorted(WAYS))
 
 
-def note(burst: Burst, answer: Result | Refused) -> None:
-    """Writes down how one chunk was answered."""
+def note(burst: Burst, answer: Result | Refused, rows: int = 0) -> None:
+    """Writes down how its next `rows` time steps were answered; 0: all that it has."""
     now = time.monotonic()
     if isinstance(answer, Refused):
         burst.error, burst.error_text, burst.error_at = answer.reason, answer.message, now
         return
-    outputs = {}
+    outputs, rows = {}, rows or len(burst.inputs)
     for name, raw in answer.outputs.items():
-        outputs[name] = _rows(raw, len(burst.inputs))
-    burst.acks.append(Ack(len(burst.inputs), now, answer.position, outputs, {}, not answer.replayed))
+        outputs[name] = _rows(raw, rows)
+    burst.acks.append(Ack(rows, now, answer.position, outputs, {}, not answer.replayed))
 
 
 def _rows(raw: bytes, rows: int) -> Array:

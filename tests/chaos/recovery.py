@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
+from bisect import bisect_right
+from itertools import chain, pairwise
 from statistics import median
 
+from .crew import OFFICIAL
 from .history import Fault, History
 
 TIMED = (
@@ -16,24 +17,21 @@ TIMED = (
 
 
 def recovery_ms(history: History) -> dict[str, dict[str, int]]:
-    """By kind of fault: milliseconds from its beginning until the next acknowledged step of any session ("first"), and
-    of the last of those sessions that had a step on the way at that moment ("all")."""
+    """By kind of fault, as the official clients saw it: milliseconds from its beginning until the next answer to
+    any session's step ("first"), to a session that had one on the way at that moment ("each"), and to the last of these
+    ("all")."""
     waits = _waits(history)
-    firsts: dict[str, list[float]] = defaultdict(list)
-    alls: dict[str, list[float]] = defaultdict(list)
-    for fault in history.faults:
-        if fault.kind in TIMED:
-            first, everyone = _recovery(fault, waits)
-            if first is not None:
-                firsts[fault.kind].append(first)
-            if everyone is not None:
-                alls[fault.kind].append(everyone)
     found: dict[str, dict[str, int]] = {}
     for kind in TIMED:
-        if firsts[kind]:
-            found[kind] = {"first_median": _ms(median(firsts[kind])), "first_worst": _ms(max(firsts[kind]))}
-            if alls[kind]:
-                found[kind] |= {"all_median": _ms(median(alls[kind])), "all_worst": _ms(max(alls[kind]))}
+        recoveries = [_recovery(fault, waits) for fault in history.faults if fault.kind == kind]
+        firsts = [first for first, _ in recoveries if first is not None]
+        waited = [everyone for _, everyone in recoveries if everyone]
+        if firsts:
+            found[kind] = {"first_median": _ms(median(firsts)), "first_worst": _ms(max(firsts))}
+        if waited:
+            alls = [max(everyone) for everyone in waited]
+            found[kind] |= {"each_median": _ms(median(chain.from_iterable(waited)))}
+            found[kind] |= {"all_median": _ms(median(alls)), "all_worst": _ms(max(alls))}
     return found
 
 
@@ -45,11 +43,13 @@ def longest_silence_ms(history: History, first: float, last: float) -> int:
 
 
 def _waits(history: History) -> list[list[tuple[float, float]]]:
-    """By session: when each chunk was sent (or the answer before it came) and when it was answered."""
+    """Of the official clients, by session: when each chunk was sent (or the answer before it came) and answered."""
     found = []
     for bursts in history.bursts.values():
         waits = []
         for burst in bursts:
+            if not burst.sender.startswith(OFFICIAL):
+                continue
             since = burst.sent_at
             for ack in burst.acks:
                 waits.append((since, ack.at))
@@ -58,19 +58,17 @@ def _waits(history: History) -> list[list[tuple[float, float]]]:
     return found
 
 
-def _recovery(fault: Fault, waits: list[list[tuple[float, float]]]) -> tuple[float | None, float | None]:
-    began, firsts, spanning = fault.began, [], []
+def _recovery(fault: Fault, waits: list[list[tuple[float, float]]]) -> tuple[float | None, list[float]]:
+    """Until the next answer to anybody; and, by session, to those who had something on the way."""
+    began, firsts, waited = fault.began, [], []
     for session in waits:
-        low, high = 0, len(session)
-        while low < high:  # the first answer after the fault began
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if session[middle][1] <= began else (low, middle)
-        if low < len(session):
-            since, at = session[low]
-            firsts.append(at - began)
+        at = bisect_right(session, began, key=lambda wait: wait[1])  # the first answer after the fault began
+        if at < len(session):
+            since, answered = session[at]
+            firsts.append(answered - began)
             if since <= began:
-                spanning.append(at - began)
-    return min(firsts, default=None), max(spanning, default=None)
+                waited.append(answered - began)
+    return min(firsts, default=None), waited
 
 
 def _ms(seconds: float) -> int:

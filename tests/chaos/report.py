@@ -16,7 +16,7 @@ FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The one line. faults: of processes, connections and the store; races: what clients do among themselves."""
     history, verdict = outcome.history, outcome.verdict
-    steps = history.acknowledged_steps()
+    steps, (chunks, singles) = history.acknowledged_steps(), history.acknowledged_chunks()
     faults = Counter(fault.kind for fault in history.faults)
     losing = sum(fault.loses for fault in history.faults)
     lost = outcome.replayed_steps + verdict.lost_and_told
@@ -26,6 +26,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "replicas": outcome.settings.replicas,
         "seconds": round(outcome.seconds, 1),
         "acknowledged_steps": steps,
+        "chunks": chunks,
+        "single_steps": singles,
         "steps_per_second": round(steps / outcome.seconds),
         "faults_total": faults.total(),
         "fault_kinds": len(faults),
@@ -50,17 +52,20 @@ def table(outcome: Outcome) -> str:
     words = [
         f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
         f"seed {line['seed']}: "
-        f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s)",
+        f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s), "
+        f"in {line['chunks']:,} chunks, {line['single_steps']:,} of them single steps",
         f"checked in {outcome.check_seconds:.1f} s: {verdict.lives:,} lives, {verdict.compared_rows:,} output rows and "
         f"{verdict.compared_states:,} states compared bitwise",
         "",
-        f"{'fault':<24}{'times':>8}   {'next step, ms':>20}   {'all that waited, ms':>22}",
-        f"{'':<24}{'':>8}   {'median':>10}{'worst':>10}   {'median':>11}{'worst':>11}",
+        f"{'fault':<24}{'times':>8}   {'next step, ms':>20}   {'who waited, ms':>14}   {'all who waited, ms':>20}",
+        f"{'':<24}{'':>8}   {'median':>10}{'worst':>10}   {'median':>14}   {'median':>10}{'worst':>10}",
     ]
     for kind, count in (line["faults"] | line["races"]).items():
         times = line["recovery_ms"].get(kind, {})
-        cells = [times.get(name, "") for name in ("first_median", "first_worst", "all_median", "all_worst")]
-        words.append(f"{kind:<24}{count:>8}   {cells[0]:>10}{cells[1]:>10}   {cells[2]:>11}{cells[3]:>11}")
+        first, waited = (times.get("first_median", ""), times.get("first_worst", "")), times.get("each_median", "")
+        everyone = (times.get("all_median", ""), times.get("all_worst", ""))
+        row = f"{kind:<24}{count:>8}   {first[0]:>10}{first[1]:>10}   {waited:>14}   {everyone[0]:>10}{everyone[1]:>10}"
+        words.append(row.rstrip())
     words += ["", f"faults: {line['faults_total']} of {line['fault_kinds']} kinds"]
     words += [f"errors that clients saw: {errors(outcome.history)}", ""]
     if line["losing_faults"]:

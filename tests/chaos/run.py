@@ -18,8 +18,9 @@ from tests.wire_client import Position, Refused, Replica
 
 from .checker import Checker, Verdict
 from .cluster import Cluster
-from .crew import Crew, Standing
+from .crew import OFFICIAL, Crew, Standing
 from .faults import Faults
+from .fleet import Fleet
 from .history import History, Rest
 from .meddler import Meddler
 from .memory import bounded, unfinished, watched
@@ -30,19 +31,26 @@ from .stores import make_store
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
 READ_TRIES = 40
+SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """every_s: seconds between two faults, on average. clients: official ones, each with `sessions` sessions."""
+    """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
+    with `sessions` sessions; one more has `singles`, and steps them one by one. fleets: raw clients that step `fleet`
+    sessions of a model together."""
 
     seconds: float
     seed: int
     store: str
     replicas: int = 2
     every_s: float = 0.35
+    only: frozenset[str] = frozenset()
     clients: int = 3
-    sessions: int = 40
+    sessions: int = 30
+    singles: int = 60
+    fleets: int = 4
+    fleet: int = 64
     rough: int = 10
     expiring: int = 6
     meddle_s: float = 0.5
@@ -93,13 +101,15 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             Rough(crew, f"rough-{index}", _standing(crew, f"rough-{index}", models[index % 2]), late)
             for index in range(settings.rough)
         ]
-        faults = Faults(cluster, crew, pumps, settings.every_s)
+        fleets = [_fleet(crew, f"fleet-{number}", models[number % 2], settings) for number in range(settings.fleets)]
+        faults = Faults(cluster, crew, pumps, settings.every_s, settings.only)
         replicas = [Replica(target, 1.5) for target in cluster.targets]
         started = time.monotonic()
         try:
             for pump in pumps:
                 pump.start()
-            others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in rough]
+            raw: list[Rough | Fleet] = [*rough, *fleets]
+            others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in raw]
             meddling = [
                 asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
                 asyncio.create_task(late.run(replicas)),
@@ -148,15 +158,22 @@ def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
             _standing(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
             for index in range(settings.sessions)
         ]
-        found.append(Pumps(crew, f"client-{number}", standings, Habits()))
+        found.append(Pumps(crew, f"{OFFICIAL}-{number}", standings, Habits()))
+    if settings.singles:
+        standings = [_standing(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
+        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", standings, SINGLES))
     draw, expiring = crew.dice(), []
     for index in range(settings.expiring):
         standing = _standing(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
         crew.history.ttls[standing.session] = draw.uniform(0.3, 1.5)
         expiring.append(standing)
     if expiring:
-        found.append(Pumps(crew, "client-of-expiring", expiring, Habits()))
+        found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
     return found
+
+
+def _fleet(crew: Crew, name: str, model: Model, settings: Settings) -> Fleet:
+    return Fleet(crew, name, [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)])
 
 
 def _standing(crew: Crew, session: str, model: Model) -> Standing:

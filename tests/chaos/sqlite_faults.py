@@ -47,14 +47,13 @@ class SqliteFaults:
 
     async def _file_limit(self, index: int) -> None:
         """The system refuses one server to write beyond the first bytes of any file."""
-        server = self._draw.choice(self._servers)
-        if not server.is_running:
+        pid = self._draw.choice(self._servers).pid_if_running
+        if pid is None:
             return
-        pid = server.pid
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, hard))
-        await self._wait(0.1, 1.0)
         with _gone_is_fine():
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, hard))
+            await self._wait(0.1, 1.0)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
     async def _disk_full(self, index: int) -> None:

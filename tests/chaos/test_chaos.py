@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
 
-SECONDS = 6.0
+FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, fleets=2, fleet=16)
 QUIET_S = 1e6  # between two faults: none
 LARGE = ("pump-0/", "pump-1/")
 
@@ -42,7 +43,8 @@ def judged(outcome: Outcome, folder: Path) -> str:
 
 @pytest.mark.parametrize("store", ["sqlite", "redis", "redis-failover", "redis-cluster"])
 def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = Settings(SECONDS, seed_of(request, capsys), store, replicas=2, every_s=0.3, clients=2, sessions=12)
+    seed = seed_of(request, capsys)
+    settings = replace(FEW, seed=seed, store=store)
     outcome = run(settings)
     assert judged(outcome, request.config.rootpath / "out") == ""
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -80,7 +82,7 @@ def test_a_tampered_store_is_found(
             await cluster.restart(server)
 
     seed = seed_of(request, capsys)
-    settings = Settings(2.0, seed, "redis", every_s=QUIET_S, clients=2, sessions=8, rough=2, expiring=0)
+    settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
     outcome = run(settings, tamper)
     assert sorted(planted.values()) == ["double_last", "flip_bit", "lose_last"]
     found = {finding.session for finding in outcome.verdict.findings}

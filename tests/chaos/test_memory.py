@@ -40,3 +40,9 @@ def test_a_loop_that_is_stuck_is_interrupted(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(RuntimeError, match="where the threads were"), memory.watched():
         asyncio.run(stuck())
     assert time.monotonic() < began + 15.0
+
+
+def test_who_holds_the_interpreter_is_denied_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "DENIED_BYTES", memory.resident_bytes() + (1 << 30))
+    with memory.watched(), pytest.raises(MemoryError):
+        bytes(8 << 30)

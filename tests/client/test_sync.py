@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cellkeeper import Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
+from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
 from cellkeeper._waiter import Waiter
 
 from .conftest import QUICK, ServerThread
@@ -125,3 +126,15 @@ def test_a_stream_reads_in_the_callers_thread_and_stops_early(threaded: ServerTh
         threaded.server.lose_replies = 2
         assert len(list(session.stream([ONE] * 50, chunk_steps=7))) == 50
         assert session.position.step == threaded.server.applied_steps
+
+
+@pytest.mark.timeout(30)
+def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread) -> None:
+    """Nobody closed the client: whatever ends the program cancels what is left of it."""
+
+    async def leave_it_open() -> list[float]:
+        client = AsyncClient(threaded.target)
+        session = await client.open("a")
+        return [float(value) for value in await session.step(ONE)]
+
+    assert asyncio.run(leave_it_open()) == [1, 1]
