@@ -20,7 +20,10 @@ from .sequences import Sent, Sequence
 
 OPEN_TIMEOUT_S = 30.0
 CONNECT_S = 5.0  # then it is tried all the same
-PASSING = ("COMMIT_CONFLICT", "STORE_UNAVAILABLE", "DRAINING", "DEADLINE_PASSED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+PASSING = (
+    *("COMMIT_CONFLICT", "STORE_UNAVAILABLE", "DRAINING", "DEADLINE_PASSED", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
+    "QUEUE_FULL",  # a server that stood still takes itself for slow at first
+)
 """Refusals that say nothing about where the record stands: the same chunk is sent again."""
 
 
