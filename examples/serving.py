@@ -29,5 +29,5 @@ def served(*bundles: Path) -> Iterator[Served]:
         server = CellkeeperServer(bundles, f"sqlite:{folder / 'sessions.db'}", folder / "server.log")
         with closing(server):
             server.start()
-            with Client(server.target) as client:
+            with Client(server.target, timeout=600.0, attempt_timeout=120.0) as client:  # on a busy machine, too
                 yield Served(client, server.target, server.metrics_url)
