@@ -1,4 +1,5 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
+# make example      one of the examples: NAME=stateful_training|token_representations|rare_jumps|steady_state
 # make test         every test; installs a Redis server where there is none
 # make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
@@ -31,6 +32,7 @@ REPLICAS ?= 2
 CASES ?= 100000
 MINUTES ?= 30
 SESSIONS ?= 1000000
+NAME ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
@@ -40,8 +42,8 @@ TEST_ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fire check proto check-proto bench bench-triton bench-stages bench-workers bench-million \
-	bench-gpu bench-report chaos explore fuzz overload soak parity clean
+.PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+	bench-million bench-gpu bench-report chaos explore fuzz overload soak parity clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -62,6 +64,10 @@ venv: .venv/stamp
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
 	@$(BIN)/python -m examples.co2.demo --store "$(STORE)"
+
+example: .venv/stamp
+	@test -n "$(NAME)" || { echo "example: which one? NAME=stateful_training, for instance" >&2; exit 1; }
+	@$(BIN)/python -m examples.$(NAME)
 
 test: .venv/stamp
 	@scripts/ensure-redis

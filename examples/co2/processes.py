@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # a busy machine imports slowly
 STOP_SECONDS = 30.0
 
 LISTENING = re.compile(r"listening on (?P<target>\S+:\d+)")
@@ -27,11 +28,12 @@ class Failed(Exception):
 class CellkeeperServer:
     """`cellkeeper-server serve` as a process. `target` and `metrics_url` are known after `start`."""
 
-    def __init__(self, bundle: Path, store: str, log: Path) -> None:
+    def __init__(self, bundles: Path | Sequence[Path], store: str, log: Path) -> None:
         """store: a URL as for --store. log: gets all that the server prints, of every life."""
         self.target = "127.0.0.1:0"
         self.metrics_url = ""
-        self._bundle, self._store, self._log_path = bundle, store, log
+        self._bundles = [bundles] if isinstance(bundles, Path) else bundles
+        self._store, self._log_path = store, log
         self._log: IO[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -41,8 +43,8 @@ class CellkeeperServer:
         started = time.monotonic()
         self._log = self._log_path.open("a", encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "cellkeeper_service", "serve", str(self._bundle), "--store", self._store),
-            *("--listen", self.target, "--metrics-listen", "127.0.0.1:0", "--device", "cpu"),
+            *(sys.executable, "-m", "cellkeeper_service", "serve", *map(str, self._bundles)),
+            *("--store", self._store, "--listen", self.target, "--metrics-listen", "127.0.0.1:0", "--device", "cpu"),
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         self._process = process
