@@ -6,9 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.parity.keras_cases import keras_cases
 from tests.parity.onnx_cases import onnx_cases
 from tests.parity.torch_cases import torch_cases
+
+# Keras' own, on torch
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
