@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from examples.command import side_by_side
 
 from .ensemble import Ensemble
-from .measure import carried, figures, windowed
+from .measure import Figures, carried, decided, judged, windowed
 from .plot import plot
 from .series import JUMP, Series, draw_series
-from .serving import answers, save, serve
+from .serving import save, serve
 from .training import train
 from .variants import TWO_PARTS, VARIANTS
 
@@ -28,20 +26,21 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """windowed: figures of each variant; carried: of the model in two parts."""
+    """windowed: figures of each variant. decided, carried: of the model in two parts, the last of them."""
 
     model: Ensemble
-    windowed: list[dict[str, float]]
-    carried: dict[str, float]
+    windowed: list[Figures]
+    decided: dict[str, Figures]
+    carried: Figures
 
 
 def run(job: Job) -> Run:
     variants = (TWO_PARTS,) if job.carry else VARIANTS
     model, test = train(variants, job.seed, job.carry), draw_series(*TEST)
-    in_windows = [figures(each, test.target) for each in windowed(model, variants, test)]
-    in_a_stream = figures(carried(model, variants, test)[-1], test.target)
+    outputs = windowed(model, test)
+    in_a_stream = judged(variants, carried(model, test), test.target)[-1]
     print(f"seed {job.seed}, {len(variants)} trained, state {'carried' if job.carry else 'zero'}", flush=True)
-    return Run(model, in_windows, in_a_stream)
+    return Run(model, judged(variants, outputs, test.target), decided(outputs[-1], test.target), in_a_stream)
 
 
 def experiment(out: Path) -> dict[str, Any]:
@@ -51,6 +50,7 @@ def experiment(out: Path) -> dict[str, Any]:
     chosen = runs[Job(SEEDS[0], True)].model
     save(chosen, out / "bundle")
     some = Series(test.features[:, :SERVED_STREAMS], test.target[:, :SERVED_STREAMS])
+    served, shown = serve(chosen, out / "bundle", some)
     results: dict[str, Any] = {
         "jumps": int((test.target >= JUMP).sum()),
         "values": int(test.target.size),
@@ -59,6 +59,10 @@ def experiment(out: Path) -> dict[str, Any]:
             {**variant._asdict(), "runs": [runs[Job(seed, False)].windowed[i] for seed in SEEDS]}
             for i, variant in enumerate(VARIANTS)
         ],
+        "decisions": {
+            name: [runs[Job(seed, False)].decided[name] for seed in SEEDS]
+            for name in runs[Job(SEEDS[0], False)].decided
+        },
         "memory": {
             f"{'carried' if carry else 'zero'} state": {
                 "windowed": [runs[Job(seed, carry)].windowed[-1] for seed in SEEDS],
@@ -66,10 +70,8 @@ def experiment(out: Path) -> dict[str, Any]:
             }
             for carry in (False, True)
         },
-        "served": serve(chosen, out / "bundle", some),
-        "shown": np.column_stack(
-            [some.target[:, 0], answers(out / "bundle", Series(some.features[:, :1], some.target[:, :1]))[:, 0]]
-        ).tolist(),
+        "served": served,
+        "shown": shown.tolist(),
     }
     plot(out / "rare_jumps.png", results)
     return results

@@ -43,11 +43,10 @@ def plot(path: Path, results: Mapping[str, Any]) -> None:
     scatter.set_xlabel("mean absolute error on ordinary values")
     scatter.set_ylabel("mean absolute error on jumps")
     scatter.set_title("22-step windows, linear head: each point a seed; best is bottom left")
-    scatter.legend(fontsize=8, ncols=2, loc="center right")
-    scatter.set_xlim(right=scatter.get_xlim()[1] * 1.35)
+    scatter.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     scatter.grid(alpha=0.3)
     target, odds, ordinary, size = np.array(results["shown"]).T
-    predicted = np.where(odds > 1, size, ordinary)
+    predicted = np.where(odds >= 1, size, ordinary)
     stream.plot(target, color="black", linewidth=1, label="target")
     stream.plot(predicted, color="tab:red", linewidth=1, linestyle="--", label="served: the likelier of both parts")
     stream.plot(odds / (1 + odds) * 20, color="tab:blue", linewidth=0.8, alpha=0.7, label="served: probability x 20")

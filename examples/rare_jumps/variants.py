@@ -32,9 +32,7 @@ TWO_PARTS = Variant("two parts", "linear", "two parts")
 LARGEST = 100.0  # of the target, known beforehand
 MEAN, SPREAD = 2.0, 8.0  # of the target, rounded
 SIZE_CENTRE = 4.0  # of log(size of a jump)
-JUMP_WEIGHT = (
-    20.0  # a jump counts so often where its probability is learned: few as they are, they are found sooner ...
-)
+JUMP_WEIGHT = 20.0  # of a jump where its probability is learned: rare as they are, they are found sooner ...
 LOG_ODDS_SHIFT = -math.log(JUMP_WEIGHT)  # ... and then the odds are put right again
 
 SCALES = (
@@ -60,7 +58,7 @@ def values(variants: tuple[Variant, ...], outputs: Tensor) -> Tensor:
     """outputs: [M, ..., 3] -> predictions in the user's units [M, ...]."""
     back = {scale.name: scale.back for scale in SCALES}
     parts = [
-        both(out) if variant == TWO_PARTS else back[variant.scale](head(variant, out[..., 0]))
+        likelier(out) if variant == TWO_PARTS else back[variant.scale](head(variant, out[..., 0]))
         for variant, out in zip(variants, outputs, strict=True)
     ]
     return torch.stack(parts)
@@ -70,11 +68,23 @@ def head(variant: Variant, output: Tensor) -> Tensor:
     return torch.relu(output) if variant.head == "relu" else output
 
 
-def both(outputs: Tensor) -> Tensor:
-    """The likelier of an ordinary value and a jump. outputs, [..., 3]: log odds of a jump as trained, log of an
-    ordinary value, log of a jump's size less SIZE_CENTRE."""
+def likelier(outputs: Tensor, called_from: float = 0.5) -> Tensor:
+    """A jump's size where its probability is at least `called_from`, otherwise an ordinary value. outputs, [..., 3]:
+    log odds of a jump as trained, log of an ordinary value, log of a jump's size less SIZE_CENTRE."""
+    probability, ordinary, size = two_parts(outputs)
+    return torch.where(probability >= called_from, size, ordinary)
+
+
+def mean_of_both(outputs: Tensor) -> Tensor:
+    """Both parts, each by its probability: what a model trained with MSE aims at."""
+    probability, ordinary, size = two_parts(outputs)
+    return probability * size + (1 - probability) * ordinary
+
+
+def two_parts(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The probability of a jump, the value where there is none, the value where there is one."""
     odds, ordinary, size = outputs.unbind(-1)
-    return torch.where(odds + LOG_ODDS_SHIFT > 0, torch.exp(size + SIZE_CENTRE), torch.exp(ordinary))
+    return torch.sigmoid(odds + LOG_ODDS_SHIFT), torch.exp(ordinary), torch.exp(size + SIZE_CENTRE)
 
 
 def _loss(variant: Variant, output: Tensor, target: Tensor, scaled: dict[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from examples.rare_jumps.ensemble import Ensemble
 from examples.rare_jumps.experiment import TEST
 from examples.rare_jumps.measure import figures
 from examples.rare_jumps.series import Series, draw_series
-from examples.rare_jumps.serving import answers, likelier
+from examples.rare_jumps.serving import answers, from_odds
 from examples.rare_jumps.training import WINDOW, train
 from examples.rare_jumps.variants import Variant
 from examples.report import read_results
@@ -48,7 +48,7 @@ def test_the_bundle_answers_in_the_units_of_the_target() -> None:
     came = answers(FOLDER / "bundle", some)
     assert came.shape == (*some.target.shape, 3)
     assert (came > 0).all()
-    found = figures(torch.from_numpy(likelier(came))[WINDOW - 1 :], some.target)
+    found = figures(torch.from_numpy(from_odds(came))[WINDOW - 1 :], some.target)
     assert found["recall"] > 0.7
     assert found["precision"] > 0.7
     assert found["ordinary"] < 1.0
