@@ -43,7 +43,7 @@ def plot(path: Path, results: Mapping[str, Any]) -> None:
             axis.bar(range(len(share)), share, color=SERVED_COLOURS[model], alpha=0.6, label=model)
         axis.set_xticks(range(0, len(labels), 2), labels[::2], rotation=45, fontsize=8)
         axis.set_title(f"{name} on /metrics")
-        axis.set_ylabel("share of steps")
+        axis.set_ylabel("share of the samples")
         axis.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=70)

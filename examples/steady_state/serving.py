@@ -20,7 +20,7 @@ from .cell import STATE_SIZE, SteadyCell
 from .events import NONE, SYMBOLS, draw_streams
 from .measure import SETTLED_STEPS, readout
 
-STEPS, SESSIONS = 100, 4
+STEPS, SESSIONS = 100, 16
 NORM, CHANGE = "cellkeeper_state_norm", "cellkeeper_state_relative_change"
 
 Buckets = Mapping[str, Sequence[float]]
@@ -78,16 +78,19 @@ def graph(cell: SteadyCell) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def serve(bundles: Mapping[str, Path]) -> dict[str, Any]:
-    """Streams the same inputs through each model, by name; what clients read, and what /metrics shows."""
-    streams = draw_streams(torch.Generator().manual_seed(97), STEPS, SESSIONS)
+def serve(bundles: Mapping[str, Path], sessions: int = SESSIONS) -> dict[str, Any]:
+    """Streams the same inputs through each model, by name; what clients read, and what /metrics shows.
+
+    One step at a time: the server looks at the state of one session in every 64th engine call.
+    """
+    streams = draw_streams(torch.Generator().manual_seed(97), STEPS, sessions)
     latest, inputs = streams.latest.numpy(), streams.inputs.numpy()
     with served(*bundles.values()) as (client, _, metrics_url):
         results: dict[str, Any] = {}
         for model in bundles:
             columns = [
                 np.stack(list(client.session(f"s-{i}", model=model).stream(inputs[:, i], window=1)))
-                for i in range(SESSIONS)
+                for i in range(sessions)
             ]
             right = np.stack(columns, axis=1).argmax(axis=2) == latest
             results[model] = {"latest": float(right[SETTLED_STEPS:][latest[SETTLED_STEPS:] != NONE].mean())}

@@ -10,6 +10,7 @@ from examples.report import table
 from .serving import CHANGE, NORM, share_below
 
 SMALL_NORM, SMALL_CHANGE = 0.1, 0.1
+LEAST_NORM = 0.01  # of a state, to say by what share it moves
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
@@ -17,7 +18,8 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         [
             name,
             *(_figures(runs, column) for column in ("weights", "norm", "rank")),
-            *(_shares(runs, column) for column in ("moved by news", "moved by nothing", "latest", "before")),
+            *(_shares(_there(runs), column) for column in ("moved by news", "moved by nothing")),
+            *(_shares(runs, column) for column in ("latest", "before")),
         ]
         for name, runs in results["objectives"].items()
     ]
@@ -25,6 +27,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         [
             f"`{model}`",
             f"{found['latest']:.0%}",
+            f"{sum(found[NORM]['count']):.0f}",
             f"{share_below(found[NORM], SMALL_NORM):.0%}",
             f"{share_below(found[CHANGE], SMALL_CHANGE):.0%}",
         ]
@@ -33,20 +36,25 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     return {
         "states": table(
             [
-                *("trained for", "norm of the weights", "norm of the state", "effective rank"),
+                *("trained for", "norm of U", "norm of the state", "effective rank"),
                 *("moved by news", "moved without", "latest symbol read", "the one before"),
             ],
             rows,
         ),
         "served": table(
             [
-                *("model", "latest symbol read by clients"),
+                *("model", "latest symbol read by clients", "samples"),
                 f"`{NORM}` at most {SMALL_NORM}",
                 f"`{CHANGE}` at most {SMALL_CHANGE}",
             ],
             served,
         ),
     }
+
+
+def _there(runs: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
+    """Those that have a state to speak of: a share of nothing is no figure."""
+    return [run for run in runs if run["norm"] >= LEAST_NORM]
 
 
 def _figures(runs: Sequence[Mapping[str, float]], name: str) -> str:

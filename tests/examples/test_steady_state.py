@@ -33,7 +33,7 @@ def test_the_objective_alone_makes_the_state_vanish() -> None:
 
 
 def test_the_metrics_show_which_one_collapsed() -> None:
-    served = serve({name: FOLDER / f"bundle_{name}" for name in ("collapsed", "steady")})
+    served = serve({name: FOLDER / f"bundle_{name}" for name in ("collapsed", "steady")}, sessions=4)
     assert served["steady"]["latest"] > 0.6
     assert served["collapsed"]["latest"] < 0.35
     assert share_below(served["collapsed"][NORM_METRIC], 0.1) > 0.9
