@@ -68,11 +68,11 @@ def test_training_with_mae_finds_no_jumps_and_with_mse_it_does() -> None:
         Variant("standardised", "linear", "MSE"),
         Variant("standardised", "relu", "MAE"),
     )
-    model, test = train(variants, 4, carry=False, updates=200), draw_series(*TEST)
+    model, test = train(variants, 4, carry=False, updates=120), draw_series(*TEST)
     median, mean, dead = judged(variants, carried(model, test), test.target)
     assert median["recall"] == 0
     assert median["ordinary"] < 0.5 * mean["ordinary"]
-    assert mean["recall"] > 0.4
+    assert mean["recall"] > 0.3
     assert dead["constant"]
 
 
