@@ -1,5 +1,6 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
-# make example      one of the examples: NAME=stateful_training|token_representations
+# make example      one of the examples: NAME=stateful_training|token_representations|
+#                   steady_state|rare_jumps
 # make test         every test; installs a Redis server where there is none
 # make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
