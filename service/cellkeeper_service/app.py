@@ -162,7 +162,7 @@ def check_versions(name: str, versions: list[Engine]) -> None:
     feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
     if len(feedbacks) > 1:
         raise StartError(
-            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json, or none"
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .engine import Array
+Array = NDArray[Any]
 
 KNOWN = -1
 """In place of an index: the caller supplies that feature for every rolled time step."""
