@@ -123,8 +123,8 @@ class Session:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
-        """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next input;
-        nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
+        """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next
+        input; nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
         return self._client.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
 
     def reset(self, *, timeout: float | None = None) -> Position:
@@ -145,8 +145,8 @@ class Session:
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:
-        """Goes on with another version of the model, under a new life: "keep" the state, "rerun" a window, or "reset"; see
-        AsyncSession.carry_over."""
+        """Goes on with another version of the model, under a new life: "keep" the state, "rerun" a window, or "reset";
+        see AsyncSession.carry_over."""
         return self._client.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:

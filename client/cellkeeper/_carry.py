@@ -20,7 +20,11 @@ from ._wire import dtype_number, error_of, session_info_of
 if TYPE_CHECKING:
     from .aio import AsyncClient
 
-POLICIES = ("keep", "rerun", "reset")
+POLICIES: dict[str, Any] = {
+    "keep": pb.CarryOverRequest.KEEP,
+    "rerun": pb.CarryOverRequest.RERUN,
+    "reset": pb.CarryOverRequest.RESET,
+}
 MAX_FRAME_ITEMS = 64  # sessions in one request
 MAX_FRAME_BYTES = 1 << 20  # of windows in one request, about
 MAX_FAILURES = 1000
@@ -33,7 +37,7 @@ class CarriedOver:
     """What became of the sessions that were to be carried over.
 
     counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (there was no window for
-    it), or the reason of an error, such as "GENERATION_CHANGED". failures: by session, what went wrong; of the first 1000.
+    it), or the reason of an error, such as "GENERATION_CHANGED". failures: what went wrong, by session; 1000 at most.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -53,11 +57,15 @@ class CarriedOver:
             self.failures[session] = error
 
 
-def carry_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
-    """A CarryOverRequest.Item. Raises InvalidArgument."""
+def check_policy(policy: str) -> None:
     if policy not in POLICIES:
         text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
+
+
+def carry_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
+    """A CarryOverRequest.Item. Raises InvalidArgument."""
+    check_policy(policy)
     if (window is None) == (policy == "rerun"):
         came = "none with rerun" if window is None else f"one with {policy}"
         text = f"window: got {came}, expected a window of inputs with rerun, and with rerun only"
@@ -66,7 +74,7 @@ def carry_item(model: Model, session: str, generation: bytes, policy: str, windo
         session=session,
         generation=generation,
         request_id=os.urandom(16),
-        policy=pb.CarryOverRequest.Policy.Value(policy.upper()),
+        policy=POLICIES[policy],
     )
     if window is not None:
         inputs = Inputs(model)
@@ -80,9 +88,7 @@ class Carriage:
     """Many sessions, page by page. Made by the clients' carry_over."""
 
     def __init__(self, client: AsyncClient, target: Model, policy: str, timeout: float | None) -> None:
-        if policy not in POLICIES:
-            text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
+        check_policy(policy)
         self.result = CarriedOver()
         self._client = client
         self._target = target
@@ -105,7 +111,7 @@ class Carriage:
         for session in sessions:
             try:
                 infos.append(await self._client.session_info(session, model=self._target.name, timeout=self._timeout))
-            except CellkeeperError as error:
+            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
                 self.result._fail(session, error)
         return self._of_other_versions(infos)
 
@@ -156,7 +162,7 @@ class Carriage:
                     again = self._request([item])
                     result = await self._client._call("CarryOver", again, item.session, self._timeout, only_result)
                 self.result._count("already" if result.position.generation == item.generation else "carried")
-            except CellkeeperError as error:
+            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
                 self.result._fail(item.session, error)
 
     def _request(self, items: Iterable[Any]) -> Any:

@@ -158,15 +158,15 @@ class AsyncSession:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
-        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it is
-        kept. Waits for the steps given before it.
+        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
+        is kept. Waits for the steps given before it.
 
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. The model says which predicted value
-        becomes which feature (`model.feedback`); token ids: the most likely one. known: [steps, K], for each further time
-        step the features that it says the caller supplies, in the input's order.
-        Returns outputs of all T + steps time steps, [T + steps, ...]; state tensors, where asked for, and the position are
-        those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model does not
-        say what to feed back, and StepConflict where others have stepped the session on meanwhile.
+        becomes which feature (`model.feedback`); token ids: the most likely one. known: [steps, K], for each further
+        time step the features that it says the caller supplies, in the input's order.
+        Returns outputs of all T + steps time steps, [T + steps, ...]; state tensors, where asked for, and the position
+        are those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model
+        does not say what to feed back, and StepConflict where others have stepped the session on meanwhile.
         """
         raw, _ = self._inputs.convert(inputs)
         if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
@@ -234,11 +234,11 @@ class AsyncSession:
     ) -> Position:
         """Goes on with another version of the model, under a new life. Returns where it stands then.
 
-        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of inputs
-        ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that. fingerprint: of
-        the new version; empty: the one that takes new sessions. Where the session belongs to it already, it stays
-        as it is. Raises GenerationChanged where another life stands there already, and ModelChanged where the state cannot
-        be kept.
+        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that.
+        fingerprint: of the new version; empty: the one that takes new sessions. Where the session belongs to it
+        already, it stays as it is. Raises GenerationChanged where another life stands there already, and ModelChanged
+        where the state cannot be kept.
         """
         await self._drained(timeout)
         target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
