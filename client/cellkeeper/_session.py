@@ -171,6 +171,11 @@ class AsyncSession:
         raw, _ = self._inputs.convert(inputs)
         if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
             raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
+        if self.model.feedback is None:
+            text = (
+                f'steps: got {steps}, expected a model whose config.json has "feedback" ({self.model.name!r} has none)'
+            )
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
         request = self._peeking(raw, outputs)
         request.rollout_steps = steps
         request.rollout_inputs = self._inputs.convert_known(known, steps)
