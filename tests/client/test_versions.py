@@ -134,6 +134,7 @@ async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, version
         assert done.counts == {"carried": 1}
         with pytest.raises(GenerationChanged):
             await session.step(NEXT[0])
+        session = await client.open("s")
         for call, field in (
             (session.forecast(NEXT, steps=0), "steps"),
             (session.forecast(NEXT, steps=2, known=known), "known"),
