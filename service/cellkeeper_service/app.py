@@ -159,6 +159,11 @@ def check_versions(name: str, versions: list[Engine]) -> None:
                 f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
                 "different tensors; serve them under different names"
             )
+    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
+    if len(feedbacks) > 1:
+        raise StartError(
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
+        )
 
 
 def make_store(settings: Settings) -> Store:

@@ -159,6 +159,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return await self._change(makers)
 
     @answering
+    async def CarryOver(self, request: pb.CarryOverRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_carry_overs(request, self._catalog, self._deadline(context))
+        return await self._change(makers)
+
+    @answering
     async def Fork(self, request: pb.ForkRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_forks(request, self._catalog, self._deadline(context))
         return await self._change(makers)
