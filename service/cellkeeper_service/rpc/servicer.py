@@ -92,6 +92,14 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self._catalog = catalog
         self._scheduler = scheduler
         self._meter = meter
+        self._streams: set[Stream] = set()
+        self._finishing = False
+
+    def finish_streams(self) -> None:
+        """Every stream ends, with OK, once what was read from it is answered; no further one is begun."""
+        self._finishing = True
+        for stream in self._streams:
+            stream.finish()
 
     @answering
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
@@ -137,6 +145,9 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     ) -> AsyncIterator[pb.StepFrameReply]:
         latest = self._deadline(context) if context.time_remaining() is not None else None
         stream = Stream(self._catalog, self._scheduler, self._meter, latest)
+        if self._finishing:  # it came just before its connection was told
+            return
+        self._streams.add(stream)
         try:
             async with aclosing(stream.replies(frames)) as replies:
                 async for reply in replies:
@@ -147,6 +158,8 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         except Exception:
             log.exception("StepStream failed")
             await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
+        finally:
+            self._streams.discard(stream)
 
     @answering
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:

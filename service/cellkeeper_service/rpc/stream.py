@@ -29,19 +29,32 @@ class Stream:
         self._latest = latest
         self._out: asyncio.Queue[pb.StepFrameReply | None] = asyncio.Queue()
         self._open: set[FrameReplies] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._ended = False
+        self._finishing = False
+
+    def finish(self) -> None:
+        """Reads no further frames: the stream ends once those that were read are answered. Its client sends the
+        others, of which nothing was applied, elsewhere."""
+        self._finishing = self._ended = True
+        if self._reader is not None:
+            self._reader.cancel()
+            self._end_if_answered()
 
     async def replies(self, frames: AsyncIterator[pb.StepFrame | Malformed]) -> AsyncGenerator[pb.StepFrameReply, None]:
         """Ends when every frame is answered. Raises a Rejection, after the answers to the frames before it, for bytes
         that are no frame: without a frame_id there is nothing else that could be answered."""
-        reader = asyncio.get_running_loop().create_task(self._read(frames))
+        if self._finishing:
+            return
+        reader = self._reader = asyncio.get_running_loop().create_task(self._read(frames))
         try:
             while (reply := await self._out.get()) is not None:
                 yield reply
                 if reply.last:  # it has left: a client that does not read its replies cannot make more of them
                     self._room.release()
-            await reader
+            if not self._finishing:
+                await reader
         finally:
             reader.cancel()
             for replies in self._open:
