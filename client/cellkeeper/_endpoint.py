@@ -79,6 +79,10 @@ class Endpoint:
             else:
                 self._something.set()
 
+    def draining(self, seconds: float) -> None:
+        """The server said that it goes; for so long others come first."""
+        self.avoid_until = self._loop.time() + seconds
+
     def drain(self) -> list[Lane]:
         """Takes the waiting lanes out."""
         return self._outbox.drain()
@@ -119,7 +123,7 @@ class Endpoint:
             max_frame_items=lambda: self.max_frame_items,
             counters=self._counters,
             on_heard=self._heard,
-            on_draining=self._draining,
+            on_draining=self.draining,
         )
 
     async def _reconnected(self) -> None:
@@ -134,6 +138,3 @@ class Endpoint:
 
     def _heard(self) -> None:
         self._failures = 0
-
-    def _draining(self, seconds: float) -> None:
-        self.avoid_until = self._loop.time() + seconds

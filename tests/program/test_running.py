@@ -69,7 +69,7 @@ def test_a_password_is_never_printed(counting_model: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Pipelined steps: each is committed and answered, or refused and not committed."""
+    """Pipelined steps: each is committed and answered, or neither."""
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
         with server.channel() as channel:
             api = Api(server.stub(channel))
@@ -83,14 +83,13 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
                 try:
                     while len(results) < 300:
                         results.append(talk.receive()[1])
-                except grpc.RpcError as error:
-                    code = error.code()
-                    assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+                except StopIteration:
+                    pass  # it was ended, not lost: what was read is answered, the rest was not applied
             assert api.send("unary", Chunk("s", numbers(1), at), timeout_s=5).code == "UNAVAILABLE"
         assert server.stop() == 0
         applied = [result.sums[0] for result in results if result.code == "OK"]
         assert applied == list(range(1, len(applied) + 1))
-        assert all(result.reason in ("", "DRAINING") for result in results)
+        assert all(result.code == "OK" for result in results)
         server.restart()
         with server.channel() as channel:
             assert Api(server.stub(channel)).position("s").step == len(applied)
