@@ -144,13 +144,16 @@ class Workers:
             self.read_until("metrics on ")
 
     def read_until(self, start: str) -> None:
-        if self.process.stdout is None:
-            raise RuntimeError("the output was not kept")
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            if line.startswith(start):
-                return
-        raise RuntimeError(f"no line {start!r}: {self.lines}")
+        """The next line that starts so."""
+        before = len(self.lines)
+        while not any(line.startswith(start) for line in self.lines[before:]):
+            self.read_line()
+
+    def read_line(self) -> None:
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
+        if not line:
+            raise RuntimeError(f"it has ended: {self.lines}")
+        self.lines.append(line.rstrip())
 
     def end(self) -> int:
         """The exit status, once it has ended by itself; the rest of what it printed is in `lines`."""
