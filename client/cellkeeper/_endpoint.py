@@ -82,6 +82,7 @@ class Endpoint:
     def draining(self, seconds: float) -> None:
         """The server said that it goes; for so long others come first."""
         self.avoid_until = self._loop.time() + seconds
+        self._redispatch(self, self.drain())
 
     def drain(self) -> list[Lane]:
         """Takes the waiting lanes out."""
@@ -112,7 +113,7 @@ class Endpoint:
             if self.down:
                 self._redispatch(self, self.drain())
                 await self._reconnected()
-                self.down = False
+                self.down, self.avoid_until = False, 0.0
                 self._on_up(self)
 
     def _new_stream(self) -> Stream:

@@ -108,7 +108,7 @@ async def _serve(
         await asyncio.sleep(settings.drain_delay_ms / 1000)
     say("stopping: finishing what is under way")
     grace_seconds = settings.drain_timeout_ms / 1000
-    server.close(grace_seconds)
+    await server.close(grace_seconds)
     await asyncio.wait_for(_drain(scheduler, server, grace_seconds), grace_seconds + 5)
     await reloader.close()
     store_calls.close()

@@ -73,7 +73,7 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
         with server.channel() as channel:
             api = Api(server.stub(channel))
-            at, results = api.open("s"), []
+            at, results, lost = api.open("s"), [], False
             with Talk(api) as talk:
                 for _ in range(300):
                     talk.send(Chunk("s", numbers(1), at, acked=0))
@@ -85,6 +85,8 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
                         results.append(talk.receive()[1])
                 except StopIteration:
                     pass  # it was ended, not lost: what was read is answered, the rest was not applied
+                except grpc.RpcError:
+                    lost = True  # it was closed while this side still sent: the last replies may have gone with it
             assert api.send("unary", Chunk("s", numbers(1), at), timeout_s=5).code == "UNAVAILABLE"
         assert server.stop() == 0
         applied = [result.sums[0] for result in results if result.code == "OK"]
@@ -92,7 +94,8 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
         assert all(result.code == "OK" for result in results)
         server.restart()
         with server.channel() as channel:
-            assert Api(server.stub(channel)).position("s").step == len(applied)
+            step = Api(server.stub(channel)).position("s").step
+            assert step == len(applied) or (lost and step > len(applied))
 
 
 def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path) -> None:

@@ -22,6 +22,9 @@ LISTENERS = 4
 """gRPC for Python accepts one call at a time, through a chain of turns of the loop and another thread; under load calls
 wait for that, unseen. Each listener has a chain of its own, and the kernel spreads connections over them."""
 
+STREAM_PATIENCE_SECONDS = 1.0
+"""The official client ends its stream within a round trip of being asked. Others may not know the question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transport:
@@ -81,11 +84,11 @@ class RpcServer:
         """Tells load balancers that this server is going away. Everything is taken as before."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
-    def close(self, grace_seconds: float) -> None:
-        """No further connection or call is taken, and clients are told so (GOAWAY); streams end once what was read
-        from them is answered. Other calls under way have so long to end."""
-        self._servicer.finish_streams()
+    async def close(self, grace_seconds: float) -> None:
+        """No further connection or call is taken, and clients are told so (GOAWAY); streams end once what was sent on
+        them is answered. Returns when they have ended; other calls under way have so long to end."""
         self._closing = [asyncio.create_task(listener.stop(grace_seconds)) for listener in self._listeners]
+        await self._servicer.end_streams(STREAM_PATIENCE_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
         """Lets calls under way end, for so long at the most."""

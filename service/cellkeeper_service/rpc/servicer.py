@@ -94,12 +94,19 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self._meter = meter
         self._streams: set[Stream] = set()
         self._finishing = False
+        self._no_streams = asyncio.Event()
+        self._no_streams.set()
 
-    def finish_streams(self) -> None:
-        """Every stream ends, with OK, once what was read from it is answered; no further one is begun."""
+    async def end_streams(self, patience_seconds: float) -> None:
+        """Asks the clients to end their streams, and ends those that are left after so long. No further one begins."""
         self._finishing = True
         for stream in self._streams:
-            stream.finish()
+            stream.announce_end()
+        try:
+            await asyncio.wait_for(self._no_streams.wait(), patience_seconds)
+        except asyncio.TimeoutError:
+            for stream in self._streams:
+                stream.finish()
 
     @answering
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
@@ -148,6 +155,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         if self._finishing:  # it came just before its connection was told
             return
         self._streams.add(stream)
+        self._no_streams.clear()
         try:
             async with aclosing(stream.replies(frames)) as replies:
                 async for reply in replies:
@@ -160,6 +168,8 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
         finally:
             self._streams.discard(stream)
+            if not self._streams:
+                self._no_streams.set()
 
     @answering
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from .catalog import Catalog
@@ -34,9 +34,14 @@ class Stream:
         self._ended = False
         self._finishing = False
 
+    def announce_end(self) -> None:
+        """Asks the client to send no more frames. What it has sent is answered, and the stream ends with its half."""
+        why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
+        self._out.put_nowait(pb.StepFrameReply(frame_error=to_error(why)))
+
     def finish(self) -> None:
-        """Reads no further frames: the stream ends once those that were read are answered. Its client sends the
-        others, of which nothing was applied, elsewhere."""
+        """Reads no further frames, where the client would not end: the stream ends once those that were read are
+        answered. Of the others nothing was applied."""
         self._finishing = self._ended = True
         if self._reader is not None:
             self._reader.cancel()
