@@ -76,7 +76,7 @@ test: .venv/stamp
 
 test-fire: .venv/stamp
 	@scripts/ensure-redis
-	$(BIN)/pytest -m fire tests/chaos tests/fuzz tests/load
+	$(BIN)/pytest -m fire tests/chaos tests/fuzz tests/load tests/lifecycle
 
 check: .venv/stamp check-proto
 	$(BIN)/ruff check
