@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import signal
 import sys
 import time
@@ -179,9 +180,10 @@ def without_secrets(text: str, url: str) -> str:
     """The text without the user and the password of a store's URL."""
     scheme, _, rest = url.partition(":")
     secrets, found, _ = rest.lstrip("/").rpartition("@")
-    if scheme == "sqlite" or not found:
+    if scheme == "sqlite":
         return text
-    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
+    text = re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
+    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
 
 
 def session_limits(settings: Settings) -> Limits:
@@ -228,7 +230,7 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
             meter.model_loaded(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact)
             say(f"model {name} {fingerprint[:12]}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
-    say(f"store {store.name}: {settings.store.rpartition('@')[2]}")  # never a password
+    say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
 
 
 def own_version() -> str:

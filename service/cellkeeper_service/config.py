@@ -27,7 +27,8 @@ class Settings:
     metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics and /healthz")
     store: str = setting(
         "sqlite:cellkeeper-data/sessions.db",
-        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT or memory:",
+        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
     device: str = setting("auto", "cpu, cuda:N, or auto")
     workers: int = setting(1, "server processes on the same port; they share nothing but the store")

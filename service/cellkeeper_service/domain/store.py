@@ -79,7 +79,7 @@ class Page(NamedTuple):
 class Store(Protocol):
     """Where records live."""
 
-    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster"
+    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster", "redis+sentinel"
 
     def check(self) -> None:
         """Raises StoreError, with what to do, if this store must not be served on (unreachable, may evict)."""

@@ -52,11 +52,26 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
             raise StoreError(
                 f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
             )
+    check_replicas(replicas)
+
+
+def check_split(link: Link, wait_replicas: int) -> None:
+    """Warns where a primary that is cut off would go on taking writes that its fail-over then throws away."""
+    if wait_replicas == 0 and "min_slaves_good_slaves" not in server_info(link):
+        _logger.warning(
+            "Redis has no min-replicas-to-write: a primary that is cut off from its replicas goes on taking writes, "
+            "which are lost when one of them takes over; set min-replicas-to-write 1 and min-replicas-max-lag, or "
+            "--wait-replicas"
+        )
+
+
+def check_replicas(replicas: Mapping[str, Link]) -> None:
+    """Raises StoreError where one of these, by address, may evict; one that does not answer is a warning."""
     for address, link in replicas.items():
         try:
             info = server_info(link)
         except StoreError as error:
-            _logger.warning("Redis Cluster: the replica %s does not answer: %s", address, error)
+            _logger.warning("Redis: the replica %s does not answer: %s", address, error)
             continue
         try:
             check_eviction(info)

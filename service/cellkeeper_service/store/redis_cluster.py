@@ -32,6 +32,7 @@ class Cluster:
     """url: redis+cluster:// or rediss+cluster://; any of the nodes, the others are found."""
 
     name = "redis+cluster"
+    asks_role = False  # a replica sends callers away by itself
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._url, seeds = _read_url(url)

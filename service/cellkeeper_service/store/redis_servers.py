@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.store.redis_check import check_server
 from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_scan import headers_at, headers_of, scan_names
+from cellkeeper_service.store.redis_scan import page_at
 
 _CURSOR_MAX = 2**64 - 1
 
@@ -31,6 +31,8 @@ class Servers(Protocol):
     """What the store needs of its servers; safe to use from several threads."""
 
     name: str
+    asks_role: bool
+    """Whether a server is asked behind every call if it still is a primary: another may be one meanwhile."""
 
     def group(self, key: bytes) -> int:
         """Keys of one group can be in one script call."""
@@ -61,6 +63,7 @@ class OneServer:
     """A single server: a cluster of one group, which never sends anybody elsewhere."""
 
     name = "redis"
+    asks_role = False
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._link = Link(url, timeout_ms)
@@ -87,9 +90,8 @@ class OneServer:
         """The cursor is SCAN's; a session may be on two pages when Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
             raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
-        names, at = scan_names(self._link, pattern, int(cursor or "0"), limit)
-        replies = self._link.call(*headers_at(names)) if names else []
-        return headers_of(names, replies), str(at or "")
+        sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)
+        return sessions, str(at or "")
 
     def close(self) -> None:
         self._link.close()
