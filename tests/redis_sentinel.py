@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +18,7 @@ from tests.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_po
 SERVICE = "records"
 SENTINELS = 3
 QUORUM = 2
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class SentinelProcess:
@@ -40,7 +40,7 @@ class SentinelProcess:
                 *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
                 f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
                 f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
-                f"sentinel failover-timeout {SERVICE} 5000",
+                f"sentinel failover-timeout {SERVICE} 2000",
             ]
             (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
             if self._launch():
@@ -102,7 +102,8 @@ class SentinelProcess:
 class RedisSentinels:
     """Use as a context manager. servers: the first begins as the primary, the others replicate from it.
 
-    down_after_ms: how long a server may be silent until a sentinel takes it for down. options: for the servers.
+    down_after_ms: how long a server may be silent until a sentinel takes it for down. options: for the servers,
+    one by one.
 
         with RedisSentinels() as world:
             store = open_store(world.url)
@@ -111,13 +112,17 @@ class RedisSentinels:
     """
 
     def __init__(
-        self, replicas: int = 1, *, down_after_ms: int = 1000, options: Mapping[str, str] | None = None
+        self, replicas: int = 1, *, down_after_ms: int = 1000, options: Sequence[Mapping[str, str]] = ()
     ) -> None:
         # Without the delay a replica is in step again at once.
-        own = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1", **(options or {})}
-        self.servers = [RedisServer(own) for _ in range(1 + replicas)]
+        shared = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
+        self.servers = [RedisServer({**shared, **own}) for own in options or [{}] * (1 + replicas)]
         self.sentinels = [SentinelProcess() for _ in range(SENTINELS)]
         self.down_after_ms = down_after_ms
+
+    def ports(self) -> list[int]:
+        """Where the servers are reached, by number."""
+        return [server.port for server in self.servers]
 
     @property
     def url(self) -> str:
@@ -128,7 +133,7 @@ class RedisSentinels:
         """The number of the server that a sentinel names as the primary."""
         with self.sentinels[sentinel].client() as client:
             _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        return next(number for number, server in enumerate(self.servers) if server.port == int(port))
+        return self.ports().index(int(port))
 
     def primary(self) -> int:
         """The number of the server that all running sentinels name; LookupError while they do not agree."""
@@ -159,14 +164,20 @@ class RedisSentinels:
 
     def wait_until_whole(self, *, helping: bool = True) -> None:
         """Every server runs, one is the primary, the others have all that it had a moment ago, and every sentinel sees
-        that. helping: an old primary is told to replicate, which the sentinels would tell it after ten seconds."""
+        that. helping: an old primary is told to replicate, which the sentinels would tell it after ten seconds; only
+        while they make no other."""
 
         def whole() -> bool:
             if helping:
                 self._demote()
-            return self._whole()
+            self.check_whole()
+            return True
 
-        wait_until(whole)
+        try:
+            wait_until(whole)
+        except TimeoutError as error:
+            logs = "\n".join(f"sentinel {number}:\n{sentinel.log()}" for number, sentinel in enumerate(self.sentinels))
+            raise TimeoutError(f"{error}\n{logs}") from error
 
     def empty(self) -> None:
         """Deletes every key."""
@@ -179,39 +190,42 @@ class RedisSentinels:
             if number != primary:
                 with server.client() as client:
                     if client.info("replication")["role"] == "master":
-                        client.execute_command("REPLICAOF", "127.0.0.1", self.servers[primary].port)
+                        client.execute_command("REPLICAOF", "127.0.0.1", self.ports()[primary])
 
-    def _whole(self) -> bool:
+    def check_whole(self) -> None:
+        """LookupError or RedisError, which say what is missing, where not all is well."""
         primary = self.primary()
         for number, server in enumerate(self.servers):
             with server.client() as client:
                 info = client.info()
-            if info["role"] != ("master" if number == primary else "slave"):
-                return False
-            if number != primary and (info["master_link_status"] != "up" or _port(info) != self.servers[primary].port):
-                return False
-            if info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:  # nothing is in the file until then
-                return False
-        for sentinel in self.sentinels:
+            if number == primary:
+                expected, found = ("master",), (info["role"],)
+            else:
+                expected = ("slave", "up", self.ports()[primary])
+                found = (info["role"], info.get("master_link_status"), info.get("master_port"))
+            if found != expected:
+                raise LookupError(f"server {number} is {found}, expected {expected}")
+            if info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:
+                raise LookupError(f"server {number} has not everything in its file yet")
+        for number, sentinel in enumerate(self.sentinels):
             with sentinel.client() as client:
-                fields = client.execute_command("SENTINEL", "MASTER", SERVICE)
-            if isinstance(fields, list):
-                fields = dict(zip(fields[::2], fields[1::2], strict=True))
-            known = {_text(name): _text(value) for name, value in fields.items()}
-            others = int(known["num-other-sentinels"]), int(known["num-slaves"])
-            if others != (SENTINELS - 1, len(self.servers) - 1) or known["flags"] != "master":
-                return False
-        return True
+                (fields,) = client.sentinel_masters().values()
+                replicas = [(replica["flags"], replica["role-reported"]) for replica in client.sentinel_slaves(SERVICE)]
+            told = (SENTINELS - 1, "master", [("slave", "slave")] * (len(self.servers) - 1))
+            sees = (fields["num-other-sentinels"], fields["flags"], replicas)
+            if sees != told:
+                raise LookupError(f"sentinel {number} sees {sees}, expected {told}")
 
     def __enter__(self) -> RedisSentinels:
         try:
             for server in self.servers:
                 server.start()
+            first = self.ports()[0]
             for replica in self.servers[1:]:
                 with replica.client() as client:
-                    client.execute_command("REPLICAOF", "127.0.0.1", self.servers[0].port)
+                    client.execute_command("REPLICAOF", "127.0.0.1", first)
             for sentinel in self.sentinels:
-                sentinel.start(self.servers[0].port, self.down_after_ms)
+                sentinel.start(first, self.down_after_ms)
             self.wait_until_whole()
         except BaseException:
             self.__exit__(None, None, None)
@@ -240,11 +254,3 @@ def wait_until(condition: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"it did not come true within {WAIT_S} s")
         time.sleep(0.02)  # between two looks at the condition
-
-
-def _port(info: Mapping[str, object]) -> int:
-    return int(str(info["master_port"]))
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

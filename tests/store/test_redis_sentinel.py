@@ -22,7 +22,7 @@ TIMEOUT_MS = 500
 @pytest.fixture(scope="module")
 def world() -> Iterator[RedisSentinels]:
     """For the tests that fail it over: each leaves it whole, with whichever server as the primary."""
-    with RedisSentinels(options={"appendfsync": "everysec"}) as world:
+    with RedisSentinels(options=[{"appendfsync": "everysec"}] * 2) as world:
         yield world
 
 
