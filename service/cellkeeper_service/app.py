@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 import signal
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -18,11 +18,13 @@ from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tracing import start_tracing
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -67,10 +69,11 @@ async def _serve(
     sessions = Sessions(models, session_limits(settings), clock, meter)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
+    tracing = start_tracing(settings.tracing, os.environ, own_version())
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
     catalog = Catalog(models, wire_limits(settings))
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port))
+    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port), tracing.interceptors)
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
@@ -97,6 +100,7 @@ async def _serve(
         say("stopped")
     finally:
         metrics.close()
+        tracing.close()
 
 
 async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) -> None:
@@ -238,7 +242,3 @@ def own_version() -> str:
         return version("cellkeeper")
     except PackageNotFoundError:
         return "unknown"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

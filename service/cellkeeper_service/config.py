@@ -59,6 +59,9 @@ class Settings:
     retry_delay_ms: int = setting(
         200, "the advice to clients that come while the store or a queue is not there for them"
     )
+    log_format: str = setting("text", "text, or json: an object a line")
+    tracing: str = setting("auto", "otlp, none, or auto: otlp where OTEL_* variables say so")
+    log_level: str = setting("info", "debug, info, warning or error")
     drain_timeout_ms: int = setting(20_000, "how long SIGTERM waits for what is under way")
 
     @classmethod

@@ -1,6 +1,6 @@
 """Redis servers that sentinels watch, as the servers' store. Who takes over, and when, is up to the sentinels; what
-they did is looked at all the time, as it may cost commits. No proxies: these live in the harness's own loop, which is busier
-than sentinels are patient."""
+they did is looked at all the time, as it may cost commits. No proxies: these live in the harness's own loop, which is
+busier than sentinels are patient."""
 
 from __future__ import annotations
 
