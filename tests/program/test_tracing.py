@@ -58,7 +58,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
     with ServerProcess([counting_model], "memory:", ["--tracing", "otlp"]) as server, server.channel() as channel:
         stub, api = server.stub(channel), Api(server.stub(channel))
         metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"), ("x-request-id", "order-17"))
-        stub.Open(pb.OpenRequest(session=SECRET), metadata=metadata)
+        stub.Open(pb.OpenRequest(session=SECRET, request_id=bytes(16)), metadata=metadata)
         at = api.send("unary", Chunk("s", numbers(1))).after
         api.send("stream", Chunk("s", numbers(1), at))
         with pytest.raises(grpc.RpcError, match=SECRET):

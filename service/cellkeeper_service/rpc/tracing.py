@@ -18,12 +18,11 @@ CHOICES = ("auto", "otlp", "none")
 INSTALL = "pip install 'cellkeeper[otel]'"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 TRACED = {
-    f"/{SERVICE.full_name}/{method.name}": method.name for method in SERVICE.methods if method.name != "StepStream"
+    f"/{SERVICE.full_name}/{method.name}": method.name for method in SERVICE.methods if not method.server_streaming
 }
 """A stream lives as long as its client: a span of it would tell nothing, and come when all is over."""
 
 Call = Callable[[Any, Any], Awaitable[Any]]
-Interceptor = grpc.aio.ServerInterceptor[Any, Any]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 class Tracing(NamedTuple):
     """interceptors: for the servers. close: sends what is still there, for some seconds at the most."""
 
-    interceptors: Sequence[Interceptor]
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
     close: Callable[[], object]
 
 
@@ -39,8 +38,8 @@ OFF = Tracing((), lambda: None)
 
 
 def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tracing:
-    """choice: one of CHOICES. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or an endpoint
-    is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
+    """choice: one of CHOICES. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or an
+    endpoint is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
 
     Raises StartError for another choice, and where "otlp" is asked for and not installed.
     """
@@ -74,8 +73,9 @@ def wanted(variables: Mapping[str, str]) -> bool:
     return exporter == "otlp" or (not exporter and any(variables.get(name) for name in ENDPOINTS))
 
 
-class Spans(grpc.aio.ServerInterceptor[Any, Any]):
-    """tracer: opentelemetry.trace.Tracer. Nothing of a message, of a refusal's text or of a session's id is in a span."""
+class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
+    """tracer: opentelemetry.trace.Tracer. Nothing of a message, of a refusal's text or of a session's id is in a
+    span."""
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
