@@ -234,6 +234,7 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
             meter.model_loaded(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact)
             say(f"model {name} {fingerprint[:12]}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
+    meter.store_opened(store.name, store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
 
 

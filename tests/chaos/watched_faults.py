@@ -19,9 +19,9 @@ class WatchedFaults:
         self._draw = draw
 
     def kinds(self) -> Iterator[Kind]:
-        yield Kind("watched_kill", "watched", 1.5, self._kill)
-        yield Kind("watched_pause", "watched", 1.5, self._pause)
-        yield Kind("watched_failover", "watched", 1.0, self._failover)
+        yield Kind("watched_kill", "watched", 5.0, self._kill)
+        yield Kind("watched_pause", "watched", 5.0, self._pause)
+        yield Kind("watched_failover", "watched", 3.0, self._failover)
         yield Kind("watched_cut", "watched", 1.0, self._cut)
         yield Kind("replica_kill", "watched", 0.5, self._replica_kill)
         yield Kind("watched_full", "watched", 0.5, self._full)

@@ -58,12 +58,13 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
     with ServerProcess([counting_model], "memory:", ["--tracing", "otlp"]) as server, server.channel() as channel:
         stub, api = server.stub(channel), Api(server.stub(channel))
         metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"), ("x-request-id", "order-17"))
-        stub.Open(pb.OpenRequest(session=SECRET, request_id=bytes(16)), metadata=metadata)
+        stub.Open(pb.OpenRequest(session=SECRET, request_id=b"0123456789abcdef"), metadata=metadata)
         at = api.send("unary", Chunk("s", numbers(1))).after
         api.send("stream", Chunk("s", numbers(1), at))
-        with pytest.raises(grpc.RpcError, match=SECRET):
-            stub.GetSession(pb.GetSessionRequest(session=SECRET + "?"))
+        with pytest.raises(grpc.RpcError, match=SECRET) as refused:
+            stub.GetModel(pb.GetModelRequest(model=SECRET))
         server.stop()
+    code = refused.value.code().value[0]  # type: ignore[attr-defined]
     spans: dict[str, Span] = {}
     raw = b""
     while not receiver.came.empty():
@@ -71,7 +72,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
         raw += resource.SerializeToString()
         assert text_of(resource.resource.attributes)["service.name"] == "cellkeeper"
         spans |= {span.name.rpartition("/")[2]: span for scope in resource.scope_spans for span in scope.spans}
-    assert set(spans) == {"Open", "Step", "GetSession"}  # not the stream, nor health checks
+    assert set(spans) == {"Open", "Step", "GetModel"}  # not the stream, nor health checks
     opened = spans["Open"]
     assert (opened.trace_id.hex(), opened.parent_span_id.hex()) == (TRACE, PARENT)
     assert opened.kind == Span.SPAN_KIND_SERVER
@@ -82,7 +83,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
         "cellkeeper.request_id": "order-17",
         "rpc.grpc.status_code": "0",
     }
-    assert text_of(spans["GetSession"].attributes)["rpc.grpc.status_code"] == "5"
+    assert text_of(spans["GetModel"].attributes)["rpc.grpc.status_code"] == str(code)
     assert SECRET.encode() not in raw
 
 

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.store import StoreFacts
 
 from .per_model import SECONDS, StateFamilies, StepFamilies
 
@@ -127,6 +128,10 @@ class PrometheusMeter:
         row = (model, fingerprint, engine, device, numerics, "true" if exact else "false")
         self._gauges.models[row] = None
 
+    def store_opened(self, kind: str, facts: StoreFacts) -> None:
+        """Shows the store in cellkeeper_store_info."""
+        self._gauges.store = (kind, facts.persistence, facts.eviction, str(facts.replicas))
+
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -148,6 +153,7 @@ class _Gauges(Collector):
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
         self.models: dict[tuple[str, ...], None] = {}
+        self.store: tuple[str, ...] | None = None
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
@@ -164,4 +170,11 @@ class _Gauges(Collector):
             models.add_metric(row, 1)
         build = GaugeMetricFamily("cellkeeper_build_info", "This build of the service.", labels=("version", "python"))
         build.add_metric((self.version, platform.python_version()), 1)
-        return iter((queue, hot, models, build))
+        store = GaugeMetricFamily(
+            "cellkeeper_store_info",
+            "The store, as it was when this service started.",
+            labels=("kind", "persistence", "eviction", "replicas"),
+        )
+        if self.store is not None:
+            store.add_metric(self.store, 1)
+        return iter((queue, hot, models, build, store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_link import Link
 
 OLDEST_VERSION = (6, 2)
@@ -13,7 +13,7 @@ OLDEST_VERSION = (6, 2)
 _logger = logging.getLogger(__name__)
 
 
-def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> None:
+def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> StoreFacts:
     """Raises StoreError, with what to do, where records could be lost or could not be written at all.
 
     Logs a warning where the server keeps less than may be expected (no append-only file, too few replicas).
@@ -38,13 +38,17 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
             info.get("connected_slaves", "0"),
             wait_replicas,
         )
+    return StoreFacts(
+        _persistence(link, info), info.get("maxmemory_policy", ""), int(info.get("connected_slaves", "0"))
+    )
 
 
-def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> None:
+def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> StoreFacts:
     """The same for every primary of a cluster, by address, and for the eviction policy of its replicas."""
+    found = []
     for address, link in primaries.items():
         try:
-            check_server(link, wait_replicas, in_cluster=True)
+            facts = check_server(link, wait_replicas, in_cluster=True)
             state = info_fields(link.one("CLUSTER", "INFO")).get("cluster_state")
         except StoreError as error:
             raise StoreError(f"node {address}: {error}") from error
@@ -52,7 +56,11 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
             raise StoreError(
                 f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
             )
+        found.append(facts)
     check_replicas(replicas)
+    persistence = sorted({facts.persistence for facts in found})
+    fewest = min(facts.replicas for facts in found)
+    return StoreFacts(" and ".join(persistence), " and ".join(sorted({facts.eviction for facts in found})), fewest)
 
 
 def check_split(link: Link, wait_replicas: int) -> None:
@@ -98,6 +106,17 @@ def info_fields(text: bytes) -> dict[str, str]:
     """The name:value lines of INFO or CLUSTER INFO."""
     fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in fields if colon}
+
+
+def _persistence(link: Link, info: Mapping[str, str]) -> str:
+    """appendfsync, where the user may ask for it; what INFO tells otherwise."""
+    if info.get("aof_enabled") != "1":
+        return "no append-only file"
+    try:
+        _, policy = link.one("CONFIG", "GET", "appendfsync")
+    except (StoreError, ValueError):
+        return "append-only file"
+    return f"appendfsync {policy.decode(errors='replace')}"
 
 
 def _version(text: str) -> tuple[int, ...]:

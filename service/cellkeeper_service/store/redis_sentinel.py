@@ -11,7 +11,7 @@ from typing import NamedTuple
 import redis
 
 from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split, info_fields
 from cellkeeper_service.store.redis_link import Link, Refused
 from cellkeeper_service.store.redis_scan import page_at
@@ -100,19 +100,20 @@ class Sentinel:
     def lost(self, link: Link) -> None:
         self._stale = True
 
-    def check(self, wait_replicas: int) -> None:
+    def check(self, wait_replicas: int) -> StoreFacts:
         with self._lock:
             silent = self._ask(everybody=True)
         for address, why in silent.items():
             _logger.warning("Redis Sentinel: %s gave no answer: %s", address, why)
         link = self.link(0)
         try:
-            check_server(link, wait_replicas)
+            facts = check_server(link, wait_replicas)
             check_split(link, wait_replicas)
             link.one("ROLE")
         except StoreError as error:
             raise StoreError(f"primary of {self._url.service!r}: {error}") from error
         self._check_replicas(replica_addresses(self._sentinels[0][1], self._url.service))
+        return facts
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
         """The cursor is SCAN's, which is good in one run of one server only: behind another one it starts again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cellkeeper_service.domain.record import Header, SessionKey
+from cellkeeper_service.domain.store import StoreFacts
 from cellkeeper_service.store.redis_check import check_server
 from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_scan import page_at
@@ -49,7 +50,7 @@ class Servers(Protocol):
     def lost(self, link: Link) -> None:
         """`link` gave no answer: another may have its keys soon."""
 
-    def check(self, wait_replicas: int) -> None:
+    def check(self, wait_replicas: int) -> StoreFacts:
         """Raises StoreError, with what to do, where records could be lost or could not be written."""
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
@@ -83,8 +84,8 @@ class OneServer:
     def lost(self, link: Link) -> None:
         pass
 
-    def check(self, wait_replicas: int) -> None:
-        check_server(self._link, wait_replicas)
+    def check(self, wait_replicas: int) -> StoreFacts:
+        return check_server(self._link, wait_replicas)
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
         """The cursor is SCAN's; a session may be on two pages when Redis rehashes in between."""
