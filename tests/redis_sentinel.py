@@ -198,11 +198,10 @@ class RedisSentinels:
         for number, server in enumerate(self.servers):
             with server.client() as client:
                 info = client.info()
+            expected: tuple[object, ...] = ("slave", "up", self.ports()[primary])
+            found: tuple[object, ...] = (info["role"], info.get("master_link_status"), info.get("master_port"))
             if number == primary:
-                expected, found = ("master",), (info["role"],)
-            else:
-                expected = ("slave", "up", self.ports()[primary])
-                found = (info["role"], info.get("master_link_status"), info.get("master_port"))
+                expected, found = ("master",), found[:1]
             if found != expected:
                 raise LookupError(f"server {number} is {found}, expected {expected}")
             if info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -126,10 +127,10 @@ def test_a_server_that_ends(counting_model: Path) -> None:
             session = client.session("s")
             with ThreadPoolExecutor(1) as thread:
                 redis.pause()
-                step = thread.submit(session.step, np.ones(2, np.float32))
+                step = thread.submit(session.step, np.ones(session.model.input.shape))
                 while not server.metric("cellkeeper_computed_steps_total"):
-                    pass
-                server.send_signal(15)
+                    assert not step.done()
+                server.send_signal(signal.SIGTERM)
                 server.wait_for("stopping: finishing")
                 lines = doctor(server.target, *SHORT, code=1)
                 redis.wake()

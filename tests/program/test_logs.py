@@ -28,8 +28,7 @@ def refused(server: ServerProcess, *metadata: tuple[str, str], calls: int = 1) -
         for _ in range(calls):
             with pytest.raises(grpc.RpcError) as error:
                 stub.GetSession(pb.GetSessionRequest(session=SECRET), metadata=metadata)
-    code: grpc.StatusCode = error.value.code()  # type: ignore[attr-defined]
-    return code
+    return error.value.code()
 
 
 def test_json_lines(counting_model: Path) -> None:

@@ -42,7 +42,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """Its address is in the environment that servers are started with."""
     receiver = Receiver()
     server = grpc.server(ThreadPoolExecutor(1))
-    otlp_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    otlp_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
@@ -64,7 +64,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
         with pytest.raises(grpc.RpcError, match=SECRET) as refused:
             stub.GetModel(pb.GetModelRequest(model=SECRET))
         server.stop()
-    code = refused.value.code().value[0]  # type: ignore[attr-defined]
+    code = refused.value.code().value[0]
     spans: dict[str, Span] = {}
     raw = b""
     while not receiver.came.empty():

@@ -113,17 +113,17 @@ class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
                 kind=SpanKind.SERVER,
                 attributes=attributes,
             )
-            code = grpc.StatusCode.OK.value[0]
+            code = grpc.StatusCode.OK
             try:
                 return await call(request, context)
             except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED.value[0]
+                code = grpc.StatusCode.CANCELLED
                 raise
             except BaseException:
-                code = context.code() or grpc.StatusCode.UNKNOWN.value[0]
+                code = context.code() or grpc.StatusCode.UNKNOWN  # as the call ended itself
                 raise
             finally:
-                span.set_attribute("rpc.grpc.status_code", code)
+                span.set_attribute("rpc.grpc.status_code", code.value[0])
                 if code in SERVER_FAULTS:
                     span.set_status(StatusCode.ERROR)
                 span.end()
@@ -132,13 +132,12 @@ class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
 
 SERVER_FAULTS = frozenset(
-    code.value[0]
-    for code in (
+    {
         grpc.StatusCode.UNKNOWN,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DATA_LOSS,
-    )
+    }
 )
 """What OpenTelemetry calls an error of a server; the others are their callers'."""
