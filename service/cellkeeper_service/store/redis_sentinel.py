@@ -73,7 +73,7 @@ class Sentinel:
             return
         with self._lock:
             if self._stale:
-                self._ask()
+                self._take(self._views()[0])
             if not self._watch.is_alive() and not self._closed.is_set():
                 self._watch.start()
 
@@ -101,8 +101,9 @@ class Sentinel:
         self._stale = True
 
     def check(self, wait_replicas: int) -> StoreFacts:
+        views, silent = self._views(everybody=True)
         with self._lock:
-            silent = self._ask(everybody=True)
+            self._take(views)
         for address, why in silent.items():
             _logger.warning("Redis Sentinel: %s gave no answer: %s", address, why)
         link = self.link(0)
@@ -146,37 +147,39 @@ class Sentinel:
             self._primary.link.close()
 
     def _look(self) -> None:
+        """Everybody is asked: who made the switch knows it first, and the others hear of it within seconds."""
         while not self._closed.wait(WATCH_S):
+            views, _ = self._views(everybody=True)  # without the lock: one that hangs holds up nobody
             with self._lock:
-                self._ask()
+                self._take(views)
 
-    def _ask(self, *, everybody: bool = False) -> dict[Address, str]:
-        """Takes over what the newest of the answers says; more than half of the sentinels are enough, as more than
-        half elect who makes a replica the primary. Returns who gave no answer, and why. Under the lock.
-
-        Where none answers, the primary that is known stays: that the sentinels are gone does not stop it.
-        """
+    def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
+        """What sentinels say, and who gave no answer, and why. More than half are enough where somebody waits, as more
+        than half elect who makes a replica the primary."""
         views: list[View] = []
         silent: dict[Address, str] = {}
         deadline = monotonic() + self._timeout_ms / 1000.0
-        for sentinel in tuple(self._sentinels):
+        for address, link in tuple(self._sentinels):
             try:
-                views.append(ask_view(sentinel[1], self._url.service))
+                views.append(ask_view(link, self._url.service))
             except StoreError as error:
-                silent[sentinel[0]] = str(error)
-                self._sentinels.remove(sentinel)
-                self._sentinels.append(sentinel)
+                silent[address] = str(error)
             enough = 2 * len(views) > len(self._sentinels) or monotonic() > deadline
             if enough and not everybody:
                 break
-        if views:
-            self._take(views)
-        else:
+        self._sentinels = sorted(self._sentinels, key=lambda sentinel: sentinel[0] in silent)
+        if not views:
             told = "; ".join(f"{address}: {why}" for address, why in silent.items())
             self._why = f"no sentinel said who the primary of {self._url.service!r} is: {told}"
-        return silent
+        return views, silent
 
     def _take(self, views: Sequence[View]) -> None:
+        """Takes over what the newest says. Under the lock.
+
+        Where none answers, the primary that is known stays: that the sentinels are gone does not stop it.
+        """
+        if not views:
+            return
         newest = max(views, key=lambda view: view.epoch)
         known = self._primary
         self._stale = False
