@@ -15,6 +15,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from ._doctor_finding import Finding, fail, ok, warn
+from ._errors import CellkeeperError
 from ._model import Model
 from ._wire import model_of
 
@@ -82,7 +83,7 @@ class Door:
     def _auth(self) -> list[Finding]:
         """By a call without a token."""
         try:
-            self._models(())
+            self._ask(())
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 findings = [ok(self.target, "auth", "refuses calls without a token")]
@@ -96,7 +97,9 @@ class Door:
 
     def _list(self) -> list[Finding]:
         try:
-            self.models = self._models(self.metadata)
+            self.models = [model_of(info) for info in self._ask(self.metadata).models]
+        except CellkeeperError as error:
+            return [fail(self.target, "model", str(error), "a client as new as the server")]
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.UNAUTHENTICATED and self.token is None:
@@ -107,10 +110,12 @@ class Door:
         names = [f"{model.name} {model.fingerprint.hex()[:12]} ({model.numerics})" for model in self.models]
         return [ok(self.target, "model", ", ".join(names))] if names else []
 
-    def _models(self, metadata: tuple[tuple[str, str], ...]) -> list[Model]:
+    def _ask(self, metadata: tuple[tuple[str, str], ...]) -> pb.ListModelsResponse:
         stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
-        answer = stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout, metadata=metadata)
-        return [model_of(info) for info in answer.models]
+        answer: pb.ListModelsResponse = stub.ListModels(
+            pb.ListModelsRequest(), timeout=self._timeout, metadata=metadata
+        )
+        return answer
 
     def __enter__(self) -> Door:
         return self
