@@ -14,7 +14,8 @@
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
-#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster; CHAOS_ARGS: python -m tests.chaos -h
+#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
+#                   CHAOS_ARGS: python -m tests.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
