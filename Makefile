@@ -160,7 +160,7 @@ down:
 	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) down --volumes --remove-orphans
 
 check-compose: .venv/stamp
-	@$(BIN)/python -m tests.deploy.stack
+	@$(BIN)/python -m tests.deploy
 
 clean:
 	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
