@@ -10,6 +10,7 @@
 # make bench-stages where a frame spends its microseconds inside the service
 # make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
+# make bench-cores  what a step costs in CPU time, the service's and Redis's
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
@@ -54,7 +55,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-gpu bench-report chaos explore fuzz overload soak parity up down image check-compose clean
+	bench-million bench-cores bench-gpu bench-report chaos explore fuzz overload soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -120,6 +121,10 @@ bench-workers: .venv/stamp
 bench-million: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.million --sessions "$(SESSIONS)" $(BENCH_ARGS)
+
+bench-cores: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
 
 bench-gpu: .venv/stamp
 	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)
