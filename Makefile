@@ -45,6 +45,7 @@ DEVICE ?= cpu
 COMPOSE_FILES ?= docker-compose.yml
 COMPOSE_PROFILES ?= dashboards
 BUILD_ARGS ?=
+CHECK_ARGS ?=
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
 
@@ -165,7 +166,7 @@ down:
 	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) down --volumes --remove-orphans
 
 check-compose: .venv/stamp
-	@$(BIN)/python -m tests.deploy
+	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
 	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

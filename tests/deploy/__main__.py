@@ -11,11 +11,13 @@ from cellkeeper import Client
 
 from tests.deploy.dashboard import queries
 from tests.deploy.journey import Journey
+from tests.deploy.others import hot_where_asked
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.stack import ROOT, CheckFailed, Stack, docker, wait_until
 
 BUNDLE = ROOT / "examples" / "co2" / "bundle"
 CLIENTS, SESSIONS_EACH, REPLICAS = 6, 4, 3
+OTHERS = 20
 STEPS = 100  # of every session, before and after each fault
 # Of the dashboard, what has nothing to show in a run in which nothing is refused and that lasts no day.
 MAY_BE_EMPTY = ("Norm of states", "Rejections a second by reason", "Evictions a second", "Alerts")
@@ -60,6 +62,10 @@ def check(stack: Stack, store: str) -> None:
         wait_until(lambda: prometheus.value(by_steps) == REPLICAS, "every replica to have answered steps")
         stepped = f"{len(journey.logs)} sessions of {CLIENTS} clients step"
         say(f"{stepped} through the proxy at {REPLICAS} replicas: {journey.steps} steps")
+
+        if (hot := hot_where_asked(stack.target, OTHERS, 3)) < OTHERS:
+            raise CheckFailed(f"{hot} of {OTHERS} sessions are hot where calls with their metadata arrive")
+        say(f"{OTHERS} sessions by unary calls with the metadata cellkeeper-session: each stays at one replica")
 
         waited = kill(replicas[0], journey)
         say(f"docker kill {replicas[0]}: every session goes on, {STEPS} steps more after {waited:.1f} s")
