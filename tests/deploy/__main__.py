@@ -53,7 +53,7 @@ def check(stack: Stack, store: str) -> None:
     """Raises CheckFailed."""
     replicas = stack.containers("cellkeeper")
     prometheus = Prometheus(stack.prometheus_port)
-    say(f"up: {', '.join(stack.containers())}")
+    say(f"make up: {', '.join(stack.containers())}")
     use_all = 'haproxy_backend_active_servers{proxy="by_load"}'
     wait_until(lambda: prometheus.value(use_all) == REPLICAS, "the proxy to use every replica")
     with Journey(stack.target, CLIENTS, SESSIONS_EACH) as journey:
