@@ -96,11 +96,12 @@ def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Pat
             assert Api(server.stub(channel)).position("s").step == len(applied)
 
 
-def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path) -> None:
+def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path, tmp_path: Path) -> None:
     with ServerProcess([counting_model], "memory:") as server:
         line = serve(counting_model, "--store=memory:", f"--listen={server.target}").line
         assert line.startswith(f"cannot listen on {server.target} (")
-        workers = serve(counting_model, "--store=sqlite:unused.db", "--workers=2", f"--listen={server.target}").line
+        store = f"--store=sqlite:{tmp_path / 'unused.db'}"
+        workers = serve(counting_model, store, "--workers=2", f"--listen={server.target}").line
         assert workers.startswith(f"cannot listen on {server.target} ")
 
 

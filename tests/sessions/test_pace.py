@@ -42,6 +42,21 @@ def test_idle_time_is_no_slowness() -> None:
     assert pace.requests_per_second == before
 
 
+def test_calls_that_come_now_and_then_say_nothing_of_what_can_be_done() -> None:
+    """Each is asked for before it is taken, after a time in which there was nothing to do; then many come at once."""
+    pace = at_work(1000)
+    before = pace.requests_per_second
+    pace.finished(1.0)
+    for now in range(10, 100, 10):
+        assert not pace.too_late(1, float(now), now + 1.0)
+        pace.entered(float(now), 1)
+        pace.finished(now + 0.001)
+    assert pace.requests_per_second == before
+    for waiting in range(1, 401):
+        pace.entered(100.0, waiting)
+        assert not pace.too_late(waiting, 100.0, 101.0)
+
+
 def test_what_is_finished_together_is_counted_together() -> None:
     """A batch of a thousand new sessions is answered by one commit, a third of a second after it came."""
     pace, now = Pace(), 0.0

@@ -41,10 +41,10 @@ class Pace:
 
     def too_late(self, unanswered: int, now: float, deadline: float) -> bool:
         """Whether a request behind that many others would probably miss its deadline."""
+        if unanswered <= FREE_REQUESTS:
+            return False  # and nothing is measured: the time until now may have been one without work
         self._measure(now)
-        if unanswered <= FREE_REQUESTS or not self.requests_per_second:
-            return False
-        return ROOM * unanswered > self.requests_per_second * (deadline - now)
+        return self.requests_per_second > 0 and ROOM * unanswered > self.requests_per_second * (deadline - now)
 
     def _measure(self, now: float) -> None:
         elapsed = now - self._since
