@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import signal
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -98,6 +99,8 @@ async def _serve(
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if share_port:
+        end_with_parent(stopping.set)
 
     listen_host, _ = split_address(settings.listen, "--listen")
     gc.freeze()  # what lives as long as the server need not be looked at again
@@ -131,6 +134,20 @@ async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) 
     except asyncio.TimeoutError:
         say("stopping: some requests were not finished in time; they were not acknowledged")
     await server.stop(1.0)
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """For a worker: however the process that started it ends, its stdin, on which nothing ever comes, ends then. What
+    the worker still has to say goes nowhere."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def ended() -> None:
+        loop.remove_reader(stdin)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        end()
+
+    loop.add_reader(stdin, ended)
 
 
 def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:

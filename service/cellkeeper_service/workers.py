@@ -95,7 +95,8 @@ def _start(settings: Settings, listen: str) -> subprocess.Popen[str]:
     held_back = {signal.SIGHUP}  # it would end a worker that has not got as far as to look for it
     signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     try:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        # Nothing is written to its stdin: that ends when this process does, and the worker ends then.
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -221,6 +222,24 @@ def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Pa
         os.kill(workers.pids[index], signal.SIGKILL)
         assert workers.end() != 0
         assert workers.lines.count("stopped") == 1, workers.lines
+
+
+def test_workers_end_with_the_process_that_started_them(counting_model: Path, tmp_path: Path) -> None:
+    words = (f"--store=sqlite:{tmp_path / 's.db'}", counting_model)
+    with Workers(*words) as workers:
+        workers.wait_until_serving()
+        (target,), pids = workers.targets, workers.pids
+        watched = [os.pidfd_open(pid) for pid in pids]
+        try:
+            workers.process.kill()
+            for one in watched:
+                ready, _, _ = select.select([one], [], [], 30)
+                assert ready, "a worker goes on, and holds the port"
+        finally:
+            for one in watched:
+                os.close(one)
+    with Workers(*words, f"--listen={target}") as again:
+        again.wait_until_serving()
 
 
 def test_workers_that_cannot_start(tmp_path: Path) -> None:
