@@ -62,7 +62,6 @@ def test_a_relu_dies_where_targets_are_near_zero() -> None:
 
 
 def test_training_with_mae_finds_no_jumps_and_with_mse_it_does() -> None:
-    torch.set_num_threads(1)
     variants = (
         Variant("standardised", "linear", "MAE"),
         Variant("standardised", "linear", "MSE"),
