@@ -148,7 +148,7 @@ class AsyncClient:
             initial_state=state,
         )
         opened = await self._call("Open", request, session, timeout)
-        info = await self._served(model, opened.fingerprint, timeout)
+        info = await self._served(session, model, opened.fingerprint, timeout)
         return self._session(session, info, position_of(opened.position), opened.created, outputs)
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
@@ -268,10 +268,12 @@ class AsyncClient:
         _, calls, _ = self._started()
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
-    async def _served(self, name: str, fingerprint: bytes, timeout: float | None) -> Model:
+    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model:
+        """Asked where the session is: another server may not serve its version yet, or not any more."""
         key = (name, fingerprint)
         if key not in self._models:
-            self._models[key] = await self.model(name, fingerprint, timeout=timeout)
+            request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
+            self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
         return self._models[key]
 
     def _session(

@@ -55,6 +55,14 @@ class ModelSpec:
         """Bytes of one session's state."""
         return sum(state.nbytes for state in self.states)
 
+    def looks_like(self, other: ModelSpec) -> bool:
+        """Whether both take, give and keep the same tensors: requests cannot tell them apart."""
+
+        def outside(spec: ModelSpec) -> tuple[object, ...]:
+            return spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states
+
+        return outside(self) == outside(other)
+
     @property
     def decisive_outputs(self) -> frozenset[str]:
         """The outputs that have to be finite for a step to be taken, whoever asks for which of them: whether a step is

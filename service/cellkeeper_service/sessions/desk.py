@@ -184,9 +184,10 @@ class Desk:
         return Rejection(Reason.STORE_UNAVAILABLE, text, retry_delay_ms=self.limits.retry_delay_ms)
 
     def served(self) -> Iterable[Served]:
-        """Every version of every model."""
+        """Every version of every model, and those that retire."""
         for models in self.models.values():
             yield from models
+            yield from models.retiring
 
     def output_bytes(self, model: str, wanted: frozenset[str]) -> int:
         """Bytes of these outputs at one time step."""

@@ -125,8 +125,9 @@ class Sessions:
         self._committing.landed([(flight, result) for flight, result in pairs if isinstance(flight, Flight)])
 
     def expire(self) -> None:
-        """Answers the waiting requests whose deadline has passed or whose caller has gone."""
+        """Answers the waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
         self._desk.expire()
+        self._hotset.clear_retired()
         self._hotset.feed()
 
     @property
@@ -154,7 +155,8 @@ class Sessions:
         return line is not None and line.hot is not None
 
     def hot_count(self, model: str) -> int:
-        return sum(len(served.slots) for served in self._desk.models[model])
+        models = self._desk.models[model]
+        return sum(len(served.slots) for served in (*models, *models.retiring))
 
     # a step's way through its line
 
@@ -180,7 +182,7 @@ class Sessions:
         """The ordinary case: the chunk goes where the hot copy stands. That a hot copy was stale is found out by
         the commit, whose compare-and-set fails."""
         hot = line.hot
-        if hot is None or step.peek or step.distrusts_hot:
+        if hot is None or step.peek or step.distrusts_hot or hot.served.retired:
             return None
         if step.position is not None and step.position != hot.frontier:
             return None
