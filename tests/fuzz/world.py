@@ -143,7 +143,7 @@ class World:
                     session=session,
                     generation=at.generation,
                     request_id=_id(draw),
-                    policy=draw.choice(pb.CarryOverRequest.Policy.values()),
+                    policy=draw.choice(pb.CarryOverRequest.Policy.keys()),
                 )
                 if carried.policy == pb.CarryOverRequest.RERUN:
                     window = _inputs(draw, shape, draw.choice((1, 2, 100)))

@@ -22,9 +22,11 @@ TOKENS = {"kind": "tokens", "vocabulary": 5, "embedding_size": 3}
 def test_the_next_input() -> None:
     predicted = np.array([[1.5, 2.5], [3.5, 4.5]], np.float32)
     following = Feedback((3, KNOWN, 0, KNOWN)).next_input(predicted, np.array([7, 8], np.float32))
-    assert (following.tolist(), following.dtype) == ([4.5, 7.0, 1.5, 8.0], np.float32)
+    assert following.tolist() == [4.5, 7.0, 1.5, 8.0]
+    assert following.dtype == np.float32
     token = Feedback().next_input(np.array([0.1, 0.7, 0.7], np.float32), np.zeros(0, np.float32))
-    assert (token.tolist(), token.dtype, token.shape) == (1, np.int32, ())
+    assert (token.tolist(), token.shape) == (1, ())
+    assert token.dtype == np.int32
 
 
 def test_what_follows_where_nothing_is_said(tmp_path: Path) -> None:
@@ -59,9 +61,10 @@ def test_it_is_added_to_a_bundle(tmp_path: Path) -> None:
 
 
 def test_versions_agree_about_it(tmp_path: Path) -> None:
+    declared: list[dict[str, Any]] = [{}, {"feedback": [0, 1, "known"]}, {"feedback": [0, "known", 1]}]
     engines = [
         load_engine(make_bundle(tmp_path / f"m{number}", head=(2,), seed=number, **more), "cpu", 2)
-        for number, more in enumerate(({}, {"feedback": [0, 1, "known"]}, {"feedback": [0, "known", 1]}))
+        for number, more in enumerate(declared)
     ]
     check_versions("m", engines[:2])
     with pytest.raises(StartError, match="model m: feedback: its versions declare different ones"):
