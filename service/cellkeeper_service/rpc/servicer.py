@@ -92,6 +92,21 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self._catalog = catalog
         self._scheduler = scheduler
         self._meter = meter
+        self._streams: set[Stream] = set()
+        self._finishing = False
+        self._no_streams = asyncio.Event()
+        self._no_streams.set()
+
+    async def end_streams(self, patience_seconds: float) -> None:
+        """Asks the clients to end their streams, and ends those that are left after so long. No further one begins."""
+        self._finishing = True
+        for stream in self._streams:
+            stream.announce_end()
+        try:
+            await asyncio.wait_for(self._no_streams.wait(), patience_seconds)
+        except asyncio.TimeoutError:
+            for stream in self._streams:
+                stream.finish()
 
     @answering
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
@@ -137,6 +152,10 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     ) -> AsyncIterator[pb.StepFrameReply]:
         latest = self._deadline(context) if context.time_remaining() is not None else None
         stream = Stream(self._catalog, self._scheduler, self._meter, latest)
+        if self._finishing:  # it came just before its connection was told
+            return
+        self._streams.add(stream)
+        self._no_streams.clear()
         try:
             async with aclosing(stream.replies(frames)) as replies:
                 async for reply in replies:
@@ -148,6 +167,10 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             log.exception("StepStream failed")
             why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
             await abort(context, why, "StepStream")
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._no_streams.set()
 
     @answering
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:
@@ -157,6 +180,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def SetState(self, request: pb.SetStateRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_set_states(request, self._catalog, self._deadline(context))
+        return await self._change(makers)
+
+    @answering
+    async def CarryOver(self, request: pb.CarryOverRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_carry_overs(request, self._catalog, self._deadline(context))
         return await self._change(makers)
 
     @answering
