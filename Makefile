@@ -1,5 +1,6 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
-# make example      one of the examples: NAME=stateful_training|token_representations
+# make example      one of the examples: NAME=stateful_training|token_representations|
+#                   steady_state|rare_jumps
 # make test         every test; installs a Redis server where there is none
 # make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
@@ -10,15 +11,21 @@
 # make bench-stages where a frame spends its microseconds inside the service
 # make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
+# make bench-cores  what a step costs in CPU time, the service's and Redis's
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
-#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster; CHAOS_ARGS: python -m tests.chaos -h
+#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
+#                   CHAOS_ARGS: python -m tests.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
 # make parity       imports 31 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
+# make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
+#                   MODEL, REPLICAS, DEVICE=cpu|cuda, COMPOSE_FILES, COMPOSE_PROFILES; docs/deployment.md
+# make down         ends that and removes its data
+# make check-compose  brings it up, kills a replica and Redis under a client, compares every output, takes it down
 # make clean        removes what the other targets made
 #
 # PYTHON chooses the interpreter (3.10 or newer, with venv); TEST_WORKERS and TEST_ARGS go to pytest.
@@ -36,14 +43,22 @@ NAME ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
+DEVICE ?= cpu
+COMPOSE_FILES ?= docker-compose.yml
+COMPOSE_PROFILES ?= dashboards
+BUILD_ARGS ?=
+CHECK_ARGS ?=
 TEST_WORKERS ?= 2
 TEST_ARGS ?=
 
 BIN := .venv/bin
+# The plugin where there is one, the older program otherwise; asked only where it is needed.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-gpu bench-report chaos explore fuzz overload soak parity clean
+	bench-million bench-cores bench-gpu bench-report chaos explore fuzz overload soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -71,6 +86,7 @@ example: .venv/stamp
 
 test: .venv/stamp
 	@scripts/ensure-redis
+	@scripts/ensure-promtool
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
 
 test-fire: .venv/stamp
@@ -109,6 +125,10 @@ bench-million: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.million --sessions "$(SESSIONS)" $(BENCH_ARGS)
 
+bench-cores: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
 bench-gpu: .venv/stamp
 	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)
 
@@ -136,6 +156,19 @@ soak: .venv/stamp
 
 parity: .venv/stamp
 	@$(BIN)/python -m tests.parity
+
+image:
+	docker build $(BUILD_ARGS) --build-arg DEVICE=$(DEVICE) -f service/Dockerfile -t $(IMAGE) .
+
+# Returns when the proxy has replicas to send to.
+up: image
+	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) up --detach
+
+down:
+	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) down --volumes --remove-orphans
+
+check-compose: .venv/stamp
+	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
 	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import re
 import signal
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.readiness import Readiness
@@ -25,6 +27,7 @@ from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -51,12 +54,17 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
     probes = readiness.why_dead, readiness.why_not_ready
-    with closing(MetricsServer(meter.exposition, *place, *probes)) as metrics:
+    with (
+        closing(start_tracing(settings.tracing, os.environ, own_version())) as tracing,
+        closing(MetricsServer(meter.exposition, *place, *probes)) as metrics,
+    ):
         engines, costs = load_engines(settings)
         models = make_models(engines, settings)
         store = make_store(settings)
         try:
-            asyncio.run(_serve(settings, models, store, costs, meter, readiness, hang_ups, metrics.url, share_port))
+            asyncio.run(
+                _serve(settings, models, store, costs, meter, readiness, tracing, hang_ups, metrics.url, share_port)
+            )
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
@@ -70,6 +78,7 @@ async def _serve(
     costs: Costs,
     meter: PrometheusMeter,
     readiness: Readiness,
+    tracing: Tracing,
     hang_ups: HangUps,
     metrics_url: str,
     share_port: bool,
@@ -81,7 +90,7 @@ async def _serve(
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
     catalog = Catalog(models, wire_limits(settings))
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port))
+    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port), tracing.interceptors)
     reloader = make_reloader(settings, models, costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)
@@ -193,6 +202,11 @@ def check_versions(name: str, versions: list[Engine]) -> None:
                 f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
                 "different tensors; serve them under different names"
             )
+    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
+    if len(feedbacks) > 1:
+        raise StartError(
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
+        )
 
 
 def make_store(settings: Settings) -> Store:
@@ -213,9 +227,10 @@ def without_secrets(text: str, url: str) -> str:
     """The text without the user and the password of a store's URL."""
     scheme, _, rest = url.partition(":")
     secrets, found, _ = rest.lstrip("/").rpartition("@")
-    if scheme == "sqlite" or not found:
+    if scheme == "sqlite":
         return text
-    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
+    text = re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
+    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
 
 
 def session_limits(settings: Settings) -> Limits:
@@ -267,7 +282,8 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
             fingerprint = spec.fingerprint.hex()[:12]
             say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
-    say(f"store {store.name}: {settings.store.rpartition('@')[2]}")  # never a password
+    meter.store_opened(store.name, store.facts)
+    say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
 
 
 def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
@@ -286,7 +302,3 @@ def own_version() -> str:
         return version("cellkeeper")
     except PackageNotFoundError:
         return "unknown"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

@@ -27,7 +27,8 @@ class Settings:
     metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
     store: str = setting(
         "sqlite:cellkeeper-data/sessions.db",
-        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT or memory:",
+        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
     device: str = setting("auto", "cpu, cuda:N, or auto")
     workers: int = setting(1, "server processes on the same port; they share nothing but the store")
@@ -62,6 +63,9 @@ class Settings:
     drain_delay_ms: int = setting(
         0, "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends"
     )
+    log_format: str = setting("text", "text, or json: an object a line")
+    tracing: str = setting("auto", "otlp, none, or auto: otlp where OTEL_* variables say so")
+    log_level: str = setting("info", "debug, info, warning or error")
     drain_timeout_ms: int = setting(20_000, "how long SIGTERM waits for what is under way")
 
     @classmethod

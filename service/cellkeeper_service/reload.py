@@ -167,6 +167,9 @@ class Reloader:
                 f"{folder}: versions {served.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} of model {name} "
                 "take or give different tensors; serve the new one under another name"
             )
+        feedback = self._models[name].feedback
+        if spec.feedback is not None and feedback is not None and spec.feedback != feedback:
+            raise StartError(f"{folder}: feedback: not the one of the versions of model {name} that are served")
 
     def _between(self) -> None:
         """Gives the loop's thread room, and ends the loading when the server ends."""

@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from cellkeeper_service.config import STORE_VARIABLE, Settings, split_address
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 
 WORKER_FLAG = "--as-worker"
-METRICS_LINE = re.compile(r"metrics on (\S+)")
+METRICS_LINE = re.compile(r'(?:^|"message": ")metrics on ([^\s"]+)')
 
 
 def serve_workers(settings: Settings) -> int:
@@ -57,7 +58,7 @@ def serve_workers(settings: Settings) -> int:
             workers.append(_start(settings, f"{_bracketed(host)}:{port}"))
             if stopping.is_set():  # it came while this one was not in the list yet
                 workers[-1].terminate()
-        print(f"metrics of all workers on {metrics.url}", flush=True)
+        say(f"metrics of all workers on {metrics.url}")
         with ThreadPoolExecutor(len(workers), "output") as readers:
             for worker in workers:
                 readers.submit(_relay, worker, merged)
@@ -68,7 +69,7 @@ def _relay(worker: subprocess.Popen[str], merged: MergedMetrics) -> None:
     """Prints what the worker prints, and notes where it says that its metrics are."""
     for line in worker.stdout or ():
         print(line, end="", flush=True)
-        if found := METRICS_LINE.match(line):
+        if found := METRICS_LINE.search(line):
             merged.add(found.group(1))
 
 

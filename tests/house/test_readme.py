@@ -26,6 +26,9 @@ PAGES = (
     "docs/architecture.md",
     "docs/models.md",
     "docs/adr/README.md",
+    "docs/capacity.md",
+    "docs/deployment.md",
+    "docs/runbooks/README.md",
     "examples/co2/README.md",
 )
 

@@ -8,6 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .feedback import Feedback
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -41,6 +43,7 @@ class ModelSpec:
     missing_values: bool  # NaN is a missing value, which the model's policy fills
     outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
+    feedback: Feedback | None = None  # None: it cannot be rolled out
 
     @property
     def step_bytes(self) -> int:

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.store import StoreFacts
 
 from .per_model import SECONDS, StateFamilies, StepFamilies
 
@@ -131,6 +132,10 @@ class PrometheusMeter:
     def reloaded(self, result: str) -> None:
         self._reloads(result).inc()
 
+    def store_opened(self, kind: str, facts: StoreFacts) -> None:
+        """Shows the store in cellkeeper_store_info."""
+        self._gauges.store = (kind, facts.persistence, facts.eviction, str(facts.replicas))
+
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -164,6 +169,7 @@ class _Gauges(Collector):
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
         self.models: list[ModelRow] = []
+        self.store: tuple[str, ...] | None = None
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
@@ -187,4 +193,11 @@ class _Gauges(Collector):
                 current.add_metric(row[:2], 1)
         build = GaugeMetricFamily("cellkeeper_build_info", "This build of the service.", labels=("version", "python"))
         build.add_metric((self.version, platform.python_version()), 1)
-        return iter((queue, hot, models, current, build))
+        store = GaugeMetricFamily(
+            "cellkeeper_store_info",
+            "The store, as it was when this service started.",
+            labels=("kind", "persistence", "eviction", "replicas"),
+        )
+        if self.store is not None:
+            store.add_metric(self.store, 1)
+        return iter((queue, hot, models, current, build, store))

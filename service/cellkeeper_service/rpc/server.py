@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -40,7 +42,12 @@ class Transport:
 
 
 class RpcServer:
-    def __init__(self, servicer: Servicer, transport: Transport) -> None:
+    def __init__(
+        self,
+        servicer: Servicer,
+        transport: Transport,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    ) -> None:
         options = [
             ("grpc.max_receive_message_length", transport.max_message_bytes),
             ("grpc.max_send_message_length", transport.max_message_bytes),
@@ -53,10 +60,14 @@ class RpcServer:
         self._share_port = transport.share_port
         self._closing: list[asyncio.Task[None]] = []
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._listeners = [grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)]
+        self._listeners = [
+            grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors)
+        ]
         if hasattr(socket, "SO_REUSEPORT"):
             for _ in range(LISTENERS - 1):
-                more = grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)
+                more = grpc.aio.server(
+                    options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors
+                )
                 self._listeners.append(more)
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((decoding.handlers(servicer),))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.domain.feedback import Feedback
 from cellkeeper_service.domain.record import numerics_digest
 from cellkeeper_service.domain.spec import ModelSpec
 
@@ -59,6 +60,15 @@ class Models:
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._by_fingerprint.values())
+
+    @property
+    def feedback(self) -> Feedback | None:
+        """Of the versions that can be rolled out: they agree about it. None: none can be."""
+        return next((served.spec.feedback for served in self if served.spec.feedback is not None), None)
+
+    def rolls_out(self, fingerprint: bytes) -> bool:
+        served = self.find(fingerprint)
+        return served is not None and served.spec.feedback is not None
 
     def find(self, fingerprint: bytes) -> Served | None:
         return self._by_fingerprint.get(fingerprint)

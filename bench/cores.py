@@ -1,0 +1,110 @@
+"""`make bench-cores`: what a step costs in CPU time: the service's, Redis's and the client's, each by itself.
+
+Steps a second of a machine that all of them share say little about one where they do not; CPU seconds a step do, as
+long as nobody is out of cores. Idle time does not count, so other work on the machine disturbs it less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.redis_server import RedisServer
+from tests.server_process import ServerProcess
+
+from .client_process import ClientProcess
+from .load import Load
+from .machine import machine
+from .models import MODELS
+from .weights import write_model
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PARTS = ("service", "Redis")
+
+
+def loads(model: str) -> dict[str, Load]:
+    return {
+        "frames of 256": Load("frames", model, flows=2, items=256),
+        "frames of 64": Load("frames", model, flows=2, items=64),
+        "official client, 64 sessions": Load("client", model, flows=64),
+        "unary, 16 at a time": Load("unary", model, flows=16),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.cores", description=__doc__)
+    parser.add_argument("--models", default="2x128", help=f"with commas between, of {', '.join(MODELS)}")
+    parser.add_argument("--fsync", default="everysec", help="Redis's appendfsync")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--json", type=Path, default=Path("out/bench-cores.json"), help="the table goes beside it")
+    options = parser.parse_args()
+    found: dict[str, dict[str, list[float]]] = {}
+    for model in options.models.split(","):
+        for name, costs in measure(model, options.fsync, options.rounds, options.seconds).items():
+            found[f"{model}, {name}"] = costs
+    text = table(found)
+    print(text)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": machine(), "cpu_us_per_step": found}, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(text + "\n")
+
+
+def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+    """Microseconds of CPU a step, of every round, by load and part."""
+    costs: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in loads(model)}
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-cores-") as folder, ExitStack() as running:
+        bundle = write_model(Path(folder), model)
+        store = running.enter_context(RedisServer({"appendfsync": fsync}))
+        server = running.enter_context(ServerProcess([bundle], store.url))
+        pids = dict(zip(PARTS, (server.pid, store.pid), strict=True))
+        client = ClientProcess("cellkeeper redis", server.target)
+        running.callback(client.close)
+        for _ in range(rounds):
+            for name, load in loads(model).items():
+                run(client, load, 0.3)  # makes its sessions
+                steps = server.metric("cellkeeper_steps_total")
+                before = {part: cpu_seconds(pid) for part, pid in pids.items()}
+                run(client, load, seconds)
+                spent = {part: cpu_seconds(pid) - before[part] for part, pid in pids.items()}
+                steps = server.metric("cellkeeper_steps_total") - steps
+                for part in PARTS:
+                    costs[name][part].append(spent[part] / steps * 1e6)
+    return costs
+
+
+def run(client: ClientProcess, load: Load, seconds: float) -> None:
+    client.begin(load, seconds)
+    figures = client.end()
+    if "error" in figures:
+        raise RuntimeError(figures["error"])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has spent."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> str:
+    lines = [
+        "| load | service, us a step | spread | steps a core s | Redis, us a step | spread | steps a core s |",
+        "|---|---:|---|---:|---:|---|---:|",
+    ]
+    for name, costs in found.items():
+        cells = []
+        for part in PARTS:
+            middle = statistics.median(costs[part])
+            spread = f"{min(costs[part]):.1f} to {max(costs[part]):.1f}"
+            cells += [f"{middle:.1f}", spread, f"{1e6 / middle:,.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
