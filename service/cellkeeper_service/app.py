@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cellkeeper_service.access.quotas import Allowances, Quota
+from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
@@ -20,8 +22,10 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.door import Door
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -67,9 +71,11 @@ async def _serve(
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
-    catalog = Catalog(models, wire_limits(settings))
+    door = make_door(Catalog(models, wire_limits(settings)), settings)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port))
+    certificates = make_certificates(settings)
+    transport = Transport(*limits, share_port, certificates, reflection=door.is_open)
+    server = RpcServer(Servicer(door, scheduler, meter), transport)
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
@@ -84,10 +90,12 @@ async def _serve(
         gc.freeze()  # what lives as long as the server need not be looked at again
         scheduler.start(stopping.set)
         port = await server.start(settings.listen)
+        watch = asyncio.get_running_loop().create_task(door.watch(), name="tokens")
         announce(models, meter, store, settings)
         say(f"listening on {listen_host}:{port}")
         say(f"metrics on {metrics.url}")
         await stopping.wait()
+        watch.cancel()
         say("stopping: finishing what is under way")
         await server.refuse_new()
         grace_seconds = settings.drain_timeout_ms / 1000
@@ -184,13 +192,32 @@ def without_secrets(text: str, url: str) -> str:
     return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
 
 
+def make_door(catalog: Catalog, settings: Settings) -> Door:
+    """Who is let in. Raises StartError for a token file that cannot be taken."""
+    default = Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
+    tokens = None
+    if settings.tokens:
+        tokens = TokenFile(settings.tokens, default, counts_sessions=settings.max_ttl_ms > 0)
+    elif not default:
+        return Door(catalog)
+    allowances = Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
+    return Door(catalog, tokens, allowances)
+
+
+def make_certificates(settings: Settings) -> Certificates | None:
+    """None: plain text. Raises StartError."""
+    if not settings.tls_cert:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
 def session_limits(settings: Settings) -> Limits:
     return Limits(
         max_requests=settings.max_requests,
         max_request_bytes=settings.max_request_bytes,
         max_session_requests=settings.max_session_requests,
         max_log_steps=settings.max_log_steps,
-        default_ttl_ms=settings.default_ttl_ms,
+        default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
         retry_delay_ms=settings.retry_delay_ms,
         tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
     )
@@ -204,6 +231,7 @@ def wire_limits(settings: Settings) -> WireLimits:
         max_message_bytes=settings.max_message_bytes,
         default_timeout_ms=settings.default_timeout_ms,
         max_stream_frames=settings.max_stream_frames,
+        max_ttl_ms=settings.max_ttl_ms,
     )
 
 
@@ -229,6 +257,8 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             meter.model_loaded(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact)
             say(f"model {name} {fingerprint[:12]}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
     say(f"store {store.name}: {settings.store.rpartition('@')[2]}")  # never a password
+    if settings.tokens and not settings.tls_cert:
+        say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")
 
 
 def own_version() -> str:

@@ -13,7 +13,9 @@ from grpc_reflection.v1alpha import reflection
 from cellkeeper_service.errors import StartError
 
 from . import decoding
+from .health import Health
 from .servicer import Servicer
+from .tls import Certificates
 
 SERVICE = decoding.SERVICE.full_name
 
@@ -28,12 +30,15 @@ class Transport:
     """max_message_bytes: of one message, either way. max_rpcs: calls under way on one listener, streams included; a
     further one gets RESOURCE_EXHAUSTED from gRPC itself. max_connection_rpcs: the same on one connection, which its
     client keeps to and holds back what is beyond it; 0: no limit. share_port: other processes may listen on the port.
+    certificates: for TLS; None: plain text. reflection: everybody may ask what RPCs there are.
     """
 
     max_message_bytes: int
     max_rpcs: int
     max_connection_rpcs: int = 0
     share_port: bool = False
+    certificates: Certificates | None = None
+    reflection: bool = True
 
 
 class RpcServer:
@@ -47,7 +52,8 @@ class RpcServer:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
             options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
         self._share_port = transport.share_port
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._credentials = transport.certificates.credentials() if transport.certificates else None
+        self._health = Health()
         self._listeners = [grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)]
         if hasattr(socket, "SO_REUSEPORT"):
             for _ in range(LISTENERS - 1):
@@ -56,7 +62,9 @@ class RpcServer:
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
-            reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
+            if transport.reflection:
+                names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                reflection.enable_server_reflection(names, listener)
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
@@ -66,7 +74,11 @@ class RpcServer:
         port = 0
         for listener in self._listeners:
             try:
-                port = listener.add_insecure_port(f"{host}:{port}" if port else address)
+                place = f"{host}:{port}" if port else address
+                if self._credentials is None:
+                    port = listener.add_insecure_port(place)
+                else:
+                    port = listener.add_secure_port(place, self._credentials)
             except RuntimeError as error:
                 raise _not_free(address) from error
             if port == 0:
