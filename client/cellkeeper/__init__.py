@@ -11,6 +11,7 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
+from ._access import Tls
 from ._errors import (
     AccessDenied,
     AckBehind,
@@ -28,6 +29,7 @@ from ._errors import (
     NumericsChanged,
     OutcomeUnknown,
     QueueFull,
+    QuotaExceeded,
     ReplyTooLarge,
     ResourceExhausted,
     ServerError,
@@ -69,6 +71,7 @@ __all__ = [
     "OutcomeUnknown",
     "Position",
     "QueueFull",
+    "QuotaExceeded",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",
@@ -81,6 +84,7 @@ __all__ = [
     "StepGap",
     "StepReply",
     "TensorSpec",
+    "Tls",
     "Unavailable",
     "first_position",
 ]

@@ -201,6 +201,8 @@ class Lane:
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
         reason = error.reason or (LOST if worth_retrying(error) else "")
+        if isinstance(error, QuotaExceeded) and worth_retrying(error):
+            reason = "QUEUE_FULL"
         call: StepCall | None = chunk.tag
         if call is not None:
             call.last_error = error

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
+from ._access import Tls, TokenSource
 from ._blocking import Session
 from ._errors import Closed
 from ._model import Model
@@ -48,6 +49,8 @@ class Client:
         max_frame_items: int = 256,
         backoff: Backoff | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
     ) -> None:
         self._core = AsyncClient(
             target,
@@ -60,6 +63,8 @@ class Client:
             max_frame_items=max_frame_items,
             backoff=backoff,
             credentials=credentials,
+            tls=tls,
+            token=token,
         )
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_quiet_poller)

@@ -32,6 +32,7 @@ NAMES = [
     "OutcomeUnknown",
     "Position",
     "QueueFull",
+    "QuotaExceeded",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",
@@ -44,6 +45,7 @@ NAMES = [
     "StepGap",
     "StepReply",
     "TensorSpec",
+    "Tls",
     "Unavailable",
     "first_position",
 ]

@@ -110,14 +110,18 @@ class Allowances:
 
     def __init__(self, default: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
         self._default = default
-        self._make = lambda quota: Allowance(quota, window_s, now, retry_delay_ms)
+        self._window_s = window_s
+        self._now = now
+        self._retry_delay_ms = retry_delay_ms
         self._by_tenant: dict[str, Allowance] = {}
 
     def of(self, tenant: str, quotas: Mapping[str, Quota]) -> Allowance:
         """quotas: those of tenants that have their own."""
         found = self._by_tenant.get(tenant)
         if found is None:
-            found = self._by_tenant[tenant] = self._make(quotas.get(tenant, self._default))
+            found = self._by_tenant[tenant] = Allowance(
+                quotas.get(tenant, self._default), self._window_s, self._now, self._retry_delay_ms
+            )
         return found
 
     def renew(self, quotas: Mapping[str, Quota]) -> None:

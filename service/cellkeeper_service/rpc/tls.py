@@ -39,7 +39,9 @@ class Certificates:
     def credentials(self) -> grpc.ServerCredentials:
         asks_clients = len(self._paths) == 3
         made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            self._first, self.changed, require_client_authentication=asks_clients
+            self._first,
+            self.changed,  # type: ignore[arg-type]  # the stubs lack None: nothing has changed
+            require_client_authentication=asks_clients,
         )
         return made
 
