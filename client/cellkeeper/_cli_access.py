@@ -1,4 +1,4 @@
-"""The flags and variables that say who the caller is. A token is never a flag: everybody on the machine could read it."""
+"""The flags and variables that say who the caller is. A token is never a flag, which the whole machine could read."""
 
 from __future__ import annotations
 

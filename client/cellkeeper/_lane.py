@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ._chunk import Action, Chunk, Verdict
 from ._deadlines import Deadlines
-from ._errors import CellkeeperError, Closed, DeadlineExceeded, StepGap
+from ._errors import CellkeeperError, Closed, DeadlineExceeded, QuotaExceeded, StepGap
 from ._history import LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._position import Position

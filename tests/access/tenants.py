@@ -78,6 +78,6 @@ def answer(channel: grpc.Channel, rpc: str, request: Any, metadata: Any = ()) ->
         return "OK", channel.unary_unary(path, serialize, raw)(request, timeout=30, metadata=metadata)
     except grpc.RpcError as failed:
         error: Any = failed
-        trailing = {key: value for key, value in error.trailing_metadata() or ()}
+        trailing = dict(error.trailing_metadata() or ())
         details = trailing.get("grpc-status-details-bin", b"")
         return error.code().name, error.details().encode() + b"\0" + details

@@ -4,6 +4,7 @@ token is refused. RPCs are taken from the contract, so that a new one without a 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,8 +213,6 @@ def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, ser
     def frames() -> Iterator[pb.StepFrame]:
         yield frame
         ended.wait(30)
-
-    import threading
 
     ended = threading.Event()
     path = "/cellkeeper.v1.Cellkeeper/StepStream"
