@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from cellkeeper_service.domain.store import Commit, Delete, Load, Outcome, StoreError
+from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.open import open_store
 
 from tests.redis_server import RedisServer, free_port
 
 from ..access.certificates import Authority
-from .records import key, record
+from .records import append, committed, create, inputs, key, replace
 
 PASSWORD = "s3cret-w0rd"
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
@@ -88,17 +88,15 @@ def test_a_whole_life_of_a_record(place: Place) -> None:
     store = open_store(place.url)
     try:
         store.check()
-        first = record(key("a"))
-        made = Commit(key("a"), None, first.header, first.log, first.checkpoint)
-        assert [result.outcome for result in store.commit_many([made])] == [Outcome.COMMITTED]
-        later = first.header.replace(ttl_ms=60_000)
-        changed = Commit(key("a"), first.header, later, b"", first.checkpoint)
-        assert [result.outcome for result in store.commit_many([changed])] == [Outcome.COMMITTED]
-        kept = Commit(key("a"), later, first.header, b"", first.checkpoint)
-        assert [result.outcome for result in store.commit_many([kept])] == [Outcome.COMMITTED]
-        assert [getattr(found, "header", found) for found in store.load_many([Load(key("a"), True)])] == [first.header]
-        assert [at.session for at, _ in store.scan("", "weather", "", "", 10).sessions] == ["a"]
-        gone = store.delete_many([Delete(key("a"), first.position.generation)])
+        at = key("a")
+        first = committed(store, create(at))
+        later = committed(store, append(at, first, inputs(1), ttl_ms=60_000))
+        later = committed(store, append(at, later, inputs(2), ttl_ms=0))
+        later = committed(store, replace(at, later, b"another state", inputs(3)))
+        found = store.load_many([Load(at, True)])
+        assert [getattr(record, "header", record) for record in found] == [later]
+        assert [where.session for where, _ in store.scan("", "weather", "", "", 10).sessions] == ["a"]
+        gone = store.delete_many([Delete(at, first.position.generation)])
         assert [result.outcome for result in gone] == [Outcome.COMMITTED]
     finally:
         store.close()
