@@ -47,11 +47,12 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
         )
     for address, flag in ((settings.listen, "--listen"), (settings.metrics_listen, "--metrics-listen")):
         split_address(address, flag)
+    tokens, certificates = read_tokens(settings), read_certificates(settings)
     engines, costs = load_engines(settings)
     models = make_models(engines, settings)
     store = make_store(settings)
     try:
-        asyncio.run(_serve(settings, models, store, costs, share_port))
+        asyncio.run(_serve(settings, models, store, costs, share_port, tokens, certificates))
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
@@ -64,6 +65,8 @@ async def _serve(
     store: Store,
     costs: dict[bytes, dict[int, float]],
     share_port: bool,
+    tokens: TokenFile | None,
+    certificates: Certificates | None,
 ) -> None:
     meter = PrometheusMeter(own_version())
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
@@ -71,9 +74,8 @@ async def _serve(
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
-    door = make_door(Catalog(models, wire_limits(settings)), settings)
+    door = make_door(Catalog(models, wire_limits(settings)), tokens, settings)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    certificates = make_certificates(settings)
     transport = Transport(*limits, share_port, certificates, reflection=door.is_open)
     server = RpcServer(Servicer(door, scheduler, meter), transport)
 
@@ -192,23 +194,31 @@ def without_secrets(text: str, url: str) -> str:
     return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
 
 
-def make_door(catalog: Catalog, settings: Settings) -> Door:
-    """Who is let in. Raises StartError for a token file that cannot be taken."""
-    default = Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
-    tokens = None
-    if settings.tokens:
-        tokens = TokenFile(settings.tokens, default, counts_sessions=settings.max_ttl_ms > 0)
-    elif not default:
+def read_tokens(settings: Settings) -> TokenFile | None:
+    """None: nobody is asked for any. Raises StartError."""
+    if not settings.tokens:
+        return None
+    return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
+
+
+def read_certificates(settings: Settings) -> Certificates | None:
+    """None: plain text. Raises StartError."""
+    if not settings.tls_cert:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def make_door(catalog: Catalog, tokens: TokenFile | None, settings: Settings) -> Door:
+    """Who is let in, and to how much."""
+    default = default_quota(settings)
+    if tokens is None and not default:
         return Door(catalog)
     allowances = Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
     return Door(catalog, tokens, allowances)
 
 
-def make_certificates(settings: Settings) -> Certificates | None:
-    """None: plain text. Raises StartError."""
-    if not settings.tls_cert:
-        return None
-    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+def default_quota(settings: Settings) -> Quota:
+    return Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
 
 
 def session_limits(settings: Settings) -> Limits:

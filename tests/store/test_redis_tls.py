@@ -66,7 +66,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "tls-auth-clients": "no",
     }
     if request.param == "rediss+cluster":
-        options |= {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-announce-tls-port": str(port)}
+        options |= {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": str(free_port())}
     with RedisServer(options) as server, server.client() as admin:
         if request.param == "rediss+cluster":
             admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

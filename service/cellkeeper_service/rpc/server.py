@@ -52,7 +52,7 @@ class RpcServer:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
             options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
         self._share_port = transport.share_port
-        self._credentials = transport.certificates.credentials() if transport.certificates else None
+        self._certificates = transport.certificates
         self._health = Health()
         self._listeners = [grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)]
         if hasattr(socket, "SO_REUSEPORT"):
@@ -75,10 +75,10 @@ class RpcServer:
         for listener in self._listeners:
             try:
                 place = f"{host}:{port}" if port else address
-                if self._credentials is None:
+                if self._certificates is None:
                     port = listener.add_insecure_port(place)
                 else:
-                    port = listener.add_secure_port(place, self._credentials)
+                    port = listener.add_secure_port(place, self._certificates.credentials())
             except RuntimeError as error:
                 raise _not_free(address) from error
             if port == 0:

@@ -30,41 +30,52 @@ class Certificates:
         self._lock = Lock()  # handshakes are made on gRPC's threads
         self._looked_at = now()
         self._wrong = ""
+        self._version = 0
         try:
             self._seen = self._stamps()
-            self._first = self._read()
+            self._current = self._read()
         except (OSError, ValueError) as error:
             raise StartError(f"tls: cannot take {', '.join(self._paths)}: {error}") from error
 
     def credentials(self) -> grpc.ServerCredentials:
-        asks_clients = len(self._paths) == 3
+        """For one listener: gRPC takes "unchanged" for an answer only where it has been told what is."""
+        told = self._version
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal told
+            with self._lock:
+                self._look()
+                if told == self._version:
+                    return None
+                told = self._version
+                return self._current
+
         made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            self._first,
-            self.changed,  # type: ignore[arg-type]  # the stubs lack None: nothing has changed
-            require_client_authentication=asks_clients,
+            self._current,
+            changed,  # type: ignore[arg-type]  # the stubs lack None: nothing has changed
+            require_client_authentication=len(self._paths) == 3,
         )
         return made
 
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What the files hold now; None while that is what it was, or cannot be taken: then a line is logged, once."""
-        with self._lock:
-            now = self._now()
-            if now - self._looked_at < LOOK_SECONDS:
-                return None
-            self._looked_at = now
-            try:
-                stamps = self._stamps()
-                if stamps == self._seen:
-                    return None
-                found = self._read()
-            except (OSError, ValueError) as error:
-                if str(error) != self._wrong:
-                    log.error("tls: keeping the certificate of before: cannot take %s: %s", self._paths, error)
-                self._wrong = str(error)
-                return None
-            self._seen, self._wrong = stamps, ""
-            log.info("tls: the certificate was read again")
-            return found
+    def _look(self) -> None:
+        """Reads the files if they have changed. What cannot be taken changes nothing, and is logged once."""
+        now = self._now()
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            stamps = self._stamps()
+            if stamps == self._seen:
+                return
+            self._current = self._read()
+        except (OSError, ValueError) as error:
+            if str(error) != self._wrong:
+                log.error("tls: keeping the certificate of before: cannot take %s: %s", ", ".join(self._paths), error)
+            self._wrong = str(error)
+            return
+        self._seen, self._wrong = stamps, ""
+        self._version += 1
+        log.info("tls: the certificate was read again")
 
     def _stamps(self) -> list[tuple[int, int, int]]:
         statuses = [os.stat(path) for path in self._paths]
