@@ -26,6 +26,12 @@ def add(shared: argparse.ArgumentParser) -> None:
     file("key-file", "its key")
     group.add_argument("--server-name", default="", metavar="NAME", help="what the server's certificate says it is")
     file("token-file", "a file that holds a token; read again for every call")
+    group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # else it would abbreviate --token-file
+
+
+class _Refused(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        parser.error(f"a token is no flag, which others could read; give --token-file FILE or ${TOKEN_VARIABLE}")
 
 
 def client_access(parsed: argparse.Namespace) -> dict[str, Any]:
