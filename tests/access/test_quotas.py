@@ -6,6 +6,7 @@ import os
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -196,7 +197,7 @@ def test_open_streams_are_bounded(channel: grpc.Channel, tokens: dict[str, tuple
     path = "/cellkeeper.v1.Cellkeeper/StepStream"
     call = channel.stream_stream(path, pb.StepFrame.SerializeToString, pb.StepFrameReply.FromString)
     boxes: list[queue.Queue[pb.StepFrame | None]] = [queue.Queue() for _ in range(3)]
-    streams = []
+    streams: list[Any] = []
     for index, box in enumerate(boxes):
         box.put(pb.StepFrame(frame_id=index, model="none"))
         streams.append(call(iter(box.get, None), timeout=60, metadata=bearer(tokens["small"][0])))

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -140,8 +141,10 @@ def test_a_step_shows_the_state_only_to_those_who_may_read_it(channel: grpc.Chan
     request = pb.OpenRequest(model=MODEL, session=chunk.session, request_id=new_id())
     opened = pb.OpenResponse.FromString(answer(channel, "Open", request, house.as_("b"))[1])
     chunk = Chunk(chunk.session, numbers(1), from_wire(opened.position))
-    make = step_message if way == "Step" else frame_message
-    asked = make(MODEL, chunk if way == "Step" else [chunk], outputs=["state"])  # type: ignore[operator]
+    unary = way == "Step"
+    asked: Any = (
+        step_message(MODEL, chunk, outputs=["state"]) if unary else frame_message(MODEL, [chunk], outputs=["state"])
+    )
     code, text = answer(channel, way, asked, house.as_("b-step"))
     if way == "StepStream":
         error = pb.StepFrameReply.FromString(text).frame_error
@@ -217,7 +220,7 @@ def test_a_withdrawn_tokens_stream_ends(channel: grpc.Channel, house: House, ser
     ended = threading.Event()
     path = "/cellkeeper.v1.Cellkeeper/StepStream"
     call = channel.stream_stream(path, pb.StepFrame.SerializeToString, pb.StepFrameReply.FromString)
-    replies = call(frames(), timeout=30, metadata=bearer(token))
+    replies: Any = call(frames(), timeout=30, metadata=bearer(token))
     assert next(replies).last
     house.file.write_text("broken\n")  # is not taken, and changes nothing
     server.wait_for("tokens: keeping those of before")

@@ -26,7 +26,7 @@ def test_a_token_is_found_by_its_hash_alone() -> None:
     table = read_table(f"# ours\n\n{line}  # the pumps\n", Quota())
     grant = table.of_token(token)
     assert grant is not None
-    assert (grant.tenant, grant.rights, grant.expires) == ("acme", {Right.STEP, Right.READ}, 1801353600.0)
+    assert (grant.tenant, grant.rights, grant.expires) == ("acme", frozenset({Right.STEP, Right.READ}), 1801353600.0)
     assert table.of_token(token + "x") is None
     assert table.holds(grant)
     assert not read_table("", Quota()).holds(grant)

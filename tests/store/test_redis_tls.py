@@ -80,7 +80,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _raw(admin: redis.Redis) -> bytes:
-    found = admin.execute_command("CLUSTER", "INFO")
+    found = admin.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
     return found if isinstance(found, bytes) else str(found).replace("'", "").replace(": ", ":").encode()
 
 
