@@ -11,6 +11,7 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
+from ._access import Tls
 from ._carry import CarriedOver
 from ._errors import (
     AccessDenied,
@@ -29,6 +30,7 @@ from ._errors import (
     NumericsChanged,
     OutcomeUnknown,
     QueueFull,
+    QuotaExceeded,
     ReplyTooLarge,
     ResourceExhausted,
     ServerError,
@@ -71,6 +73,7 @@ __all__ = [
     "OutcomeUnknown",
     "Position",
     "QueueFull",
+    "QuotaExceeded",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",
@@ -83,6 +86,7 @@ __all__ = [
     "StepGap",
     "StepReply",
     "TensorSpec",
+    "Tls",
     "Unavailable",
     "first_position",
 ]

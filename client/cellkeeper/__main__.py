@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import _cli_carry, _cli_doctor, _cli_model, _cli_sessions, _cli_stream
+from . import _cli_access, _cli_carry, _cli_doctor, _cli_model, _cli_sessions, _cli_stream
 from ._errors import CellkeeperError
 from .aio import DEFAULT_TARGET
 from .client import Client
@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"host:port, several with commas between (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
     )
     shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, retries included")
+    _cli_access.add(shared)
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _cli_stream.add(commands, shared)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "doctor":
             return _cli_doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
-        with Client(targets, timeout=parsed.timeout) as client:
+        with Client(targets, timeout=parsed.timeout, **_cli_access.client_access(parsed)) as client:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from ._access import Token
 from ._endpoints import Endpoints
 from ._errors import CellkeeperError, InvalidArgument, ModelChanged
 from ._reply import Counters
@@ -20,11 +21,20 @@ T = TypeVar("T")
 class Calls:
     """attempt_timeout: seconds after which an unanswered attempt is given up and made again elsewhere."""
 
-    def __init__(self, endpoints: Endpoints, *, attempt_timeout: float, backoff: Backoff, counters: Counters) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        attempt_timeout: float,
+        backoff: Backoff,
+        counters: Counters,
+        token: Token,
+    ) -> None:
         self._endpoints = endpoints
         self._attempt_timeout = attempt_timeout
         self._backoff = backoff
         self._counters = counters
+        self._token = token
 
     async def call(self, method: str, request: Any, *, session: str, timeout: float, read: Callable[[Any], T]) -> T:
         """The answer, read. `read` may raise an error that the answer carries. Raises CellkeeperError."""
@@ -39,8 +49,10 @@ class Calls:
                     raise out_of_time(timeout, last)
                 if last is not None:
                     self._counters.retries += 1
+                sent = self._token.metadata()
+                seconds = min(left, self._attempt_timeout)
                 try:
-                    answer = await getattr(endpoint.stub, method)(request, timeout=min(left, self._attempt_timeout))
+                    answer = await getattr(endpoint.stub, method)(request, timeout=seconds, metadata=sent)
                     return read(answer)
                 except grpc.RpcError as error:
                     last = from_grpc(error)
@@ -50,7 +62,7 @@ class Calls:
                     endpoint.draining(max(1.0, last.retry_delay_ms / 1000))
                 if _another_may_know(last) and endpoint is not endpoints[-1]:
                     continue
-                if not worth_retrying(last):
+                if not worth_retrying(last) and not self._token.replaced(sent, last):
                     raise last
             pause = self._backoff.wait_seconds(attempt, last.retry_delay_ms if last is not None else 0)
             attempt += 1

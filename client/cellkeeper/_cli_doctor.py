@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import _cli_access
 from ._doctor import Deployment, examine
 
 FAILED = 1
@@ -21,15 +22,17 @@ def add(commands: Any) -> None:
     parser.add_argument("endpoints", nargs="+", metavar="ENDPOINT", help="host:port, of every replica")
     parser.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="URL", help="/metrics of replicas")
     parser.add_argument("--model", default="", help="step this model only; default: every one")
-    parser.add_argument("--ca-file", metavar="FILE", help="use TLS, and trust these certificates; '' for the system's")
-    parser.add_argument("--token-file", metavar="FILE", help="a file that holds the bearer token")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each call")
+    _cli_access.add(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Prints the findings; the exit code. Raises OSError for a file that cannot be read."""
-    token = None if parsed.token_file is None else Path(parsed.token_file).read_text().strip()
-    deployment = Deployment(parsed.endpoints, parsed.metrics, parsed.model, parsed.ca_file, token, parsed.timeout)
+    access = _cli_access.client_access(parsed)
+    token = access["token"].read_text().strip() if isinstance(access["token"], Path) else access["token"]
+    deployment = Deployment(
+        parsed.endpoints, parsed.metrics, parsed.model, access["tls"] or None, token, parsed.timeout
+    )
     findings = examine(deployment)
     for finding in findings:
         print(finding)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from ._access import Tls
 from ._doctor_endpoint import Door
 from ._doctor_finding import Finding, fail, ok, warn
 from ._doctor_metrics import Scrape, check_scrapes
@@ -17,13 +18,13 @@ NOT_CHECKED = "skip"
 
 class Deployment(NamedTuple):
     """endpoints: host:port. metrics: URLs of /metrics; none: they are not checked. model: whose sessions are stepped;
-    "": every model's. ca_file: the certificates to trust, for TLS; None: plain text; "": the system's. timeout: seconds
+    "": every model's. tls: None: plain text. timeout: seconds
     for each call."""
 
     endpoints: Sequence[str]
     metrics: Sequence[str] = ()
     model: str = ""
-    ca_file: str | None = None
+    tls: Tls | None = None
     token: str | None = None
     timeout: float = 10.0
 
@@ -35,7 +36,7 @@ def examine(deployment: Deployment) -> list[Finding]:
     models: dict[str, list[Model]] = {}
     with ExitStack() as opened:
         doors = [
-            opened.enter_context(Door(target, deployment.ca_file, deployment.token, deployment.timeout))
+            opened.enter_context(Door(target, deployment.tls, deployment.token, deployment.timeout))
             for target in deployment.endpoints
         ]
         for door in doors:

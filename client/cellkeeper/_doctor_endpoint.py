@@ -6,7 +6,6 @@ import ipaddress
 import ssl
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
+from ._access import Tls
 from ._doctor_finding import Finding, fail, ok, warn
 from ._errors import CellkeeperError
 from ._model import Model
@@ -27,18 +27,17 @@ EXPIRES_SOON = timedelta(days=21)
 class Door:
     """An endpoint and the way in. models: None where it did not say. Use as a context manager."""
 
-    def __init__(self, target: str, ca_file: str | None, token: str | None, timeout: float) -> None:
+    def __init__(self, target: str, tls: Tls | None, token: str | None, timeout: float) -> None:
         self.target = target
         self.serving = False
         self.models: list[Model] | None = None
         self.token = token
-        self.credentials = None if ca_file is None else _credentials(ca_file)
-        self._ca_file = ca_file
+        self.tls = tls
         self._timeout = timeout
-        if self.credentials is None:
+        if tls is None:
             self._channel = grpc.insecure_channel(target)
         else:
-            self._channel = grpc.secure_channel(target, self.credentials)
+            self._channel = grpc.secure_channel(target, tls.credentials(), tls.options())
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -50,18 +49,18 @@ class Door:
         try:
             grpc.channel_ready_future(self._channel).result(timeout=self._timeout)
         except grpc.FutureTimeoutError:
-            text = f"not reached within {self._timeout:g} s" + ("" if self._ca_file is None else ", or no TLS there")
+            text = f"not reached within {self._timeout:g} s" + ("" if self.tls is None else ", or no TLS there")
             return [fail(self.target, "reach", text, "is it running, is the port open, does the name resolve?")]
         reached = ok(self.target, "reach", f"in {1000 * (time.monotonic() - began):.0f} ms")
         return [reached, self._tls(), self._health(), *self._auth(), *self._list()]
 
     def _tls(self) -> Finding:
-        if self._ca_file is None:
+        if self.tls is None:
             if _is_loopback(self.target):
                 return ok(self.target, "TLS", "none, on this machine alone")
             return warn(self.target, "TLS", "none: whoever is on the way reads and writes along", "docs/security.md")
         try:
-            expires = _expiry(self.target, self._ca_file, self._timeout)
+            expires = _expiry(self.target, self.tls, self._timeout)
         except (OSError, ValueError) as error:
             return warn(self.target, "TLS", f"encrypted; its certificate was not read ({error})", "look at it by hand")
         left = expires - datetime.now(timezone.utc)
@@ -126,20 +125,18 @@ class Door:
         self._channel.close()
 
 
-def _credentials(ca_file: str) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(Path(ca_file).read_bytes() if ca_file else None)
-
-
-def _expiry(target: str, ca_file: str, timeout: float) -> datetime:
+def _expiry(target: str, tls: Tls, timeout: float) -> datetime:
     """When the certificate's time is over. Raises OSError where the handshake fails, ValueError for a bad target."""
     import socket
 
     host, _, port = target.rpartition(":")
-    context = ssl.create_default_context(cafile=ca_file or None)
+    context = ssl.create_default_context(cafile=str(tls.ca_file) or None)
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
     context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection((host.strip("[]"), int(port)), timeout) as plain,
-        context.wrap_socket(plain, server_hostname=host.strip("[]")) as secured,
+        context.wrap_socket(plain, server_hostname=tls.server_name or host.strip("[]")) as secured,
     ):
         certificate = secured.getpeercert() or {}
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), timezone.utc)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import grpc
 import numpy as np
 
 from ._doctor_endpoint import Door
@@ -116,11 +115,7 @@ def samples(model: Model) -> np.ndarray[Any, Any]:
 
 
 def _client(door: Door, timeout: float) -> Client:
-    credentials = door.credentials
-    if credentials is not None and door.token is not None:
-        call = grpc.access_token_call_credentials(door.token)
-        credentials = grpc.composite_channel_credentials(credentials, call)
-    return Client(door.target, timeout=timeout, credentials=credentials)
+    return Client(door.target, timeout=timeout, tls=door.tls or False, token=door.token)
 
 
 def _failed(target: str, model: Model, error: CellkeeperError) -> Finding:

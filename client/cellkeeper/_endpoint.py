@@ -12,7 +12,8 @@ import grpc
 import grpc.aio
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from ._errors import Unavailable
+from ._access import Token
+from ._errors import CellkeeperError, InvalidArgument, Unavailable
 from ._lane import Lane
 from ._outbox import Outbox
 from ._reply import Counters
@@ -45,6 +46,8 @@ class Endpoint:
         backoff: Backoff,
         counters: Counters,
         credentials: grpc.ChannelCredentials | None,
+        channel_options: tuple[tuple[str, str], ...],
+        token: Token,
         redispatch: Callable[[Endpoint, list[Lane]], None],
         on_up: Callable[[Endpoint], None],
     ) -> None:
@@ -55,8 +58,9 @@ class Endpoint:
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=(*_OPTIONS, *channel_options))
         self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
+        self._token = token
         self._attempt_timeout = attempt_timeout
         self._backoff = backoff
         self._counters = counters
@@ -106,7 +110,7 @@ class Endpoint:
                 self._counters.stream_reconnects += 1
             streams += 1
             stream = self._stream = self._new_stream()
-            error = await stream.serve(self.stub.StepStream())
+            error = await self._serve(stream)
             self.down = isinstance(error, Unavailable)
             self._stream = None
             stream.lost(error)
@@ -115,6 +119,18 @@ class Endpoint:
                 await self._reconnected()
                 self.down, self.avoid_until = False, 0.0
                 self._on_up(self)
+
+    async def _serve(self, stream: Stream) -> CellkeeperError:
+        """Serves until the stream breaks; why it did. One whose token was replaced is only lost: the next one has the
+        new token."""
+        try:
+            sent = self._token.metadata()
+            error = await stream.serve(self.stub.StepStream(metadata=sent))
+            if self._token.replaced(sent, error):
+                return Unavailable(error.message, reason="LOST")
+        except InvalidArgument as no_token:
+            return no_token
+        return error
 
     def _new_stream(self) -> Stream:
         return Stream(

@@ -18,6 +18,7 @@
       + ResourceExhausted      a limit was passed
       |   + QueueFull          the server is busy; tried again until the deadline
       |   + AckBehind          the server's log is full of steps whose replies this client lacks
+      |   + QuotaExceeded      the tenant's; tried again until the deadline where the server says that waiting helps
       |   + ReplyTooLarge      ask for fewer time steps or outputs
       + OutcomeUnknown         a step without position may have been applied
       + CommitConflict         others wrote to the session meanwhile; tried again until the deadline
@@ -108,6 +109,9 @@ class ResourceExhausted(CellkeeperError): ...
 class QueueFull(ResourceExhausted): ...
 
 
+class QuotaExceeded(ResourceExhausted): ...
+
+
 class AckBehind(ResourceExhausted): ...
 
 
@@ -151,6 +155,9 @@ BY_REASON: dict[str, type[CellkeeperError]] = {
     "STEP_COMPACTED": StepCompacted,
     "QUEUE_FULL": QueueFull,
     "REPLY_TOO_LARGE": ReplyTooLarge,
+    "QUOTA_EXCEEDED": QuotaExceeded,
+    "UNAUTHENTICATED": AccessDenied,
+    "PERMISSION_DENIED": AccessDenied,
     "ACK_BEHIND": AckBehind,
     "STORE_UNAVAILABLE": Unavailable,
     "DRAINING": Unavailable,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ._chunk import Action, Chunk, Verdict
 from ._deadlines import Deadlines
-from ._errors import CellkeeperError, Closed, DeadlineExceeded, StepGap
+from ._errors import CellkeeperError, Closed, DeadlineExceeded, QuotaExceeded, StepGap
 from ._history import LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._position import Position
@@ -208,6 +208,8 @@ class Lane:
         reason = error.reason or (LOST if worth_retrying(error) else "")
         if reason == "MODEL_CHANGED" and self._goes_elsewhere():
             reason = LOST
+        if isinstance(error, QuotaExceeded) and worth_retrying(error):
+            reason = "QUEUE_FULL"
         call: StepCall | None = chunk.tag
         if call is not None:
             call.last_error = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ._errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, Unavailable
+from ._errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, QuotaExceeded, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Backoff:
 
 def worth_retrying(error: CellkeeperError) -> bool:
     """For calls that are safe to send again: may another try end differently?"""
+    if isinstance(error, QuotaExceeded):
+        return error.retry_delay_ms > 0
     return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
 
 

@@ -13,6 +13,7 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
+from ._access import Tls, Token, TokenSource
 from ._calls import Calls, itself, only_result
 from ._carry import Carriage, CarriedOver, WindowOf
 from ._deadlines import Deadlines
@@ -41,7 +42,10 @@ class AsyncClient:
     timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
     silence after which an attempt is given up and made again. window_steps: unanswered time steps of one session
     at most. buffer_steps, buffer_bytes: answered inputs kept for each session, sent again by themselves when a
-    server lost them. outputs: what steps return by default. credentials: for TLS; None: plain text.
+    server lost them. outputs: what steps return by default. tls: True, or a Tls with files of its own; False: plain
+    text. credentials: gRPC's own, instead of `tls`. token: a bearer token, a path of the file that holds it, or a
+    callable that gives it (called in the event loop's thread, so it must not wait); a token that was replaced is sent
+    without any call failing.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class AsyncClient:
         max_frame_items: int = 256,
         backoff: Backoff | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
     ) -> None:
         self.targets = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
         if not self.targets:
@@ -82,7 +88,13 @@ class AsyncClient:
         self._buffer_bytes = buffer_bytes
         self._max_frame_items = max_frame_items
         self._backoff = backoff or Backoff()
-        self._credentials = credentials
+        if credentials is not None and tls:
+            raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
+        if tls is True:
+            tls = Tls()
+        self._credentials = tls.credentials() if isinstance(tls, Tls) else credentials
+        self._channel_options = tls.options() if isinstance(tls, Tls) else ()
+        self._token = Token(token)
         self._models: dict[tuple[str, bytes], Model] = {}
         self._lanes: WeakSet[Lane] = WeakSet()
         self._kinds = Kinds()
@@ -239,6 +251,7 @@ class AsyncClient:
                 attempt_timeout=self._attempt_timeout,
                 backoff=self._backoff,
                 counters=self.counters,
+                token=self._token,
             )
             self._deadlines = Deadlines(asyncio.get_running_loop())
         return self._endpoints, self._calls, self._deadlines
@@ -257,6 +270,8 @@ class AsyncClient:
             backoff=self._backoff,
             counters=self.counters,
             credentials=self._credentials,
+            channel_options=self._channel_options,
+            token=self._token,
             redispatch=redispatch,
             on_up=on_up,
         )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
+from ._access import Tls, TokenSource
 from ._blocking import Session
 from ._carry import CarriedOver, WindowOf
 from ._errors import Closed
@@ -49,6 +50,8 @@ class Client:
         max_frame_items: int = 256,
         backoff: Backoff | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        tls: Tls | bool = False,
+        token: TokenSource | None = None,
     ) -> None:
         self._core = AsyncClient(
             target,
@@ -61,6 +64,8 @@ class Client:
             max_frame_items=max_frame_items,
             backoff=backoff,
             credentials=credentials,
+            tls=tls,
+            token=token,
         )
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_quiet_poller)

@@ -7,6 +7,8 @@ import os
 import sys
 
 from cellkeeper_service import logs
+from cellkeeper_service.access.command import run_token
+from cellkeeper_service.access.listening import check_access
 from cellkeeper_service.app import own_version, serve
 from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.errors import StartError
@@ -16,6 +18,7 @@ USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:
        cellkeeper-server serve --help
        cellkeeper-server import torch|keras|onnx SRC DST ...
        cellkeeper-server import torch|keras|onnx --help
+       cellkeeper-server token new --tenant NAME --rights step,read
        cellkeeper-server --version"""
 
 
@@ -39,6 +42,8 @@ def run(words: list[str]) -> int:
         return 0
     if words and words[0] == "import":
         return import_model(words[1:])
+    if words and words[0] == "token":
+        return make_token(words[1:])
     if not words or words[0] != "serve":
         print(USAGE, file=sys.stderr)
         return 0 if words in (["--help"], ["-h"]) else 2
@@ -51,6 +56,7 @@ def run(words: list[str]) -> int:
         settings = Settings.read([word for word in rest if word != WORKER_FLAG], variables)
         logs.set_up(settings.log_format, settings.log_level)
         as_json = settings.log_format == "json"
+        check_access(settings)
         if settings.workers > 1:
             return serve_workers(settings)
         serve(settings, share_port=as_worker)
@@ -69,6 +75,16 @@ def import_model(words: list[str]) -> int:
 
     try:
         run_import(words)
+    except StartError as error:
+        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_token(words: list[str]) -> int:
+    """The exit status: 1 for a token that cannot be made."""
+    try:
+        run_token(words)
     except StartError as error:
         print(f"cellkeeper-server: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,8 @@ from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cellkeeper_service.access.quotas import Allowances, Quota
+from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
@@ -26,8 +28,10 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.readiness import Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.door import Door
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
@@ -52,6 +56,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
         )
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
+    tokens, certificates = read_tokens(settings), read_certificates(settings)
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
     probes = readiness.why_dead, readiness.why_not_ready
@@ -64,7 +69,20 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
         store = make_store(settings)
         try:
             asyncio.run(
-                _serve(settings, models, store, costs, meter, readiness, tracing, hang_ups, metrics.url, share_port)
+                _serve(
+                    settings,
+                    models,
+                    store,
+                    costs,
+                    meter,
+                    readiness,
+                    tracing,
+                    hang_ups,
+                    metrics.url,
+                    share_port,
+                    tokens,
+                    certificates,
+                )
             )
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,15 +101,18 @@ async def _serve(
     hang_ups: HangUps,
     metrics_url: str,
     share_port: bool,
+    tokens: TokenFile | None,
+    certificates: Certificates | None,
 ) -> None:
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
     sessions = Sessions(models, session_limits(settings), clock, meter)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
-    catalog = Catalog(models, wire_limits(settings))
+    door = make_door(Catalog(models, wire_limits(settings)), tokens, settings)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port), tracing.interceptors)
+    transport = Transport(*limits, share_port, certificates, reflection=door.is_open)
+    server = RpcServer(Servicer(door, scheduler, meter), transport, tracing.interceptors)
     reloader = make_reloader(settings, models, costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)
@@ -106,6 +127,7 @@ async def _serve(
     gc.freeze()  # what lives as long as the server need not be looked at again
     scheduler.start(stopping.set)
     port = await server.start(settings.listen)
+    watch = asyncio.get_running_loop().create_task(door.watch(), name="tokens")
     readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
     say(f"listening on {listen_host}:{port}")
@@ -113,6 +135,7 @@ async def _serve(
     hang_ups.hand_over(reloader.request)
     await stopping.wait()
 
+    watch.cancel()
     readiness.end()
     await server.announce_end()
     if settings.drain_delay_ms and scheduler.running:
@@ -250,13 +273,40 @@ def without_secrets(text: str, url: str) -> str:
     return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
 
 
+def read_tokens(settings: Settings) -> TokenFile | None:
+    """None: nobody is asked for any. Raises StartError."""
+    if not settings.tokens:
+        return None
+    return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
+
+
+def read_certificates(settings: Settings) -> Certificates | None:
+    """None: plain text. Raises StartError."""
+    if not settings.tls_cert:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def make_door(catalog: Catalog, tokens: TokenFile | None, settings: Settings) -> Door:
+    """Who is let in, and to how much."""
+    default = default_quota(settings)
+    if tokens is None and not default:
+        return Door(catalog)
+    allowances = Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
+    return Door(catalog, tokens, allowances)
+
+
+def default_quota(settings: Settings) -> Quota:
+    return Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
+
+
 def session_limits(settings: Settings) -> Limits:
     return Limits(
         max_requests=settings.max_requests,
         max_request_bytes=settings.max_request_bytes,
         max_session_requests=settings.max_session_requests,
         max_log_steps=settings.max_log_steps,
-        default_ttl_ms=settings.default_ttl_ms,
+        default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
         retry_delay_ms=settings.retry_delay_ms,
         tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
     )
@@ -270,6 +320,7 @@ def wire_limits(settings: Settings) -> WireLimits:
         max_message_bytes=settings.max_message_bytes,
         default_timeout_ms=settings.default_timeout_ms,
         max_stream_frames=settings.max_stream_frames,
+        max_ttl_ms=settings.max_ttl_ms,
     )
 
 
@@ -301,6 +352,8 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
     meter.store_opened(store.name, store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
+    if settings.tokens and not settings.tls_cert:
+        say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")
 
 
 def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:

@@ -11,7 +11,14 @@ from cellkeeper_service.errors import StartError
 
 PREFIX = "CELLKEEPER_"
 STORE_VARIABLE = "CELLKEEPER_STORE"
-CLIENT_VARIABLES = {"CELLKEEPER_ENDPOINT"}
+CLIENT_VARIABLES = {
+    "CELLKEEPER_ENDPOINT",
+    "CELLKEEPER_TOKEN",
+    "CELLKEEPER_TOKEN_FILE",
+    "CELLKEEPER_CA_FILE",
+    "CELLKEEPER_CERT_FILE",
+    "CELLKEEPER_KEY_FILE",
+}
 
 
 def setting(default: Any, help: str) -> Any:
@@ -67,6 +74,15 @@ class Settings:
     tracing: str = setting("auto", "otlp, none, or auto: otlp where OTEL_* variables say so")
     log_level: str = setting("info", "debug, info, warning or error")
     drain_timeout_ms: int = setting(20_000, "how long SIGTERM waits for what is under way")
+    tls_cert: str = setting("", "PEM file of the server's certificate and its chain; read again when it changes")
+    tls_key: str = setting("", "PEM file of its key")
+    tls_client_ca: str = setting("", "PEM file of the authorities whose client certificates are asked for")
+    tokens: str = setting("", "file of tokens, tenants and quotas (docs/security.md); read again when it changes")
+    insecure_listen: bool = setting(False, "let anybody who reaches --listen from other machines do everything")
+    max_ttl_ms: int = setting(0, "the longest that a session may ask to be kept idle; 0: for ever")
+    tenant_sessions: int = setting(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit")
+    tenant_steps_per_second: int = setting(0, "time steps a second of one tenant; 0: no limit")
+    tenant_inflight: int = setting(0, "unanswered requests and frame items of one tenant; 0: no limit")
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -152,4 +168,5 @@ def _typed(name: str, came: Any, default: Any) -> Any:
 MAY_BE_ZERO = (
     *("max_connection_rpcs", "default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms"),
     *("drain_delay_ms", "keep_versions"),
+    *("max_ttl_ms", "tenant_sessions", "tenant_steps_per_second", "tenant_inflight"),
 )

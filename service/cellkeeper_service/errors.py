@@ -35,10 +35,13 @@ class Reason(Enum):
     QUEUE_FULL = "queue_full"
     REPLY_TOO_LARGE = "reply_too_large"
     ACK_BEHIND = "ack_behind"
+    QUOTA_EXCEEDED = "quota_exceeded"
     STORE_UNAVAILABLE = "store_unavailable"
     DRAINING = "draining"
     DEADLINE_PASSED = "deadline_passed"
     CALLER_GONE = "caller_gone"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     INTERNAL_ERROR = "internal_error"
 
 

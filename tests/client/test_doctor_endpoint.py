@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cellkeeper import Tls
 from cellkeeper._doctor_endpoint import HEALTH, SERVING, Door
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cryptography import x509
@@ -74,7 +75,7 @@ class Guarded:
         self._server.start()
 
     def look(self, ca_file: str | None, token: str | None) -> list[str]:
-        with Door(self.target, ca_file, token, 5.0) as door:
+        with Door(self.target, None if ca_file is None else Tls(ca_file), token, 5.0) as door:
             return [str(finding).replace(f"{self.target} ", "") for finding in door.look()]
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ NAMES = [
     "OutcomeUnknown",
     "Position",
     "QueueFull",
+    "QuotaExceeded",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",
@@ -45,6 +46,7 @@ NAMES = [
     "StepGap",
     "StepReply",
     "TensorSpec",
+    "Tls",
     "Unavailable",
     "first_position",
 ]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.stream import Stream
 
@@ -27,7 +29,7 @@ class Fixture:
         self.server = Server()
         self.taken = 0
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(catalog, self.server.scheduler, NullMeter(), None)
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.scheduler, NullMeter(), None)
         self.server.scheduler.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:

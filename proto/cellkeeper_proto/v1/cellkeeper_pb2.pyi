@@ -36,10 +36,13 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     QUEUE_FULL: _ClassVar[Reason]
     REPLY_TOO_LARGE: _ClassVar[Reason]
     ACK_BEHIND: _ClassVar[Reason]
+    QUOTA_EXCEEDED: _ClassVar[Reason]
     STORE_UNAVAILABLE: _ClassVar[Reason]
     DRAINING: _ClassVar[Reason]
     DEADLINE_PASSED: _ClassVar[Reason]
     CALLER_GONE: _ClassVar[Reason]
+    UNAUTHENTICATED: _ClassVar[Reason]
+    PERMISSION_DENIED: _ClassVar[Reason]
     INTERNAL_ERROR: _ClassVar[Reason]
 DATA_TYPE_UNSPECIFIED: DataType
 FLOAT32: DataType
@@ -66,10 +69,13 @@ STEP_COMPACTED: Reason
 QUEUE_FULL: Reason
 REPLY_TOO_LARGE: Reason
 ACK_BEHIND: Reason
+QUOTA_EXCEEDED: Reason
 STORE_UNAVAILABLE: Reason
 DRAINING: Reason
 DEADLINE_PASSED: Reason
 CALLER_GONE: Reason
+UNAUTHENTICATED: Reason
+PERMISSION_DENIED: Reason
 INTERNAL_ERROR: Reason
 
 class Position(_message.Message):

@@ -32,7 +32,7 @@ _FIELDS = (
 
 
 class SessionKey(NamedTuple):
-    """The address of a session. `tenant` is "" until there is authentication."""
+    """The address of a session. `tenant` is "" where callers are not asked for tokens."""
 
     tenant: str
     model: str

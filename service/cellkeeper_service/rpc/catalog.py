@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from cellkeeper_service.domain.record import SessionKey
@@ -18,6 +19,7 @@ class WireLimits:
     """max_chunk_steps: T of one chunk. max_frame_items: sessions in one frame, or items of one request.
     max_message_bytes: of one message, either way. default_timeout_ms: for requests without a deadline.
     max_stream_frames: frames of one stream that are not answered yet; more are not read meanwhile.
+    max_ttl_ms: the longest idle time that a session may ask for; 0: for ever.
     """
 
     max_chunk_steps: int = 1024
@@ -26,17 +28,26 @@ class WireLimits:
     max_message_bytes: int = 16 * 1024 * 1024
     default_timeout_ms: int = 30_000
     max_stream_frames: int = 64
+    max_ttl_ms: int = 0
 
 
 class Catalog:
-    """Finds a request's model. The tenant is "" until there is authentication."""
+    """Finds a request's model, and what it addresses there, as one tenant sees it: "" where nobody is asked who he
+    is."""
 
     tenant = ""
+    shows_state = True
 
     def __init__(self, models: Mapping[str, Models], limits: WireLimits) -> None:
         self.models = models
         self.limits = limits
         self._only = next(iter(models)) if len(models) == 1 else None
+
+    def of(self, tenant: str, *, shows_state: bool) -> Catalog:
+        """The same for another tenant's caller. shows_state: he may read states."""
+        other = copy(self)
+        other.tenant, other.shows_state = tenant, shows_state
+        return other
 
     def find(self, name: str) -> tuple[str, Models]:
         """The model's name and versions; the only model where `name` is empty."""
@@ -55,6 +66,14 @@ class Catalog:
 
     def key(self, name: str, session: str, field: str = "session") -> SessionKey:
         return SessionKey(self.tenant, name, fields.session_id(session, field))
+
+    def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
+        """The per-step outputs asked for, and whether the state is. Raises a Rejection."""
+        outputs, with_state = fields.wanted(list(names), spec)
+        if with_state and not self.shows_state:
+            text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller has no right to read states"
+            raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
+        return outputs, with_state
 
     def version(self, name: str, fingerprint: bytes) -> Served:
         """The version of that fingerprint, or the one that takes new sessions where it is empty."""

@@ -17,9 +17,6 @@ from google.protobuf.message_factory import GetMessageClass
 
 from cellkeeper_service.errors import Rejection, invalid
 
-SELF_READING = ("Step", "StepBatch")
-"""Unary on the wire, for which gRPC hands over the call before its message has been read. It costs no more."""
-
 SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"]
 
 
@@ -47,16 +44,18 @@ def decoder(message_class: Any) -> Callable[[bytes], Any]:
 
 
 def handlers(servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
-    """The service's RPCs, each bound to the servicer's method of its name."""
+    """The service's RPCs, each bound to the servicer's method of its name.
+
+    For gRPC the unary ones are streams of one message, which on the wire is the same, and costs no more: the call is
+    handed over before its message has been read, and one that is refused never is.
+    """
     made = {}
     for method in SERVICE.methods:
         answer = getattr(servicer, method.name)
         if method.client_streaming and method.server_streaming:
             make = grpc.stream_stream_rpc_method_handler
-        elif method.name in SELF_READING:
-            make = grpc.stream_unary_rpc_method_handler
         else:
-            make = grpc.unary_unary_rpc_method_handler
+            make = grpc.stream_unary_rpc_method_handler
         made[method.name] = make(
             answer,
             request_deserializer=decoder(GetMessageClass(method.input_type)),

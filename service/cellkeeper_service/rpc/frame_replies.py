@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from cellkeeper_service.sessions.requests import Step, StepReply
 from . import fields, tensors
 from .frames import REPLY_ITEM_BYTES, Frame, second_items
 from .status import to_error
+
+NONE: Mapping[int, Rejection] = {}
 
 
 class FrameReplies:
@@ -45,19 +47,21 @@ class FrameReplies:
         self.wanted, self.deadline = frame.outputs, frame.deadline
         self.values = tensors.in_model_dtype(frame.values, frame.spec) if frame.uniform else frame.values
 
-    def submit(self, scheduler: Scheduler, meter: Meter) -> None:
+    def submit(self, scheduler: Scheduler, meter: Meter, beyond: Mapping[int, Rejection] = NONE) -> None:
         """Puts every item into its session's line. Those that cannot be taken are counted here; what is refused
-        later is counted where it is decided."""
+        later is counted where it is decided.
+
+        beyond: items that are refused already, and why.
+        """
         full = scheduler.refuse(len(self._frame), self._frame.deadline)
         if full is not None:
-            error = to_error(full)
-            self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
-            self._left = 0
-            self._flush()
+            self._answer_all(full)
             return
         items: Iterable[int] = range(len(self._frame))
-        refused: dict[int, Rejection] = {}
-        if self._frame.uniform:
+        refused: Mapping[int, Rejection] = beyond
+        if beyond:
+            refused = {**beyond, **second_items(self._frame)}
+        elif self._frame.uniform:
             items = scheduler.submit_columns(self)
         else:
             refused = second_items(self._frame)
@@ -73,6 +77,12 @@ class FrameReplies:
             if why is not None:
                 meter.rejected(why.reason.value)
                 self._done(item, why)
+
+    def refuse_all(self, why: Rejection, meter: Meter) -> None:
+        """Instead of `submit`: none of the items is taken."""
+        for _ in range(len(self._frame)):
+            meter.rejected(why.reason.value)
+        self._answer_all(why)
 
     def step(self, item: int) -> Step:
         """The item as a request of its own. Raises a Rejection that is this item's alone."""
@@ -93,6 +103,12 @@ class FrameReplies:
         self.gone = True
         for request in self._requests:
             request.gone = True
+
+    def _answer_all(self, why: Rejection) -> None:
+        error = to_error(why)
+        self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
+        self._left = 0
+        self._flush()
 
     def _done(self, item: int, result: Any) -> None:
         self._left -= 1

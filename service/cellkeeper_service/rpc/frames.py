@@ -91,7 +91,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     steps = list(message.steps) or [1] * count
     _check_column("positions", message.positions, POSITION_BYTES, count)
     _check_column("acked", message.acked, 8, count)
-    outputs, with_state = fields.wanted(list(message.outputs), spec)
+    outputs, with_state = catalog.wanted(message.outputs, spec)
     values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, sum(steps), spec)
     starts = np.cumsum([0, *steps[:-1]]).tolist() if message.steps else list(range(count))
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000

@@ -45,6 +45,9 @@ def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Cal
     origin = fields.request_id(request.request_id)
     expect = fields.position(request.expect, "expect") if request.HasField("expect") else None
     ttl_ms = request.ttl_ms if request.HasField("ttl_ms") else None
+    longest_ms = catalog.limits.max_ttl_ms
+    if ttl_ms is not None and longest_ms and not 0 < ttl_ms <= longest_ms:
+        raise invalid("ttl_ms", ttl_ms, f"1 to {longest_ms}, which is the longest at this server")
     if ttl_ms is not None and ttl_ms > MAX_TTL_MS:
         raise invalid("ttl_ms", ttl_ms, f"at most {MAX_TTL_MS}, or 0 for never")
     spec = catalog.spec(name)

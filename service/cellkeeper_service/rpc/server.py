@@ -15,7 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from cellkeeper_service.errors import StartError
 
 from . import decoding
+from .health import Health
 from .servicer import Servicer
+from .tls import Certificates
 
 SERVICE = decoding.SERVICE.full_name
 
@@ -33,12 +35,15 @@ class Transport:
     """max_message_bytes: of one message, either way. max_rpcs: calls under way on one listener, streams included; a
     further one gets RESOURCE_EXHAUSTED from gRPC itself. max_connection_rpcs: the same on one connection, which its
     client keeps to and holds back what is beyond it; 0: no limit. share_port: other processes may listen on the port.
+    certificates: for TLS; None: plain text. reflection: everybody may ask what RPCs there are.
     """
 
     max_message_bytes: int
     max_rpcs: int
     max_connection_rpcs: int = 0
     share_port: bool = False
+    certificates: Certificates | None = None
+    reflection: bool = True
 
 
 class RpcServer:
@@ -59,7 +64,8 @@ class RpcServer:
         self._servicer = servicer
         self._share_port = transport.share_port
         self._closing: list[asyncio.Task[None]] = []
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._certificates = transport.certificates
+        self._health = Health()
         self._listeners = [
             grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors)
         ]
@@ -72,7 +78,9 @@ class RpcServer:
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
-            reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), listener)
+            if transport.reflection:
+                names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+                reflection.enable_server_reflection(names, listener)
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
@@ -82,7 +90,11 @@ class RpcServer:
         port = 0
         for listener in self._listeners:
             try:
-                port = listener.add_insecure_port(f"{host}:{port}" if port else address)
+                place = f"{host}:{port}" if port else address
+                if self._certificates is None:
+                    port = listener.add_insecure_port(place)
+                else:
+                    port = listener.add_secure_port(place, self._certificates.credentials())
             except RuntimeError as error:
                 raise _not_free(address) from error
             if port == 0:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -21,8 +22,11 @@ from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.requests import Done, GetSession, GetState
 
 from . import lives, reading
+from .caller import Caller
 from .catalog import Catalog
+from .charges import Charge
 from .decoding import Malformed
+from .door import Door
 from .frame_replies import FrameReplies
 from .frames import read_frame
 from .status import abort
@@ -32,7 +36,22 @@ from .waiting import Context, deadline, replies_to, reply_to
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
-Method = Callable[["Servicer", Any, Context], Awaitable[Message]]
+Method = Callable[["Servicer", Any, "Call"], Awaitable[Message]]
+Handler = Callable[["Servicer", Any, Context], Awaitable[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A unary call that was let in. deadline: in seconds of the monotonic clock. charge: see Caller.charge."""
+
+    context: Context
+    caller: Caller
+    deadline: float
+    charge: Charge | None
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.caller.catalog
 
 
 class Decided(Exception):
@@ -43,15 +62,35 @@ class Decided(Exception):
         self.rejection = rejection
 
 
-def answering(method: Method[Message]) -> Method[Message]:
-    """Turns a Rejection, raised or returned by whoever was asked, into the call's status; hides any other error."""
+def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
+    """Lets the caller in, reads the call's message, and has it answered. Turns a Rejection, raised or returned by
+    whoever was asked, into the call's status; hides any other error.
+
+    admits: only where there is room for what it asks is the message read: under overload most calls are refused, and an
+    unread one costs least.
+    """
 
     @wraps(method)
-    async def answer(self: Servicer, request: Any, context: Context) -> Message:
+    async def answer(self: Servicer, unread: Any, context: Context) -> Message:
+        came = time.monotonic()
         try:
+            caller = self._door.enter(method.__name__, context)
+            until = deadline(context, caller.catalog.limits.default_timeout_ms)
+            if admits and (full := self._scheduler.admit(until)) is not None:
+                raise Decided(full)
+            request = await context.read()
+            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise asyncio.CancelledError("the caller left before its message came")
             if isinstance(request, Malformed):
                 raise request.rejection()
-            return await method(self, request, context)
+            charge = caller.charge(request)
+            try:
+                reply = await method(self, request, Call(context, caller, until, charge))
+            finally:
+                caller.release(charge)
+            if admits:
+                self._scheduler.answered(came)
+            return reply
         except Decided as decided:
             await abort(context, decided.rejection, method.__name__)
         except Rejection as rejection:
@@ -67,29 +106,14 @@ def answering(method: Method[Message]) -> Method[Message]:
     return answer
 
 
-def admitted(method: Method[Message]) -> Method[Message]:
-    """Reads the call's message itself, once it is known that there is room for what it asks: under overload most calls
-    are refused, and an unread one costs least."""
-
-    @wraps(method)
-    async def answer(self: Servicer, unread: Any, context: Context) -> Message:
-        came = time.monotonic()
-        full = self._scheduler.admit(self._deadline(context))
-        if full is not None:
-            return await abort(context, full, method.__name__)
-        request = await context.read()
-        if request is grpc.aio.EOF:  # type: ignore[attr-defined]
-            raise asyncio.CancelledError("the caller left before its message came")
-        reply = await method(self, request, context)
-        self._scheduler.answered(came)
-        return reply
-
-    return answer
+def admitted(method: Method[Message]) -> Handler[Message]:
+    """The same for calls with steps."""
+    return answering(method, admits=True)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, catalog: Catalog, scheduler: Scheduler, meter: Meter) -> None:
-        self._catalog = catalog
+    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter) -> None:
+        self._door = door
         self._scheduler = scheduler
         self._meter = meter
         self._streams: set[Stream] = set()
@@ -109,25 +133,23 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
                 stream.finish()
 
     @answering
-    async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
-        maker = lives.read_open(request, self._catalog, self._deadline(context))
+    async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
+        maker = lives.read_open(request, call.catalog, call.deadline)
         return lives.write_open(_checked(await reply_to(self._scheduler, maker)))
 
     @admitted
-    @answering
-    async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
-        maker = read_step(request, self._catalog, self._deadline(context))
+    async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
+        maker = read_step(request, call.catalog, call.deadline)
         return write_step(_checked(await reply_to(self._scheduler, maker)))
 
     @admitted
-    @answering
-    async def StepBatch(self, request: pb.StepFrame, context: Context) -> pb.StepFrameReply:
+    async def StepBatch(self, request: pb.StepFrame, call: Call) -> pb.StepFrameReply:
         self._meter.frame("in", len(request.sessions))
-        frame = read_frame(request, self._catalog, latest=self._deadline(context), needs_positions=False)
+        frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
         size = sum(
-            self._catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
+            call.catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
         )
-        room = self._catalog.limits.max_message_bytes // 2
+        room = call.catalog.limits.max_message_bytes // 2
         if size > room:
             text = f"outputs: the reply would have {size} bytes, expected at most {room}; send fewer items"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")
@@ -138,7 +160,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
                 future.set_result(reply)
 
         replies = FrameReplies(request.frame_id, frame, send, whole=True)
-        replies.submit(self._scheduler, self._meter)
+        replies.submit(self._scheduler, self._meter, call.charge.refused if call.charge else {})
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -150,16 +172,21 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     async def StepStream(
         self, frames: AsyncIterator[pb.StepFrame], context: Context
     ) -> AsyncIterator[pb.StepFrameReply]:
-        latest = self._deadline(context) if context.time_remaining() is not None else None
-        stream = Stream(self._catalog, self._scheduler, self._meter, latest)
-        if self._finishing:  # it came just before its connection was told
-            return
-        self._streams.add(stream)
-        self._no_streams.clear()
+        stream: Stream | None = None
         try:
-            async with aclosing(stream.replies(frames)) as replies:
-                async for reply in replies:
-                    yield reply
+            caller = self._door.enter("StepStream", context)
+            if self._finishing:  # it came just before its connection was told
+                return
+            latest = None
+            if context.time_remaining() is not None:
+                latest = deadline(context, caller.catalog.limits.default_timeout_ms)
+            stream = Stream(caller, self._scheduler, self._meter, latest)
+            self._streams.add(stream)
+            self._no_streams.clear()
+            with self._door.open_stream(caller, stream.end):
+                async with aclosing(stream.replies(frames)) as replies:
+                    async for reply in replies:
+                        yield reply
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
             await abort(context, rejection, "StepStream")
@@ -168,39 +195,45 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
             await abort(context, why, "StepStream")
         finally:
-            self._streams.discard(stream)
+            if stream is not None:
+                self._streams.discard(stream)
             if not self._streams:
                 self._no_streams.set()
 
     @answering
-    async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:
-        makers = lives.read_resets(request, self._catalog, self._deadline(context))
+    async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
+        makers = lives.read_resets(request, call.catalog, call.deadline)
         return await self._change(makers)
 
     @answering
-    async def SetState(self, request: pb.SetStateRequest, context: Context) -> pb.SessionResults:
-        makers = lives.read_set_states(request, self._catalog, self._deadline(context))
+    async def SetState(self, request: pb.SetStateRequest, call: Call) -> pb.SessionResults:
+        makers = lives.read_set_states(request, call.catalog, call.deadline)
         return await self._change(makers)
 
     @answering
-    async def CarryOver(self, request: pb.CarryOverRequest, context: Context) -> pb.SessionResults:
-        makers = lives.read_carry_overs(request, self._catalog, self._deadline(context))
+    async def CarryOver(self, request: pb.CarryOverRequest, call: Call) -> pb.SessionResults:
+        makers = lives.read_carry_overs(request, call.catalog, call.deadline)
         return await self._change(makers)
 
     @answering
-    async def Fork(self, request: pb.ForkRequest, context: Context) -> pb.SessionResults:
-        makers = lives.read_forks(request, self._catalog, self._deadline(context))
+    async def Fork(self, request: pb.ForkRequest, call: Call) -> pb.SessionResults:
+        makers = lives.read_forks(request, call.catalog, call.deadline)
         return await self._change(makers)
 
     @answering
-    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.SessionResults:
-        makers = lives.read_deletes(request, self._catalog, self._deadline(context))
-        return await self._change(makers)
+    async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.SessionResults:
+        makers = lives.read_deletes(request, call.catalog, call.deadline)
+        results = await self._change(makers)
+        model, _ = call.catalog.find(request.model)
+        for item, result in zip(request.items, results.results, strict=True):
+            if result.deleted:
+                call.caller.deleted(model, item.session)
+        return results
 
     @answering
-    async def GetState(self, request: pb.GetStateRequest, context: Context) -> pb.GetStateResponse:
-        name, _ = self._catalog.find(request.model)
-        key, until = self._catalog.key(name, request.session), self._deadline(context)
+    async def GetState(self, request: pb.GetStateRequest, call: Call) -> pb.GetStateResponse:
+        name, _ = call.catalog.find(request.model)
+        key, until = call.catalog.key(name, request.session), call.deadline
 
         def make(done: Done) -> GetState:
             return GetState(key, until, done)
@@ -208,9 +241,9 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return reading.state_response(_checked(await reply_to(self._scheduler, make)))
 
     @answering
-    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.SessionInfo:
-        name, _ = self._catalog.find(request.model)
-        key, until = self._catalog.key(name, request.session), self._deadline(context)
+    async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
+        name, _ = call.catalog.find(request.model)
+        key, until = call.catalog.key(name, request.session), call.deadline
 
         def make(done: Done) -> GetSession:
             return GetSession(key, until, done)
@@ -219,12 +252,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return reading.session_info(request.session, reply.header, reply.hot)
 
     @answering
-    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        name, _ = self._catalog.find(request.model)
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
+        name, _ = call.catalog.find(request.model)
         limit = reading.page_size(request)
         try:
             page = await self._scheduler.store_calls.scan(
-                self._catalog.tenant, name, request.prefix, request.page_token, limit
+                call.catalog.tenant, name, request.prefix, request.page_token, limit
             )
         except ValueError as error:
             raise invalid("page_token", repr(request.page_token), "the next_page_token of an earlier page") from error
@@ -235,26 +268,23 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return pb.ListSessionsResponse(sessions=infos, next_page_token=page.cursor)
 
     @answering
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         infos = [
-            reading.model_info(served, self._catalog.limits)
-            for models in self._catalog.models.values()
+            reading.model_info(served, call.catalog.limits)
+            for models in call.catalog.models.values()
             for served in models
         ]
         return pb.ListModelsResponse(models=infos)
 
     @answering
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.ModelInfo:
-        return reading.model_info(self._catalog.version(request.model, request.fingerprint), self._catalog.limits)
+    async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.ModelInfo:
+        return reading.model_info(call.catalog.version(request.model, request.fingerprint), call.catalog.limits)
 
     async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
         for maker in makers:
             if isinstance(maker, Rejection):
                 self._meter.rejected(maker.reason.value)
         return lives.write_results(await replies_to(self._scheduler, makers))
-
-    def _deadline(self, context: Context) -> float:
-        return deadline(context, self._catalog.limits.default_timeout_ms)
 
 
 def _checked(result: Any) -> Any:

@@ -25,7 +25,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
         raise invalid("shape", "[]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
     steps = request.shape[0]
     check_steps(steps, catalog, "shape")
-    outputs, with_state = fields.wanted(list(request.outputs), spec)
+    outputs, with_state = catalog.wanted(request.outputs, spec)
     wish = fields.position(request.position) if request.HasField("position") else None
     acked = fields.acked(request.acked, wish) if request.HasField("acked") else None
     values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)

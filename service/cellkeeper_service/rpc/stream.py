@@ -11,7 +11,8 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
-from .catalog import Catalog
+from .caller import Caller
+from .charges import Charge
 from .decoding import Malformed
 from .frame_replies import FrameReplies
 from .frames import read_frame
@@ -21,16 +22,16 @@ from .status import to_error
 class Stream:
     """One open stream. Frames are submitted in the order of their arrival, so that order is kept within a session."""
 
-    def __init__(self, catalog: Catalog, scheduler: Scheduler, meter: Meter, latest: float | None) -> None:
+    def __init__(self, caller: Caller, scheduler: Scheduler, meter: Meter, latest: float | None) -> None:
         """latest: the call's deadline, in seconds of the monotonic clock, where it has one."""
-        self._catalog = catalog
+        self._caller = caller
         self._scheduler = scheduler
         self._meter = meter
         self._latest = latest
-        self._out: asyncio.Queue[pb.StepFrameReply | None] = asyncio.Queue()
+        self._out: asyncio.Queue[pb.StepFrameReply | Rejection | None] = asyncio.Queue()
         self._open: set[FrameReplies] = set()
         self._reader: asyncio.Task[None] | None = None
-        self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
+        self._room = asyncio.Semaphore(caller.catalog.limits.max_stream_frames)
         self._ended = False
         self._finishing = False
 
@@ -55,6 +56,8 @@ class Stream:
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(frames))
         try:
             while (reply := await self._out.get()) is not None:
+                if isinstance(reply, Rejection):
+                    raise reply
                 yield reply
                 if reply.last:  # it has left: a client that does not read its replies cannot make more of them
                     self._room.release()
@@ -64,6 +67,10 @@ class Stream:
             reader.cancel()
             for replies in self._open:
                 replies.abandon()
+
+    def end(self, why: Rejection) -> None:
+        """Ends the stream with that status; what is under way is not waited for."""
+        self._out.put_nowait(why)
 
     async def _read(self, frames: AsyncIterator[pb.StepFrame | Malformed]) -> None:
         try:
@@ -79,7 +86,7 @@ class Stream:
     def _submit(self, message: pb.StepFrame) -> None:
         self._meter.frame("in", len(message.sessions))
         try:
-            frame = read_frame(message, self._catalog, latest=self._latest, needs_positions=not message.peek)
+            frame = read_frame(message, self._caller.catalog, latest=self._latest, needs_positions=not message.peek)
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
             self._out.put_nowait(
@@ -87,16 +94,27 @@ class Stream:
             )
             return
 
+        charge: Charge | None = None
+        over: Rejection | None = None
+        try:
+            charge = self._caller.charge(message)
+        except Rejection as rejection:
+            over = rejection
+
         def send(reply: pb.StepFrameReply) -> None:
             self._meter.frame("out", len(reply.items) // 4 + len(reply.errors))
             self._out.put_nowait(reply)
             if reply.last:
+                self._caller.release(charge)
                 self._open.discard(replies)
                 self._end_if_answered()
 
         replies = FrameReplies(message.frame_id, frame, send, whole=False)
         self._open.add(replies)
-        replies.submit(self._scheduler, self._meter)
+        if over is not None:
+            replies.refuse_all(over, self._meter)
+        else:
+            replies.submit(self._scheduler, self._meter, charge.refused if charge else {})
 
     def _end_if_answered(self) -> None:
         if self._ended and not self._open:

@@ -1,0 +1,1 @@
+"""Who may do what, and how much of it: rights, tokens, quotas. Plain Python: nothing of gRPC, no event loop."""

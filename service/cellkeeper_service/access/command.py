@@ -1,0 +1,55 @@
+"""`cellkeeper-server token new`: makes a token. It is shown once, and kept nowhere."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+
+from cellkeeper_service.errors import StartError
+
+from .grant import TENANT
+from .token_table import BadTokens, read_rights, read_time
+
+TOKEN_BYTES = 32
+PREFIX = "ck_"  # so that those who look for secrets in texts find it
+
+
+def new_token() -> str:
+    """256 random bits."""
+    return PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
+    """The token's line for the file. Raises BadTokens."""
+    if not TENANT.fullmatch(tenant):
+        raise BadTokens(f"tenant: got {tenant!r}, expected up to 64 of letters, digits, '.', '_', '-'")
+    read_rights(rights)
+    read_time(expires)
+    line = f"token tenant={tenant} rights={rights} sha256={sha256(token.encode()).hexdigest()}"
+    return f"{line} expires={expires}" if expires else line
+
+
+def run_token(words: Sequence[str]) -> None:
+    """Prints the line for the file on stdout, so that it can be appended to it, and the token on stderr. Raises
+    StartError; exits on --help and usage errors."""
+    parser = argparse.ArgumentParser(prog="cellkeeper-server token", description="Tokens for --tokens FILE.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    new = commands.add_parser(
+        "new",
+        help="make a token",
+        description="Prints a new token on stderr, once; and on stdout its line for the file, which holds its hash.",
+    )
+    new.add_argument("--tenant", required=True, help="whose sessions it is for; '' for those made without tokens")
+    new.add_argument("--rights", required=True, help="some of step,read,admin")
+    new.add_argument("--expires", default="", help="as 2027-01-31T00:00:00Z; default: never")
+    parsed = parser.parse_args(words)
+    token = new_token()
+    try:
+        line = token_line(token, parsed.tenant, parsed.rights, parsed.expires)
+    except BadTokens as error:
+        raise StartError(str(error)) from error
+    print(line, flush=True)
+    print(token, file=sys.stderr, flush=True)

@@ -1,0 +1,130 @@
+"""What one tenant may take of this server process, so that it leaves something to the others."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cellkeeper_service.errors import Reason, Rejection
+
+BURST_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What each server process grants a tenant; 0: no limit.
+
+    sessions: different sessions used within the longest idle time that a session may have (--max-ttl-ms).
+    steps_per_second: time steps asked for, on average; a second's worth may come at once.
+    inflight: requests and frame items that are not answered yet, and as many open streams.
+    """
+
+    sessions: int = 0
+    steps_per_second: int = 0
+    inflight: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.sessions or self.steps_per_second or self.inflight)
+
+
+class Allowance:
+    """What is left to one tenant of its quota. For the event loop's thread."""
+
+    def __init__(self, quota: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
+        """window_s: how long a session counts after its last use. now: seconds, never going back. retry_delay_ms: the
+        advice where it cannot be computed."""
+        self.quota = quota
+        self._window_s = window_s
+        self._now = now
+        self._retry_delay_ms = retry_delay_ms
+        self._steps_left = quota.steps_per_second * BURST_SECONDS
+        self._counted_at = now()
+        self._used: OrderedDict[Hashable, float] = OrderedDict()  # when, the longest unused first
+        self.inflight = 0
+        self.streams = 0
+
+    def take(self, items: int, steps: int) -> None:
+        """Begins so many requests; `give_back` must be called for them. Raises QUOTA_EXCEEDED, with when to come again.
+
+        Whoever finds anything left gets all he asks for, and what is too much is missing afterwards: a long chunk, or
+        a large frame, would never find all of it.
+        """
+        quota = self.quota
+        if quota.inflight and self.inflight >= quota.inflight:
+            raise self._exceeded("inflight", f"{quota.inflight} requests unanswered", self._retry_delay_ms)
+        if quota.steps_per_second and steps:
+            now, rate = self._now(), quota.steps_per_second
+            earned = (now - self._counted_at) * rate
+            self._steps_left = min(self._steps_left + earned, rate * BURST_SECONDS)
+            self._counted_at = now
+            if self._steps_left <= 0:
+                delay_ms = int(-self._steps_left / rate * 1000) + 1
+                raise self._exceeded("steps_per_second", f"{rate} time steps a second", delay_ms)
+            self._steps_left -= steps
+        self.inflight += items
+
+    def give_back(self, items: int) -> None:
+        """So many requests have been answered."""
+        self.inflight -= items
+
+    def open_stream(self) -> None:
+        """`close_stream` must be called for it. Raises QUOTA_EXCEEDED."""
+        if self.quota.inflight and self.streams >= self.quota.inflight:
+            raise self._exceeded("inflight", f"{self.quota.inflight} streams open", self._retry_delay_ms)
+        self.streams += 1
+
+    def close_stream(self) -> None:
+        self.streams -= 1
+
+    def use(self, model: str, sessions: Sequence[str]) -> dict[int, Rejection]:
+        """Counts the sessions as used now. Which of them, by index, are one too many, and why."""
+        if not self.quota.sessions:
+            return {}
+        used, now = self._used, self._now()
+        while used and next(iter(used.values())) <= now - self._window_s:
+            used.popitem(last=False)
+        refused: dict[int, Rejection] = {}
+        for index, session in enumerate(sessions):
+            key = (model, session)
+            if key in used:
+                used.move_to_end(key)
+            elif len(used) >= self.quota.sessions:
+                # without a time to come again: waiting alone does not help
+                refused[index] = self._exceeded("sessions", f"{self.quota.sessions} sessions in use", 0)
+                continue
+            used[key] = now
+        return refused
+
+    def forget(self, model: str, session: str) -> None:
+        """The session was deleted."""
+        self._used.pop((model, session), None)
+
+    def _exceeded(self, which: str, limit: str, retry_delay_ms: int) -> Rejection:
+        text = f"quota {which}: the tenant has {limit}, which is its most at this server"
+        return Rejection(Reason.QUOTA_EXCEEDED, text, retry_delay_ms=retry_delay_ms)
+
+
+class Allowances:
+    """Each tenant's, made when it first comes."""
+
+    def __init__(self, default: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
+        self._default = default
+        self._window_s = window_s
+        self._now = now
+        self._retry_delay_ms = retry_delay_ms
+        self._by_tenant: dict[str, Allowance] = {}
+
+    def of(self, tenant: str, quotas: Mapping[str, Quota]) -> Allowance:
+        """quotas: those of tenants that have their own."""
+        found = self._by_tenant.get(tenant)
+        if found is None:
+            found = self._by_tenant[tenant] = Allowance(
+                quotas.get(tenant, self._default), self._window_s, self._now, self._retry_delay_ms
+            )
+        return found
+
+    def renew(self, quotas: Mapping[str, Quota]) -> None:
+        """The quotas are others now. What was used so far stays counted."""
+        for tenant, allowance in self._by_tenant.items():
+            allowance.quota = quotas.get(tenant, self._default)

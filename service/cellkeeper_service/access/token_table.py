@@ -1,0 +1,148 @@
+"""The token file: who is known, by the hash of a token or the name in a certificate, and each tenant's quota.
+
+One entry a line; # starts a comment:
+
+    token tenant=acme rights=step,read sha256=HEX [expires=2027-01-31T00:00:00Z]
+    certificate tenant=acme rights=step name=pumps.acme.example [expires=...]
+    quota tenant=acme [sessions=N] [steps_per_second=N] [inflight=N]
+
+tenant: letters, digits, ".", "_" and "-"; empty for the sessions of before there were tokens. rights: of step, read
+and admin. sha256: of the token's bytes. name: a DNS name, a URI or the common name in a client's certificate. expires:
+a date and time with its zone. The quota's words are those of quotas.Quota; what is left out is the server's default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import TypeVar
+
+from .grant import TENANT, Grant
+from .quotas import Quota
+from .rights import Right
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_ENTRIES = 100_000
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_WORDS = {
+    "token": ({"tenant", "rights", "sha256"}, {"expires"}),
+    "certificate": ({"tenant", "rights", "name"}, {"expires"}),
+    "quota": ({"tenant"}, {"sessions", "steps_per_second", "inflight"}),
+}
+
+
+class BadTokens(Exception):
+    """The file cannot be taken. The text names the line, what came and what was expected; never a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """What one reading of the file says. Never changed; a new reading makes a new table."""
+
+    by_digest: Mapping[bytes, Grant] = field(default_factory=dict)
+    by_name: Mapping[str, Grant] = field(default_factory=dict)
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+
+    def of_token(self, token: str) -> Grant | None:
+        """One look-up by the token's hash, whether it is known or not. How long it takes tells at most something of
+        the hash, of which nobody can choose the first byte without trying tokens at random."""
+        return self.by_digest.get(sha256(token.encode("utf-8", "surrogateescape")).digest())
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether the entry is still there, and says the same."""
+        entry = grant.entry
+        return (self.by_name.get(entry) if isinstance(entry, str) else self.by_digest.get(entry)) == grant
+
+
+def read_table(text: str, default: Quota) -> TokenTable:
+    """default: what quota lines leave out. Raises BadTokens."""
+    by_digest: dict[bytes, Grant] = {}
+    by_name: dict[str, Grant] = {}
+    quotas: dict[str, Quota] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(by_digest) + len(by_name) + len(quotas) == MAX_ENTRIES:
+            raise BadTokens(f"line {number}: got more than {MAX_ENTRIES} entries")
+        try:
+            kind, values = words[0], _values(words)
+            if kind == "quota":
+                _put(quotas, values["tenant"], _quota(values, default), "tenant", values["tenant"])
+            elif kind == "token":
+                digest = values["sha256"]
+                if not _DIGEST.fullmatch(digest):
+                    raise BadTokens(f"sha256: got {len(digest)} characters, expected 64 hexadecimal digits")
+                grant = _grant(values, bytes.fromhex(digest))
+                _put(by_digest, bytes.fromhex(digest), grant, "sha256", f"{digest[:8]}...")
+            else:
+                _put(by_name, values["name"], _grant(values, values["name"]), "name", values["name"])
+        except BadTokens as error:
+            raise BadTokens(f"line {number}: {error}") from None
+    return TokenTable(by_digest, by_name, quotas)
+
+
+def _values(words: list[str]) -> dict[str, str]:
+    kind = words[0]
+    if kind not in _WORDS:
+        raise BadTokens(f"got an entry that begins with {kind[:20]!r}, expected {', '.join(_WORDS)}")
+    needed, further = _WORDS[kind]
+    values: dict[str, str] = {}
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if not equals or name not in needed | further or name in values:
+            known = ", ".join(sorted(needed | further))
+            raise BadTokens(f"{kind}: got the word {name[:20]!r}, expected each of {known} once, as name=value")
+        values[name] = value
+    if missing := sorted(needed - set(values)):
+        raise BadTokens(f"{kind}: got no {missing[0]}=")
+    if not TENANT.fullmatch(values["tenant"]):
+        raise BadTokens(f"tenant: got {values['tenant']!r}, expected up to 64 of letters, digits, '.', '_', '-'")
+    return values
+
+
+def _grant(values: Mapping[str, str], entry: bytes | str) -> Grant:
+    return Grant(values["tenant"], read_rights(values["rights"]), entry, read_time(values.get("expires", "")))
+
+
+def read_rights(text: str) -> frozenset[Right]:
+    """From "step,read". Raises BadTokens."""
+    try:
+        return frozenset(Right(word) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(right.value for right in Right)
+        raise BadTokens(f"rights: got {text!r}, expected some of {known}, with commas between") from None
+
+
+def read_time(text: str) -> float:
+    """Unix seconds of "2027-01-31T00:00:00Z"; infinite for an empty text. Raises BadTokens."""
+    if not text:
+        return float("inf")
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise BadTokens(f"expires: got {text!r}, expected a date and time with its zone, as 2027-01-31T00:00:00Z")
+    return found.timestamp()
+
+
+def _quota(values: Mapping[str, str], default: Quota) -> Quota:
+    counts = {}
+    for name in ("sessions", "steps_per_second", "inflight"):
+        if name in values:
+            if not (values[name].isascii() and values[name].isdecimal()):
+                raise BadTokens(f"{name}: got {values[name]!r}, expected a whole number; 0: no limit")
+            counts[name] = int(values[name])
+    return replace(default, **counts)
+
+
+def _put(entries: dict[K, V], key: K, value: V, what: str, shown: str) -> None:
+    if key in entries:
+        raise BadTokens(f"{what}: got {shown} in two entries, expected one")
+    entries[key] = value

@@ -1,0 +1,69 @@
+"""The token file while the server runs: read at the start, and again when it has changed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from cellkeeper_service.errors import StartError
+
+from .quotas import Quota
+from .token_table import BadTokens, TokenTable, read_table
+
+log = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+
+
+class TokenFile:
+    """table: what the file says now. A file that cannot be taken leaves the table as it was."""
+
+    def __init__(self, path: str, default: Quota, *, counts_sessions: bool = True) -> None:
+        """default: what quota lines leave out. counts_sessions: sessions are forgotten some day, so that a quota of
+        them can be kept. Raises StartError where the file cannot be taken."""
+        self._path = Path(path)
+        self._default = default
+        self._counts_sessions = counts_sessions
+        self._wrong = ""  # what was logged
+        try:
+            self._seen = self._stamp()
+            self.table = self._read()
+        except (OSError, BadTokens, UnicodeDecodeError) as error:
+            raise StartError(f"tokens: cannot take {path}: {error}") from error
+
+    def reread(self) -> bool:
+        """Reads the file if it has changed; whether the table is another now. To be called from one thread at a time.
+
+        What is wrong with a changed file is logged once.
+        """
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return False
+            table = self._read()
+        except (OSError, BadTokens, UnicodeDecodeError) as error:
+            if str(error) != self._wrong:
+                log.error("tokens: keeping those of before: cannot take %s: %s", self._path, error)
+            self._wrong = str(error)
+            return False
+        self._seen, self._wrong = stamp, ""
+        changed, self.table = table != self.table, table
+        if changed:
+            log.info("tokens: read again: %d tokens, %d certificates", len(table.by_digest), len(table.by_name))
+        return changed
+
+    def _stamp(self) -> tuple[int, int, int]:
+        """Another one after every change of the file."""
+        status = os.stat(self._path)
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _read(self) -> TokenTable:
+        with self._path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise BadTokens(f"got more than {MAX_FILE_BYTES} bytes")
+        table = read_table(data.decode(), self._default)
+        if not self._counts_sessions and any(quota.sessions for quota in table.quotas.values()):
+            raise BadTokens("quota: got sessions=N, and without --max-ttl-ms a session counts for ever; give it too")
+        return table
