@@ -1,5 +1,6 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
-# make example      one of the examples: NAME=stateful_training|token_representations
+# make example      one of the examples: NAME=stateful_training|token_representations|
+#                   steady_state|rare_jumps
 # make test         every test; installs a Redis server where there is none
 # make test-fire    short runs of chaos, fuzz, overload and soak, with fresh seeds
 # make check        style, types, layers, generated code
@@ -14,7 +15,8 @@
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
-#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster; CHAOS_ARGS: python -m tests.chaos -h
+#                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
+#                   CHAOS_ARGS: python -m tests.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
@@ -89,7 +91,7 @@ test: .venv/stamp
 
 test-fire: .venv/stamp
 	@scripts/ensure-redis
-	$(BIN)/pytest -m fire tests/chaos tests/fuzz tests/load
+	$(BIN)/pytest -m fire tests/chaos tests/fuzz tests/load tests/lifecycle
 
 check: .venv/stamp check-proto
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
+from ._carry import CarriedOver
 from ._errors import (
     AccessDenied,
     AckBehind,
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncClient",
     "AsyncSession",
     "Backoff",
+    "CarriedOver",
     "CellkeeperError",
     "Client",
     "Closed",

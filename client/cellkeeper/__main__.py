@@ -1,4 +1,4 @@
-"""The program `cellkeeper`: stream files through a session, look after sessions, look at models.
+"""The program `cellkeeper`: stream files through a session, look after sessions, carry them over, look at models.
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import _cli_model, _cli_sessions, _cli_stream
+from . import _cli_carry, _cli_doctor, _cli_model, _cli_sessions, _cli_stream
 from ._errors import CellkeeperError
 from .aio import DEFAULT_TARGET
 from .client import Client
@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _cli_stream.add(commands, shared)
     _cli_sessions.add(commands, shared)
+    _cli_carry.add(commands, shared)
     _cli_model.add(commands, shared)
+    _cli_doctor.add(commands)
     return parser
 
 
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     parsed = _parser().parse_args(arguments)
     try:
+        if parsed.command == "doctor":
+            return _cli_doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
         with Client(targets, timeout=parsed.timeout) as client:
             parsed.run(client, parsed)

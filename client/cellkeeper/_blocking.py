@@ -114,6 +114,19 @@ class Session:
         """What x would give at this point; nothing of it is kept."""
         return self._client.run(self._core.peek(x, outputs=outputs, timeout=timeout))
 
+    def forecast(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StepReply:
+        """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next
+        input; nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
+        return self._client.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
+
     def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new life at step 0."""
         return self._client.run(self._core.reset(timeout=timeout))
@@ -123,6 +136,18 @@ class Session:
     ) -> Position:
         """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
         return self._client.run(self._core.set_state(state, step=step, timeout=timeout))
+
+    def carry_over(
+        self,
+        policy: str,
+        *,
+        window: ArrayLike | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> Position:
+        """Goes on with another version of the model, under a new life: "keep" the state, "rerun" a window, or "reset";
+        see AsyncSession.carry_over."""
+        return self._client.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
         """A new session `target` that starts from this one's committed state, or from that at `position`."""

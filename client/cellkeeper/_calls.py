@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from ._endpoints import Endpoints
-from ._errors import CellkeeperError
+from ._errors import CellkeeperError, InvalidArgument, ModelChanged
 from ._reply import Counters
 from ._retry import Backoff, out_of_time, worth_retrying
 from ._wire import error_of, from_grpc
@@ -32,7 +32,8 @@ class Calls:
         deadline, attempt = loop.time() + timeout, 0
         last: CellkeeperError | None = None
         while True:
-            for endpoint in self._endpoints.order(session):
+            endpoints = self._endpoints.order(session)
+            for endpoint in endpoints:
                 left = deadline - loop.time()
                 if left <= 0:
                     raise out_of_time(timeout, last)
@@ -45,6 +46,10 @@ class Calls:
                     last = from_grpc(error)
                 except CellkeeperError as error:
                     last = error
+                if last.reason == "DRAINING":
+                    endpoint.draining(max(1.0, last.retry_delay_ms / 1000))
+                if _another_may_know(last) and endpoint is not endpoints[-1]:
+                    continue
                 if not worth_retrying(last):
                     raise last
             pause = self._backoff.wait_seconds(attempt, last.retry_delay_ms if last is not None else 0)
@@ -52,6 +57,12 @@ class Calls:
             if pause >= deadline - loop.time():
                 raise out_of_time(timeout, last)
             await asyncio.sleep(pause)
+
+
+def _another_may_know(error: CellkeeperError) -> bool:
+    """This server does not serve that version of the model. While servers are exchanged or reloaded one after another,
+    others do."""
+    return isinstance(error, ModelChanged) or (isinstance(error, InvalidArgument) and error.field == "fingerprint")
 
 
 def itself(answer: Any) -> Any:

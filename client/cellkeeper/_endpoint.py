@@ -79,6 +79,11 @@ class Endpoint:
             else:
                 self._something.set()
 
+    def draining(self, seconds: float) -> None:
+        """The server said that it goes; for so long others come first."""
+        self.avoid_until = self._loop.time() + seconds
+        self._redispatch(self, self.drain())
+
     def drain(self) -> list[Lane]:
         """Takes the waiting lanes out."""
         return self._outbox.drain()
@@ -108,7 +113,7 @@ class Endpoint:
             if self.down:
                 self._redispatch(self, self.drain())
                 await self._reconnected()
-                self.down = False
+                self.down, self.avoid_until = False, 0.0
                 self._on_up(self)
 
     def _new_stream(self) -> Stream:
@@ -119,7 +124,7 @@ class Endpoint:
             max_frame_items=lambda: self.max_frame_items,
             counters=self._counters,
             on_heard=self._heard,
-            on_draining=self._draining,
+            on_draining=self.draining,
         )
 
     async def _reconnected(self) -> None:
@@ -134,6 +139,3 @@ class Endpoint:
 
     def _heard(self) -> None:
         self._failures = 0
-
-    def _draining(self, seconds: float) -> None:
-        self.avoid_until = self._loop.time() + seconds

@@ -42,14 +42,22 @@ class Endpoints:
 
     @property
     def dispatch(self) -> Dispatch:
-        """Queues a lane where it belongs. While chunks of it fly it stays there, which keeps their order."""
+        """Queues a lane where it belongs. It changes its endpoint only when no chunk of it flies, which keeps their
+        order; one that is elsewhere sends nothing more there, so that this comes about."""
         return self._dispatch if self._only is None else self._only.enqueue
 
     def _dispatch(self, lane: Lane) -> None:
-        if lane.history.flying and isinstance(lane.endpoint, Endpoint):
-            lane.endpoint.enqueue(lane)
-        else:
-            self.order(lane.session)[0].enqueue(lane)
+        best = self._best(lane)
+        if not lane.history.flying or lane.endpoint is best:
+            best.enqueue(lane)
+
+    def _best(self, lane: Lane) -> Endpoint:
+        ranked = lane.ranked
+        if not ranked:
+            ranked = [self._endpoints[target] for target in rendezvous(lane.session, list(self._endpoints))]
+            lane.ranked = ranked
+        good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
+        return next((endpoint for endpoint in good if not lane.is_foreign_at(endpoint)), (good or ranked)[0])
 
     async def close(self) -> None:
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from math import frexp
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._chunk import Action, Chunk, Verdict
 from ._deadlines import Deadlines
@@ -20,6 +20,7 @@ from ._wire import made_here
 
 _DELIVER, _FAIL = Action.DELIVER, Action.FAIL
 _LEAST_SECONDS = 0.001
+_FOREIGN_SECONDS = 2.0
 
 
 # What goes into one frame together: the kind, the magnitude of the time left.
@@ -55,6 +56,10 @@ class Lane:
         self.deadlines = deadlines
         self.queued = False  # in an endpoint's queue
         self.endpoint: object | None = None  # where its flying chunks are
+        self.ranked: list[Any] = []  # the endpoints in its order of preference; empty while that was not asked for
+        self._foreign: dict[
+            object, float
+        ] = {}  # endpoints that do not serve its version, and until when that is believed
         self._layout = layout
         self._kinds = kinds
         self._replays = kinds.of(layout, ())  # nobody reads their outputs
@@ -201,6 +206,8 @@ class Lane:
 
     def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
         reason = error.reason or (LOST if worth_retrying(error) else "")
+        if reason == "MODEL_CHANGED" and self._goes_elsewhere():
+            reason = LOST
         call: StepCall | None = chunk.tag
         if call is not None:
             call.last_error = error
@@ -214,7 +221,21 @@ class Lane:
             self._tell(verdict, translated(verdict.reason, error))
         self.go_on()
 
+    def is_foreign_at(self, endpoint: object) -> bool:
+        """Its version was not served there a moment ago."""
+        until = self._foreign.get(endpoint)
+        return until is not None and until > self.loop.time()
+
     # ------------------------------------------------------------------------------------------ inside
+
+    def _goes_elsewhere(self) -> bool:
+        """While servers are exchanged or reloaded one after another, some serve a version that others do not. False:
+        all of them have said so."""
+        now = self.loop.time()
+        self._foreign = {endpoint: until for endpoint, until in self._foreign.items() if until > now}
+        if self.endpoint is not None:
+            self._foreign[self.endpoint] = now + _FOREIGN_SECONDS
+        return len(self._foreign) < len(self.ranked)
 
     def _pause(self, error: CellkeeperError) -> None:
         if self._paused is not None:

@@ -33,7 +33,9 @@ class Model:
 
     exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
     seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
-    max_chunk_steps, max_frame_items, max_log_steps: the server's limits.
+    max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
+    the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
+    likely one); None: the model makes no forecasts.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Model:
     max_chunk_steps: int
     max_frame_items: int
     max_log_steps: int
+    feedback: tuple[int, ...] | None = None
 
 
 class Inputs:
@@ -103,6 +106,28 @@ class Inputs:
             return converted.tobytes(), single
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{type(given).__name__} ({error})") from error
+
+    def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
+        """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are
+        none. Raises InvalidArgument."""
+        features = (self._model.feedback or ()).count(-1)
+        if given is None and features == 0:
+            return b""
+
+        def wrong(came: str) -> InvalidArgument:
+            text = f"known: got {came}, expected [{steps}, {features}] numbers (model {self._model.name!r})"
+            return InvalidArgument(text, reason="INVALID_FIELD", field="known")
+
+        if given is None:
+            raise wrong("none")
+        try:
+            array = np.asarray(given)
+            if array.shape != (steps, features) or array.dtype.kind not in "fiub":
+                raise wrong(f"{array.dtype} {list(array.shape)}")
+            with np.errstate(over="ignore"):
+                return array.astype(self._dtype).tobytes()
+        except (TypeError, ValueError) as error:
+            raise wrong(f"{type(given).__name__} ({error})") from error
 
     def _check_ids(self, array: Array) -> None:
         # Compared before the cast: an id that does not fit would wrap around to a valid one.

@@ -11,6 +11,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._calls import itself, only_result
+from ._carry import carry_item
 from ._errors import Closed, InvalidArgument, StepGap
 from ._lane import Lane
 from ._model import Inputs, Model
@@ -143,7 +144,45 @@ class AsyncSession:
     ) -> StepReply:
         """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
         raw, single = self._inputs.convert(x)
-        request = pb.StepRequest(
+        reply = await self._peek(self._peeking(raw, outputs), timeout)
+        if single:
+            reply.outputs = {name: a if name.startswith("state.") else a[0] for name, a in reply.outputs.items()}
+        return reply
+
+    async def forecast(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StepReply:
+        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
+        is kept. Waits for the steps given before it.
+
+        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. The model says which predicted value
+        becomes which feature (`model.feedback`); token ids: the most likely one. known: [steps, K], for each further
+        time step the features that it says the caller supplies, in the input's order.
+        Returns outputs of all T + steps time steps, [T + steps, ...]; state tensors, where asked for, and the position
+        are those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model
+        does not say what to feed back, and StepConflict where others have stepped the session on meanwhile.
+        """
+        raw, _ = self._inputs.convert(inputs)
+        if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
+            raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
+        if self.model.feedback is None:
+            text = (
+                f'steps: got {steps}, expected a model whose config.json has "feedback" ({self.model.name!r} has none)'
+            )
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+        request = self._peeking(raw, outputs)
+        request.rollout_steps = steps
+        request.rollout_inputs = self._inputs.convert_known(known, steps)
+        return await self._peek(request, timeout)
+
+    def _peeking(self, raw: bytes, outputs: Sequence[str] | None) -> Any:
+        return pb.StepRequest(
             model=self.model.name,
             session=self.id,
             dtype=dtype_number(self.model.input.dtype),
@@ -153,16 +192,14 @@ class AsyncSession:
             outputs=outputs or self._outputs,
         )
 
+    async def _peek(self, request: Any, timeout: float | None) -> StepReply:
         def here() -> Any:
             request.position.CopyFrom(position_message(self.position))
             return request
 
         answer = await self._call_replaying("Step", here, timeout)
-        arrays = {tensor.name: array_of(tensor) for tensor in answer.outputs}
-        if single:
-            arrays = {name: a if name.startswith("state.") else a[0] for name, a in arrays.items()}
         return StepReply(
-            arrays,
+            {tensor.name: array_of(tensor) for tensor in answer.outputs},
             position_of(answer.position),
             queued_seconds=answer.queued_seconds,
             computed_seconds=answer.computed_seconds,
@@ -191,6 +228,32 @@ class AsyncSession:
         )
         request = pb.SetStateRequest(model=self.model.name, items=[item])
         return self._reborn(await self._client._call("SetState", request, self.id, timeout, only_result))
+
+    async def carry_over(
+        self,
+        policy: str,
+        *,
+        window: ArrayLike | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> Position:
+        """Goes on with another version of the model, under a new life. Returns where it stands then.
+
+        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that.
+        fingerprint: of the new version; empty: the one that takes new sessions. Where the session belongs to it
+        already, it stays as it is. Raises GenerationChanged where another life stands there already, and ModelChanged
+        where the state cannot be kept.
+        """
+        await self._drained(timeout)
+        target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
+        item = carry_item(target, self.id, self.generation, policy, window)
+        request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
+        result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
+        if result.position.generation == self.generation:
+            return self.position
+        self.model, self._inputs = target, Inputs(target)
+        return self._reborn(result)
 
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None

@@ -16,6 +16,7 @@ from ._outbox import Outbox
 from ._reply import Counters
 from ._wire import error_of, from_grpc
 
+_ENDING_SECONDS = 10.0  # until a server that ends is tried again, unless it was seen to be back before
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 _NONE = grpc.aio.Metadata()
 
@@ -57,6 +58,7 @@ class Stream:
         self._flights = Flights(self._loop, self.wake)
         self._last_heard = 0.0
         self._next_frame = 1
+        self._ending = False  # the server asked for it: nothing more is sent
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it has nothing to do
 
     def wake(self) -> None:
@@ -99,10 +101,15 @@ class Stream:
         outbox, flights = self._outbox, self._flights
         try:
             while True:
-                while outbox and flights.room():
+                while outbox and flights.room() and not self._ending:
                     message = self._next_message()
                     if message is not None:
                         await call.write(message)
+                if self._ending:
+                    await call.done_writing()
+                    await asyncio.sleep(self._attempt_timeout)  # the server ends the stream, and this with it
+                    call.cancel()
+                    return
                 self._sleeper = self._loop.create_future()
                 await self._sleeper
         except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
@@ -157,6 +164,10 @@ class Stream:
     def _handle(self, reply: Any) -> None:
         flight = self._flights.heard(reply.frame_id)
         if flight is None:
+            if not reply.frame_id and reply.HasField("frame_error"):
+                self._ending = True
+                self.wake()
+                self._on_draining(_ENDING_SECONDS)
             return
         self._last_heard = self._loop.time()
         self._on_heard()

@@ -117,6 +117,7 @@ def model_of(info: Any) -> Model:
         max_chunk_steps=info.max_chunk_steps,
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
+        feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -14,6 +14,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._calls import Calls, itself, only_result
+from ._carry import Carriage, CarriedOver, WindowOf
 from ._deadlines import Deadlines
 from ._endpoint import Endpoint
 from ._endpoints import Endpoints
@@ -147,7 +148,7 @@ class AsyncClient:
             initial_state=state,
         )
         opened = await self._call("Open", request, session, timeout)
-        info = await self._served(model, opened.fingerprint, timeout)
+        info = await self._served(session, model, opened.fingerprint, timeout)
         return self._session(session, info, position_of(opened.position), opened.created, outputs)
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
@@ -175,6 +176,43 @@ class AsyncClient:
         item = pb.DeleteRequest.Item(session=session, generation=generation)
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
+
+    async def carry_over(
+        self,
+        policy: str,
+        *,
+        model: str = "",
+        prefix: str = "",
+        sessions: Iterable[str] | None = None,
+        window_of: WindowOf | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> CarriedOver:
+        """Hands sessions over to another version of their model, and counts what became of them.
+
+        policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
+        and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
+        is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
+        What fails for one session is counted, and holds up no other; a run that was broken off is simply started
+        again. Sessions of the other version that are made meanwhile may be missed.
+        """
+        carriage = await self._carriage(policy, model, fingerprint, window_of, timeout)
+        if sessions is not None:
+            infos = await carriage.named(sessions)
+            await carriage.carry([(info, window_of(info) if window_of else None) for info in infos])
+            return carriage.result
+        while (page := await carriage.page(prefix)) is not None:
+            await carriage.carry([(info, window_of(info) if window_of else None) for info in page])
+        return carriage.result
+
+    async def _carriage(
+        self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
+    ) -> Carriage:
+        if (window_of is None) == (policy == "rerun"):
+            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
+        target = await self.model(model, fingerprint, timeout=timeout)
+        return Carriage(self, target, policy, timeout)
 
     # ------------------------------------------------------------------------------------------ models
 
@@ -230,10 +268,12 @@ class AsyncClient:
         _, calls, _ = self._started()
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
-    async def _served(self, name: str, fingerprint: bytes, timeout: float | None) -> Model:
+    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model:
+        """Asked where the session is: another server may not serve its version yet, or not any more."""
         key = (name, fingerprint)
         if key not in self._models:
-            self._models[key] = await self.model(name, fingerprint, timeout=timeout)
+            request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
+            self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
         return self._models[key]
 
     def _session(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from ._blocking import Session
+from ._carry import CarriedOver, WindowOf
 from ._errors import Closed
 from ._model import Model
 from ._position import Position
@@ -129,6 +130,26 @@ class Client:
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
         """Ends that life of the session. False: it was over already, which is no error."""
         return self.run(self._core.delete(session, generation, model=model, timeout=timeout))
+
+    def carry_over(
+        self,
+        policy: str,
+        *,
+        model: str = "",
+        prefix: str = "",
+        sessions: Iterable[str] | None = None,
+        window_of: WindowOf | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> CarriedOver:
+        """Hands sessions over to another version of their model, and counts what became of them; see
+        AsyncClient.carry_over. `window_of` is called in the caller's thread."""
+        carriage = self.run(self._core._carriage(policy, model, fingerprint, window_of, timeout))
+        page = self.run(carriage.page(prefix) if sessions is None else carriage.named(sessions))
+        while page is not None:
+            self.run(carriage.carry([(info, window_of(info) if window_of else None) for info in page]))
+            page = self.run(carriage.page(prefix)) if sessions is None else None
+        return carriage.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """Every served version; the first of a name takes new sessions."""

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from cellkeeper_service import logs
 from cellkeeper_service.app import own_version, serve
 from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.errors import StartError
@@ -31,7 +32,7 @@ def main() -> None:
 
 def run(words: list[str]) -> int:
     """The exit status: 0 after SIGTERM, 1 if the server could not start, 2 for a command that is none."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up()
     logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
         print(own_version())
@@ -42,17 +43,22 @@ def run(words: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 0 if words in (["--help"], ["-h"]) else 2
     rest = words[1:]
-    as_worker = WORKER_FLAG in rest
+    as_worker, as_json = WORKER_FLAG in rest, False
     try:
         variables = dict(os.environ)
         if as_worker:  # all else was settled by the process that started this one
             variables = {STORE_VARIABLE: variables[STORE_VARIABLE]} if STORE_VARIABLE in variables else {}
         settings = Settings.read([word for word in rest if word != WORKER_FLAG], variables)
+        logs.set_up(settings.log_format, settings.log_level)
+        as_json = settings.log_format == "json"
         if settings.workers > 1:
             return serve_workers(settings)
         serve(settings, share_port=as_worker)
     except StartError as error:
-        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        if as_json:
+            logging.getLogger(__name__).error(str(error))
+        else:
+            print(f"cellkeeper-server: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import re
 import signal
 import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,11 +20,15 @@ from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
-from cellkeeper_service.model.bundle import read_bundle
+from cellkeeper_service.logs import say
+from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
+from cellkeeper_service.model.bundle import Bundle, read_bundle
+from cellkeeper_service.readiness import Readiness
+from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -32,6 +39,8 @@ from cellkeeper_service.store.open import open_store
 
 MAX_SLOTS = 1 << 18
 Cost = Callable[[Call], float]
+Costs = dict[bytes, dict[int, float]]
+"""Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
 
 
 def serve(settings: Settings, *, share_port: bool = False) -> None:
@@ -41,27 +50,40 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
             f"({settings.max_chunk_steps})"
         )
-    for address, flag in ((settings.listen, "--listen"), (settings.metrics_listen, "--metrics-listen")):
-        split_address(address, flag)
-    engines, costs = load_engines(settings)
-    models = make_models(engines, settings)
-    store = make_store(settings)
-    try:
-        asyncio.run(_serve(settings, models, store, costs, share_port))
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
-        store.close()
+    split_address(settings.listen, "--listen")
+    place = split_address(settings.metrics_listen, "--metrics-listen")
+    hang_ups = HangUps()
+    meter, readiness = PrometheusMeter(own_version()), Readiness()
+    probes = readiness.why_dead, readiness.why_not_ready
+    with (
+        closing(start_tracing(settings.tracing, os.environ, own_version())) as tracing,
+        closing(MetricsServer(meter.exposition, *place, *probes)) as metrics,
+    ):
+        engines, costs = load_engines(settings)
+        models = make_models(engines, settings)
+        store = make_store(settings)
+        try:
+            asyncio.run(
+                _serve(settings, models, store, costs, meter, readiness, tracing, hang_ups, metrics.url, share_port)
+            )
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
+            store.close()
 
 
 async def _serve(
     settings: Settings,
     models: dict[str, Models],
     store: Store,
-    costs: dict[bytes, dict[int, float]],
+    costs: Costs,
+    meter: PrometheusMeter,
+    readiness: Readiness,
+    tracing: Tracing,
+    hang_ups: HangUps,
+    metrics_url: str,
     share_port: bool,
 ) -> None:
-    meter = PrometheusMeter(own_version())
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
     sessions = Sessions(models, session_limits(settings), clock, meter)
     threads = 0 if store.name == "memory" else settings.store_threads
@@ -69,33 +91,40 @@ async def _serve(
     scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
     catalog = Catalog(models, wire_limits(settings))
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port))
+    server = RpcServer(Servicer(catalog, scheduler, meter), Transport(*limits, share_port), tracing.interceptors)
+    reloader = make_reloader(settings, models, costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if share_port:
+        end_with_parent(stopping.set)
 
-    host, port = split_address(settings.metrics_listen, "--metrics-listen")
-    metrics = MetricsServer(meter.exposition, host, port, lambda: not stopping.is_set())
-    try:
-        listen_host, _ = split_address(settings.listen, "--listen")
-        gc.freeze()  # what lives as long as the server need not be looked at again
-        scheduler.start(stopping.set)
-        port = await server.start(settings.listen)
-        announce(models, meter, store, settings)
-        say(f"listening on {listen_host}:{port}")
-        say(f"metrics on {metrics.url}")
-        await stopping.wait()
-        say("stopping: finishing what is under way")
-        await server.refuse_new()
-        grace_seconds = settings.drain_timeout_ms / 1000
-        await asyncio.wait_for(_drain(scheduler, server, grace_seconds), grace_seconds + 5)
-        store_calls.close()
-        say("stopped")
-    finally:
-        metrics.close()
+    listen_host, _ = split_address(settings.listen, "--listen")
+    gc.freeze()  # what lives as long as the server need not be looked at again
+    scheduler.start(stopping.set)
+    port = await server.start(settings.listen)
+    readiness.serving(store_calls.reach)
+    announce(models, meter, store, settings)
+    say(f"listening on {listen_host}:{port}")
+    say(f"metrics on {metrics_url}")
+    hang_ups.hand_over(reloader.request)
+    await stopping.wait()
+
+    readiness.end()
+    await server.announce_end()
+    if settings.drain_delay_ms and scheduler.running:
+        say(f"stopping: serving on for {settings.drain_delay_ms} ms, so that load balancers notice")
+        await asyncio.sleep(settings.drain_delay_ms / 1000)
+    say("stopping: finishing what is under way")
+    grace_seconds = settings.drain_timeout_ms / 1000
+    await server.close(grace_seconds)
+    await asyncio.wait_for(_drain(scheduler, server, grace_seconds), grace_seconds + 5)
+    await reloader.close()
+    store_calls.close()
+    say("stopped")
 
 
 async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) -> None:
@@ -107,7 +136,21 @@ async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) 
     await server.stop(1.0)
 
 
-def load_engines(settings: Settings) -> tuple[list[Engine], dict[bytes, dict[int, float]]]:
+def end_with_parent(end: Callable[[], None]) -> None:
+    """For a worker: however the process that started it ends, its stdin, on which nothing ever comes, ends then. What
+    the worker still has to say goes nowhere."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def ended() -> None:
+        loop.remove_reader(stdin)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        end()
+
+    loop.add_reader(stdin, ended)
+
+
+def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
     """The engines of all bundles, and of each what a call costs: seconds by batch size."""
     engines, costs = [], {}
     for folder in settings.models:
@@ -117,6 +160,27 @@ def load_engines(settings: Settings) -> tuple[list[Engine], dict[bytes, dict[int
     return engines, costs
 
 
+def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
+    """Reads the folders anew when it is asked to."""
+    names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
+    folders = [Path(folder) for folder in settings.models]
+
+    def load(bundle: Bundle, between: Callable[[], None]) -> Served:
+        engine = load_engine(bundle, settings.device, settings.max_batch, settings.threads, between)
+        costs[engine.spec.fingerprint] = warm(engine)
+        return serve_version(engine, settings, len(folders))
+
+    return Reloader(
+        folders,
+        [names[fingerprint] for fingerprint in list(costs)],
+        models,
+        load,
+        keep=settings.keep_versions,
+        count=meter.reloaded,
+        on_change=lambda: show_models(models, meter),
+    )
+
+
 def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
     """Versions by model name, in the order given: the first of a name takes new sessions."""
     by_name: dict[str, list[Engine]] = {}
@@ -124,20 +188,23 @@ def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
         by_name.setdefault(engine.spec.name, []).append(engine)
     for name, versions in by_name.items():
         check_versions(name, versions)
-    budget_bytes = settings.arena_mib * 1024 * 1024 // len(engines)
     models = {}
     for name, versions in by_name.items():
-        served = []
-        for engine in versions:
-            slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
-            if slots < settings.max_batch:
-                raise StartError(
-                    f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {name}, "
-                    f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
-                )
-            served.append(Served(engine, slots, settings.max_replay_steps))
+        served = [serve_version(engine, settings, len(engines)) for engine in versions]
         models[name] = Models(served, settings.accept_other_numerics)
     return models
+
+
+def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
+    """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
+    budget_bytes = settings.arena_mib * 1024 * 1024 // shares
+    slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
+    if slots < settings.max_batch:
+        raise StartError(
+            f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
+            f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
+        )
+    return Served(engine, slots, settings.max_replay_steps)
 
 
 def check_versions(name: str, versions: list[Engine]) -> None:
@@ -147,18 +214,16 @@ def check_versions(name: str, versions: list[Engine]) -> None:
         raise StartError(f"model {name}: the same version was given twice; name each folder once")
     for engine in versions[1:]:
         spec = engine.spec
-        same = (spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states) == (
-            first.input,
-            first.vocabulary,
-            first.missing_values,
-            first.outputs,
-            first.states,
-        )
-        if not same:
+        if not spec.looks_like(first):
             raise StartError(
                 f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
                 "different tensors; serve them under different names"
             )
+    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
+    if len(feedbacks) > 1:
+        raise StartError(
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
+        )
 
 
 def make_store(settings: Settings) -> Store:
@@ -179,9 +244,10 @@ def without_secrets(text: str, url: str) -> str:
     """The text without the user and the password of a store's URL."""
     scheme, _, rest = url.partition(":")
     secrets, found, _ = rest.lstrip("/").rpartition("@")
-    if scheme == "sqlite" or not found:
+    if scheme == "sqlite":
         return text
-    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***")
+    text = re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
+    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
 
 
 def session_limits(settings: Settings) -> Limits:
@@ -207,12 +273,17 @@ def wire_limits(settings: Settings) -> WireLimits:
     )
 
 
-def expected_cost(costs: dict[bytes, dict[int, float]]) -> Cost:
+def expected_cost(costs: Costs) -> Cost:
     """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
-    tables = {fingerprint: (sorted(table), table) for fingerprint, table in costs.items()}
+    tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
 
     def cost(call: Call) -> float:
-        sizes, table = tables[call.served.spec.fingerprint]
+        fingerprint = call.served.spec.fingerprint
+        found = tables.get(fingerprint)
+        if found is None:
+            table = costs[fingerprint]
+            found = tables[fingerprint] = (sorted(table), table)
+        sizes, table = found
         size = sizes[min(bisect_left(sizes, call.batch), len(sizes) - 1)]
         return table[size] * call.steps
 
@@ -221,14 +292,26 @@ def expected_cost(costs: dict[bytes, dict[int, float]]) -> Cost:
 
 def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:
     """One line for each model, and one for the store."""
+    show_models(models, meter)
     for name, versions in models.items():
         for served in versions:
             engine, spec = served.engine, served.spec
-            fingerprint = spec.fingerprint.hex()
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
-            meter.model_loaded(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact)
-            say(f"model {name} {fingerprint[:12]}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
-    say(f"store {store.name}: {settings.store.rpartition('@')[2]}")  # never a password
+            fingerprint = spec.fingerprint.hex()[:12]
+            say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
+    meter.store_opened(store.name, store.facts)
+    say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
+
+
+def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
+    """Puts what is served into the metrics."""
+    rows = []
+    for name, versions in models.items():
+        for served in versions:
+            engine, fingerprint = served.engine, served.spec.fingerprint.hex()
+            current = served is versions.default
+            rows.append(ModelRow(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact, current))
+    meter.show_models(rows)
 
 
 def own_version() -> str:
@@ -236,7 +319,3 @@ def own_version() -> str:
         return version("cellkeeper")
     except PackageNotFoundError:
         return "unknown"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

@@ -24,10 +24,11 @@ class Settings:
 
     models: tuple[str, ...]
     listen: str = setting("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
-    metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics and /healthz")
+    metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
     store: str = setting(
         "sqlite:cellkeeper-data/sessions.db",
-        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT or memory:",
+        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
     device: str = setting("auto", "cpu, cuda:N, or auto")
     workers: int = setting(1, "server processes on the same port; they share nothing but the store")
@@ -58,6 +59,13 @@ class Settings:
     retry_delay_ms: int = setting(
         200, "the advice to clients that come while the store or a queue is not there for them"
     )
+    keep_versions: int = setting(2, "replaced versions of a model that stay served for their sessions after a reload")
+    drain_delay_ms: int = setting(
+        0, "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends"
+    )
+    log_format: str = setting("text", "text, or json: an object a line")
+    tracing: str = setting("auto", "otlp, none, or auto: otlp where OTEL_* variables say so")
+    log_level: str = setting("info", "debug, info, warning or error")
     drain_timeout_ms: int = setting(20_000, "how long SIGTERM waits for what is under way")
 
     @classmethod
@@ -141,4 +149,7 @@ def _typed(name: str, came: Any, default: Any) -> Any:
     return came
 
 
-MAY_BE_ZERO = ("max_connection_rpcs", "default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms")
+MAY_BE_ZERO = (
+    *("max_connection_rpcs", "default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms"),
+    *("drain_delay_ms", "keep_versions"),
+)

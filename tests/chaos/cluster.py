@@ -15,6 +15,7 @@ from .history import RefusedStart
 from .nodes import RedisNodes
 from .proxy import Proxy
 from .stores import AnyStore, RedisPair, SqliteStore
+from .watched import RedisWatched
 
 OPTIONS = (
     *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
@@ -60,7 +61,7 @@ class Server(ServerProcess):
 
 class Cluster:
     """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
-    node of a Redis Cluster; none for SQLite. Use as an asynchronous context manager."""
+    node of a Redis Cluster; none for SQLite, and none where sentinels watch. Use as an asynchronous context manager."""
 
     def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
         self.store = store
@@ -99,7 +100,7 @@ class Cluster:
         """The URL of the store for one more server."""
         if isinstance(store, SqliteStore):
             return f"sqlite:{store.path}"
-        if isinstance(store, RedisNodes):
+        if isinstance(store, RedisNodes | RedisWatched):
             return store.url
         back = Proxy(store.address)
         await back.start()
@@ -132,6 +133,8 @@ class Cluster:
         for server in self.servers:
             if not server.is_running:
                 await self.restart(server)
+        if isinstance(self.store, RedisWatched):
+            await asyncio.to_thread(self.store.wait_until_whole)
 
     def complaints(self) -> list[str]:
         """What servers logged that no fault explains: errors with a traceback."""

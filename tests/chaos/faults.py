@@ -16,6 +16,8 @@ from .pumps import Pumps
 from .redis_faults import RedisFaults
 from .sqlite_faults import SqliteFaults
 from .stores import SqliteStore
+from .watched import RedisWatched
+from .watched_faults import WatchedFaults
 from .weather import Kind, weather
 
 ENDING = ("server_kill", "server_stop")
@@ -104,6 +106,9 @@ class Faults:
         yield from weather("client", "front {}", fronts, self._while, self._draw)
         if isinstance(store, SqliteStore):
             yield from SqliteFaults(store, self._cluster.servers, self._while, self._draw).kinds()
+            return
+        if isinstance(store, RedisWatched):
+            yield from WatchedFaults(store, self._while, self._draw).kinds()
             return
         yield from weather("store", "back {}", backs, self._while, self._draw)
         if isinstance(store, RedisNodes):

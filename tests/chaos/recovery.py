@@ -13,6 +13,7 @@ TIMED = (
     *("server_kill", "server_stop", "server_pause"),
     *("redis_kill", "redis_pause", "power_cut", "failover", "failover_split"),
     *("node_kill", "node_pause", "slot_move", "node_handover", "node_takeover"),
+    *("watched_kill", "watched_pause", "watched_failover"),
 )
 
 

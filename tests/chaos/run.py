@@ -28,6 +28,7 @@ from .offline import Reference
 from .pumps import Habits, Pumps
 from .raw import LateCopies, Rough
 from .stores import make_store
+from .watched import RedisWatched
 
 FINISH_S = 120.0  # for the last step of every session, after all faults are over
 READ_TRIES = 40
@@ -139,6 +140,8 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
         cluster.look_for_crashes()
         crew.history.crashes += cluster.crashes + cluster.complaints()
         crew.history.refused_starts += cluster.refused_starts
+        if isinstance(cluster.store, RedisWatched):
+            crew.history.faults += cluster.store.unrest()
         return Outcome(settings, crew.history, Verdict(), crew.races, crew.replayed_steps, started, seconds)
 
 

@@ -16,10 +16,11 @@ from tests.redis_server import RedisServer
 from .disk import SmallDisk
 from .nodes import RedisNodes
 from .proxy import Proxy
+from .watched import RedisWatched
 
 SYNC_S = 40.0
 UNSYNCED_S = 1.0  # what "everysec" leaves to a power cut
-STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster")
+STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster", "redis-sentinel")
 
 
 class SqliteStore:
@@ -176,7 +177,7 @@ class RedisEverysec(RedisStore):
         super().__exit__(kind, error, trace)
 
 
-AnyStore = SqliteStore | RedisStore | RedisNodes
+AnyStore = SqliteStore | RedisStore | RedisNodes | RedisWatched
 
 
 def make_store(kind: str) -> AnyStore:
@@ -192,4 +193,6 @@ def make_store(kind: str) -> AnyStore:
             return RedisPair("always")
         case "redis-cluster":
             return RedisNodes()
+        case "redis-sentinel":
+            return RedisWatched()
     raise ValueError(f"store: got {kind!r}, expected one of {STORES}")

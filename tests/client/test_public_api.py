@@ -14,6 +14,7 @@ NAMES = [
     "AsyncClient",
     "AsyncSession",
     "Backoff",
+    "CarriedOver",
     "CellkeeperError",
     "Client",
     "Closed",
@@ -60,8 +61,8 @@ def test_the_exported_names() -> None:
 
 def test_the_methods() -> None:
     session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
-    session |= {"state", "info", "position", "generation", "close"}
-    client = {"sessions", "session_info", "delete", "models", "model", "close"}
+    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over"}
+    client = {"sessions", "session_info", "delete", "carry_over", "models", "model", "close"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"open"} <= public(cellkeeper.AsyncClient)

@@ -26,6 +26,7 @@ UNARY = {
     "SetState": pb.SessionResults,
     "Fork": pb.SessionResults,
     "Delete": pb.SessionResults,
+    "CarryOver": pb.SessionResults,
     "GetState": pb.GetStateResponse,
     "GetSession": pb.SessionInfo,
     "ListSessions": pb.ListSessionsResponse,
@@ -56,9 +57,13 @@ def bundles(folder: Path) -> list[Path]:
     missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
     return [
-        counting_bundle(folder / "count", name="count", features=FEATURES),
-        counting_bundle(folder / "hold", name="hold", features=FEATURES, input=missing),
-        make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, input=tokens),
+        counting_bundle(folder / "count", name="count", features=FEATURES, feedback=list(range(FEATURES))),
+        counting_bundle(
+            folder / "hold", name="hold", features=FEATURES, input=missing, feedback=[*range(1, FEATURES), "known"]
+        ),
+        # two versions: sessions are carried to and fro
+        make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, head=(10,), input=tokens),
+        make_bundle(folder / "tokens2", name="tokens", seed=1, input_size=4, hidden_size=16, head=(10,), input=tokens),
     ]
 
 
@@ -69,6 +74,7 @@ class World:
     positions: dict[tuple[str, str], Position] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=lambda: [""])
     fingerprints: list[bytes] = field(default_factory=lambda: [b""])
+    versions: dict[str, set[bytes]] = field(default_factory=dict)  # by model
 
     def names(self) -> list[str]:
         return [f"s{n}" for n in range(40)]
@@ -107,6 +113,9 @@ class World:
                 if draw.random() < 0.3:
                     request.acked = max(at.step - draw.randrange(5), 0)
                 request.peek = draw.random() < 0.1
+                if draw.random() < 0.1:
+                    request.peek, request.rollout_steps = True, draw.choice((1, 3, 100))
+                    request.rollout_inputs = bytes(4 * request.rollout_steps if model == "hold" else 0)
                 request.outputs.extend(draw.sample(("prediction", "hidden", "state"), draw.randrange(3)))
                 return request
             case "StepBatch" | "StepStream":
@@ -129,6 +138,19 @@ class World:
                 if draw.random() < 0.5:
                     fork.position.CopyFrom(_wire(at))
                 return pb.ForkRequest(model=model, items=[fork])
+            case "CarryOver":
+                carried = pb.CarryOverRequest.Item(
+                    session=session,
+                    generation=at.generation,
+                    request_id=_id(draw),
+                    policy=draw.choice(pb.CarryOverRequest.Policy.keys()),
+                )
+                if carried.policy == pb.CarryOverRequest.RERUN:
+                    window = _inputs(draw, shape, draw.choice((1, 2, 100)))
+                    carried.dtype, carried.inputs = shape.dtype, window.tobytes()
+                    carried.shape.extend(window.shape)
+                versions = [b"", b"", *self.versions.get(model, ())]
+                return pb.CarryOverRequest(model=model, items=[carried], fingerprint=draw.choice(versions))
             case "Delete":
                 item = pb.DeleteRequest.Item(session=session, generation=at.generation)
                 return pb.DeleteRequest(model=model, items=[item])
@@ -173,7 +195,10 @@ class World:
         match method, request:
             case ("Open" | "Step", pb.OpenRequest() | pb.StepRequest()) if not getattr(request, "peek", False):
                 self._stands(request.model, request.session, reply.position)
-            case "Reset" | "SetState", pb.ResetRequest() | pb.SetStateRequest():
+            case (
+                "Reset" | "SetState" | "CarryOver",
+                pb.ResetRequest() | pb.SetStateRequest() | pb.CarryOverRequest(),
+            ):
                 items: list[Any] = list(request.items)
                 for item, result in zip(items, reply.results, strict=False):
                     if not result.HasField("error"):
@@ -186,6 +211,9 @@ class World:
                 self.tokens = [*self.tokens[-5:], reply.next_page_token]
             case "GetModel", _:
                 self.fingerprints = [*self.fingerprints[-5:], reply.fingerprint]
+            case "ListModels", _:
+                for info in reply.models:
+                    self.versions.setdefault(info.name, set()).add(info.fingerprint)
 
     def _stands(self, model: str, session: str, position: pb.Position) -> None:
         if session in self.names():

@@ -35,13 +35,15 @@ class Tally:
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     excused_until: float = 0.0  # the store was taken away; until then a timeout is nobody's fault
 
     def failed(self, what: str, error: CellkeeperError) -> None:
         self.refused[f"{type(error).__name__}"] += 1
         if type(error).__name__ in ("Unavailable", "DeadlineExceeded") and time.monotonic() < self.excused_until:
             return
-        self.violations.append(f"{what}: {type(error).__name__} {error}")
+        at = time.monotonic() - self.began
+        self.violations.append(f"{what}: after {at:.0f} s {type(error).__name__} {error}")
 
 
 class Summed:

@@ -117,6 +117,7 @@ async def soak(
                 round(size / MIB, 1)
                 for size in (baseline.rss_bytes, max(sample.rss_bytes for sample in samples), after.rss_bytes)
             ],
+            "queue_depth_peak": max((sample.queue_depth for sample in samples), default=0),
             "queue_depth_after": after.queue_depth,
         }
         return figures, violations

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from cellkeeper_service.domain.meter import Meter, StepTimes
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
+from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[str, float]
@@ -61,14 +61,14 @@ def meter() -> PrometheusMeter:
     meter = PrometheusMeter("1.2.3")
     meter.watch_queue(lambda: 17)
     meter.watch_hot_sessions(lambda: {"co2": 4})
-    meter.model_loaded("co2", "ab" * 32, "onnxruntime", "cpu", 'ort 1.2 "avx2"', True)
+    meter.show_models([ModelRow("co2", "ab" * 32, "onnxruntime", "cpu", 'ort 1.2 "avx2"', True, True)])
     every_event(meter)
     return meter
 
 
 @pytest.fixture
 def server(meter: PrometheusMeter) -> Iterator[MetricsServer]:
-    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, lambda: True)) as server:
+    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, str, str)) as server:
         yield server
 
 
@@ -149,25 +149,32 @@ def test_promtool_has_no_complaint(server: MetricsServer) -> None:
 
 
 def test_http(meter: PrometheusMeter) -> None:
-    healthy = True
-    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, lambda: healthy)) as server:
+    dead, why_not = "", "loading its models"
+    with closing(MetricsServer(meter.exposition, "127.0.0.1", 0, lambda: dead, lambda: why_not)) as server:
         base = f"http://127.0.0.1:{server.port}"
         assert server.url == f"{base}/metrics"
         with urllib.request.urlopen(f"{base}/metrics?x=1") as reply:
             assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             assert samples(reply.read().decode())["cellkeeper_queue_depth"] == 17
         with urllib.request.urlopen(f"{base}/healthz") as reply:
-            assert reply.read() == b"serving\n"
-        healthy = False
-        for path, status in (("/healthz", 503), ("/other", 404)):
+            assert reply.read() == b"alive\n"
+        dead = "stuck"
+        for path, status, text in (
+            ("/healthz", 503, b"not alive: stuck\n"),
+            ("/readyz", 503, b"not ready: loading its models\n"),
+            ("/other", 404, b"try /metrics, /healthz or /readyz\n"),
+        ):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(base + path)
-            assert refused.value.code == status
-            refused.value.close()
+            with refused.value as error:
+                assert (error.code, error.read()) == (status, text)
+        why_not = ""
+        with urllib.request.urlopen(f"{base}/readyz") as reply:
+            assert reply.read() == b"ready\n"
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{base}/healthz")
 
 
 def test_a_taken_port_refuses_to_start(server: MetricsServer, meter: PrometheusMeter) -> None:
     with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{server.port} .*--metrics-listen"):
-        MetricsServer(meter.exposition, "127.0.0.1", server.port, lambda: True)
+        MetricsServer(meter.exposition, "127.0.0.1", server.port, str, str)

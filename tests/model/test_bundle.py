@@ -17,11 +17,14 @@ from safetensors.numpy import load_file, save_file
 
 from tests.bundles import bundle_config, counting_bundle, make_bundle, random_tensors
 
+TOKENS = {"kind": "tokens", "vocabulary": 9, "embedding_size": 3}
 SHAPES: list[dict[str, Any]] = [
     {},
     {"cell": "gru", "reset_after": False, "num_layers": 3, "head": (4, 2)},
     {"cell": "rnn_relu", "bias": False, "head": ()},
     {"proj_size": 4, "initial_state": "learned"},
+    {"head": (2,), "feedback": (1, "known", 1)},
+    {"input_size": 6, "head": (9,), "feedback": "argmax", "input": {**TOKENS, "embedding_size": 6}},
     {"input_size": 6, "input": {"kind": "tokens", "vocabulary": 9, "embedding_size": 6}},
     {
         "input": {

@@ -28,8 +28,12 @@ class Talk:
         return self._sent
 
     def receive(self) -> tuple[int, Result]:
-        """The next reply: its frame's id and its item's result. Raises grpc.RpcError where the stream has ended."""
+        """The next reply: its frame's id and its item's result. Raises grpc.RpcError where the stream was lost,
+        StopIteration where the server ended it."""
         reply = next(self._call)
+        while not reply.frame_id:  # the server asks for the end
+            self._frames.put(None)
+            reply = next(self._call)
         return reply.frame_id, from_frames(1, [reply])[0]
 
     def receive_all(self, count: int) -> dict[int, Result]:

@@ -44,6 +44,7 @@ def test_fields_of_open(count: Api, session: str) -> None:
 def test_items_of_the_other_calls(count: Api, session: str, at: Position) -> None:
     state = [pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(4))]
     base: dict[str, Any] = {"session": session, "generation": at.generation, "request_id": new_id()}
+    window = {"policy": 2, "dtype": pb.FLOAT32, "shape": [1, 1], "inputs": bytes(4)}
     twig = {"source": session, "target": f"{session}-2", "request_id": new_id()}
     cut = pb.Position(generation=at.generation, step=1, head=b"")
     cases: list[tuple[str, dict[str, Any], str]] = [
@@ -52,6 +53,17 @@ def test_items_of_the_other_calls(count: Api, session: str, at: Position) -> Non
         ("SetState", {**base, "state": []}, "items[0].state"),
         ("SetState", {**base, "state": state, "step": 2**63}, "items[0].step"),
         ("SetState", {**base, "state": state, "generation": b""}, "items[0].generation"),
+        ("CarryOver", {**base, "policy": 0}, "items[0].policy"),
+        ("CarryOver", {**base, "policy": 9}, "items[0].policy"),
+        ("CarryOver", {**base, "policy": 1, "generation": b""}, "items[0].generation"),
+        ("CarryOver", {**base, "policy": 3, "request_id": bytes(16)}, "items[0].request_id"),
+        ("CarryOver", {**base, "policy": 1, "inputs": bytes(4)}, "items[0].inputs"),
+        ("CarryOver", {**base, **window, "shape": []}, "items[0].shape"),
+        ("CarryOver", {**base, **window, "shape": [0, 1]}, "items[0].shape"),
+        ("CarryOver", {**base, **window, "shape": [513, 1]}, "items[0].shape"),
+        ("CarryOver", {**base, **window, "shape": [1, 2]}, "items[0].shape"),
+        ("CarryOver", {**base, **window, "dtype": pb.INT32}, "items[0].dtype"),
+        ("CarryOver", {**base, **window, "inputs": bytes(8)}, "items[0].inputs"),
         ("Fork", {**twig, "target": ""}, "items[0].target"),
         ("Fork", {**twig, "target": session}, "items[0].target"),
         ("Fork", {**twig, "source": "s" * 257}, "items[0].source"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.feedback import Feedback
 from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
 from numpy.typing import NDArray
 
@@ -14,17 +15,33 @@ FACTOR = 1_000_003
 POISON = 666  # an input whose result is "not finite"
 
 
-def expected(inputs: Iterable[int]) -> list[int]:
-    """The outputs after each of `inputs`, from the start."""
-    total, outputs = 0, []
+def expected(inputs: Iterable[int], total: int = 0, factor: int = FACTOR) -> list[int]:
+    """The outputs after each of `inputs`, from the start, or from the state `total`."""
+    outputs = []
     for value in inputs:
-        total = (total * FACTOR + value + 1) % 2**62
+        total = (total * factor + value + 1) % 2**62
         outputs.append(total)
     return outputs
 
 
+class Remainder(Feedback):
+    """The next input is the state modulo 1000."""
+
+    def next_input(self, prediction: Array, known: Array) -> Array:
+        return np.array(prediction % 1000, np.int32)
+
+
+def rolled(inputs: Iterable[int], steps: int) -> list[int]:
+    """The inputs that a rollout of so many steps behind `inputs`, from the start, consumes in all."""
+    consumed = list(inputs)
+    for _ in range(steps):
+        consumed.append(expected(consumed)[-1] % 1000)
+    return consumed
+
+
 class CountingEngine:
-    """state' = (state * FACTOR + input + 1) mod 2^62; prediction = state'."""
+    """state' = (state * factor + input + 1) mod 2^62; prediction = state'. Versions but the first have factors of their
+    own."""
 
     name = "counting"
     device = "cpu"
@@ -36,7 +53,8 @@ class CountingEngine:
         total = TensorSpec("prediction", "int64", ())
         state = TensorSpec("total", "int64", ())
         given = TensorSpec("input", "int32", ())
-        self.spec = ModelSpec(name, version * 32, given, 1 << 30, False, (total,), (state,))
+        self.spec = ModelSpec(name, version * 32, given, 1 << 30, False, (total,), (state,), Remainder())
+        self.factor = FACTOR + int.from_bytes(version, "big") - 1
         self.max_batch = max_batch
         self.initial_state = bytes(8)
         self.calls: list[tuple[int, int]] = []  # T and B of every call
@@ -55,7 +73,7 @@ class CountingEngine:
         states = [int(state) for state in self._states[read]]
         outputs = np.zeros(inputs.shape, np.int64)
         for step, values in enumerate(inputs.tolist()):
-            states = [(state * FACTOR + value + 1) % 2**62 for state, value in zip(states, values, strict=True)]
+            states = [(state * self.factor + value + 1) % 2**62 for state, value in zip(states, values, strict=True)]
             outputs[step] = states
         self._states[write] = states
         return Computed({"prediction": outputs}, ~(inputs == POISON).any(axis=0))

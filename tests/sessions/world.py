@@ -18,6 +18,7 @@ from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
+from cellkeeper_service.sessions.rollout import Rollout
 from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 from cellkeeper_service.store.memory import MemoryStore
@@ -50,17 +51,16 @@ class World:
         self.now = 0.0
         self.store = MemoryStore(lambda: self.now * 1000)
         numbers = count(1)
-        self.replicas = [
-            Replica(
-                self,
-                slots,
-                limits or Limits(tick=TickLimits(4, 8)),
-                replay,
-                lambda: next(numbers).to_bytes(16, "big"),
-                versions,
-            )
-            for _ in range(replicas)
-        ]
+        self._slots, self._limits, self._replay = slots, limits or Limits(tick=TickLimits(4, 8)), replay
+        self._mint = lambda: next(numbers).to_bytes(16, "big")
+        self.replicas: list[Replica] = []
+        for _ in range(replicas):
+            self.start(versions)
+
+    def start(self, versions: Sequence[bytes]) -> int:
+        """One more replica, which serves these versions; its number."""
+        self.replicas.append(Replica(self, self._slots, self._limits, self._replay, self._mint, versions))
+        return len(self.replicas) - 1
 
     def settle(self) -> None:
         """Lets everything happen, in order, until nothing is left to do."""
@@ -87,6 +87,7 @@ class World:
         wants_state: bool = False,
         deadline: float = FOREVER,
         short: bool = False,
+        rollout_steps: int = 0,
     ) -> Reply:
         """short: as the one item of a frame."""
         reply = Reply()
@@ -94,6 +95,8 @@ class World:
         step = Step(
             key(session), deadline, reply, pack(inputs), len(inputs), position, acked, peek, wanted, wants_state
         )
+        if rollout_steps:
+            step.rollout = Rollout(rollout_steps, np.zeros((rollout_steps, 0), "<i4"))
         reply.request = step
         sessions = self.replicas[replica].sessions
         if short:

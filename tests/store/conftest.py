@@ -9,6 +9,7 @@ from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
 
 from tests.redis_cluster import RedisCluster
+from tests.redis_sentinel import RedisSentinels
 from tests.redis_server import RedisServer
 
 
@@ -49,16 +50,31 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def shared_sentinels() -> Iterator[RedisSentinels]:
+    """A primary, a replica and three sentinels for all tests that leave them as they are."""
+    with RedisSentinels() as world:
+        yield world
+
+
+@pytest.fixture
+def redis_sentinels(shared_sentinels: RedisSentinels) -> RedisSentinels:
+    """The shared ones, empty."""
+    shared_sentinels.empty()
+    return shared_sentinels
+
+
+REDIS = {"redis": "redis_server", "cluster": "redis_cluster", "sentinel": "redis_sentinels"}
+
+
 def redis_url(request: pytest.FixtureRequest) -> str:
-    server: RedisServer | RedisCluster = request.getfixturevalue(
-        "redis_cluster" if request.param == "cluster" else "redis_server"
-    )
+    server: RedisServer | RedisCluster | RedisSentinels = request.getfixturevalue(REDIS[request.param])
     return server.url
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "cluster"])
+@pytest.fixture(params=["memory", "sqlite", *REDIS])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param in ("redis", "cluster"):
+    if request.param in REDIS:
         return redis_url(request)
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'sessions.db'}"
 
@@ -71,10 +87,10 @@ def store(store_url: str) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "redis", "cluster"])
+@pytest.fixture(params=["sqlite", *REDIS])
 def durable_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The stores that several processes can open."""
-    if request.param in ("redis", "cluster"):
+    if request.param in REDIS:
         return redis_url(request)
     return f"sqlite:{tmp_path / 'sessions.db'}"
 

@@ -139,7 +139,7 @@ class OpenResponse(_message.Message):
     def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., created: bool = ..., fingerprint: _Optional[bytes] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
-    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs")
+    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,8 @@ class StepRequest(_message.Message):
     ACKED_FIELD_NUMBER: _ClassVar[int]
     PEEK_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     session: str
     dtype: DataType
@@ -158,7 +160,9 @@ class StepRequest(_message.Message):
     acked: int
     peek: bool
     outputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    rollout_steps: int
+    rollout_inputs: bytes
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., rollout_steps: _Optional[int] = ..., rollout_inputs: _Optional[bytes] = ...) -> None: ...
 
 class StepResponse(_message.Message):
     __slots__ = ("outputs", "position", "created", "replayed", "queued_seconds", "computed_seconds")
@@ -324,6 +328,43 @@ class DeleteRequest(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[DeleteRequest.Item]
     def __init__(self, model: _Optional[str] = ..., items: _Optional[_Iterable[_Union[DeleteRequest.Item, _Mapping]]] = ...) -> None: ...
 
+class CarryOverRequest(_message.Message):
+    __slots__ = ("model", "items", "fingerprint")
+    class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        POLICY_UNSPECIFIED: _ClassVar[CarryOverRequest.Policy]
+        KEEP: _ClassVar[CarryOverRequest.Policy]
+        RERUN: _ClassVar[CarryOverRequest.Policy]
+        RESET: _ClassVar[CarryOverRequest.Policy]
+    POLICY_UNSPECIFIED: CarryOverRequest.Policy
+    KEEP: CarryOverRequest.Policy
+    RERUN: CarryOverRequest.Policy
+    RESET: CarryOverRequest.Policy
+    class Item(_message.Message):
+        __slots__ = ("session", "generation", "request_id", "policy", "dtype", "shape", "inputs")
+        SESSION_FIELD_NUMBER: _ClassVar[int]
+        GENERATION_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        POLICY_FIELD_NUMBER: _ClassVar[int]
+        DTYPE_FIELD_NUMBER: _ClassVar[int]
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        INPUTS_FIELD_NUMBER: _ClassVar[int]
+        session: str
+        generation: bytes
+        request_id: bytes
+        policy: CarryOverRequest.Policy
+        dtype: DataType
+        shape: _containers.RepeatedScalarFieldContainer[int]
+        inputs: bytes
+        def __init__(self, session: _Optional[str] = ..., generation: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., policy: _Optional[_Union[CarryOverRequest.Policy, str]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    items: _containers.RepeatedCompositeFieldContainer[CarryOverRequest.Item]
+    fingerprint: bytes
+    def __init__(self, model: _Optional[str] = ..., items: _Optional[_Iterable[_Union[CarryOverRequest.Item, _Mapping]]] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
+
 class SessionResults(_message.Message):
     __slots__ = ("results",)
     RESULTS_FIELD_NUMBER: _ClassVar[int]
@@ -433,7 +474,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps")
+    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps", "feedback")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
@@ -449,6 +490,7 @@ class ModelInfo(_message.Message):
     MAX_CHUNK_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_LOG_STEPS_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: bytes
     numerics: str
@@ -464,4 +506,11 @@ class ModelInfo(_message.Message):
     max_chunk_steps: int
     max_frame_items: int
     max_log_steps: int
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ...) -> None: ...
+    feedback: Feedback
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("sources",)
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    sources: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sources: _Optional[_Iterable[int]] = ...) -> None: ...

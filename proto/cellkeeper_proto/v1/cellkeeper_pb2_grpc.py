@@ -74,6 +74,11 @@ class CellkeeperStub(object):
                 request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.FromString,
                 _registered_method=True)
+        self.CarryOver = channel.unary_unary(
+                '/cellkeeper.v1.Cellkeeper/CarryOver',
+                request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.CarryOverRequest.SerializeToString,
+                response_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.FromString,
+                _registered_method=True)
         self.GetState = channel.unary_unary(
                 '/cellkeeper.v1.Cellkeeper/GetState',
                 request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.GetStateRequest.SerializeToString,
@@ -158,6 +163,13 @@ class CellkeeperServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CarryOver(self, request, context):
+        """Another version of the same model, retrained say, takes sessions over: each under a new generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetState(self, request, context):
         """The committed state, as named tensors.
         """
@@ -230,6 +242,11 @@ def add_CellkeeperServicer_to_server(servicer, server):
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
                     request_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.DeleteRequest.FromString,
+                    response_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.SerializeToString,
+            ),
+            'CarryOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.CarryOver,
+                    request_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.CarryOverRequest.FromString,
                     response_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.SerializeToString,
             ),
             'GetState': grpc.unary_unary_rpc_method_handler(
@@ -473,6 +490,33 @@ class Cellkeeper(object):
             target,
             '/cellkeeper.v1.Cellkeeper/Delete',
             cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.DeleteRequest.SerializeToString,
+            cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CarryOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cellkeeper.v1.Cellkeeper/CarryOver',
+            cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.CarryOverRequest.SerializeToString,
             cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.SessionResults.FromString,
             options,
             channel_credentials,

@@ -8,6 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .feedback import Feedback
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -41,6 +43,7 @@ class ModelSpec:
     missing_values: bool  # NaN is a missing value, which the model's policy fills
     outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
+    feedback: Feedback | None = None  # None: it cannot be rolled out
 
     @property
     def step_bytes(self) -> int:
@@ -51,6 +54,14 @@ class ModelSpec:
     def state_bytes(self) -> int:
         """Bytes of one session's state."""
         return sum(state.nbytes for state in self.states)
+
+    def looks_like(self, other: ModelSpec) -> bool:
+        """Whether both take, give and keep the same tensors: requests cannot tell them apart."""
+
+        def outside(spec: ModelSpec) -> tuple[object, ...]:
+            return spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states
+
+        return outside(self) == outside(other)
 
     @property
     def decisive_outputs(self) -> frozenset[str]:

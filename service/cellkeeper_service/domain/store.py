@@ -76,13 +76,29 @@ class Page(NamedTuple):
     cursor: str
 
 
+class StoreFacts(NamedTuple):
+    """What an operator wants to know of a store, as it was when it was checked; for the metrics.
+
+    persistence: what a crash of its machine leaves. eviction: what it does when it is full; "" where it cannot be.
+    replicas: connected ones; of a cluster, the fewest that a primary has.
+    """
+
+    persistence: str
+    eviction: str = ""
+    replicas: int = 0
+
+
 class Store(Protocol):
     """Where records live."""
 
-    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster"
+    name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster", "redis+sentinel"
 
     def check(self) -> None:
         """Raises StoreError, with what to do, if this store must not be served on (unreachable, may evict)."""
+
+    @property
+    def facts(self) -> StoreFacts:
+        """After `check`."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         """One result for each: the record, None where there is none, or why that one could not be read.

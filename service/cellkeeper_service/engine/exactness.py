@@ -7,6 +7,7 @@ batch does, the engine is not exact, and the largest difference seen is its tole
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -62,11 +63,14 @@ class Tunable(Engine, Protocol):
         """Calls of fewer than `min_batch` sessions are filled up from now on; the rest is for the record."""
 
 
-def settle(engine: Tunable) -> None:
-    """Finds the engine's settings by trial and sets them. Clears the arena."""
+def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
+    """Finds the engine's settings by trial and sets them. Clears the arena.
+
+    between: called between engine calls; what it raises ends the trial.
+    """
     sizes = sorted({size for size in SIZES if size < engine.max_batch} | {engine.max_batch})
     engine.reserve(2 * engine.max_batch)
-    trial = _Trial(engine)
+    trial = _Trial(engine, between)
     engine.settle(1, False, 0.0)
     smallest = 0
     # from the largest down: below the first size that disagrees nothing can be trusted
@@ -81,13 +85,13 @@ def settle(engine: Tunable) -> None:
     for filled in tried:
         engine.settle(filled, True, 0.0)
         if filled > 1:
-            trial = _Trial(engine)
+            trial = _Trial(engine, between)
             near = {size for size in (*LONG_SIZES, filled - 1, filled) if size <= min(filled, engine.max_batch)}
             if any(trial.difference(size) for size in sorted(near)):
                 continue
         break
     else:
-        trial = _Trial(engine)
+        trial = _Trial(engine, between)
         engine.settle(1, False, 0.0)
         engine.settle(1, False, max(map(trial.difference, sizes)))
     engine.reserve(0)
@@ -96,8 +100,9 @@ def settle(engine: Tunable) -> None:
 class _Trial:
     """Runs the same sequences in batches of any size, and compares with the first time."""
 
-    def __init__(self, engine: Tunable) -> None:
+    def __init__(self, engine: Tunable, between: Callable[[], None]) -> None:
         self._engine = engine
+        self._between = between
         self._draw = np.random.default_rng(0x5E77)
         self._inputs = _sequences(engine, self._draw)
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
@@ -135,6 +140,7 @@ class _Trial:
         engine.write_states(read, self._states[sequences])
         parts: dict[str, list[Array]] = {name: [] for name in sorted(self._wanted)}
         for start in range(0, steps, chunk):
+            self._between()
             inputs = np.ascontiguousarray(self._inputs[start : start + chunk, sequences])
             computed = engine.run(inputs, read, write, self._wanted)
             for name, values in parts.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -18,18 +19,25 @@ from .exactness import Tunable, settle
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
 
 
-def load_engine(bundle: Bundle | Path, device: str = "auto", max_batch: int = 256, threads: int = 1) -> Engine:
+def load_engine(
+    bundle: Bundle | Path,
+    device: str = "auto",
+    max_batch: int = 256,
+    threads: int = 1,
+    between: Callable[[], None] = lambda: None,
+) -> Engine:
     """An engine, tested for exactness and warmed up.
 
     device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
-    CPU. Raises StartError where a package or the device is missing, or the model does not go with it.
+    CPU. between: called between the calls of the test; what it raises ends the loading. Raises StartError where a
+    package or the device is missing, or the model does not go with it.
     """
     if isinstance(bundle, Path):
         bundle = read_bundle(bundle)
     if max_batch < 1 or threads < 1:
         raise StartError(f"max_batch and threads: got {max_batch} and {threads}, expected 1 or more")
     engine = _make(bundle, _resolve(device, bundle), max_batch, threads)
-    settle(engine)
+    settle(engine, between)
     warm(engine)
     return engine
 

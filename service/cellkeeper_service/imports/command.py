@@ -26,6 +26,7 @@ def run_import(words: Sequence[str]) -> None:
     given = _parser().parse_args(words)
     common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
     if given.kind == "onnx":
+        graph_processing = _processing(given.processing, normalized=False)
         constants = _tensors(given.constants) | {
             name: np.array(_number(name, text)) for name, text in _pairs("--constant", given.constant).items()
         }
@@ -41,11 +42,13 @@ def run_import(words: Sequence[str]) -> None:
             outputs=given.outputs.split(",") if given.outputs else None,
             constants=constants,
             initial=_tensors(given.initial),
-            missing=_processing(given.processing, normalized=False).missing,
+            missing=graph_processing.missing,
+            feedback=graph_processing.feedback,
         )
         return
     processing = _processing(given.processing)
     common |= {"normalization": processing.normalization, "missing": processing.missing, "output": processing.output}
+    common["feedback"] = processing.feedback
     if given.kind == "torch":
         import_torch(Path(given.source), given.target, layers=given.layers, **common)
     else:
@@ -73,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
             "--tolerance", type=float, default=TOLERANCE, help="relative difference allowed (default: %(default)s)"
         )
         one.add_argument(
-            "--processing", metavar="FILE", help="JSON with normalization, missing and output, as in config.json"
+            "--processing",
+            metavar="FILE",
+            help="JSON with normalization, missing, output and feedback, as in config.json",
         )
         if kind == "torch":
             one.add_argument(
@@ -130,6 +135,6 @@ def _processing(path: str | None, normalized: bool = True) -> Processing:
     processing = parse_processing(read_json(Path(path)), path)
     if not normalized and (processing.normalization is not None or processing.output):
         raise ImportRefused(
-            path, "normalization, output: expected in the graph itself; missing alone can be given for it"
+            path, "normalization, output: expected in the graph itself; only missing and feedback can be given for it"
         )
     return processing

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+from cellkeeper_service.model.feedback import Sources
 
 from .keras_file import KerasFile, read_keras
 from .keras_layers import read_layer
@@ -32,6 +33,7 @@ def import_keras(
     normalization: Normalization | None = None,
     missing: Missing | None = None,
     output: Sequence[Transform] = (),
+    feedback: Sources | None = None,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     report: Report = print,
@@ -41,6 +43,7 @@ def import_keras(
     model: a .keras or .h5 file of a Sequential or a functional model that is a chain of layers. Keras itself is only
     used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
 
     Raises ImportRefused: one line with the layer's name. Nothing is left behind.
@@ -52,7 +55,7 @@ def import_keras(
     whole = processing.around(stack)
     lowered = lower(whole, name, str(path))
     source = Processed(keras_source(file, stack), processing)
-    imported = land(folder, lowered, source, random_sequences(whole), str(path), tolerance, max_batch)
+    imported = land(folder, lowered, source, random_sequences(whole), str(path), tolerance, max_batch, feedback)
     report(str(imported))
     return imported
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import Config, GraphConfig, Tokens
+from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
@@ -60,15 +61,18 @@ def land(
     place: str,
     tolerance: float,
     max_batch: int = MAX_BATCH,
+    feedback: Sources | None = None,
 ) -> Imported:
-    """Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative)."""
+    """feedback: as in config.json. Raises ImportRefused where the bundle cannot be served, or differs by more than
+    `tolerance` (relative)."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     try:
-        bundle = write_bundle(partial / "bundle", lowered.config, lowered.tensors, graph=lowered.graph)
+        config = replace(lowered.config, feedback=feedback)
+        bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
         parity = compare(bundle, source, sequences, max_batch)
         if not parity.relative <= tolerance:
             raise ImportRefused(

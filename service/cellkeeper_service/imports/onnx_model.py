@@ -21,6 +21,7 @@ from cellkeeper_service.model.config import (
     config_json,
     parse_config,
 )
+from cellkeeper_service.model.feedback import Sources
 
 from .files import read_bytes
 from .landing import Imported, Report, check_target, land
@@ -47,6 +48,7 @@ def import_onnx(
     constants: Mapping[str, Array] | None = None,
     initial: Mapping[str, Array] | None = None,
     missing: Missing | None = None,
+    feedback: Sources | None = None,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     report: Report = print,
@@ -59,6 +61,7 @@ def import_onnx(
     states, by input name. outputs: names; the first is served as "prediction", which clients get where they ask for
     nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
     states of a new session by input name, without the batch axis; zeros otherwise. missing: as in config.json.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
 
     A time axis whose length is fixed to 1 is taken away: the bundle's graph takes [B, ...].
@@ -89,6 +92,7 @@ def import_onnx(
         vocabulary=vocabulary,
         initial=initial or {},
         missing=missing or Missing(),
+        feedback=feedback,
         source=OnnxSource,
         tolerance=tolerance,
         max_batch=max_batch,
@@ -108,6 +112,7 @@ def import_graph(
     vocabulary: int,
     initial: Mapping[str, Array],
     missing: Missing,
+    feedback: Sources | None,
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
     tolerance: float,
     max_batch: int,
@@ -133,7 +138,7 @@ def import_graph(
         else draw.standard_normal(lengths).astype(np.float32)
         for _ in range(SEQUENCES)
     ]
-    return land(folder, lowered, source(session, declaration, first), sequences, place, tolerance, max_batch)
+    return land(folder, lowered, source(session, declaration, first), sequences, place, tolerance, max_batch, feedback)
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from cellkeeper_service.model.config import (
     parse_normalization,
     parse_transform,
 )
+from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.fields import Fields
 
 from .parity import SEQUENCES, STEPS, Source
@@ -31,6 +32,7 @@ class Processing:
     normalization: Normalization | None = None
     missing: Missing = field(default_factory=Missing)
     output: tuple[Transform, ...] = ()
+    feedback: Sources | None = None  # checked with the model, whose widths it is about
 
     def around(self, stack: Stack) -> Stack:
         """The stack with the processing as layers of it."""
@@ -48,7 +50,7 @@ class Processing:
 
 
 def parse_processing(value: object, place: str) -> Processing:
-    """An object with the keys normalization, missing and output, as in config.json. Raises StartError."""
+    """An object with the keys normalization, missing, output and feedback, as in config.json. Raises StartError."""
     fields = Fields(value, place)
     inner = fields.any("normalization", "an object or null", None)
     normalization = None
@@ -62,8 +64,9 @@ def parse_processing(value: object, place: str) -> Processing:
         came = item.get("value") if isinstance(item, dict) else None
         width = len(came) if isinstance(came, list) else 1
         output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
+    feedback = fields.any("feedback", "a list or a text", None)
     fields.done()
-    return Processing(normalization, missing, tuple(output))
+    return Processing(normalization, missing, tuple(output), feedback)
 
 
 class Processed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.feedback import Sources
 
 from .files import read_state_dict, tensors_of
 from .landing import Imported, Report, check_target, land
@@ -43,6 +44,7 @@ def import_torch(
     normalization: Normalization | None = None,
     missing: Missing | None = None,
     output: Sequence[Transform] = (),
+    feedback: Sources | None = None,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     states: Sequence[str] = (),
     vocabulary: int = 0,
@@ -60,6 +62,7 @@ def import_torch(
     program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
     and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
     tolerance: the largest difference, relative to the largest output.
 
@@ -72,7 +75,9 @@ def import_torch(
             raise ImportRefused(
                 "model", "got a torch.export program with normalization, output, initial_state or layers"
             )
-        imported = _import_program(model, folder, name, states, vocabulary, missing or Missing(), tolerance, max_batch)
+        imported = _import_program(
+            model, folder, name, states, vocabulary, missing or Missing(), feedback, tolerance, max_batch
+        )
         report(str(imported))
         return imported
     if states or vocabulary:
@@ -106,7 +111,7 @@ def import_torch(
         _compare_forward(own, chain, initial, stack)
     source = _source(chain, parts, tensors, initial, stack)
     imported = land(
-        folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch
+        folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch, feedback
     )
     report(str(imported))
     return imported
@@ -119,6 +124,7 @@ def _import_program(
     states: Sequence[str],
     vocabulary: int,
     missing: Missing,
+    feedback: Sources | None,
     tolerance: float,
     max_batch: int,
 ) -> Imported:
@@ -145,6 +151,7 @@ def _import_program(
         vocabulary=vocabulary,
         initial={},
         missing=missing,
+        feedback=feedback,
         source=lambda _, declared, initial: ProgramSource(program, declared, initial),
         tolerance=tolerance,
         max_batch=max_batch,

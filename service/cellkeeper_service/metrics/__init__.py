@@ -1,7 +1,7 @@
 """What the service counts, and where it can be read: the only package that knows Prometheus."""
 
 from .merged import MergedMetrics
-from .meter import PrometheusMeter
+from .meter import ModelRow, PrometheusMeter
 from .server import MetricsServer
 
-__all__ = ["MergedMetrics", "MetricsServer", "PrometheusMeter"]
+__all__ = ["MergedMetrics", "MetricsServer", "ModelRow", "PrometheusMeter"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prometheus_client import CollectorRegistry
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 SCRAPE_SECONDS = 5.0
+PROBE_SECONDS = 6.0  # longer than a process gives its own loop
 
 
 class MergedMetrics:
@@ -20,6 +22,7 @@ class MergedMetrics:
     def __init__(self, count: int) -> None:
         self._count = count
         self._urls: list[str] = []
+        self._ending = False
 
     def add(self, url: str) -> None:
         """Where the metrics of one of them are."""
@@ -34,21 +37,41 @@ class MergedMetrics:
         registry.register(_Sums([self._scrape(url) for url in self._urls]))
         return generate_latest(registry)
 
-    def healthy(self) -> bool:
-        """Whether all of them are."""
+    def end(self) -> None:
+        """They were told to end."""
+        self._ending = True
+
+    def why_dead(self) -> str:
+        """Why this process and the others should be killed; empty: they live. What still loads lives."""
+        return self._first_refusal("/healthz")
+
+    def why_not_ready(self) -> str:
+        """Why no request should be sent to their port; empty: all of them are ready."""
+        if self._ending:
+            return "draining"
         if len(self._urls) < self._count:
-            return False
-        try:
-            for url in self._urls:
-                with urlopen(url.removesuffix("/metrics") + "/healthz", timeout=SCRAPE_SECONDS):
-                    pass
-        except OSError:
-            return False
-        return True
+            return f"{len(self._urls)} of {self._count} workers serve"
+        return self._first_refusal("/readyz")
+
+    def _first_refusal(self, path: str) -> str:
+        refusals = (_refusal(url.removesuffix("/metrics") + path) for url in list(self._urls))
+        return next((f"worker {number}: {why}" for number, why in enumerate(refusals, 1) if why), "")
 
     def _scrape(self, url: str) -> str:
         with urlopen(url, timeout=SCRAPE_SECONDS) as answer:
             return str(answer.read().decode())
+
+
+def _refusal(url: str) -> str:
+    """What a probe says; empty: all is well."""
+    try:
+        urlopen(url, timeout=PROBE_SECONDS).close()
+    except HTTPError as refused:
+        with refused:
+            return refused.read(200).decode(errors="replace").strip()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 class _Sums(Collector):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -13,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.store import StoreFacts
 
 from .per_model import SECONDS, StateFamilies, StepFamilies
 
@@ -62,6 +64,7 @@ class PrometheusMeter:
         self._store_items = self._counters("cellkeeper_store_items", "Sessions in calls of the store.", "call")
         self._store_errors = self._counters("cellkeeper_store_errors", "Calls of the store that failed.", "call")
         self._store_seconds = self._histograms("cellkeeper_store_seconds", "Seconds of a store call.", SECONDS, "call")
+        self._reloads = self._counters("cellkeeper_reloads", "SIGHUPs: folders read again, by result.", "result")
         self._frames = self._counters("cellkeeper_frames", "Step messages, by direction.", "direction")
         self._frame_items = self._counters("cellkeeper_frame_items", "Items in step messages.", "direction")
 
@@ -122,10 +125,16 @@ class PrometheusMeter:
         """`hot` is asked at every scrape for the number of hot sessions of each model."""
         self._gauges.hot_sessions = hot
 
-    def model_loaded(self, model: str, fingerprint: str, engine: str, device: str, numerics: str, exact: bool) -> None:
-        """Shows a model version in cellkeeper_model_info. fingerprint: hexadecimal."""
-        row = (model, fingerprint, engine, device, numerics, "true" if exact else "false")
-        self._gauges.models[row] = None
+    def show_models(self, rows: Sequence[ModelRow]) -> None:
+        """Shows these in cellkeeper_model_info and cellkeeper_current_model_info, and no others."""
+        self._gauges.models = list(rows)
+
+    def reloaded(self, result: str) -> None:
+        self._reloads(result).inc()
+
+    def store_opened(self, kind: str, facts: StoreFacts) -> None:
+        """Shows the store in cellkeeper_store_info."""
+        self._gauges.store = (kind, facts.persistence, facts.eviction, str(facts.replicas))
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -140,6 +149,18 @@ class PrometheusMeter:
         return cache(Histogram(name, text, (label,), buckets=bounds, registry=self.registry).labels)
 
 
+class ModelRow(NamedTuple):
+    """A version as cellkeeper_model_info shows it. fingerprint: hexadecimal. current: it takes new sessions."""
+
+    model: str
+    fingerprint: str
+    engine: str
+    device: str
+    numerics: str
+    exact: bool
+    current: bool
+
+
 class _Gauges(Collector):
     """What is asked for at a scrape instead of being counted."""
 
@@ -147,7 +168,8 @@ class _Gauges(Collector):
         self.version = version
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
-        self.models: dict[tuple[str, ...], None] = {}
+        self.models: list[ModelRow] = []
+        self.store: tuple[str, ...] | None = None
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
@@ -160,8 +182,22 @@ class _Gauges(Collector):
             "The model versions that are served.",
             labels=("model", "fingerprint", "engine", "device", "numerics", "exact"),
         )
-        for row in list(self.models):
-            models.add_metric(row, 1)
+        current = GaugeMetricFamily(
+            "cellkeeper_current_model_info",
+            "The version of each model that takes new sessions.",
+            labels=("model", "fingerprint"),
+        )
+        for row in self.models:
+            models.add_metric((*row[:5], "true" if row.exact else "false"), 1)
+            if row.current:
+                current.add_metric(row[:2], 1)
         build = GaugeMetricFamily("cellkeeper_build_info", "This build of the service.", labels=("version", "python"))
         build.add_metric((self.version, platform.python_version()), 1)
-        return iter((queue, hot, models, build))
+        store = GaugeMetricFamily(
+            "cellkeeper_store_info",
+            "The store, as it was when this service started.",
+            labels=("kind", "persistence", "eviction", "replicas"),
+        )
+        if self.store is not None:
+            store.add_metric(self.store, 1)
+        return iter((queue, hot, models, current, build, store))

@@ -1,9 +1,9 @@
-"""The HTTP port for Prometheus and for health checks."""
+"""The HTTP port: /metrics for Prometheus, /healthz (does it live?) and /readyz (should it get requests?)."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -14,20 +14,26 @@ from cellkeeper_service.errors import StartError
 
 IDLE_SECONDS = 30.0
 
+Probe = Callable[[], str]
+"""Why not; empty: all is well."""
+
 
 class MetricsServer:
-    """Serves /metrics and /healthz from threads of its own, from construction until `close`."""
+    """Serves from threads of its own, from construction until `close`."""
 
-    def __init__(self, exposition: Callable[[], bytes], host: str, port: int, healthy: Callable[[], bool]) -> None:
+    def __init__(
+        self, exposition: Callable[[], bytes], host: str, port: int, why_dead: Probe, why_not_ready: Probe
+    ) -> None:
         """exposition: what /metrics answers with; 503 where it raises OSError. port 0 takes a free one; see `url`.
-        healthy: what /healthz answers with, 200 or 503.
+        why_dead, why_not_ready: what /healthz and /readyz answer 503 with; 200 where they are empty.
 
         Raises StartError if it cannot listen there.
         """
         try:
             # resolved first: an IPv6 address needs another kind of socket
             family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
-            self._server = _Server(family, (str(address[0]), int(address[1])), exposition, healthy)
+            probes = {"/healthz": ("alive", why_dead), "/readyz": ("ready", why_not_ready)}
+            self._server = _Server(family, (str(address[0]), int(address[1])), exposition, probes)
         except OSError as error:
             raise StartError(
                 f"metrics: cannot listen on {host}:{port} ({error}); choose another --metrics-listen"
@@ -56,11 +62,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, family: int, address: tuple[str, int], exposition: Callable[[], bytes], healthy: Callable[[], bool]
+        self,
+        family: int,
+        address: tuple[str, int],
+        exposition: Callable[[], bytes],
+        probes: Mapping[str, tuple[str, Probe]],
     ) -> None:
         self.address_family = family
         self.exposition = exposition
-        self.healthy = healthy
+        self.probes = probes
         super().__init__(address, _Handler)
 
 
@@ -73,12 +83,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer_metrics()
-        elif path == "/healthz":
-            healthy = self.server.healthy()
-            status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(status, "text/plain; charset=utf-8", b"serving\n" if healthy else b"not serving\n")
+        elif path in self.server.probes:
+            good, why_not = self.server.probes[path]
+            why = why_not()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
+            self._answer(status, "text/plain; charset=utf-8", f"{f'not {good}: {why}' if why else good}\n".encode())
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /metrics or /healthz\n")
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"try /metrics, /healthz or /readyz\n")
 
     def _answer_metrics(self) -> None:
         try:

@@ -17,6 +17,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
 from .config import Config, Features, GraphConfig, Tokens, parse_config
+from .feedback import feedback_of
 from .fields import named, one_line
 from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_shapes
 
@@ -73,14 +74,16 @@ def read_bundle(path: Path) -> Bundle:
     graph = _read(path, config.graph, MAX_GRAPH_BYTES) if isinstance(config, GraphConfig) else b""
     weights = _read(path, WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
     tensors = _tensors(path / WEIGHTS_FILE, weights, config)
+    vocabulary, given = (config.input.vocabulary if isinstance(config.input, Tokens) else 0), outputs(config)
     spec = ModelSpec(
         name=config.name,
         fingerprint=_fingerprint(text, weights, graph),
         input=input_spec(config),
-        vocabulary=config.input.vocabulary if isinstance(config.input, Tokens) else 0,
+        vocabulary=vocabulary,
         missing_values=isinstance(config.input, Features) and config.input.missing.policy != "reject",
-        outputs=outputs(config),
+        outputs=given,
         states=states,
+        feedback=feedback_of(config.feedback, vocabulary, given),
     )
     return Bundle(path, config, tensors, graph, spec)
 

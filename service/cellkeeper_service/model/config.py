@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .feedback import Sources, parse_feedback
 from .fields import Fields
 
 FORMAT = "cellkeeper-bundle/1"
@@ -92,6 +93,7 @@ class RecurrentConfig:
     input: Features | Tokens
     head: tuple[Dense, ...]
     output: tuple[Transform, ...]
+    feedback: Sources | None = None  # see feedback.py
 
     @property
     def recurrent_size(self) -> int:
@@ -143,6 +145,7 @@ class GraphConfig:
     states: tuple[GraphState, ...]
     outputs: tuple[GraphOutput, ...]
     constants: tuple[str, ...]
+    feedback: Sources | None = None  # see feedback.py
 
 
 Config = RecurrentConfig | GraphConfig
@@ -180,6 +183,8 @@ def config_json(config: Config) -> dict[str, Any]:
             del value["input"]["normalization"]
         else:
             del value["input"]["embedding_size"]
+    if value["feedback"] is None:
+        del value["feedback"]
     return {"format": FORMAT, **value}
 
 
@@ -217,7 +222,13 @@ def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
         input=source,
         head=head,
         output=output,
+        feedback=_feedback(fields, source, (width,)),
     )
+
+
+def _feedback(fields: Fields, source: Features | Tokens, predicted: tuple[int, ...] | None) -> Sources | None:
+    features, vocabulary = (0, source.vocabulary) if isinstance(source, Tokens) else (source.size, 0)
+    return parse_feedback(fields, features, vocabulary, predicted)
 
 
 def _input(fields: Fields, size: int) -> Features | Tokens:
@@ -302,7 +313,9 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     constants = tuple(fields.items("constants", 64, ()))
     if not all(isinstance(item, str) and item for item in constants) or len(set(constants)) != len(constants):
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
-    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants)
+    predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
+    feedback = _feedback(fields, source, predicted)
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback)
 
 
 def _graph_state(fields: Fields) -> GraphState:

@@ -18,6 +18,7 @@ from cellkeeper_service.errors import StartError
 
 from .bundle import Bundle, read_bundle
 from .config import Features, Normalization, RecurrentConfig, Transform
+from .feedback import Sources
 from .write import write_bundle
 
 METHODS = ("standard", "min_max", "robust")
@@ -70,12 +71,13 @@ def fit_bundle(
     targets: ArrayLike | None = None,
     method: str = "standard",
     log1p: bool = False,
+    feedback: Sources | None = None,
 ) -> Bundle:
     """Writes the bundle `folder`: the one in `source` with what was fitted in its config.json.
 
-    For a model that was trained on data normalised by the same method. inputs: [..., F]; targets: [..., units]; what
-    is not given stays as it is. It has another fingerprint: sessions of the old one do not go on with it.
-    Raises StartError, and FileExistsError.
+    For a model that was trained on data normalised by the same method. inputs: [..., F]; targets: [..., units];
+    feedback: as in config.json, for forecasts. What is not given stays as it is. It has another fingerprint: sessions
+    of the old one do not go on with it. Raises StartError, and FileExistsError.
     """
     bundle = read_bundle(Path(source))
     config = bundle.config
@@ -92,6 +94,8 @@ def fit_bundle(
         output = fit_output(targets, method, log1p=log1p)
         _same("targets", _table(targets, "targets").shape[1], config.output_size)
         changed = {**changed, "output": output}
+    if feedback is not None:
+        changed = {**changed, "feedback": feedback}
     return write_bundle(Path(folder), replace(config, **changed), bundle.tensors)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Open, Reset, SetState, Fork, Delete: protobuf to requests and back."""
+"""Open, Reset, SetState, CarryOver, Fork, Delete: protobuf to requests and back."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.sessions.requests import (
+    CarryOver,
     Delete,
     Deleted,
     Done,
@@ -16,6 +18,7 @@ from cellkeeper_service.sessions.requests import (
     Moved,
     Open,
     OpenReply,
+    Policy,
     Request,
     Reset,
     SetState,
@@ -24,9 +27,15 @@ from cellkeeper_service.sessions.requests import (
 from . import fields, tensors
 from .catalog import Catalog
 from .status import to_error, to_position
+from .steps import check_steps
 
 Maker = Callable[[Done], Request] | Rejection
 MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000  # ten years
+POLICIES = {
+    pb.CarryOverRequest.KEEP: Policy.KEEP,
+    pb.CarryOverRequest.RERUN: Policy.RERUN,
+    pb.CarryOverRequest.RESET: Policy.RESET,
+}
 MAX_START_STEP = fields.MAX_STEP // 2  # so that the steps after it stay countable
 
 
@@ -79,6 +88,38 @@ def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: flo
         return lambda done: SetState(key, deadline, done, generation, origin, step, state)
 
     return _each(request.items, read, catalog, _session)
+
+
+def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: float) -> list[Maker]:
+    name, _ = catalog.find(request.model)
+    spec = catalog.version(name, request.fingerprint).spec
+
+    def read(item: pb.CarryOverRequest.Item, where: str) -> Callable[[Done], Request]:
+        key = catalog.key(name, item.session, f"{where}.session")
+        generation = fields.generation_bytes(item.generation, f"{where}.generation")
+        origin = fields.request_id(item.request_id, f"{where}.request_id")
+        policy = POLICIES.get(item.policy)
+        if policy is None:
+            raise invalid(f"{where}.policy", item.policy, "KEEP, RERUN or RESET")
+        if policy is Policy.RERUN:
+            window, steps = _window(item, where, spec, catalog), item.shape[0]
+        else:
+            window, steps = b"", 0
+            if item.shape or item.inputs:
+                raise invalid(f"{where}.inputs", f"a window with {policy.name}", "one with RERUN only")
+        target = spec.fingerprint
+        return lambda done: CarryOver(key, deadline, done, generation, origin, target, policy, window, steps)
+
+    return _each(request.items, read, catalog, _session)
+
+
+def _window(item: pb.CarryOverRequest.Item, where: str, spec: ModelSpec, catalog: Catalog) -> bytes:
+    if not item.shape:
+        raise invalid(f"{where}.shape", "[]", f"[W{''.join(f', {size}' for size in spec.input.shape)}]")
+    check_steps(item.shape[0], catalog, f"{where}.shape")
+    values = tensors.read_inputs(item.inputs, item.dtype, item.shape[1:], item.shape[0], spec, f"{where}.")
+    tensors.check_values(values, spec, f"{where}.inputs")
+    return tensors.input_bytes(values, spec)
 
 
 def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> list[Maker]:

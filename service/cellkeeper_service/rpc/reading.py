@@ -66,4 +66,5 @@ def model_info(served: Served, limits: WireLimits) -> pb.ModelInfo:
         max_chunk_steps=limits.max_chunk_steps,
         max_frame_items=limits.max_frame_items,
         max_log_steps=limits.max_log_steps,
+        feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),
     )

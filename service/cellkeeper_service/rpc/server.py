@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,6 +24,9 @@ LISTENERS = 4
 """gRPC for Python accepts one call at a time, through a chain of turns of the loop and another thread; under load calls
 wait for that, unseen. Each listener has a chain of its own, and the kernel spreads connections over them."""
 
+STREAM_PATIENCE_SECONDS = 1.0
+"""The official client ends its stream within a round trip of being asked. Others may not know the question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Transport:
@@ -37,7 +42,12 @@ class Transport:
 
 
 class RpcServer:
-    def __init__(self, servicer: Servicer, transport: Transport) -> None:
+    def __init__(
+        self,
+        servicer: Servicer,
+        transport: Transport,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    ) -> None:
         options = [
             ("grpc.max_receive_message_length", transport.max_message_bytes),
             ("grpc.max_send_message_length", transport.max_message_bytes),
@@ -46,12 +56,18 @@ class RpcServer:
         if transport.max_connection_rpcs:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
             options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
+        self._servicer = servicer
         self._share_port = transport.share_port
+        self._closing: list[asyncio.Task[None]] = []
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._listeners = [grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)]
+        self._listeners = [
+            grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors)
+        ]
         if hasattr(socket, "SO_REUSEPORT"):
             for _ in range(LISTENERS - 1):
-                more = grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs)
+                more = grpc.aio.server(
+                    options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors
+                )
                 self._listeners.append(more)
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
@@ -75,13 +91,19 @@ class RpcServer:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
-    async def refuse_new(self) -> None:
-        """Tells load balancers that this server is going away."""
+    async def announce_end(self) -> None:
+        """Tells load balancers that this server is going away. Everything is taken as before."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def close(self, grace_seconds: float) -> None:
+        """No further connection or call is taken, and clients are told so (GOAWAY); streams end once what was sent on
+        them is answered. Returns when they have ended; other calls under way have so long to end."""
+        self._closing = [asyncio.create_task(listener.stop(grace_seconds)) for listener in self._listeners]
+        await self._servicer.end_streams(STREAM_PATIENCE_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
         """Lets calls under way end, for so long at the most."""
-        await asyncio.gather(*(listener.stop(grace_seconds) for listener in self._listeners))
+        await asyncio.gather(*(listener.stop(grace_seconds) for listener in self._listeners), *self._closing)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SERVICE):

@@ -53,7 +53,7 @@ def answering(method: Method[Message]) -> Method[Message]:
                 raise request.rejection()
             return await method(self, request, context)
         except Decided as decided:
-            await abort(context, decided.rejection)
+            await abort(context, decided.rejection, method.__name__)
         except Rejection as rejection:
             why = rejection
         except StoreError as error:
@@ -62,7 +62,7 @@ def answering(method: Method[Message]) -> Method[Message]:
             log.exception("%s failed", method.__name__)
             why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
         self._meter.rejected(why.reason.value)
-        return await abort(context, why)
+        return await abort(context, why, method.__name__)
 
     return answer
 
@@ -76,7 +76,7 @@ def admitted(method: Method[Message]) -> Method[Message]:
         came = time.monotonic()
         full = self._scheduler.admit(self._deadline(context))
         if full is not None:
-            return await abort(context, full)
+            return await abort(context, full, method.__name__)
         request = await context.read()
         if request is grpc.aio.EOF:  # type: ignore[attr-defined]
             raise asyncio.CancelledError("the caller left before its message came")
@@ -92,6 +92,21 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self._catalog = catalog
         self._scheduler = scheduler
         self._meter = meter
+        self._streams: set[Stream] = set()
+        self._finishing = False
+        self._no_streams = asyncio.Event()
+        self._no_streams.set()
+
+    async def end_streams(self, patience_seconds: float) -> None:
+        """Asks the clients to end their streams, and ends those that are left after so long. No further one begins."""
+        self._finishing = True
+        for stream in self._streams:
+            stream.announce_end()
+        try:
+            await asyncio.wait_for(self._no_streams.wait(), patience_seconds)
+        except asyncio.TimeoutError:
+            for stream in self._streams:
+                stream.finish()
 
     @answering
     async def Open(self, request: pb.OpenRequest, context: Context) -> pb.OpenResponse:
@@ -137,16 +152,25 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     ) -> AsyncIterator[pb.StepFrameReply]:
         latest = self._deadline(context) if context.time_remaining() is not None else None
         stream = Stream(self._catalog, self._scheduler, self._meter, latest)
+        if self._finishing:  # it came just before its connection was told
+            return
+        self._streams.add(stream)
+        self._no_streams.clear()
         try:
             async with aclosing(stream.replies(frames)) as replies:
                 async for reply in replies:
                     yield reply
         except Rejection as rejection:
             self._meter.rejected(rejection.reason.value)
-            await abort(context, rejection)
+            await abort(context, rejection, "StepStream")
         except Exception:
             log.exception("StepStream failed")
-            await abort(context, Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause"))
+            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+            await abort(context, why, "StepStream")
+        finally:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._no_streams.set()
 
     @answering
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.SessionResults:
@@ -156,6 +180,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def SetState(self, request: pb.SetStateRequest, context: Context) -> pb.SessionResults:
         makers = lives.read_set_states(request, self._catalog, self._deadline(context))
+        return await self._change(makers)
+
+    @answering
+    async def CarryOver(self, request: pb.CarryOverRequest, context: Context) -> pb.SessionResults:
+        makers = lives.read_carry_overs(request, self._catalog, self._deadline(context))
         return await self._change(makers)
 
     @answering

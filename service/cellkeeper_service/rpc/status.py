@@ -12,6 +12,8 @@ from google.rpc import error_details_pb2, status_pb2
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Reason, Rejection
 
+from .call_log import note_refused
+
 DOMAIN = "cellkeeper"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_CHARACTERS = 500
@@ -89,8 +91,9 @@ def shortened(message: str) -> str:
     return f"{message[:half]} ... {message[-half:]}"
 
 
-async def abort(context: grpc.aio.ServicerContext[object, object], rejection: Rejection) -> NoReturn:
-    """Ends the call with the rejection's status."""
+async def abort(context: grpc.aio.ServicerContext[object, object], rejection: Rejection, method: str = "") -> NoReturn:
+    """Ends the call with the rejection's status, and notes it in the log. method: the RPC's name, for that."""
+    note_refused(context, method, rejection.reason, CODES[rejection.reason].name)
     details = to_status(rejection).SerializeToString()
     await context.abort(CODES[rejection.reason], shortened(rejection.message), ((DETAILS_KEY, details),))
 

@@ -9,6 +9,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.sessions.requests import Done, Step, StepReply
+from cellkeeper_service.sessions.rollout import Rollout, cannot_roll_out
 
 from . import fields, tensors
 from .catalog import Catalog
@@ -29,10 +30,31 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     acked = fields.acked(request.acked, wish) if request.HasField("acked") else None
     values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)
     tensors.check_values(values, spec)
-    catalog.check_reply_size(steps, outputs, with_state, spec)
+    rollout = read_rollout(request, catalog, name) if request.rollout_steps or request.rollout_inputs else None
+    rolled_steps = 0 if rollout is None else rollout.steps
+    catalog.check_reply_size(steps + rolled_steps, outputs, with_state, spec)
     data = tensors.input_bytes(values, spec)
     peek = request.peek
-    return lambda done: Step(key, deadline, done, data, steps, wish, acked, peek, outputs, with_state)
+    return lambda done: Step(key, deadline, done, data, steps, wish, acked, peek, outputs, with_state, rollout)
+
+
+def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str) -> Rollout:
+    """The forecast that the request asks for. Raises a Rejection."""
+    steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - request.shape[0]
+    if steps == 0:
+        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", "none without rollout_steps")
+    if not request.peek:
+        raise invalid("rollout_steps", f"{steps} without peek", "peek with it: what is rolled out is never committed")
+    if steps > room:
+        expected = f"at most {room} behind a chunk of {request.shape[0]}: {catalog.limits.max_chunk_steps} in all"
+        raise invalid("rollout_steps", steps, expected)
+    feedback = catalog.models[name].feedback
+    if feedback is None:
+        raise cannot_roll_out(steps)
+    known = tensors.read_known(
+        request.rollout_inputs, request.dtype, steps, feedback.known_features, catalog.spec(name)
+    )
+    return Rollout(steps, known)
 
 
 def check_steps(steps: int, catalog: Catalog, field: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from .catalog import Catalog
@@ -29,19 +29,37 @@ class Stream:
         self._latest = latest
         self._out: asyncio.Queue[pb.StepFrameReply | None] = asyncio.Queue()
         self._open: set[FrameReplies] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(catalog.limits.max_stream_frames)
         self._ended = False
+        self._finishing = False
+
+    def announce_end(self) -> None:
+        """Asks the client to send no more frames. What it has sent is answered, and the stream ends with its half."""
+        why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
+        self._out.put_nowait(pb.StepFrameReply(frame_error=to_error(why)))
+
+    def finish(self) -> None:
+        """Reads no further frames, where the client would not end: the stream ends once those that were read are
+        answered. Of the others nothing was applied."""
+        self._finishing = self._ended = True
+        if self._reader is not None:
+            self._reader.cancel()
+            self._end_if_answered()
 
     async def replies(self, frames: AsyncIterator[pb.StepFrame | Malformed]) -> AsyncGenerator[pb.StepFrameReply, None]:
         """Ends when every frame is answered. Raises a Rejection, after the answers to the frames before it, for bytes
         that are no frame: without a frame_id there is nothing else that could be answered."""
-        reader = asyncio.get_running_loop().create_task(self._read(frames))
+        if self._finishing:
+            return
+        reader = self._reader = asyncio.get_running_loop().create_task(self._read(frames))
         try:
             while (reply := await self._out.get()) is not None:
                 yield reply
                 if reply.last:  # it has left: a client that does not read its replies cannot make more of them
                     self._room.release()
-            await reader
+            if not self._finishing:
+                await reader
         finally:
             reader.cancel()
             for replies in self._open:

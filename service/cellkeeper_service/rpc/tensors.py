@@ -29,22 +29,25 @@ WIRE_DTYPES = {
 }
 
 
-def read_inputs(data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec) -> Array:
+def read_inputs(
+    data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec, prefix: str = ""
+) -> Array:
     """[steps, *spec.input.shape]. Raises where dtype, shape or byte count are not the model's.
 
     Floats and integers of any width are taken, one not for the other. Floats come out in the model's dtype, integers
-    as they came: whether they fit is for `check_values` to say, chunk by chunk.
+    as they came: whether they fit is for `check_values` to say, chunk by chunk. prefix: of the fields' names.
     """
     if tuple(step_shape) != spec.input.shape:
         came = "T" + "".join(f", {size}" for size in step_shape)
-        raise invalid("shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
+        raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
     came_as = DTYPES.get(dtype)
     want: np.dtype[Any] = np.dtype(spec.input.dtype).newbyteorder("<")
     if came_as is None or came_as.kind != want.kind:
-        raise invalid("dtype", pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype, _expected(spec))
+        name = pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype
+        raise invalid(f"{prefix}dtype", name, _expected(spec))
     count = steps * prod(step_shape) * came_as.itemsize
     if len(data) != count:
-        raise invalid("inputs", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
+        raise invalid(f"{prefix}inputs", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
     values: Array = np.frombuffer(data, came_as)
     if came_as != want and want.kind == "f":
         with np.errstate(over="ignore"):
@@ -52,21 +55,39 @@ def read_inputs(data: bytes, dtype: pb.DataType, step_shape: Sequence[int], step
     return values.reshape(steps, *step_shape)
 
 
-def check_values(values: Array, spec: ModelSpec) -> None:
+def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
+    """[steps, features] in the model's dtype: the features of rolled time steps that the caller supplies. `dtype` is
+    one that `read_inputs` has taken. Raises a Rejection."""
+    count = steps * features * DTYPES[dtype].itemsize
+    if len(data) != count:
+        expected = f"{count} bytes: {features} features that the caller supplies, for {steps} time steps"
+        raise invalid("rollout_inputs", f"{len(data)} bytes", expected)
+    with np.errstate(over="ignore"):
+        values = np.frombuffer(data, DTYPES[dtype]).astype(spec.input.numpy_dtype).reshape(steps, features)
+    bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
+    if bad.any():
+        step, feature = (int(index) for index in np.argwhere(bad)[0])
+        expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
+        text = f"rollout_inputs: got {values[step, feature]} at rolled time step {step}, expected {expected}"
+        raise Rejection(Reason.NON_FINITE_INPUT, text, field="rollout_inputs")
+    return values
+
+
+def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     """values: [T, *spec.input.shape]. Raises for values the model cannot take."""
     if spec.vocabulary:
         outside = (values < 0) | (values >= spec.vocabulary)
         if outside.any():
             step = int(np.argwhere(outside)[0][0])
-            raise invalid("inputs", f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
+            raise invalid(field, f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
         return
     bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
     if bad.any():
         step, *feature = (int(index) for index in np.argwhere(bad)[0])
         place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
         expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
-        text = f"inputs: got {values[(step, *feature)]} {place}, expected {expected}"
-        raise Rejection(Reason.NON_FINITE_INPUT, text, field="inputs")
+        text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
+        raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
 
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:

@@ -67,6 +67,11 @@ class Scheduler:
         self._task.add_done_callback(ended)
         self._expire()
 
+    @property
+    def running(self) -> bool:
+        """Requests are being answered."""
+        return self._task is not None and not self._task.done()
+
     def admit(self, deadline: float) -> Rejection | None:
         """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
         self._came += 1

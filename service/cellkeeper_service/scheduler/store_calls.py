@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
     Commit,
@@ -26,6 +26,8 @@ from cellkeeper_service.errors import Reason, Rejection
 
 Result = TypeVar("Result")
 MAX_SCANS = 2
+RECENT_SECONDS = 2.0  # what the store answered so lately tells that it is there
+NO_SESSION = SessionKey("", "", "probe")  # no model has an empty name
 SCAN_RETRY_MS = 200
 
 
@@ -40,8 +42,10 @@ class StoreCalls:
         self._meter = meter
         self._limit = max(threads // 2, 1)
         # a thread for every call that may be under way: what has been sent does not queue behind other calls
-        self._pool = ThreadPoolExecutor(2 * self._limit + 1 + MAX_SCANS, "store") if threads else None
+        self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None
         self._under_way = {"load": 0, "write": 0, "scan": 0}
+        self._answered = float("-inf")  # when it last did; monotonic
+        self._probe: asyncio.Future[str] | None = None
 
     def has_room(self, call: str) -> bool:
         """Loads and writes each get half of the threads, so that neither can starve the other. Room for a write is
@@ -80,6 +84,24 @@ class StoreCalls:
         finally:
             self._meter.store_call("scan", limit, time.monotonic() - started, failed)
 
+    async def reach(self) -> str:
+        """Why the store does not answer; empty: it does. It is asked only where nothing else was lately."""
+
+        def lost(why: str) -> list[Record | StoreError | None]:
+            return [StoreError(why)]
+
+        if time.monotonic() - self._answered < RECENT_SECONDS:
+            return ""
+        if self._probe is None or self._probe.done():  # however many ask at the same time
+            self._probe = asyncio.get_running_loop().create_future()
+            deliver = partial(_tell, self._probe)
+            if self._under_way["load"] <= self._limit:  # it may take one more thread than loads do
+                load = partial(self.store.load_many, [Load(NO_SESSION, False)])
+                self._call("probe", "load", 1, load, lost, deliver)
+            else:
+                deliver([StoreError("it has not answered to what was sent before")])
+        return await asyncio.shield(self._probe)
+
     def close(self) -> None:
         """Waits for the calls under way."""
         if self._pool:
@@ -113,6 +135,8 @@ class StoreCalls:
         def arrived(results: list[Result]) -> None:
             self._under_way[room] -= 1
             failed = _any_failed(results)
+            if not failed:
+                self._answered = time.monotonic()
             self._meter.store_call(name, items, time.monotonic() - started, failed)
             deliver(results)
 
@@ -125,6 +149,11 @@ class StoreCalls:
             arrived(call())
         else:
             asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(ended)
+
+
+def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:
+    if not probe.done():
+        probe.set_result("the store does not answer" if isinstance(results[0], StoreError) else "")
 
 
 def _unknown(count: int) -> Callable[[str], list[CommitResult]]:

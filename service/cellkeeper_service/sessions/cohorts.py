@@ -261,6 +261,7 @@ def _is_free(line: Line, hot: Hot) -> bool:
         and line.flight is None
         and not line.loading
         and not line.starved
+        and not hot.served.retired
         and hot.exists
         and hot.seed is None
         and hot.checkpoint is None

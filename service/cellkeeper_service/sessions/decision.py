@@ -9,6 +9,7 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from .requests import Step
+from .rollout import cannot_roll_out
 from .served import Models
 
 
@@ -29,6 +30,8 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
     foreign = refuse_foreign(record, models)
     if foreign is not None:
         return foreign
+    if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
+        return cannot_roll_out(step.rollout.steps)
     if wish is None:
         return Verdict.APPLY
     misplaced = refuse_misplaced(record, wish)
@@ -36,6 +39,9 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return misplaced
     if wish.step == stands.step:
         return Verdict.APPLY
+    if step.rollout is not None:
+        text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
+        return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
     end = wish.step + step.steps
     if end <= stands.step and record.inputs(wish.step, end) == step.data:
         return Verdict.REPLAY
@@ -83,7 +89,7 @@ def refuse_foreign(record: Record, models: Models) -> Rejection | None:
         return Rejection(
             Reason.MODEL_CHANGED,
             f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
-            "reset it to go on with the served one",
+            "reset it or carry it over to go on with the served one",
             position=header.position,
         )
     if header.numerics != served.numerics and not models.accepts_other_numerics:

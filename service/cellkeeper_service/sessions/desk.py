@@ -13,7 +13,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from .limits import Clock, Limits
 from .line import Line
 from .pace import Pace
-from .requests import Plant, Request, Step, StepReply
+from .requests import CarryOver, Plant, Request, Step, StepReply
 from .served import Models, Served
 
 DROPPED = {Reason.QUEUE_FULL, Reason.DEADLINE_PASSED, Reason.CALLER_GONE}
@@ -184,9 +184,10 @@ class Desk:
         return Rejection(Reason.STORE_UNAVAILABLE, text, retry_delay_ms=self.limits.retry_delay_ms)
 
     def served(self) -> Iterable[Served]:
-        """Every version of every model."""
+        """Every version of every model, and those that retire."""
         for models in self.models.values():
             yield from models
+            yield from models.retiring
 
     def output_bytes(self, model: str, wanted: frozenset[str]) -> int:
         """Bytes of these outputs at one time step."""
@@ -200,7 +201,10 @@ class Desk:
     def _weigh(self, request: Request) -> int:
         """Bytes that the request and its reply hold until it is answered."""
         if isinstance(request, Step):
-            return len(request.data) + request.steps * self.output_bytes(request.key.model, request.wanted)
+            held = len(request.data) + request.all_steps * self.output_bytes(request.key.model, request.wanted)
+            return held if request.rollout is None else held + 2 * request.rollout.known.nbytes
+        if isinstance(request, CarryOver):
+            return len(request.data)
         if isinstance(request, Plant) and request.copy is not None:
             return len(request.copy.checkpoint) + len(request.copy.log)
         return 0

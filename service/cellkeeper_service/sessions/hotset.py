@@ -33,7 +33,7 @@ class HotSet:
 
     def install_if_room(self, line: Line, served: Served, header: Header, state: bytes) -> Hot | None:
         """The same for a line that does not need its slot yet: it does not wait for one."""
-        slot = self._take_slot(line, served)
+        slot = None if served.retired else self._take_slot(line, served)
         if slot is None:
             return None
         line.hot = Hot(served, slot, header, True, seed=state)
@@ -89,6 +89,19 @@ class HotSet:
                     if served.starved[-1] is line:
                         served.starved.rotate(1)  # it keeps its place
                     break
+
+    def clear_retired(self) -> None:
+        """Lets go what is hot on versions that retire, as far as nothing is under way there, and such versions
+        themselves once they are at rest."""
+        for models in self._desk.models.values():
+            for served in list(models.retiring):
+                for line in served.slots.owners:
+                    if isinstance(line, Line) and line.idle:
+                        self.drop(line)
+                        self._desk.rest(line)
+                        self._desk.meter.evicted(line.key.model, "retired")
+                if served.at_rest:
+                    models.retiring.remove(served)
 
     def _take_slot(self, line: Line, served: Served) -> int | None:
         slot = served.slots.take(line)

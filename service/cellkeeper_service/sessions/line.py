@@ -30,7 +30,7 @@ class Applied:
 
 @dataclass(slots=True, eq=False)
 class Changing:
-    """An Open, Reset, SetState or Plant that waits for its commit."""
+    """An Open, Reset, SetState, CarryOver or Plant that waits for its commit."""
 
     request: Request
     write: Write

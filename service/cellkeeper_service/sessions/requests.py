@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from cellkeeper_service.domain.engine import Array
@@ -11,6 +12,8 @@ from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.errors import Rejection
+
+from .rollout import Rollout
 
 if TYPE_CHECKING:
     from .served import Served
@@ -47,10 +50,16 @@ class Step(Request):
     peek: bool
     wanted: frozenset[str]  # per-step outputs
     wants_state: bool
+    rollout: Rollout | None = None  # with `peek` only
     started: float = field(default=0.0, init=False)  # first slice
     computed: float = field(default=0.0, init=False)  # last slice
     loading: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
+
+    @property
+    def all_steps(self) -> int:
+        """Those that have outputs: the chunk's and the rolled ones."""
+        return self.steps if self.rollout is None else self.steps + self.rollout.steps
 
     def acked_at(self, step: int) -> int:
         """The step up to which the client holds every reply, when this chunk is applied at `step`."""
@@ -104,6 +113,26 @@ class SetState(Request):
     state: bytes
 
 
+class Policy(Enum):
+    """What becomes of the state of a session that another version takes over."""
+
+    KEEP = "keep"  # stays as it is
+    RERUN = "rerun"  # is what a window of inputs gives
+    RESET = "reset"  # is the initial one
+
+
+@dataclass(slots=True, eq=False)
+class CarryOver(Request):
+    """target: the fingerprint of a served version. data: RERUN's window, `steps` time steps, raw."""
+
+    generation: bytes
+    request_id: bytes
+    target: bytes
+    policy: Policy
+    data: bytes
+    steps: int
+
+
 @dataclass(slots=True, eq=False)
 class Fork(Request):
     """Stands in the source's line; what it reads there goes on as a `Plant` in the target's."""
@@ -125,7 +154,7 @@ class Plant(Request):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The reply to Reset, SetState and Fork: where the session stands now."""
+    """The reply to Reset, SetState, CarryOver and Fork: where the session stands now."""
 
     position: Position
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellkeeper_service.domain.engine import Array
 
-from .requests import GetState, Step
+from .requests import CarryOver, GetState, Step
 
 if TYPE_CHECKING:
     from .hot import Hot
@@ -22,13 +22,15 @@ class Kind(Enum):
     PEEK = "peek"  # a step to be forgotten
     REBUILD = "rebuild"  # the log after a checkpoint, to make a session hot again
     READ = "read"  # no steps: the state as it is
+    KEEP = "keep"  # the same, for another version of the model
+    RERUN = "rerun"  # a window that gives another life its first state
 
 
 @dataclass(slots=True, eq=False)
 class Collect:
     """Outputs of time steps first..last - 1 of a run, for one request."""
 
-    request: Step | GetState
+    request: Step | GetState | CarryOver
     first: int
     last: int
     slices: dict[str, list[Array]] = field(default_factory=dict)
@@ -41,8 +43,8 @@ class Collect:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """`data`: the inputs of `steps` time steps. `cuts`: offsets at which a slice has to end, ascending, because the
-    state there is wanted."""
+    """`data`: the inputs of `steps` time steps, but for the last `unfed` ones, which predictions become one by one.
+    `cuts`: offsets at which a slice has to end, ascending, because the state there is wanted."""
 
     line: Line
     hot: Hot
@@ -54,6 +56,7 @@ class Run:
     cuts: list[int] = field(default_factory=list)
     checkpoint_at: int | None = None  # offset at which the state becomes a checkpoint candidate
     checkpoint_state: bytes | None = None
+    unfed: int = 0
     at: int = 0  # steps done
     in_call: bool = False
     cancelled: bool = False
@@ -61,13 +64,28 @@ class Run:
     def slice_steps(self, max_slice_steps: int) -> int:
         """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one
         engine call without padding."""
-        left = self.steps - self.at
+        left = self.steps - self.unfed - self.at
         for cut in self.cuts:
             if cut > self.at:
                 left = min(left, cut - self.at)
                 break
         left = min(left, max_slice_steps)
         return 1 << (left.bit_length() - 1) if left > 0 else 0
+
+    @property
+    def hungry(self) -> bool:
+        """The next time step's input is the prediction after what was computed."""
+        return 0 < self.unfed == self.steps - self.at
+
+    def feed(self, prediction: Array) -> None:
+        """prediction: of the last time step computed."""
+        spec, step = self.hot.served.spec, self.collects[0].request
+        if spec.feedback is None or not isinstance(step, Step) or step.rollout is None:
+            raise RuntimeError("a run is to be rolled out that cannot be")
+        known = step.rollout.known[step.rollout.steps - self.unfed]
+        following = spec.feedback.next_input(prediction, known)
+        self.data += following.astype(spec.input.numpy_dtype).tobytes()
+        self.unfed -= 1
 
     @property
     def read_row(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.domain.feedback import Feedback
 from cellkeeper_service.domain.record import numerics_digest
 from cellkeeper_service.domain.spec import ModelSpec
 
@@ -36,10 +37,16 @@ class Served:
         self.starved: deque[Line] = deque()  # wait for a slot
         self._decisive = self.spec.decisive_outputs
         self.calls = 0
+        self.retired = False  # what is under way ends on it; nothing else is begun
 
     def wanted_with(self, wanted: Iterable[frozenset[str]]) -> frozenset[str]:
         """The outputs of a call that several runs share: those that decide whether a step is taken are always there."""
         return self._decisive.union(*set(wanted))
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing of any session is left on it."""
+        return not (len(self.slots) or self.starved or self.singles or self.longs or self.cohorts)
 
 
 class Models:
@@ -48,10 +55,31 @@ class Models:
     def __init__(self, versions: list[Served], accepts_other_numerics: bool = False) -> None:
         self.default = versions[0]
         self.accepts_other_numerics = accepts_other_numerics
+        self.retiring: list[Served] = []  # not found any more, and not at rest yet
         self._by_fingerprint = {served.spec.fingerprint: served for served in versions}
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._by_fingerprint.values())
 
+    @property
+    def feedback(self) -> Feedback | None:
+        """Of the versions that can be rolled out: they agree about it. None: none can be."""
+        return next((served.spec.feedback for served in self if served.spec.feedback is not None), None)
+
+    def rolls_out(self, fingerprint: bytes) -> bool:
+        served = self.find(fingerprint)
+        return served is not None and served.spec.feedback is not None
+
     def find(self, fingerprint: bytes) -> Served | None:
         return self._by_fingerprint.get(fingerprint)
+
+    def exchange(self, versions: list[Served]) -> None:
+        """Serves these from now on, the first to new sessions. Versions that are not among them retire: sessions of
+        theirs are refused like those of any version that is not served, once what is under way has ended."""
+        before = list(self)
+        self.default = versions[0]
+        self._by_fingerprint = {served.spec.fingerprint: served for served in versions}
+        for served in before:
+            if served not in versions:
+                served.retired = True
+                self.retiring.append(served)

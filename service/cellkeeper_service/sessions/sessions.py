@@ -23,6 +23,7 @@ from cellkeeper_service.domain.store import CommitResult, Load, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
+from .carry import Needs, carry_over, target_of
 from .cohort import CohortCall, CohortFlight, Columns
 from .cohorts import Cohorts
 from .committing import Committing
@@ -34,6 +35,7 @@ from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .line import Applied, Changing, Erasing, Flight, Line
 from .loading import Loading
 from .requests import (
+    CarryOver,
     Delete,
     Fork,
     GetSession,
@@ -123,8 +125,9 @@ class Sessions:
         self._committing.landed([(flight, result) for flight, result in pairs if isinstance(flight, Flight)])
 
     def expire(self) -> None:
-        """Answers the waiting requests whose deadline has passed or whose caller has gone."""
+        """Answers the waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
         self._desk.expire()
+        self._hotset.clear_retired()
         self._hotset.feed()
 
     @property
@@ -152,7 +155,8 @@ class Sessions:
         return line is not None and line.hot is not None
 
     def hot_count(self, model: str) -> int:
-        return sum(len(served.slots) for served in self._desk.models[model])
+        models = self._desk.models[model]
+        return sum(len(served.slots) for served in (*models, *models.retiring))
 
     # a step's way through its line
 
@@ -178,7 +182,7 @@ class Sessions:
         """The ordinary case: the chunk goes where the hot copy stands. That a hot copy was stale is found out by
         the commit, whose compare-and-set fails."""
         hot = line.hot
-        if hot is None or step.peek or step.distrusts_hot:
+        if hot is None or step.peek or step.distrusts_hot or hot.served.retired:
             return None
         if step.position is not None and step.position != hot.frontier:
             return None
@@ -208,6 +212,8 @@ class Sessions:
                 self._conclude(line, request, lifecycle.reset(record, request, models, self._birth()))
             case SetState():
                 self._conclude(line, request, lifecycle.set_state(record, request, models, self._birth()))
+            case CarryOver():
+                self._carry_over(line, request, record, models)
             case Delete():
                 self._conclude(line, request, lifecycle.delete(record, request))
             case Plant():
@@ -246,6 +252,17 @@ class Sessions:
         elif hot := self._hot_at(line, record, models, record.position.step):
             line.queue.popleft()
             self._ticking.start_read(line, hot, request)
+
+    def _carry_over(self, line: Line, request: CarryOver, record: Record | None, models: Models) -> None:
+        decided = carry_over(record, request, models, self._birth())
+        if record is None or not isinstance(decided, Needs):
+            self._conclude(line, request, decided)
+        elif decided is Needs.WINDOW:
+            if self._ticking.carrying.start_rerun(line, request, target_of(request, models)):
+                line.queue.popleft()
+        elif hot := self._hot_at(line, record, models, record.position.step):
+            line.queue.popleft()
+            self._ticking.carrying.start_keep(line, hot, request)
 
     def _hot_at(self, line: Line, record: Record, models: Models, acked: int) -> Hot | None:
         """The hot copy at the record's position; None: something was started, or is awaited, that leads there."""

@@ -19,6 +19,11 @@ class Slots:
         """How many are taken."""
         return self.count - len(self._free)
 
+    @property
+    def owners(self) -> list[Hashable]:
+        """Who has one, least recently used first."""
+        return list(self._owners)
+
     def take(self, owner: Hashable) -> int | None:
         """A free slot, or None."""
         if not self._free:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Computed
+from cellkeeper_service.domain.engine import Array, Computed
 
 from .change import state_change
-from .requests import Step
-from .run import Kind, Run
+from .requests import CarryOver, GetState, Step
+from .run import Run
 from .served import Served
 
 NO_OUTPUTS: frozenset[str] = frozenset()
@@ -55,6 +55,13 @@ class EngineCall:
                     part = self.computed.outputs[name][low - begin : high - begin, index]
                     collect.slices.setdefault(name, []).append(part)
 
+    def last_prediction(self, index: int) -> Array:
+        """Of run number `index`: [...], of its last time step in this call."""
+        if self.computed is None:
+            raise RuntimeError("there is no prediction before the call was executed")
+        last: Array = self.computed.outputs["prediction"][-1, index]
+        return last
+
     def _write_seeds(self) -> None:
         seeded = [run.hot for run in self.runs if run.hot.seed is not None]
         if not seeded:
@@ -91,7 +98,7 @@ class EngineCall:
         asking = [run for run in self.runs if self._wants_state(run)]
         if not asking:
             return
-        rows = [run.read_row if run.kind is Kind.READ else run.write_row for run in asking]
+        rows = [run.read_row if run.steps == 0 else run.write_row for run in asking]
         states = self.served.engine.read_states(np.array(rows, np.intp))
         for run, state in zip(asking, states, strict=True):
             raw, end = state.tobytes(), run.at + self.steps
@@ -99,11 +106,15 @@ class EngineCall:
                 run.checkpoint_state = raw
             for collect in run.collects:
                 request = collect.request
-                if collect.last == end and (not isinstance(request, Step) or request.wants_state):
+                if collect.last == end and _wants_state(request):
                     collect.state = raw
 
     def _wants_state(self, run: Run) -> bool:
         end = run.at + self.steps
-        if run.kind is Kind.READ or (run.checkpoint_at == end and end > 0):
+        if run.steps == 0 or (run.checkpoint_at == end and end > 0):
             return True
-        return any(c.last == end and isinstance(c.request, Step) and c.request.wants_state for c in run.collects)
+        return any(c.last == end and _wants_state(c.request) for c in run.collects)
+
+
+def _wants_state(request: Step | GetState | CarryOver) -> bool:
+    return not isinstance(request, Step) or request.wants_state

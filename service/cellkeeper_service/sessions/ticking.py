@@ -6,13 +6,14 @@ from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
+from .carrying import Carrying
 from .committing import Committing
 from .desk import Desk
 from .hot import Checkpoint, Hot
 from .hotset import HotSet
 from .line import Applied, Line
 from .planner import enqueue, plan
-from .requests import GetState, Request, StateReply, Step, StepReply
+from .requests import CarryOver, GetState, Request, StateReply, Step, StepReply
 from .run import Collect, Kind, Run
 from .tick import NO_OUTPUTS, EngineCall
 
@@ -22,6 +23,7 @@ class Ticking:
         self._desk = desk
         self._hotset = hotset
         self._committing = committing
+        self.carrying = Carrying(desk, hotset, committing)
 
     # starting
 
@@ -32,8 +34,10 @@ class Ticking:
         self._start(run)
 
     def start_peek(self, line: Line, hot: Hot, step: Step) -> None:
-        collects = [Collect(step, 0, step.steps)]
-        self._start(Run(line, hot, Kind.PEEK, step.data, step.steps, collects, step.wanted))
+        steps = step.all_steps
+        run = Run(line, hot, Kind.PEEK, step.data, steps, [Collect(step, 0, steps)], step.wanted)
+        run.unfed = steps - step.steps
+        self._start(run)
 
     def start_read(self, line: Line, hot: Hot, request: GetState) -> None:
         self._start(Run(line, hot, Kind.READ, b"", 0, [Collect(request, 0, 0)], NO_OUTPUTS))
@@ -78,12 +82,12 @@ class Ticking:
         """False for a run that is not to be computed; its request has been answered then."""
         if run.cancelled:
             return False
-        if run.at > 0 or run.kind is Kind.REBUILD:
+        if run.kind is Kind.REBUILD or (run.at > 0 and not run.unfed):
             return True
         request, now = run.collects[0].request, self._desk.now()
         why = self._desk.dead(request, now)
         if why is None:
-            if isinstance(request, Step):
+            if isinstance(request, Step) and run.at == 0:
                 request.started = now
             return True
         run.line.run = None
@@ -108,6 +112,8 @@ class Ticking:
             else:
                 call.collect(run, index)
                 run.at += call.steps
+                if run.hungry:
+                    run.feed(call.last_prediction(index))
                 if run.at < run.steps:
                     enqueue(run, self._desk.limits.tick)
                 else:
@@ -122,7 +128,8 @@ class Ticking:
             if run.cancelled:
                 call.served.slots.free(run.hot.slot)
             else:
-                self._fail(run, "internal error; the server's log has the cause")
+                text = "internal error; the server's log has the cause"
+                self._fail(run, Rejection(Reason.INTERNAL_ERROR, text))
         self._hotset.feed()
 
     def _not_finite(self, run: Run) -> None:
@@ -130,9 +137,15 @@ class Ticking:
         the hot copy may be stale."""
         line = run.line
         step = run.collects[0].request if run.collects else None
+        if isinstance(step, CarryOver) and run.kind is Kind.RERUN:
+            self._desk.meter.non_finite(line.key.model)
+            text = "inputs: the state after the window would not be finite; the session stays as it is"
+            self._fail(run, Rejection(Reason.NON_FINITE_RESULT, text, field="inputs"))
+            return
         if run.kind is Kind.REBUILD or not isinstance(step, Step):
             self._desk.meter.non_finite(line.key.model)
-            self._fail(run, "the session's committed inputs did not give a finite state")
+            text = "the session's committed inputs did not give a finite state"
+            self._fail(run, Rejection(Reason.INTERNAL_ERROR, text))
             return
         line.run = None
         on_record = line.read and step.number <= line.read_number and not line.pending and not line.flight
@@ -140,15 +153,13 @@ class Ticking:
             position = run.hot.frontier if run.hot.exists else None
             self._hotset.drop_unborn(line)
             self._desk.meter.non_finite(line.key.model)
-            text = "inputs: the output or the state would not be finite; the session stays where it is"
-            why = Rejection(Reason.NON_FINITE_RESULT, text, field="inputs", position=position)
-            self._desk.answer(step, why)
+            self._desk.answer(step, _non_finite(run, step, position))
         else:
             step.distrusts_hot = True
             self._desk.requeue(line, [step])
         self._desk.advance(line)
 
-    def _fail(self, run: Run, text: str) -> None:
+    def _fail(self, run: Run, why: Rejection) -> None:
         """The run's requests fail; the session goes on from the store's record."""
         line = run.line
         failed: list[Request] = [collect.request for collect in run.collects]
@@ -159,7 +170,7 @@ class Ticking:
         self._desk.requeue(line, behind)
         line.forget_reading()
         for request in failed:
-            self._desk.answer(request, Rejection(Reason.INTERNAL_ERROR, text))
+            self._desk.answer(request, why)
         self._desk.advance(line)
 
     # finished
@@ -172,6 +183,8 @@ class Ticking:
                 self._finish_peek(run, now)
             case Kind.REBUILD:
                 self._finish_rebuild(run, now)
+            case Kind.KEEP | Kind.RERUN:
+                self.carrying.finish(run)
             case Kind.READ:
                 collect = run.collects[0]
                 reply = StateReply(run.hot.served, run.hot.frontier, collect.state or b"")
@@ -224,6 +237,14 @@ class Ticking:
                 step.loading = now - max(line.load_started, step.arrived)
                 after = Position(record.position.generation, end, record.head_at(end))
                 self._desk.answer(step, _reply(step, collect, hot, after, replayed=True))
+
+
+def _non_finite(run: Run, step: Step, position: Position | None) -> Rejection:
+    if run.at < step.steps:
+        text = "inputs: the output or the state would not be finite; the session stays where it is"
+        return Rejection(Reason.NON_FINITE_RESULT, text, field="inputs", position=position)
+    text = f"rollout_steps: the output or the state would not be finite at rolled time step {run.at - step.steps}"
+    return Rejection(Reason.NON_FINITE_RESULT, text, field="rollout_steps", position=position)
 
 
 def _reply(

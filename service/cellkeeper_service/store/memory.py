@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from threading import Lock
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
-from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    Commit,
+    CommitResult,
+    Delete,
+    Load,
+    Outcome,
+    Page,
+    StoreError,
+    StoreFacts,
+)
 from cellkeeper_service.store.cursor import session_after, session_cursor
 
 NO_CHECKPOINT = "a first commit without a checkpoint"
@@ -34,6 +44,7 @@ class MemoryStore:
     """
 
     name = "memory"
+    facts = StoreFacts("none")
 
     def __init__(self, clock_ms: Callable[[], float] = monotonic_ms) -> None:
         self._clock_ms = clock_ms

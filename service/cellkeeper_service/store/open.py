@@ -7,8 +7,8 @@ from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.sqlite import SqliteStore
 
 FORMS = (
-    "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB or "
-    "redis+cluster://HOST:PORT,HOST:PORT (rediss+cluster:// with TLS)"
+    "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB, "
+    "redis+cluster://HOST:PORT,HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE[/DB] (rediss+... with TLS)"
 )
 
 
@@ -18,6 +18,8 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     url: "memory:"; "sqlite:PATH", "sqlite:///PATH" (absolute) or a plain path; "redis://...", "rediss://..."
         or "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
         "rediss+cluster://..." for a Redis Cluster, of which any nodes are named, and the others found.
+        "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." names the sentinels
+        of a primary and its replicas: redis_sentinel_url.py.
     timeout_ms: Redis: to connect, and for each wait for an answer; SQLite: to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
@@ -39,6 +41,11 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
         from cellkeeper_service.store.redis_cluster import Cluster
 
         return RedisStore(Cluster(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
+    if scheme in ("redis+sentinel", "rediss+sentinel") and rest.startswith("//"):
+        from cellkeeper_service.store.redis import RedisStore
+        from cellkeeper_service.store.redis_sentinel import Sentinel
+
+        return RedisStore(Sentinel(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
     if wait_replicas:
         raise StoreError(f"wait_replicas: got {wait_replicas} with a store that has no replicas, expected 0")
     if url == "memory:":

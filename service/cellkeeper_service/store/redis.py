@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record
-from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    Commit,
+    CommitResult,
+    Delete,
+    Load,
+    Outcome,
+    Page,
+    StoreError,
+    StoreFacts,
+)
 from cellkeeper_service.store.damage import damaged, read_record
 from cellkeeper_service.store.redis_commits import commit_item
 from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
@@ -27,6 +37,7 @@ class RedisStore:
 
     def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
         self.name = servers.name
+        self.facts = StoreFacts("unknown")
         self._servers = servers
         self._timeout_s = timeout_ms / 1000.0
         self._wait_replicas = wait_replicas
@@ -35,7 +46,7 @@ class RedisStore:
 
     def check(self) -> None:
         """Raises StoreError where a server is not there, too old, a replica, or may evict."""
-        self._servers.check(self._wait_replicas)
+        self.facts = self._servers.check(self._wait_replicas)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         items = [Item(redis_key(load.key), TOUCH if load.touch else LEAVE, 1) for load in loads]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_link import Link
 
 OLDEST_VERSION = (6, 2)
@@ -13,7 +13,7 @@ OLDEST_VERSION = (6, 2)
 _logger = logging.getLogger(__name__)
 
 
-def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> None:
+def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> StoreFacts:
     """Raises StoreError, with what to do, where records could be lost or could not be written at all.
 
     Logs a warning where the server keeps less than may be expected (no append-only file, too few replicas).
@@ -38,13 +38,17 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
             info.get("connected_slaves", "0"),
             wait_replicas,
         )
+    return StoreFacts(
+        _persistence(link, info), info.get("maxmemory_policy", ""), int(info.get("connected_slaves", "0"))
+    )
 
 
-def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> None:
+def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> StoreFacts:
     """The same for every primary of a cluster, by address, and for the eviction policy of its replicas."""
+    found = []
     for address, link in primaries.items():
         try:
-            check_server(link, wait_replicas, in_cluster=True)
+            facts = check_server(link, wait_replicas, in_cluster=True)
             state = info_fields(link.one("CLUSTER", "INFO")).get("cluster_state")
         except StoreError as error:
             raise StoreError(f"node {address}: {error}") from error
@@ -52,11 +56,30 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
             raise StoreError(
                 f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
             )
+        found.append(facts)
+    check_replicas(replicas)
+    persistence = sorted({facts.persistence for facts in found})
+    fewest = min(facts.replicas for facts in found)
+    return StoreFacts(" and ".join(persistence), " and ".join(sorted({facts.eviction for facts in found})), fewest)
+
+
+def check_split(link: Link, wait_replicas: int) -> None:
+    """Warns where a primary that is cut off would go on taking writes that its fail-over then throws away."""
+    if wait_replicas == 0 and "min_slaves_good_slaves" not in server_info(link):
+        _logger.warning(
+            "Redis has no min-replicas-to-write: a primary that is cut off from its replicas goes on taking writes, "
+            "which are lost when one of them takes over; set min-replicas-to-write 1 and min-replicas-max-lag, or "
+            "--wait-replicas"
+        )
+
+
+def check_replicas(replicas: Mapping[str, Link]) -> None:
+    """Raises StoreError where one of these, by address, may evict; one that does not answer is a warning."""
     for address, link in replicas.items():
         try:
             info = server_info(link)
         except StoreError as error:
-            _logger.warning("Redis Cluster: the replica %s does not answer: %s", address, error)
+            _logger.warning("Redis: the replica %s does not answer: %s", address, error)
             continue
         try:
             check_eviction(info)
@@ -83,6 +106,17 @@ def info_fields(text: bytes) -> dict[str, str]:
     """The name:value lines of INFO or CLUSTER INFO."""
     fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in fields if colon}
+
+
+def _persistence(link: Link, info: Mapping[str, str]) -> str:
+    """appendfsync, where the user may ask for it; what INFO tells otherwise."""
+    if info.get("aof_enabled") != "1":
+        return "no append-only file"
+    try:
+        _, policy = link.one("CONFIG", "GET", "appendfsync")
+    except (StoreError, ValueError):
+        return "append-only file"
+    return f"appendfsync {policy.decode(errors='replace')}"
 
 
 def _version(text: str) -> tuple[int, ...]:

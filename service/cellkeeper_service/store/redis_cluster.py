@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 import redis
 
 from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_cluster
 from cellkeeper_service.store.redis_cluster_scan import ClusterScan
 from cellkeeper_service.store.redis_keys import bucket_of
@@ -32,6 +32,7 @@ class Cluster:
     """url: redis+cluster:// or rediss+cluster://; any of the nodes, the others are found."""
 
     name = "redis+cluster"
+    asks_role = False  # a replica sends callers away by itself
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._url, seeds = _read_url(url)
@@ -95,7 +96,7 @@ class Cluster:
             self._to_the_end(self._address_of(link))
             self._stale = True
 
-    def check(self, wait_replicas: int) -> None:
+    def check(self, wait_replicas: int) -> StoreFacts:
         self._stale = True
         self.refresh()
         if self._stale:
@@ -103,13 +104,14 @@ class Cluster:
         slots = self._slots
         nodes = {str(address): self._link_at(address) for address in slots.primaries.values()}
         replicas = {str(address): self._link_at(address) for address in slots.replicas.values()}
-        check_cluster(nodes, replicas, wait_replicas)
+        facts = check_cluster(nodes, replicas, wait_replicas)
         uncovered = sorted(set(SLOT_OF_BUCKET) - set(slots.owners))
         if uncovered:
             raise StoreError(
                 f"slot {uncovered[0]}, and {len(uncovered) - 1} more that are needed, have no node in the Redis "
                 "Cluster; see redis-cli --cluster check, and --cluster fix"
             )
+        return facts
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
         scan = ClusterScan(cursor)

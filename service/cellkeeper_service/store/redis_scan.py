@@ -17,6 +17,13 @@ SCAN_COUNT = 1000  # keys that one SCAN looks at, at least
 SCAN_ROUNDS = 20  # SCANs for one page, at most: a page may come out short, or empty with a cursor
 
 
+def page_at(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[tuple[SessionKey, Header]], int]:
+    """About `limit` sessions from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
+    names, after = scan_names(link, pattern, at, limit)
+    replies = link.call(*headers_at(names)) if names else []
+    return headers_of(names, replies), after
+
+
 def scan_names(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
     """About `limit` distinct keys from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
     names: dict[bytes, None] = {}

@@ -23,6 +23,7 @@ from cellkeeper_service.store.redis_servers import Servers
 
 ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
 PAUSE_S = 0.02
+ROLE, PRIMARY = packed("ROLE"), (b"master",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class ScriptRun:
             words.append(leading)
             words += [item.arguments for item in items]
             commands.append(b"".join(words))
+        if self._servers.asks_role:
+            commands.append(ROLE)
         if self._wait is not None:
             commands.append(packed("WAIT", *self._wait))
         return commands
@@ -169,11 +172,16 @@ class ScriptRun:
         at = 1 if link in self._unloaded else 0
         self._unloaded.discard(link)
         replicas = None if self._wait is None else replies[-1]
+        role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
         for call in calls:
             at += call.asking
             reply = replies[at]
             at += 1
-            if not isinstance(reply, Exception):
+            if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
+                # A replica answers reads from what it has, and what it took as a primary is lost.
+                self._servers.lost(link)
+                self._settle(call, Unknown(f"the server did not say that it is a primary, but {role!s:.80}"))
+            elif not isinstance(reply, Exception):
                 for number, answer in zip(call.items, reply, strict=True):
                     self._answers[number] = answer
                 if self._wait is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cellkeeper_service.domain.record import Header, SessionKey
+from cellkeeper_service.domain.store import StoreFacts
 from cellkeeper_service.store.redis_check import check_server
 from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_scan import headers_at, headers_of, scan_names
+from cellkeeper_service.store.redis_scan import page_at
 
 _CURSOR_MAX = 2**64 - 1
 
@@ -31,6 +32,8 @@ class Servers(Protocol):
     """What the store needs of its servers; safe to use from several threads."""
 
     name: str
+    asks_role: bool
+    """Whether a server is asked behind every call if it still is a primary: another may be one meanwhile."""
 
     def group(self, key: bytes) -> int:
         """Keys of one group can be in one script call."""
@@ -47,7 +50,7 @@ class Servers(Protocol):
     def lost(self, link: Link) -> None:
         """`link` gave no answer: another may have its keys soon."""
 
-    def check(self, wait_replicas: int) -> None:
+    def check(self, wait_replicas: int) -> StoreFacts:
         """Raises StoreError, with what to do, where records could be lost or could not be written."""
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
@@ -61,6 +64,7 @@ class OneServer:
     """A single server: a cluster of one group, which never sends anybody elsewhere."""
 
     name = "redis"
+    asks_role = False
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._link = Link(url, timeout_ms)
@@ -80,16 +84,15 @@ class OneServer:
     def lost(self, link: Link) -> None:
         pass
 
-    def check(self, wait_replicas: int) -> None:
-        check_server(self._link, wait_replicas)
+    def check(self, wait_replicas: int) -> StoreFacts:
+        return check_server(self._link, wait_replicas)
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
         """The cursor is SCAN's; a session may be on two pages when Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
             raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
-        names, at = scan_names(self._link, pattern, int(cursor or "0"), limit)
-        replies = self._link.call(*headers_at(names)) if names else []
-        return headers_of(names, replies), str(at or "")
+        sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)
+        return sessions, str(at or "")
 
     def close(self) -> None:
         self._link.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError, StoreFacts
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import damaged
@@ -44,6 +44,7 @@ class SqliteStore:
     """
 
     name = "sqlite"
+    facts = StoreFacts("synchronous full")
 
     def __init__(self, path: str | Path, *, timeout_ms: int = 1000, clock_ms: Callable[[], int] = unix_ms) -> None:
         self._path = Path(path)

@@ -1,0 +1,33 @@
+"""One line of the doctor's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """level: "ok", "warn", "fail" or "skip". place: an endpoint or a URL; "": of all. what: "TLS", "model" ... advice:
+    what to do, where there is something."""
+
+    level: str
+    place: str
+    what: str
+    text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.place} " if self.place else ""
+        line = f"{self.level:<4}  {where}{self.what}: {self.text}"
+        return " ".join(f"{line}; {self.advice}".split("\n")) if self.advice else " ".join(line.split("\n"))
+
+
+def ok(place: str, what: str, text: str) -> Finding:
+    return Finding("ok", place, what, text)
+
+
+def warn(place: str, what: str, text: str, advice: str) -> Finding:
+    return Finding("warn", place, what, text, advice)
+
+
+def fail(place: str, what: str, text: str, advice: str) -> Finding:
+    return Finding("fail", place, what, text, advice)

@@ -1,0 +1,199 @@
+"""Reading the models' folders again while they are served: what has changed there takes the new sessions, and what it
+replaced goes on with the old ones.
+
+All of it or nothing: while one folder cannot be served, everything stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import Bundle, read_bundle
+from cellkeeper_service.sessions.served import Models, Served
+
+log = logging.getLogger(__name__)
+
+PAUSE_SHARE = 1.0
+"""The loading thread rests between two calls of the test for so many times as long as a call took."""
+LONGEST_PAUSE_SECONDS = 0.01
+
+
+class Ended(Exception):
+    """The server ends: nothing will be served of what is being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a folder holds. served: None where that version is served already."""
+
+    spec: ModelSpec
+    served: Served | None
+
+
+class Reloader:
+    """folders: as given at the start, the model of each by its number in `names`. load: an engine for a bundle, made
+    ready to be served, on another thread; its second argument is to be called between the engine's calls. keep:
+    replaced versions of each model that stay served. count: is told each result. on_change: the models' versions were
+    exchanged."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        names: Sequence[str],
+        models: Mapping[str, Models],
+        load: Callable[[Bundle, Callable[[], None]], Served],
+        *,
+        keep: int,
+        count: Callable[[str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._folders = list(zip(folders, names, strict=True))
+        self._models = models
+        self._load = load
+        self._count = count
+        self._keep = keep
+        self._on_change = on_change
+        self._wanted = False
+        self._ending = False
+        self._task: asyncio.Task[None] | None = None
+        self._paused = 0.0
+
+    def request(self) -> None:
+        """Reads the folders again; after the reading under way, where there is one."""
+        if self._ending:
+            log.info("reload: not any more, the server is stopping")
+            return
+        self._wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="reload")
+
+    async def close(self) -> None:
+        """Gives up what is being loaded; soon over."""
+        self._ending = True
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while self._wanted and not self._ending:
+            self._wanted = False
+            self._count(await self._reload())
+
+    async def _reload(self) -> str:
+        """The result: changed, unchanged, refused or abandoned."""
+        started = time.monotonic()
+        try:
+            found = await asyncio.to_thread(self._read)
+        except Ended:
+            return "abandoned"
+        except StartError as error:
+            log.error("reload: refused, everything stays as it is: %s", error)
+            return "refused"
+        except Exception:
+            log.exception("reload: failed, everything stays as it is")
+            return "refused"
+        if self._ending:
+            return "abandoned"
+        if not self._exchange(found):
+            log.info("reload: nothing has changed")
+            return "unchanged"
+        log.info("reload: done in %.1f s", time.monotonic() - started)
+        return "changed"
+
+    # on the loop's thread
+
+    def _exchange(self, found: Sequence[Found]) -> bool:
+        """Whether anything changed. No request is decided in between."""
+        changed = False
+        for name, models in self._models.items():
+            before = list(models)
+            first: list[Served] = []
+            for item in found:
+                if item.spec.name == name:
+                    version = item.served or models.find(item.spec.fingerprint)
+                    if version is None:
+                        raise LookupError("a version was served when its folder was read, and is not any more")
+                    first.append(version)
+            replaced = [version for version in before if version not in first]
+            versions = [*first, *replaced[: self._keep]]
+            if versions != before:
+                changed = True
+                models.exchange(versions)
+                self._tell(name, versions, replaced[self._keep :])
+        if changed:
+            self._on_change()
+        return changed
+
+    def _tell(self, name: str, versions: Sequence[Served], retired: Sequence[Served]) -> None:
+        def listed(some: Sequence[Served]) -> str:
+            return ", ".join(served.spec.fingerprint.hex()[:12] for served in some) or "none"
+
+        text = "reload: model %s: %s takes new sessions; served beside it: %s; no longer served: %s"
+        log.info(text, name, listed(versions[:1]), listed(versions[1:]), listed(retired))
+
+    # on another thread
+
+    def _read(self) -> list[Found]:
+        """What is in the folders now. Raises StartError and Ended."""
+        found: list[Found] = []
+        for folder, name in self._folders:
+            self._between()
+            bundle = read_bundle(folder)
+            spec = bundle.spec
+            self._check(folder, name, spec, found)
+            known = any(served.spec.fingerprint == spec.fingerprint for served in list(self._models[name]))
+            found.append(Found(spec, None if known else self._load(bundle, self._between)))
+        for (folder, _), item in zip(self._folders, found, strict=True):
+            if item.served is not None and read_bundle(folder).spec.fingerprint != item.spec.fingerprint:
+                raise StartError(f"{folder}: was written to while it was read; reload again when it is complete")
+        return found
+
+    def _check(self, folder: Path, name: str, spec: ModelSpec, before: Sequence[Found]) -> None:
+        """Raises StartError where the folder's model cannot take the place of the one that was there."""
+        if spec.name != name:
+            raise StartError(f"{folder}: holds model {spec.name} now, expected {name}; start the server anew")
+        if any(item.spec.fingerprint == spec.fingerprint for item in before):
+            raise StartError(f"{folder}: the same version as in another folder")
+        served = self._models[name].default.spec
+        if not spec.looks_like(served):
+            raise StartError(
+                f"{folder}: versions {served.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} of model {name} "
+                "take or give different tensors; serve the new one under another name"
+            )
+        feedback = self._models[name].feedback
+        if spec.feedback is not None and feedback is not None and spec.feedback != feedback:
+            raise StartError(f"{folder}: feedback: not the one of the versions of model {name} that are served")
+
+    def _between(self) -> None:
+        """Gives the loop's thread room, and ends the loading when the server ends."""
+        if self._ending:
+            raise Ended
+        now = time.perf_counter()
+        took = now - self._paused
+        time.sleep(min(PAUSE_SHARE * took, LONGEST_PAUSE_SECONDS))
+        self._paused = time.perf_counter()
+
+
+class HangUps:
+    """SIGHUP from the start on: what comes before the server serves is not lost, and does not end it."""
+
+    def __init__(self) -> None:
+        self.came = False
+        signal.signal(signal.SIGHUP, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # whoever started it may have held it back
+
+    def _note(self, number: int, frame: object) -> None:
+        self.came = True
+
+    def hand_over(self, request: Callable[[], None]) -> None:
+        """To be called within the loop: `request` is called for the next ones, and for one that came before."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, request)
+        if self.came:
+            request()

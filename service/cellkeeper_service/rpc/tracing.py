@@ -1,0 +1,143 @@
+"""A span for each unary call, sent by OTLP, as a child of the caller's where its metadata names one. docs/adr/432."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+
+from cellkeeper_service.errors import StartError
+
+from .call_log import request_id_of
+from .decoding import SERVICE
+
+CHOICES = ("auto", "otlp", "none")
+INSTALL = "pip install 'cellkeeper[otel]'"
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+TRACED = {
+    f"/{SERVICE.full_name}/{method.name}": method.name for method in SERVICE.methods if not method.server_streaming
+}
+"""A stream lives as long as its client: a span of it would tell nothing, and come when all is over."""
+
+Call = Callable[[Any, Any], Awaitable[Any]]
+
+log = logging.getLogger(__name__)
+
+
+class Tracing(NamedTuple):
+    """interceptors: for the servers. close: sends what is still there, for some seconds at the most."""
+
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
+    close: Callable[[], object]
+
+
+OFF = Tracing((), lambda: None)
+
+
+def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tracing:
+    """choice: one of CHOICES. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or an
+    endpoint is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
+
+    Raises StartError for another choice, and where "otlp" is asked for and not installed.
+    """
+    if choice not in CHOICES:
+        raise StartError(f"tracing: got {choice!r}, expected one of {', '.join(CHOICES)}")
+    if choice == "none" or (choice == "auto" and not wanted(variables)):
+        return OFF
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        if choice == "auto":  # the variables may be meant for others
+            log.warning("OTEL_* variables ask for traces, and OpenTelemetry is not installed: %s", INSTALL)
+            return OFF
+        raise StartError(f"tracing: otlp needs OpenTelemetry ({error}); {INSTALL}") from error
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "cellkeeper"}))
+    provider = TracerProvider(resource=resource.merge(Resource({"service.version": version})))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracing((Spans(provider.get_tracer("cellkeeper_service", version)),), provider.shutdown)
+
+
+def wanted(variables: Mapping[str, str]) -> bool:
+    """Whether the standard variables ask for traces by OTLP."""
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = variables.get("OTEL_TRACES_EXPORTER", "").lower()
+    return exporter == "otlp" or (not exporter and any(variables.get(name) for name in ENDPOINTS))
+
+
+class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
+    """tracer: opentelemetry.trace.Tracer. Nothing of a message, of a refusal's text or of a session's id is in a
+    span."""
+
+    def __init__(self, tracer: Any) -> None:
+        self._tracer = tracer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        name = TRACED.get(handler_call_details.method)
+        if handler is None or name is None:
+            return handler
+        make, call = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+        if handler.request_streaming:
+            make, call = grpc.stream_unary_rpc_method_handler, handler.stream_unary
+        return make(
+            self._in_span(name, call),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _in_span(self, name: str, call: Call) -> Call:
+        from opentelemetry import propagate
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        async def traced(request: Any, context: Any) -> Any:
+            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            attributes = {"rpc.system": "grpc", "rpc.service": SERVICE.full_name, "rpc.method": name}
+            if (request_id := request_id_of(context)) is not None:
+                attributes["cellkeeper.request_id"] = request_id
+            span = self._tracer.start_span(
+                f"{SERVICE.full_name}/{name}",
+                context=propagate.extract(metadata),
+                kind=SpanKind.SERVER,
+                attributes=attributes,
+            )
+            code = grpc.StatusCode.OK
+            try:
+                return await call(request, context)
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except BaseException:
+                code = context.code() or grpc.StatusCode.UNKNOWN  # as the call ended itself
+                raise
+            finally:
+                span.set_attribute("rpc.grpc.status_code", code.value[0])
+                if code in SERVER_FAULTS:
+                    span.set_status(StatusCode.ERROR)
+                span.end()
+
+        return traced
+
+
+SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""What OpenTelemetry calls an error of a server; the others are their callers'."""

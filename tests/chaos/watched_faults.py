@@ -1,0 +1,100 @@
+"""What is done to servers that sentinels watch, and to the sentinels. None of it loses anything by itself: a switch to
+the replica may, and is seen where it happens (watched.py), also without any of these."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Iterator
+
+from .watched import SERVERS, RedisWatched
+from .weather import Kind, Wait
+
+
+class WatchedFaults:
+    def __init__(self, store: RedisWatched, wait: Wait, draw: random.Random) -> None:
+        self._store = store
+        self._wait = wait
+        self._draw = draw
+
+    def kinds(self) -> Iterator[Kind]:
+        yield Kind("watched_kill", "watched", 5.0, self._kill)
+        yield Kind("watched_pause", "watched", 5.0, self._pause)
+        yield Kind("watched_failover", "watched", 3.0, self._failover)
+        yield Kind("watched_cut", "watched", 1.0, self._cut)
+        yield Kind("replica_kill", "watched", 0.5, self._replica_kill)
+        yield Kind("watched_full", "watched", 0.5, self._full)
+        yield Kind("sentinel_kill", "sentinel {}", 0.3, self._sentinel_kill, self._store.sentinels)
+        yield Kind("sentinel_pause", "sentinel {}", 0.3, self._sentinel_pause, self._store.sentinels)
+
+    async def _kill(self, index: int) -> None:
+        """SIGKILL of the primary; it comes back before the replica takes over, or after, and takes itself for the
+        primary until a sentinel tells it otherwise."""
+        server = self._store.world.servers[await self._primary()]
+        await asyncio.to_thread(server.kill)
+        await self._wait(0.0, 5.0)
+        await asyncio.to_thread(server.restart)
+        await self._settled()
+
+    async def _pause(self, index: int) -> None:
+        """SIGSTOP of the primary, for shorter or longer than the sentinels wait. When it wakes, it runs what it was
+        sent meanwhile, and answers as a primary."""
+        server = self._store.world.servers[await self._primary()]
+        server.pause()
+        try:
+            await self._wait(0.1, 5.0)
+        finally:
+            server.wake()
+        await self._settled()
+
+    async def _failover(self, index: int) -> None:
+        """The sentinels are asked for it; the old primary lives, and takes commits until it is told."""
+        await asyncio.to_thread(self._store.world.fail_over)
+        await self._settled()
+
+    async def _cut(self, index: int) -> None:
+        """Every connection of the services to the primary ends, whatever was on it."""
+        server = self._store.world.servers[await self._primary()]
+        with server.client() as client:
+            await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", "normal")
+
+    async def _replica_kill(self, index: int) -> None:
+        server = self._store.world.servers[SERVERS - 1 - await self._primary()]
+        await asyncio.to_thread(server.kill)
+        await self._wait(0.0, 1.0)
+        await asyncio.to_thread(server.restart)
+        await self._settled()
+
+    async def _full(self, index: int) -> None:
+        """Every write is refused."""
+        server = self._store.world.servers[await self._primary()]
+        with server.client() as client:
+            await asyncio.to_thread(client.config_set, "maxmemory", 1)
+            try:
+                await self._wait(0.1, 1.0)
+            finally:
+                await asyncio.to_thread(client.config_set, "maxmemory", 0)
+
+    async def _sentinel_kill(self, index: int) -> None:
+        sentinel = self._store.world.sentinels[index]
+        await asyncio.to_thread(sentinel.kill)
+        await self._wait(0.0, 2.0)
+        await asyncio.to_thread(sentinel.restart)
+
+    async def _sentinel_pause(self, index: int) -> None:
+        sentinel = self._store.world.sentinels[index]
+        sentinel.send_signal(signal.SIGSTOP)
+        try:
+            await self._wait(0.1, 3.0)
+        finally:
+            sentinel.send_signal(signal.SIGCONT)
+
+    async def _settled(self) -> None:
+        """The old primary is left to the sentinels, who take ten seconds to tell it."""
+        await asyncio.to_thread(self._store.wait_until_whole)
+
+    async def _primary(self) -> int:
+        """Once nobody does anything to the store any more."""
+        await asyncio.to_thread(self._store.wait_until_whole)
+        return self._store.world.primary()
