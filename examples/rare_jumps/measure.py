@@ -27,7 +27,7 @@ def windowed(model: Ensemble, series: Series) -> Tensor:
 def carried(model: Ensemble, series: Series) -> Tensor:
     """The same values, with the state carried from the first step on."""
     with torch.no_grad():
-        outputs, _ = model(torch.from_numpy(series.features))
+        outputs: Tensor = model(torch.from_numpy(series.features))[0]
     return outputs[:, WINDOW - 1 :]
 
 

@@ -135,6 +135,7 @@ class OnnxRuntimeEngine:
 
 def open_session(model: bytes, threads: int, place: str) -> Any:
     """An onnxruntime session on the CPU. Raises StartError where it refuses the graph."""
+    onnxruntime.disable_telemetry_events()  # nobody who serves a model has asked for it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
