@@ -101,8 +101,7 @@ def test_what_is_mounted_is_there(files: list[Any]) -> None:
 
 def test_the_proxy_and_prometheus_use_the_ports_of_the_service() -> None:
     command = services()["cellkeeper"]["command"]
-    flags = dict(zip(command[2::2], command[3::2], strict=True))
-    grpc, metrics = (flags[name].rpartition(":")[2] for name in ("--listen", "--metrics-listen"))
+    grpc, metrics = (command[command.index(flag) + 1].rpartition(":")[2] for flag in ("--listen", "--metrics-listen"))
     text = HAPROXY.read_text()
     assert text.count(f"server-template replica 16 cellkeeper:{grpc} proto h2") == 2
     assert text.count(f"http-check connect port {metrics} ") == 2

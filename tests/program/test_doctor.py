@@ -7,12 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
 import pytest
 from cellkeeper import Client
 from cellkeeper._doctor_metrics import Scrape, check_scrapes
@@ -120,21 +118,11 @@ def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
 
 
 def test_a_server_that_ends(counting_model: Path) -> None:
-    """It waits for a step that waits for its store."""
-    with RedisServer() as redis:
-        words = ["--store-timeout-ms", "60000", "--drain-timeout-ms", "60000"]
-        with ServerProcess([counting_model], redis.url, words) as server, Client(server.target) as client:
-            session = client.session("s")
-            with ThreadPoolExecutor(1) as thread:
-                redis.pause()
-                step = thread.submit(session.step, np.ones(session.model.input.shape))
-                while not server.metric("cellkeeper_computed_steps_total"):
-                    assert not step.done()
-                server.send_signal(signal.SIGTERM)
-                server.wait_for("stopping: finishing")
-                lines = doctor(server.target, *SHORT, code=1)
-                redis.wake()
-                step.result(30)
+    """It has been told to, and lets balancers notice first."""
+    with ServerProcess([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
+        server.send_signal(signal.SIGTERM)
+        server.wait_for("stopping: serving on")
+        lines = doctor(server.target, *SHORT, code=1)
     assert (
         only(lines, "fail") == f"fail  {server.target} health: NOT_SERVING; it starts or ends: wait, or look at its log"
     )

@@ -59,7 +59,7 @@ def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> No
     (result,) = store.commit_many([append(key(), first, marked(1, 0))])
     assert result.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
     header = take_until_committed(store, first, marked(1, 0))
-    assert world.primary() != primary
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
     header = committed(store, append(key(), header, marked(1, 1)))
     assert log_of(store, key()) == marked(1, 0) + marked(1, 1)
     assert log_of(store, key("third")) == inputs(1)
@@ -73,7 +73,7 @@ def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
     world.fail_over()
     world.wait_until_whole()  # a commit before would be lost with the old one's others
     header = take_until_committed(store, header, marked(1, 0))
-    assert world.primary() != primary
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
     (record,) = store.load_many([Load(key(), touch=True)])
     assert isinstance(record, Record)
     assert record.header == header
@@ -90,7 +90,7 @@ def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -
         (result,) = store.commit_many([append(key(), header, marked(9, 9))])
         assert result.outcome is Outcome.UNKNOWN
         wait_until(lambda: isinstance(store.load_many([Load(key(), touch=True)])[0], Record))
-        assert world.primary() != primary
+        wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
         first = committed(store, append(key(), header, marked(1, 0)))
     finally:
         old.wake()
@@ -111,7 +111,7 @@ def test_who_is_cut_off_from_the_sentinels_is_left(world: RedisSentinels, store:
     world.fail_over()
     # Nothing is asked of the store meanwhile, so no error tells it.
     wait_until(lambda: store._servers.link(0) is not link)  # type: ignore[attr-defined]
-    assert world.primary() != primary
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
     committed(store, append(key(), header, inputs(1)))
 
 
