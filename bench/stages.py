@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_service.app import load_engines, make_models, session_limits, wire_limits
+from cellkeeper_service.app import session_limits, wire_limits
 from cellkeeper_service.config import Settings
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import Store
@@ -33,6 +33,7 @@ from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock
 from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.versions import load_engines, make_models
 
 from tests.redis_server import RedisServer
 

@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +17,12 @@ from pathlib import Path
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
-from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
-from cellkeeper_service.model.bundle import Bundle, read_bundle
+from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.readiness import Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
@@ -38,13 +36,9 @@ from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Call, Sessions
+from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.open import open_store
-
-MAX_SLOTS = 1 << 18
-Cost = Callable[[Call], float]
-Costs = dict[bytes, dict[int, float]]
-"""Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
+from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version
 
 
 def serve(settings: Settings, *, share_port: bool = False) -> None:
@@ -173,16 +167,6 @@ def end_with_parent(end: Callable[[], None]) -> None:
     loop.add_reader(stdin, ended)
 
 
-def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
-    """The engines of all bundles, and of each what a call costs: seconds by batch size."""
-    engines, costs = [], {}
-    for folder in settings.models:
-        engine = load_engine(read_bundle(Path(folder)), settings.device, settings.max_batch, settings.threads)
-        costs[engine.spec.fingerprint] = warm(engine)
-        engines.append(engine)
-    return engines, costs
-
-
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
     """Reads the folders anew when it is asked to."""
     names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
@@ -202,51 +186,6 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
         count=meter.reloaded,
         on_change=lambda: show_models(models, meter),
     )
-
-
-def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
-    """Versions by model name, in the order given: the first of a name takes new sessions."""
-    by_name: dict[str, list[Engine]] = {}
-    for engine in engines:
-        by_name.setdefault(engine.spec.name, []).append(engine)
-    for name, versions in by_name.items():
-        check_versions(name, versions)
-    models = {}
-    for name, versions in by_name.items():
-        served = [serve_version(engine, settings, len(engines)) for engine in versions]
-        models[name] = Models(served, settings.accept_other_numerics)
-    return models
-
-
-def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
-    """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
-    budget_bytes = settings.arena_mib * 1024 * 1024 // shares
-    slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
-    if slots < settings.max_batch:
-        raise StartError(
-            f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
-            f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
-        )
-    return Served(engine, slots, settings.max_replay_steps)
-
-
-def check_versions(name: str, versions: list[Engine]) -> None:
-    """Versions of one model must look the same from outside. Raises StartError."""
-    first = versions[0].spec
-    if len({engine.spec.fingerprint for engine in versions}) < len(versions):
-        raise StartError(f"model {name}: the same version was given twice; name each folder once")
-    for engine in versions[1:]:
-        spec = engine.spec
-        if not spec.looks_like(first):
-            raise StartError(
-                f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
-                "different tensors; serve them under different names"
-            )
-    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
-    if len(feedbacks) > 1:
-        raise StartError(
-            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
-        )
 
 
 def make_store(settings: Settings) -> Store:
@@ -322,23 +261,6 @@ def wire_limits(settings: Settings) -> WireLimits:
         max_stream_frames=settings.max_stream_frames,
         max_ttl_ms=settings.max_ttl_ms,
     )
-
-
-def expected_cost(costs: Costs) -> Cost:
-    """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
-    tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
-
-    def cost(call: Call) -> float:
-        fingerprint = call.served.spec.fingerprint
-        found = tables.get(fingerprint)
-        if found is None:
-            table = costs[fingerprint]
-            found = tables[fingerprint] = (sorted(table), table)
-        sizes, table = found
-        size = sizes[min(bisect_left(sizes, call.batch), len(sizes) - 1)]
-        return table[size] * call.steps
-
-    return cost
 
 
 def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellkeeper_service.app import check_versions
 from cellkeeper_service.domain.feedback import KNOWN, Feedback
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.model.fit import fit_bundle
+from cellkeeper_service.versions import check_versions
 
 from tests.bundles import bundle_config, make_bundle
 

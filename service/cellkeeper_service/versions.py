@@ -1,0 +1,92 @@
+"""The versions of every model, from their folders to what serves them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+
+from cellkeeper_service.config import Settings
+from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.engine.load import load_engine, warm
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import read_bundle
+from cellkeeper_service.sessions.served import Models, Served
+from cellkeeper_service.sessions.sessions import Call
+
+MAX_SLOTS = 1 << 18
+Cost = Callable[[Call], float]
+Costs = dict[bytes, dict[int, float]]
+"""Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
+
+
+def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
+    """The engines of all bundles, and of each what a call costs: seconds by batch size."""
+    engines, costs = [], {}
+    for folder in settings.models:
+        engine = load_engine(read_bundle(Path(folder)), settings.device, settings.max_batch, settings.threads)
+        costs[engine.spec.fingerprint] = warm(engine)
+        engines.append(engine)
+    return engines, costs
+
+
+def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
+    """Versions by model name, in the order given: the first of a name takes new sessions."""
+    by_name: dict[str, list[Engine]] = {}
+    for engine in engines:
+        by_name.setdefault(engine.spec.name, []).append(engine)
+    for name, versions in by_name.items():
+        check_versions(name, versions)
+    models = {}
+    for name, versions in by_name.items():
+        served = [serve_version(engine, settings, len(engines)) for engine in versions]
+        models[name] = Models(served, settings.accept_other_numerics)
+    return models
+
+
+def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
+    """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
+    budget_bytes = settings.arena_mib * 1024 * 1024 // shares
+    slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
+    if slots < settings.max_batch:
+        raise StartError(
+            f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
+            f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
+        )
+    return Served(engine, slots, settings.max_replay_steps)
+
+
+def check_versions(name: str, versions: list[Engine]) -> None:
+    """Versions of one model must look the same from outside. Raises StartError."""
+    first = versions[0].spec
+    if len({engine.spec.fingerprint for engine in versions}) < len(versions):
+        raise StartError(f"model {name}: the same version was given twice; name each folder once")
+    for engine in versions[1:]:
+        spec = engine.spec
+        if not spec.looks_like(first):
+            raise StartError(
+                f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
+                "different tensors; serve them under different names"
+            )
+    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
+    if len(feedbacks) > 1:
+        raise StartError(
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
+        )
+
+
+def expected_cost(costs: Costs) -> Cost:
+    """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
+    tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
+
+    def cost(call: Call) -> float:
+        fingerprint = call.served.spec.fingerprint
+        found = tables.get(fingerprint)
+        if found is None:
+            table = costs[fingerprint]
+            found = tables[fingerprint] = (sorted(table), table)
+        sizes, table = found
+        size = sizes[min(bisect_left(sizes, call.batch), len(sizes) - 1)]
+        return table[size] * call.steps
+
+    return cost
