@@ -27,6 +27,9 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5000),  # also how long one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),
+    # The client tries again itself. gRPC's own retries have been seen not to end, while a server ends: a call begun
+    # then took memory without limit, and the event loop with it.
+    ("grpc.enable_retries", 0),
 )
 
 
