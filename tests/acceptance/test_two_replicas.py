@@ -8,6 +8,7 @@ import random
 import signal
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,18 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
     return counting_and_lstm(tmp_path_factory.mktemp("kinds"))
 
 
-@pytest.mark.parametrize("mishap", ["none", "kill", "zombie"])
+def fire(mishap: str) -> Any:
+    """In `make test-fire` only: the others go the same way for longer than all tests may take."""
+    return pytest.param(mishap, marks=pytest.mark.fire)
+
+
+@pytest.mark.parametrize("mishap", [fire("none"), "kill", fire("zombie")])
 async def test_on_one_sqlite_file(mishap: str, kinds: Kinds, seed: int, tmp_path: Path) -> None:
     servers = [make_server(kinds, f"sqlite:{tmp_path / 'store.db'}") for _ in range(2)]
     await drive(servers, None, mishap, kinds, seed)
 
 
-@pytest.mark.parametrize("mishap", ["none", "kill", "zombie", "store killed", "store stopped"])
+@pytest.mark.parametrize("mishap", [fire("none"), fire("kill"), "zombie", "store killed", fire("store stopped")])
 async def test_on_one_redis(mishap: str, kinds: Kinds, seed: int, own_redis: RedisServer) -> None:
     servers = [make_server(kinds, own_redis.url) for _ in range(2)]
     await drive(servers, own_redis, mishap, kinds, seed)

@@ -45,7 +45,7 @@ class House:
         return bearer(self.tokens[name])
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite"])
+@pytest.fixture(scope="module", params=[pytest.param("memory:", marks=pytest.mark.fire), "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "sqlite":
         return f"sqlite:{tmp_path_factory.mktemp('store') / 'sessions.db'}"
