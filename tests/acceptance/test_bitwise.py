@@ -30,7 +30,9 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Model]]:
     return every_kind(tmp_path_factory.mktemp("kinds"))
 
 
-@pytest.mark.parametrize("options", [TIGHT, ROOMY], ids=["tight", "roomy"])
+@pytest.mark.parametrize(
+    "options", [pytest.param(TIGHT, id="tight"), pytest.param(ROOMY, id="roomy", marks=pytest.mark.fire)]
+)
 async def test_a_served_stream_equals_an_offline_run(
     options: tuple[str, ...], kinds: list[tuple[Path, Model]], seed: int, tmp_path: Path
 ) -> None:

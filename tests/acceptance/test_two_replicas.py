@@ -45,7 +45,7 @@ async def test_on_one_sqlite_file(mishap: str, kinds: Kinds, seed: int, tmp_path
     await drive(servers, None, mishap, kinds, seed)
 
 
-@pytest.mark.parametrize("mishap", [fire("none"), fire("kill"), "zombie", "store killed", fire("store stopped")])
+@pytest.mark.parametrize("mishap", [fire("none"), fire("kill"), "zombie", fire("store killed"), fire("store stopped")])
 async def test_on_one_redis(mishap: str, kinds: Kinds, seed: int, own_redis: RedisServer) -> None:
     servers = [make_server(kinds, own_redis.url) for _ in range(2)]
     await drive(servers, own_redis, mishap, kinds, seed)

@@ -41,10 +41,13 @@ def judged(outcome: Outcome, folder: Path) -> str:
     return findings(outcome) if tell(outcome, folder) else ""
 
 
-LONG = [pytest.param(store, marks=pytest.mark.fire) for store in ("redis-failover", "redis-cluster", "redis-sentinel")]
+LONG = [
+    pytest.param(store, marks=pytest.mark.fire)
+    for store in ("sqlite", "redis-failover", "redis-cluster", "redis-sentinel")
+]
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis", *LONG])
+@pytest.mark.parametrize("store", ["redis", *LONG])
 def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     seed = seed_of(request, capsys)
     settings = replace(FEW, seed=seed, store=store)

@@ -115,6 +115,7 @@ def until_said(workers: Workers, pattern: str, count: int) -> None:
         workers.read_line()
 
 
+@pytest.mark.fire
 def test_every_worker_reloads(tmp_path: Path) -> None:
     live = Live(tmp_path, hidden_size=8, num_layers=1)
     live.put(live.version(1))

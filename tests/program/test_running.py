@@ -215,7 +215,7 @@ def test_workers_whose_metrics_port_is_taken_do_not_start(counting_model: Path, 
         assert ended.line.startswith(f"metrics: cannot listen on {place} ")
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.fire)])
 def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Path, index: int) -> None:
     with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
         workers.wait_until_serving()

@@ -61,7 +61,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 def is_serving(channel: grpc.Channel) -> bool:
     request = health_pb2.HealthCheckRequest(service="cellkeeper.v1.Cellkeeper")
-    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
+    try:
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # it closes just now
+            return False
+        raise
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

@@ -66,6 +66,7 @@ def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> No
     world.servers[primary].restart()
 
 
+@pytest.mark.fire
 def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
     """It lives, and answers: reads it would answer from what it has."""
     header = committed(store, create(key()))
@@ -79,6 +80,7 @@ def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
     assert record.header == header
 
 
+@pytest.mark.fire
 def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -> None:
     """It goes on with what it was sent meanwhile, and nobody asks it for more."""
     header = committed(store, create(key()))
