@@ -219,6 +219,7 @@ def test_a_server_that_shuts_down_finishes_and_takes_nothing_new(counting_model:
         server.wait_for("stopped")
         assert server.stop() == 0
         server.restart()
-        with server.channel() as again:
+        # a channel with connections of its own: the other's wait before they try again
+        with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as again:
             after = Api(server.stub(again))
             assert (after.position(session).step, after.position(f"{session}-other").step) == (5, 0)
