@@ -129,7 +129,6 @@ async def _serve(
     hang_ups.hand_over(reloader.request)
     await stopping.wait()
 
-    watch.cancel()
     readiness.end()
     await server.announce_end()
     if settings.drain_delay_ms and scheduler.running:
@@ -139,6 +138,7 @@ async def _serve(
     grace_seconds = settings.drain_timeout_ms / 1000
     await server.close(grace_seconds)
     await asyncio.wait_for(_drain(scheduler, server, grace_seconds), grace_seconds + 5)
+    watch.cancel()  # not before: a token that is withdrawn meanwhile ends its streams
     await reloader.close()
     store_calls.close()
     say("stopped")
