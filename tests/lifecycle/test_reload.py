@@ -54,7 +54,12 @@ async def test_under_load(tmp_path: Path) -> None:
                 (broken / "model.safetensors").write_bytes(b"not tensors")
                 other = make_bundle(tmp_path / "other", name="other", hidden_size=48, num_layers=2)
                 wider = make_bundle(tmp_path / "wider", name="m", hidden_size=32)
+                turned = ["known", 0, "known"]
+                turned_bundle = make_bundle(
+                    tmp_path / "turned", name="m", hidden_size=48, num_layers=2, feedback=turned
+                )
                 for folder, why in (
+                    (turned_bundle, "feedback: not the one of the versions of model m that are served"),
                     (broken, "not a safetensors file"),
                     (other, "holds model other now, expected m"),
                     (wider, "take or give different tensors"),
@@ -75,7 +80,7 @@ async def test_under_load(tmp_path: Path) -> None:
             assert {load.stories[0].fingerprint, load.stories[-1].fingerprint} == {first, third}
             await load.check(engines)
             assert server.metric(RELOADS, result="changed") == 2
-            assert server.metric(RELOADS, result="refused") == 4
+            assert server.metric(RELOADS, result="refused") == 5
             assert server.metric("cellkeeper_current_model_info", fingerprint=third.hex()) == 1
             assert server.metric("cellkeeper_model_info") == 3
 

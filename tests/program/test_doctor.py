@@ -15,6 +15,7 @@ import pytest
 from cellkeeper import Client
 from cellkeeper._doctor_metrics import Scrape, check_scrapes
 
+from tests.access.tenants import entry
 from tests.bundles import make_bundle
 from tests.redis_server import RedisServer, free_port
 from tests.server_process import ServerProcess
@@ -68,6 +69,19 @@ def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
         f"{two.metrics_url} clock: agrees with this machine's",
     ):
         assert expected in text
+
+
+def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
+    """Its token is needed, and is enough, for all that it does."""
+    token, line = entry("a", "step,read,admin")
+    (tmp_path / "tokens").write_text(line)
+    (tmp_path / "mine").write_text(f"{token}\n")
+    with ServerProcess([counting_model], "memory:", ["--tokens", str(tmp_path / "tokens")]) as server:
+        lines = doctor(server.target, "--token-file", str(tmp_path / "mine"), code=0)
+        assert any(f"{server.target} auth: refuses calls without a token" in line for line in lines)
+        assert any("step: count: 8 steps of a scratch session" in line for line in lines)
+        lines = doctor(server.target, *SHORT, code=1)
+    assert "auth: no token was given" in only(lines, "fail")
 
 
 def test_one_endpoint_is_down(counting_model: Path) -> None:
