@@ -19,6 +19,7 @@ class Talk:
         self._frames: queue.SimpleQueue[pb.StepFrame | None] = queue.SimpleQueue()
         self._call: Any = api.stub.StepStream(iter(self._frames.get, None), timeout=timeout_s)
         self._sent = 0
+        self.asked_to_end: list[pb.Error] = []  # how often, and why, the server asked for the end
 
     def send(self, chunk: Chunk, *, timeout_ms: int = 0) -> int:
         """The frame's id."""
@@ -32,6 +33,7 @@ class Talk:
         StopIteration where the server ended it."""
         reply = next(self._call)
         while not reply.frame_id:  # the server asks for the end
+            self.asked_to_end.append(reply.frame_error)
             self._frames.put(None)
             reply = next(self._call)
         return reply.frame_id, from_frames(1, [reply])[0]

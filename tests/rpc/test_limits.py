@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position, advance
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -215,6 +216,9 @@ def test_a_server_that_shuts_down_finishes_and_takes_nothing_new(counting_model:
             results = talk.receive_all(5)
             with pytest.raises(StopIteration):  # it was asked to send no more, and the stream is over
                 talk.receive()
+            (why,) = talk.asked_to_end
+            assert why.reason == pb.DRAINING
+            assert why.retry_delay_ms > 0
         assert [results[index].sums for index in first] == [[1], [2], [3], [4], [5]]
         server.wait_for("stopped")
         assert server.stop() == 0
