@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
-from cellkeeper_service.domain.store import Store, StoreError
+from cellkeeper_service.domain.store import Store
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.logs import say
-from cellkeeper_service.metrics import MetricsServer, ModelRow, PrometheusMeter
+from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.opening import make_store, without_secrets
 from cellkeeper_service.readiness import Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
@@ -37,8 +38,24 @@ from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Sessions
-from cellkeeper_service.store.open import open_store
-from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version
+from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version, show_models
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is read, opened and listening before the loop runs. tokens: None: nobody is asked who he is. certificates:
+    None: plain text."""
+
+    models: dict[str, Models]
+    costs: Costs
+    store: Store
+    meter: PrometheusMeter
+    metrics_url: str
+    readiness: Readiness
+    tracing: Tracing
+    hang_ups: HangUps
+    tokens: TokenFile | None
+    certificates: Certificates | None
 
 
 def serve(settings: Settings, *, share_port: bool = False) -> None:
@@ -65,17 +82,10 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
             asyncio.run(
                 _serve(
                     settings,
-                    models,
-                    store,
-                    costs,
-                    meter,
-                    readiness,
-                    tracing,
-                    hang_ups,
-                    metrics.url,
+                    Prepared(
+                        models, costs, store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates
+                    ),
                     share_port,
-                    tokens,
-                    certificates,
                 )
             )
         finally:
@@ -84,30 +94,18 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
             store.close()
 
 
-async def _serve(
-    settings: Settings,
-    models: dict[str, Models],
-    store: Store,
-    costs: Costs,
-    meter: PrometheusMeter,
-    readiness: Readiness,
-    tracing: Tracing,
-    hang_ups: HangUps,
-    metrics_url: str,
-    share_port: bool,
-    tokens: TokenFile | None,
-    certificates: Certificates | None,
-) -> None:
+async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> None:
+    models, store, meter = prepared.models, prepared.store, prepared.meter
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
     sessions = Sessions(models, session_limits(settings), clock, meter)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
-    scheduler = Scheduler(sessions, store_calls, expected_cost(costs))
-    door = make_door(Catalog(models, wire_limits(settings)), tokens, settings)
+    scheduler = Scheduler(sessions, store_calls, expected_cost(prepared.costs))
+    door = make_door(Catalog(models, wire_limits(settings)), prepared.tokens, settings)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    transport = Transport(*limits, share_port, certificates, reflection=door.is_open)
-    server = RpcServer(Servicer(door, scheduler, meter), transport, tracing.interceptors)
-    reloader = make_reloader(settings, models, costs, meter)
+    transport = Transport(*limits, share_port, prepared.certificates, reflection=door.is_open)
+    server = RpcServer(Servicer(door, scheduler, meter), transport, prepared.tracing.interceptors)
+    reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)
     meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
@@ -122,14 +120,14 @@ async def _serve(
     scheduler.start(stopping.set)
     port = await server.start(settings.listen)
     watch = asyncio.get_running_loop().create_task(door.watch(), name="tokens")
-    readiness.serving(store_calls.reach)
+    prepared.readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
     say(f"listening on {listen_host}:{port}")
-    say(f"metrics on {metrics_url}")
-    hang_ups.hand_over(reloader.request)
+    say(f"metrics on {prepared.metrics_url}")
+    prepared.hang_ups.hand_over(reloader.request)
     await stopping.wait()
 
-    readiness.end()
+    prepared.readiness.end()
     await server.announce_end()
     if settings.drain_delay_ms and scheduler.running:
         say(f"stopping: serving on for {settings.drain_delay_ms} ms, so that load balancers notice")
@@ -186,30 +184,6 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
         count=meter.reloaded,
         on_change=lambda: show_models(models, meter),
     )
-
-
-def make_store(settings: Settings) -> Store:
-    """A store that may be served on. Raises StartError."""
-    try:
-        store = open_store(settings.store, timeout_ms=settings.store_timeout_ms, wait_replicas=settings.wait_replicas)
-    except StoreError as error:
-        raise StartError(without_secrets(str(error), settings.store)) from error
-    try:
-        store.check()
-    except StoreError as error:
-        store.close()
-        raise StartError(without_secrets(str(error), settings.store)) from error
-    return store
-
-
-def without_secrets(text: str, url: str) -> str:
-    """The text without the user and the password of a store's URL."""
-    scheme, _, rest = url.partition(":")
-    secrets, found, _ = rest.lstrip("/").rpartition("@")
-    if scheme == "sqlite":
-        return text
-    text = re.sub(r"(password=)[^&\s'\"]+", r"\1***", text)
-    return text.replace(secrets, "***").replace(repr(secrets)[1:-1], "***") if found else text
 
 
 def read_tokens(settings: Settings) -> TokenFile | None:
@@ -276,17 +250,6 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
     if settings.tokens and not settings.tls_cert:
         say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")
-
-
-def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
-    """Puts what is served into the metrics."""
-    rows = []
-    for name, versions in models.items():
-        for served in versions:
-            engine, fingerprint = served.engine, served.spec.fingerprint.hex()
-            current = served is versions.default
-            rows.append(ModelRow(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact, current))
-    meter.show_models(rows)
 
 
 def own_version() -> str:

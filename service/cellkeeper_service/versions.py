@@ -10,6 +10,7 @@ from cellkeeper_service.config import Settings
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import ModelRow, PrometheusMeter
 from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Call
@@ -90,3 +91,14 @@ def expected_cost(costs: Costs) -> Cost:
         return table[size] * call.steps
 
     return cost
+
+
+def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
+    """Puts what is served into the metrics."""
+    rows = []
+    for name, versions in models.items():
+        for served in versions:
+            engine, fingerprint = served.engine, served.spec.fingerprint.hex()
+            current = served is versions.default
+            rows.append(ModelRow(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact, current))
+    meter.show_models(rows)

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar
 
-import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.requests import Done, GetSession, GetState
 
 from . import lives, reading
-from .caller import Caller
-from .catalog import Catalog
-from .charges import Charge
-from .decoding import Malformed
+from .answering import Call, admitted, answering, checked
 from .door import Door
 from .frame_replies import FrameReplies
 from .frames import read_frame
@@ -35,87 +26,13 @@ from .stream import Stream
 from .waiting import Context, deadline, replies_to, reply_to
 
 log = logging.getLogger(__name__)
-Message = TypeVar("Message")
-Method = Callable[["Servicer", Any, "Call"], Awaitable[Message]]
-Handler = Callable[["Servicer", Any, Context], Awaitable[Message]]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A unary call that was let in. deadline: in seconds of the monotonic clock. charge: see Caller.charge."""
-
-    context: Context
-    caller: Caller
-    deadline: float
-    charge: Charge | None
-
-    @property
-    def catalog(self) -> Catalog:
-        return self.caller.catalog
-
-
-class Decided(Exception):
-    """A rejection that was decided, and counted, with the sessions: not by looking at the request alone."""
-
-    def __init__(self, rejection: Rejection) -> None:
-        super().__init__(rejection.message)
-        self.rejection = rejection
-
-
-def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
-    """Lets the caller in, reads the call's message, and has it answered. Turns a Rejection, raised or returned by
-    whoever was asked, into the call's status; hides any other error.
-
-    admits: only where there is room for what it asks is the message read: under overload most calls are refused, and an
-    unread one costs least.
-    """
-
-    @wraps(method)
-    async def answer(self: Servicer, unread: Any, context: Context) -> Message:
-        came = time.monotonic()
-        try:
-            caller = self._door.enter(method.__name__, context)
-            until = deadline(context, caller.catalog.limits.default_timeout_ms)
-            if admits and (full := self._scheduler.admit(until)) is not None:
-                raise Decided(full)
-            request = await context.read()
-            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
-                raise asyncio.CancelledError("the caller left before its message came")
-            if isinstance(request, Malformed):
-                raise request.rejection()
-            charge = caller.charge(request)
-            try:
-                reply = await method(self, request, Call(context, caller, until, charge))
-            finally:
-                caller.release(charge)
-            if admits:
-                self._scheduler.answered(came)
-            return reply
-        except Decided as decided:
-            await abort(context, decided.rejection, method.__name__)
-        except Rejection as rejection:
-            why = rejection
-        except StoreError as error:
-            why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
-        except Exception:
-            log.exception("%s failed", method.__name__)
-            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
-        self._meter.rejected(why.reason.value)
-        return await abort(context, why, method.__name__)
-
-    return answer
-
-
-def admitted(method: Method[Message]) -> Handler[Message]:
-    """The same for calls with steps."""
-    return answering(method, admits=True)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     def __init__(self, door: Door, scheduler: Scheduler, meter: Meter) -> None:
-        self._door = door
-        self._scheduler = scheduler
-        self._meter = meter
+        self.door = door
+        self.scheduler = scheduler
+        self.meter = meter
         self._streams: set[Stream] = set()
         self._finishing = False
         self._no_streams = asyncio.Event()
@@ -135,16 +52,16 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
         maker = lives.read_open(request, call.catalog, call.deadline)
-        return lives.write_open(_checked(await reply_to(self._scheduler, maker)))
+        return lives.write_open(checked(await reply_to(self.scheduler, maker)))
 
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
         maker = read_step(request, call.catalog, call.deadline)
-        return write_step(_checked(await reply_to(self._scheduler, maker)))
+        return write_step(checked(await reply_to(self.scheduler, maker)))
 
     @admitted
     async def StepBatch(self, request: pb.StepFrame, call: Call) -> pb.StepFrameReply:
-        self._meter.frame("in", len(request.sessions))
+        self.meter.frame("in", len(request.sessions))
         frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
         size = sum(
             call.catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
@@ -160,13 +77,13 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
                 future.set_result(reply)
 
         replies = FrameReplies(request.frame_id, frame, send, whole=True)
-        replies.submit(self._scheduler, self._meter, call.charge.refused if call.charge else {})
+        replies.submit(self.scheduler, self.meter, call.charge.refused if call.charge else {})
         try:
             reply = await future
         except asyncio.CancelledError:
             replies.abandon()
             raise
-        self._meter.frame("out", len(frame))
+        self.meter.frame("out", len(frame))
         return reply
 
     async def StepStream(
@@ -174,21 +91,21 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     ) -> AsyncIterator[pb.StepFrameReply]:
         stream: Stream | None = None
         try:
-            caller = self._door.enter("StepStream", context)
+            caller = self.door.enter("StepStream", context)
             if self._finishing:  # it came just before its connection was told
                 return
             latest = None
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
-            stream = Stream(caller, self._scheduler, self._meter, latest)
+            stream = Stream(caller, self.scheduler, self.meter, latest)
             self._streams.add(stream)
             self._no_streams.clear()
-            with self._door.open_stream(caller, stream.end):
+            with self.door.open_stream(caller, stream.end):
                 async with aclosing(stream.replies(frames)) as replies:
                     async for reply in replies:
                         yield reply
         except Rejection as rejection:
-            self._meter.rejected(rejection.reason.value)
+            self.meter.rejected(rejection.reason.value)
             await abort(context, rejection, "StepStream")
         except Exception:
             log.exception("StepStream failed")
@@ -238,7 +155,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         def make(done: Done) -> GetState:
             return GetState(key, until, done)
 
-        return reading.state_response(_checked(await reply_to(self._scheduler, make)))
+        return reading.state_response(checked(await reply_to(self.scheduler, make)))
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
@@ -248,7 +165,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         def make(done: Done) -> GetSession:
             return GetSession(key, until, done)
 
-        reply = _checked(await reply_to(self._scheduler, make))
+        reply = checked(await reply_to(self.scheduler, make))
         return reading.session_info(request.session, reply.header, reply.hot)
 
     @answering
@@ -256,13 +173,13 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         name, _ = call.catalog.find(request.model)
         limit = reading.page_size(request)
         try:
-            page = await self._scheduler.store_calls.scan(
+            page = await self.scheduler.store_calls.scan(
                 call.catalog.tenant, name, request.prefix, request.page_token, limit
             )
         except ValueError as error:
             raise invalid("page_token", repr(request.page_token), "the next_page_token of an earlier page") from error
         infos = [
-            reading.session_info(key.session, header, self._scheduler.sessions.is_hot(key))
+            reading.session_info(key.session, header, self.scheduler.sessions.is_hot(key))
             for key, header in page.sessions
         ]
         return pb.ListSessionsResponse(sessions=infos, next_page_token=page.cursor)
@@ -283,12 +200,5 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
         for maker in makers:
             if isinstance(maker, Rejection):
-                self._meter.rejected(maker.reason.value)
-        return lives.write_results(await replies_to(self._scheduler, makers))
-
-
-def _checked(result: Any) -> Any:
-    """The result. Raises Decided if it is a Rejection."""
-    if isinstance(result, Rejection):
-        raise Decided(result)
-    return result
+                self.meter.rejected(maker.reason.value)
+        return lives.write_results(await replies_to(self.scheduler, makers))

@@ -1,0 +1,118 @@
+"""What every unary call has in common: who makes it is let in, its message is read, and what becomes of it is a reply
+or a status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+import grpc
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.scheduler.scheduler import Scheduler
+
+from .caller import Caller
+from .catalog import Catalog
+from .charges import Charge
+from .decoding import Malformed
+from .door import Door
+from .status import abort
+from .waiting import Context, deadline
+
+log = logging.getLogger(__name__)
+Message = TypeVar("Message")
+Method = Callable[[Any, Any, "Call"], Awaitable[Message]]
+Handler = Callable[[Any, Any, Context], Awaitable[Message]]
+
+
+class Answering(Protocol):
+    """Whose methods answer."""
+
+    door: Door
+    scheduler: Scheduler
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A unary call that was let in. deadline: in seconds of the monotonic clock. charge: see Caller.charge."""
+
+    context: Context
+    caller: Caller
+    deadline: float
+    charge: Charge | None
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.caller.catalog
+
+
+class Decided(Exception):
+    """A rejection that was decided, and counted, with the sessions: not by looking at the request alone."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
+
+
+def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
+    """Lets the caller in, reads the call's message, and has it answered. Turns a Rejection, raised or returned by
+    whoever was asked, into the call's status; hides any other error.
+
+    admits: only where there is room for what it asks is the message read: under overload most calls are refused, and an
+    unread one costs least.
+    """
+
+    @wraps(method)
+    async def answer(self: Answering, unread: Any, context: Context) -> Message:
+        came = time.monotonic()
+        try:
+            caller = self.door.enter(method.__name__, context)
+            until = deadline(context, caller.catalog.limits.default_timeout_ms)
+            if admits and (full := self.scheduler.admit(until)) is not None:
+                raise Decided(full)
+            request = await context.read()
+            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise asyncio.CancelledError("the caller left before its message came")
+            if isinstance(request, Malformed):
+                raise request.rejection()
+            charge = caller.charge(request)
+            try:
+                reply = await method(self, request, Call(context, caller, until, charge))
+            finally:
+                caller.release(charge)
+            if admits:
+                self.scheduler.answered(came)
+            return reply
+        except Decided as decided:
+            await abort(context, decided.rejection, method.__name__)
+        except Rejection as rejection:
+            why = rejection
+        except StoreError as error:
+            why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
+        except Exception:
+            log.exception("%s failed", method.__name__)
+            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+        self.meter.rejected(why.reason.value)
+        return await abort(context, why, method.__name__)
+
+    return answer
+
+
+def admitted(method: Method[Message]) -> Handler[Message]:
+    """The same for calls with steps."""
+    return answering(method, admits=True)
+
+
+def checked(result: Any) -> Any:
+    """The result. Raises Decided if it is a Rejection."""
+    if isinstance(result, Rejection):
+        raise Decided(result)
+    return result
