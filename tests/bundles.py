@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellkeeper_service.model.config import Dense, RecurrentConfig, parse_config
+from cellkeeper_service.model.config import Dense, RecurrentConfig
+from cellkeeper_service.model.parsing import parse_config
 from cellkeeper_service.model.tensors import tensor_shapes
 from cellkeeper_service.model.write import write_bundle
 from numpy.typing import NDArray

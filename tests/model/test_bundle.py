@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
-from cellkeeper_service.model.config import config_json, parse_config
+from cellkeeper_service.model.config import config_json
+from cellkeeper_service.model.parsing import parse_config
 from cellkeeper_service.model.tensors import tensor_shapes
 from cellkeeper_service.model.write import write_bundle
 from safetensors.numpy import load_file, save_file

@@ -23,11 +23,11 @@ from cellkeeper_service.model.config import (
     Tokens,
     Transform,
     config_json,
-    parse_config,
 )
 from cellkeeper_service.model.config import (
     Dense as HeadLayer,
 )
+from cellkeeper_service.model.parsing import parse_config
 
 from .refusal import ImportRefused
 from .stack import Activate, Array, Convert, Dense, Embed, Layer, Normalize, Recurrent, Stack

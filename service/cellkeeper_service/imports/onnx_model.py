@@ -11,17 +11,9 @@ import numpy as np
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
-from cellkeeper_service.model.config import (
-    Features,
-    GraphConfig,
-    GraphOutput,
-    GraphState,
-    Missing,
-    Tokens,
-    config_json,
-    parse_config,
-)
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Missing, Tokens, config_json
 from cellkeeper_service.model.feedback import Sources
+from cellkeeper_service.model.parsing import parse_config
 
 from .files import read_bytes
 from .landing import Imported, Report, check_target, land

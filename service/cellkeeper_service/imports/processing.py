@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import (
-    Missing,
-    Normalization,
-    Transform,
-    parse_missing,
-    parse_normalization,
-    parse_transform,
-)
+from cellkeeper_service.model.config import Missing, Normalization, Transform
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.fields import Fields
+from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
 from .parity import SEQUENCES, STEPS, Source
 from .reference import Float64Run, apply

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, deserialize
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 
-from .config import Config, Features, GraphConfig, Tokens, parse_config
+from .config import Config, Features, GraphConfig, Tokens
 from .feedback import feedback_of
 from .fields import named, one_line
+from .parsing import parse_config
 from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_shapes
 
 Array = NDArray[Any]

@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from cellkeeper_service.errors import StartError
 
 from .bundle import CONFIG_FILE, WEIGHTS_FILE, Array, Bundle, read_bundle
-from .config import Config, GraphConfig, config_json, parse_config
+from .config import Config, GraphConfig, config_json
+from .parsing import parse_config
 
 
 def write_bundle(

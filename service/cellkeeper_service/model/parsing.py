@@ -1,0 +1,193 @@
+"""config.json, read: everything that it does not know is refused, with the key, what came and what was expected."""
+
+from __future__ import annotations
+
+from .config import (
+    ACTIVATIONS,
+    CELLS,
+    FORMAT,
+    LAYOUTS,
+    MAX_LAYERS,
+    MAX_SIZE,
+    MAX_VOCABULARY,
+    OPS,
+    OPS_WITH_VALUE,
+    POLICIES,
+    Config,
+    Dense,
+    Features,
+    GraphConfig,
+    GraphOutput,
+    GraphState,
+    Missing,
+    Normalization,
+    RecurrentConfig,
+    Tokens,
+    Transform,
+)
+from .feedback import Sources, parse_feedback
+from .fields import Fields
+
+
+def parse_config(value: object, place: str = "config.json") -> Config:
+    """Reads what json.loads gave. Raises StartError that names the key, what came and what was expected."""
+    fields = Fields(value, place)
+    fields.choice("format", [FORMAT])
+    name = fields.text("name", 100)
+    if fields.any("bidirectional", "", False) is not False:
+        raise fields.refuse(
+            "bidirectional", True, "false: the backward direction starts at the end, which a stream has not reached"
+        )
+    cell = fields.choice("cell", (*CELLS, "onnx"))
+    config = _graph(fields, name) if cell == "onnx" else _recurrent(fields, name, cell)
+    fields.done()
+    return config
+
+
+def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
+    input_size = fields.integer("input_size", 1, MAX_SIZE)
+    hidden_size = fields.integer("hidden_size", 1, MAX_SIZE)
+    proj_size = fields.integer("proj_size", 0, MAX_SIZE, 0)
+    if proj_size and (cell != "lstm" or proj_size >= hidden_size):
+        raise fields.refuse("proj_size", proj_size, "0, or for an lstm less than hidden_size")
+    num_layers = fields.integer("num_layers", 1, MAX_LAYERS, 1)
+    bias = fields.flag("bias", True)
+    reset_after = fields.flag("reset_after", True) if cell == "gru" else True
+    initial_state = fields.choice("initial_state", ("zeros", "learned"), "zeros")
+    source = _input(Fields(fields.any("input", "an object"), fields.place("input")), input_size)
+    if isinstance(source, Tokens) and source.embedding_size != input_size:
+        raise fields.refuse("input_size", input_size, f"the embedding_size {source.embedding_size}")
+    head = tuple(
+        _dense(Fields(item, fields.place(f"head[{i}]"))) for i, item in enumerate(fields.items("head", 32, ()))
+    )
+    width = head[-1].units if head else proj_size or hidden_size
+    output = tuple(
+        parse_transform(Fields(item, fields.place(f"output[{i}]")), width)
+        for i, item in enumerate(fields.items("output", 32, ()))
+    )
+    return RecurrentConfig(
+        name=name,
+        cell=cell,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        proj_size=proj_size,
+        bias=bias,
+        reset_after=reset_after,
+        initial_state=initial_state,
+        input=source,
+        head=head,
+        output=output,
+        feedback=_feedback(fields, source, (width,)),
+    )
+
+
+def _feedback(fields: Fields, source: Features | Tokens, predicted: tuple[int, ...] | None) -> Sources | None:
+    features, vocabulary = (0, source.vocabulary) if isinstance(source, Tokens) else (source.size, 0)
+    return parse_feedback(fields, features, vocabulary, predicted)
+
+
+def _input(fields: Fields, size: int) -> Features | Tokens:
+    source: Features | Tokens
+    if fields.choice("kind", ("features", "tokens")) == "tokens":
+        vocabulary = fields.integer("vocabulary", 1, MAX_VOCABULARY)
+        source = Tokens(vocabulary, fields.integer("embedding_size", 1, MAX_SIZE))
+    else:
+        normalization = None
+        inner = fields.any("normalization", "an object or null", None)
+        if inner is not None:
+            normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
+        source = Features(size, normalization, parse_missing(fields))
+    fields.done()
+    return source
+
+
+def parse_normalization(fields: Fields, size: int) -> Normalization:
+    """An object with offset and scale, `size` numbers each."""
+    normalization = Normalization(fields.numbers("offset", size), fields.numbers("scale", size))
+    if any(abs(scale) < 1e-30 for scale in normalization.scale):
+        raise fields.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
+    fields.done()
+    return normalization
+
+
+def parse_missing(fields: Fields) -> Missing:
+    """What the key "missing" of an object holds; reject where it is not there."""
+    inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
+    missing = Missing(inner.choice("policy", POLICIES), inner.number("value", 0.0))
+    inner.done()
+    return missing
+
+
+def _dense(fields: Fields) -> Dense:
+    dense = Dense(
+        fields.integer("units", 1, MAX_SIZE),
+        fields.choice("activation", ACTIVATIONS, "linear"),
+        fields.flag("bias", True),
+    )
+    fields.done()
+    return dense
+
+
+def parse_transform(fields: Fields, width: int) -> Transform:
+    """An object with op and, where the op takes one, value: a number, or `width` of them."""
+    op = fields.choice("op", OPS)
+    value: float | tuple[float, ...] | None = None
+    if op in OPS_WITH_VALUE:
+        came = fields.any("value", "a number or a list of them")
+        inner = Fields({"value": came}, fields.place("value"))
+        value = inner.numbers("value", width) if isinstance(came, list | tuple) else inner.number("value")
+    fields.done()
+    return Transform(op, value)
+
+
+def _graph(fields: Fields, name: str) -> GraphConfig:
+    graph = fields.text("graph")
+    if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
+        raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
+    layout = fields.choice("layout", LAYOUTS)
+    inner = Fields(fields.any("input", "an object"), fields.place("input"))
+    input_name = inner.text("name")
+    source: Features | Tokens
+    if inner.choice("kind", ("features", "tokens")) == "tokens":
+        source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
+    else:
+        source = Features(inner.integer("size", 1, MAX_SIZE), None, parse_missing(inner))
+    inner.done()
+    states = tuple(
+        _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))
+    )
+    outputs = tuple(
+        _graph_output(Fields(item, fields.place(f"outputs[{i}]"))) for i, item in enumerate(fields.items("outputs", 64))
+    )
+    names = [state.name for state in states]
+    if not states or len(set(names)) != len(names) or "last_input" in names:
+        raise fields.refuse("states", names, "at least one, names distinct and not last_input")
+    names = [output.name for output in outputs]
+    if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
+        raise fields.refuse("outputs", names, "at least one, names distinct and not state or state.*")
+    constants = tuple(fields.items("constants", 64, ()))
+    if not all(isinstance(item, str) and item for item in constants) or len(set(constants)) != len(constants):
+        raise fields.refuse("constants", constants, "distinct names of graph inputs")
+    predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
+    feedback = _feedback(fields, source, predicted)
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback)
+
+
+def _graph_state(fields: Fields) -> GraphState:
+    shape = fields.shape("shape", MAX_SIZE)
+    state = GraphState(
+        fields.text("name"),
+        fields.text("input"),
+        fields.text("output"),
+        shape,
+        fields.integer("batch_axis", 0, len(shape), 0),
+    )
+    fields.done()
+    return state
+
+
+def _graph_output(fields: Fields) -> GraphOutput:
+    output = GraphOutput(fields.text("name"), fields.text("output"), fields.shape("shape", MAX_SIZE))
+    fields.done()
+    return output
