@@ -13,29 +13,30 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import CommitResult, Outcome
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions import cohorts, decision
+from cellkeeper_service.sessions import decision, intake
 from cellkeeper_service.sessions.cohort import CohortFlight
 from cellkeeper_service.sessions.cohorts import Cohorts
+from cellkeeper_service.sessions.intake import Intake
 from cellkeeper_service.sessions.line import Line
 from cellkeeper_service.sessions.sessions import Sessions
 
 from tests.sessions.columns import Frame
 
-take_in = Cohorts.take_in
+take_in = Intake.take_in
 
 
-def _taking_in(taken: Callable[[Cohorts, Frame], list[int]]) -> AbstractContextManager[Any]:
-    return patch.object(Cohorts, "take_in", taken)
+def _taking_in(taken: Callable[[Intake, Frame], list[int]]) -> AbstractContextManager[Any]:
+    return patch.object(Intake, "take_in", taken)
 
 
-def _line(self: Cohorts, frame: Frame, item: int) -> Line | None:
+def _line(self: Intake, frame: Frame, item: int) -> Line | None:
     return self._desk.lines.get(SessionKey(frame.tenant, frame.model, frame.sessions[item]))
 
 
 def head_of_requests() -> AbstractContextManager[Any]:
     """An item is taken for its step number alone."""
 
-    def taken(self: Cohorts, frame: Frame) -> list[int]:
+    def taken(self: Intake, frame: Frame) -> list[int]:
         places = []
         for item, step in enumerate(frame.steps):
             line, wish = _line(self, frame, item), step.position
@@ -55,7 +56,7 @@ def head_of_requests() -> AbstractContextManager[Any]:
 def checkpoint_waits_for_acks() -> AbstractContextManager[Any]:
     """Every item counts as one whose sender holds all replies before it."""
 
-    def taken(self: Cohorts, frame: Frame) -> list[int]:
+    def taken(self: Intake, frame: Frame) -> list[int]:
         true, frame.acked = frame.acked, b""
         try:
             return take_in(self, frame)
@@ -78,7 +79,7 @@ def unknown_is_not_committed() -> AbstractContextManager[Any]:
 def store_decides_rejections() -> AbstractContextManager[Any]:
     """What the hot copy contradicts is refused at once."""
 
-    def taken(self: Cohorts, frame: Frame) -> list[int]:
+    def taken(self: Intake, frame: Frame) -> list[int]:
         left = []
         for item in take_in(self, frame):
             line, step = _line(self, frame, item), frame.steps[item]
@@ -113,7 +114,7 @@ def replies_wait_for_commits() -> AbstractContextManager[Any]:
 def the_log_is_bounded() -> AbstractContextManager[Any]:
     """A checkpoint is due where the model says so, whatever the log's limit."""
 
-    def taken(self: Cohorts, frame: Frame) -> list[int]:
+    def taken(self: Intake, frame: Frame) -> list[int]:
         true = self._desk.limits
         self._desk.limits = replace(true, max_log_steps=1 << 30)
         try:
@@ -126,7 +127,7 @@ def the_log_is_bounded() -> AbstractContextManager[Any]:
 
 def one_item_of_a_session() -> AbstractContextManager[Any]:
     """An item is taken in although another of its session is on its way."""
-    is_free = cohorts._is_free
+    is_free = intake._is_free
 
     def free(line: Line, hot: Any) -> bool:
         mine, line.cohort = line.cohort, None
@@ -135,7 +136,7 @@ def one_item_of_a_session() -> AbstractContextManager[Any]:
         finally:
             line.cohort = mine
 
-    return patch.object(cohorts, "_is_free", free)
+    return patch.object(intake, "_is_free", free)
 
 
 def requests_wait_for_items() -> AbstractContextManager[Any]:

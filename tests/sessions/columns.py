@@ -31,6 +31,7 @@ class Frame:
         self.acked = b"" if all(step.acked is None for step in steps) else pack(f"<{len(acks)}Q", *acks)
         self.wanted, self.deadline = first.wanted, first.deadline
         self.gone = False
+        self.arrivals: Sequence[float] = ()
 
     def submit(self, sessions: Sessions) -> None:
         """What cannot go the short way goes the long one."""
@@ -40,6 +41,9 @@ class Frame:
 
     def step(self, item: int) -> Step:
         return self.steps[item]
+
+    def fate(self, item: int) -> tuple[float, bool]:
+        return self.deadline, self.gone
 
     def refuse(self, item: int, why: Rejection) -> None:
         self.steps[item].done(why)
@@ -56,6 +60,12 @@ class Frame:
         self.gone = True
         for step in self.steps:
             step.gone = True
+
+
+def submit_alone(step: Step, sessions: Sessions) -> None:
+    """As a unary call's: the short way if it can."""
+    if not sessions.gather(step):
+        sessions.submit(step)
 
 
 def fits_a_frame(step: Step) -> bool:

@@ -1,6 +1,6 @@
 """Random interleavings of everything at once: steps with and without positions, peeks, reads, poisoned inputs, resets,
 set states, forks and deletes, on sessions that share too few slots, with deadlines that pass and callers that leave.
-Single steps come as requests and as frames of several sessions.
+Single steps come as requests, one by one, and as frames of several sessions.
 
 There is no client here that wants to get through, so nothing is said about who succeeds. What must hold:
   - every request is answered, once, and nothing is left behind;
@@ -38,7 +38,7 @@ from cellkeeper_service.sessions.requests import (
     StepReply,
 )
 
-from .columns import Frame, fits_a_frame
+from .columns import Frame, fits_a_frame, submit_alone
 from .counting_engine import POISON
 from .ledger import LedgerStore, run, unpack
 from .world import FOREVER, Reply, World, Write, key, pack
@@ -153,7 +153,8 @@ class Crowd:
         return Step(key(name), deadline, reply, data, len(inputs), position, acked, peek, wanted, wants_state)
 
     def send_frame(self) -> None:
-        """Of one to all sessions; some items were sent before, some are poisoned, some are in the wrong place."""
+        """Of one to all sessions, or its steps one by one; some were sent before, some are poisoned, some are in the
+        wrong place."""
         draw = self.draw
         deadline = FOREVER if draw.random() < 0.7 else self.world.now + draw.choice([0.5, 2.0, 10.0])
         steps = []
@@ -166,9 +167,15 @@ class Crowd:
             reply.request = step = self.item(name, position, deadline, reply)
             self.sent.append(reply)
             steps.append(step)
-        if steps:
+        sessions = draw.choice(self.world.replicas).sessions
+        if draw.random() < 0.4:
+            for step in steps:
+                if draw.random() < 0.2:
+                    step.deadline = self.world.now + draw.choice([0.5, 2.0])
+                submit_alone(step, sessions)
+        elif steps:
             self.frames.append(Frame(steps))
-            self.frames[-1].submit(draw.choice(self.world.replicas).sessions)
+            self.frames[-1].submit(sessions)
 
     def item(self, name: str, position: Position, deadline: float, reply: Checked) -> Step:
         draw, wanted = self.draw, frozenset(["prediction"])
@@ -211,7 +218,8 @@ class Crowd:
             for flight in write.flights if id(write) not in waiting else []:
                 if isinstance(flight, CohortFlight):
                     self.commits["short"] += 1
-                    assert world.now < flight.cohort.columns.deadline
+                    cohort = flight.cohort
+                    assert world.now < cohort.columns.fate(cohort.items[flight.number])[0]
                 else:
                     self.commits["long"] += 1
                     assert all(world.now < item.request.deadline for item in flight.items)

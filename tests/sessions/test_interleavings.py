@@ -16,7 +16,7 @@ from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.sessions.requests import Open, OpenReply, Step, StepReply
 
-from .columns import Frame, fits_a_frame
+from .columns import Frame, fits_a_frame, submit_alone
 from .counting_engine import expected
 from .world import FOREVER, Reply, World, Write, key, pack, some_chunk
 
@@ -121,14 +121,18 @@ def play(seed: int, replicas: int, window: int, losses: bool, slots: int) -> Non
 
 
 def send(world: World, clients: list[Client], draw: random.Random) -> None:
-    """What these clients want sent: single steps mostly as a frame, the rest as requests."""
+    """What these clients want sent: single steps mostly as a frame, the rest one by one."""
     sessions = draw.choice(world.replicas).sessions
     steps = [step for client in clients if (step := client.act()) is not None]
     together = [step for step in steps if fits_a_frame(step) and draw.random() < 0.7]
     if together:
         Frame(together).submit(sessions)
     for step in steps:
-        if step not in together:
+        if step in together:
+            continue
+        if draw.random() < 0.7:
+            submit_alone(step, sessions)
+        else:
             sessions.submit(step)
 
 

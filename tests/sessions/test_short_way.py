@@ -1,17 +1,24 @@
-"""The short way of a frame's items, and where it meets the long one."""
+"""The short way of single steps, and where it meets the long one: of a frame's items, and of steps that come one by
+one."""
 
 from __future__ import annotations
 
 import pytest
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import NullMeter, StepTimes
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.sessions.cohort import CohortCall, CohortFlight
 from cellkeeper_service.sessions.limits import Limits
-from cellkeeper_service.sessions.requests import Open, StepReply
+from cellkeeper_service.sessions.requests import Open, Step, StepReply
 
 from .acts import TICK, at_rest, opened, reset, standing, until
+from .columns import submit_alone
 from .counting_engine import FACTOR, POISON, expected
 from .world import FOREVER, Reply, World, key, pack, reason
+
+
+@pytest.fixture(autouse=True, params=["frame", "one by one"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "one_by_one", request.param == "one by one")
 
 
 def warmed(world: World, session: str = "s") -> Position:
@@ -29,6 +36,7 @@ class Counts(NullMeter):
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.outcomes: list[tuple[str, int]] = []
+        self.times: list[StepTimes] = []
         self.applied = self.non_finite_rows = self.checkpoints = 0
 
     def rejected(self, reason: str) -> None:
@@ -40,8 +48,9 @@ class Counts(NullMeter):
     def steps_done(self, model: str, count: int, times: object) -> None:
         self.applied += count
 
-    def step_done(self, model: str, steps: int, times: object, replayed: bool) -> None:
+    def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
         self.applied += steps
+        self.times.append(times)
 
     def non_finite(self, model: str) -> None:
         self.non_finite_rows += 1
@@ -321,3 +330,104 @@ def test_items_beyond_the_servers_room_are_refused_alone() -> None:
     assert [reply.outputs for reply in replies[:2]] == [expected([1, 2])[1:]] * 2
     assert reason(replies[2].result) == "QUEUE_FULL"
     at_rest(world)
+
+
+def test_of_steps_that_come_one_by_one_each_has_its_own_deadline_and_caller() -> None:
+    world = World(replay=100)
+    world.replicas[0].served.due_steps = 1
+    places = {name: warmed(world, name) for name in "abcd"}
+    counts, one = counted(world), world.replicas[0]
+    left, late, good, later = (
+        alone(world, name, 2, places[name], deadline)
+        for name, deadline in zip("abcd", (9.0, 1.0, 9.0, 2.0), strict=True)
+    )
+    left.request.gone = True  # type: ignore[union-attr]
+    world.now = 1.0
+    one.collect()
+    (call,) = one.calls
+    assert isinstance(call, CohortCall)
+    assert call.batch == 2
+    assert (reason(left.result), reason(late.result)) == ("CALLER_GONE", "DEADLINE_PASSED")
+    one.compute(0)
+    world.now = 2.0
+    one.collect()
+    assert [flight.call.key.session for flight in one.writes[0].flights] == ["c"]
+    assert reason(later.result) == "DEADLINE_PASSED"
+    world.settle()
+    assert good.outputs == expected([1, 2])[1:]
+    assert standing(world, "c").header.checkpoint_step == 1, "the checkpoint that was due was another's"
+    assert counts.checkpoints == 1
+    assert [standing(world, name).position for name in "abd"] == [places[name] for name in "abd"]
+    at_rest(world)
+
+
+def test_steps_that_come_one_by_one_are_one_batch_whatever_they_ask_for() -> None:
+    world = World()
+    one, replies = world.replicas[0], []
+    places = {name: warmed(world, name) for name in "abc"}
+    for name, wanted in zip("abc", (["prediction"], [], ["prediction"]), strict=True):
+        replies.append(alone(world, name, 2, places[name], wanted=frozenset(wanted)))
+    one.collect()
+    (call,) = one.calls
+    assert call.batch == 3
+    world.settle()
+    assert [sorted(reply.result.outputs) for reply in replies] == [["prediction"], [], ["prediction"]]
+    at_rest(world)
+
+
+def test_times_of_steps_that_come_one_by_one_are_their_own() -> None:
+    world = World()
+    places = {name: warmed(world, name) for name in "ab"}
+    counts, one = counted(world), world.replicas[0]
+    first = alone(world, "a", 2, places["a"])
+    world.now = 3.0
+    second = alone(world, "b", 2, places["b"])
+    world.now = 4.0
+    one.collect()
+    world.now = 6.0
+    world.settle()
+    assert [reply.result.queued_seconds for reply in (first, second)] == [4.0, 1.0]
+    assert [reply.result.computed_seconds for reply in (first, second)] == [2.0, 2.0]
+    assert [(times.queue, times.total) for times in counts.times] == [(4.0, 6.0), (1.0, 3.0)]
+
+
+def test_a_poisoned_step_does_not_inherit_another_callers_leaving() -> None:
+    world = World()
+    places = {name: warmed(world, name) for name in "ab"}
+    bad, left = (alone(world, name, value, places[name]) for name, value in (("a", POISON), ("b", 2)))
+    one = world.replicas[0]
+    one.collect()
+    left.request.gone = True  # type: ignore[union-attr]
+    world.settle()
+    assert reason(bad.result) == "NON_FINITE_RESULT"
+    assert left.outputs == expected([1, 2])[1:]
+    at_rest(world)
+
+
+def test_a_step_that_finds_no_room_is_refused_as_any_other() -> None:
+    world = World(limits=Limits(max_requests=1, tick=TICK))
+    places = {name: warmed(world, name) for name in "ab"}
+    taken, refused = (alone(world, name, 2, places[name]) for name in "ab")
+    assert reason(refused.result) == "QUEUE_FULL"
+    world.settle()
+    assert taken.outputs == expected([1, 2])[1:]
+    late = alone(world, "a", 3, taken.result.position, deadline=0.0)
+    world.settle()
+    assert reason(late.result) == "DEADLINE_PASSED"
+    at_rest(world)
+
+
+def alone(
+    world: World,
+    session: str,
+    value: int,
+    position: Position,
+    deadline: float = FOREVER,
+    wanted: frozenset[str] = frozenset(["prediction"]),
+) -> Reply:
+    """Sends a step that comes by itself."""
+    reply = Reply()
+    step = Step(key(session), deadline, reply, pack([value]), 1, position, None, False, wanted, False)
+    reply.request = step
+    submit_alone(step, world.replicas[0].sessions)
+    return reply

@@ -23,7 +23,7 @@ from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
-from .columns import Frame
+from .columns import Frame, submit_alone
 from .counting_engine import CountingEngine
 
 FOREVER = 1e18
@@ -38,7 +38,12 @@ def pack(inputs: list[int]) -> bytes:
 
 
 class World:
-    """`replicas` of the service on one store. Time stands still unless a test moves it."""
+    """`replicas` of the service on one store. Time stands still unless a test moves it.
+
+    one_by_one: what is to go the short way comes as steps of their own, not as a frame.
+    """
+
+    one_by_one = False
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class World:
         short: bool = False,
         rollout_steps: int = 0,
     ) -> Reply:
-        """short: as the one item of a frame."""
+        """short: as the one item of a frame, or as a step that comes by itself."""
         reply = Reply()
         wanted = frozenset(["prediction"])
         step = Step(
@@ -100,7 +105,7 @@ class World:
         reply.request = step
         sessions = self.replicas[replica].sessions
         if short:
-            Frame([step]).submit(sessions)
+            self.submit_together([step], sessions)
         else:
             sessions.submit(step)
         return reply
@@ -121,9 +126,17 @@ class World:
             reply.request = step
             replies.append(reply)
             steps.append(step)
+        return self.submit_together(steps, self.replicas[replica].sessions), replies
+
+    def submit_together(self, steps: Sequence[Step], sessions: Sessions) -> Frame:
+        """Short, one way or the other."""
         frame = Frame(steps)
-        frame.submit(self.replicas[replica].sessions)
-        return frame, replies
+        if self.one_by_one:
+            for step in steps:
+                submit_alone(step, sessions)
+        else:
+            frame.submit(sessions)
+        return frame
 
     def ask(self, request: Request, reply: Reply, replica: int = 0) -> Any:
         reply.request = request

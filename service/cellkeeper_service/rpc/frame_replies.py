@@ -41,6 +41,7 @@ class FrameReplies:
         self._flushing = False
         self._requests: list[Step] = []
         self.gone = False
+        self.arrivals: Sequence[float] = ()
         self.tenant, self.model = frame.catalog.tenant, frame.name
         self.sessions: Sequence[str] = frame.sessions
         self.positions, self.acked = frame.positions, frame.acked
@@ -89,6 +90,9 @@ class FrameReplies:
         step = self._frame.step(item, partial(self._done, item))
         self._requests.append(step)
         return step
+
+    def fate(self, item: int) -> tuple[float, bool]:
+        return self.deadline, self.gone
 
     def refuse(self, item: int, why: Rejection) -> None:
         self._done(item, why)

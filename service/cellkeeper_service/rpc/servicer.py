@@ -23,7 +23,7 @@ from .frames import read_frame
 from .status import abort
 from .steps import read_step, write_step
 from .stream import Stream
-from .waiting import Context, deadline, replies_to, reply_to
+from .waiting import Context, deadline, replies_to, reply_to, reply_to_step
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
         maker = read_step(request, call.catalog, call.deadline)
-        return write_step(checked(await reply_to(self.scheduler, maker)))
+        return write_step(checked(await reply_to_step(self.scheduler, maker)))
 
     @admitted
     async def StepBatch(self, request: pb.StepFrame, call: Call) -> pb.StepFrameReply:

@@ -11,7 +11,7 @@ import grpc
 
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.sessions.requests import Done, Request
+from cellkeeper_service.sessions.requests import Done, Request, Step
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,8 +24,12 @@ def deadline(context: Context, default_timeout_ms: int) -> float:
 
 async def reply_to(scheduler: Scheduler, make: Callable[[Done], Request]) -> Any:
     """Submits the request that `make` builds around a reply channel, and returns its result, a Rejection included."""
-    replies = await replies_to(scheduler, [make])
-    return replies[0]
+    return await _reply(scheduler.submit, make)
+
+
+async def reply_to_step(scheduler: Scheduler, make: Callable[[Done], Step]) -> Any:
+    """The same for a step that came by itself."""
+    return await _reply(scheduler.submit_step, make)
 
 
 async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
@@ -47,6 +51,17 @@ async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request
     except asyncio.CancelledError:
         for request in requests:
             request.gone = True
+        raise
+
+
+async def _reply(submit: Callable[[Any], None], make: Callable[[Done], Request]) -> Any:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    request = make(_resolver(future))
+    submit(request)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        request.gone = True
         raise
 
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.cohort import Columns
-from cellkeeper_service.sessions.requests import Request
+from cellkeeper_service.sessions.cohort import FrameColumns
+from cellkeeper_service.sessions.requests import Request, Step
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 
 from .quickest import Quickest
@@ -27,12 +27,17 @@ thread costs more than the call."""
 EXPIRY_SECONDS = 0.05
 """How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
 
-QUIET_SECONDS = 0.001
-"""Without an arrival for so long, none is taken to be waiting: longer than gRPC needs from one to the next, and shorter
-than the time between two that come by themselves. (The loop's timers know no less.)"""
+QUIET_SECONDS = 200e-6
+"""Without anything to do for so long, no call is taken to be waiting. The loop is looked at turn by turn: its timers
+know nothing shorter than a millisecond, and a caller that is alone would wait for that each time."""
 
+EMPTY_TURN_SECONDS = 50e-6
+"""A turn of the loop that takes less had nothing to do."""
+
+LET_IN_SECONDS = 0.02
 LET_IN_SHARE = 3.0
-"""Of the seconds that a tick took, for taking in what arrived meanwhile. It ends at once where nothing does."""
+"""So long, or that share of what the tick took, is at the most spent on taking in what arrived meanwhile: a tick costs
+the same for one call as for a few dozen."""
 
 
 class Scheduler:
@@ -43,7 +48,6 @@ class Scheduler:
         self.draining = False
         self._cost = cost
         self._wake = asyncio.Event()
-        self._arrival = asyncio.Event()
         self._strain = Strain()
         self._quickest = Quickest()
         self._engine_thread = ThreadPoolExecutor(1, "engine")
@@ -75,7 +79,6 @@ class Scheduler:
     def admit(self, deadline: float) -> Rejection | None:
         """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
         self._came += 1
-        self._arrival.set()
         return self.refuse(1, deadline)
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
@@ -95,7 +98,14 @@ class Scheduler:
         self.sessions.submit(request)
         self._wake.set()
 
-    def submit_columns(self, columns: Columns) -> list[int]:
+    def submit_step(self, step: Step) -> None:
+        """The same for a step that came by itself: most can go together."""
+        if not self.draining and self.sessions.gather(step):
+            self._wake.set()
+        else:
+            self.submit(step)
+
+    def submit_columns(self, columns: FrameColumns) -> list[int]:
         """Takes those of a frame's items that can go the short way together. The others' numbers are returned."""
         if self.draining:
             return list(range(len(columns.sessions)))
@@ -127,7 +137,7 @@ class Scheduler:
             ended = time.monotonic()
             self._strain.worked(ended - started)
             if calls or self._wake.is_set() or self._can_start_more():
-                await self._let_in(LET_IN_SHARE * (ended - started))
+                await self._let_in(max(LET_IN_SECONDS, LET_IN_SHARE * (ended - started)))
             else:
                 await self._wake.wait()
                 self._strain.rested(time.monotonic() - ended)
@@ -139,18 +149,15 @@ class Scheduler:
         before, self._came_before = self._came_before, self._came
         if not self._strain.high or before == self._came:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         until = now + longest_seconds
-        while now < until:
-            seen, since = self._came, now
-            self._arrival.clear()
-            quiet = loop.call_later(QUIET_SECONDS, self._arrival.set)
-            await self._arrival.wait()
-            quiet.cancel()
-            now = loop.time()
-            if self._came == seen and now - since < 2 * QUIET_SECONDS:  # a late timer: the loop was not quiet itself
-                return
+        still = 0.0
+        while now < until and still < QUIET_SECONDS:
+            since = now
+            await asyncio.sleep(0)
+            now = time.monotonic()
+            turn = now - since
+            still = still + turn if turn < EMPTY_TURN_SECONDS else 0.0
 
     def _can_start_more(self) -> bool:
         """Starting one thing can make another ready that was looked for before it; no event tells of that."""

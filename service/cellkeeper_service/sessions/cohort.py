@@ -1,4 +1,4 @@
-"""Cohorts: the items of a frame that go the short way through the heart, together.
+"""Cohorts: the items of a frame, or steps that came one by one, that go the short way through the heart together.
 
 The short way is for the ordinary case: one time step for a session that is hot, has nothing else to do, and stands
 exactly where the item says. Such items need no decision, so they are kept as columns from the frame to its reply: one
@@ -8,7 +8,7 @@ step; whatever goes otherwise sends the item the long way, as a request of its o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -30,20 +30,29 @@ if TYPE_CHECKING:
 
 
 class Columns(Protocol):
-    """What the heart needs of a frame of single steps whose fields have been checked, each session once.
+    """What the heart needs of single steps that it takes together, each session once.
 
-    values: [items, *input shape] in the model's dtype. positions: 32 bytes an item. acked: 8 bytes an item, or nothing.
+    values: [items, *input shape] in the model's dtype. arrivals: when each item came, in seconds of the monotonic
+    clock; nothing where all came together.
     """
 
     tenant: str
     model: str
-    sessions: Sequence[str]
-    values: Array
-    positions: bytes
-    acked: bytes
     wanted: frozenset[str]
-    deadline: float
-    gone: bool  # the caller went away
+    deadline: float  # the earliest of the items'
+
+    @property
+    def arrivals(self) -> Sequence[float]: ...
+
+    @property
+    def values(self) -> Array: ...
+
+    @property
+    def gone(self) -> bool:
+        """Whether a caller went away."""
+
+    def fate(self, item: int) -> tuple[float, bool]:
+        """The item's own deadline, and whether its caller went away."""
 
     def step(self, item: int) -> Step:
         """The item as a request of its own. Raises a Rejection where its fields do not allow one."""
@@ -55,8 +64,19 @@ class Columns(Protocol):
         """The one reply of each of several items."""
 
 
+class FrameColumns(Columns, Protocol):
+    """Those of a frame whose fields have been checked: one caller, one deadline.
+
+    positions: 32 bytes an item. acked: 8 bytes an item, or nothing.
+    """
+
+    sessions: Sequence[str]
+    positions: bytes
+    acked: bytes
+
+
 class Replies(NamedTuple):
-    """Items of one frame that were applied. positions: 32 bytes an item, after its step. outputs: by name, [items,
+    """Items that were applied. positions: 32 bytes an item, after its step. outputs: by name, [items,
     ...]."""
 
     items: Sequence[int]
@@ -68,7 +88,8 @@ class Replies(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Cohort:
-    """Items of one frame, all of one model version. Index i of every column is one session."""
+    """Items of one frame, or steps that came one by one, all of one model version. Index i of every column is one
+    session."""
 
     columns: Columns
     served: Served
@@ -87,6 +108,26 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def take_out(self, indices: Collection[int]) -> Cohort:
+        """Those leave it before it is computed: a cohort of their own."""
+        out = Cohort(self.columns, self.served, [], [], [], [], self.arrived)
+        stay = Cohort(self.columns, self.served, [], [], [], [], self.arrived)
+        due = set(self.due)
+        for index, item in enumerate(self.items):
+            part = out if index in indices else stay
+            if index in due:
+                part.due.append(len(part))
+            part.items.append(item)
+            part.lines.append(self.lines[index])
+            part.rows.append(self.rows[index])
+        self.items, self.lines, self.rows, self.due = stay.items, stay.lines, stay.rows, stay.due
+        return out
+
+    def arrival(self, index: int) -> float:
+        """When the item came."""
+        arrivals = self.columns.arrivals
+        return arrivals[self.items[index]] if arrivals else self.arrived
 
     def values(self) -> Array:
         """[items, *input shape]."""

@@ -1,9 +1,9 @@
-"""The short way of a frame's items: taken in, computed, committed and answered by the cohort. See cohort.py."""
+"""The short way of single steps: computed, committed and answered by the cohort. See cohort.py; for which steps,
+intake.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 
 import numpy as np
 
@@ -13,15 +13,12 @@ from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.errors import Reason, Rejection
 
-from .cohort import Cohort, CohortCall, CohortFlight, Columns, Replies
-from .desk import Desk
-from .hot import Hot
+from .cohort import Cohort, CohortCall, CohortFlight, Replies
+from .desk import Desk, caller_gone
 from .hotset import HotSet
 from .line import Line
 from .planner import SAMPLE_EVERY_CALLS
 from .served import Served
-
-_STEPS = Struct("<16xQ16xQ")  # step and checkpoint step of a packed header
 
 
 class Cohorts:
@@ -29,53 +26,6 @@ class Cohorts:
         self._desk = desk
         self._hotset = hotset
         self._computed: list[Cohort] = []  # not sent to the store yet
-
-    # taking in
-
-    def take_in(self, columns: Columns) -> list[int]:
-        """Takes the items that can go the short way; the others are returned."""
-        held_bytes = self._held_bytes(columns)
-        if not self._desk.has_room(len(columns.sessions), held_bytes):
-            return list(range(len(columns.sessions)))
-        left: list[int] = []
-        cohort: Cohort | None = None
-        now = self._desk.now()
-        lines, positions, tenant, model = self._desk.lines, columns.positions, columns.tenant, columns.model
-        acks = np.frombuffer(columns.acked, "<u8").tolist() if columns.acked else None
-        max_log_steps = self._desk.limits.max_log_steps
-        for item, session in enumerate(columns.sessions):
-            line = lines.get((tenant, model, session))  # type: ignore[call-overload]
-            hot = None if line is None else line.hot
-            if hot is None or not _is_free(line, hot):
-                left.append(item)
-                continue
-            packed = hot.header.packed
-            if packed[:32] != positions[32 * item : 32 * item + 32]:
-                left.append(item)
-                continue
-            step, checkpoint_step = _STEPS.unpack_from(packed)
-            acked = step if acks is None else acks[item]
-            logged = step - checkpoint_step
-            due = logged >= hot.served.due_steps or logged >= max_log_steps
-            if acked > step or (due and acked < step):
-                left.append(item)
-                continue
-            if cohort is None or cohort.served is not hot.served or len(cohort) == cohort.served.engine.max_batch:
-                cohort = Cohort(columns, hot.served, [], [], [], [], now)
-                hot.served.cohorts.append(cohort)
-            if due:
-                cohort.due.append(len(cohort.items))
-            cohort.items.append(item)
-            cohort.lines.append(line)
-            cohort.rows.append(2 * hot.slot + hot.current)
-            line.cohort = cohort
-        self._desk.enter_many(len(columns.sessions) - len(left), held_bytes)
-        return left
-
-    def _held_bytes(self, columns: Columns) -> int:
-        """Bytes that one item and its reply hold."""
-        spec = self._desk.models[columns.model].default.spec
-        return spec.step_bytes + self._desk.output_bytes(columns.model, columns.wanted)
 
     # in the tick
 
@@ -85,10 +35,10 @@ class Cohorts:
         room, now = served.engine.max_batch, self._desk.now()
         while served.cohorts and len(served.cohorts[0]) <= room:
             cohort = served.cohorts.popleft()
-            why = self._why_not(cohort, now)
-            if why is not None:
-                self._refuse(cohort, range(len(cohort)), why)
-            else:
+            columns = cohort.columns
+            if columns.gone or now >= columns.deadline:
+                self._refuse_dead(cohort, now)
+            if len(cohort):
                 cohort.started = now
                 chosen.append(cohort)
                 room -= len(cohort)
@@ -97,10 +47,17 @@ class Cohorts:
         served.calls += 1
         return CohortCall(served, chosen, self._desk.clock.wall_ms(), served.calls % SAMPLE_EVERY_CALLS == 0)
 
-    def _why_not(self, cohort: Cohort, now: float) -> Rejection | None:
-        if cohort.columns.gone:
-            return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")
-        return self._desk.late(cohort.columns.deadline, now)
+    def _refuse_dead(self, cohort: Cohort, now: float) -> None:
+        """Those items leave the cohort that nobody waits for any more."""
+        dead: dict[int, Rejection] = {}
+        for index, item in enumerate(cohort.items):
+            deadline, gone = cohort.columns.fate(item)
+            why = caller_gone() if gone else self._desk.late(deadline, now)
+            if why is not None:
+                dead[index] = why
+        out = cohort.take_out(dead)
+        for index, why in enumerate(dead.values()):
+            self._refuse(out, [index], why)
 
     def computed(self, call: CohortCall) -> None:
         name, now = call.served.spec.name, self._desk.now()
@@ -143,13 +100,22 @@ class Cohorts:
             cohort = self._computed.pop(0)
             failed = set(cohort.failed)
             going = [index for index in range(len(cohort)) if index not in failed]
-            late = self._desk.late(cohort.columns.deadline, now)
-            if late is None:
-                flights += [self._flight(cohort, index) for index in going]
-            else:
-                self._refuse(cohort, going, late)
-                self._hotset.feed()
+            if now >= cohort.columns.deadline:
+                going = self._refuse_late(cohort, going, now)
+            flights += [self._flight(cohort, index) for index in going]
         return flights
+
+    def _refuse_late(self, cohort: Cohort, going: list[int], now: float) -> list[int]:
+        """The others."""
+        in_time = []
+        for index in going:
+            late = self._desk.late(cohort.columns.fate(cohort.items[index])[0], now)
+            if late is None:
+                in_time.append(index)
+            else:
+                self._refuse(cohort, [index], late)
+        self._hotset.feed()
+        return in_time
 
     def _flight(self, cohort: Cohort, index: int) -> CohortFlight:
         line = cohort.lines[index]
@@ -201,16 +167,19 @@ class Cohorts:
         for index in indices if cohort.checkpoints else ():
             if index in cohort.checkpoints:
                 meter.checkpointed(columns.model)
-        times = StepTimes(queued, 0.0, computed, now - cohort.computed, now - cohort.arrived)
-        meter.steps_done(columns.model, count, times)
-        self._desk.leave_many(count, self._held_bytes(columns), now)
+        if columns.arrivals:
+            for index in indices:
+                meter.step_done(columns.model, 1, _times(cohort, cohort.arrival(index), now), replayed=False)
+        else:
+            meter.steps_done(columns.model, count, _times(cohort, cohort.arrived, now))
+        self._desk.leave_many(count, self._desk.single_bytes(columns.model, columns.wanted), now)
         positions = [header.packed[:POSITION_BYTES] for header in headers]
         columns.reply(Replies(items, positions, outputs, queued, computed))
 
     # otherwise
 
     def _refuse(self, cohort: Cohort, indices: Sequence[int], why: Rejection) -> None:
-        held_bytes = self._held_bytes(cohort.columns)
+        held_bytes = self._desk.single_bytes(cohort.columns.model, cohort.columns.wanted)
         for index in indices:
             line = cohort.lines[index]
             line.cohort = None
@@ -221,7 +190,7 @@ class Cohorts:
     def _the_long_way(self, cohort: Cohort, indices: Sequence[int], outcome: Outcome | None = None) -> None:
         """The items become requests, first in their lines, to be decided on a reading that is yet to be made. outcome:
         of their commit; None: their result was not finite."""
-        held_bytes = self._held_bytes(cohort.columns)
+        held_bytes = self._desk.single_bytes(cohort.columns.model, cohort.columns.wanted)
         cohort.failed.extend(indices)
         for index in indices:
             line = cohort.lines[index]
@@ -235,10 +204,15 @@ class Cohorts:
             else:
                 step.conflicts, step.unknowns = int(outcome is Outcome.CONFLICT), int(outcome is Outcome.UNKNOWN)
                 step.distrusts_hot = outcome is None
-                step.gone = cohort.columns.gone
+                _, step.gone = cohort.columns.fate(cohort.items[index])
                 self._desk.leave_some(1, held_bytes)
-                self._desk.enter_first(line, step, cohort.arrived)
+                self._desk.enter_first(line, step, cohort.arrival(index))
             self._desk.advance(line)
+
+
+def _times(cohort: Cohort, arrived: float, now: float) -> StepTimes:
+    queued, computed = cohort.started - arrived, cohort.computed - cohort.started
+    return StepTimes(queued, 0.0, computed, now - cohort.computed, now - arrived)
 
 
 def _committed(line: Line, header: Header) -> None:
@@ -249,21 +223,3 @@ def _committed(line: Line, header: Header) -> None:
     hot.header, hot.ahead = header, None
     hot.current = 1 - hot.current
     hot.served.slots.used(line)
-
-
-def _is_free(line: Line, hot: Hot) -> bool:
-    """Whether the hot session has nothing to do and nothing pending."""
-    return (
-        line.cohort is None
-        and not line.queue
-        and line.run is None
-        and not line.pending
-        and line.flight is None
-        and not line.loading
-        and not line.starved
-        and not hot.served.retired
-        and hot.exists
-        and hot.seed is None
-        and hot.checkpoint is None
-        and (hot.ahead is None or hot.ahead == hot.header.position)
-    )

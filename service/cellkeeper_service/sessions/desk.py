@@ -149,7 +149,7 @@ class Desk:
     def dead(self, request: Request, now: float) -> Rejection | None:
         """Why nobody waits for this request any more, if so."""
         if request.gone:
-            return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")
+            return caller_gone()
         return self.late(request.deadline, now)
 
     def late(self, deadline: float, now: float) -> Rejection | None:
@@ -198,6 +198,10 @@ class Desk:
             self._output_bytes[model, wanted] = found
         return found
 
+    def single_bytes(self, model: str, wanted: frozenset[str]) -> int:
+        """Bytes that a single step and its reply hold."""
+        return self.models[model].default.spec.step_bytes + self.output_bytes(model, wanted)
+
     def _weigh(self, request: Request) -> int:
         """Bytes that the request and its reply hold until it is answered."""
         if isinstance(request, Step):
@@ -215,3 +219,7 @@ class Desk:
     def _full(self, whose: str, limit: str) -> Rejection:
         text = f"{whose} queue is full ({limit} unanswered)"
         return Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=self.limits.retry_delay_ms)
+
+
+def caller_gone() -> Rejection:
+    return Rejection(Reason.CALLER_GONE, "the caller went away before the request was begun")

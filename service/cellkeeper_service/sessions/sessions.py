@@ -4,6 +4,7 @@ Plain synchronous logic without I/O, clocks or threads of its own. Whoever drive
 
     submit(request)                             puts it into its session's line
     submit_columns(columns)                     the same for a frame's items; gives back those to submit one by one
+    gather(step)                                takes a single step the short way, or says that it is to be submitted
     take_loads()   -> loaded(lines, results)    the store reads records in between
     take_calls()   -> computed(call)            call.execute() lets the engine compute in between
     take_flights() -> landed(flights, results)  the store writes in between
@@ -24,13 +25,14 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
 from .carry import Needs, carry_over, target_of
-from .cohort import CohortCall, CohortFlight, Columns
+from .cohort import CohortCall, CohortFlight, FrameColumns
 from .cohorts import Cohorts
 from .committing import Committing
 from .decision import Verdict, decide, not_found, refuse_foreign
 from .desk import Desk
 from .hot import Hot
 from .hotset import HotSet
+from .intake import Intake
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .line import Applied, Changing, Erasing, Flight, Line
 from .loading import Loading
@@ -73,16 +75,22 @@ class Sessions:
         self._loading = Loading(self._desk, self._hotset)
         self._committing = Committing(self._desk, self._hotset)
         self._ticking = Ticking(self._desk, self._hotset, self._committing)
+        self._intake = Intake(self._desk)
         self._cohorts = Cohorts(self._desk, self._hotset)
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked. It may be answered before this returns."""
         self._advance(self._desk.enter(request))
 
-    def submit_columns(self, columns: Columns) -> list[int]:
+    def gather(self, step: Step) -> bool:
+        """Takes a single step to go the short way with others that come one by one. False: it cannot, and is to be
+        submitted."""
+        return self._intake.take_one(step)
+
+    def submit_columns(self, columns: FrameColumns) -> list[int]:
         """Takes the items of a frame that can go the short way. The others' numbers are returned: they are to be
         submitted as requests."""
-        return self._cohorts.take_in(columns)
+        return self._intake.take_in(columns)
 
     def refuse_many(self, count: int, deadline: float) -> Rejection | None:
         """Why none of `count` steps with that deadline would be taken, if so; they are counted as refused."""
