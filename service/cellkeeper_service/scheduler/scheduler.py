@@ -14,6 +14,7 @@ from cellkeeper_service.sessions.cohort import FrameColumns
 from cellkeeper_service.sessions.requests import Request, Step
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
 
+from .entrance import Entrance
 from .quickest import Quickest
 from .store_calls import StoreCalls
 from .strain import Strain
@@ -27,18 +28,6 @@ thread costs more than the call."""
 EXPIRY_SECONDS = 0.05
 """How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
 
-QUIET_SECONDS = 200e-6
-"""Without anything to do for so long, no call is taken to be waiting. The loop is looked at turn by turn: its timers
-know nothing shorter than a millisecond, and a caller that is alone would wait for that each time."""
-
-EMPTY_TURN_SECONDS = 50e-6
-"""A turn of the loop that takes less had nothing to do."""
-
-LET_IN_SECONDS = 0.02
-LET_IN_SHARE = 3.0
-"""So long, or that share of what the tick took, is at the most spent on taking in what arrived meanwhile: a tick costs
-the same for one call as for a few dozen."""
-
 
 class Scheduler:
     def __init__(self, sessions: Sessions, store_calls: StoreCalls, cost: Callable[[Call], float]) -> None:
@@ -49,12 +38,11 @@ class Scheduler:
         self._cost = cost
         self._wake = asyncio.Event()
         self._strain = Strain()
+        self._entrance = Entrance()
         self._quickest = Quickest()
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._came = 0  # calls with steps; the frames of streams need not be let in
-        self._came_before = 0
 
     def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
         """Starts the loop's task. Call it from within the running event loop.
@@ -78,7 +66,7 @@ class Scheduler:
 
     def admit(self, deadline: float) -> Rejection | None:
         """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
-        self._came += 1
+        self._entrance.came()
         return self.refuse(1, deadline)
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
@@ -137,27 +125,12 @@ class Scheduler:
             ended = time.monotonic()
             self._strain.worked(ended - started)
             if calls or self._wake.is_set() or self._can_start_more():
-                await self._let_in(max(LET_IN_SECONDS, LET_IN_SHARE * (ended - started)))
+                await asyncio.sleep(0)
+                if self._strain.high:
+                    await self._entrance.let_in(ended - started)
             else:
                 await self._wake.wait()
                 self._strain.rested(time.monotonic() - ended)
-
-    async def _let_in(self, longest_seconds: float) -> None:
-        """Lets arrived messages in. gRPC needs several turns of the loop for each call; where ticks take most of the
-        time, it gets them only here, and calls would wait there, unseen, longer than their deadlines."""
-        await asyncio.sleep(0)
-        before, self._came_before = self._came_before, self._came
-        if not self._strain.high or before == self._came:
-            return
-        now = time.monotonic()
-        until = now + longest_seconds
-        still = 0.0
-        while now < until and still < QUIET_SECONDS:
-            since = now
-            await asyncio.sleep(0)
-            now = time.monotonic()
-            turn = now - since
-            still = still + turn if turn < EMPTY_TURN_SECONDS else 0.0
 
     def _can_start_more(self) -> bool:
         """Starting one thing can make another ready that was looked for before it; no event tells of that."""
