@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
@@ -16,6 +18,7 @@ from tests.store.records import (
     header,
     inputs,
     key,
+    log_of,
     replace,
     start,
 )
@@ -162,6 +165,46 @@ def test_a_thousand_items_in_one_call(store: Store) -> None:
     assert store.commit_many(commits) == [CommitResult(Outcome.COMMITTED)] * 1000
     loads = [Load(commit.key, touch=True) for commit in commits]
     assert store.load_many(loads) == [Record(commit.header, b"state 0", commit.log) for commit in commits]
+
+
+NAMES = ["a", "a*", 'quoted "\\', "\x00 zero", "zero \x00", UNICODE_ID, "\x7f", "[]"]
+
+
+@pytest.mark.parametrize("kind", [append, replace])
+@pytest.mark.parametrize("stale", [None, 0, 3, 7])
+def test_many_of_one_kind_in_one_call(store: Store, kind: Callable[..., Commit], stale: int | None) -> None:
+    """Stores may make such commits all at once."""
+    heads = [committed(store, create(key(name), seed=seed)) for seed, name in enumerate(NAMES)]
+    for turn in (1, 2):
+        commits = []
+        for seed, (name, head) in enumerate(zip(NAMES, heads, strict=True)):
+            checkpoint = (b"state %d" % seed,) if kind is replace else ()
+            commits.append(kind(key(name), head, *checkpoint, inputs(10 * turn + seed)))
+        if turn == 2 and stale is not None:
+            old = commits[stale]
+            commits[stale] = old._replace(expected=header(start(99), 0))
+        results = store.commit_many(commits)
+        expected = [CommitResult(Outcome.COMMITTED)] * len(NAMES)
+        if turn == 2 and stale is not None:
+            expected[stale] = CommitResult(Outcome.CONFLICT, heads[stale])
+        assert results == expected
+        heads = [
+            commit.header if result.outcome is Outcome.COMMITTED else head
+            for commit, result, head in zip(commits, results, heads, strict=True)
+        ]
+    for seed, (name, head) in enumerate(zip(NAMES, heads, strict=True)):
+        turns = (1,) if seed == stale else (1, 2)
+        logs = [inputs(10 * turn + seed) for turn in turns]
+        state, log = (b"state %d" % seed, logs[-1]) if kind is replace else (b"state 0", b"".join(logs))
+        assert load(store, name) == [Record(head, state, log)]
+
+
+def test_a_session_twice_in_one_call_is_committed_once(store: Store) -> None:
+    heads = {name: committed(store, create(key(name), seed=seed)) for seed, name in enumerate(NAMES)}
+    commits = [append(key(name), head, inputs(seed)) for seed, (name, head) in enumerate(heads.items())]
+    results = store.commit_many([*commits, commits[0]])
+    assert [result.outcome for result in results] == [Outcome.COMMITTED] * len(NAMES) + [Outcome.CONFLICT]
+    assert log_of(store, key(NAMES[0])) == inputs(0)
 
 
 def test_keys_do_not_run_into_each_other(store: Store) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
 from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Store
+from cellkeeper_service.store import sqlite
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
 from hypothesis import HealthCheck, settings
@@ -97,7 +99,8 @@ class Stores(RuleBasedStateMachine):
                 return sessions
 
 
-def test_does_what_the_memory_store_does(durable_url: str) -> None:
+def test_does_what_the_memory_store_does(durable_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "LEAST", 1)  # so that some commits go many at a time
     store = open_store(durable_url, timeout_ms=10_000)
 
     class Against(Stores):

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Page, StoreError, StoreFacts
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    Commit,
+    CommitResult,
+    Delete,
+    Load,
+    Outcome,
+    Page,
+    StoreError,
+    StoreFacts,
+)
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
+from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
 from cellkeeper_service.store.sqlite_schema import open_file
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
@@ -101,7 +112,11 @@ class SqliteStore:
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
             sqlite_rows.sweep(connection, now_ms, SWEEP_RECORDS)
-            return [sqlite_rows.apply_commit(connection, commit, now_ms) for commit in commits]
+            done = _commit_groups(connection, commits)
+            return [
+                COMMITTED if number in done else sqlite_rows.apply_commit(connection, commit, now_ms)
+                for number, commit in enumerate(commits)
+            ]
 
         return self._results(apply, len(commits))
 
@@ -190,6 +205,20 @@ class SqliteStore:
                     "UPDATE records SET expires_ms = ? WHERE record = ? AND expires_ms = ?", refreshes
                 )
             )
+
+
+def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit]) -> set[int]:
+    """Makes what it can of the commits many at a time; the numbers of those."""
+    done: set[int] = set()
+    groups: dict[Group, list[int]] = {}
+    for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
+        group = group_of(commit)
+        if group is not None:
+            groups.setdefault(group, []).append(number)
+    for group, numbers in groups.items():
+        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers]):
+            done.update(numbers)
+    return done
 
 
 def _commit(connection: sqlite3.Connection) -> None:
