@@ -11,6 +11,7 @@ from cellkeeper_service.store.open import open_store
 from tests.redis_cluster import RedisCluster
 from tests.redis_sentinel import RedisSentinels
 from tests.redis_server import RedisServer
+from tests.store.begun import BegunStore
 
 
 @pytest.fixture(scope="session")
@@ -68,22 +69,32 @@ REDIS = {"redis": "redis_server", "cluster": "redis_cluster", "sentinel": "redis
 
 
 def redis_url(request: pytest.FixtureRequest) -> str:
-    server: RedisServer | RedisCluster | RedisSentinels = request.getfixturevalue(REDIS[request.param])
+    server: RedisServer | RedisCluster | RedisSentinels = request.getfixturevalue(REDIS_WAYS[request.param])
     return server.url
 
 
-@pytest.fixture(params=["memory", "sqlite", *REDIS])
+BEGUN = {"redis, begun": "redis_server", "sentinel, begun": "redis_sentinels"}  # that can, and do so in the test
+REDIS_WAYS = {**REDIS, **BEGUN}
+
+
+@pytest.fixture(params=["memory", "sqlite", *REDIS_WAYS])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param in REDIS:
+    if request.param in REDIS_WAYS:
         return redis_url(request)
     return "memory:" if request.param == "memory" else f"sqlite:{tmp_path / 'sessions.db'}"
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """Each of the stores, empty."""
+def store(store_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Each of the stores, empty, and by each way to commit."""
     store = open_store(store_url, timeout_ms=10_000)
-    yield store
+    if request.node.callspec.params["store_url"] in BEGUN:
+        store.check()  # makes a connection, without which nothing is begun
+        begun = BegunStore(store)
+        yield begun
+        assert begun.begun or not begun.called, "none of the commits was begun"
+    else:
+        yield store
     store.close()
 
 

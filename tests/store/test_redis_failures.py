@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import pytest
 from cellkeeper_service.domain.record import Header, Record
@@ -13,6 +14,7 @@ from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis_keys import redis_key
 
 from tests.redis_server import RedisServer
+from tests.store.begun import BegunStore
 from tests.store.records import append, committed, create, generation, inputs, key, log_of, replace
 from tests.store.worker import marked
 
@@ -20,9 +22,24 @@ TIMEOUT_MS = 300
 WAIT_S = 10.0
 
 
+class Opener(Protocol):
+    def __call__(self, url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store: ...
+
+
+def open_begun(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
+    return BegunStore(open_store(url, timeout_ms=timeout_ms, wait_replicas=wait_replicas))
+
+
+@pytest.fixture(params=[open_store, open_begun], ids=["called", "begun"])
+def opened(request: pytest.FixtureRequest) -> Opener:
+    """Opens a store; its commits go both ways."""
+    opener: Opener = request.param
+    return opener
+
+
 @pytest.fixture
-def own_store(own_redis: RedisServer) -> Iterator[Store]:
-    store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS)
+def own_store(own_redis: RedisServer, opened: Opener) -> Iterator[Store]:
+    store = opened(own_redis.url, timeout_ms=TIMEOUT_MS)
     yield store
     store.close()
 
@@ -38,8 +55,8 @@ def configure(server: RedisServer, name: str, value: str) -> None:
         client.config_set(name, value)
 
 
-def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url, timeout_ms=5000)
+def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer, opened: Opener) -> None:
+    store = opened(own_redis.url, timeout_ms=5000)
     header = committed(store, create(key()))
 
     def append_until_it_fails(before: Header) -> int:
@@ -97,10 +114,10 @@ def test_a_paused_server_is_unknown_and_may_still_do_it(own_redis: RedisServer, 
     assert log_of(own_store, key()) == inputs(1) + inputs(2)
 
 
-def test_no_answer_to_a_handshake_is_not_a_commit(own_redis: RedisServer) -> None:
+def test_no_answer_to_a_handshake_is_not_a_commit(own_redis: RedisServer, opened: Opener) -> None:
     with own_redis.client() as client:
         client.config_set("requirepass", "secret")
-    store = open_store(f"redis://:secret@127.0.0.1:{own_redis.port}/0", timeout_ms=TIMEOUT_MS)
+    store = opened(f"redis://:secret@127.0.0.1:{own_redis.port}/0", timeout_ms=TIMEOUT_MS)
     own_redis.pause()
     (result,) = store.commit_many([create(key())])
     own_redis.wake()
@@ -176,10 +193,10 @@ def test_a_server_that_takes_no_writes(
     assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.REFUSED
 
 
-def test_a_user_without_a_right(own_redis: RedisServer) -> None:
+def test_a_user_without_a_right(own_redis: RedisServer, opened: Opener) -> None:
     with own_redis.client() as client:
         client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-ltrim", "-config")
-    store = open_store(f"redis://app:pw@127.0.0.1:{own_redis.port}/0")
+    store = opened(f"redis://app:pw@127.0.0.1:{own_redis.port}/0")
     store.check()  # works without CONFIG
     header = committed(store, create(key()))
     (result,) = store.commit_many([replace(key(), header, b"new")])
@@ -206,8 +223,8 @@ def test_scripts_are_loaded_again(own_redis: RedisServer, own_store: Store) -> N
     assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.COMMITTED
 
 
-def test_too_few_replicas_is_unknown(own_redis: RedisServer) -> None:
-    waiting = open_store(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
+def test_too_few_replicas_is_unknown(own_redis: RedisServer, opened: Opener) -> None:
+    waiting = opened(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
     (result,) = waiting.commit_many([create(key())])
     assert result.outcome is Outcome.UNKNOWN
     assert "replicas" in result.message
@@ -215,9 +232,9 @@ def test_too_few_replicas_is_unknown(own_redis: RedisServer) -> None:
     waiting.close()
 
 
-def test_a_replica_that_has_it(own_redis: RedisServer) -> None:
+def test_a_replica_that_has_it(own_redis: RedisServer, opened: Opener) -> None:
     configure(own_redis, "repl-diskless-sync-delay", "0")
-    waiting = open_store(own_redis.url, timeout_ms=5000, wait_replicas=1)
+    waiting = opened(own_redis.url, timeout_ms=5000, wait_replicas=1)
     with RedisServer({"replicaof": f"127.0.0.1 {own_redis.port}"}) as replica:
         with replica.client() as client:
             wait_for(lambda: client.info("replication")["master_link_status"] == "up")

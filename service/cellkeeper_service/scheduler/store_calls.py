@@ -1,14 +1,16 @@
-"""Calls to the store, off the loop's thread: it has its own threads, and a bounded number of calls under way."""
+"""Calls to the store, a bounded number of them under way: on threads, or begun and watched by the loop itself."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from cellkeeper_service.domain.begun import BeginsCommits, Begun, Stage
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
@@ -23,6 +25,10 @@ from cellkeeper_service.domain.store import (
     StoreError,
 )
 from cellkeeper_service.errors import Reason, Rejection
+
+from .begun_calls import BegunCalls
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 MAX_SCANS = 2
@@ -43,6 +49,8 @@ class StoreCalls:
         self._limit = max(threads // 2, 1)
         # a thread for every call that may be under way: what has been sent does not queue behind other calls
         self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None
+        self._begin = store.begin_commit if threads and isinstance(store, BeginsCommits) else None
+        self._begun = BegunCalls()
         self._under_way = {"load": 0, "write": 0, "scan": 0}
         self._answered = float("-inf")  # when it last did; monotonic
         self._probe: asyncio.Future[str] | None = None
@@ -63,8 +71,17 @@ class StoreCalls:
         self._call("load", "load", len(loads), partial(self.store.load_many, loads), lost, deliver)
 
     def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
-        call = partial(self.store.commit_many, commits)
-        self._call("commit", "write", len(commits), call, _unknown(len(commits)), deliver)
+        arrived, lost = self._arrival("commit", "write", len(commits), deliver), _unknown(len(commits))
+        try:
+            begun = self._begin(commits) if self._begin else None
+        except Exception as error:
+            log.exception("the store could not begin a commit")
+            arrived(lost(_text(error)))
+            return
+        if begun is None:
+            self._make(partial(self.store.commit_many, commits), lost, arrived)
+        else:
+            self._begun.watch(begun, partial(self._waited, lost, arrived))
 
     def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
         call = partial(self.store.delete_many, deletes)
@@ -103,7 +120,8 @@ class StoreCalls:
         return await asyncio.shield(self._probe)
 
     def close(self) -> None:
-        """Waits for the calls under way."""
+        """Waits for the calls under way on threads, and gives up those that were begun."""
+        self._begun.close()
         if self._pool:
             self._pool.shutdown()
 
@@ -130,7 +148,14 @@ class StoreCalls:
         lost: Callable[[str], list[Result]],
         deliver: Callable[[list[Result]], None],
     ) -> None:
+        self._make(call, lost, self._arrival(name, room, items, deliver))
+
+    def _arrival(
+        self, name: str, room: str, items: int, deliver: Callable[[list[Result]], None]
+    ) -> Callable[[list[Result]], None]:
+        """A call begins here. What is returned is to be called with its results."""
         started = time.monotonic()
+        self._under_way[room] += 1
 
         def arrived(results: list[Result]) -> None:
             self._under_way[room] -= 1
@@ -140,20 +165,48 @@ class StoreCalls:
             self._meter.store_call(name, items, time.monotonic() - started, failed)
             deliver(results)
 
+        return arrived
+
+    def _make(
+        self,
+        call: Callable[[], list[Result]],
+        lost: Callable[[str], list[Result]],
+        arrived: Callable[[list[Result]], None],
+    ) -> None:
         def ended(future: asyncio.Future[list[Result]]) -> None:
             error = future.exception()
-            arrived(future.result() if error is None else lost(f"{type(error).__name__}: {error}"))
+            arrived(future.result() if error is None else lost(_text(error)))
 
-        self._under_way[room] += 1
         if self._pool is None:
             arrived(call())
         else:
             asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(ended)
 
+    def _waited(
+        self,
+        lost: Callable[[str], list[CommitResult]],
+        arrived: Callable[[list[CommitResult]], None],
+        begun: Begun,
+    ) -> None:
+        """The loop has nothing more to wait for."""
+        if begun.stage is Stage.BLOCKED:
+            self._make(begun.finish, lost, arrived)
+            return
+        try:
+            results = begun.finish()
+        except Exception as error:
+            log.exception("the store could not finish a commit")
+            results = lost(_text(error))
+        arrived(results)
+
 
 def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:
     if not probe.done():
         probe.set_result("the store does not answer" if isinstance(results[0], StoreError) else "")
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _unknown(count: int) -> Callable[[str], list[CommitResult]]:

@@ -18,9 +18,11 @@ from cellkeeper_service.domain.store import (
     StoreFacts,
 )
 from cellkeeper_service.store.damage import damaged, read_record
+from cellkeeper_service.store.redis_begun import BegunWrite
 from cellkeeper_service.store.redis_commits import commit_item
+from cellkeeper_service.store.redis_failures import Refused, Unknown
 from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
-from cellkeeper_service.store.redis_link import Refused, Unknown, bulk
+from cellkeeper_service.store.redis_link import bulk
 from cellkeeper_service.store.redis_scripts import Item, ScriptRun, script
 from cellkeeper_service.store.redis_servers import Servers
 
@@ -54,11 +56,24 @@ class RedisStore:
         return [_record(load, answer) for load, answer in zip(loads, run.answers(), strict=True)]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        return self._write("commit", [commit_item(commit) for commit in commits])
+        return self._results(self._run("commit", [commit_item(commit) for commit in commits]))
+
+    def begin_commit(self, commits: Sequence[Commit]) -> BegunWrite | None:
+        """Where all records are on one server that is known, and a connection to it without TLS is at rest."""
+        link = self._servers.at_hand()
+        wire = link.take_idle() if link is not None and commits else None
+        if link is None or wire is None:
+            return None
+        try:
+            run = self._run("commit", [commit_item(commit) for commit in commits])
+            return BegunWrite(run, run.begin(link, wire), self._results)
+        except BaseException:
+            link.put_back(wire, dirty=True)
+            raise
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         items = [Item(redis_key(delete.key), bulk(delete.generation), 1) for delete in deletes]
-        return self._write("delete", items)
+        return self._results(self._run("delete", items))
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """As the contract says; on a cluster as redis_cluster_scan.py says."""
@@ -67,8 +82,10 @@ class RedisStore:
     def close(self) -> None:
         self._servers.close()
 
-    def _write(self, name: str, items: Sequence[Item]) -> list[CommitResult]:
-        run = ScriptRun(self._servers, script(name), items, wait=self._wait, timeout_s=self._timeout_s)
+    def _run(self, name: str, items: Sequence[Item]) -> ScriptRun:
+        return ScriptRun(self._servers, script(name), items, wait=self._wait, timeout_s=self._timeout_s)
+
+    def _results(self, run: ScriptRun) -> list[CommitResult]:
         results = [COMMITTED if answer == 1 else _result(answer) for answer in run.answers()]
         if self._wait is not None:
             results = [self._replicated(result, run.replicas.get(number)) for number, result in enumerate(results)]

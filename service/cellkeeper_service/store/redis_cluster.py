@@ -12,8 +12,9 @@ from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_cluster
 from cellkeeper_service.store.redis_cluster_scan import ClusterScan
+from cellkeeper_service.store.redis_failures import Refused
 from cellkeeper_service.store.redis_keys import bucket_of
-from cellkeeper_service.store.redis_link import Link, Refused
+from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_servers import Detour
 from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET, Address, Slots, read_slots
 
@@ -74,6 +75,9 @@ class Cluster:
             self._stale = True
             raise Refused(self._nowhere(group))
         return self._link_at(address)
+
+    def at_hand(self) -> Link | None:
+        return None
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
         if isinstance(error, redis.exceptions.AskError):  # (MOVED is one, too)

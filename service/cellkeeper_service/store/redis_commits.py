@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellkeeper_service.domain.record import HEADER_BYTES, Header
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.store.expiry import bounded_ttl_ms
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, redis_key
 from cellkeeper_service.store.redis_link import bulk
 from cellkeeper_service.store.redis_scripts import Item
 
@@ -14,6 +14,7 @@ _APPEND = bulk(b"append") + _HEADER + _HEADER + b"%b$%d\r\n%b\r\n"
 _FIRST = bulk(b"replace") + bulk(b"") + _HEADER + b"%b$%d\r\n%b\r\n"
 _REPLACE = bulk(b"replace") + _HEADER + _HEADER + b"%b$%d\r\n%b\r\n"
 _NO_TTL = bulk(b"")
+_TTL, _NEVER = slice(TTL_OFFSET_BYTES, TTL_OFFSET_BYTES + 8), bytes(8)
 
 
 def commit_item(commit: Commit) -> Item:
@@ -33,7 +34,6 @@ def commit_item(commit: Commit) -> Item:
 def _ttl(expected: Header | None, header: Header) -> bytes:
     """The argument that says which TTL the key is to have. Most sessions have none, and then even a look at the time
     left would be an eighth of the script's work."""
-    ttl_ms = header.ttl_ms
-    if ttl_ms == 0 and expected is not None and expected.ttl_ms == 0:
+    if header.packed[_TTL] == _NEVER and expected is not None and expected.packed[_TTL] == _NEVER:
         return _NO_TTL
-    return bulk(b"%d" % bounded_ttl_ms(ttl_ms))
+    return bulk(b"%d" % bounded_ttl_ms(header.ttl_ms))

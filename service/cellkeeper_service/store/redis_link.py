@@ -16,49 +16,21 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.redis_failures import ERROR_REPLIES, Refused, Unknown, text_of
+from cellkeeper_service.store.redis_wire import Wire
 
 MAX_CONNECTIONS = 1024
-
-# Error replies that Redis gives instead of running a command or script, never in the middle of one.
-_NOT_RUN = (
-    redis.exceptions.AskError,
-    redis.exceptions.AuthenticationError,
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.ClusterCrossSlotError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.MovedError,
-    redis.exceptions.NoPermissionError,
-    redis.exceptions.NoScriptError,
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.TryAgainError,
-)
-# (the two are connection errors to redis-py, but the server answered)
-_ERROR_REPLIES = (
-    redis.exceptions.ResponseError,
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.AuthenticationError,
-)
-_NOT_RUN_PREFIXES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
-
-
-class Refused(StoreError):
-    """Nothing of it was done: it was not sent, or the server said no before it began."""
-
-
-class Unknown(StoreError):
-    """It may have been done, may be done yet, or never will be."""
 
 
 class Sent:
     """Commands on their way to one server. `replies` or `abandon` must be called."""
 
-    def __init__(self, pool: redis.ConnectionPool, connection: Any, count: int, timeout_s: float) -> None:
-        self._pool = pool
-        self._connection = connection
+    def __init__(self, link: Link, wire: Wire, count: int) -> None:
+        self._link = link
+        self._wire: Wire | None = wire
+        self._connection = wire.connection
         self._count = count
-        self._deadline = monotonic() + timeout_s
+        self._deadline = monotonic() + link.timeout_s
 
     def replies(self) -> list[Any]:
         """One for each command; an error reply as an exception; Unknown for those that did not come."""
@@ -79,11 +51,9 @@ class Sent:
 
     def abandon(self, *, dirty: bool = True) -> None:
         """Hands the connection back; a reply that may still be on its way must not meet the next command."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if dirty:
-                connection.disconnect()
-            self._pool.release(connection)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._link.put_back(wire, dirty=dirty)
 
 
 class Link:
@@ -94,13 +64,13 @@ class Link:
     """
 
     def __init__(self, url: str, timeout_ms: int) -> None:
-        self._timeout_s = timeout_ms / 1000.0
+        self.timeout_s = timeout_ms / 1000.0
         try:
             self._pool = redis.ConnectionPool.from_url(
                 url,
                 max_connections=MAX_CONNECTIONS,
-                socket_timeout=self._timeout_s,
-                socket_connect_timeout=self._timeout_s,
+                socket_timeout=self.timeout_s,
+                socket_connect_timeout=self.timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 retry_on_timeout=False,
                 health_check_interval=0,
@@ -110,19 +80,43 @@ class Link:
             raise StoreError(
                 f"store: got a Redis URL that cannot be read: {error}; expected redis://HOST:PORT/DB"
             ) from error
+        self._idle: list[Wire] = []  # in use, to redis-py: its pool looks at a connection longer than a send takes
+
+    def take_idle(self) -> Wire | None:
+        """A connection that is open and at rest, for `put_back`; None where there is none, or only with TLS. Never
+        waits."""
+        while self._idle:
+            try:
+                wire = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if wire.idle:
+                return wire
+            self.put_back(wire, dirty=True)  # the server has closed it
+        return None
+
+    def put_back(self, wire: Wire, *, dirty: bool) -> None:
+        """dirty: it is closed, and made anew when it is needed."""
+        if dirty:
+            wire.connection.disconnect()
+        if dirty or not wire.direct:
+            self._pool.release(wire.connection)
+        else:
+            self._idle.append(wire)
 
     def send(self, *commands: bytes) -> Sent:
         """Sends all commands, which are packed, at once, and does not wait for the replies.
 
         Raises Refused where nothing was sent, Unknown where sending stopped on the way.
         """
+        wire = self.take_idle()
         try:
-            connection: Any = self._pool.get_connection()
+            wire = wire or Wire(self._pool.get_connection())
         except (redis.RedisError, OSError) as error:
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
-        sent = Sent(self._pool, connection, len(commands), self._timeout_s)
+        sent = self.sent(wire, len(commands))
         try:
-            connection.send_packed_command([b"".join(commands)], check_health=False)
+            wire.connection.send_packed_command([b"".join(commands)], check_health=False)
         except (redis.RedisError, OSError) as error:
             sent.abandon()
             raise Unknown(f"Redis gave no answer: {text_of(error)}") from error
@@ -130,6 +124,10 @@ class Link:
             sent.abandon()
             raise
         return sent
+
+    def sent(self, wire: Wire, count: int) -> Sent:
+        """The wait for the replies to commands that were sent just now."""
+        return Sent(self, wire, count)
 
     def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Sends all commands at once; one reply for each, error replies as exceptions, not raised.
@@ -163,18 +161,9 @@ def bulk(word: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
-def not_run(error: Exception) -> bool:
-    """Whether this error reply says that nothing of the command was done."""
-    return isinstance(error, _NOT_RUN) or str(error).startswith(_NOT_RUN_PREFIXES)
-
-
-def text_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def _reply(connection: Any) -> Any:
     """The next reply; an error reply as an exception."""
     try:
         return connection.read_response(disconnect_on_error=False)
-    except _ERROR_REPLIES as error:
+    except ERROR_REPLIES as error:
         return error

@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 
 import redis
 
-from cellkeeper_service.store.redis_link import Link, Refused, Sent, Unknown, bulk, not_run, packed, text_of
+from cellkeeper_service.store.redis_exchange import Exchange
+from cellkeeper_service.store.redis_failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis_link import Link, Sent, bulk, packed
 from cellkeeper_service.store.redis_servers import Servers
+from cellkeeper_service.store.redis_wire import Wire
 
 ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
 PAUSE_S = 0.02
@@ -82,30 +85,45 @@ class ScriptRun:
         self._items = items
         self._leading = leading
         self._wait = wait
-        self._timeout_s = timeout_s
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
         self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
         self._again: list[_Call] = []
         self._pause = False
+        self._rounds = 0
+        self._deadline = monotonic() + 2 * timeout_s
+
+    def begin(self, link: Link, wire: Wire) -> Exchange:
+        """Sends the first round without waiting, all of it to this server, on a connection of its at rest. What comes
+        of it goes to `read`; `answers` does what is left then."""
+        self._rounds = 1
+        return Exchange(link, wire, self._commands(link, [self._whole()]))
+
+    def read(self, link: Link, replies: list[Any]) -> None:
+        """Takes the replies to what was begun."""
+        self._read(link, [self._whole()], replies)
 
     def answers(self) -> list[Any]:
         """One for each item, in order: the script's, or Refused, or Unknown. Never raises a StoreError."""
-        deadline = monotonic() + 2 * self._timeout_s
+        if self._rounds == 0:
+            self._again = self._by_group()
+        while self._again and self._rounds < ROUNDS and not (self._rounds and monotonic() > self._deadline):
+            if self._pause:
+                sleep(PAUSE_S)
+            calls, self._again, self._pause = self._again, [], False
+            self._rounds += 1
+            self._servers.refresh()
+            self._round(calls)
+        return self._answers
+
+    def _whole(self) -> _Call:
+        return _Call(tuple(range(len(self._items))), 0)
+
+    def _by_group(self) -> list[_Call]:
         groups: dict[int, list[int]] = {}
         for number, item in enumerate(self._items):
             groups.setdefault(self._servers.group(item.key), []).append(number)
-        calls = [_Call(tuple(numbers), group) for group, numbers in groups.items()]
-        for _ in range(ROUNDS):
-            self._again, self._pause = [], False
-            self._servers.refresh()
-            self._round(calls)
-            calls = self._again
-            if not calls or monotonic() > deadline:
-                break
-            if self._pause:
-                sleep(PAUSE_S)
-        return self._answers
+        return [_Call(tuple(numbers), group) for group, numbers in groups.items()]
 
     def _round(self, calls: list[_Call]) -> None:
         """Sends every call, then reads every answer."""

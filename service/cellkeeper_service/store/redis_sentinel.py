@@ -13,7 +13,8 @@ import redis
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split, info_fields
-from cellkeeper_service.store.redis_link import Link, Refused
+from cellkeeper_service.store.redis_failures import Refused
+from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_scan import page_at
 from cellkeeper_service.store.redis_sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis_sentinel_view import View, ask_view, replica_addresses
@@ -87,6 +88,10 @@ class Sentinel:
                 "takes over, if there is one in step"
             )
         return primary.link
+
+    def at_hand(self) -> Link | None:
+        primary = self._primary
+        return None if primary is None or self._stale or self._down else primary.link
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
         if isinstance(error, Refused):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cellkeeper_service.store.redis_link import Link, Refused, text_of
+from cellkeeper_service.store.redis_failures import Refused, text_of
+from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_slots import Address
 
 

@@ -44,6 +44,9 @@ class Servers(Protocol):
     def link(self, group: int) -> Link:
         """The server that has the keys of a group. Raises Refused where there is none."""
 
+    def at_hand(self) -> Link | None:
+        """The one server that has every key, where that is known without asking anybody; None: not so."""
+
     def detour(self, link: Link, error: Exception) -> Detour | None:
         """`link` did not run a call, for this reason: where to go instead; None: nowhere."""
 
@@ -76,6 +79,9 @@ class OneServer:
         pass
 
     def link(self, group: int) -> Link:
+        return self._link
+
+    def at_hand(self) -> Link | None:
         return self._link
 
     def detour(self, link: Link, error: Exception) -> Detour | None:

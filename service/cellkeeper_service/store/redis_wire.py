@@ -1,0 +1,87 @@
+"""One connection to Redis, which redis-py has made, and what can be done on it without waiting."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import hiredis
+import redis
+from redis.connection import DefaultParser
+
+from cellkeeper_service.store.redis_failures import ERROR_REPLIES
+
+READ_BYTES = 65536
+NOT_ENOUGH = object()
+
+
+class Wire:
+    """direct: it is a plain socket. With TLS, bytes and readiness are not the socket's, and only redis-py's own calls
+    are of use."""
+
+    __slots__ = ("_reader", "_socket", "connection", "direct")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._socket: Any = getattr(connection, "_sock", None)  # there is no public way to it
+        self.direct = type(self._socket) is socket.socket
+        self._reader = hiredis.Reader(
+            protocolError=redis.exceptions.InvalidResponse,
+            replyError=DefaultParser.parse_error,
+            notEnoughData=NOT_ENOUGH,
+        )
+
+    def fileno(self) -> int:
+        """-1 where it was closed, or is not direct."""
+        number: int = self._socket.fileno() if self.direct else -1
+        return number
+
+    @property
+    def idle(self) -> bool:
+        """It is open, and nothing has come that nobody asked for."""
+        try:
+            os.read(self.fileno(), 1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def clean(self) -> bool:
+        """No reply is left of what was read."""
+        return not self._reader.has_data()
+
+    # Everything below is for a direct one.
+
+    def write(self, data: bytes) -> int:
+        """Sends what the socket takes at once; how many bytes. Raises OSError."""
+        try:
+            return os.write(self.fileno(), data)  # (not blocking, as redis-py gives every socket a timeout)
+        except BlockingIOError:
+            return 0
+
+    def write_all(self, data: bytes | memoryview) -> None:
+        """Waits, for as long as the connection's timeout. Raises OSError."""
+        self._socket.sendall(data)
+
+    def read(self, count: int) -> list[Any] | None:
+        """Up to `count` more replies of those that are there, error replies as exceptions; None: nothing has come.
+        Raises OSError and RedisError where the connection is of no more use."""
+        try:
+            data = os.read(self.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return None
+        if not data:
+            raise redis.exceptions.ConnectionError("Connection closed by server.")
+        self._reader.feed(data)
+        replies: list[Any] = []
+        while len(replies) < count:
+            reply = self._reader.gets()
+            if reply is NOT_ENOUGH:
+                break
+            if isinstance(reply, redis.exceptions.ConnectionError) and not isinstance(reply, ERROR_REPLIES):
+                raise reply
+            replies.append(reply)
+        return replies
