@@ -118,8 +118,7 @@ class CohortCall:
         self._keep_checkpoints()
         wanted = self.served.wanted_with([cohort.columns.wanted for cohort in cohorts])
         computed = engine.run(values[np.newaxis], read, read ^ 1, wanted)
-        if not computed.finite.all():
-            self.finite = computed.finite
+        self.finite = computed.finite
         if self._sample:
             self.change = state_change(engine, read[:1], read[:1] ^ 1)
         self._share_out(values.tobytes(), computed)
