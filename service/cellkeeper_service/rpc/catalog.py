@@ -69,7 +69,7 @@ class Catalog:
 
     def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
         """The per-step outputs asked for, and whether the state is. Raises a Rejection."""
-        outputs, with_state = fields.wanted(list(names), spec)
+        outputs, with_state = fields.wanted(names, spec)
         if with_state and not self.shows_state:
             text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller has no right to read states"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")

@@ -84,26 +84,28 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     """
     name, _ = catalog.find(message.model)
     spec = catalog.spec(name)
-    sessions, positions, acked = list(message.sessions), message.positions, message.acked  # copies, made once
+    # copies, made once, and by slices: protobuf's containers give their items one by one otherwise
+    sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
     count, limit = len(sessions), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("sessions", f"{count} items", f"1 to {limit} items in one frame")
-    if len(message.steps) not in (0, count):
-        raise invalid("steps", f"{len(message.steps)} entries", f"none, or one for each of {count} sessions")
-    steps = list(message.steps) or [1] * count
+    if len(steps) not in (0, count):
+        raise invalid("steps", f"{len(steps)} entries", f"none, or one for each of {count} sessions")
+    singles = not steps
+    steps = steps or [1] * count
     _check_column("positions", positions, POSITION_BYTES, count)
     _check_column("acked", acked, 8, count)
     outputs, with_state = catalog.wanted(message.outputs, spec)
-    total = sum(steps) if message.steps else count
+    total = count if singles else sum(steps)
     values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, total, spec)
-    starts = np.cumsum([0, *steps[:-1]]).tolist() if message.steps else range(count)
+    starts = range(count) if singles else np.cumsum([0, *steps[:-1]]).tolist()
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
     if latest is not None:
         deadline = min(deadline, latest)
     valid = tensors.all_valid(values, spec)
     size = count * (REPLY_ITEM_BYTES + catalog.check_reply_size(1, outputs, False, spec))
     fits = size <= catalog.limits.max_message_bytes // 2
-    uniform = not message.steps and not message.peek and not with_state and valid and fits and bool(positions)
+    uniform = singles and not message.peek and not with_state and valid and fits and bool(positions)
     return Frame(
         catalog=catalog,
         name=name,

@@ -41,7 +41,7 @@ def read_inputs(
     Floats and integers of any width are taken, one not for the other. Floats come out in the model's dtype, integers
     as they came: whether they fit is for `check_values` to say, chunk by chunk. prefix: of the fields' names.
     """
-    if tuple(step_shape) != spec.input.shape:
+    if tuple(step_shape[:]) != spec.input.shape:
         came = "T" + "".join(f", {size}" for size in step_shape)
         raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
     came_as = DTYPES.get(dtype)
