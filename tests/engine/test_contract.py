@@ -62,7 +62,7 @@ def test_same_bits_in_any_company_place_and_chunking(kind: str, case: str) -> No
         chosen = draw.permutation(ready)[: draw.integers(1, len(ready) + 1)]
         x = np.stack([inputs[done[i] : done[i] + chunk, i] for i in chosen], axis=1)
         computed = engine.run(x, current[chosen], spare[chosen], WANTED)
-        assert computed.finite.all()
+        assert computed.finite is None
         current[chosen], spare[chosen] = spare[chosen], current[chosen].copy()
         done[chosen] += chunk
         for place, i in enumerate(chosen):
@@ -106,8 +106,7 @@ def test_bad_input_stays_with_its_session(kind: str, case: str) -> None:
     engine.reserve(2 * batch)
     start_rows(engine, rows)
     good = engine.run(inputs, rows, targets, WANTED)
-    assert good.finite.all()
-    assert good.finite.shape == (batch,)
+    assert good.finite is None
     states = engine.read_states(targets)
     spoilt = inputs.copy()
     if engine.spec.vocabulary:
@@ -116,6 +115,7 @@ def test_bad_input_stays_with_its_session(kind: str, case: str) -> None:
         spoilt[1, 2], spoilt[2, 4] = (np.inf if engine.spec.missing_values else np.nan), -np.inf
     bad = engine.run(spoilt, rows, targets, WANTED)
     others = np.array([0, 1, 3, 5])
+    assert bad.finite is not None
     assert bad.finite.tolist() == [True, True, False, True, False, True]
     for name in WANTED:
         np.testing.assert_array_equal(bad.outputs[name][:, others], good.outputs[name][:, others])

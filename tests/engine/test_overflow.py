@@ -21,6 +21,7 @@ def test_a_state_that_overflows_is_reported_alone(kind: str, tmp_path: Path) -> 
     inputs = np.ones((2, 4, 1), np.float32)
     inputs[:, 2] = 3e38
     computed = engine.run(inputs, ROWS, ROWS, frozenset())
+    assert computed.finite is not None
     assert computed.finite.tolist() == [True, True, False, True]
     assert engine.read_states(ROWS).view("<f4")[[0, 1, 3], 0].tolist() == [2.0, 2.0, 2.0]
 
@@ -34,6 +35,7 @@ def test_an_output_that_overflows_at_any_step_is_reported_alone(kind: str, tmp_p
     inputs = np.zeros((2, 4, 1), np.float32)
     inputs[:, 1, 0] = [100.0, -100.0]  # exp(100) is infinite, the state after is 0
     computed = engine.run(inputs, ROWS, ROWS, frozenset(["prediction"]))
+    assert computed.finite is not None
     assert computed.finite.tolist() == [True, False, True, True]
     assert computed.outputs["prediction"][:, [0, 2, 3]].ravel().tolist() == [1.0] * 6
 

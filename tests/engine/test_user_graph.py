@@ -107,7 +107,7 @@ def test_every_layout(layout: str, tmp_path: Path) -> None:
     wanted = frozenset(["prediction"])
     first = engine.run(inputs[:2], read, write_rows, wanted)
     second = engine.run(inputs[2:], write_rows, write_rows, wanted)
-    assert first.finite.all()
+    assert first.finite is None
     came = np.concatenate([first.outputs["prediction"], second.outputs["prediction"]])
     np.testing.assert_array_equal(came, expected)
     state = engine.read_states(write_rows).view("<f4")

@@ -42,6 +42,17 @@ def test_noted_one_by_one_or_at_once(count: int) -> None:
         assert tally.rows == count
 
 
+def test_a_row_noted_several_times_counts_as_often() -> None:
+    at_once, one_by_one = Tally([BOUNDS, ()]), Tally([BOUNDS, ()])
+    for value, times in ((0.25, 3), (1.0, 1), (7.5, 256)):
+        at_once.note((value, 2.0), times)
+        for _ in range(times):
+            one_by_one.note((value, 2.0))
+    assert at_once.buckets(0) == one_by_one.buckets(0)
+    assert [at_once.sum(0), at_once.sum(1)] == [one_by_one.sum(0), one_by_one.sum(1)]
+    assert at_once.rows == one_by_one.rows == 260
+
+
 def test_reading_between_notes_loses_and_doubles_nothing() -> None:
     tally = Tally([BOUNDS])
     for i in range(1, 100):

@@ -45,6 +45,10 @@ def not_a_number(frame: pb.StepFrame) -> None:
     frame.inputs = frame.inputs[:8] + numbers(np.nan, 1).tobytes() + frame.inputs[16:]
 
 
+def both_infinities(frame: pb.StepFrame) -> None:
+    frame.inputs = frame.inputs[:8] + numbers(np.inf, -np.inf).tobytes() + frame.inputs[16:]
+
+
 def same_twice(frame: pb.StepFrame) -> None:
     frame.sessions[1] = frame.sessions[0]
 
@@ -57,6 +61,7 @@ ITEMS: dict[str, tuple[Edit, str, str]] = {
     "no time steps": (no_steps, "steps[1]", "INVALID_FIELD"),
     "too many time steps": (many_steps, "steps[1]", "INVALID_FIELD"),
     "not a number": (not_a_number, "inputs", "NON_FINITE_INPUT"),
+    "infinities that would cancel out": (both_infinities, "inputs", "NON_FINITE_INPUT"),
     "the same session twice": (same_twice, "sessions[1]", "DUPLICATE_SESSION"),
 }
 

@@ -76,4 +76,5 @@ class CountingEngine:
             states = [(state * self.factor + value + 1) % 2**62 for state, value in zip(states, values, strict=True)]
             outputs[step] = states
         self._states[write] = states
-        return Computed({"prediction": outputs}, ~(inputs == POISON).any(axis=0))
+        bad = (inputs == POISON).any(axis=0)
+        return Computed({"prediction": outputs}, ~bad if bad.any() else None)

@@ -18,11 +18,11 @@ class Computed(NamedTuple):
     """What one engine call gave.
 
     outputs: by name, [T, B, ...] in the output's dtype.
-    finite: bool [B]: every output and the new state of that session is finite.
+    finite: bool [B]: every output and the new state of that session is finite. None: those of all sessions are.
     """
 
     outputs: Mapping[str, Array]
-    finite: NDArray[np.bool_]
+    finite: NDArray[np.bool_] | None
 
 
 class Engine(Protocol):

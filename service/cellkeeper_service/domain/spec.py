@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from .feedback import Feedback
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorSpec:
     """A tensor's name, dtype ("float32", "int32", ...) and shape.
 
@@ -22,19 +23,19 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return np.dtype(self.dtype).itemsize * prod(self.shape)
 
-    @property
-    def numpy_dtype(self) -> DTypeLike:
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
         """Little-endian, as on the wire."""
         return np.dtype(self.dtype).newbyteorder("<")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSpec:
-    """The outside of a loaded model version."""
+    """The outside of a loaded model version. What follows from the fields is asked at every request, so it is kept."""
 
     name: str
     fingerprint: bytes  # sha256 of config and weights
@@ -50,7 +51,7 @@ class ModelSpec:
         """Bytes of one time step's input."""
         return self.input.nbytes
 
-    @property
+    @cached_property
     def state_bytes(self) -> int:
         """Bytes of one session's state."""
         return sum(state.nbytes for state in self.states)
@@ -62,6 +63,10 @@ class ModelSpec:
             return spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states
 
         return outside(self) == outside(other)
+
+    @cached_property
+    def output_names(self) -> frozenset[str]:
+        return frozenset(output.name for output in self.outputs)
 
     @property
     def decisive_outputs(self) -> frozenset[str]:

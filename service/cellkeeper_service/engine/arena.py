@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from cellkeeper_service.domain.engine import Rows
 
 Floats = NDArray[np.float32]
+WholeRows = NDArray[np.void]
+
+
+def whole_rows(values: Floats) -> WholeRows:
+    """A view [B] of [B, width], whose items are rows: numpy copies an item of any size as one block."""
+    return values.view(np.dtype((np.void, values.shape[1] * values.itemsize)))[:, 0]
 
 
 class Arena:
@@ -20,34 +26,27 @@ class Arena:
 
     def __init__(self, widths: Sequence[int]) -> None:
         self._widths = tuple(widths)
-        self._leaves: list[Floats] = []
         self.reserve(0)
 
     def reserve(self, rows: int) -> None:
         self._leaves = [np.zeros((rows, width), np.float32) for width in self._widths]
+        self._rows = [whole_rows(leaf) for leaf in self._leaves]
+        self._count = rows
 
-    def gather(self, rows: Rows, into: Sequence[Floats]) -> None:
-        """Copies rows [B] into one [B, width] array for each leaf. Raises IndexError for a row out of range."""
-        if len(rows) == 1:  # an int index skips the machinery for index arrays
-            row = int(rows[0])
-            for leaf, target in zip(self._leaves, into, strict=True):
-                target[0] = leaf[row]
-            return
-        # "clip" writes straight into the target, "raise" would buffer it; so the range is checked here: without its
-        # sign, a negative row is a large one
-        if rows.size and int(rows.view(np.uintp).max()) >= len(self._leaves[0]):
-            raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {len(self._leaves[0])}")
-        for leaf, target in zip(self._leaves, into, strict=True):
-            leaf.take(rows, axis=0, out=target, mode="clip")
+    def gather(self, rows: Rows, into: Sequence[WholeRows]) -> None:
+        """Copies rows [B] into the `whole_rows` of one [B, width] array for each leaf. Raises IndexError for a row out
+        of range."""
+        # "clip" writes straight into the target, "raise" would buffer it; so the range is checked here, as a list: with
+        # cold caches numpy's ways to a largest number cost several times that
+        numbers = rows.tolist()
+        if min(numbers) < 0 or max(numbers) >= self._count:
+            raise IndexError(f"rows {min(numbers)}..{max(numbers)}, the arena has {self._count}")
+        for leaf, target in zip(self._rows, into, strict=True):
+            leaf.take(rows, 0, target, "clip")
 
-    def scatter(self, rows: Rows, values: Sequence[Floats]) -> None:
+    def scatter(self, rows: Rows, values: Sequence[WholeRows]) -> None:
         """The inverse of `gather`."""
-        if len(rows) == 1:
-            row = int(rows[0])
-            for leaf, value in zip(self._leaves, values, strict=True):
-                leaf[row] = value[0]
-            return
-        for leaf, value in zip(self._leaves, values, strict=True):
+        for leaf, value in zip(self._rows, values, strict=True):
             leaf[rows] = value
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import Config, Features
 
-from .finite import surely_finite
+from .finite import all_finite
 
 Bools = NDArray[np.bool_]
 
@@ -41,7 +41,7 @@ class Intake:
         else:
             into[...] = inputs
             if self._policy == "reject":
-                if surely_finite(inputs):
+                if all_finite(inputs):
                     return None
                 bad = ~np.isfinite(inputs)
             else:

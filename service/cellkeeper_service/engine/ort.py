@@ -16,8 +16,8 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config
 from cellkeeper_service.model.tensors import cell_states
 
-from .arena import Arena, Floats
-from .finite import finite_rows, quiet
+from .arena import Arena, Floats, WholeRows, whole_rows
+from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .inputs import Intake
 from .numerics import instruction_set
@@ -26,13 +26,17 @@ MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
 
 
 class _Call(NamedTuple):
-    """Everything a call of one shape needs, ready."""
+    """Everything a call of one shape needs, ready: views of the buffers that it is bound to."""
 
     binding: Any
-    inputs: Array  # [T, P, ...]
-    before: Floats  # [P, S]
-    after: Floats  # [P, S]
-    outputs: Mapping[str, Floats]  # [T, P, ...]
+    filling: Sequence[Array]  # what P has beyond B, of inputs and states: to be zero
+    inputs: Array  # [T, B, ...]
+    held: Floats | None  # [B, F]
+    before: Sequence[WholeRows]  # states [B, S], and held
+    after: Sequence[WholeRows]
+    state: Floats  # [B, S]: after
+    outputs: Mapping[str, Floats]  # [T, B, ...]
+    results: Floats  # states and outputs of all P, one behind another
 
 
 class OnnxRuntimeEngine:
@@ -60,13 +64,13 @@ class OnnxRuntimeEngine:
         self._arena = Arena(widths)
         self._held = np.zeros((max_batch, self._held_width), np.float32)
         self._buffers: dict[str, Array] = {}
-        self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
         self._output_shapes = {output.name: output.shape for output in self.spec.outputs}
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
         self.numerics = describe(self._threads, min_batch, exact)
+        self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
 
     def reserve(self, rows: int) -> None:
         self._arena.reserve(rows)
@@ -78,50 +82,57 @@ class OnnxRuntimeEngine:
         return self._arena.read(rows)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
-        with quiet():
-            return self._run(inputs, read, write, wanted)
-
-    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
-        padded = max(batch, self.min_batch)
-        call = self._calls.get((steps, padded, wanted))
+        call = self._calls.get((steps, batch, wanted))
         if call is None:
-            call = self._prepare(steps, padded, wanted)
-        before, after = call.before, call.after
-        if padded > batch:
-            call.inputs[:, batch:] = 0
-            before[batch:] = 0
-            before, after = before[:batch], after[:batch]
-        held = self._held[:batch] if self._held_width else None
-        self._arena.gather(read, [before] if held is None else [before, held])
-        good = self._intake.fill(inputs, call.inputs[:, :batch], held)
+            call = self._prepare(steps, batch, wanted)
+        for rest in call.filling:
+            rest[...] = 0
+        self._arena.gather(read, call.before)
+        good = self._intake.fill(inputs, call.inputs, call.held)
         self._session.run_with_iobinding(call.binding)
-        self._arena.scatter(write, [after] if held is None else [after, held])
+        self._arena.scatter(write, call.after)
         # the buffers are used again by the next call
-        outputs = {name: values[:, :batch].copy() for name, values in call.outputs.items()}
-        return Computed(outputs, finite_rows(good, after, outputs))
+        outputs = {name: values.copy() for name, values in call.outputs.items()}
+        if good is None and all_finite(call.results):
+            return Computed(outputs, None)
+        return Computed(outputs, finite_rows(good, call.state, outputs))
 
-    def _prepare(self, steps: int, padded: int, wanted: frozenset[str]) -> _Call:
+    def _prepare(self, steps: int, batch: int, wanted: frozenset[str]) -> _Call:
         if len(self._calls) >= MAX_BINDINGS:
             self._calls.clear()
         unknown = wanted - self._output_shapes.keys()
         if unknown:
             raise ValueError(f"outputs: got {sorted(unknown)}, expected some of {list(self._output_shapes)}")
         binding = self._session.io_binding()
+        padded = max(batch, self.min_batch)
         inputs = self._buffer("input", (steps, padded, *self.spec.input.shape), self.spec.input.dtype)
         before = self._buffer("state", (padded, self._state_width))
-        after = self._buffer("next", (padded, self._state_width))
-        outputs = {
-            name: self._buffer(name, (steps, padded, *shape))
-            for name, shape in self._output_shapes.items()
-            if name in wanted
+        shapes = {"next": (padded, self._state_width)} | {
+            name: (steps, padded, *shape) for name, shape in self._output_shapes.items() if name in wanted
         }
+        results = self._buffer("results", (sum(map(prod, shapes.values())),))
+        parts = np.split(results, np.cumsum([prod(shape) for shape in shapes.values()])[:-1])
+        given = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         for name, array in (("input", inputs), ("state", before)):
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        for name, array in (("next", after), *outputs.items()):
+        for name, array in given.items():
             binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        call = _Call(binding, inputs, before, after, outputs)
-        self._calls[steps, padded, wanted] = call
+        state = given.pop("next")[:batch]
+        held = self._held[:batch] if self._held_width else None
+        rows = [] if held is None else [whole_rows(held)]
+        call = _Call(
+            binding=binding,
+            filling=() if padded == batch else (inputs[:, batch:], before[batch:]),
+            inputs=inputs[:, :batch],
+            held=held,
+            before=(whole_rows(before[:batch]), *rows),
+            after=(whole_rows(state), *rows),
+            state=state,
+            outputs={name: values[:, :batch] for name, values in given.items()},
+            results=results,
+        )
+        self._calls[steps, batch, wanted] = call
         return call
 
     def _buffer(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Array:

@@ -17,8 +17,7 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
-from .arena import Arena
-from .finite import quiet
+from .arena import Arena, whole_rows
 from .inputs import Intake
 from .numerics import instruction_set, vendor
 from .torch_cells import TorchCells
@@ -53,7 +52,7 @@ class TorchEngine:
         self._intake = Intake(bundle.config)
         self._cells_bytes = sum(state.nbytes for state in cell_states(bundle.config))
         self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
-        self._held = Arena([self._held_width])  # inputs are filled on the host
+        self._held = Arena([self._held_width] if self._intake.holds else [])  # inputs are filled on the host
         self._arena = torch.zeros(0, self._cells_bytes // 4, device=self._device)
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
@@ -84,10 +83,6 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
-        with quiet():
-            return self._run(inputs, read, write, wanted)
-
-    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         unknown = wanted - {output.name for output in self.spec.outputs}
         if unknown:
             raise ValueError(f"outputs: got {sorted(unknown)}, expected some of prediction, hidden")
@@ -95,7 +90,8 @@ class TorchEngine:
         padded = max(batch, self.min_batch)
         filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
         held = np.empty((batch, self._held_width), np.float32)
-        self._held.gather(read, [held])
+        held_rows = [whole_rows(held)] if self._intake.holds else []
+        self._held.gather(read, held_rows)
         good = self._intake.fill(inputs, filled[:, :batch], held if self._held_width else None)
 
         values = torch.from_numpy(filled).to(self._device)
@@ -112,14 +108,16 @@ class TorchEngine:
                 outputs["prediction"].append(self._cells.predict(hidden))
         after = self._cells.join(states)[:batch]
         self._arena.index_copy_(0, self._index(write), after)
-        self._held.scatter(write, [held])
+        self._held.scatter(write, held_rows)
 
         stacked = {name: torch.stack(parts)[:, :batch].contiguous() for name, parts in outputs.items()}
         finite = torch.isfinite(after).all(dim=1)
         for output in stacked.values():
             finite &= torch.isfinite(output).all(dim=2).all(dim=0)
         rows = finite.cpu().numpy()
-        return Computed({k: v.cpu().numpy() for k, v in stacked.items()}, rows if good is None else rows & good)
+        if good is not None:
+            rows &= good
+        return Computed({k: v.cpu().numpy() for k, v in stacked.items()}, None if rows.all() else rows)
 
     def _index(self, rows: Rows) -> torch.Tensor:
         return torch.from_numpy(np.asarray(rows, np.int64)).to(self._device)

@@ -14,8 +14,8 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
-from .arena import Arena
-from .finite import finite_rows, quiet
+from .arena import Arena, whole_rows
+from .finite import finite_rows
 from .inputs import Intake
 from .ort import describe, open_session
 
@@ -63,19 +63,16 @@ class UserGraphEngine:
         return self._arena.read(rows)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
-        with quiet():
-            return self._run(inputs, read, write, wanted)
-
-    def _run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
         leaves = [np.zeros((padded, width), np.float32) for width in self._widths]
         mine = [leaf[:batch] for leaf in leaves]
-        self._arena.gather(read, mine)
+        rows = [whole_rows(leaf) for leaf in mine]
+        self._arena.gather(read, rows)
         filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
         good = self._intake.fill(inputs, filled[:, :batch], mine[-1] if self._intake.holds else None)
         outputs = self._compute(filled, leaves, wanted)
-        self._arena.scatter(write, mine)
+        self._arena.scatter(write, rows)
         outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
         after = np.concatenate(mine, axis=1)
         return Computed(outputs, finite_rows(good, after, outputs))

@@ -53,8 +53,8 @@ class StepFamilies(Collector):
 
     def note_many(self, model: str, count: int, times: StepTimes) -> None:
         """`count` chunks of one step each, all with the same times."""
-        row = (times.queue, times.load, times.compute, times.commit, times.total, 1.0, 0.0)
-        self.tally(model).note_times(row, count)
+        tally = self._models.get(model) or self.tally(model)
+        tally.note((times.queue, times.load, times.compute, times.commit, times.total, 1.0, 0.0), count)
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(

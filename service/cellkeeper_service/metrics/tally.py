@@ -28,29 +28,22 @@ class Tally:
         self._counts = [np.zeros(len(column) + 1, dtype=np.int64) for column in bounds]
         self._sums = np.zeros(len(bounds), dtype=np.float64)
         self._rows = 0
-        self._noted = array("d")
-        self._full = FOLD_ROWS * len(bounds)
+        self._noted = array("d")  # rows, each with the times it was observed behind it
+        self._full = FOLD_ROWS * (len(bounds) + 1)
         self._lock = Lock()
 
-    def note(self, row: tuple[float, ...]) -> None:
-        """Observes one value in each column."""
+    def note(self, row: tuple[float, ...], times: int = 1) -> None:
+        """Observes one value in each column; several times, where many have the same row."""
         with self._lock:
             self._noted.extend(row)
+            self._noted.append(times)
             if len(self._noted) >= self._full:
                 self._fold()
-
-    def note_times(self, row: tuple[float, ...], times: int) -> None:
-        """Observes the same row several times."""
-        with self._lock:
-            self._rows += times
-            for column, (value, bounds, counts) in enumerate(zip(row, self._bounds, self._counts, strict=True)):
-                self._sums[column] += value * times
-                counts[np.searchsorted(bounds, value, side="left") if len(bounds) else 0] += times
 
     def note_rows(self, rows: Floats) -> None:
         """Observes many at once: float64 [rows, columns]."""
         with self._lock:
-            self._count(rows)
+            self._count(rows, np.ones(len(rows)))
 
     @property
     def rows(self) -> int:
@@ -76,14 +69,17 @@ class Tally:
     def _fold(self) -> None:
         if self._noted:
             noted, self._noted = self._noted, array("d")
-            self._count(np.frombuffer(noted, dtype=np.float64).reshape(-1, len(self._bounds)))
+            table = np.frombuffer(noted, dtype=np.float64).reshape(-1, len(self._bounds) + 1)
+            self._count(table[:, :-1], table[:, -1])
 
-    def _count(self, rows: Floats) -> None:
-        self._rows += len(rows)
-        self._sums += rows.sum(axis=0)
+    def _count(self, rows: Floats, times: Floats) -> None:
+        count = int(times.sum())
+        self._rows += count
+        self._sums += times @ rows
         for values, bounds, counts in zip(rows.T, self._bounds, self._counts, strict=True):
             if len(bounds):
                 # side="left": a value equal to a bound belongs below it ("le")
-                counts += np.bincount(np.searchsorted(bounds, values, side="left"), minlength=len(counts))
+                places = np.searchsorted(bounds, values, side="left")
+                counts += np.bincount(places, times, len(counts)).astype(np.int64)
             else:
-                counts[0] += len(values)
+                counts[0] += count

@@ -69,7 +69,7 @@ class Catalog:
 
     def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
         """The per-step outputs asked for, and whether the state is. Raises a Rejection."""
-        outputs, with_state = fields.wanted(list(names), spec)
+        outputs, with_state = fields.wanted(names, spec)
         if with_state and not self.shows_state:
             text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller has no right to read states"
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
@@ -88,7 +88,7 @@ class Catalog:
 
     def check_reply_size(self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec) -> int:
         """Bytes of the chunk's outputs. Raises REPLY_TOO_LARGE if no message could carry them."""
-        size = sum(output.nbytes for output in spec.outputs if output.name in outputs) * steps
+        size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
         size += spec.state_bytes if with_state else 0
         room = self.limits.max_message_bytes - 4096  # for everything beside the tensors
         if size > room:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.position import GENERATION_BYTES, HEAD_BYTES, Position
@@ -53,14 +55,14 @@ def acked(value: int, wish: Position | None, field: str = "acked") -> int:
     return value
 
 
-def wanted(names: list[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
+def wanted(names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
     """The per-step outputs asked for, and whether the state is."""
     asked = names or DEFAULT_OUTPUTS
-    known = {output.name for output in spec.outputs}
+    known = spec.output_names
     for name in asked:
         if name not in known and name != STATE_OUTPUT:
             raise invalid("outputs", repr(name), f"some of {', '.join(sorted(known | {STATE_OUTPUT}))}")
-    return frozenset(asked) & known, STATE_OUTPUT in asked
+    return known.intersection(asked), STATE_OUTPUT in asked
 
 
 def each_once(keys: list[str], field: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.cohort import Replies
@@ -132,11 +133,32 @@ class FrameReplies:
         ready, self._ready = self._ready, []
         errors, self._errors = self._errors, []
         together, self._together = self._together, []
+        if len(together) == 1 and not ready and not errors:
+            self._send(self._ordinary(together[0]))
+            return
         limit = self._frame.catalog.limits.max_message_bytes // 2
         parts = [ready] if self._whole else _split(ready, self._frame, limit)
         for part in parts[:-1]:
             self._send(self._reply(part, [], [], False))
         self._send(self._reply(parts[-1], together, errors, self._left == 0))
+
+    def _ordinary(self, some: Replies) -> pb.StepFrameReply:
+        """What `_reply` gives for items of a uniform frame that became ready together, and nothing else."""
+        count = len(some.items)
+        return pb.StepFrameReply(
+            frame_id=self._frame_id,
+            items=struct.pack(f"<{count}I", *some.items),
+            positions=b"".join(some.positions),
+            outputs=[
+                _column(output, some.outputs[output.name].tobytes())
+                for output in self._frame.spec.outputs
+                if output.name in self._frame.outputs
+            ],
+            flags=bytes(count),
+            queued_seconds=some.queued_seconds,
+            computed_seconds=some.computed_seconds,
+            last=self._left == 0,
+        )
 
     def _reply(
         self, ready: list[tuple[int, StepReply]], together: list[Replies], errors: list[pb.ItemError], last: bool
@@ -187,12 +209,15 @@ def _columns(replies: list[StepReply], together: list[Replies], frame: Frame) ->
         if output.name in frame.outputs:
             parts = [reply.outputs[output.name] for reply in replies]
             parts += [some.outputs[output.name] for some in together]
-            data = b"".join([part.tobytes() for part in parts])
-            dtype = tensors.WIRE_DTYPES[output.dtype]
-            columns.append(pb.OutputColumn(name=output.name, dtype=dtype, shape=output.shape, data=data))
+            columns.append(_column(output, b"".join([part.tobytes() for part in parts])))
     if frame.with_state:
         columns += _state_columns(replies, frame.spec)
     return columns
+
+
+def _column(output: TensorSpec, data: bytes) -> pb.OutputColumn:
+    dtype = tensors.WIRE_DTYPES[output.dtype]
+    return pb.OutputColumn(name=output.name, dtype=dtype, shape=output.shape, data=data)
 
 
 def _state_columns(replies: list[StepReply], spec: ModelSpec) -> list[pb.OutputColumn]:

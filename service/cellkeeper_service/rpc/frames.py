@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ ABSENT = bytes(POSITION_BYTES)
 REPLY_ITEM_BYTES = 64  # of a reply, beside the item's outputs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Frame:
     """A frame whose columns agree. What is wrong with a single item shows when that item is taken out of it."""
 
@@ -32,7 +33,7 @@ class Frame:
     spec: ModelSpec
     sessions: list[str]
     steps: list[int]
-    starts: list[int]  # the item's first time step in `values`
+    starts: Sequence[int]  # the item's first time step in `values`
     values: Array  # [sum of steps, *input shape]
     valid: bool  # every value can be taken
     positions: bytes
@@ -83,41 +84,45 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     """
     name, _ = catalog.find(message.model)
     spec = catalog.spec(name)
-    count, limit = len(message.sessions), catalog.limits.max_frame_items
+    # copies, made once, and by slices: protobuf's containers give their items one by one otherwise
+    sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
+    count, limit = len(sessions), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("sessions", f"{count} items", f"1 to {limit} items in one frame")
-    if len(message.steps) not in (0, count):
-        raise invalid("steps", f"{len(message.steps)} entries", f"none, or one for each of {count} sessions")
-    steps = list(message.steps) or [1] * count
-    _check_column("positions", message.positions, POSITION_BYTES, count)
-    _check_column("acked", message.acked, 8, count)
+    if len(steps) not in (0, count):
+        raise invalid("steps", f"{len(steps)} entries", f"none, or one for each of {count} sessions")
+    singles = not steps
+    steps = steps or [1] * count
+    _check_column("positions", positions, POSITION_BYTES, count)
+    _check_column("acked", acked, 8, count)
     outputs, with_state = catalog.wanted(message.outputs, spec)
-    values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, sum(steps), spec)
-    starts = np.cumsum([0, *steps[:-1]]).tolist() if message.steps else list(range(count))
+    total = count if singles else sum(steps)
+    values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, total, spec)
+    starts = range(count) if singles else np.cumsum([0, *steps[:-1]]).tolist()
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
     if latest is not None:
         deadline = min(deadline, latest)
     valid = tensors.all_valid(values, spec)
     size = count * (REPLY_ITEM_BYTES + catalog.check_reply_size(1, outputs, False, spec))
     fits = size <= catalog.limits.max_message_bytes // 2
-    uniform = not message.steps and not message.peek and not with_state and valid and fits and bool(message.positions)
+    uniform = singles and not message.peek and not with_state and valid and fits and bool(positions)
     return Frame(
         catalog=catalog,
         name=name,
         spec=spec,
-        sessions=list(message.sessions),
+        sessions=sessions,
         steps=steps,
         starts=starts,
         values=values,
         valid=valid,
-        positions=message.positions,
-        acked=message.acked,
+        positions=positions,
+        acked=acked,
         needs_positions=needs_positions,
         peek=message.peek,
         outputs=outputs,
         with_state=with_state,
         deadline=deadline,
-        uniform=uniform and len(set(message.sessions)) == count,
+        uniform=uniform and len(set(sessions)) == count,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ DTYPES: dict[int, np.dtype[Any]] = {
     pb.INT32: np.dtype("<i4"),
     pb.INT64: np.dtype("<i8"),
 }
+FEW = 64
+"""So many values are looked through faster as a list than by numpy."""
+
 WIRE_DTYPES = {
     "float32": pb.FLOAT32,
     "float64": pb.FLOAT64,
@@ -27,6 +30,7 @@ WIRE_DTYPES = {
     "int32": pb.INT32,
     "int64": pb.INT64,
 }
+_WIRE_DTYPES = {np.dtype(name).newbyteorder("<"): wire for name, wire in WIRE_DTYPES.items()}
 
 
 def read_inputs(
@@ -37,22 +41,22 @@ def read_inputs(
     Floats and integers of any width are taken, one not for the other. Floats come out in the model's dtype, integers
     as they came: whether they fit is for `check_values` to say, chunk by chunk. prefix: of the fields' names.
     """
-    if tuple(step_shape) != spec.input.shape:
+    if tuple(step_shape[:]) != spec.input.shape:
         came = "T" + "".join(f", {size}" for size in step_shape)
         raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
     came_as = DTYPES.get(dtype)
-    want: np.dtype[Any] = np.dtype(spec.input.dtype).newbyteorder("<")
+    want = spec.input.numpy_dtype
     if came_as is None or came_as.kind != want.kind:
         name = pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype
         raise invalid(f"{prefix}dtype", name, _expected(spec))
-    count = steps * prod(step_shape) * came_as.itemsize
+    count = steps * (spec.input.nbytes // want.itemsize) * came_as.itemsize
     if len(data) != count:
         raise invalid(f"{prefix}inputs", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
     values: Array = np.frombuffer(data, came_as)
     if came_as != want and want.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(want)
-    return values.reshape(steps, *step_shape)
+    return values.reshape(steps, *spec.input.shape)
 
 
 def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
@@ -75,19 +79,18 @@ def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec:
 
 def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     """values: [T, *spec.input.shape]. Raises for values the model cannot take."""
+    if all_valid(values, spec):
+        return
     if spec.vocabulary:
         outside = (values < 0) | (values >= spec.vocabulary)
-        if outside.any():
-            step = int(np.argwhere(outside)[0][0])
-            raise invalid(field, f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
-        return
+        step = int(np.argwhere(outside)[0][0])
+        raise invalid(field, f"token id {values[step]} at time step {step}", f"ids below {spec.vocabulary}")
     bad = np.isinf(values) if spec.missing_values else ~np.isfinite(values)
-    if bad.any():
-        step, *feature = (int(index) for index in np.argwhere(bad)[0])
-        place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
-        expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
-        text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
-        raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
+    step, *feature = (int(index) for index in np.argwhere(bad)[0])
+    place = f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
+    expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
+    text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
+    raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
 
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
@@ -104,13 +107,17 @@ def all_valid(values: Array, spec: ModelSpec) -> bool:
     """Whether `check_values` would pass: one look at all the values of a frame."""
     if spec.vocabulary:
         return bool(((values >= 0) & (values < spec.vocabulary)).all())
-    return bool((~np.isinf(values) if spec.missing_values else np.isfinite(values)).all())
+    if spec.missing_values:
+        return not np.count_nonzero(np.isinf(values))
+    if values.size <= FEW and isfinite(sum(values.ravel().tolist())):  # not if one of them is not
+        return True
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
 def to_tensor(name: str, values: Array) -> pb.Tensor:
-    dtype = WIRE_DTYPES[values.dtype.name]
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return pb.Tensor(name=name, dtype=dtype, shape=values.shape, data=little.tobytes())
+    if values.dtype not in _WIRE_DTYPES:
+        values = values.astype(values.dtype.newbyteorder("<"))
+    return pb.Tensor(name=name, dtype=_WIRE_DTYPES[values.dtype], shape=values.shape, data=values.tobytes())
 
 
 def split_state(state: bytes, spec: ModelSpec) -> list[tuple[TensorSpec, bytes]]:

@@ -153,14 +153,15 @@ class CohortCall:
     def execute(self) -> None:
         """Keeps the states that become checkpoints, computes, and works out where each session stands then."""
         engine, cohorts = self.served.engine, self.cohorts
-        read = np.array(list(chain.from_iterable([cohort.rows for cohort in cohorts])), np.intp)
-        parts = [cohort.values() for cohort in cohorts]
-        values = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        if len(cohorts) == 1:
+            read, values = np.array(cohorts[0].rows, np.intp), np.ascontiguousarray(cohorts[0].values())
+        else:
+            read = np.array(list(chain.from_iterable([cohort.rows for cohort in cohorts])), np.intp)
+            values = np.concatenate([cohort.values() for cohort in cohorts])
         self._keep_checkpoints()
         wanted = self.served.wanted_with([cohort.columns.wanted for cohort in cohorts])
         computed = engine.run(values[np.newaxis], read, read ^ 1, wanted)
-        if not computed.finite.all():
-            self.finite = computed.finite
+        self.finite = computed.finite
         if self._sample:
             self.change = state_change(engine, read[:1], read[:1] ^ 1)
         self._share_out(values.tobytes(), computed)

@@ -183,11 +183,13 @@ class Desk:
         text = f"the store is not available: {why}"
         return Rejection(Reason.STORE_UNAVAILABLE, text, retry_delay_ms=self.limits.retry_delay_ms)
 
-    def served(self) -> Iterable[Served]:
+    def served(self) -> list[Served]:
         """Every version of every model, and those that retire."""
+        found: list[Served] = []
         for models in self.models.values():
-            yield from models
-            yield from models.retiring
+            found += models
+            found += models.retiring
+        return found
 
     def output_bytes(self, model: str, wanted: frozenset[str]) -> int:
         """Bytes of these outputs at one time step."""

@@ -129,8 +129,10 @@ class Sessions:
     def landed(self, flights: Sequence[AnyFlight], results: Sequence[CommitResult]) -> None:
         pairs = list(zip(flights, results, strict=True))
         short = [(flight, result) for flight, result in pairs if isinstance(flight, CohortFlight)]
-        self._cohorts.landed(short)
-        self._committing.landed([(flight, result) for flight, result in pairs if isinstance(flight, Flight)])
+        if short:
+            self._cohorts.landed(short)
+        if len(short) < len(pairs):
+            self._committing.landed([(flight, result) for flight, result in pairs if isinstance(flight, Flight)])
 
     def expire(self) -> None:
         """Answers the waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""

@@ -103,11 +103,12 @@ class Ticking:
         if call.change is not None:
             self._desk.meter.state_change(name, *call.change)
         now = self._desk.now()
+        finite = None if call.computed is None else call.computed.finite
         for index, run in enumerate(call.runs):
             run.in_call = False
             if run.cancelled:
                 call.served.slots.free(run.hot.slot)
-            elif call.computed is not None and not call.computed.finite[index]:
+            elif finite is not None and not finite[index]:
                 self._not_finite(run)
             else:
                 call.collect(run, index)
