@@ -74,6 +74,12 @@ class _Column:
         self.values: Array = raw.reshape((count, *shape)) if shape else raw
         self.scalar = not shape
 
+    def rows(self) -> list[Array]:
+        """All at once, like `cut` of each where every item is a single time step."""
+        if self.scalar:
+            return [np.array(value) for value in self.values]
+        return [row.copy() for row in self.values]
+
     def cut(self, index: int, first: int, steps: int, single: bool) -> Array:
         """The item's own, writable array: a copy, so that keeping one does not keep the whole frame."""
         if self.per_item:
@@ -95,7 +101,8 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
     if indices and max(indices) >= len(chunks):
         raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
     columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
-    flags = reply.flags if any(reply.flags) else b""
+    rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
+    flags = reply.flags if reply.flags.strip(b"\0") else b""
     queued, computed = reply.queued_seconds, reply.computed_seconds
     created = replayed = False
     first = 0
@@ -107,8 +114,12 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
             outputs: dict[str, Array] = {}
             if call is not None:
                 single = call.single
-                for column in columns:
-                    outputs[column.name] = column.cut(index, first, steps, single)
+                if single and rows:
+                    for name, values in rows:
+                        outputs[name] = values[index]
+                else:
+                    for column in columns:
+                        outputs[column.name] = column.cut(index, first, steps, single)
             if flags:
                 flag = flags[index] if index < len(flags) else 0
                 created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
