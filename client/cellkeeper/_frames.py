@@ -22,19 +22,19 @@ from ._wire import dtype_of
 
 _REPLAYED = 2
 _CREATED = 1
+_INDEX = np.dtype("<u4")
 _POSITION = struct.Struct("<16sQ8s")
 
 
 class Frame:
-    """The items of one frame, which are of one kind. acked: up to which step each one's replies are held."""
+    """The items of one frame, which are of one kind."""
 
-    __slots__ = ("acked", "chunks", "kind", "lanes", "timeout_ms")
+    __slots__ = ("chunks", "kind", "lanes", "timeout_ms")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.lanes: list[Lane] = []
         self.chunks: list[Chunk] = []
-        self.acked: list[int] = []
         self.timeout_ms = 0
 
     def message(self, frame_id: int) -> Any:
@@ -50,7 +50,7 @@ class Frame:
             step_shape=layout.shape,
             inputs=b"".join([chunk.inputs for chunk in chunks]),
             positions=b"".join([pack(*chunk.start) for chunk in chunks]),
-            acked=struct.pack(f"<{len(chunks)}Q", *self.acked),
+            acked=struct.pack(f"<{len(chunks)}Q", *[chunk.acked_sent for chunk in chunks]),
             outputs=self.kind.outputs,
             timeout_ms=self.timeout_ms,
         )
@@ -91,8 +91,7 @@ class _Column:
 
 def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply]]:
     """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
-    items = reply.items
-    indices = np.frombuffer(items, "<u4").tolist()
+    indices = np.frombuffer(reply.items, _INDEX).tolist()
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
