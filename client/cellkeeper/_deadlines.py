@@ -7,7 +7,9 @@ from typing import Protocol
 
 
 class Expiring(Protocol):
-    """Something with deadlines, on the event loop's clock."""
+    """Something with deadlines, on the event loop's clock. watched: it was added, and is looked at."""
+
+    watched: bool
 
     def expire(self, now: float) -> float:
         """Ends what is over; the next deadline, infinity where there is none."""
@@ -26,16 +28,19 @@ class Deadlines:
         self._loop = loop
         self._active: set[Expiring] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._armed_for = float("inf")
+        self.armed_for = float("inf")
 
     def add(self, item: Expiring, deadline: float) -> None:
-        """The item has another deadline."""
+        """The item has another deadline. There is no need for it where the item is watched, and the timer is armed for
+        an earlier one."""
         self._active.add(item)
-        if deadline < self._armed_for:
+        item.watched = True
+        if deadline < self.armed_for:
             self._arm(deadline)
 
     def remove(self, item: Expiring) -> None:
         self._active.discard(item)
+        item.watched = False
 
     def close(self) -> None:
         if self._timer is not None:
@@ -45,15 +50,15 @@ class Deadlines:
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._armed_for = deadline
+        self.armed_for = deadline
         self._timer = self._loop.call_at(deadline, self._fire)
 
     def _fire(self) -> None:
-        self._timer, self._armed_for = None, float("inf")
+        self._timer, self.armed_for = None, float("inf")
         now = self._loop.time()
         for item in list(self._active):
             earliest = item.expire(now)
             if earliest == float("inf"):
-                self._active.discard(item)
-            elif earliest < self._armed_for:
+                self.remove(item)
+            elif earliest < self.armed_for:
                 self._arm(earliest)

@@ -79,8 +79,8 @@ class Endpoint:
 
     def enqueue(self, lane: Lane) -> None:
         """The lane has something to send, and sends it here."""
-        if self._outbox.add(lane):
-            lane.endpoint = self
+        lane.endpoint = self
+        if self._outbox.add(lane):  # those behind it find a writer that is awake, or waits for room
             if self._stream is not None:
                 self._stream.wake()
             else:

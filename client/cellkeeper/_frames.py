@@ -22,19 +22,19 @@ from ._wire import dtype_of
 
 _REPLAYED = 2
 _CREATED = 1
+_INDEX = np.dtype("<u4")
 _POSITION = struct.Struct("<16sQ8s")
 
 
 class Frame:
-    """The items of one frame, which are of one kind. acked: up to which step each one's replies are held."""
+    """The items of one frame, which are of one kind."""
 
-    __slots__ = ("acked", "chunks", "kind", "lanes", "timeout_ms")
+    __slots__ = ("chunks", "kind", "lanes", "timeout_ms")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.lanes: list[Lane] = []
         self.chunks: list[Chunk] = []
-        self.acked: list[int] = []
         self.timeout_ms = 0
 
     def message(self, frame_id: int) -> Any:
@@ -50,7 +50,7 @@ class Frame:
             step_shape=layout.shape,
             inputs=b"".join([chunk.inputs for chunk in chunks]),
             positions=b"".join([pack(*chunk.start) for chunk in chunks]),
-            acked=struct.pack(f"<{len(chunks)}Q", *self.acked),
+            acked=struct.pack(f"<{len(chunks)}Q", *[chunk.acked_sent for chunk in chunks]),
             outputs=self.kind.outputs,
             timeout_ms=self.timeout_ms,
         )
@@ -74,6 +74,12 @@ class _Column:
         self.values: Array = raw.reshape((count, *shape)) if shape else raw
         self.scalar = not shape
 
+    def rows(self) -> list[Array]:
+        """All at once, like `cut` of each where every item is a single time step."""
+        if self.scalar:
+            return [np.array(value) for value in self.values]
+        return [row.copy() for row in self.values]
+
     def cut(self, index: int, first: int, steps: int, single: bool) -> Array:
         """The item's own, writable array: a copy, so that keeping one does not keep the whole frame."""
         if self.per_item:
@@ -85,8 +91,7 @@ class _Column:
 
 def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply]]:
     """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
-    items = reply.items
-    indices = np.frombuffer(items, "<u4").tolist()
+    indices = np.frombuffer(reply.items, _INDEX).tolist()
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
@@ -95,7 +100,8 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
     if indices and max(indices) >= len(chunks):
         raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
     columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
-    flags = reply.flags if any(reply.flags) else b""
+    rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
+    flags = reply.flags if reply.flags.strip(b"\0") else b""
     queued, computed = reply.queued_seconds, reply.computed_seconds
     created = replayed = False
     first = 0
@@ -107,8 +113,12 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
             outputs: dict[str, Array] = {}
             if call is not None:
                 single = call.single
-                for column in columns:
-                    outputs[column.name] = column.cut(index, first, steps, single)
+                if single and rows:
+                    for name, values in rows:
+                        outputs[name] = values[index]
+                else:
+                    for column in columns:
+                        outputs[column.name] = column.cut(index, first, steps, single)
             if flags:
                 flag = flags[index] if index < len(flags) else 0
                 created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)

@@ -1,7 +1,7 @@
 """One session as its client knows it: what was sent, what was answered, what to do about an error.
 
-Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send, tells it every outcome
-(`on_reply`, `on_error`, `abandon`), and does what the verdict says.
+Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send (or looks at `upcoming` first, and
+launches that), tells it every outcome (`on_reply`, `on_error`, `abandon`), and does what the verdict says.
 
 The rules:
 
@@ -39,7 +39,7 @@ RETRIED = frozenset(
 )
 
 _QUEUED, _FLYING, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.FLYING, ChunkState.DONE, ChunkState.DROPPED
-_DELIVER = Verdict(Action.DELIVER)
+DELIVER = Verdict(Action.DELIVER)
 _COUNTED = Verdict(Action.COUNTED)
 _RESEND = Verdict(Action.RESEND)
 _IGNORE = Verdict(Action.IGNORE)
@@ -126,8 +126,10 @@ class History:
     def next_chunk(self) -> Outgoing | None:
         """The next chunk to send, now flying; None while there is none or outcomes must come in first."""
         chunk = self.upcoming
-        if chunk is None:
-            return None
+        return None if chunk is None else Outgoing(chunk, self.launch(chunk))
+
+    def launch(self, chunk: Chunk) -> int:
+        """The upcoming chunk, now flying; up to which step this client holds every reply."""
         self._settling = False
         chunk.state = _FLYING
         chunk.counted = chunk.sent = True
@@ -136,8 +138,8 @@ class History:
             self._resending = False
         self.flying += 1
         held, first = self.position.step, chunk.start.step
-        chunk.acked_sent = held if held < first else first
-        return Outgoing(chunk, chunk.acked_sent)
+        chunk.acked_sent = acked = held if held < first else first
+        return acked
 
     # ------------------------------------------------------------------------------------------ outcomes
 
@@ -213,7 +215,7 @@ class History:
             return _COUNTED
         if self._open:
             self._pass_held()
-        return _DELIVER
+        return DELIVER
 
     def _collect(self) -> None:
         while self._open and self._open[0].state is _DONE:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ._chunk import Action, Chunk, Verdict
 from ._deadlines import Deadlines
 from ._errors import CellkeeperError, Closed, DeadlineExceeded, QuotaExceeded, StepGap
-from ._history import LOST, History
+from ._history import DELIVER, LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._position import Position
 from ._reply import Counters, StepReply
@@ -18,7 +18,7 @@ from ._retry import Backoff, out_of_time, worth_retrying
 from ._step_call import Answer, StepCall, behind, translated
 from ._wire import made_here
 
-_DELIVER, _FAIL = Action.DELIVER, Action.FAIL
+_FAIL = Action.FAIL
 _LEAST_SECONDS = 0.001
 _FOREIGN_SECONDS = 2.0
 
@@ -54,6 +54,7 @@ class Lane:
         self.history = history
         self.loop = loop
         self.deadlines = deadlines
+        self.watched = False  # by the deadlines
         self.queued = False  # in an endpoint's queue
         self.endpoint: object | None = None  # where its flying chunks are
         self.ranked: list[Any] = []  # the endpoints in its order of preference; empty while that was not asked for
@@ -82,11 +83,13 @@ class Lane:
             raise Closed(f"session {self.session!r} was closed")
         if outputs is not self._kind.outputs:
             self._kind = self._kinds.of(self._layout, outputs)
-        history = self.history
+        history, deadlines = self.history, self.deadlines
         deadline = self.loop.time() + timeout
         call = StepCall(inputs, single, self._kind, timeout, deadline, answer)
-        self.deadlines.add(self, deadline)
-        if self._waiting or not history.room(len(inputs) // self._step_bytes):
+        if not self.watched or deadline < deadlines.armed_for:
+            deadlines.add(self, deadline)
+        busy = history.queued or history.flying
+        if self._waiting or (busy and not history.room(len(inputs) // self._step_bytes)):
             self._waiting.append(call)
         else:
             call.chunk = history.append(inputs, call)
@@ -170,7 +173,7 @@ class Lane:
 
     # ------------------------------------------------------------------------------------------ the sender
 
-    def group(self, default_seconds: float) -> GroupKey | None:
+    def group(self, now: float, default_seconds: float) -> GroupKey | None:
         """Where its next chunk belongs; None while it has none."""
         chunk = self.history.upcoming
         if chunk is None:
@@ -178,21 +181,22 @@ class Lane:
         call: StepCall | None = chunk.tag
         if call is None:
             return (self._replays, frexp(default_seconds)[1])
-        left = call.deadline - self.loop.time()
+        left = call.deadline - now
         return (call.kind, frexp(left if left > _LEAST_SECONDS else _LEAST_SECONDS)[1])
 
-    def take(self, kind: Kind) -> tuple[Chunk, int] | None:
-        """Its next chunk, to be sent now, and what it acknowledges; None where there is none of that kind any more."""
+    def take(self, kind: Kind) -> Chunk | None:
+        """Its next chunk, to be sent now; None where there is none of that kind any more."""
         history = self.history
         chunk = history.upcoming
         if chunk is None or kind is not (self._replays if chunk.tag is None else chunk.tag.kind):
             return None
-        return history.next_chunk()
+        history.launch(chunk)
+        return chunk
 
     def replied(self, chunk: Chunk, reply: StepReply) -> None:
         history = self.history
         verdict = history.on_reply(chunk, reply.position)
-        if verdict.action is _DELIVER:
+        if verdict is DELIVER:
             call: StepCall = chunk.tag
             chunk.tag = call.chunk = None
             self._attempt = 0

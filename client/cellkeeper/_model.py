@@ -56,18 +56,25 @@ class Model:
     feedback: tuple[int, ...] | None = None
 
 
+def little_endian(name: str) -> np.dtype[Any]:
+    """The dtype as it goes over the wire. By its string, as numpy has one object of that, which is compared with and
+    looked up faster than an equal one."""
+    return np.dtype(np.dtype(name).newbyteorder("<").str)
+
+
 class Inputs:
     """Converts what a caller gives into a model's raw bytes, checking it on the way."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._dtype = np.dtype(model.input.dtype).newbyteorder("<")
+        self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
         self._axes = len(self._shape)
         self.step_bytes = model.input.nbytes
         self._tokens = self._dtype.kind in "iu"
         self._top = model.vocabulary or int(np.iinfo(self._dtype).max) + 1 if self._tokens else 0
         self._alike = self._dtype.isnative and not self._tokens
+        self._finite = b"\1" * prod(self._shape)  # what numpy's isfinite() has in memory where all of a step is
 
     def convert(self, given: ArrayLike) -> tuple[bytes, bool]:
         """(raw bytes, whether the time axis was left out).
@@ -75,8 +82,8 @@ class Inputs:
         given: [F] or [T, F]; token ids: one integer or [T]. Raises InvalidArgument.
         """
         if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
-            # The usual case, for a fifth of the time. A search in bytes is faster than numpy's all() is.
-            if b"\0" not in np.isfinite(given).tobytes():
+            # The usual case, for a sixth of the time. To compare bytes is faster than numpy's all(), or a search.
+            if np.isfinite(given).tobytes() == self._finite:
                 return given.tobytes(), True
         elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
             return given.to_bytes(self.step_bytes, "little"), True

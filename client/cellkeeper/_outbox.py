@@ -16,43 +16,55 @@ class Outbox:
 
     def __init__(self, default_timeout: float) -> None:
         self._default_timeout = default_timeout
+        self._added: list[Lane] = []  # since a frame was made; they are looked at when the next one is
         self._groups: dict[GroupKey, deque[Lane]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._groups)
+        return bool(self._added or self._groups)
 
     def __len__(self) -> int:
         """Lanes that wait."""
-        return sum([len(group) for group in self._groups.values()])
+        return len(self._added) + sum([len(group) for group in self._groups.values()])
 
     def add(self, lane: Lane) -> bool:
-        """False: the lane has nothing to send."""
-        key = lane.group(self._default_timeout)
-        if key is None:
-            return False
+        """Whether it is the first that waits."""
         lane.queued = True
-        group = self._groups.get(key)
-        if group is None:
-            self._groups[key] = deque((lane,))
-        else:
-            group.append(lane)
-        return True
+        added = self._added
+        added.append(lane)
+        return len(added) == 1 and not self._groups
 
     def drain(self) -> list[Lane]:
         """Takes all lanes out."""
-        lanes = [lane for group in self._groups.values() for lane in group]
+        lanes = [lane for group in self._groups.values() for lane in group] + self._added
         self._groups.clear()
+        self._added.clear()
         for lane in lanes:
             lane.queued = False
         return lanes
 
+    def _sort(self, now: float) -> None:
+        """Puts what was added into its groups."""
+        default, groups = self._default_timeout, self._groups
+        for lane in self._added:
+            key = lane.group(now, default)
+            if key is None:
+                lane.queued = False
+            elif key in groups:
+                groups[key].append(lane)
+            else:
+                groups[key] = deque((lane,))
+        self._added.clear()
+
     def next_frame(self, now: float, max_items: int) -> Frame | None:
         """The next frame; None where its lanes had nothing to send any more."""
+        self._sort(now)
+        if not self._groups:
+            return None
         key = next(iter(self._groups))
         group = self._groups.pop(key)
         kind = key[0]
         frame = Frame(kind)
-        lanes, chunks, acked = frame.lanes, frame.chunks, frame.acked
+        lanes, chunks = frame.lanes, frame.chunks
         left, size = _FOREVER, 0
         names: set[str] = set()
         again: list[Lane] = []  # have more to send
@@ -64,15 +76,13 @@ class Outbox:
                 later.append(lane)
                 continue
             lane.queued = False
-            taken = lane.take(kind)
-            if taken is None:  # what it was queued for is gone
+            chunk = lane.take(kind)
+            if chunk is None:  # what it was queued for is gone
                 again.append(lane)
                 continue
-            chunk = taken[0]
             names.add(name)
             lanes.append(lane)
             chunks.append(chunk)
-            acked.append(taken[1])
             size += len(chunk.inputs) + 48
             call = chunk.tag
             if call is not None and call.deadline < left:

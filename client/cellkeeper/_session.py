@@ -323,13 +323,15 @@ class AsyncSession:
     ) -> tuple[asyncio.Future[StepReply], StepCall]:
         """Takes a step; its answer comes to the future."""
         raw, single = self._inputs.convert(x)
-        future: asyncio.Future[StepReply] = self._lane.loop.create_future()
-        return future, self._submit_raw(raw, single, outputs, timeout, future)
+        lane = self._lane
+        future: asyncio.Future[StepReply] = lane.loop.create_future()
+        wanted = self._outputs if outputs is None else tuple(outputs)
+        return future, lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout, future)
 
     def _submit_raw(
         self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
     ) -> StepCall:
-        """Like `submit`, of an input that was converted before."""
+        """Like `_submit`, of an input that was converted before."""
         wanted = self._outputs if outputs is None else tuple(outputs)
         return self._lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout, answer)
 

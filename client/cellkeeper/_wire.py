@@ -28,7 +28,7 @@ from ._errors import (
     StepCompacted,
     Unavailable,
 )
-from ._model import Model, TensorSpec, convert_state
+from ._model import Model, TensorSpec, convert_state, little_endian
 from ._position import Position
 from ._reply import Array, SessionInfo
 
@@ -40,9 +40,7 @@ _DTYPES: dict[Any, str] = {
     pb.INT64: "int64",
 }
 _NUMBERS: dict[str, Any] = {name: number for number, name in _DTYPES.items()}
-_LITTLE_ENDIAN: dict[Any, np.dtype[Any]] = {
-    number: np.dtype(name).newbyteorder("<") for number, name in _DTYPES.items()
-}
+_LITTLE_ENDIAN: dict[Any, np.dtype[Any]] = {number: little_endian(name) for number, name in _DTYPES.items()}
 
 _BY_CODE: dict[grpc.StatusCode, type[CellkeeperError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
