@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cellkeeper_service import event_loop
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
@@ -79,7 +80,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
         models = make_models(engines, settings)
         store = make_store(settings)
         try:
-            asyncio.run(
+            event_loop.run(
                 _serve(
                     settings,
                     Prepared(
