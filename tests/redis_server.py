@@ -150,6 +150,7 @@ class RedisServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGCONT)
+        if number != signal.SIGKILL:  # which needs no waking, and a paused server is not to go on before it dies
+            process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         process.wait(timeout=START_TIMEOUT_S)

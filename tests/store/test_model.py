@@ -11,7 +11,7 @@ from cellkeeper_service.domain.store import Commit, Delete, Load, Store
 from cellkeeper_service.store import sqlite
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -114,6 +114,7 @@ def test_does_what_the_memory_store_does(durable_url: str, monkeypatch: pytest.M
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],  # explaining traces every line
         ),
     )
     store.close()

@@ -47,7 +47,7 @@ class Group(NamedTuple):
 def group_of(commit: Commit) -> Group | None:
     """None: it is none of the ordinary kind, which goes on with a record that never expires."""
     expected, header = commit.expected, commit.header
-    if expected is None or not commit.log or header.ttl_ms or expected.ttl_ms:
+    if expected is None or not commit.log or commit.checkpoint == b"" or header.ttl_ms or expected.ttl_ms:
         return None
     return Group(commit.key.tenant, commit.key.model, len(commit.log), len(commit.checkpoint or b""))
 
