@@ -26,18 +26,15 @@ class TritonClient:
     async def prepare(self, load: Load) -> Send:
         if load.kind != "client":
             raise ValueError(f"kind: got {load.kind!r}")
-        if self._streamed and self._stream is None:
-            self._stream = Stream(self._client)
-        stream = self._stream
         inputs, outputs = _inputs(load), [InferRequestedOutput("Y")]
         sequences = [next(self._sequences) for _ in range(load.flows)]
 
         async def send(flow: int, start: bool = False) -> int:
             words = {"sequence_id": sequences[flow], "sequence_start": start}
-            if stream is None:
+            if not self._streamed:
                 result = await self._client.infer(load.model, inputs, outputs=outputs, **words)
             else:
-                result = await stream.infer(load.model, inputs, outputs, words)
+                result = await self._live_stream().infer(load.model, inputs, outputs, words)
             result.as_numpy("Y")
             return load.steps
 
@@ -47,6 +44,12 @@ class TritonClient:
 
     async def close(self) -> None:
         await self._client.close()
+
+    def _live_stream(self) -> Stream:
+        """One that ended is the failure of the load that it ended in, not of those after it."""
+        if self._stream is None or self._stream.ended:
+            self._stream = Stream(self._client)
+        return self._stream
 
 
 class Stream:
@@ -58,9 +61,11 @@ class Stream:
         self._numbers = count(1)
         self._reader = asyncio.ensure_future(self._read(client.stream_infer(self._sent())))
 
+    @property
+    def ended(self) -> bool:
+        return self._reader.done()
+
     async def infer(self, model: str, inputs: list[Any], outputs: list[Any], words: dict[str, Any]) -> Any:
-        if self._reader.done():
-            raise RuntimeError("Triton's stream has ended")
         number = str(next(self._numbers))
         done = self._waiting[number] = asyncio.get_running_loop().create_future()
         named = {"model_name": model, "inputs": inputs, "outputs": outputs, "request_id": number}
@@ -72,14 +77,16 @@ class Stream:
             yield await self._requests.get()
 
     async def _read(self, answers: AsyncIterator[tuple[Any, Any]]) -> None:
+        why: Exception | None = None
         try:
             async for result, error in answers:
                 if error is not None:
                     raise error
                 self._waiting.pop(result.get_response().id).set_result(result)
-        finally:
-            for done in self._waiting.values():
-                done.set_exception(RuntimeError("Triton's stream ended"))
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
+            why = error
+        for done in self._waiting.values():
+            done.set_exception(RuntimeError(f"Triton's stream ended: {why!r}"))
 
 
 def _inputs(load: Load) -> list[Any]:
