@@ -86,13 +86,9 @@ class Header:
         values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
         return Header(**{**values, **changes})
 
-    def moved(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
-        """After an append. position: packed, 32 bytes. updated_ms: 8 bytes, little-endian."""
-        before = self.packed
-        return Header.unpack(position + updated_ms + before[40:104] + numerics + before[112:])
-
     def compacted(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
-        """The same behind a checkpoint at this header's position."""
+        """After an append behind a checkpoint at this header's position. position: packed, 32 bytes. updated_ms: 8
+        bytes, little-endian."""
         before = self.packed
         checkpoint = before[16:32]  # step and head
         return Header.unpack(position + updated_ms + checkpoint + before[56:104] + numerics + before[112:])
