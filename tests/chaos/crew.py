@@ -35,7 +35,8 @@ class Standing:
 @dataclass
 class Crew:
     """targets: the addresses that clients use, one for each server. races: what clients did among themselves, by
-    kind."""
+    kind. stopping: no further fault begins. ending: none is left, and every session makes its last step, so that
+    whoever lost something to the last fault is told."""
 
     history: History
     models: Sequence[Model]
@@ -44,6 +45,7 @@ class Crew:
     standings: dict[str, Standing] = field(default_factory=dict)
     races: dict[str, int] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
     replayed_steps: int = 0  # by the official clients on their own
     _numbers: int = 0
     _openings: int = 0

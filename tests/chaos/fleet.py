@@ -59,7 +59,7 @@ class Fleet:
         replicas = [Replica(target, CALL_S) for target in self._crew.targets]
         try:
             while True:
-                last = self._crew.stopping.is_set()
+                last = self._crew.ending.is_set()
                 await self._open(replicas)
                 members = [each for each in self._standings if each.position and each.session not in self._shaken]
                 ahead = 1 if last or self._draw.random() < 0.8 else self._draw.randint(2, MOST_AHEAD)

@@ -98,7 +98,7 @@ class Pumps:
         draw = random.Random(self._draw.getrandbits(64))
         session: AsyncSession | None = None
         while True:
-            last = self._crew.stopping.is_set()
+            last = self._crew.ending.is_set()
             try:
                 if session is None:
                     session = await self._open(client, standing)

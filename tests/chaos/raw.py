@@ -97,7 +97,7 @@ class Rough:
         replicas = [Replica(target, CALL_S) for target in self._crew.targets]
         try:
             while True:
-                last = self._crew.stopping.is_set()
+                last = self._crew.ending.is_set()
                 if self._standing.position is None and not await self._open(replicas, insisting=False):
                     await asyncio.sleep(0.05)
                     continue

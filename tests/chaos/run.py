@@ -120,6 +120,7 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             crew.stopping.set()
             await asyncio.gather(trouble, *meddling)
             await cluster.heal()
+            crew.ending.set()
             seconds = time.monotonic() - started
             lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
             done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
