@@ -167,24 +167,28 @@ def test_a_thousand_items_in_one_call(store: Store) -> None:
     assert store.load_many(loads) == [Record(commit.header, b"state 0", commit.log) for commit in commits]
 
 
-NAMES = ["a", "a*", 'quoted "\\', "\x00 zero", "zero \x00", UNICODE_ID, "\x7f", "[]"]
+NAMES = ["a", "a*", 'quoted "\\', "'", "%", UNICODE_ID, "\x7f", "[]"]
 
 
 @pytest.mark.parametrize("kind", [append, replace])
 @pytest.mark.parametrize("stale", [None, 0, 3, 7])
-def test_many_of_one_kind_in_one_call(store: Store, kind: Callable[..., Commit], stale: int | None) -> None:
-    """Stores may make such commits all at once."""
-    heads = [committed(store, create(key(name), seed=seed)) for seed, name in enumerate(NAMES)]
+@pytest.mark.parametrize("last_name", ["[]", "zero \x00"])
+def test_many_of_one_kind_in_one_call(
+    store: Store, kind: Callable[..., Commit], stale: int | None, last_name: str
+) -> None:
+    """Stores may make such commits all at once, where they can."""
+    names = [*NAMES[:-1], last_name]
+    heads = [committed(store, create(key(name), seed=seed)) for seed, name in enumerate(names)]
     for turn in (1, 2):
         commits = []
-        for seed, (name, head) in enumerate(zip(NAMES, heads, strict=True)):
+        for seed, (name, head) in enumerate(zip(names, heads, strict=True)):
             checkpoint = (b"state %d" % seed,) if kind is replace else ()
             commits.append(kind(key(name), head, *checkpoint, inputs(10 * turn + seed)))
         if turn == 2 and stale is not None:
             old = commits[stale]
             commits[stale] = old._replace(expected=header(start(99), 0))
         results = store.commit_many(commits)
-        expected = [CommitResult(Outcome.COMMITTED)] * len(NAMES)
+        expected = [CommitResult(Outcome.COMMITTED)] * len(names)
         if turn == 2 and stale is not None:
             expected[stale] = CommitResult(Outcome.CONFLICT, heads[stale])
         assert results == expected
@@ -192,11 +196,19 @@ def test_many_of_one_kind_in_one_call(store: Store, kind: Callable[..., Commit],
             commit.header if result.outcome is Outcome.COMMITTED else head
             for commit, result, head in zip(commits, results, heads, strict=True)
         ]
-    for seed, (name, head) in enumerate(zip(NAMES, heads, strict=True)):
+    for seed, (name, head) in enumerate(zip(names, heads, strict=True)):
         turns = (1,) if seed == stale else (1, 2)
         logs = [inputs(10 * turn + seed) for turn in turns]
         state, log = (b"state %d" % seed, logs[-1]) if kind is replace else (b"state 0", b"".join(logs))
         assert load(store, name) == [Record(head, state, log)]
+
+
+def test_many_empty_states_in_one_call(store: Store) -> None:
+    heads = {name: committed(store, create(key(name), seed=seed)) for seed, name in enumerate(NAMES)}
+    commits = [replace(key(name), head, b"", inputs(seed)) for seed, (name, head) in enumerate(heads.items())]
+    assert store.commit_many(commits) == [CommitResult(Outcome.COMMITTED)] * len(NAMES)
+    for seed, (name, commit) in enumerate(zip(NAMES, commits, strict=True)):
+        assert load(store, name) == [Record(commit.header, b"", inputs(seed))]
 
 
 def test_a_session_twice_in_one_call_is_committed_once(store: Store) -> None:
