@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -114,7 +113,7 @@ async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if share_port:
-        end_with_parent(stopping.set)
+        event_loop.end_with_parent(stopping.set)
 
     listen_host, _ = split_address(settings.listen, "--listen")
     gc.freeze()  # what lives as long as the server need not be looked at again
@@ -150,20 +149,6 @@ async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) 
     except asyncio.TimeoutError:
         say("stopping: some requests were not finished in time; they were not acknowledged")
     await server.stop(1.0)
-
-
-def end_with_parent(end: Callable[[], None]) -> None:
-    """For a worker: however the process that started it ends, its stdin, on which nothing ever comes, ends then. What
-    the worker still has to say goes nowhere."""
-    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
-
-    def ended() -> None:
-        loop.remove_reader(stdin)
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        end()
-
-    loop.add_reader(stdin, ended)
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

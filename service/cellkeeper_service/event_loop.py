@@ -1,9 +1,11 @@
-"""The event loop that the server runs on."""
+"""The event loop that the server runs on, and what ends it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import os
+import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -16,3 +18,17 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """For a worker: however the process that started it ends, its stdin, on which nothing ever comes, ends then. What
+    the worker still has to say goes nowhere."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def ended() -> None:
+        loop.remove_reader(stdin)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        end()
+
+    loop.add_reader(stdin, ended)

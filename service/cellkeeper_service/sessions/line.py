@@ -88,6 +88,14 @@ class Line:
     def idle(self) -> bool:
         return self.settled and not self.queue
 
+    def log_fits(self, hot: Hot, step: Step, max_log_steps: int) -> bool:
+        """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
+        acked = step.acked_at(hot.frontier.step)
+        for item in self.pending:
+            if isinstance(item, Applied):
+                acked = min(acked, item.acked)
+        return hot.log_steps_after(step.steps, acked) <= max_log_steps
+
     def forget_reading(self) -> None:
         self.read = False
         self.record = None

@@ -6,6 +6,7 @@ from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
+from .answers import non_finite, reply_of
 from .carrying import Carrying
 from .committing import Committing
 from .desk import Desk
@@ -13,7 +14,7 @@ from .hot import Checkpoint, Hot
 from .hotset import HotSet
 from .line import Applied, Line
 from .planner import enqueue, plan
-from .requests import CarryOver, GetState, Request, StateReply, Step, StepReply
+from .requests import CarryOver, GetState, Request, StateReply, Step
 from .run import Collect, Kind, Run
 from .tick import NO_OUTPUTS, EngineCall
 
@@ -154,7 +155,7 @@ class Ticking:
             position = run.hot.frontier if run.hot.exists else None
             self._hotset.drop_unborn(line)
             self._desk.meter.non_finite(line.key.model)
-            self._desk.answer(step, _non_finite(run, step, position))
+            self._desk.answer(step, non_finite(run, step, position))
         else:
             step.distrusts_hot = True
             self._desk.requeue(line, [step])
@@ -204,7 +205,7 @@ class Ticking:
         if hot.checkpoint is not None:
             hot.checkpoint.tail += run.data
         step.computed = now
-        reply = _reply(step, collect, hot, hot.ahead, created=hot.created)
+        reply = reply_of(step, collect, hot, hot.ahead, created=hot.created)
         hot.created = False
         hot.served.slots.used(line)
         self._committing.add(line, Applied(step, reply, hot.ahead, step.acked_at(before.step)))
@@ -215,7 +216,7 @@ class Ticking:
             raise TypeError("the request of a peek is a step")
         step.computed = now
         after = advance(run.hot.frontier, run.data, run.hot.served.spec.step_bytes)
-        self._desk.answer(step, _reply(step, run.collects[0], run.hot, after))
+        self._desk.answer(step, reply_of(step, run.collects[0], run.hot, after))
 
     def _finish_rebuild(self, run: Run, now: float) -> None:
         line, hot, record = run.line, run.hot, run.line.record
@@ -237,29 +238,4 @@ class Ticking:
                 step.started = step.computed = now
                 step.loading = now - max(line.load_started, step.arrived)
                 after = Position(record.position.generation, end, record.head_at(end))
-                self._desk.answer(step, _reply(step, collect, hot, after, replayed=True))
-
-
-def _non_finite(run: Run, step: Step, position: Position | None) -> Rejection:
-    if run.at < step.steps:
-        text = "inputs: the output or the state would not be finite; the session stays where it is"
-        return Rejection(Reason.NON_FINITE_RESULT, text, field="inputs", position=position)
-    text = f"rollout_steps: the output or the state would not be finite at rolled time step {run.at - step.steps}"
-    return Rejection(Reason.NON_FINITE_RESULT, text, field="rollout_steps", position=position)
-
-
-def _reply(
-    step: Step, collect: Collect, hot: Hot, after: Position, *, created: bool = False, replayed: bool = False
-) -> StepReply:
-    queued_seconds = max(step.started - step.arrived, 0.0)
-    computed_seconds = max(step.computed - step.started, 0.0)
-    return StepReply(
-        hot.served,
-        collect.outputs(),
-        collect.state,
-        after,
-        created,
-        replayed,
-        queued_seconds,
-        computed_seconds,
-    )
+                self._desk.answer(step, reply_of(step, collect, hot, after, replayed=True))
