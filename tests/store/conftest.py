@@ -25,7 +25,7 @@ def shared_redis() -> Iterator[RedisServer]:
 def redis_server(shared_redis: RedisServer) -> RedisServer:
     """The shared server, empty."""
     with shared_redis.client() as client:
-        for name in client.scan_iter("ck1:*"):
+        for name in client.scan_iter("ck[12]:*"):
             client.delete(name)
     return shared_redis
 

@@ -30,12 +30,14 @@ def inputs(seed: int, steps: int = 1) -> bytes:
     return b"".join(bytes((seed % 256, 0, 10, (seed + step) % 256)) for step in range(steps))
 
 
-def header(position: Position, checkpoint_step: int, ttl_ms: int = 0) -> Header:
+def header(position: Position, checkpoint_step: int, ttl_ms: int = 0, checkpoint_head: bytes | None = None) -> Header:
+    """checkpoint_head: by default that of the generation's start."""
+    start = first_position(position.generation)
     return Header(
         position=position,
         updated_ms=1_700_000_000_001 + position.step,
         checkpoint_step=checkpoint_step,
-        checkpoint_head=b"\x00\r\nhead\xff",
+        checkpoint_head=start.head if checkpoint_head is None else checkpoint_head,
         created_ms=1_700_000_000_000,
         ttl_ms=ttl_ms,
         fingerprint=bytes(range(32)),
@@ -56,13 +58,15 @@ def create(
 def append(at: SessionKey, before: Header, log: bytes, *, ttl_ms: int | None = None) -> Commit:
     position = advance(before.position, log, STEP_BYTES)
     ttl_ms = before.ttl_ms if ttl_ms is None else ttl_ms
-    return Commit(at, before, header(position, before.checkpoint_step, ttl_ms), log, None)
+    after = header(position, before.checkpoint_step, ttl_ms, before.checkpoint_head)
+    return Commit(at, before, after, log, None)
 
 
 def replace(at: SessionKey, before: Header, checkpoint: bytes, log: bytes = b"") -> Commit:
     """A checkpoint at the position of `before`, and `log` behind it."""
     position = advance(before.position, log, STEP_BYTES)
-    return Commit(at, before, header(position, before.position.step, before.ttl_ms), log, checkpoint)
+    after = header(position, before.position.step, before.ttl_ms, before.position.head)
+    return Commit(at, before, after, log, checkpoint)
 
 
 def committed(store: Store, *commits: Commit) -> Header:

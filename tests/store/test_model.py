@@ -63,10 +63,11 @@ class Stores(RuleBasedStateMachine):
             "head": standing.replace(position=stands._replace(head=bytes(8))),
             "generation": standing.replace(position=stands._replace(generation=bytes(16))),
         }[str(attempt["expected"])]
-        base = stands.step if record is None or checkpoint is not None else record.header.checkpoint_step
-        return Commit(
-            self.key(session), expected, header(advance(stands, log, STEP_BYTES), base, ttl_ms), log, checkpoint
-        )
+        base, head = stands.step, stands.head
+        if record is not None and checkpoint is None:
+            base, head = record.header.checkpoint_step, record.header.checkpoint_head
+        after = header(advance(stands, log, STEP_BYTES), base, ttl_ms, head)
+        return Commit(self.key(session), expected, after, log, checkpoint)
 
     @rule(batch=batches)
     def commits(self, batch: dict[str, dict[str, object]]) -> None:

@@ -1,34 +1,19 @@
--- Reads many records. Keys and elements: redis_keys.py.
+-- Reads many records of either layout. Keys: redis_keys.py; elements: redis_layout.py, redis_layout1.py.
 --
 -- KEYS[i]      the record of item i
--- ARGV[1]      the offset of ttl_ms in the header
--- ARGV[i + 1]  "1": refresh the TTL; "0": leave it
+-- ARGV[i]      "1": refresh the TTL; "0": leave it
 -- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read.
 
-local TTL_REFRESH_BELOW = 0.9
-
--- A refresh that fails (on a replica, say) leaves the record readable, so its error is not looked at.
-local function touch(key, header, offset)
-  if #header < offset + 8 then
-    return
-  end
-  local ttl = struct.unpack('<I8', header, offset + 1)
-  if ttl > 0 then
-    ttl = math.min(ttl, 1e14)
-    local left = redis.pcall('PTTL', key)
-    if type(left) == 'number' and left < TTL_REFRESH_BELOW * ttl then
-      redis.pcall('PEXPIRE', key, string.format('%.0f', ttl))
-    end
-  end
-end
-
-local offset = tonumber(ARGV[1])
 local answers = {}
 for i, key in ipairs(KEYS) do
   local record = redis.pcall('LRANGE', key, 0, -1)
   answers[i] = record.err or record
-  if ARGV[i + 1] == '1' and record[1] then
-    touch(key, record[1], offset)
+  local last = record[#record]
+  if ARGV[i] == '1' and last and string.sub(key, 1, 3) ~= 'ck1' then
+    local fixed = parts(function(index) return record[#record + 1 + index] or false end, last)
+    if fixed then
+      expire(key, fixed) -- one that fails (on a replica, say) leaves the record readable
+    end
   end
 end
 return answers

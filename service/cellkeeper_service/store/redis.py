@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
     Commit,
@@ -17,16 +17,15 @@ from cellkeeper_service.domain.store import (
     StoreError,
     StoreFacts,
 )
-from cellkeeper_service.store.damage import damaged, read_record
 from cellkeeper_service.store.redis_begun import BegunWrite
-from cellkeeper_service.store.redis_commits import commit_item
-from cellkeeper_service.store.redis_failures import Refused, Unknown
-from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, match_pattern, redis_key
-from cellkeeper_service.store.redis_link import bulk
-from cellkeeper_service.store.redis_scripts import Item, ScriptRun, script
+from cellkeeper_service.store.redis_commits import LEAVE, TOUCH, Item, commit_item, delete_item
+from cellkeeper_service.store.redis_failures import Refused
+from cellkeeper_service.store.redis_keys import match_pattern, old_key, redis_key
+from cellkeeper_service.store.redis_layout import read_elements
+from cellkeeper_service.store.redis_script import script
+from cellkeeper_service.store.redis_scripts import ScriptRun
 from cellkeeper_service.store.redis_servers import Servers
-
-TOUCH, LEAVE, TTL_OFFSET = bulk(b"1"), bulk(b"0"), bulk(b"%d" % TTL_OFFSET_BYTES)
+from cellkeeper_service.store.redis_upgrade import Upgrade, read_old
 
 
 class RedisStore:
@@ -45,35 +44,43 @@ class RedisStore:
         self._wait_replicas = wait_replicas
         wait_ms = max(1, timeout_ms // 2)  # the answer must still come within timeout_ms
         self._wait = (wait_replicas, wait_ms) if wait_replicas else None
+        self._upgrade = Upgrade(self._run)
 
     def check(self) -> None:
         """Raises StoreError where a server is not there, too old, a replica, or may evict."""
         self.facts = self._servers.check(self._wait_replicas)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        items = [Item(redis_key(load.key), TOUCH if load.touch else LEAVE, 1) for load in loads]
-        run = ScriptRun(self._servers, script("load"), items, (TTL_OFFSET, 1), timeout_s=self._timeout_s)
-        return [_record(load, answer) for load, answer in zip(loads, run.answers(), strict=True)]
+        names = [redis_key(load.key) for load in loads]
+        items = [Item(name, TOUCH if load.touch else LEAVE) for name, load in zip(names, loads, strict=True)]
+        old = [Item(old_key(name), LEAVE) for name in names]
+        answers = self._run("load", [*items, *old])
+        return [
+            self._record(load.key, name, answers[number], answers[number + len(names)])
+            for number, (load, name) in enumerate(zip(loads, names, strict=True))
+        ]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        return self._results(self._run("commit", [commit_item(commit) for commit in commits]))
+        return self._write([commit_item(commit) for commit in commits])
 
     def begin_commit(self, commits: Sequence[Commit]) -> BegunWrite | None:
         """Where all records are on one server that is known, and a connection to it without TLS is at rest."""
+        if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
+            return None
         link = self._servers.at_hand()
         wire = link.take_idle() if link is not None and commits else None
         if link is None or wire is None:
             return None
         try:
-            run = self._run("commit", [commit_item(commit) for commit in commits])
+            run = self._script_run("write", [commit_item(commit) for commit in commits])
             return BegunWrite(run, run.begin(link, wire), self._results)
         except BaseException:
             link.put_back(wire, dirty=True)
             raise
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        items = [Item(redis_key(delete.key), bulk(delete.generation), 1) for delete in deletes]
-        return self._results(self._run("delete", items))
+        items = [delete_item(redis_key(delete.key), delete.generation) for delete in deletes]
+        return self._write(items, apart=True)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """As the contract says; on a cluster as redis_cluster_scan.py says."""
@@ -82,8 +89,39 @@ class RedisStore:
     def close(self) -> None:
         self._servers.close()
 
-    def _run(self, name: str, items: Sequence[Item]) -> ScriptRun:
-        return ScriptRun(self._servers, script(name), items, wait=self._wait, timeout_s=self._timeout_s)
+    def _write(self, items: Sequence[Item], *, apart: bool = False) -> list[CommitResult]:
+        names = [item.key for item in items]
+        failed = self._upgrade.before_write(names) if self._upgrade.concerns(lambda: names) else {}
+        written = [item for item in items if item.key not in failed]
+        results = iter(self._results(self._script_run("write", written, apart=apart)))
+        return [_result(failed[name]) if name in failed else next(results) for name in names]
+
+    def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
+        writes = name == "write"
+        return ScriptRun(
+            self._servers,
+            script(name),
+            items,
+            writes=writes,
+            apart=apart,
+            wait=self._wait if writes else None,
+            timeout_s=self._timeout_s,
+        )
+
+    def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
+        return self._script_run(name, items, apart=apart).answers() if items else []
+
+    def _record(self, key: SessionKey, name: bytes, found: Any, old: Any) -> Record | StoreError | None:
+        """The record of load.lua's answers; a record of today wins over one of the layout before."""
+        if old:
+            self._upgrade.saw(name)
+        if not found:
+            return read_old(name, old)
+        if isinstance(found, StoreError):
+            return found
+        if isinstance(found, bytes):
+            return StoreError(f"Redis cannot read session {key.session!r}: {found.decode(errors='replace')}")
+        return read_elements(key, found)
 
     def _results(self, run: ScriptRun) -> list[CommitResult]:
         results = [COMMITTED if answer == 1 else _result(answer) for answer in run.answers()]
@@ -100,28 +138,15 @@ class RedisStore:
         )
 
 
-def _record(load: Load, answer: Any) -> Record | StoreError | None:
-    if isinstance(answer, StoreError):
-        return answer
-    if isinstance(answer, bytes):
-        return StoreError(f"Redis cannot read session {load.key.session!r}: {answer.decode(errors='replace')}")
-    if not answer:
-        return None
-    if len(answer) < 2:
-        return damaged(load.key, "it has a header and no checkpoint")
-    return read_record(load.key, answer[0], answer[1], b"".join(answer[2:]))
-
-
 def _result(answer: Any) -> CommitResult:
-    """One answer of commit.lua or delete.lua that does not say "committed", or why there is none."""
+    """One answer of write.lua that does not say "done", or why there is none."""
     if isinstance(answer, Refused):
         return CommitResult(Outcome.REFUSED, message=str(answer))
-    if isinstance(answer, Unknown):
+    if isinstance(answer, StoreError):
         return CommitResult(Outcome.UNKNOWN, message=str(answer))
     if answer == 0:
         return CommitResult(Outcome.CONFLICT)
     if isinstance(answer, bytes):
         return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
-    kind, text = answer
-    outcome = Outcome.REFUSED if kind == b"refused" else Outcome.UNKNOWN
-    return CommitResult(outcome, message=f"Redis: {text.decode(errors='replace')}")
+    _, text = answer
+    return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

@@ -33,5 +33,5 @@ class BegunWrite:
         return self._exchange.advance()
 
     def finish(self) -> list[CommitResult]:
-        self._run.read(self._exchange.link, self._exchange.replies())
+        self._run.read(self._exchange.link, self._exchange.wire, self._exchange.replies())
         return self._results(self._run)

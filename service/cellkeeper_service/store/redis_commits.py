@@ -1,39 +1,84 @@
-"""A commit as commit.lua takes it."""
+"""Commits and deletes as write.lua takes them."""
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header
-from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.store.expiry import bounded_ttl_ms
-from cellkeeper_service.store.redis_keys import TTL_OFFSET_BYTES, redis_key
-from cellkeeper_service.store.redis_link import bulk
-from cellkeeper_service.store.redis_scripts import Item
+from typing import NamedTuple
 
-_HEADER = b"$%d\r\n%%b\r\n" % HEADER_BYTES
-_APPEND = bulk(b"append") + _HEADER + _HEADER + b"%b$%d\r\n%b\r\n"
-_FIRST = bulk(b"replace") + bulk(b"") + _HEADER + b"%b$%d\r\n%b\r\n"
-_REPLACE = bulk(b"replace") + _HEADER + _HEADER + b"%b$%d\r\n%b\r\n"
-_NO_TTL = bulk(b"")
-_TTL, _NEVER = slice(TTL_OFFSET_BYTES, TTL_OFFSET_BYTES + 8), bytes(8)
+from cellkeeper_service.domain.record import Header
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis_layout import (
+    FIXED_BYTES,
+    MOVING_BYTES,
+    base_element,
+    checkpoint_element,
+    fixed_of,
+    moving_of,
+)
+from cellkeeper_service.store.redis_link import bulk
+
+
+class Words(NamedTuple):
+    """Arguments of a script as Redis takes them (`bulk`), one after another. number: how many."""
+
+    packed: bytes
+    number: int
+
+
+class Item(NamedTuple):
+    """One key and its words. before, after: words for calls of their own about the same key, sent together with it."""
+
+    key: bytes
+    words: Words
+    before: tuple[Words, ...] = ()
+    after: tuple[Words, ...] = ()
+
+
+def words(*parts: bytes) -> Words:
+    return Words(b"".join([bulk(part) for part in parts]), len(parts))
+
+
+EXPIRE, REPEAT = words(b"expire"), words(b"repeat")
+TOUCH, LEAVE = words(b"1"), words(b"0")  # of load.lua
+_PARTS = b"$%d\r\n%%b\r\n$%d\r\n%%b\r\n" % (FIXED_BYTES, MOVING_BYTES)
+_APPEND = bulk(b"append") + _PARTS + b"$%d\r\n%b%b\r\n"
+_TTL, _NEVER = slice(64, 72), bytes(8)
 
 
 def commit_item(commit: Commit) -> Item:
-    """The commit's key and its arguments."""
     key, expected, header, log, checkpoint = commit
-    name, after, ttl = redis_key(key), header.packed, _ttl(expected, header)
-    if checkpoint is not None:
-        state = bulk(checkpoint)
-        if expected is None:
-            return Item(name, _FIRST % (after, ttl, len(log), log) + state, 6)
-        return Item(name, _REPLACE % (expected.packed, after, ttl, len(log), log) + state, 6)
+    after = header.packed
     if expected is None:
-        return Item(name, bulk(b"append") + bulk(b"") + bulk(after) + ttl + bulk(log), 5)
-    return Item(name, _APPEND % (expected.packed, after, ttl, len(log), log), 5)
+        element = b"" if checkpoint is None else checkpoint_element(checkpoint)
+        create = words(b"create", base_element(after, log), element)
+        return Item(redis_key(key), create, after=(EXPIRE,) if after[_TTL] != _NEVER else ())
+    before = expected.packed
+    fixed, moving = fixed_of(before), moving_of(before)
+    if checkpoint is None and before[38:] == after[38:] and before[20:24] == after[20:24] and before[:16] == after[:16]:
+        entry = Words(_APPEND % (fixed, moving, MOVING_BYTES + len(log), moving_of(after), log), 4)
+        return Item(redis_key(key), entry)
+    first, then = _ttl_calls(expected, header)
+    if checkpoint is None:
+        entry = words(b"whole", fixed, moving, fixed_of(after) + moving_of(after) + log)
+        return Item(redis_key(key), entry, first, then)
+    base = base_element(after, log)
+    replace = words(b"replace", fixed, moving, base, checkpoint_element(checkpoint))
+    trim = words(b"trim", base[: 1 + FIXED_BYTES + MOVING_BYTES])
+    return Item(redis_key(key), replace, first, (trim, *then))
 
 
-def _ttl(expected: Header | None, header: Header) -> bytes:
-    """The argument that says which TTL the key is to have. Most sessions have none, and then even a look at the time
-    left would be an eighth of the script's work."""
-    if header.packed[_TTL] == _NEVER and expected is not None and expected.packed[_TTL] == _NEVER:
-        return _NO_TTL
-    return bulk(b"%d" % bounded_ttl_ms(header.ttl_ms))
+def delete_item(name: bytes, generation: bytes) -> Item:
+    """name: the key. The push in front of it is the whole transaction that a connection begins its writes with; a
+    delete must not be in one."""
+    return Item(name, words(b"delete", generation), (REPEAT,))
+
+
+def _ttl_calls(expected: Header, header: Header) -> tuple[tuple[Words, ...], tuple[Words, ...]]:
+    """What goes before and after a commit that changes the TTL. One that is to be gone goes first: a key may lose its
+    TTL early, and must not keep one that its header does not ask for."""
+    before, after = expected.packed[_TTL], header.packed[_TTL]
+    if before == after:
+        return (), ()
+    if after == _NEVER:
+        return (words(b"persist", fixed_of(expected.packed), moving_of(expected.packed)),), ()
+    return (), (EXPIRE,)

@@ -23,7 +23,7 @@ class Exchange:
     def __init__(self, link: Link, wire: Wire, commands: list[bytes]) -> None:
         self.link = link
         self.stage = Stage.WAITING
-        self._wire = wire
+        self.wire = wire
         self._count = len(commands)
         self._replies: list[Any] = []
         self._error: Exception = redis.exceptions.TimeoutError("timeout")
@@ -39,14 +39,14 @@ class Exchange:
             self._unsent, self.stage = memoryview(data)[sent:], Stage.BLOCKED
 
     def fileno(self) -> int:
-        return self._wire.fileno()
+        return self.wire.fileno()
 
     def advance(self) -> Stage:
         """Reads what is there."""
         if self.stage is not Stage.WAITING:
             return self.stage
         try:
-            replies = self._wire.read(self._count - len(self._replies))
+            replies = self.wire.read(self._count - len(self._replies))
         except (redis.RedisError, OSError, ValueError) as error:  # (one whose text is not UTF-8 is the last)
             self._error, self.stage = error, Stage.DONE
             return self.stage
@@ -66,14 +66,14 @@ class Exchange:
         missing = self._count - len(self._replies)
         if missing:
             self._replies += [Unknown(f"Redis gave no answer: {text_of(self._error)}")] * missing
-        self.link.put_back(self._wire, dirty=missing > 0 or not self._wire.clean)
+        self.link.put_back(self.wire, dirty=missing > 0 or not self.wire.clean)
         return self._replies
 
     def _rest(self) -> list[Any]:
         """Sends what is left of the commands, and waits for the replies."""
         try:
-            self._wire.write_all(self._unsent)
+            self.wire.write_all(self._unsent)
         except OSError as error:
-            self.link.put_back(self._wire, dirty=True)
+            self.link.put_back(self.wire, dirty=True)
             return [Unknown(f"Redis gave no answer: {text_of(error)}")] * self._count
-        return self.link.sent(self._wire, self._count).replies()
+        return self.link.sent(self.wire, self._count).replies()

@@ -1,14 +1,11 @@
 """What Cellkeeper keeps in Redis: every key, its type, its TTL, and the scripts that touch it.
 
-    key        ck1:{BUCKET}:TENANT:MODEL:SESSION
-    type       list
-    elements   [0] the packed header (HEADER_BYTES; its first 32 bytes are the position)
-               [1] the checkpoint
-               [2..] the input log, one element a chunk, oldest first
+    key        ck2:{BUCKET}:TENANT:MODEL:SESSION
+    type       list; its elements: redis_layout.py
     TTL        the header's ttl_ms, counted from the last commit or touching load; written anew only once less
                than 90 % of it is left; no TTL where ttl_ms is 0
 
-    ck1        the layout's version; the bucket count is part of it
+    ck2        the layout's version; the bucket count is part of it
     BUCKET     CRC-32 of "TENANT:MODEL:SESSION" modulo BUCKETS, three digits. It is the hash tag: all of a
                bucket is in one slot of a Redis Cluster, so one script call can carry many sessions.
     TENANT     percent-escaped, so it holds no colon and nothing that SCAN's MATCH interprets; may be empty
@@ -18,12 +15,16 @@
 A single key holds a record, so it is there whole or not at all, and expires at one instant. Why a list:
 docs/adr/201-redis-list-per-session.md.
 
+ck1 is the layout before (redis_layout1.py). Its records are read where no ck2 record stands, and written as ck2 before
+their session's next commit (redis_upgrade.py).
+
 Scripts, each called once for a whole tick (on a cluster once for each slot in it); one key for each item, and nothing
 else is touched:
 
-    commit.lua   compare the header in [0], then create, append to or replace the record
+    write.lua    compare the header, then create, append to or replace the record; and what is a call of its own:
+                 delete it, trim it, set its TTL
     load.lua     read the record, refresh its TTL where asked
-    delete.lua   compare the generation in [0], then delete
+    header.lua   read the header, for listings
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ from zlib import crc32
 
 from cellkeeper_service.domain.record import SessionKey
 
-VERSION = "ck1"
+VERSION, OLD_VERSION = "ck2", "ck1"
 BUCKETS = 128
-TTL_OFFSET_BYTES = 64  # where the packed header has ttl_ms, 8 bytes little-endian: load.lua reads it
 
-_KEY = re.compile(rb"ck1:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
+_KEY = re.compile(rb"ck[12]:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
 _GLOB = re.compile(rb"[\\*?\[\]^]")
 
 
@@ -60,8 +60,18 @@ def redis_key(key: SessionKey) -> bytes:
     return b"%b:{%03d}:%b" % (VERSION.encode(), crc32(name) % BUCKETS, name)
 
 
+def old_key(name: bytes) -> bytes:
+    """The key of the same session's record in the layout before."""
+    return OLD_VERSION.encode() + name[3:]
+
+
+def is_old(name: bytes) -> bool:
+    """Whether this is the key of a record in the layout before."""
+    return name.startswith(b"ck1:")
+
+
 def session_key(name: bytes) -> SessionKey:
-    """The inverse of `redis_key`. ValueError for anything else."""
+    """The session of a key of either layout; for `redis_key` its inverse. ValueError for anything else."""
     match = _KEY.fullmatch(name)
     if match is None:
         raise ValueError(f"key: got {name!r}, expected one of layout {VERSION}")
@@ -70,6 +80,6 @@ def session_key(name: bytes) -> SessionKey:
 
 
 def match_pattern(tenant: str, model: str, prefix: str) -> bytes:
-    """SCAN's MATCH for the sessions of one model whose id starts with `prefix`, in every bucket."""
+    """SCAN's MATCH for the sessions of one model whose id starts with `prefix`: every bucket, either layout."""
     escaped = _GLOB.sub(rb"\\\g<0>", prefix.encode())
-    return VERSION.encode() + b":{???}:" + _scope(tenant, model) + escaped + b"*"
+    return b"ck[12]:{???}:" + _scope(tenant, model) + escaped + b"*"

@@ -104,16 +104,19 @@ class Link:
         else:
             self._idle.append(wire)
 
-    def send(self, *commands: bytes) -> Sent:
-        """Sends all commands, which are packed, at once, and does not wait for the replies.
-
-        Raises Refused where nothing was sent, Unknown where sending stopped on the way.
-        """
+    def take(self) -> Wire:
+        """A connection, for `send` or `put_back`; a new one where none is at rest. Raises Refused."""
         wire = self.take_idle()
         try:
-            wire = wire or Wire(self._pool.get_connection())
+            return wire or Wire(self._pool.get_connection())
         except (redis.RedisError, OSError) as error:
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
+
+    def send(self, wire: Wire, *commands: bytes) -> Sent:
+        """Sends all commands, which are packed, at once, and does not wait for the replies.
+
+        Raises Unknown where sending stopped on the way.
+        """
         sent = self.sent(wire, len(commands))
         try:
             wire.connection.send_packed_command([b"".join(commands)], check_health=False)
@@ -134,7 +137,7 @@ class Link:
 
         Raises Refused where nothing was sent, Unknown where something was and a reply did not come.
         """
-        replies = self.send(*[packed(*command) for command in commands]).replies()
+        replies = self.send(self.take(), *[packed(*command) for command in commands]).replies()
         if isinstance(replies[-1], Unknown):
             raise replies[-1]
         return replies

@@ -10,8 +10,9 @@ import redis
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, SessionKey
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.damage import damaged
-from cellkeeper_service.store.redis_keys import session_key
+from cellkeeper_service.store.redis_keys import is_old, session_key
 from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_script import script
 
 SCAN_COUNT = 1000  # keys that one SCAN looks at, at least
 SCAN_ROUNDS = 20  # SCANs for one page, at most: a page may come out short, or empty with a cursor
@@ -37,19 +38,23 @@ def scan_names(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[by
 
 
 def headers_at(names: Sequence[bytes]) -> list[tuple[bytes | str | int, ...]]:
-    """The commands that read the headers of these keys."""
-    return [("LINDEX", name, 0) for name in names]
+    """The commands that read the headers of these keys. One more comes first, whose reply `headers_of` takes, too."""
+    which = script("header")
+    reads = [("LINDEX", name, 0) if is_old(name) else ("EVALSHA", which.sha, 1, name) for name in names]
+    return [("SCRIPT", "LOAD", which.text), *reads]
 
 
 def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[tuple[SessionKey, Header]]:
     """What the commands of `headers_at` answered; keys that expired or moved away meanwhile are left out."""
-    sessions = []
-    for name, header in zip(names, replies, strict=True):
+    sessions: dict[SessionKey, Header] = {}
+    for name, header in zip(names, replies[1:], strict=True):
         if header is None or isinstance(header, redis.exceptions.AskError):  # (MOVED is one, too)
             continue
         if isinstance(header, Exception):
             raise StoreError(f"Redis cannot read {name!r}: {header}")
         if len(header) != HEADER_BYTES:
             raise damaged(session_key(name), f"its header has {len(header)} bytes")
-        sessions.append((session_key(name), Header.unpack(header)))
-    return sessions
+        key = session_key(name)
+        if key not in sessions or not is_old(name):  # a record of today wins over one of the layout before
+            sessions[key] = Header.unpack(header)
+    return list(sessions.items())

@@ -8,48 +8,28 @@ hangs takes the whole of the first, and the items of the others have a right to 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha1
-from importlib.resources import files
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import redis
 
+from cellkeeper_service.store.redis_commits import Item, Words
 from cellkeeper_service.store.redis_exchange import Exchange
 from cellkeeper_service.store.redis_failures import Refused, Unknown, not_run, text_of
 from cellkeeper_service.store.redis_link import Link, Sent, bulk, packed
+from cellkeeper_service.store.redis_script import Script
 from cellkeeper_service.store.redis_servers import Servers
 from cellkeeper_service.store.redis_wire import Wire
+
+_logger = logging.getLogger(__name__)
 
 ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
 PAUSE_S = 0.02
 ROLE, PRIMARY = packed("ROLE"), (b"master",)
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A server-side script. call: the SHA-1 that it is called by, as an argument."""
-
-    text: bytes
-    call: bytes
-
-
-@cache
-def script(name: str) -> Script:
-    """The script `name`.lua of this package."""
-    text = files("cellkeeper_service.store").joinpath(f"{name}.lua").read_bytes()
-    return Script(text, bulk(sha1(text).hexdigest().encode()))
-
-
-class Item(NamedTuple):
-    """One key and its part of the script's arguments, as Redis takes them (`bulk`), one after another, and how many."""
-
-    key: bytes
-    arguments: bytes
-    words: int
+_EVALSHA = bulk(b"EVALSHA")
+_FIRST_WRITE = {False: bulk(b"1"), True: bulk(b"0")}
 
 
 class _Call(NamedTuple):
@@ -65,7 +45,8 @@ class _Call(NamedTuple):
 class ScriptRun:
     """One script over `items`.
 
-    leading: arguments before those of the items, in every call, and how many: as an Item's.
+    writes: the script is write.lua, whose first argument is whether its connection writes for the first time.
+    apart: each item is a call of its own.
     wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
     timeout_s: the servers'; no call is tried again after twice as long.
     replicas: after `answers`, where `wait` was asked: what WAIT gave, by the item's number.
@@ -76,14 +57,16 @@ class ScriptRun:
         servers: Servers,
         which: Script,
         items: Sequence[Item],
-        leading: tuple[bytes, int] = (b"", 0),
+        writes: bool = False,
+        apart: bool = False,
         wait: tuple[int, int] | None = None,
         timeout_s: float = 1.0,
     ) -> None:
         self._servers = servers
         self._which = which
         self._items = items
-        self._leading = leading
+        self._writes = writes
+        self._apart = apart
         self._wait = wait
         self.replicas: dict[int, Any] = {}
         self._unloaded: set[Link] = set()  # servers that do not know the script
@@ -97,11 +80,11 @@ class ScriptRun:
         """Sends the first round without waiting, all of it to this server, on a connection of its at rest. What comes
         of it goes to `read`; `answers` does what is left then."""
         self._rounds = 1
-        return Exchange(link, wire, self._commands(link, [self._whole()]))
+        return Exchange(link, wire, self._commands(link, wire, [self._whole()]))
 
-    def read(self, link: Link, replies: list[Any]) -> None:
+    def read(self, link: Link, wire: Wire, replies: list[Any]) -> None:
         """Takes the replies to what was begun."""
-        self._read(link, [self._whole()], replies)
+        self._read(link, wire, [self._whole()], replies)
 
     def answers(self) -> list[Any]:
         """One for each item, in order: the script's, or Refused, or Unknown. Never raises a StoreError."""
@@ -120,6 +103,8 @@ class ScriptRun:
         return _Call(tuple(range(len(self._items))), 0)
 
     def _by_group(self) -> list[_Call]:
+        if self._apart:
+            return [_Call((number,), self._servers.group(item.key)) for number, item in enumerate(self._items)]
         groups: dict[int, list[int]] = {}
         for number, item in enumerate(self._items):
             groups.setdefault(self._servers.group(item.key), []).append(number)
@@ -136,55 +121,67 @@ class ScriptRun:
                 continue
             if link is not call.avoid:  # else its items stay refused
                 by_link.setdefault(link, []).append(call)
-        sent: list[tuple[Link, list[_Call], Sent]] = []
+        sent: list[tuple[Link, Wire, list[_Call], Sent]] = []
         try:
             for link, mine in by_link.items():
-                pending = self._send(link, mine)
+                try:
+                    wire = link.take()
+                except Refused as error:
+                    for call in mine:
+                        self._not_run(call, link, error)
+                    continue
+                pending = self._send(link, wire, mine)
                 if pending is not None:
-                    sent.append((link, mine, pending))
-            for link, mine, pending in sent:
-                self._read(link, mine, pending.replies())
+                    sent.append((link, wire, mine, pending))
+            for link, wire, mine, pending in sent:
+                self._read(link, wire, mine, pending.replies())
         finally:
-            for _, _, pending in sent:
+            for *_, pending in sent:
                 pending.abandon()
 
-    def _send(self, link: Link, calls: list[_Call]) -> Sent | None:
+    def _send(self, link: Link, wire: Wire, calls: list[_Call]) -> Sent | None:
         """None where that failed; the calls are dealt with then."""
         try:
-            return link.send(*self._commands(link, calls))
-        except Refused as error:
-            for call in calls:
-                self._not_run(call, link, error)
+            return link.send(wire, *self._commands(link, wire, calls))
         except Unknown as error:
             self._servers.lost(link)
             for call in calls:
                 self._settle(call, error)
         return None
 
-    def _commands(self, link: Link, calls: list[_Call]) -> list[bytes]:
+    def _commands(self, link: Link, wire: Wire, calls: list[_Call]) -> list[bytes]:
         """Every command packed. The scripts' are put together from parts that are packed already: a library that
         looks at each of a thousand arguments takes longer than Redis does."""
         commands = []
         if link in self._unloaded:
             commands.append(packed("SCRIPT", "LOAD", self._which.text))
-        leading, leading_count = self._leading
+        first_write = _FIRST_WRITE[wire.has_written] if self._writes else b""
         for call in calls:
-            if call.asking:
-                commands.append(packed("ASKING"))
+            asking = [packed("ASKING")] if call.asking else []
             items = [self._items[number] for number in call.items]
-            count = 3 + len(items) + leading_count + sum([item.words for item in items])
-            words = [b"*%d\r\n" % count, bulk(b"EVALSHA"), self._which.call, bulk(b"%d" % len(items))]
-            words += [bulk(item.key) for item in items]
-            words.append(leading)
-            words += [item.arguments for item in items]
-            commands.append(b"".join(words))
+            before = [(item, words) for item in items if item.before for words in item.before]
+            after = [(item, words) for item in items if item.after for words in item.after]
+            for item, words in before:
+                commands += [*asking, self._command(first_write, [item], [words])]
+            commands += [*asking, self._command(first_write, items, [item.words for item in items])]
+            for item, words in after:
+                commands += [*asking, self._command(first_write, [item], [words])]
         if self._servers.asks_role:
             commands.append(ROLE)
         if self._wait is not None:
             commands.append(packed("WAIT", *self._wait))
         return commands
 
-    def _read(self, link: Link, calls: list[_Call], replies: list[Any]) -> None:
+    def _command(self, first_write: bytes, items: list[Item], words: list[Words]) -> bytes:
+        """One call of the script. More than one item: docs/adr/203 says which may go together."""
+        count = 3 + len(items) + bool(first_write) + sum([one.number for one in words])
+        parts = [b"*%d\r\n" % count, _EVALSHA, self._which.call, bulk(b"%d" % len(items))]
+        parts += [bulk(item.key) for item in items]
+        parts.append(first_write)
+        parts += [one.packed for one in words]
+        return b"".join(parts)
+
+    def _read(self, link: Link, wire: Wire, calls: list[_Call], replies: list[Any]) -> None:
         if isinstance(replies[-1], Unknown):
             self._servers.lost(link)
         at = 1 if link in self._unloaded else 0
@@ -192,9 +189,12 @@ class ScriptRun:
         replicas = None if self._wait is None else replies[-1]
         role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
         for call in calls:
-            at += call.asking
-            reply = replies[at]
-            at += 1
+            apart = 2 if call.asking else 1  # replies to each call
+            at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
+            reply, after = replies[at], at + 1
+            at = after + apart * sum([len(self._items[number].after) for number in call.items])
+            if not isinstance(reply, Exception):
+                _warn_of(replies[after + call.asking : at : apart])
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
                 # A replica answers reads from what it has, and what it took as a primary is lost.
                 self._servers.lost(link)
@@ -202,6 +202,7 @@ class ScriptRun:
             elif not isinstance(reply, Exception):
                 for number, answer in zip(call.items, reply, strict=True):
                     self._answers[number] = answer
+                wire.has_written |= self._writes and not self._apart and 1 in reply
                 if self._wait is not None:
                     self.replicas.update(dict.fromkeys(call.items, replicas))
             elif isinstance(reply, redis.exceptions.NoScriptError):
@@ -232,3 +233,10 @@ class ScriptRun:
     def _settle(self, call: _Call, error: Exception) -> None:
         for number in call.items:
             self._answers[number] = error
+
+
+def _warn_of(replies: list[Any]) -> None:
+    """What came after a commit, and failed: the record is right, and longer, or without its TTL until the next one."""
+    for reply in replies:
+        if isinstance(reply, Exception) or isinstance(reply[0], list):
+            _logger.warning("Redis did not trim a record, or set its TTL, after a commit: %s", reply)

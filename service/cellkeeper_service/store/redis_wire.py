@@ -18,12 +18,14 @@ NOT_ENOUGH = object()
 
 class Wire:
     """direct: it is a plain socket. With TLS, bytes and readiness are not the socket's, and only redis-py's own calls
-    are of use."""
+    are of use. has_written: a whole transaction was written over it, so the append-only file of this run of the server
+    does not go on with one that a crash cut (docs/adr/203)."""
 
-    __slots__ = ("_reader", "_socket", "connection", "direct")
+    __slots__ = ("_reader", "_socket", "connection", "direct", "has_written")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.has_written = False
         self._socket: Any = getattr(connection, "_sock", None)  # there is no public way to it
         self.direct = type(self._socket) is socket.socket
         self._reader = hiredis.Reader(

@@ -1,0 +1,131 @@
+"""The elements of a record's list in Redis, layout 2: how they are made, and what a list of them says.
+
+    C  checkpoint  'C' crc32(state) state        the state at the header's checkpoint step
+    B  base        'B' fixed moving log          the header after `log`, the inputs since the checkpoint
+    S  entry       'S' link moving chunk         the header after `chunk`: the base's fixed part, this moving part
+    W  entry       'W' link fixed moving chunk   the same with a fixed part of its own (another TTL, say)
+
+    moving  18 bytes   what every commit changes in the header: the low 4 bytes of the step, the head, and the low 6
+                       bytes of the time of the commit
+    fixed   114 bytes  the rest of the header
+    link    7 bytes    the distance to the base in elements (3 bytes), the first four bytes of the base's head
+    crc32   4 bytes    (integers are little-endian)
+
+A commit is one RPUSH: of C and B where it writes a checkpoint, of one entry where it appends to the log. No element is
+ever changed. The last element holds the header; an entry wins over earlier ones that it contradicts. docs/adr/203 says
+why, and why a list says the same however often a crash of Redis brings an old push back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from zlib import crc32
+
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.damage import damaged, read_record
+
+MOVING_BYTES = 18
+FIXED_BYTES = HEADER_BYTES - MOVING_BYTES
+TTL_IN_FIXED_BYTES = 46  # where `fixed` has ttl_ms, 8 bytes: the scripts read it
+
+_CRC = Struct("<I")
+_C, _B, _S, _W = b"CBSW"
+_MARK = slice(4, 8)  # of an element with a link; the same bytes of a base are _BASE_MARK
+_AFTER_TAG, _AFTER_LINK = 1, 8
+_BASE_MARK = slice(_AFTER_TAG + FIXED_BYTES + 4, _AFTER_TAG + FIXED_BYTES + 8)
+
+
+def fixed_of(packed: bytes) -> bytes:
+    """The part of a packed header that appends seldom change."""
+    return packed[:16] + packed[20:24] + packed[38:]
+
+
+def moving_of(packed: bytes) -> bytes:
+    """The part of a packed header that every append changes."""
+    return packed[16:20] + packed[24:38]
+
+
+def joined(fixed: bytes, moving: bytes) -> bytes:
+    """The packed header of these parts."""
+    return fixed[:16] + moving[:4] + fixed[16:20] + moving[4:] + fixed[20:]
+
+
+def checkpoint_element(state: bytes) -> bytes:
+    return b"C" + _CRC.pack(crc32(state)) + state
+
+
+def base_element(packed: bytes, log: bytes) -> bytes:
+    """packed: the header after `log`."""
+    return b"B" + fixed_of(packed) + moving_of(packed) + log
+
+
+def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreError:
+    """The record that a list holds, or what is wrong with it."""
+    at = _base_of(elements)
+    if at is None or at == 0 or elements[at - 1][:1] != b"C":
+        return damaged(key, "its last entry has no checkpoint in front of it")
+    base, state = elements[at], elements[at - 1][5:]
+    if elements[at - 1][1:5] != _CRC.pack(crc32(state)):
+        return damaged(key, "its checkpoint is not what was written: the checksum differs")
+    fixed, moving, log = _split(base, _AFTER_TAG)
+    header = Header.unpack(joined(fixed, moving))
+    step_bytes, start = header.step_bytes, header.position.step
+    if not step_bytes:
+        return damaged(key, "its time steps have 0 bytes")
+    kept: list[tuple[int, bytes]] = []  # the step after each chunk, and the chunk
+    for element in elements[at + 1 :]:
+        if element[0] not in (_S, _W) or element[_MARK] != base[_BASE_MARK]:
+            continue  # a checkpoint that was lost for a while, and is not the one that the record went on from
+        header, chunk = _entry(element, fixed)
+        after = header.position.step
+        before = after - len(chunk) // step_bytes
+        while kept and kept[-1][0] > before:
+            kept.pop()  # it was written on the same step, and lost for a while
+        if (kept[-1][0] if kept else start) != before:
+            return damaged(key, f"its entries do not follow each other: one starts at step {before}")
+        kept.append((after, chunk))
+    return read_record(key, header.packed, state, b"".join([log, *(chunk for _, chunk in kept)]))
+
+
+def standing_header(last: bytes, base: bytes | None) -> bytes:
+    """The packed header that a list ends with: its last element, and the base of that where it is an S."""
+    if last[0] == _B:
+        return joined(*_split(last, _AFTER_TAG)[:2])
+    if last[0] == _W:
+        return joined(*_split(last, _AFTER_LINK)[:2])
+    if base is None:
+        raise ValueError("an entry without its base")
+    return joined(_split(base, _AFTER_TAG)[0], last[_AFTER_LINK : _AFTER_LINK + MOVING_BYTES])
+
+
+def _base_of(elements: Sequence[bytes]) -> int | None:
+    """The index of the base that the last element goes back to."""
+    last = elements[-1]
+    if last[:1] == b"B":
+        return len(elements) - 1
+    if last[:1] not in (b"S", b"W"):
+        return None
+    # The distance was right when the entry was written; what a crash brought back lies in between now.
+    for at in range(len(elements) - 1 - int.from_bytes(last[1:4], "little"), -1, -1):
+        element = elements[at]
+        if element[:1] == b"B" and element[_BASE_MARK] == last[_MARK]:
+            return at
+    return None
+
+
+def _split(element: bytes, start: int) -> tuple[bytes, bytes, bytes]:
+    """fixed, moving, and what follows."""
+    middle = start + FIXED_BYTES
+    return element[start:middle], element[middle : middle + MOVING_BYTES], element[middle + MOVING_BYTES :]
+
+
+def _entry(element: bytes, base_fixed: bytes) -> tuple[Header, bytes]:
+    """The header after an entry, and its chunk."""
+    if element[0] == _W:
+        fixed, moving, chunk = _split(element, _AFTER_LINK)
+    else:
+        fixed = base_fixed
+        moving, chunk = element[_AFTER_LINK:][:MOVING_BYTES], element[_AFTER_LINK + MOVING_BYTES :]
+    return Header.unpack(joined(fixed, moving)), chunk

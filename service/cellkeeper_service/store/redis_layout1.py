@@ -1,0 +1,19 @@
+"""The elements of a record's list in Redis, layout 1: read, and no longer written.
+
+The packed header, the checkpoint, then one element a chunk. docs/adr/203 says what was wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.damage import damaged, read_record
+
+
+def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreError:
+    """The record that a list holds, or what is wrong with it."""
+    if len(elements) < 2:
+        return damaged(key, "it has a header and no checkpoint")
+    return read_record(key, elements[0], elements[1], b"".join(elements[2:]))

@@ -1,0 +1,207 @@
+-- Every write to records: each item compares, and then does what it says with at most one write command that counts.
+-- Why it may be no more than that, and which of these may stand in one call: docs/adr/203.
+--
+-- KEYS[i]  the record of item i
+-- ARGV[1]  "1": this connection has written nothing yet. What is pushed last is then pushed twice, so that the call's
+--          writes are a whole transaction, which ends one that a crash has cut in the append-only file.
+-- ARGV     for each item its words:
+--          "append", fixed, moving, payload     one entry behind the header of those parts; payload: moving, chunk
+--          "whole", fixed, moving, payload      the same; payload: fixed, moving, chunk
+--          "replace", fixed, moving, base, checkpoint
+--          "create", base, checkpoint           where nothing stands
+--                   many of those four can be in one call; one item of those below is a call of its own
+--          "delete", generation
+--          "trim", base                         drops what is in front of this base, if it still is the last element
+--          "expire"                             sets the TTL that the header asks for
+--          "persist", fixed, moving             takes the TTL away, if this header stands there
+--          "drop"                               deletes a record of the layout before
+--          "repeat"                             pushes the last element again, twice; see ARGV[1]
+-- Answers, one for each item:
+--   1                    done
+--   0                    conflict, nothing stands there
+--   a string             conflict, the packed header that stands there
+--   {"refused", text}    nothing of the item was written
+--   {"damaged", text}    what stands there is no record
+--
+-- Memory and read-only checks are made by Redis at a script's first write, and never after it: the items of a call are
+-- refused from the first one on, or not at all.
+
+local first_write = ARGV[1] == '1'
+local pushed -- the words of the last push, on a connection's first write
+
+local NO_RECORD = {'damaged', 'its last element is none of a record'}
+
+local function reader(key)
+  return function(i)
+    return redis.pcall('LINDEX', key, i)
+  end
+end
+
+local function push(...)
+  local reply = redis.pcall('RPUSH', ...)
+  if failed(reply) then
+    return {'refused', reply.err}
+  end
+  pushed = first_write and {...}
+  return 1
+end
+
+-- The header's parts that stand there, or nil and the answer.
+local function standing(key, last)
+  local fixed, moving = parts(reader(key), last)
+  if not fixed then
+    return nil, NO_RECORD
+  end
+  return fixed, moving
+end
+
+local function conflict(key, last)
+  local fixed, moving = standing(key, last)
+  return fixed and header_of(fixed, moving) or moving
+end
+
+-- nil where the header of these parts stands there; else the answer. link, whole: what the next entry needs to know.
+local function compare(key, last, expected_fixed, expected_moving)
+  local tag = string.byte(last, 1)
+  if tag == ENTRY then
+    if string.find(last, expected_moving, 9, true) == 9 then
+      local base, i = base_of(reader(key), last)
+      if base and string.find(base, expected_fixed, 2, true) == 2 then
+        return nil, -i, string.sub(last, 5, 8), false
+      end
+    end
+  elseif tag == WHOLE then
+    if string.find(last, expected_fixed, 9, true) == 9
+      and string.find(last, expected_moving, 9 + FIXED, true) == 9 + FIXED then
+      local base, i = base_of(reader(key), last)
+      if not base then
+        return NO_RECORD
+      end
+      return nil, -i, string.sub(last, 5, 8), true
+    end
+  elseif tag == BASE and string.find(last, expected_fixed, 2, true) == 2
+    and string.find(last, expected_moving, 2 + FIXED, true) == 2 + FIXED then
+    return nil, 1, string.sub(expected_moving, 5, 8), false
+  end
+  return conflict(key, last)
+end
+
+-- Whether a commit leaves the TTL as it is. One that changes it has a call of its own for that: docs/adr/203.
+local function same_ttl(fixed, after, offset)
+  return string.sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
+    == string.sub(after, offset + TTL_IN_FIXED + 1, offset + TTL_IN_FIXED + 8)
+end
+
+local function append(key, last, kind, fixed, moving, payload)
+  local answer, distance, mark, whole = compare(key, last, fixed, moving)
+  if answer then
+    return answer
+  end
+  if distance > 16777215 then
+    return {'refused', 'the log has too many entries'}
+  end
+  local link = string.char(distance % 256, math.floor(distance / 256) % 256, math.floor(distance / 65536)) .. mark
+  if kind == 'append' and not whole then
+    answer = push(key, 'S' .. link .. payload)
+  else
+    answer = push(key, 'W' .. link .. (kind == 'append' and fixed or '') .. payload)
+  end
+  if answer == 1 and (kind == 'append' or same_ttl(fixed, payload, 0)) then
+    expire(key, fixed)
+  end
+  return answer
+end
+
+local function replace(key, last, fixed, moving, base, checkpoint)
+  local answer = compare(key, last, fixed, moving)
+  if answer then
+    return answer
+  end
+  answer = push(key, checkpoint, base)
+  if answer == 1 and same_ttl(fixed, base, 1) then
+    expire(key, fixed)
+  end
+  return answer
+end
+
+local one = {}
+
+function one.delete(key, last, generation)
+  local fixed, moving = parts(reader(key), last)
+  if fixed and string.sub(fixed, 1, 16) ~= generation then
+    return header_of(fixed, moving)
+  end
+  local reply = redis.pcall('UNLINK', key)
+  return failed(reply) and {'refused', reply.err} or 1
+end
+
+function one.drop(key)
+  return one.delete(key, '')
+end
+
+function one.trim(key, last, base)
+  local reply = string.find(last, base, 1, true) == 1 and redis.pcall('LTRIM', key, -2, -1)
+  return failed(reply) and {'refused', reply.err} or 1
+end
+
+function one.expire(key, last)
+  local fixed, answer = standing(key, last)
+  local reply = fixed and expire(key, fixed)
+  return failed(reply) and {'refused', reply.err} or fixed and 1 or answer
+end
+
+-- Twice, so that it is written also where the key has no TTL: an older push that comes back with one must not keep it.
+function one.persist(key, last, fixed, moving)
+  local answer = compare(key, last, fixed, moving)
+  if not answer then
+    redis.pcall('PEXPIRE', key, '100000000000000')
+    redis.pcall('PERSIST', key)
+  end
+  return answer or 1
+end
+
+one['repeat'] = function(key, last)
+  local checkpoint = string.byte(last, 1) == BASE and redis.pcall('LINDEX', key, -2)
+  for _ = 1, 2 do
+    if checkpoint then
+      push(key, checkpoint, last)
+    else
+      push(key, last)
+    end
+  end
+  pushed = nil
+  return 1
+end
+
+local function write(key, kind, a, b, c, d)
+  local last = redis.pcall('LINDEX', key, -1)
+  if failed(last) then
+    return kind == 'delete' and one.delete(key, '', a) or {'damaged', last.err}
+  elseif not last then
+    if kind == 'create' then
+      return b == '' and {'refused', 'a first commit without a checkpoint'} or push(key, b, a)
+    end
+    return 0
+  elseif kind == 'append' or kind == 'whole' then
+    return append(key, last, kind, a, b, c)
+  elseif kind == 'replace' then
+    return replace(key, last, a, b, c, d)
+  elseif kind == 'create' then
+    return conflict(key, last)
+  end
+  return one[kind](key, last, a, b)
+end
+
+local WORDS = {append = 4, whole = 4, replace = 5, create = 3, delete = 2, trim = 2, expire = 1, persist = 3}
+WORDS['repeat'], WORDS.drop = 1, 1
+
+local answers = {}
+local at = 2
+for i, key in ipairs(KEYS) do
+  answers[i] = write(key, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  at = at + WORDS[ARGV[at]]
+end
+if pushed and ARGV[1] == '1' then
+  redis.pcall('RPUSH', unpack(pushed))
+end
+return answers
