@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.feedback import Feedback
-from cellkeeper_service.domain.record import numerics_digest
+from cellkeeper_service.domain.record import CHUNK_OVERHEAD_BYTES, numerics_digest
 from cellkeeper_service.domain.spec import ModelSpec
 
 from .slots import Slots
@@ -24,13 +24,14 @@ class Served:
 
     def __init__(self, engine: Engine, slots: int, max_replay_steps: int) -> None:
         """slots: hot sessions at the most. max_replay_steps: a checkpoint is due after so many logged steps, or
-        when the log has grown to the state's size, whichever is first."""
+        when the log of single steps takes as much room as the state, whichever is first."""
         engine.reserve(2 * slots)
         self.engine = engine
         self.spec: ModelSpec = engine.spec
         self.numerics = numerics_digest(engine.numerics)
         self.slots = Slots(slots)
-        self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // self.spec.step_bytes)))
+        logged_step_bytes = self.spec.step_bytes + CHUNK_OVERHEAD_BYTES
+        self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // logged_step_bytes)))
         self.singles: deque[Run] = deque()  # one time step to go: one engine call for all of them
         self.longs: deque[Run] = deque()  # more than one, or none: slices, bucketed by length
         self.cohorts: deque[Cohort] = deque()  # single steps of whole frames
