@@ -188,7 +188,7 @@ def _second_life(
         if state is None:
             commit = create(key(name), seed=3, log=inputs(60 + turn))
             after = Record(commit.header, commit.checkpoint or b"", commit.log)
-        elif name in acknowledged and turn % 2:
+        elif name in acknowledged and turn % len(names) % 2:
             commit = replace(key(name), state.header, b"state of life 2", inputs(60 + turn))
             after = Record(commit.header, commit.checkpoint or b"", commit.log)
         else:

@@ -65,7 +65,7 @@ def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreE
     """The record that a list holds, or what is wrong with it."""
     at = _base_of(elements)
     if at is None or at == 0 or elements[at - 1][:1] != b"C":
-        return damaged(key, "its last entry has no checkpoint in front of it")
+        return damaged(key, "its last entry does not lead to a checkpoint")
     base, state = elements[at], elements[at - 1][5:]
     if elements[at - 1][1:5] != _CRC.pack(crc32(state)):
         return damaged(key, "its checkpoint is not what was written: the checksum differs")
