@@ -79,7 +79,7 @@ class SentinelProcess:
         """False where the port was taken."""
         executable = shutil.which("redis-server")
         if executable is None:
-            raise RuntimeError("redis-server is not on the PATH; install Redis >= 6.2 to run these tests")
+            raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
         command = [executable, str(self.folder / "sentinel.conf"), "--sentinel"]
         with (self.folder / "sentinel.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)

@@ -113,7 +113,7 @@ class RedisServer:
         """False where the port was taken."""
         executable = shutil.which("redis-server")
         if executable is None:
-            raise RuntimeError("redis-server is not on the PATH; install Redis >= 6.2 to run these tests")
+            raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
         command = [executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         for name, value in self.options.items():
             command += [f"--{name}", value]

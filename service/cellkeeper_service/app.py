@@ -232,7 +232,7 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
             fingerprint = spec.fingerprint.hex()[:12]
             say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
-    meter.store_opened(store.name, store.facts)
+    meter.store_opened(store.name, lambda: store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
     if settings.tokens and not settings.tls_cert:
         say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")

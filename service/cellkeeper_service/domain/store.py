@@ -81,11 +81,13 @@ class StoreFacts(NamedTuple):
 
     persistence: what a crash of its machine leaves. eviction: what it does when it is full; "" where it cannot be.
     replicas: connected ones; of a cluster, the fewest that a primary has.
+    restarts: how often a server of the store was seen to have started again, since this process opened it.
     """
 
     persistence: str
     eviction: str = ""
     replicas: int = 0
+    restarts: int = 0
 
 
 class Store(Protocol):
@@ -98,7 +100,7 @@ class Store(Protocol):
 
     @property
     def facts(self) -> StoreFacts:
-        """After `check`."""
+        """As `check` found them; `restarts` as of now."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         """One result for each: the record, None where there is none, or why that one could not be read.

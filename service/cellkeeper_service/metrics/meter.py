@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -132,9 +132,9 @@ class PrometheusMeter:
     def reloaded(self, result: str) -> None:
         self._reloads(result).inc()
 
-    def store_opened(self, kind: str, facts: StoreFacts) -> None:
-        """Shows the store in cellkeeper_store_info."""
-        self._gauges.store = (kind, facts.persistence, facts.eviction, str(facts.replicas))
+    def store_opened(self, kind: str, facts: Callable[[], StoreFacts]) -> None:
+        """Shows the store in cellkeeper_store_info and _restarts_total; `facts` is asked at every scrape."""
+        self._gauges.store = (kind, facts)
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -169,7 +169,7 @@ class _Gauges(Collector):
         self.queue_depth: Callable[[], int] = int
         self.hot_sessions: Callable[[], Mapping[str, int]] = dict
         self.models: list[ModelRow] = []
-        self.store: tuple[str, ...] | None = None
+        self.store: tuple[str, Callable[[], StoreFacts]] | None = None
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
@@ -198,6 +198,12 @@ class _Gauges(Collector):
             "The store, as it was when this service started.",
             labels=("kind", "persistence", "eviction", "replicas"),
         )
+        restarts = CounterMetricFamily(
+            "cellkeeper_store_restarts", "How often a server of the store was seen to have started again."
+        )
         if self.store is not None:
-            store.add_metric(self.store, 1)
-        return iter((queue, hot, models, current, build, store))
+            kind, ask = self.store
+            facts = ask()
+            store.add_metric((kind, facts.persistence, facts.eviction, str(facts.replicas)), 1)
+            restarts.add_metric((), facts.restarts)
+        return iter((queue, hot, models, current, build, store, restarts))

@@ -38,7 +38,7 @@ class RedisStore:
 
     def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
         self.name = servers.name
-        self.facts = StoreFacts("unknown")
+        self._facts = StoreFacts("unknown")
         self._servers = servers
         self._timeout_s = timeout_ms / 1000.0
         self._wait_replicas = wait_replicas
@@ -48,7 +48,11 @@ class RedisStore:
 
     def check(self) -> None:
         """Raises StoreError where a server is not there, too old, a replica, or may evict."""
-        self.facts = self._servers.check(self._wait_replicas)
+        self._facts = self._servers.check(self._wait_replicas)
+
+    @property
+    def facts(self) -> StoreFacts:
+        return self._facts._replace(restarts=self._servers.runs.restarts)
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         names = [redis_key(load.key) for load in loads]

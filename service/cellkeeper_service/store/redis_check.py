@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 
 from cellkeeper_service.domain.store import StoreError, StoreFacts
-from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_link import Link, info_fields
 
-OLDEST_VERSION = (6, 2)
+OLDEST_VERSION = (7, 0)  # before it, Redis makes a transaction of every script, also of one write: docs/adr/203
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
     info = server_info(link)
     version = info.get("redis_version", "")
     if _version(version) < OLDEST_VERSION:
-        raise StoreError(f"Redis is version {version or 'unknown'}, expected 6.2 or newer; upgrade it")
+        raise StoreError(f"Redis is version {version or 'unknown'}, expected 7.0 or newer; upgrade it")
     if info.get("role") != "master":
         raise StoreError(f"Redis has the role {info.get('role')!r}, expected 'master'; name the primary in the URL")
     if info.get("cluster_enabled") == "1" and not in_cluster:
@@ -100,12 +100,6 @@ def check_eviction(info: Mapping[str, str]) -> None:
 def server_info(link: Link) -> dict[str, str]:
     """INFO, field by field. It has what CONFIG GET would tell, and is allowed where CONFIG is not."""
     return info_fields(link.one("INFO"))
-
-
-def info_fields(text: bytes) -> dict[str, str]:
-    """The name:value lines of INFO or CLUSTER INFO."""
-    fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
-    return {name: value for name, colon, value in fields if colon}
 
 
 def _persistence(link: Link, info: Mapping[str, str]) -> str:

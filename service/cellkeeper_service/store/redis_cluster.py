@@ -15,6 +15,7 @@ from cellkeeper_service.store.redis_cluster_scan import ClusterScan
 from cellkeeper_service.store.redis_failures import Refused
 from cellkeeper_service.store.redis_keys import bucket_of
 from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_runs import Runs
 from cellkeeper_service.store.redis_servers import Detour
 from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET, Address, Slots, read_slots
 
@@ -36,6 +37,7 @@ class Cluster:
     asks_role = False  # a replica sends callers away by itself
 
     def __init__(self, url: str, timeout_ms: int) -> None:
+        self.runs = Runs()
         self._url, seeds = _read_url(url)
         self._timeout_ms = timeout_ms
         self._lock = Lock()
@@ -179,7 +181,7 @@ class Cluster:
 
     def _new_link(self, address: Address) -> Link:
         user, at, _ = self._url.netloc.rpartition("@")
-        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self._timeout_ms)
+        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self._timeout_ms, self.runs)
 
 
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:

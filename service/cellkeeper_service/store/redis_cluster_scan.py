@@ -18,9 +18,8 @@ from collections.abc import Iterator
 
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis_check import info_fields
 from cellkeeper_service.store.redis_keys import BUCKETS
-from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_link import Link, info_fields
 from cellkeeper_service.store.redis_scan import headers_at, headers_of, scan_names
 from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
 

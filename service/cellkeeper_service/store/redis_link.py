@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -17,6 +18,7 @@ from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.redis_failures import ERROR_REPLIES, Refused, Unknown, text_of
+from cellkeeper_service.store.redis_runs import Runs
 from cellkeeper_service.store.redis_wire import Wire
 
 MAX_CONNECTIONS = 1024
@@ -61,9 +63,12 @@ class Link:
 
     url: redis://, rediss:// or unix://, as redis-py takes them.
     timeout_ms: for connecting, and for every wait for bytes.
+    runs: is told which run of the server every new connection meets.
     """
 
-    def __init__(self, url: str, timeout_ms: int) -> None:
+    def __init__(self, url: str, timeout_ms: int, runs: Runs | None = None) -> None:
+        self._runs = runs
+        self._address = urlsplit(url).netloc.rpartition("@")[2] or urlsplit(url).path
         self.timeout_s = timeout_ms / 1000.0
         try:
             self._pool = redis.ConnectionPool.from_url(
@@ -107,10 +112,24 @@ class Link:
     def take(self) -> Wire:
         """A connection, for `send` or `put_back`; a new one where none is at rest. Raises Refused."""
         wire = self.take_idle()
+        if wire is not None:
+            return wire
         try:
-            return wire or Wire(self._pool.get_connection())
+            wire = Wire(self._pool.get_connection())
+            self._meet(wire)
         except (redis.RedisError, OSError) as error:
+            if wire is not None:
+                self.put_back(wire, dirty=True)
             raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
+        return wire
+
+    def _meet(self, wire: Wire) -> None:
+        """Asks a new connection's server which run of it this is."""
+        if self._runs is not None and not wire.peer.is_known:
+            wire.peer.is_known = True
+            wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
+            info = _reply(wire.connection)
+            self._runs.saw(self._address, "" if isinstance(info, Exception) else info_fields(info).get("run_id", ""))
 
     def send(self, wire: Wire, *commands: bytes) -> Sent:
         """Sends all commands, which are packed, at once, and does not wait for the replies.
@@ -157,6 +176,12 @@ def packed(*words: bytes | str | int) -> bytes:
     """A command as Redis takes it."""
     command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stubs allow one word only
     return command
+
+
+def info_fields(text: bytes) -> dict[str, str]:
+    """The name:value lines of INFO or CLUSTER INFO."""
+    fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in fields if colon}
 
 
 def bulk(word: bytes) -> bytes:

@@ -155,7 +155,7 @@ class ScriptRun:
         commands = []
         if link in self._unloaded:
             commands.append(packed("SCRIPT", "LOAD", self._which.text))
-        first_write = _FIRST_WRITE[wire.has_written] if self._writes else b""
+        first_write = _FIRST_WRITE[wire.peer.has_written] if self._writes else b""
         for call in calls:
             asking = [packed("ASKING")] if call.asking else []
             items = [self._items[number] for number in call.items]
@@ -202,7 +202,7 @@ class ScriptRun:
             elif not isinstance(reply, Exception):
                 for number, answer in zip(call.items, reply, strict=True):
                     self._answers[number] = answer
-                wire.has_written |= self._writes and not self._apart and 1 in reply
+                wire.peer.has_written |= self._writes and not self._apart and 1 in reply
                 if self._wait is not None:
                     self.replicas.update(dict.fromkeys(call.items, replicas))
             elif isinstance(reply, redis.exceptions.NoScriptError):

@@ -12,9 +12,10 @@ import redis
 
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import StoreError, StoreFacts
-from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split, info_fields
+from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split
 from cellkeeper_service.store.redis_failures import Refused
-from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_link import Link, info_fields
+from cellkeeper_service.store.redis_runs import Runs
 from cellkeeper_service.store.redis_scan import page_at
 from cellkeeper_service.store.redis_sentinel_url import SentinelUrl
 from cellkeeper_service.store.redis_sentinel_view import View, ask_view, replica_addresses
@@ -53,6 +54,7 @@ class Sentinel:
     asks_role = True
 
     def __init__(self, url: str, timeout_ms: int) -> None:
+        self.runs = Runs()
         self._url = SentinelUrl.read(url)
         self._timeout_ms = timeout_ms
         self._lock = Lock()
@@ -194,7 +196,7 @@ class Sentinel:
         if known is None or newest.address != known.address:
             _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
             # The link before is dropped, not closed: another thread may be waiting for an answer.
-            link = Link(self._url.of_server(newest.address), self._timeout_ms)
+            link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
             self._primary = _Primary(newest.address, newest.epoch, link)
         else:
             self._primary = known._replace(epoch=newest.epoch)

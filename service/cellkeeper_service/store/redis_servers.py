@@ -8,6 +8,7 @@ from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import StoreFacts
 from cellkeeper_service.store.redis_check import check_server
 from cellkeeper_service.store.redis_link import Link
+from cellkeeper_service.store.redis_runs import Runs
 from cellkeeper_service.store.redis_scan import page_at
 
 _CURSOR_MAX = 2**64 - 1
@@ -34,6 +35,7 @@ class Servers(Protocol):
     name: str
     asks_role: bool
     """Whether a server is asked behind every call if it still is a primary: another may be one meanwhile."""
+    runs: Runs
 
     def group(self, key: bytes) -> int:
         """Keys of one group can be in one script call."""
@@ -70,7 +72,8 @@ class OneServer:
     asks_role = False
 
     def __init__(self, url: str, timeout_ms: int) -> None:
-        self._link = Link(url, timeout_ms)
+        self.runs = Runs()
+        self._link = Link(url, timeout_ms, self.runs)
 
     def group(self, key: bytes) -> int:
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import hiredis
 import redis
@@ -16,17 +17,34 @@ READ_BYTES = 65536
 NOT_ENOUGH = object()
 
 
+class Peer:
+    """What is known of the server at the other end of one socket.
+
+    is_known: it was asked which run of the server it is. has_written: a whole transaction was written over this socket,
+    so the append-only file of this run does not go on with one that a crash cut (docs/adr/203).
+    """
+
+    __slots__ = ("has_written", "is_known")
+
+    def __init__(self) -> None:
+        self.has_written = False
+        self.is_known = False
+
+
+# By socket, as redis-py connects again without telling, and hands out the same connection as another one's.
+_peers: WeakKeyDictionary[Any, Peer] = WeakKeyDictionary()
+
+
 class Wire:
     """direct: it is a plain socket. With TLS, bytes and readiness are not the socket's, and only redis-py's own calls
-    are of use. has_written: a whole transaction was written over it, so the append-only file of this run of the server
-    does not go on with one that a crash cut (docs/adr/203)."""
+    are of use."""
 
-    __slots__ = ("_reader", "_socket", "connection", "direct", "has_written")
+    __slots__ = ("_reader", "_socket", "connection", "direct", "peer")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.has_written = False
         self._socket: Any = getattr(connection, "_sock", None)  # there is no public way to it
+        self.peer = Peer() if self._socket is None else _peers.setdefault(self._socket, Peer())
         self.direct = type(self._socket) is socket.socket
         self._reader = hiredis.Reader(
             protocolError=redis.exceptions.InvalidResponse,

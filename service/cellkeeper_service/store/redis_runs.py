@@ -1,0 +1,33 @@
+"""Which run of each Redis server is spoken to: one that started again may have come back with a shortened file."""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+
+_logger = logging.getLogger(__name__)
+
+
+class Runs:
+    """The run id of each server, as new connections tell it. restarts: how often one was another than before."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self._lock = Lock()
+        self._known: dict[str, str] = {}
+
+    def saw(self, address: str, run_id: str) -> None:
+        """address: of the server. run_id: INFO's, another one at every start of the process; "": it did not tell."""
+        with self._lock:
+            before = self._known.get(address)
+            if not run_id or run_id == before:
+                return
+            self._known[address] = run_id
+            if before is None:
+                return
+            self.restarts += 1
+        _logger.warning(
+            "Redis at %s has started again. If its log says that the append-only file was truncated, a power cut left "
+            "part of a transaction in it: run BGREWRITEAOF, which removes that part (docs/operations.md)",
+            address,
+        )
