@@ -12,6 +12,7 @@
     revived      a life that was replaced or deleted never answers with success to what was sent after that was
                  acknowledged
     unexplained  every error a client sees is explained by a fault or a race: excuses.py says which by which
+    unreadable   every record that the store holds can be read
     crash        no server ends by itself, refuses to start without a fault of its store, or reports an error that it
                  did not expect
 
@@ -30,7 +31,7 @@ import numpy as np
 
 from tests.wire_client import Position
 
-from .excuses import LAG_S, REPORTS, Excuses
+from .excuses import LAG_S, REPORTS, Excuses, is_damaged
 from .history import Ack, Array, Burst, Deed, History
 from .lives import Lives
 from .offline import Reference
@@ -318,7 +319,9 @@ class Checker:
 
     def _check_rests(self, session: str, lives: list[bytes]) -> None:
         for rest in self._lives.rests(session):
-            if rest.position is not None or not lives:
+            if rest.error:
+                self._found("unreadable", session, b"", f"replica {rest.replica} cannot read it at rest: {rest.error}")
+            if rest.position is not None or rest.error or not lives:
                 continue
             deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
             expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
@@ -329,17 +332,19 @@ class Checker:
         for burst in self._history.bursts.get(session, ()):
             if not burst.error:
                 continue
-            if not self._excuses.burst(burst):
+            if is_damaged(burst.error_text) or not self._excuses.burst(burst):
                 words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
-                self._found("unexplained", session, burst.start.generation, words)
+                kind = "unreadable" if is_damaged(burst.error_text) else "unexplained"
+                self._found(kind, session, burst.start.generation, words)
             elif not self._ordinary.burst(burst):
                 self._verdict.reports += 1
         for deed in self._history.deeds.get(session, ()):
             if not deed.error:
                 continue
-            if not self._excuses.deed(deed):
+            if is_damaged(deed.error_text) or not self._excuses.deed(deed):
                 words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
-                self._found("unexplained", session, deed.generation, words)
+                kind = "unreadable" if is_damaged(deed.error_text) else "unexplained"
+                self._found(kind, session, deed.generation, words)
             elif not self._ordinary.deed(deed):
                 self._verdict.reports += 1
 

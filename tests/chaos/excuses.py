@@ -59,6 +59,14 @@ REPORTS = frozenset(
 """What tells a client that its history is gone."""
 OPEN_ENDED = PASSING | {"CLIENT_KILLED", ""}
 """After these a request may have been applied, or may be yet."""
+DAMAGED = "is damaged"  # what a store says of a record that cannot be right
+
+
+def is_damaged(words: str) -> bool:
+    """An error that no fault explains: the record stands there, and nobody can read it."""
+    return DAMAGED in words
+
+
 NO_WRITES = frozenset({"disk_full", "disk_locked", "file_limit"})
 """SQLite can be read and not written: what only reads succeeds, and cannot prolong the TTL."""
 

@@ -12,7 +12,9 @@ from .crew import Crew
 from .history import Fault
 from .node_faults import NodeFaults
 from .nodes import RedisNodes
+from .power_cuts import PowerCuts
 from .pumps import Pumps
+from .raw import Rough
 from .redis_faults import RedisFaults
 from .sqlite_faults import SqliteFaults
 from .stores import SqliteStore
@@ -26,7 +28,8 @@ NOT_OF_STORE = ("server", "front", "clients")  # targets
 
 class Faults:
     """every_s: seconds between the beginnings of two faults, on average. only: their kinds; empty: all that the store
-    has. At most `most` are under way at once. Raises ValueError where `only` has another."""
+    has. At most `most` are under way at once. loners: clients that step where a fault keeps all others out. Raises
+    ValueError where `only` has another."""
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class Faults:
         every_s: float,
         only: frozenset[str] = frozenset(),
         most: int = 8,
+        loners: Sequence[Rough] = (),
     ) -> None:
         self._cluster = cluster
         self._crew = crew
         self._pumps = pumps
         self._every_s = every_s
         self._most = most
+        self._loners = loners
         self._draw = crew.dice()
         self._held: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -111,10 +116,11 @@ class Faults:
             yield from WatchedFaults(store, self._while, self._draw).kinds()
             return
         yield from weather("store", "back {}", backs, self._while, self._draw)
+        power_cuts = PowerCuts(self._crew, self._cluster.servers, fronts, self._loners, self._while, self._draw)
         if isinstance(store, RedisNodes):
-            yield from NodeFaults(store, self._while, self._draw).kinds()
+            yield from NodeFaults(store, power_cuts, self._while, self._draw).kinds()
         else:
-            yield from RedisFaults(store, backs, self._while, self._draw).kinds()
+            yield from RedisFaults(store, backs, power_cuts, self._while, self._draw).kinds()
 
     async def _while(self, least_s: float, most_s: float) -> None:
         await self._crew.pause(self._draw.uniform(least_s, most_s))

@@ -102,7 +102,8 @@ class Deed:
 
 
 class Rest(NamedTuple):
-    """How a session stood when all was over, read through one server. position None: there is none."""
+    """How a session stood when all was over, read through one server. position None: there is none, or it cannot be
+    read: then `error` says why."""
 
     session: str
     model: str
@@ -111,6 +112,7 @@ class Rest(NamedTuple):
     replica: int
     asked_at: float
     at: float
+    error: str = ""
 
 
 class Fault(NamedTuple):
@@ -122,6 +124,17 @@ class Fault(NamedTuple):
     ended: float
     loses: bool
     of_store: bool = False
+
+
+class PowerCut(NamedTuple):
+    """Of a store's append-only file: it had to keep `synced_bytes`, had `size_bytes`, and was cut to `kept_bytes`.
+    in_transaction: in the middle of a command of a transaction, so that a part of the transaction stays."""
+
+    at: float
+    synced_bytes: int
+    size_bytes: int
+    kept_bytes: int
+    in_transaction: bool
 
 
 class RefusedStart(NamedTuple):
@@ -146,6 +159,7 @@ class History:
     models: dict[str, str] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
     refused_starts: list[RefusedStart] = field(default_factory=list)
+    power_cuts: list[PowerCut] = field(default_factory=list)
 
     def add_burst(self, burst: Burst) -> Burst:
         self.bursts[burst.session].append(burst)

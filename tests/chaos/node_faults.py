@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from tests.redis_cluster import PRIMARIES
 
 from .nodes import RedisNodes
+from .power import AnyPower, SyncedAlways, Unheard
+from .power_cuts import PowerCuts
 from .weather import Kind, Wait
 
 
 class NodeFaults:
-    def __init__(self, store: RedisNodes, wait: Wait, draw: random.Random) -> None:
+    def __init__(self, store: RedisNodes, power_cuts: PowerCuts, wait: Wait, draw: random.Random) -> None:
         self._store = store
+        self._power_cuts = power_cuts
         self._wait = wait
         self._draw = draw
 
     def kinds(self) -> Iterator[Kind]:
         yield Kind("node_kill", "nodes", 1.5, self._node_kill)
+        yield Kind("power_cuts", "nodes", 1.5, self._power_cut)
         yield Kind("node_pause", "nodes", 1.0, self._node_pause)
         yield Kind("slot_move", "nodes", 2.0, self._slot_move)
         yield Kind("node_handover", "nodes", 1.0, self._node_handover)
@@ -32,6 +36,20 @@ class NodeFaults:
         await asyncio.to_thread(nodes.kill, number)
         await self._wait(0.0, 0.7)
         await asyncio.to_thread(nodes.restart, number)
+
+    async def _power_cut(self, index: int) -> None:
+        """Of a node that has slots, or of its replica."""
+        nodes, pair = self._store, self._pair_number()
+        unheard = self._draw.random() < 0.25
+        number = nodes.replica_of(pair) if unheard else nodes.primary_of(pair)
+        server, way = nodes.cluster.nodes[number], nodes.proxies[number]
+        power: AnyPower = Unheard(server, self._wait) if unheard else SyncedAlways(server, [way], self._wait)
+
+        async def restart() -> None:
+            await asyncio.to_thread(server.restart)
+
+        await self._power_cuts.run(power, restart)
+        await asyncio.to_thread(nodes.wait_until_whole)
 
     async def _node_pause(self, index: int) -> None:
         node = self._store.cluster.nodes[self._store.primary_of(self._pair_number())]

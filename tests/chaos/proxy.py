@@ -14,7 +14,8 @@ class Proxy:
 
     delay_s: every piece of bytes waits so long before it goes on. bytes_per_s: a throttle, each way; 0: none.
     black_hole: connections stand, and no byte passes until it is lifted. drop_replies: requests pass; the first
-    bytes of an answer are thrown away and the connection is reset. refusing: new connections are reset at once.
+    bytes of an answer are thrown away and the connection is reset. hold_replies: requests pass; answers wait until it
+    is lifted, and those whose connection is cut before are never given. refusing: new connections are reset at once.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -28,6 +29,8 @@ class Proxy:
         self.cuts = 0  # connections reset by `cut` or by a dropped reply
         self._passing = asyncio.Event()
         self._passing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
 
@@ -41,6 +44,17 @@ class Proxy:
             self._passing.clear()
         else:
             self._passing.set()
+
+    @property
+    def hold_replies(self) -> bool:
+        return not self._answering.is_set()
+
+    @hold_replies.setter
+    def hold_replies(self, value: bool) -> None:
+        if value:
+            self._answering.clear()
+        else:
+            self._answering.set()
 
     async def start(self) -> None:
         """On a free port of the loopback address."""
@@ -56,7 +70,7 @@ class Proxy:
     def clear(self) -> None:
         """Fair weather."""
         self.delay_s, self.bytes_per_s = 0.0, 0
-        self.drop_replies = self.refusing = self.black_hole = False
+        self.drop_replies = self.refusing = self.black_hole = self.hold_replies = False
 
     async def close(self) -> None:
         self.clear()
@@ -91,11 +105,18 @@ class Proxy:
                     await asyncio.sleep(self.delay_s)
                 if self.bytes_per_s:
                     await asyncio.sleep(len(piece) / self.bytes_per_s)
-                await self._passing.wait()
+                await self._let_through(replies=replies)
                 writer.write(piece)
                 await writer.drain()
         except OSError:
             return
+
+    async def _let_through(self, *, replies: bool) -> None:
+        """Returns at a moment at which nothing holds the piece: what is held again before a waiter runs, holds it."""
+        while self.black_hole or (replies and self.hold_replies):
+            await self._passing.wait()
+            if replies:
+                await self._answering.wait()
 
     async def __aenter__(self) -> Proxy:
         await self.start()

@@ -110,13 +110,22 @@ class Rough:
             for replica in replicas:
                 await replica.close()
 
+    async def step_singly(self, replicas: Sequence[Replica], count: int) -> None:
+        """`count` single steps, one after the other; less where one is refused."""
+        if self._standing.position is None and not await self._open(replicas, insisting=False):
+            return
+        for _ in range(count):
+            if not await self._window(replicas, 1, 1):
+                await self._open(replicas, insisting=True)
+                return
+
     async def _open(self, replicas: Sequence[Replica], *, insisting: bool) -> bool:
         found = await opened(self._crew, self._standing, self.name, replicas, self._draw, insisting=insisting)
         if found and self._standing.position is not None:
             self._held = self._standing.position.step
         return found
 
-    async def _window(self, replicas: Sequence[Replica], chunks: int) -> bool:
+    async def _window(self, replicas: Sequence[Replica], chunks: int, most_steps: int = MOST_CHUNK_STEPS) -> bool:
         """Sends some chunks, in any order; whether all were answered."""
         standing, draw = self._standing, self._draw
         position = standing.position
@@ -124,7 +133,7 @@ class Rough:
             return False
         bursts = []
         for _ in range(chunks):
-            inputs = self._crew.draw_inputs(standing.model, draw, draw.randint(1, draw.choice((1, MOST_CHUNK_STEPS))))
+            inputs = self._crew.draw_inputs(standing.model, draw, draw.randint(1, draw.choice((1, most_steps))))
             bursts.append(self._crew.begin(standing, position, inputs, self._held))
             position = position.after(inputs)
         order = draw.sample(bursts, len(bursts)) if draw.random() < 0.3 else bursts

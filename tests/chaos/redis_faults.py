@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 
+from .power import SyncedAlways, Unheard
+from .power_cuts import PowerCuts
 from .proxy import Proxy
 from .stores import RedisEverysec, RedisPair, RedisStore
 from .weather import Kind, Wait
@@ -14,22 +16,24 @@ from .weather import Kind, Wait
 class RedisFaults:
     """backs: the ways from the servers to the store, which a fail-over leads elsewhere."""
 
-    def __init__(self, store: RedisStore, backs: Sequence[Proxy], wait: Wait, draw: random.Random) -> None:
+    def __init__(
+        self, store: RedisStore, backs: Sequence[Proxy], power_cuts: PowerCuts, wait: Wait, draw: random.Random
+    ) -> None:
         self._store = store
         self._backs = backs
+        self._power_cuts = power_cuts
         self._wait = wait
         self._draw = draw
 
     def kinds(self) -> Iterator[Kind]:
         yield Kind("redis_pause", "store", 1.0, self._redis_pause)
         yield Kind("redis_full", "store", 1.0, self._redis_full)
+        yield Kind("power_cuts", "store", 1.5, self._power_cut, loses=self._store.fsync != "always")
         if isinstance(self._store, RedisPair):
             yield Kind("failover", "store", 2.0, self._failover, loses=True)
             yield Kind("failover_split", "store", 1.0, self._failover_split, loses=True)
             return
         yield Kind("redis_kill", "store", 1.5, self._redis_kill, loses=self._store.fsync != "always")
-        if isinstance(self._store, RedisEverysec):
-            yield Kind("power_cut", "store", 1.5, self._power_cut, loses=True)
 
     async def _redis_kill(self, index: int) -> None:
         server = self._store.primary
@@ -38,12 +42,28 @@ class RedisFaults:
         await asyncio.to_thread(server.restart)
 
     async def _power_cut(self, index: int) -> None:
+        """Of a pair's primary, or of its replica."""
         store = self._store
-        if not isinstance(store, RedisEverysec):
-            raise TypeError("this fault is of a store that is not synced always")
-        await asyncio.to_thread(store.cut_power)
-        await self._wait(0.0, 0.7)
-        await asyncio.to_thread(store.restart)
+        if isinstance(store, RedisEverysec):
+            await self._power_cuts.run(store.power, self._restart_primary)
+        elif not isinstance(store, RedisPair):
+            power = SyncedAlways(store.primary, self._backs, self._wait)
+            await self._power_cuts.run(power, self._restart_primary)
+        else:
+            if self._draw.random() < 0.75:
+                ways = [*self._backs, store.link]
+                await self._power_cuts.run(SyncedAlways(store.primary, ways, self._wait), self._restart_primary)
+            else:
+                await self._power_cuts.run(Unheard(store.replica, self._wait), self._restart_replica)
+            await asyncio.to_thread(store.wait_until_in_step)
+
+    async def _restart_primary(self) -> None:
+        await asyncio.to_thread(self._store.primary.restart)
+
+    async def _restart_replica(self) -> None:
+        pair = self._pair()
+        await asyncio.to_thread(pair.replica.restart)
+        await asyncio.to_thread(pair.follow)
 
     async def _redis_pause(self, index: int) -> None:
         server = self._store.primary

@@ -9,7 +9,7 @@ from .history import History
 from .recovery import longest_silence_ms, recovery_ms
 from .run import Outcome
 
-KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "crash")
+KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "unreadable", "crash")
 FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 
 
@@ -32,6 +32,9 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "faults_total": faults.total(),
         "fault_kinds": len(faults),
         "faults": dict(sorted(faults.items())),
+        "power_cuts": len(history.power_cuts),
+        "half_transactions": sum(cut.in_transaction for cut in history.power_cuts),
+        "clients": outcome.settings.count_clients(),
         "races": dict(sorted(outcome.races.items())),
         **{{"gap": "gaps", "crash": "crashes"}.get(kind, kind): verdict.count(kind) for kind in KINDS},
         "violations": len(verdict.findings),
@@ -67,6 +70,8 @@ def table(outcome: Outcome) -> str:
         row = f"{kind:<24}{count:>8}   {first[0]:>10}{first[1]:>10}   {waited:>14}   {everyone[0]:>10}{everyone[1]:>10}"
         words.append(row.rstrip())
     words += ["", f"faults: {line['faults_total']} of {line['fault_kinds']} kinds"]
+    if line["power_cuts"]:
+        words += [f"power cuts: {line['power_cuts']}, {line['half_transactions']} of them within a transaction"]
     words += [f"errors that clients saw: {errors(outcome.history)}", ""]
     if line["losing_faults"]:
         words += [

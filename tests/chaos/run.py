@@ -19,6 +19,7 @@ from tests.wire_client import Position, Refused, Replica
 from .checker import Checker, Verdict
 from .cluster import Cluster
 from .crew import OFFICIAL, Crew, Standing
+from .excuses import PASSING, is_damaged
 from .faults import Faults
 from .fleet import Fleet
 from .history import History, Rest
@@ -39,7 +40,7 @@ SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.00
 class Settings:
     """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
     with `sessions` sessions; one more has `singles`, and steps them one by one. fleets: raw clients that step `fleet`
-    sessions of a model together."""
+    sessions of a model together. loners: raw clients of one session that only step after a power cut."""
 
     seconds: float
     seed: int
@@ -53,8 +54,14 @@ class Settings:
     fleets: int = 4
     fleet: int = 64
     rough: int = 10
+    loners: int = 4
     expiring: int = 6
     meddle_s: float = 0.5
+
+    def count_clients(self) -> int:
+        """Official ones, and raw ones."""
+        official = self.clients + bool(self.singles) + bool(self.expiring)
+        return official + self.fleets + self.rough + self.loners
 
 
 @dataclass
@@ -103,7 +110,11 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             for index in range(settings.rough)
         ]
         fleets = [_fleet(crew, f"fleet-{number}", models[number % 2], settings) for number in range(settings.fleets)]
-        faults = Faults(cluster, crew, pumps, settings.every_s, settings.only)
+        loners = [
+            Rough(crew, f"loner-{index}", _standing(crew, f"loner-{index}", models[index % 2]), late)
+            for index in range(settings.loners)
+        ]
+        faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
         replicas = [Replica(target, 1.5) for target in cluster.targets]
         started = time.monotonic()
         try:
@@ -122,6 +133,7 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             await cluster.heal()
             crew.ending.set()
             seconds = time.monotonic() - started
+            others += [asyncio.create_task(loner.run(), name=f"last step of {loner.name}") for loner in loners]
             lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
             done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
             for task in done:
@@ -209,5 +221,8 @@ async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest
             return Rest(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
         if reply.reason == "SESSION_NOT_FOUND":
             return Rest(session, model, None, {}, number, asked_at, time.monotonic())
+        if is_damaged(reply.message) or reply.reason not in PASSING:
+            words = f"{reply.reason} {reply.message}"
+            return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
         await asyncio.sleep(0.25)
     raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")

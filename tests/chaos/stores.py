@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +13,11 @@ from tests.redis_server import RedisServer
 
 from .disk import SmallDisk
 from .nodes import RedisNodes
+from .power import SyncedEverysec
 from .proxy import Proxy
 from .watched import RedisWatched
 
 SYNC_S = 40.0
-UNSYNCED_S = 1.0  # what "everysec" leaves to a power cut
 STORES = ("sqlite", "redis", "redis-everysec", "redis-failover", "redis-cluster", "redis-sentinel")
 
 
@@ -52,8 +50,11 @@ class RedisStore:
 
     def __init__(self, fsync: str) -> None:
         self.fsync = fsync
-        # Without the delay a replica is in step again at once, and the next fail-over need not wait.
-        self.options = {"appendfsync": fsync, "repl-diskless-sync-delay": "0"}
+        self.options = {
+            "appendfsync": fsync,
+            "auto-aof-rewrite-percentage": "0",  # what a power cut leaves in the file stays there
+            "repl-diskless-sync-delay": "0",  # a replica is in step again at once, and the next fail-over need not wait
+        }
         self.primary = RedisServer(self.options)
 
     @property
@@ -94,12 +95,15 @@ class RedisPair(RedisStore):
             client.execute_command("REPLICAOF", "127.0.0.1", self.link.port)
 
     def is_in_step(self) -> bool:
-        """Whether the replica has all that the primary had a moment ago."""
+        """Whether the replica has all that the primary had a moment ago, also in its file."""
         try:
             with self.replica.client() as client:
-                return str(client.info("replication").get("master_link_status")) == "up"
+                info = client.info()
         except redis.RedisError:
             return False
+        # After a full copy from its primary, it has nothing in its file until that is written.
+        writes = info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled")
+        return info.get("master_link_status") == "up" and not writes
 
     def wait_until_in_step(self) -> None:
         until = time.monotonic() + SYNC_S
@@ -128,52 +132,21 @@ class RedisPair(RedisStore):
 
 
 class RedisEverysec(RedisStore):
-    """A Redis server whose file is watched, so that it can be put back to how it was when it was synced last."""
+    """A Redis server whose file is watched, so that it is known what had been synced."""
 
     def __init__(self) -> None:
         super().__init__("everysec")
-        self.options["auto-aof-rewrite-percentage"] = "0"  # one file for the whole run
-        self.primary = RedisServer(self.options)
-        self._sizes: deque[tuple[float, int]] = deque(maxlen=200)  # of the file, by time
-        self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
-
-    def cut_power(self) -> None:
-        """SIGKILL, and what was written within the last UNSYNCED_S never reached the disk."""
-        until = time.monotonic() - UNSYNCED_S
-        self.primary.kill()
-        size, path = self.size_at(until), self._file()
-        if size is not None and path is not None and size < path.stat().st_size:
-            with path.open("r+b") as file:
-                file.truncate(size)
-
-    def size_at(self, at: float) -> int | None:
-        """Bytes of the file at that time, by the monotonic clock; None: it was not looked at yet."""
-        return next((size for seen, size in reversed(self._sizes.copy()) if seen <= at), None)
-
-    def restart(self) -> None:
-        self._sizes.clear()
-        self.primary.restart()
-
-    def _file(self) -> Path | None:
-        return next(iter(sorted(self.primary.folder.glob("appendonlydir/*.incr.aof"), reverse=True)), None)
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.05):
-            path = self._file()
-            if path is not None:
-                self._sizes.append((time.monotonic(), path.stat().st_size))
+        self.power = SyncedEverysec(self.primary)
 
     def __enter__(self) -> RedisEverysec:
         super().__enter__()
-        self._watch.start()
+        self.power.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
-        self._watch.join()
+        self.power.close()
         super().__exit__(kind, error, trace)
 
 
