@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._carry import POLICIES
-from ._cli_rows import csv_rows
+from ._cli_csv import add_header, csv_rows
+from ._cli_rows import RowError, open_rows
 from ._model import Model
 from ._reply import SessionInfo
 from .client import Client
@@ -38,6 +39,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--windows", type=Path, metavar="FOLDER", help="a CSV file for each session: its id, percent-encoded, and .csv"
     )
+    add_header(parser)
     parser.set_defaults(run=_run)
 
 
@@ -50,8 +52,11 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         path = parsed.windows / f"{quote(info.session, safe='')}.csv"
         if not path.is_file():
             return None
-        with path.open(encoding="utf-8", newline="") as lines:
-            return np.array(list(csv_rows(lines, (), target)))
+        with open_rows(str(path)) as lines:
+            try:
+                return np.array(list(csv_rows(lines, (), target, parsed.header)))
+            except RowError as error:
+                raise RowError(f"{path}: {error}") from None
 
     done = client.carry_over(
         parsed.policy,

@@ -1,106 +1,82 @@
-"""Rows of a CSV or JSON lines file as time steps, and answers as rows."""
+"""What rows of CSV and of JSON lines have in common: the file that they come from, and a row as a time step."""
 
 from __future__ import annotations
 
-import csv
-import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from math import isinf, isnan, prod
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._model import Model
-from ._reply import Array
+from ._model import Model, little_endian
+
+SHOWN_COLUMNS = 8
 
 
 class RowError(ValueError):
-    """A row that cannot be read; the text names its line."""
+    """A row that cannot be taken; the text names its line, and the column where one is at fault."""
 
 
-def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Iterator[ArrayLike]:
-    """One time step a row. A first row that is not all numbers is a header. An empty cell is NaN.
-
-    columns: names of the header, or numbers from 0; empty: all, in order.
-    """
-    picked: list[int] | None = None
-    reader = csv.reader(lines)
-    for index, row in enumerate(reader):
-        if not row:
-            continue
-        if index == 0:
-            header = [] if all(_is_number(cell) for cell in row) else row
-            picked = [_column(name, header, len(row)) for name in columns] or list(range(len(row)))
-            if header:
-                continue
-        try:
-            values = [float(row[column]) if row[column].strip() else np.nan for column in picked or ()]
-        except (ValueError, IndexError) as error:
-            raise RowError(f"line {reader.line_num}: {error}") from None
-        yield _step(values, model, reader.line_num)
+def open_rows(path: str) -> TextIO:
+    """The file, or stdin where path is "-". UTF-8, with a byte order mark or without."""
+    stdin = path == "-"
+    return open(sys.stdin.fileno() if stdin else path, encoding="utf-8-sig", newline="", closefd=not stdin)
 
 
-def json_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Iterator[ArrayLike]:
-    """One time step a line: a number, a list of numbers, or an object, whose `columns` are taken (default: all)."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            if isinstance(value, dict):
-                value = [value[name] for name in columns] if columns else list(value.values())
-            cells = value if isinstance(value, list) else [value]
-            values = [np.nan if cell is None else float(cell) for cell in cells]
-        except KeyError as error:
-            raise RowError(f"line {number}: no column {error}") from None
-        except (TypeError, ValueError) as error:
-            raise RowError(f"line {number}: {error}") from None
-        yield _step(values, model, number)
-
-
-class Writer:
-    """Writes one line a time step: its number, then the output's values."""
-
-    def __init__(self, out: TextIO, form: str, name: str, headed: bool) -> None:
-        self._out = out
-        self._form = form
-        self._name = name
-        self._headed = headed
-
-    def write(self, step: int, output: Array) -> None:
-        """step: how many time steps the session had consumed before this one."""
-        values = output.reshape(-1).tolist() if self._form == "jsonl" else [str(value) for value in output.reshape(-1)]
-        if self._form == "jsonl":
-            self._out.write(json.dumps({"step": step, self._name: values}) + "\n")
-        else:
-            if not self._headed:
-                names = [f"{self._name}_{index}" for index in range(len(values))]
-                self._out.write(",".join(["step", *names]) + "\n")
-                self._headed = True
-            self._out.write(",".join([str(step), *values]) + "\n")
-        self._out.flush()
-
-
-def _step(values: list[float], model: Model, line: int) -> Any:
-    if model.input.shape:
-        return np.array(values)
-    if len(values) != 1 or values[0] != int(values[0]):
-        raise RowError(f"line {line}: got {values}, expected one token id")
-    return int(values[0])
-
-
-def _column(name: str, header: Sequence[str], width: int) -> int:
-    names = [cell.strip() for cell in header]
-    if name in names:
-        return names.index(name)
-    if name.isdigit() and int(name) < width:
-        return int(name)
-    raise RowError(f"--columns: got {name!r}, expected one of {names or list(range(width))}")
-
-
-def _is_number(cell: str) -> bool:
+def decoded(lines: Iterable[str]) -> Iterator[str]:
+    """The lines. Raises RowError for what is not UTF-8."""
+    count = 0
     try:
-        float(cell)
-    except ValueError:
-        return not cell.strip()
-    return True
+        for line in lines:
+            count += 1
+            yield line
+    except UnicodeDecodeError as error:
+        raise RowError(f"after line {count}: not UTF-8 ({error.reason})") from None
+
+
+class Steps:
+    """Makes time steps of rows, or refuses them."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._shape = model.input.shape
+        self._size = prod(self._shape)
+        self._dtype = little_endian(model.input.dtype)
+
+    def check_width(self, line: int, columns: Sequence[str]) -> None:
+        """columns: as a person knows them, of those that are taken."""
+        if len(columns) != self._size:
+            what = str(list(self._shape)) if self._shape else "one token id"
+            shown = [*columns[:SHOWN_COLUMNS], *(["..."] if len(columns) > SHOWN_COLUMNS else [])]
+            raise RowError(
+                f"line {line}: inputs: got shape [{len(columns)}] ({', '.join(shown)}), expected {what} (model "
+                f"{self._model.name!r}); --columns chooses, and commas separate the fields of CSV"
+            )
+
+    def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
+        """values: NaN is missing. columns: how a message calls the column of each."""
+        self.check_width(line, columns)
+        for value, column in zip(values, columns, strict=True):
+            if isnan(value) and not self._model.missing_values:
+                raise RowError(
+                    f"line {line}, {column}: got a missing value, expected a number (model {self._model.name!r} takes "
+                    "no missing values)"
+                )
+        if not self._shape:
+            return self._token(values[0], line, columns[0])
+        array = np.array(values, np.float64)
+        with np.errstate(over="ignore"):
+            unheld = np.isinf(array.astype(self._dtype))
+        if unheld.any():
+            index = int(unheld.argmax())
+            expected = f"a finite number of {self._model.input.dtype}"
+            raise RowError(f"line {line}, {columns[index]}: got {values[index]}, expected {expected}")
+        return array.reshape(self._shape)
+
+    def _token(self, value: float, line: int, column: str) -> int:
+        top = self._model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+        if isinstance(value, bool) or isinf(value) or value != int(value) or not 0 <= value < top:
+            raise RowError(f"line {line}, {column}: got {value}, expected a token id, 0..{top - 1}")
+        return int(value)

@@ -11,7 +11,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ._cli_rows import Writer, csv_rows, json_rows
+from ._cli_csv import add_header, csv_rows
+from ._cli_json import json_rows
+from ._cli_rows import RowError, open_rows
+from ._cli_writer import Writer
 from ._errors import HistoryChanged, HistoryLost
 from ._model import Inputs
 from ._position import first_position
@@ -31,8 +34,11 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--session", required=True, help="its id; made where there is none")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--csv", metavar="FILE", help="rows from a CSV file; - is stdin (the default)")
-    source.add_argument("--jsonl", metavar="FILE", nargs="?", const="-", help="rows from JSON lines")
+    source.add_argument(
+        "--jsonl", metavar="FILE", nargs="?", const="-", help="rows from JSON lines, with the keys of the first"
+    )
     parser.add_argument("--columns", default="", help="names, or numbers from 0, with commas between (default: all)")
+    add_header(parser)
     parser.add_argument("--output", metavar="FILE", default="-", help="where predictions go (default: stdout)")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the output (default: that of the input)")
     parser.add_argument("--from-step", type=int, metavar="N", help="the first row is time step N of the session")
@@ -47,13 +53,16 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _run(client: Client, parsed: argparse.Namespace) -> None:
     if parsed.model and parsed.model_name and parsed.model != parsed.model_name:
         raise ValueError(f"MODEL {parsed.model_name!r} and --model {parsed.model!r} differ; give one")
+    if parsed.jsonl and parsed.header:
+        raise ValueError("--header: expected with CSV only, JSON lines have none")
     with ExitStack() as stack:
         path = parsed.jsonl or parsed.csv or "-"
-        lines = sys.stdin if path == "-" else stack.enter_context(open(path, encoding="utf-8", newline=""))
+        lines = stack.enter_context(open_rows(path))
         session = client.session(parsed.session, model=parsed.model_name or parsed.model, ttl=parsed.ttl)
         columns = [name.strip() for name in parsed.columns.split(",") if name.strip()]
-        read = json_rows if parsed.jsonl else csv_rows
-        rows = _from_position(session, read(lines, columns, session.model), parsed)
+        model = session.model
+        read = json_rows(lines, columns, model) if parsed.jsonl else csv_rows(lines, columns, model, parsed.header)
+        rows = _UntilError(_from_position(session, read, parsed))
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
         headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
@@ -63,6 +72,8 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
             writer.write(step, output)
             progress.count()
         progress.end()
+        if rows.error is not None:
+            raise rows.error
 
 
 def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:
@@ -91,6 +102,20 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
                 "the rows to skip are not those that the session consumed; --unchecked skips them nevertheless"
             )
     return source
+
+
+class _UntilError:
+    """Ends where a row cannot be taken, so that the predictions of those before it are still written."""
+
+    def __init__(self, rows: Iterator[ArrayLike]) -> None:
+        self._rows = rows
+        self.error: RowError | None = None
+
+    def __iter__(self) -> Iterator[ArrayLike]:
+        try:
+            yield from self._rows
+        except RowError as error:
+            self.error = error
 
 
 class _Progress:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._errors import InvalidArgument
+from ._missing import as_numbers, is_missing
 from ._reply import Array
 
 
@@ -79,7 +80,8 @@ class Inputs:
     def convert(self, given: ArrayLike) -> tuple[bytes, bool]:
         """(raw bytes, whether the time axis was left out).
 
-        given: [F] or [T, F]; token ids: one integer or [T]. Raises InvalidArgument.
+        given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and NA of pandas are missing, as NaN
+        is. Raises InvalidArgument; for missing values too, where the model takes none.
         """
         if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
             # The usual case, for a sixth of the time. To compare bytes is faster than numpy's all(), or a search.
@@ -88,14 +90,14 @@ class Inputs:
         elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
             return given.to_bytes(self.step_bytes, "little"), True
         try:
-            array = np.asarray(given)
+            array = as_numbers(given)
             single = array.ndim == self._axes
             if not single and array.ndim != self._axes + 1:
                 raise self._wrong(f"shape {list(array.shape)}")
             if array.shape[array.ndim - self._axes :] != self._shape:
                 raise self._wrong(f"shape {list(array.shape)}")
             if array.dtype.kind not in ("iu" if self._tokens else "fiub"):
-                raise self._wrong(f"dtype {array.dtype}")
+                raise self._wrong(self._no_number(array))
             steps = 1 if single else int(array.shape[0])
             if steps == 0:
                 raise self._wrong("no time step")
@@ -109,7 +111,12 @@ class Inputs:
                 with np.errstate(over="ignore"):
                     converted = array.astype(self._dtype, copy=False)
                 if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
-                    raise self._wrong("NaN or infinity", f"finite values of dtype {self._model.input.dtype}")
+                    place = _place(np.isfinite(converted).reshape(steps, *self._shape))
+                    raise self._wrong(
+                        f"NaN or infinity {place}",
+                        f"finite values of dtype {self._model.input.dtype}, as the model takes no missing values "
+                        "(masked, None and NA count as NaN)",
+                    )
             return converted.tobytes(), single
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{type(given).__name__} ({error})") from error
@@ -128,13 +135,23 @@ class Inputs:
         if given is None:
             raise wrong("none")
         try:
-            array = np.asarray(given)
+            array = as_numbers(given)
             if array.shape != (steps, features) or array.dtype.kind not in "fiub":
                 raise wrong(f"{array.dtype} {list(array.shape)}")
             with np.errstate(over="ignore"):
                 return array.astype(self._dtype).tobytes()
         except (TypeError, ValueError) as error:
             raise wrong(f"{type(given).__name__} ({error})") from error
+
+    def _no_number(self, array: Array) -> str:
+        """What an array of one or more time steps holds that the model does not take."""
+        steps = array.reshape(-1, *self._shape)
+        numbers = np.array([_is_number(value) for value in steps.flat]).reshape(steps.shape)
+        if not numbers.all():
+            return f"dtype {array.dtype}: no number {_place(numbers)}"
+        if self._tokens and array.dtype.kind == "f" and np.isnan(array).any():
+            return f"a missing value {_place(~np.isnan(steps))}"
+        return f"dtype {array.dtype}"
 
     def _check_ids(self, array: Array) -> None:
         # Compared before the cast: an id that does not fit would wrap around to a valid one.
@@ -151,6 +168,16 @@ class Inputs:
         return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
 
 
+def _place(good: Array) -> str:
+    """Where the first bad value of bool [T, F] or [T] is."""
+    step, *feature = (int(index) for index in np.argwhere(~good)[0])
+    return f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
+
+
+def _is_number(value: object) -> bool:
+    return is_missing(value) or isinstance(value, bool | int | float | np.number | np.bool_)
+
+
 def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[tuple[TensorSpec, bytes]]:
     """Every state tensor of the model as raw bytes, in the model's order. Raises InvalidArgument."""
 
@@ -163,10 +190,19 @@ def convert_state(model: Model, state: Mapping[str, ArrayLike], field: str) -> l
     converted: list[tuple[TensorSpec, bytes]] = []
     for spec in model.states:
         try:
-            array: np.ndarray[Any, Any] = np.asarray(state[spec.name])
+            array = as_numbers(state[spec.name])
             if array.shape != spec.shape:
                 raise wrong(f"{spec.name} of shape {list(array.shape)}", f"{list(spec.shape)}")
-            raw = array.astype(np.dtype(spec.dtype).newbyteorder("<")).tobytes()
+            if array.dtype.kind not in "fiub":
+                raise wrong(f"{spec.name} of dtype {array.dtype}", spec.dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = array.astype(little_endian(spec.dtype))
+            taken = np.isfinite(values) if values.dtype.kind == "f" else array == values
+            if not taken.all():
+                place = [int(index) for index in np.argwhere(~taken)[0]]
+                expected = f"finite values of {spec.dtype} (masked, None and NA count as NaN)"
+                raise wrong(f"{spec.name}: {array[tuple(place)]} at {place}", expected)
+            raw = values.tobytes()
         except (TypeError, ValueError) as error:
             raise wrong(f"{spec.name}: {error}", f"{list(spec.shape)} of {spec.dtype}") from error
         converted.append((spec, raw))

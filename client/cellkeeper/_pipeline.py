@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._errors import CellkeeperError, InvalidArgument
+from ._missing import as_numbers
 from ._reply import StepReply
 
 
@@ -64,7 +65,7 @@ class Pipeline:
         if self._gathered:
             gathered, self._gathered = self._gathered, []
             try:
-                chunk = np.stack([np.asarray(sample) for sample in gathered])
+                chunk = np.stack([as_numbers(sample) for sample in gathered])
             except (TypeError, ValueError) as error:
                 raise InvalidArgument(f"inputs: samples of one stream differ: {error}", field="inputs") from error
             self._send(chunk, len(gathered))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
+from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import pytest
 from cellkeeper import InvalidArgument, Model, TensorSpec
-from cellkeeper._model import Inputs
+from cellkeeper._model import Inputs, convert_state
 
 NAN, INF = float("nan"), float("inf")
 
@@ -61,3 +65,125 @@ def test_token_ids() -> None:
     for given in wrong:
         with pytest.raises(InvalidArgument, match="inputs: got"):
             inputs.convert(given)
+
+
+def masked(values: Any, mask: Any, dtype: str = "f8") -> Any:
+    return np.ma.masked_array(np.array(values, dtype), mask)
+
+
+def with_one_missing() -> dict[str, Any]:
+    """Three features of one time step, of which the second is missing; under it lies what must not be fed."""
+    row = masked([0, -9999, 1], [0, 1, 0])
+    objects: dict[str, Any] = {
+        "NaN": [0.0, NAN, 1.0],
+        "None": [0, None, 1],
+        "None in an array": np.array([0.0, None, 1.0], object),
+        "mask": row,
+        "mask, float32": row.astype("f4"),
+        "mask, integers": row.astype("i8"),
+        "mask, booleans": masked([0, 1, 1], [0, 1, 0], "?"),
+        "mask over an infinity": masked([0, INF, 1], [0, 1, 0]),
+        "mask over what float32 cannot hold": masked([0, 1e300, 1], [0, 1, 0]),
+        "masked element in a list": [0, np.ma.masked, 1],
+        "list of a masked row": list(row),
+        "mask, objects": masked([0, -9999, 1], [0, 1, 0], "O"),
+    }
+    try:
+        pandas: Any = import_module("pandas")
+    except ImportError:  # comes with the extra "demo"
+        return objects
+    objects["pandas.NA"] = [0.0, pandas.NA, 1.0]
+    objects["Series of Float64"] = pandas.Series([0.0, None, 1.0], dtype="Float64")
+    objects["Series of Int64"] = pandas.Series([0, None, 1], dtype="Int64")
+    objects["Series of objects"] = pandas.Series([0, pandas.NA, 1], dtype=object)
+    return objects
+
+
+@pytest.mark.parametrize("name", with_one_missing())
+def test_whatever_says_missing_is_nan(name: str) -> None:
+    given = with_one_missing()[name]
+    last = [1.0 if name == "mask, booleans" else 1]
+    raw, single = Inputs(model(missing=True)).convert(given)
+    assert single
+    np.testing.assert_array_equal(np.frombuffer(raw, "f4"), [0, NAN, *last])
+    with pytest.raises(InvalidArgument, match="NaN or infinity at time step 0, feature 1, expected finite") as caught:
+        Inputs(model()).convert(given)
+    assert caught.value.field == "inputs"
+
+
+@pytest.mark.parametrize("name", with_one_missing())
+def test_whatever_says_missing_is_nan_in_a_chunk_too(name: str) -> None:
+    given = with_one_missing()[name]
+    chunks: list[Any] = [[[5, 6, 7], given], ([5, 6, 7], given)]
+    for chunk in chunks:
+        raw, single = Inputs(model(missing=True)).convert(chunk)
+        assert not single
+        np.testing.assert_array_equal(np.frombuffer(raw, "f4").reshape(2, 3), [[5, 6, 7], [0, NAN, 1]])
+        with pytest.raises(InvalidArgument, match="at time step 1, feature 1"):
+            Inputs(model()).convert(chunk)
+
+
+def test_masks_of_chunks() -> None:
+    table = masked([[1, 2, 3], [4, 5, 6]], [[0, 0, 1], [1, 0, 0]])
+    for given in (table, list(table), tuple(table), deque(table), [list(row) for row in table], table.astype("i4")):
+        raw, _ = Inputs(model(missing=True)).convert(given)
+        np.testing.assert_array_equal(np.frombuffer(raw, "f4").reshape(2, 3), [[1, 2, NAN], [NAN, 5, 6]])
+    assert table.data.tolist() == [[1, 2, 3], [4, 5, 6]]
+    unmasked = masked([1, 2, 3], False)
+    for given in (unmasked, [unmasked], list(unmasked)):
+        assert Inputs(model()).convert(given)[0] == np.array([1, 2, 3], "f4").tobytes()
+
+
+def test_a_frame_of_pandas() -> None:
+    pandas: Any = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1, None], "b": [2.0, 5.0], "c": [None, 6]}).convert_dtypes()
+    raw, _ = Inputs(model(missing=True)).convert(frame)
+    np.testing.assert_array_equal(np.frombuffer(raw, "f4").reshape(2, 3), [[1, 2, NAN], [NAN, 5, 6]])
+
+
+def test_ids_are_never_missing() -> None:
+    inputs = Inputs(model("int32", (), vocabulary=10))
+    assert inputs.convert(masked([3, 4], False, "i4")) == (np.array([3, 4], "i4").tobytes(), False)
+    wrong: list[Any] = [masked([3, 4], [0, 1], "i4"), [3, None], [3, np.ma.masked], np.array([3, None], object)]
+    for given in wrong:
+        with pytest.raises(InvalidArgument, match="inputs: got a missing value at time step 1"):
+            inputs.convert(given)
+    wrong = [np.ma.masked, None, masked(3, True, "i4")]
+    for one in wrong:
+        with pytest.raises(InvalidArgument, match="inputs: got a missing value at time step 0"):
+            inputs.convert(one)
+
+
+def test_what_is_no_number_is_named() -> None:
+    wrong: list[Any] = [[0.0, None, value] for value in ("1.5", Decimal(1), 1j, [1], 2**70)]
+    for given in wrong:
+        with pytest.raises(InvalidArgument, match="inputs: got"):
+            Inputs(model(missing=True)).convert(given)
+    chunk: Any = [[0, 0, None], [0, 0, Decimal(1)]]
+    with pytest.raises(InvalidArgument, match="dtype object: no number at time step 1, feature 2"):
+        Inputs(model(missing=True)).convert(chunk)
+
+
+def test_known_features_of_a_forecast() -> None:
+    inputs = Inputs(replace(model(missing=True), feedback=(0, -1, -1)))
+    given: list[Any] = [masked([[1, -9999]], [[0, 1]]), [[1, None]], [[1, np.ma.masked]], [[1, NAN]]]
+    for known in given:
+        np.testing.assert_array_equal(np.frombuffer(inputs.convert_known(known, 1), "f4"), [1, NAN])
+
+
+@pytest.mark.parametrize(
+    "given", [masked([1, -9999], [0, 1]), [1, None], [1, NAN], [1, INF], [1, 1e300], ["1", "2"], [1, 1j]]
+)
+def test_a_state_is_taken_as_it_is_or_refused(given: Any) -> None:
+    count = replace(model(), states=(TensorSpec("h", "float32", (2,)), TensorSpec("n", "int32", (2,))))
+    good: dict[str, Any] = {"h": [1, 2.5], "n": [1, 2]}
+    assert [raw for _, raw in convert_state(count, good, "state")] == [
+        np.array([1, 2.5], "f4").tobytes(),
+        np.array([1, 2], "i4").tobytes(),
+    ]
+    for name in ("h", "n"):
+        with pytest.raises(InvalidArgument, match=f"state: got {name}") as caught:
+            convert_state(count, {**good, name: given}, "state")
+        assert caught.value.field == "state"
+    with pytest.raises(InvalidArgument, match=r"state: got n: 2.5 at \[1\], expected finite values of int32"):
+        convert_state(count, {**good, "n": [1, 2.5]}, "state")

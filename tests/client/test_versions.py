@@ -162,13 +162,23 @@ def test_the_command(both: ServerProcess, versions: tuple[Path, Path], tmp_path:
         for name in SESSIONS:
             client.session(name).step(PAST)
         digits = older.fingerprint.hex()[:12]
-        (tmp_path / "a%2F1.csv").write_text("x,y,z\n" + "".join(f"{x},{y},{z}\n" for x, y, z in WINDOW.tolist()))
+        (tmp_path / "a%2F1.csv").write_text(
+            "x,y,z\n" + "".join(f"{x},{y},{z}\n" for x, y, z in WINDOW.tolist()), "utf-8-sig"
+        )
         out, _ = run("--policy", "rerun", "--windows", str(tmp_path), "--prefix", "a/", "--to", digits)
         assert out == "carried\t1\nskipped\t1\n"
         assert client.session_info("a/1").position.step == 40
         assert client.session_info("a/1").fingerprint == older.fingerprint
         assert run("--policy", "keep", "--model", "m")[0] == "already\t2\ncarried\t1\n"
         assert client.session_info("a/1").fingerprint == newer.fingerprint
+        windows = ("--policy", "rerun", "--windows", str(tmp_path), "--session", "b", "--to", digits)
+        for text, options, says in (
+            ("x,y,z\n1,2,-\n", (), "b.csv: line 2, column 3 ('z'): got '-'"),
+            ("0,1,2\n", (), "b.csv: line 1: got '0,1,2'"),
+            ("x,y,z\n", ("--header", "no"), "b.csv: line 1, column 1: got 'x'"),
+        ):
+            (tmp_path / "b.csv").write_text(text)
+            assert says in run(*windows, *options, code=1)[1]
         out, err = run("--policy", "reset", "--session", "no", code=1)
         assert out == "SESSION_NOT_FOUND\t1\n"
         assert "1 sessions were not carried over" in err

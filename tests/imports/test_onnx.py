@@ -111,6 +111,11 @@ def test_states_start_where_they_are_told(tmp_path: Path) -> None:
         ({"vocabulary": 5}, "got float32 and a vocabulary of 5"),
         ({"constants": {"rate": np.array(16000), "gain": np.ones(5)}}, r"constant gain: got shape \[5\]"),
         ({"constants": {"rate": np.array(0.5), "gain": np.ones(6)}}, r"constant rate: got shape \[\]"),
+        (
+            {"constants": {"rate": np.array(16000), "gain": np.ma.masked_greater(np.arange(6.0), 4)}},
+            r"constant gain: got shape \[6\] masked",
+        ),
+        ({"initial": {"peak": np.ma.masked_greater(np.arange(6.0), 4)}}, "peak.*NaN or infinity"),
         ({"constants": {"rates": np.array(1)}}, "constant rates: no such input"),
         ({"initial": {"peak": np.zeros(5)}}, r"initial state peak: got float64 \[5\], expected"),
     ],

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+SAMPLE_EVERY_CALLS = 64
+"""One session of every so many engine calls is looked at for `Meter.state_change`."""
+
 
 @dataclass(slots=True)
 class StepTimes:
@@ -18,7 +21,11 @@ class StepTimes:
 
 
 class Meter(Protocol):
-    """Every method counts one event, or `count` of them."""
+    """Every method counts one event, or `count` of them.
+
+    state_change: norm is the Euclidean norm of a state after a chunk; relative_change that of the difference to the
+    state before it, divided by the larger of the two states' norms: 0..2, and 0 where both are zero.
+    """
 
     def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None: ...
     def steps_done(self, model: str, count: int, times: StepTimes) -> None: ...

@@ -13,6 +13,7 @@ from cellkeeper_service.domain.engine import Array, Engine
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
+from cellkeeper_service.model.missing import as_numbers
 
 from .exactness import Tunable, settle
 
@@ -67,7 +68,8 @@ def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 
 def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
     """One offline run of one whole sequence: inputs [T, ...] -> by name, outputs [T, ...].
 
-    The state tensors after it are there as "state.<name>". Clears the arena of an engine that is passed in.
+    The state tensors after it are there as "state.<name>". Clears the arena of an engine that is passed in. Masked
+    elements and None are missing, as NaN is. Raises StartError where the model takes no missing values.
     """
     engine = load_engine(model, "cpu") if isinstance(model, Path) else model
     names = [output.name for output in engine.spec.outputs]
@@ -76,7 +78,7 @@ def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
     engine.write_states(row, _initial(engine, 1))
     parts: dict[str, list[Array]] = {name: [] for name in names}
     for start in range(0, len(inputs), OFFLINE_STEPS):
-        part = np.asarray(inputs[start : start + OFFLINE_STEPS], engine.spec.input.dtype)[:, None]
+        part = _taken(inputs[start : start + OFFLINE_STEPS], engine, start)[:, None]
         computed = engine.run(part, row, row, frozenset(names))
         for name in names:
             parts[name].append(computed.outputs[name][:, 0])
@@ -86,6 +88,20 @@ def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
         results[f"state.{spec.name}"] = state[: spec.nbytes].view("<f4").reshape(spec.shape)
         state = state[spec.nbytes :]
     return results
+
+
+def _taken(inputs: Array, engine: Engine, start: int) -> Array:
+    """Time steps in the model's dtype. start: the first one's number."""
+    spec = engine.spec
+    numbers = as_numbers(inputs)
+    good = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, bool)
+    if not good.all() and not spec.missing_values:
+        step, *feature = (int(index) for index in np.argwhere(~good)[0])
+        place = f"time step {start + step}" + (f", feature {feature[0]}" if feature else "")
+        raise StartError(
+            f"inputs: got NaN or infinity at {place}, expected finite values: the model takes none missing"
+        )
+    return numbers.astype(spec.input.dtype)
 
 
 def _initial(engine: Engine, rows: int) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cellkeeper_service.model.bundle import MAX_STATE_BYTES
 from cellkeeper_service.model.config import LAYOUTS, MAX_SIZE
+from cellkeeper_service.model.missing import as_numbers
 
 from .onnx_graph import Graph, Value
 from .onnx_source import Declaration
@@ -109,7 +110,7 @@ def _constants(graph: Graph, constants: Mapping[str, Array], place: str) -> dict
             raise ImportRefused(where, f"no such input. {listing(graph)}")
         wanted = graph.inputs[name]
         try:
-            array = np.asarray(value).astype(wanted.dtype)
+            array = as_numbers(value).astype(wanted.dtype)
         except (TypeError, ValueError) as error:
             raise ImportRefused(where, f"got {value!r}, expected {wanted}") from error
         dims = wanted.dims

@@ -13,6 +13,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
 from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Missing, Tokens, config_json
 from cellkeeper_service.model.feedback import Sources
+from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_config
 
 from .files import read_bytes
@@ -137,7 +138,7 @@ def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str)
     first = {}
     for name, value in initial.items():
         shape = declaration.state_shapes.get(name)
-        array = np.asarray(value)
+        array = as_numbers(value)
         if shape is None or array.shape != shape or array.dtype.kind != "f":
             raise ImportRefused(
                 f"{place}: initial state {name}",

@@ -11,10 +11,12 @@ import numpy as np
 from cellkeeper_service.model.config import Missing, Normalization, Transform
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.fields import Fields
+from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
 from .parity import SEQUENCES, STEPS, Source
 from .reference import Float64Run, apply
+from .refusal import ImportRefused
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
 
@@ -35,12 +37,23 @@ class Processing:
             if self.normalization is None
             else (
                 Normalize(
-                    "normalization", *(np.array(v) for v in (self.normalization.offset, self.normalization.scale))
+                    "normalization", *(as_numbers(v) for v in (self.normalization.offset, self.normalization.scale))
                 ),
             )
         )
-        after = tuple(Convert(f"output[{i}]", transform) for i, transform in enumerate(self.output))
+        after = tuple(_convert(transform, f"output[{i}]") for i, transform in enumerate(self.output))
         return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+
+
+def _convert(transform: Transform, place: str) -> Convert:
+    """With numbers of Python where the value is an array. Raises ImportRefused where some are missing."""
+    if transform.value is None:
+        return Convert(place, transform)
+    numbers = as_numbers(transform.value)
+    if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
+        raise ImportRefused(place, f"value: got {transform.value!r}, expected finite numbers, none missing")
+    values = numbers.astype(float).tolist()
+    return Convert(place, replace(transform, value=tuple(values) if isinstance(values, list) else values))
 
 
 def parse_processing(value: object, place: str) -> Processing:
@@ -79,7 +92,8 @@ class Processed:
     def _run(self, run: Callable[[Array], Mapping[str, Array]], inputs: Array) -> Mapping[str, Array]:
         numbers = self._processing.normalization
         if numbers is not None:
-            inputs = ((inputs.astype(np.float64) - numbers.offset) / numbers.scale).astype(np.float32)
+            offset, scale = as_numbers(numbers.offset), as_numbers(numbers.scale)
+            inputs = ((inputs.astype(np.float64) - offset) / scale).astype(np.float32)
         value = np.asarray(run(inputs)["prediction"], np.float64)
         for transform in self._processing.output:
             value = apply(Convert("output", transform), value)

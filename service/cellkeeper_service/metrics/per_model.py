@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS, StepTimes
 
 from .tally import Floats, Tally
 
@@ -20,6 +20,7 @@ SECONDS = (
 NORMS = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
 CHANGES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
 
+_SAMPLED = f"Sampled: of one session in every {SAMPLE_EVERY_CALLS}th call of the engine."
 _STEPS, _REPLAYED = len(PHASES), len(PHASES) + 1
 
 
@@ -98,11 +99,12 @@ class StateFamilies(Collector):
 
     def collect(self) -> Iterator[Metric]:
         norm = HistogramMetricFamily(
-            "cellkeeper_state_norm", "Euclidean norm of a session's state after a chunk.", labels=("model",)
+            "cellkeeper_state_norm", f"Euclidean norm of a session's state after a chunk. {_SAMPLED}", labels=("model",)
         )
         change = HistogramMetricFamily(
             "cellkeeper_state_relative_change",
-            "Norm of a state's change over a chunk, divided by the norm of the state before it.",
+            "Norm of a state's change over a chunk, divided by the larger of its norms before and after: 0 to 2. "
+            + _SAMPLED,
             labels=("model",),
         )
         for model, tally in list(self._models.items()):

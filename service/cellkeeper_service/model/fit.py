@@ -19,6 +19,7 @@ from cellkeeper_service.errors import StartError
 from .bundle import Bundle, read_bundle
 from .config import Features, Normalization, RecurrentConfig, Transform
 from .feedback import Sources
+from .missing import as_numbers
 from .write import write_bundle
 
 METHODS = ("standard", "min_max", "robust")
@@ -27,9 +28,9 @@ METHODS = ("standard", "min_max", "robust")
 def fit_normalization(data: ArrayLike, method: str = "standard") -> Normalization:
     """offset and scale of (x - offset) / scale, feature by feature.
 
-    data: [..., F], any number of sequences and time steps; NaN is missing and left out. method: "standard" (mean and
-    standard deviation), "min_max" (to 0..1), "robust" (median and the distance of the quartiles). A feature that never
-    changes gets the scale 1. Raises StartError.
+    data: [..., F], any number of sequences and time steps; what is missing is left out: NaN, masked elements, None, and
+    NA of pandas. method: "standard" (mean and standard deviation), "min_max" (to 0..1), "robust" (median and the
+    distance of the quartiles). A feature that never changes gets the scale 1. Raises StartError.
     """
     values = _table(data, "data")
     if method not in METHODS:
@@ -102,9 +103,14 @@ def fit_bundle(
 def _table(data: ArrayLike, field: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """float64 [N, F]."""
     try:
-        values = np.asarray(data, np.float64)
+        numbers = as_numbers(data)
     except (TypeError, ValueError) as error:
         raise StartError(f"{field}: not numbers ({error})") from error
+    if numbers.dtype.kind not in "fiub":
+        raise StartError(
+            f"{field}: not numbers (dtype {numbers.dtype}); expected numbers; NaN, None or a mask for missing"
+        )
+    values = numbers.astype(np.float64)
     if values.ndim < 2 or values.size == 0:
         raise StartError(f"{field}: got shape {list(values.shape)}, expected [..., features]")
     table = values.reshape(-1, values.shape[-1])

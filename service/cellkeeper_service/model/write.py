@@ -17,6 +17,7 @@ from cellkeeper_service.errors import StartError
 
 from .bundle import CONFIG_FILE, WEIGHTS_FILE, Array, Bundle, read_bundle
 from .config import Config, GraphConfig, config_json
+from .missing import as_numbers
 from .parsing import parse_config
 
 
@@ -57,7 +58,7 @@ def write_bundle(
 
 
 def _float32(name: str, value: Array) -> Array:
-    array = np.asarray(value)
+    array = as_numbers(value)  # a masked element is NaN, which is refused when it is read back
     if array.dtype.kind != "f":
         raise StartError(f"tensor {name}: got dtype {array.dtype}, expected floats")
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is read back

@@ -9,11 +9,13 @@ from cellkeeper_service.domain.engine import Engine, Rows
 
 def state_change(engine: Engine, before: Rows, after: Rows) -> tuple[float, float] | None:
     """Of the states in the rows `before` and `after`, one each: the second's norm, and their distance relative to the
-    first's norm. None where that says nothing: not floats, not finite."""
+    larger of the two norms: 0..2. A new session's state is often zero, so that the first norm alone gives no scale.
+    None where that says nothing: not floats, not finite."""
     if any(state.dtype != "float32" for state in engine.spec.states):
         return None
     first, second = (engine.read_states(rows).view(np.float32).astype(np.float64) for rows in (before, after))
     norm = float(np.linalg.norm(second))
     if not np.isfinite(norm):
         return None
-    return norm, float(np.linalg.norm(second - first)) / max(float(np.linalg.norm(first)), 1e-12)
+    scale = max(norm, float(np.linalg.norm(first)))
+    return norm, float(np.linalg.norm(second - first)) / scale if scale else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS, StepTimes
 from cellkeeper_service.domain.position import POSITION_BYTES
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
@@ -17,7 +17,6 @@ from .cohort import Cohort, CohortCall, CohortFlight, Replies
 from .desk import Desk, caller_gone
 from .hotset import HotSet
 from .line import Line
-from .planner import SAMPLE_EVERY_CALLS
 from .served import Served
 
 

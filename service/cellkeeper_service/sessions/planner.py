@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
+
 from .run import Run
 from .served import Served
 from .tick import EngineCall
-
-SAMPLE_EVERY_CALLS = 64  # how often a state's norm and change are looked at
 
 
 @dataclass(frozen=True, slots=True)
