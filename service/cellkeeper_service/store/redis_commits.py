@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import NamedTuple
 
 from cellkeeper_service.domain.record import Header
@@ -40,8 +41,9 @@ def words(*parts: bytes) -> Words:
 
 EXPIRE, REPEAT = words(b"expire"), words(b"repeat")
 TOUCH, LEAVE = words(b"1"), words(b"0")  # of load.lua
-_PARTS = b"$%d\r\n%%b\r\n$%d\r\n%%b\r\n" % (FIXED_BYTES, MOVING_BYTES)
-_APPEND = bulk(b"append") + _PARTS + b"$%d\r\n%b%b\r\n"
+# A header in the pieces that `fixed_of` and `moving_of` are made of: fixed, moving, fixed, moving, fixed.
+_PIECES = Struct("<16s4s4s14s94s")
+_APPEND = bulk(b"append") + b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b\r\n$%%d\r\n%%b%%b%%b\r\n" % (FIXED_BYTES, MOVING_BYTES)
 _TTL, _NEVER = slice(64, 72), bytes(8)
 
 
@@ -53,10 +55,13 @@ def commit_item(commit: Commit) -> Item:
         create = words(b"create", base_element(after, log), element)
         return Item(redis_key(key), create, after=(EXPIRE,) if after[_TTL] != _NEVER else ())
     before = expected.packed
+    if checkpoint is None:  # nearly every commit: in one pass
+        a, low, b, rest, c = _PIECES.unpack(before)
+        new_a, new_low, new_b, new_rest, new_c = _PIECES.unpack(after)
+        if a == new_a and b == new_b and c == new_c:
+            size = MOVING_BYTES + len(log)
+            return Item(redis_key(key), Words(_APPEND % (a, b, c, low, rest, size, new_low, new_rest, log), 4))
     fixed, moving = fixed_of(before), moving_of(before)
-    if checkpoint is None and before[38:] == after[38:] and before[20:24] == after[20:24] and before[:16] == after[:16]:
-        entry = Words(_APPEND % (fixed, moving, MOVING_BYTES + len(log), moving_of(after), log), 4)
-        return Item(redis_key(key), entry)
     first, then = _ttl_calls(expected, header)
     if checkpoint is None:
         entry = words(b"whole", fixed, moving, fixed_of(after) + moving_of(after) + log)
