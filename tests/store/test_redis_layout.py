@@ -224,6 +224,21 @@ class TestOldRecords:
         assert loaded(store) is None
         assert client.exists(NAME, name_of(AT)) == 0
 
+    def test_that_cannot_be_carried_over_stay_as_they_are(
+        self, store: Store, client: redis.Redis, header: Header
+    ) -> None:
+        loaded(store)
+        commit = append(AT, header, inputs(4))
+        client.config_set("maxmemory", "1mb")  # less than an empty server takes
+        try:
+            (result,) = store.commit_many([commit])
+            assert result.outcome is Outcome.REFUSED
+            assert "OOM" in result.message
+            assert loaded(store) == Record(header, b"state 0", inputs(1, 2) + inputs(3))
+        finally:
+            client.config_set("maxmemory", "0")
+        committed(store, commit)
+
     def test_that_stayed_behind_never_win(
         self, store: Store, client: redis.Redis, old: OldStore, header: Header
     ) -> None:

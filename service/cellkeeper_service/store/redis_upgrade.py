@@ -13,6 +13,7 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, StoreError
 from cellkeeper_service.store import redis_layout1
 from cellkeeper_service.store.redis_commits import LEAVE, Item, commit_item, words
+from cellkeeper_service.store.redis_failures import Refused
 from cellkeeper_service.store.redis_keys import old_key, session_key
 
 MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
@@ -65,7 +66,7 @@ class Upgrade:
             if answer == 1 or isinstance(answer, bytes):  # bytes: somebody was quicker
                 carried.append(name)
             else:
-                failed[name] = answer if isinstance(answer, StoreError) else StoreError(f"Redis: {answer[1]!r}")
+                failed[name] = answer if isinstance(answer, StoreError) else Refused(f"Redis: {answer[1]!r}")
         dropped = self._run("write", [Item(old_key(name), DROP) for name in carried], apart=True)
         for name, answer in zip(carried, dropped, strict=True):
             if answer in (0, 1):
