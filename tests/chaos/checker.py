@@ -32,7 +32,7 @@ import numpy as np
 from tests.wire_client import Position
 
 from .excuses import LAG_S, REPORTS, Excuses, is_damaged
-from .history import Ack, Array, Burst, Deed, History
+from .history import LATE, MEDDLER, Ack, Array, Burst, Deed, History
 from .lives import Lives
 from .offline import Reference
 from .trail import Broken, Path, Trails, heads_of
@@ -128,6 +128,8 @@ class Checker:
             self._found("gap", session, generation, words)
             return
         self._check_birth(session, generation, path)
+        if not final:
+            self._check_end(session, generation, answers)
         self._check_seen(session, generation, seen, answers, path)
         on_path = [answer for answer in answers if path.passes(answer.end.step, answer.end.head)]
         aside = [answer for answer in answers if not path.passes(answer.end.step, answer.end.head)]
@@ -232,17 +234,31 @@ class Checker:
             else:
                 self._compare(session, generation, [answer], path, [])
 
+    def _check_end(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+        """A life that the store lost as a whole, with acknowledged steps: its client was told. (One that is gone
+        without a loss of the store is found by what stands in its place.)"""
+        rests = self._lives.rests(session)
+        ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
+        lost = self._excuses.lost_of(session, float("inf"))
+        if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
+            return
+        latest = max(answers, key=lambda answer: answer.ack.at)
+        if not self._was_told(session, latest):
+            words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
+            self._found("lost", session, generation, words + "this life is gone as a whole; nobody was told")
+
     def _was_told(self, session: str, answer: _Answer) -> bool:
-        """A client learned, after the answer, that the session does not stand where it left it; or had it ended itself,
-        and has no claim on it any more."""
-        held_since = self._held_since(session, answer)
+        """The client that had the answer learned later that the session does not stand where it left it; or had it
+        ended itself, and has no claim on it any more. What another client learned is of no use to it."""
+        held_since, client = self._held_since(session, answer), _client(answer.burst.sender)
+        reports = REPORTS | {"STEP_COMPACTED"} if client == LATE else REPORTS
         for burst in self._history.bursts.get(session, ()):
-            if burst.error in REPORTS and burst.error_at >= held_since:
+            if burst.error in reports and burst.error_at >= held_since and _client(burst.sender) == client:
                 return True
         for deed in self._history.deeds.get(session, ()):
-            if deed.at < held_since:
+            if deed.at < held_since or _client(deed.sender) != client:
                 continue
-            if deed.error in REPORTS:
+            if deed.error in reports:
                 return True
             if deed.succeeded and deed.generation == answer.end.generation:
                 return True
@@ -350,6 +366,11 @@ class Checker:
 
     def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
         self._verdict.findings.append(Finding(kind, session, generation, words))
+
+
+def _client(sender: str) -> str:
+    """Who it is: LATE, MEDDLER, or empty: the session's own client, whatever it calls itself."""
+    return sender if sender in (LATE, MEDDLER) else ""
 
 
 def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:

@@ -155,6 +155,10 @@ class Excuses:
         )
         return disturbed and "Traceback" not in refused.words
 
+    def may_have_been_ended(self, session: str, generation: bytes) -> bool:
+        """Whether somebody asked for the end of this life."""
+        return bool(self._ending(session, ("reset", "set_state", "delete"), generation))
+
     def late_create(self, session: str, at: float) -> bool:
         """A copy of an Open or a Fork, whose answer did not come in time, may have made this life after the one that
         its sender was told of was deleted or had expired. Generations are minted by servers for that very reason: the

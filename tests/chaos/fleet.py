@@ -17,13 +17,12 @@ from tests.wire_client import WAYS, Answer, Chunk, Refused, Replica, Result
 from .crew import TIMEOUT_S, Crew, Standing
 from .excuses import PASSING
 from .history import Burst
-from .opening import opened
+from .opening import OPENING, opened
 from .raw import CALL_S, note
 
 FRAME_WAYS = ("batch", "stream")
 MOST_ROWS = 12  # frames one after the other, between two looks around
 MOST_AHEAD = 4  # frames on the way at the same time
-OPENING = 16  # at the same time
 
 
 @dataclass(eq=False)

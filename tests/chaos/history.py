@@ -16,6 +16,10 @@ from tests.wire_client import Position
 
 Array = NDArray[Any]
 
+LATE = "late copy"
+MEDDLER = "meddler"
+"""Senders that are not the session's own client."""
+
 
 class Ack(NamedTuple):
     """`rows` time steps were answered. position: behind them, as the server said. outputs: by name, [rows, ...];

@@ -14,7 +14,7 @@ from tests.wire_client import WIRE_DTYPES, Position, Refused, Replica
 
 from .crew import Crew, Standing
 from .excuses import PASSING
-from .history import Deed
+from .history import MEDDLER, Deed
 
 TRIES = 12
 
@@ -42,7 +42,7 @@ class Meddler:
             await getattr(self, f"_{kind}")(replicas, standing, position)
 
     async def _reset(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("reset", standing, "meddler", generation=position.generation)
+        deed = self._crew.deed("reset", standing, MEDDLER, generation=position.generation)
         item = pb.ResetRequest.Item(session=standing.session, generation=position.generation, request_id=os.urandom(16))
         await self._do(replicas, deed, "Reset", pb.ResetRequest(model=standing.model.name, items=[item]))
 
@@ -53,9 +53,7 @@ class Meddler:
             raw = states[spec.name].tobytes()
             tensors.append(pb.Tensor(name=spec.name, dtype=WIRE_DTYPES["float32"], shape=spec.shape, data=raw))
         step = 1_000_000 * self._crew.number()
-        deed = self._crew.deed(
-            "set_state", standing, "meddler", generation=position.generation, states=states, step=step
-        )
+        deed = self._crew.deed("set_state", standing, MEDDLER, generation=position.generation, states=states, step=step)
         item = pb.SetStateRequest.Item(
             session=standing.session,
             generation=position.generation,
@@ -67,14 +65,14 @@ class Meddler:
 
     async def _fork(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
         branch = self._crew.branch_of(standing)
-        deed = self._crew.deed("fork", branch, "meddler", source=standing.session, at_position=position)
+        deed = self._crew.deed("fork", branch, MEDDLER, source=standing.session, at_position=position)
         item = pb.ForkRequest.Item(
             source=standing.session, position=position.message(), target=branch.session, request_id=os.urandom(16)
         )
         await self._do(replicas, deed, "Fork", pb.ForkRequest(model=standing.model.name, items=[item]))
 
     async def _delete(self, replicas: Sequence[Replica], standing: Standing, position: Position) -> None:
-        deed = self._crew.deed("delete", standing, "meddler", generation=position.generation)
+        deed = self._crew.deed("delete", standing, MEDDLER, generation=position.generation)
         item = pb.DeleteRequest.Item(session=standing.session, generation=position.generation)
         await self._do(replicas, deed, "Delete", pb.DeleteRequest(model=standing.model.name, items=[item]))
 

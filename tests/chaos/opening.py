@@ -15,6 +15,8 @@ from tests.wire_client import Position, Refused, Replica
 from .crew import TIMEOUT_S, Crew, Standing
 from .excuses import PASSING
 
+OPENING = 16  # at the same time
+
 
 async def opened(
     crew: Crew, standing: Standing, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.wire_client import WAYS, Chunk, Refused, Replica, Result
+from tests.wire_client import WAYS, Chunk, Position, Refused, Replica, Result
 
 from .crew import TIMEOUT_S, Crew, Standing
 from .excuses import PASSING
-from .history import Ack, Array, Burst
-from .opening import opened
+from .history import LATE, Ack, Array, Burst
+from .opening import OPENING, opened
 
 MOST_CHUNK_STEPS = 20
 MOST_WINDOW = 4
@@ -32,6 +32,7 @@ class LateCopies:
         self._crew = crew
         self._draw = crew.dice()
         self._bag: deque[tuple[float, Burst]] = deque()
+        self._held: dict[tuple[str, Position], Standing] = {}  # what its copies were told, by session and place
 
     def keep(self, burst: Burst) -> None:
         if len(self._bag) < 2000:
@@ -46,6 +47,17 @@ class LateCopies:
     async def send_rest(self, replicas: Sequence[Replica]) -> None:
         """When all faults are over: whoever is sent away for the moment has to be let in soon."""
         await self._send_due(replicas, float("inf"), tries=REST_TRIES)
+
+    async def ask_again(self, replicas: Sequence[Replica]) -> None:
+        """After the last fault: whether every place that an answer to a copy named is still one of its session's. The
+        session's own client may know nothing of these steps, and hears nothing of their loss."""
+        room = asyncio.Semaphore(OPENING)
+
+        async def ask(standing: Standing) -> None:
+            async with room:
+                await opened(self._crew, standing, LATE, replicas, self._draw, insisting=True)
+
+        await asyncio.gather(*map(ask, self._held.values()))
 
     def _pick(self) -> None:
         """Some of what the others sent, answered or not."""
@@ -69,7 +81,7 @@ class LateCopies:
     async def _send(self, replicas: Sequence[Replica], burst: Burst, tries: int) -> None:
         self._crew.did("late_copy")
         copy = Burst(
-            burst.session, burst.model, burst.start, burst.inputs, burst.acked, "late copy", time.monotonic(), late=True
+            burst.session, burst.model, burst.start, burst.inputs, burst.acked, LATE, time.monotonic(), late=True
         )
         self._crew.history.add_burst(copy)
         chunk = Chunk(copy.model, copy.session, copy.inputs, copy.start, copy.acked)
@@ -80,6 +92,10 @@ class LateCopies:
             if not isinstance(answer, Refused) or answer.reason not in PASSING:
                 break
         note(copy, answer)
+        if copy.acks:
+            place = copy.acks[-1].position
+            model = next(each for each in self._crew.models if each.name == copy.model)
+            self._held[copy.session, place] = Standing(copy.session, model, place)
 
 
 class Rough:

@@ -144,6 +144,7 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
                 for task in going_on:
                     task.cancel()
             await late.send_rest(replicas)
+            await late.ask_again(replicas)
             if tamper is not None:
                 await tamper(cluster, crew.history)
             await _read_back(crew, replicas)

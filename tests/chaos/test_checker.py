@@ -290,6 +290,52 @@ def test_a_lost_tail_that_nobody_was_told_of(made: HandMade) -> None:
     assert made.kinds() == {"lost"}
 
 
+def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    copy = made.unanswered("a", end, [7], "STEP_GAP", sender="late copy")
+    copy.late = True
+    made.rest("a", middle)
+    assert made.kinds() == {"lost"}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: bool) -> None:
+    """The session's own client gave these steps up, and knows nothing of them: it hears nothing of their loss."""
+    _, _, end = a_life(made)
+    lost = made.steps("a", end, [7], sender="late copy")
+    made.fault("failover", loses=True)
+    made.steps("a", end, [8])
+    if asked:
+        made.found("a", lost, expect=lost, error="HISTORY_CHANGED").sender = "late copy"
+    made.rest("a", end.after(np.array([[8]], np.float32)))
+    assert made.kinds() == (set() if asked else {"lost"})
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
+    """A reset, and all that came after it."""
+    _, _, end = a_life(made)
+    deed = made.begin("reset", "a", names=end.generation)
+    new = made.steps("a", deed, [9])
+    made.fault("failover", loses=True)
+    if told:
+        made.unanswered("a", new, [7], "GENERATION_CHANGED")
+    made.rest("a", end)
+    assert made.kinds() == (set() if told else {"lost"})
+
+
+def test_a_record_that_nobody_can_read(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("power_cuts", of_store=True)
+    words = "the record of session 'a' is damaged: its log has 12 bytes"
+    made.unanswered("a", end, [7], "STORE_UNAVAILABLE", words=words)
+    assert [(finding.kind, words in finding.words) for finding in made.check().findings] == [("unreadable", True)]
+    made.rest("a", end)
+    made.spoil_rest(position=None, states={}, error=f"STORE_UNAVAILABLE {words}")
+    assert made.kinds() == {"unreadable"}
+
+
 def test_a_tail_that_was_lost_without_a_fault(made: HandMade) -> None:
     _, middle, end = a_life(made)
     made.fault("server_kill")

@@ -17,11 +17,13 @@ class Echo:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.arrived = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while line := await reader.readline():
                 self.lines.append(line)
+                self.arrived.set()
                 writer.write(line)
                 await writer.drain()
         writer.close()
@@ -70,6 +72,29 @@ async def test_a_black_hole_holds_everything_until_it_is_lifted(echo: tuple[Echo
     assert server.lines == []
     proxy.black_hole = False
     assert await waiting == b"a\n"
+
+
+async def test_a_held_reply_has_been_asked_for_and_is_given_when_it_is_let_go(echo: tuple[Echo, Proxy]) -> None:
+    server, proxy = echo
+    proxy.hold_replies = True
+    waiting = asyncio.ensure_future(ask(proxy, b"a\n"))
+    await server.arrived.wait()
+    proxy.hold_replies = False
+    proxy.hold_replies = True  # before the one that waits has run
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
+    proxy.hold_replies = False
+    assert await waiting == b"a\n"
+
+
+async def test_a_held_reply_whose_connection_is_cut_is_never_given(echo: tuple[Echo, Proxy]) -> None:
+    server, proxy = echo
+    proxy.hold_replies = True
+    waiting = asyncio.ensure_future(ask(proxy, b"a\n"))
+    await server.arrived.wait()
+    proxy.cut()
+    proxy.hold_replies = False
+    assert await waiting == b""
 
 
 async def test_a_cut_ends_what_waits(echo: tuple[Echo, Proxy]) -> None:
