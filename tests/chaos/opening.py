@@ -13,9 +13,10 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from tests.wire_client import Position, Refused, Replica
 
 from .crew import TIMEOUT_S, Crew, Standing
-from .excuses import PASSING
+from .excuses import PASSING, is_damaged
 
 OPENING = 16  # at the same time
+DAMAGED_S = 1.0
 
 
 async def opened(
@@ -33,12 +34,14 @@ async def opened(
     )
     until = time.monotonic() + TIMEOUT_S
     reply = await draw.choice(replicas).call("Open", request)
-    while isinstance(reply, Refused) and reply.reason in PASSING and time.monotonic() < until:
+    while isinstance(reply, Refused) and _may_pass(reply) and time.monotonic() < until:
         await asyncio.sleep(0.1)
         reply = await draw.choice(replicas).call("Open", request)
     deed.at = time.monotonic()
     if isinstance(reply, Refused):
         deed.error, deed.error_text = reply.reason, reply.message
+        if is_damaged(reply.message):
+            await asyncio.sleep(DAMAGED_S)  # it is no use to ask again, and a client that has one session does
         if reply.reason not in PASSING:
             standing.position = None
         return False
@@ -46,3 +49,7 @@ async def opened(
     standing.position = deed.result
     crew.opened(standing, name)
     return True
+
+
+def _may_pass(refused: Refused) -> bool:
+    return refused.reason in PASSING and not is_damaged(refused.message)

@@ -28,7 +28,7 @@ class SyncedEverysec:
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
-        self._sizes: deque[tuple[float, int]] = deque(maxlen=200)  # of the file, by time
+        self._sizes: deque[tuple[float, Path, int]] = deque(maxlen=200)  # of the file, by time
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
 
@@ -36,22 +36,19 @@ class SyncedEverysec:
         return await asyncio.to_thread(self.cut_now, draw)
 
     def cut_now(self, draw: random.Random) -> PowerCut:
-        """Raises RuntimeError where nobody looked at the file before what it may lose was written."""
-        kept = self.size_at(time.monotonic() - UNSYNCED_S)
+        seen = self.seen_at(time.monotonic() - UNSYNCED_S)
         self.server.kill()
-        if kept is None:
-            raise RuntimeError(f"the file was not looked at {UNSYNCED_S} s ago")
-        done = _cut_behind(self.server.folder, kept, draw)
+        done = _cut_behind(self.server.folder, seen, draw)
         self._sizes.clear()  # a power cut loses nothing of what an earlier one left
-        self._sizes.append((float("-inf"), done.kept_bytes))
+        self._sizes.append((float("-inf"), newest_file(self.server.folder), done.kept_bytes))
         return done
 
-    def size_at(self, at: float) -> int | None:
-        """Bytes of the file at that time, by the monotonic clock; None: it was not looked at yet."""
-        return next((size for seen, size in reversed(self._sizes.copy()) if seen <= at), None)
+    def seen_at(self, at: float) -> tuple[Path, int]:
+        """Which file it was at that time, by the monotonic clock, and its bytes."""
+        return next((path, size) for seen, path, size in reversed(self._sizes.copy()) if seen <= at)
 
     def start(self) -> None:
-        self._sizes.append((float("-inf"), newest_file(self.server.folder).stat().st_size))
+        self._sizes.append((float("-inf"), *_look_at(self.server.folder)))
         self._watch.start()
 
     def close(self) -> None:
@@ -60,10 +57,9 @@ class SyncedEverysec:
             self._watch.join()
 
     def _look(self) -> None:
-        path = newest_file(self.server.folder)
         while not self._ended.wait(LOOK_S):
             if self.server.is_running:
-                self._sizes.append((time.monotonic(), path.stat().st_size))
+                self._sizes.append((time.monotonic(), *_look_at(self.server.folder)))
 
 
 class SyncedAlways:
@@ -80,10 +76,10 @@ class SyncedAlways:
         for proxy in self._proxies:
             proxy.hold_replies = True
         try:
-            kept = newest_file(self.server.folder).stat().st_size  # looked at after the last answer went out
+            seen = _look_at(self.server.folder)  # after the last answer went out
             await self._wait(*WITHHELD_S)
             await asyncio.to_thread(self.server.kill)
-            return await asyncio.to_thread(_cut_behind, self.server.folder, kept, draw)
+            return await asyncio.to_thread(_cut_behind, self.server.folder, seen, draw)
         finally:
             for proxy in self._proxies:
                 proxy.cut()  # what was withheld is never given
@@ -99,18 +95,25 @@ class Unheard:
         self._wait = wait
 
     async def cut(self, draw: random.Random) -> PowerCut:
-        kept = newest_file(self.server.folder).stat().st_size
+        seen = _look_at(self.server.folder)
         await self._wait(*WITHHELD_S)
         await asyncio.to_thread(self.server.kill)
-        return await asyncio.to_thread(_cut_behind, self.server.folder, kept, draw)
+        return await asyncio.to_thread(_cut_behind, self.server.folder, seen, draw)
 
 
 AnyPower = SyncedEverysec | SyncedAlways | Unheard
 
 
-def _cut_behind(folder: Path, kept_bytes: int, draw: random.Random) -> PowerCut:
-    """Cuts the file of a server that is not running at any byte from kept_bytes on."""
+def _look_at(folder: Path) -> tuple[Path, int]:
+    """The file that is appended to, and its bytes."""
     path = newest_file(folder)
-    size = path.stat().st_size
-    at = draw.randint(min(kept_bytes, size), size)
-    return PowerCut(time.monotonic(), min(kept_bytes, size), size, at, cut(path, at))
+    return path, path.stat().st_size
+
+
+def _cut_behind(folder: Path, seen: tuple[Path, int], draw: random.Random) -> PowerCut:
+    """Cuts the file of a server that is not running at any byte behind what it had when it was seen; all of it may go
+    if it was another file then, which has been rewritten."""
+    path, size = _look_at(folder)
+    synced = min(seen[1], size) if seen[0] == path else 0
+    at = draw.randint(synced, size)
+    return PowerCut(time.monotonic(), synced, size, at, cut(path, at))

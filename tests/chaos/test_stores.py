@@ -46,8 +46,9 @@ class Latest(random.Random):
 def test_a_power_cut_takes_what_was_not_synced() -> None:
     with RedisEverysec() as store, closing(store.primary.client()) as client:
         client.set("old", "1")
-        size = newest_file(store.primary.folder).stat().st_size
-        while store.power.size_at(time.monotonic() - UNSYNCED_S) != size:
+        path = newest_file(store.primary.folder)
+        size = path.stat().st_size
+        while store.power.seen_at(time.monotonic() - UNSYNCED_S) != (path, size):
             time.sleep(0.02)  # between two looks at the condition
         client.set("new", "1")
         done = store.power.cut_now(Latest())
