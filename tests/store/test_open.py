@@ -11,7 +11,7 @@ def test_memory() -> None:
     assert open_store("memory:").name == "memory"
 
 
-@pytest.mark.parametrize("form", ["sqlite:{}", "sqlite://{}", "{}"])
+@pytest.mark.parametrize("form", ["sqlite:{}", "sqlite://{}"])
 def test_sqlite(form: str, tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     store = open_store(form.format(path))
@@ -34,10 +34,62 @@ def test_redis_is_not_asked_yet(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "sqlite:", "memory:x", "postgres://host/db", "redis:host", "sqlite://host/path", "http://x"]
+    "url",
+    [
+        *("", "sqlite:", "memory:x", "postgres://host/db", "redis:host", "sqlite://host/path", "http://x"),
+        *("$STORE_URL", "$(STORE_URL)", "${STORE}", "redis", "redis//host", "redis/", "localhost", "memory", "SQLITE"),
+        *("sessions.db", "./sessions.db", "data/sessions.sqlite", "/tmp/sessions.db", "sqlite", " ", "Redis://host"),
+    ],
 )
-def test_other_forms_are_named(url: str) -> None:
-    with pytest.raises(StoreError, match="expected memory:, sqlite:PATH, redis://"):
+def test_other_forms_are_named(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="expected memory:, sqlite:PATH, redis://") as refused:
+        open_store(url)
+    assert repr(url) in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("sessions.db", "a SQLite file of that name is sqlite:sessions.db"),
+        ("memory", "did you mean memory:?"),
+        ("$STORE_URL", "a variable that nothing has expanded"),
+    ],
+)
+def test_what_may_have_been_meant(url: str, text: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_store(url)
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("$DATA/s.db", "nothing has expanded"),
+        ("$(DATA)/s.db", "nothing has expanded"),
+        ("~/s.db", "write the whole path"),
+        ("redis://host", "a URL in place of a path"),
+        ("file:s.db", "a URL in place of a path"),
+        ("s.db?timeout=5", "a query"),
+        (":memory:", "write memory:"),
+        (" s.db", "spaces"),
+        ("s.db\n", "cannot be printed"),
+    ],
+)
+def test_what_nobody_calls_a_file(path: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"^store: got 'sqlite:") as refused:
+        open_store(f"sqlite:{path}")
+    assert text in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "redis:///0", "rediss://:6379/0", "redis://host/sessions", "redis://h/0/1"]
+)
+def test_redis_is_not_guessed(url: str) -> None:
+    with pytest.raises(StoreError, match=r"store: got .*expected redis"):
         open_store(url)
 
 

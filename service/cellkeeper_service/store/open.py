@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.sqlite import SqliteStore
@@ -15,7 +17,7 @@ FORMS = (
 def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
     """The store of `url`.
 
-    url: "memory:"; "sqlite:PATH", "sqlite:///PATH" (absolute) or a plain path; "redis://...", "rediss://..."
+    url: "memory:"; "sqlite:PATH" or "sqlite:///PATH" (absolute); "redis://...", "rediss://..."
         or "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
         "rediss+cluster://..." for a Redis Cluster, of which any nodes are named, and the others found.
         "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." names the sentinels
@@ -23,7 +25,8 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     timeout_ms: Redis: to connect, and for each wait for an answer; SQLite: to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
-    SQLite opens its file here; Redis is first asked by check(). Raises StoreError with what to do.
+    What has no known scheme is refused: a mistyped URL must not become a local file of that name. SQLite opens its
+    file here; Redis is first asked by check(). Raises StoreError with what to do.
     """
     if timeout_ms < 1:
         raise StoreError(f"timeout_ms: got {timeout_ms}, expected at least 1")
@@ -31,6 +34,8 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
         raise StoreError(f"wait_replicas: got {wait_replicas}, expected at least 0")
     scheme, colon, rest = url.partition(":")
     if scheme in ("redis", "rediss", "unix") and rest.startswith("//"):
+        if scheme != "unix":
+            _check_redis_url(url)
         # Only a service that keeps its records in Redis needs redis-py.
         from cellkeeper_service.store.redis import RedisStore
         from cellkeeper_service.store.redis_servers import OneServer
@@ -51,9 +56,53 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if url == "memory:":
         return MemoryStore()
     if scheme == "sqlite" and colon:
-        path = "/" + rest[3:].lstrip("/") if rest.startswith("///") else rest
-        if path and not path.startswith("//"):
-            return SqliteStore(path, timeout_ms=timeout_ms)
-    elif url and ":" not in url:
-        return SqliteStore(url, timeout_ms=timeout_ms)
-    raise StoreError(f"store: got {url!r}, expected {FORMS}")
+        return SqliteStore(_sqlite_path(rest), timeout_ms=timeout_ms)
+    raise StoreError(f"store: got {url!r}, expected {FORMS}{_meant(url)}")
+
+
+def _sqlite_path(rest: str) -> str:
+    """The path behind "sqlite:". Raises StoreError for one that nobody means as the name of a file."""
+    path = "/" + rest[3:].lstrip("/") if rest.startswith("///") else rest
+    if not path:
+        why = "no path"
+    elif path.startswith("//"):
+        why = "a host; write sqlite:PATH or sqlite:///ABSOLUTE/PATH"
+    elif path == ":memory:":
+        why = "':memory:'; write memory: to keep records in memory alone"
+    elif "://" in path or path.startswith("file:"):
+        why = "a URL in place of a path"
+    elif "?" in path:
+        why = "a query ('?'), and SQLite takes none"
+    elif "$" in path:
+        why = "a '$': a variable that nothing has expanded"
+    elif path.startswith("~"):
+        why = "a '~', which no shell expands there; write the whole path"
+    elif path != path.strip() or not path.isprintable():
+        why = "spaces at an end of the path, or characters that cannot be printed"
+    else:
+        return path
+    raise StoreError(f"store: got {'sqlite:' + rest!r} with {why}; expected {FORMS}")
+
+
+def _check_redis_url(url: str) -> None:
+    """Raises StoreError where redis-py would guess: localhost for a missing host, database 0 for a word."""
+    form = f"expected {url.partition(':')[0]}://[USER:PASSWORD@]HOST[:PORT][/DB]"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # the port is read when it is asked for
+    except ValueError as error:
+        raise StoreError(f"store: got a Redis URL that cannot be read: {error}; {form}") from error
+    if not host:
+        raise StoreError(f"store: got a Redis URL without a host; {form}")
+    database = parts.path.removeprefix("/")
+    if database and not (database.isascii() and database.isdigit()):
+        raise StoreError(f"store: got database {database!r}, expected a number; {form}")
+
+
+def _meant(url: str) -> str:
+    """What somebody may have meant who wrote a URL without a scheme."""
+    if "$" in url:
+        return "; a '$' is a variable that nothing has expanded"
+    if not url or ":" in url or url.startswith(("redis", "rediss", "unix")):
+        return ""
+    return "; did you mean memory:?" if url == "memory" else f"; a SQLite file of that name is sqlite:{url}"
