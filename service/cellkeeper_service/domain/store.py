@@ -17,6 +17,10 @@ class StoreError(Exception):
     """The store did not answer, or answered that it cannot. The text says what an operator can do."""
 
 
+class StoreLost(StoreError):
+    """The store's files were taken away from under it: what it would accept now nobody would find again."""
+
+
 class Load(NamedTuple):
     """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
 

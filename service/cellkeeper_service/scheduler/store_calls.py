@@ -23,6 +23,7 @@ from cellkeeper_service.domain.store import (
     Page,
     Store,
     StoreError,
+    StoreLost,
 )
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 MAX_SCANS = 2
-RECENT_SECONDS = 2.0  # what the store answered so lately tells that it is there
+RECENT_SECONDS = 0.5  # what the store answered so lately tells that it is there
 NO_SESSION = SessionKey("", "", "probe")  # no model has an empty name
 SCAN_RETRY_MS = 200
 
@@ -160,8 +161,8 @@ class StoreCalls:
         def arrived(results: list[Result]) -> None:
             self._under_way[room] -= 1
             failed = _any_failed(results)
-            if not failed:
-                self._answered = time.monotonic()
+            # What failed is later news than what succeeded: the next probe asks.
+            self._answered = float("-inf") if failed else time.monotonic()
             self._meter.store_call(name, items, time.monotonic() - started, failed)
             deliver(results)
 
@@ -202,7 +203,14 @@ class StoreCalls:
 
 def _tell(probe: asyncio.Future[str], results: list[Record | StoreError | None]) -> None:
     if not probe.done():
-        probe.set_result("the store does not answer" if isinstance(results[0], StoreError) else "")
+        probe.set_result(_why_unreachable(results[0]))
+
+
+def _why_unreachable(result: Record | StoreError | None) -> str:
+    """Empty: it answered."""
+    if isinstance(result, StoreLost):
+        return f"the store is lost: {result}"
+    return "the store does not answer" if isinstance(result, StoreError) else ""
 
 
 def _text(error: BaseException) -> str:

@@ -21,12 +21,14 @@ from cellkeeper_service.domain.store import (
     Page,
     StoreError,
     StoreFacts,
+    StoreLost,
 )
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
+from cellkeeper_service.store.sqlite_file import SqliteFile
 from cellkeeper_service.store.sqlite_schema import open_file
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
@@ -38,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class _CommitFailed(sqlite3.Error):
-    """COMMIT itself failed, in a way that does not tell whether it will be found after a crash."""
+    """COMMIT failed, or its file was lost, in a way that does not tell whether it will be found after a crash."""
 
 
 def unix_ms() -> int:
@@ -65,6 +67,7 @@ class SqliteStore:
         self._lock = threading.Lock()  # guards the list
         self._writing = threading.Lock()  # threads of one process queue here; SQLite's own waiting is a slow poll
         self._connections: list[sqlite3.Connection] = []
+        self._file: SqliteFile | None = None
         self._closed = False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ class SqliteStore:
         self._connection()
 
     def check(self) -> None:
-        """Raises StoreError where the file cannot be written now."""
+        """Raises StoreError where the file cannot be written now, or is not the one that was opened."""
         try:
             self._write(lambda connection, now_ms: sqlite_rows.sweep(connection, now_ms, SWEEP_RECORDS))
         except sqlite3.Error as error:
@@ -103,6 +106,8 @@ class SqliteStore:
                             refreshes.append((next_ms, record, expires_ms))
             finally:
                 connection.execute("ROLLBACK")
+        except StoreLost as error:
+            return [error] * len(loads)
         except (sqlite3.Error, StoreError) as error:
             return [StoreError(f"SQLite cannot read {str(self._path)!r}: {error}")] * len(loads)
         if refreshes:
@@ -149,21 +154,39 @@ class SqliteStore:
         with self._lock:
             self._closed = True
             connections, self._connections = self._connections, []
+            file, self._file = self._file, None
         for connection in connections:
+            # Where the file was replaced, SQLite leaves the -wal of the new one alone.
             connection.close()
+        if file is not None:
+            file.close()
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's connection. Raises StoreError."""
+        """This thread's connection, to the file that was opened first. Raises StoreError."""
+        self._check_file()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = open_file(self._path, self._timeout_ms)
             with self._lock:
                 if self._closed:
-                    connection.close()
                     raise StoreError("the SQLite store is closed")
+                connection = open_file(self._path, self._timeout_ms, make=self._file is None)
+                try:
+                    if self._file is None:
+                        self._file = SqliteFile(self._path, connection)
+                    else:
+                        self._file.check()  # it may have been replaced just before
+                except StoreError:
+                    connection.close()
+                    raise
                 self._connections.append(connection)
             self._local.connection = connection
         return connection
+
+    def _check_file(self) -> None:
+        """Raises StoreLost where the file at the path is not the one that was opened."""
+        file = self._file
+        if file is not None:
+            file.check()
 
     def _results(
         self, apply: Callable[[sqlite3.Connection, int], list[CommitResult]], count: int
@@ -190,12 +213,20 @@ class SqliteStore:
             try:
                 result = apply(connection, self._clock_ms())
                 _commit(connection)
+                self._check_written()
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
         finally:
             self._writing.release()
         return result
+
+    def _check_written(self) -> None:
+        """Raises _CommitFailed where what was just committed is in a file that nobody will find."""
+        try:
+            self._check_file()
+        except StoreError as error:
+            raise _CommitFailed(str(error)) from error
 
     def _refresh(self, refreshes: list[tuple[int, int, int]]) -> None:
         """Writes new instants of expiry where the old ones still stand. What was read is good without it."""

@@ -42,14 +42,15 @@ _TABLES = (
 )
 
 
-def open_file(path: Path, timeout_ms: int) -> sqlite3.Connection:
-    """A connection to the file, made if it is not there, with the tables in it. Raises StoreError.
+def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
+    """A connection to the file, with the tables in it. make: makes the file if it is not there. Raises StoreError.
 
     Transactions are begun and ended by hand. A commit is on the disk when it returns (synchronous FULL).
     """
     try:
         connection = sqlite3.connect(
-            path,
+            f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}",
+            uri=True,
             timeout=timeout_ms / 1000.0,
             isolation_level=None,
             check_same_thread=False,

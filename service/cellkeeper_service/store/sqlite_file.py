@@ -1,0 +1,74 @@
+"""Notices that the files of a SQLite store were taken away from under it.
+
+SQLite goes on writing to files that were unlinked, moved or replaced: it holds them open, and their commits are gone
+when the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from cellkeeper_service.domain.store import StoreLost
+
+_HEADER_BYTES = 100  # of a database file: a shorter one was truncated
+_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+
+
+class SqliteFile:
+    """The files of one database (itself, its -wal and -shm) as they were when it was opened.
+
+    They keep their inodes for as long as a connection is open: SQLite removes the -wal and the -shm with the last one.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """path: as the user gave it. connection: the first one, in WAL mode, which has read the file.
+
+        Raises StoreLost where a file is gone already.
+        """
+        # SQLite follows symbolic links first, and puts the others beside what it finds.
+        database = str(connection.execute("PRAGMA database_list").fetchone()[2])
+        self._path = str(path)
+        self._wal = f"{database}-wal"
+        found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
+        self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
+        # SQLite takes no locks on this file, so that closing it releases none.
+        self._wal_file = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+
+    def check(self) -> None:
+        """Raises StoreLost where what is written now would not be found by the next process that opens the path."""
+        for name, before in self._seen:
+            found = _stat(name)
+            if (found.st_dev, found.st_ino) != before:
+                raise _lost(name, "was replaced by another file")
+            if name == self._path and found.st_size < _HEADER_BYTES:
+                raise _lost(name, "was truncated")
+        # Its first bytes are missing where somebody truncated it: SQLite goes on behind the hole.
+        try:
+            begin, flags = os.pread(self._wal_file, 4, 0), os.statvfs(self._path).f_flag
+        except OSError as error:
+            raise _lost(self._path, f"cannot be reached ({error.strerror})") from error
+        if begin not in (b"", *_WAL_MAGIC):
+            raise _lost(self._wal, "was truncated or overwritten")
+        if flags & os.ST_RDONLY:
+            raise StoreLost(f"the file system of {self._path!r} is read-only; mount it for writing")
+
+    def close(self) -> None:
+        os.close(self._wal_file)
+
+
+def _stat(name: str) -> os.stat_result:
+    try:
+        return os.stat(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _lost(name, "was removed or moved away") from error
+    except OSError as error:
+        raise _lost(name, f"cannot be reached ({error.strerror})") from error
+
+
+def _lost(name: str, what: str) -> StoreLost:
+    return StoreLost(
+        f"{name!r} {what} while the server had it open; put the original back, or stop the server, restore the file "
+        "and start it"
+    )
