@@ -34,6 +34,7 @@ class SqliteFile:
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
         self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
         # SQLite takes no locks on this file, so that closing it releases none.
+        self._wal_begun = False
         self._wal_file = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
 
     def check(self) -> None:
@@ -44,12 +45,15 @@ class SqliteFile:
                 raise _lost(name, "was replaced by another file")
             if name == self._path and found.st_size < _HEADER_BYTES:
                 raise _lost(name, "was truncated")
-        # Its first bytes are missing where somebody truncated it: SQLite goes on behind the hole.
         try:
             begin, flags = os.pread(self._wal_file, 4, 0), os.statvfs(self._path).f_flag
         except OSError as error:
             raise _lost(self._path, f"cannot be reached ({error.strerror})") from error
-        if begin not in (b"", *_WAL_MAGIC):
+        # A power cut may leave a log without a header, which the next commit writes anew. One that had its header
+        # since, and has not now, was truncated, and SQLite goes on behind the hole.
+        if begin in _WAL_MAGIC:
+            self._wal_begun = True
+        elif begin and self._wal_begun:
             raise _lost(self._wal, "was truncated or overwritten")
         if flags & os.ST_RDONLY:
             raise StoreLost(f"the file system of {self._path!r} is read-only; mount it for writing")
