@@ -142,7 +142,7 @@ def cuts(size: int) -> list[int]:
     return sorted({*edges(size, -1, 0, 1, 24), *range(random.randrange(61), size, 61)})
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.fire)])
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=(pytest.mark.fire, pytest.mark.timeout(600)))])
 def test_the_log_is_cut_at_any_byte(every: bool, history: History, folder: Path) -> None:
     database, wal = history.files
     for cut in range(len(wal) + 1) if every else cuts(len(wal)):
