@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, SessionKey
+from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis_layout import base_element, checkpoint_element, read_elements
 
 from tests.wire_client import Position
 
@@ -75,12 +76,18 @@ def test_a_tampered_store_is_found(
             sessions = [name for name in sorted(history.models) if name.startswith(LARGE) and "~" not in name]
             for kind, deed in deeds.items():
                 for name in sessions:
-                    key = redis_key(SessionKey("", history.models[name], name))
-                    elements = client.lrange(key, 0, -1)
+                    at = SessionKey("", history.models[name], name)
+                    elements = client.lrange(redis_key(at), 0, -1)
                     if name not in planted and len(elements) > 2:
-                        deed(elements)
-                        client.delete(key)
-                        client.rpush(key, *elements)
+                        records = [read_elements(at, elements), read_elements(at, elements[:-1])]
+                        last, before = (record for record in records if isinstance(record, Record))
+                        wrong = deed(last, last.position.step - before.position.step)
+                        client.delete(redis_key(at))
+                        client.rpush(
+                            redis_key(at),
+                            checkpoint_element(wrong.checkpoint),
+                            base_element(wrong.header.packed, wrong.log),
+                        )
                         planted[name] = kind
                         break
         for server in cluster.servers:  # what they have in memory is not what is to be read
@@ -103,39 +110,27 @@ def test_a_tampered_store_is_found(
     assert evidence["histories"][0]["events"]
 
 
-def lose_last(elements: list[bytes]) -> None:
+def lose_last(record: Record, steps: int) -> Record:
     """The last chunk was never there."""
-    _, _, before = opened(elements)
-    elements.pop()
-    elements[0] = moved(elements[0], before)
+    kept = record.log[: len(record.log) - steps * record.header.step_bytes]
+    return moved(record, kept)
 
 
-def double_last(elements: list[bytes]) -> None:
+def double_last(record: Record, steps: int) -> Record:
     """The last chunk was applied once more."""
-    header, rows, _ = opened(elements)
-    elements.append(rows[-1])
-    elements[0] = moved(elements[0], after(Position(*header.position), rows[-1], header.step_bytes))
+    return moved(record, record.log + record.log[len(record.log) - steps * record.header.step_bytes :])
 
 
-def flip_bit(elements: list[bytes]) -> None:
+def flip_bit(record: Record, _: int) -> Record:
     """One bit of the checkpoint's first number: that of its exponent, which shows in a sum of any size."""
-    elements[1] = bytes([*elements[1][:3], elements[1][3] ^ 0x40, *elements[1][4:]])
+    state = record.checkpoint
+    return replace(record, checkpoint=bytes([*state[:3], state[3] ^ 0x40, *state[4:]]))
 
 
-def opened(elements: list[bytes]) -> tuple[Header, list[bytes], Position]:
-    """The header, the log's chunks, and where the record stood before its last chunk."""
-    header, chunks = Header.unpack(elements[0]), elements[2:]
-    log = b"".join(chunks[:-1])
+def moved(record: Record, log: bytes) -> Record:
+    """With another log, and where that leads."""
+    header = record.header
     start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
-    return header, chunks, after(start, log, header.step_bytes)
-
-
-def after(position: Position, log: bytes, step_bytes: int) -> Position:
-    return position.after(np.frombuffer(log, np.uint8).reshape(-1, step_bytes))
-
-
-def moved(packed: bytes, position: Position) -> bytes:
-    """The header at another position, its other fields unchanged."""
-    if len(packed) != HEADER_BYTES:
-        raise ValueError(f"a header of {len(packed)} bytes, expected {HEADER_BYTES}")
-    return position.pack() + packed[len(position.pack()) :]
+    after = start.after(np.frombuffer(log, np.uint8).reshape(-1, header.step_bytes))
+    position = header.position._replace(step=after.step, head=after.head)
+    return replace(record, header=header.replace(position=position), log=log)
