@@ -41,6 +41,7 @@ from ._errors import (
     StepGap,
     Unavailable,
 )
+from ._late import LateStep
 from ._model import Model, TensorSpec
 from ._position import Position, first_position
 from ._reply import Counters, SessionInfo, StepReply
@@ -66,6 +67,7 @@ __all__ = [
     "HistoryError",
     "HistoryLost",
     "InvalidArgument",
+    "LateStep",
     "Model",
     "ModelChanged",
     "ModelError",

@@ -30,9 +30,11 @@ def worth_retrying(error: CellkeeperError) -> bool:
     return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
 
 
-def out_of_time(seconds: float, last: CellkeeperError | None) -> DeadlineExceeded:
-    """The deadline passed; `last` says what was in the way."""
+def out_of_time(seconds: float, last: CellkeeperError | None, why: str = "") -> DeadlineExceeded:
+    """The deadline passed; `why` and `last` say what was in the way."""
     text = f"no answer within {seconds:g} s"
+    if why:
+        text += f"; {why}"
     if last is not None:
         text += f"; last: {last.message}"
     error = DeadlineExceeded(text, reason="DEADLINE_PASSED", position=last.position if last else None)

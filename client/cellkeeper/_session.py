@@ -14,6 +14,7 @@ from ._calls import itself, only_result
 from ._carry import carry_item
 from ._errors import Closed, InvalidArgument, StepGap
 from ._lane import Lane
+from ._late import LateStep
 from ._model import Inputs, Model
 from ._pipeline import Pipeline, answers
 from ._position import Position
@@ -63,13 +64,33 @@ class AsyncSession:
         """16 bytes that name this life of the session."""
         return self.position.generation
 
+    @property
+    def unsettled(self) -> tuple[LateStep, ...]:
+        """The late steps of which it is not known whether they count, oldest first.
+
+        A step is late where its caller stopped waiting (its deadline passed, its task was cancelled) when it had been
+        sent. The next step settles it first, by sending it again, and so does `settle`.
+        """
+        return self._lane.late_steps.unsettled
+
     # ------------------------------------------------------------------------------------------ steps
+
+    async def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
+        """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
+        then, unless the server refuses it for good.
+
+        Returns the late steps that were settled since the last reply, or the last call of this, oldest first. Raises
+        DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
+        """
+        await self._drained(timeout)
+        return self._lane.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
 
         x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
-        where x has a time axis. Raises CellkeeperError.
+        where x has a time axis. Raises CellkeeperError; its `late_step` says whether x may count nevertheless. What is
+        given after that is another step, also where it has the same values.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -111,13 +132,14 @@ class AsyncSession:
         many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
         chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
         """
-        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
+        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        replies = answers(pipeline, samples)
         try:
             async for reply in replies:
                 self.last_reply = reply
                 yield reply.output
         finally:
-            self._lane.withdraw()
+            pipeline.leave()
             await replies.aclose()
 
     async def stream_replies(
@@ -130,13 +152,14 @@ class AsyncSession:
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
         """Like `stream`, with whole replies."""
-        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
+        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        replies = answers(pipeline, samples)
         try:
             async for reply in replies:
                 self.last_reply = reply
                 yield reply
         finally:
-            self._lane.withdraw()
+            pipeline.leave()
             await replies.aclose()
 
     async def peek(
@@ -312,11 +335,9 @@ class AsyncSession:
             if value < 1:
                 raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
         steps = self._lane.history.window_steps if window is None else window
-        return Pipeline(lambda x: self._submit(x, outputs, timeout)[0], max(steps, chunk_steps), chunk_steps)
-
-    def withdraw(self) -> None:
-        """Takes back what was never sent."""
-        self._lane.withdraw()
+        return Pipeline(
+            lambda x: self._submit(x, outputs, timeout), self._give_up, max(steps, chunk_steps), chunk_steps
+        )
 
     def _submit(
         self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
@@ -337,7 +358,7 @@ class AsyncSession:
 
     def _give_up(self, call: StepCall) -> None:
         """Nobody waits for its answer any more."""
-        self._lane.give_up(call, Closed("the caller was cancelled"))
+        self._lane.give_up(call, Closed("its caller waits no longer"))
 
     async def _call_replaying(
         self, method: str, request: Callable[[], Any], timeout: float | None, read: Callable[[Any], Any] = itself

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -177,8 +178,10 @@ class Client:
         try:
             self._soon(waiter.start, submit)
             return waiter.wait()
-        except KeyboardInterrupt:
-            self._soon(waiter.give_up, core._give_up)
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
+            if not waiter.told:
+                with suppress(Closed):
+                    self._soon(waiter.give_up, core._give_up)
             raise
 
     def _soon(self, work: Callable[..., object], *arguments: object) -> None:
@@ -197,7 +200,7 @@ class Client:
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
             future.cancel()
             raise
 

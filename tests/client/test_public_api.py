@@ -26,6 +26,7 @@ NAMES = [
     "HistoryError",
     "HistoryLost",
     "InvalidArgument",
+    "LateStep",
     "Model",
     "ModelChanged",
     "ModelError",
@@ -63,7 +64,7 @@ def test_the_exported_names() -> None:
 
 def test_the_methods() -> None:
     session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
-    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over"}
+    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over", "unsettled", "settle"}
     client = {"sessions", "session_info", "delete", "carry_over", "models", "model", "close"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
