@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ._chunk import Action, Chunk, ChunkState, Verdict
 from ._deadlines import Deadlines
-from ._errors import CellkeeperError, Closed, DeadlineExceeded, InvalidArgument, QuotaExceeded, StepGap
+from ._errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, StepGap
 from ._history import DELIVER, LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._late import LateStep, LateSteps
@@ -27,6 +27,13 @@ _FOREIGN_SECONDS = 2.0
 
 # What goes into one frame together: the kind, the magnitude of the time left.
 GroupKey = tuple[Kind, int]
+
+
+class Place(Protocol):
+    """An endpoint, for messages. trouble: why nothing is heard of it."""
+
+    target: str
+    trouble: CellkeeperError | None
 
 
 class Dispatch(Protocol):
@@ -58,7 +65,7 @@ class Lane:
         self.deadlines = deadlines
         self.watched = False  # by the deadlines
         self.queued = False  # in an endpoint's queue
-        self.endpoint: object | None = None  # where its flying chunks are
+        self.endpoint: Place | None = None  # where its flying chunks are
         self.ranked: list[Any] = []  # the endpoints in its order of preference; empty while that was not asked for
         self._foreign: dict[
             object, float
@@ -107,7 +114,7 @@ class Lane:
         for call in calls:
             if call.deadline <= now and not call.answer.done():
                 held_back = call.chunk is None and self.history.late > 0
-                self.give_up(call, out_of_time(call.timeout, call.last_error, UNSETTLED if held_back else ""))
+                self.give_up(call, self._out_of_time(call, now, UNSETTLED if held_back else ""))
         return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
 
     def give_up(self, call: StepCall, error: CellkeeperError) -> None:
@@ -159,8 +166,13 @@ class Lane:
         try:
             await asyncio.wait_for(waiter, timeout)
         except asyncio.TimeoutError:
-            raise DeadlineExceeded(
-                f"steps of this session are still unanswered after {timeout:g} s", reason="DEADLINE_PASSED"
+            place = self.endpoint
+            raise out_of_time(
+                timeout,
+                timeout,
+                place.target if place is not None else "the server",
+                place.trouble if place is not None else None,
+                "steps given before are still unanswered",
             ) from None
 
     def rewind(self, error: CellkeeperError, position: Position) -> None:
@@ -239,6 +251,12 @@ class Lane:
         return until is not None and until > self.loop.time()
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _out_of_time(self, call: StepCall, now: float, why: str) -> CellkeeperError:
+        place = self.endpoint or next(iter(self.ranked), None)
+        last = call.last_error or (place.trouble if place is not None else None)
+        spent = now - (call.deadline - call.timeout)
+        return out_of_time(call.timeout, spent, place.target if place is not None else "the server", last, why)
 
     def _wanted(self) -> bool:
         """Somebody waits: late steps alone are not sent again."""

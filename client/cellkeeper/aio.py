@@ -28,6 +28,7 @@ from ._position import Position
 from ._reply import Counters, SessionInfo
 from ._retry import Backoff
 from ._session import AsyncSession
+from ._target import checked_targets
 from ._wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
 
 __all__ = ["AsyncClient", "AsyncSession"]
@@ -40,12 +41,14 @@ class AsyncClient:
 
     target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
     timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
-    silence after which an attempt is given up and made again. window_steps: unanswered time steps of one session
-    at most. buffer_steps, buffer_bytes: answered inputs kept for each session, sent again by themselves when a
-    server lost them. outputs: what steps return by default. tls: True, or a Tls with files of its own; False: plain
-    text. credentials: gRPC's own, instead of `tls`. token: a bearer token, a path of the file that holds it, or a
-    callable that gives it (called in the event loop's thread, so it must not wait); a token that was replaced is sent
-    without any call failing.
+    silence after which an attempt is given up and made again. connect_timeout: seconds for which a client that has
+    not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
+    them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
+    window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
+    each session, sent again by themselves when a server lost them. outputs: what steps return by default. tls:
+    True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
+    bearer token, a path of the file that holds it, or a callable that gives it (called in the event loop's thread,
+    so it must not wait); a token that was replaced is sent without any call failing.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class AsyncClient:
         *,
         timeout: float = 30.0,
         attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
         window_steps: int = 64,
         buffer_steps: int = 1024,
         buffer_bytes: int = 1 << 20,
@@ -64,12 +68,13 @@ class AsyncClient:
         tls: Tls | bool = False,
         token: TokenSource | None = None,
     ) -> None:
-        self.targets = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
-        if not self.targets:
-            raise InvalidArgument("target: got none, expected at least one host:port", field="target")
+        self.targets = checked_targets(target)
         for name, value in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
             if not value > 0:
                 raise InvalidArgument(f"{name}: got {value}, expected seconds above 0", field=name)
+        if not connect_timeout >= 0:
+            text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
+            raise InvalidArgument(text, field="connect_timeout")
         for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
             if count < 1:
                 raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
@@ -83,6 +88,7 @@ class AsyncClient:
         self.outputs = tuple(outputs)
         self.counters = Counters()
         self._attempt_timeout = attempt_timeout
+        self._connect_timeout = connect_timeout
         self._window_steps = window_steps
         self._buffer_steps = buffer_steps
         self._buffer_bytes = buffer_bytes
@@ -249,6 +255,7 @@ class AsyncClient:
             self._calls = Calls(
                 self._endpoints,
                 attempt_timeout=self._attempt_timeout,
+                connect_timeout=self._connect_timeout,
                 backoff=self._backoff,
                 counters=self.counters,
                 token=self._token,
