@@ -11,6 +11,7 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
+from . import _grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
 from ._access import Tls
 from ._carry import CarriedOver
 from ._errors import (
@@ -20,6 +21,7 @@ from ._errors import (
     Closed,
     CommitConflict,
     DeadlineExceeded,
+    ForkedProcess,
     GenerationChanged,
     HistoryChanged,
     HistoryError,
@@ -62,6 +64,7 @@ __all__ = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",
     "HistoryError",

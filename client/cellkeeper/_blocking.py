@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from ._errors import Closed
+from ._errors import Closed, ForkedProcess
 from ._late import LateStep
 from ._model import Model
 from ._pipeline import Pipeline
@@ -60,7 +60,7 @@ class Session:
     @property
     def unsettled(self) -> tuple[LateStep, ...]:
         """The late steps of which it is not known whether they count, oldest first; see AsyncSession.unsettled."""
-        with suppress(Closed):
+        with suppress(Closed, ForkedProcess):
             return self._client.run(_unsettled(self._core))  # once it is known there what was interrupted here
         return self._core.unsettled
 
@@ -119,7 +119,7 @@ class Session:
                     self._core.last_reply = reply
                     yield reply
         finally:
-            with suppress(Closed):
+            with suppress(Closed, ForkedProcess):
                 self._client._soon(pipeline.leave)
 
     def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:

@@ -26,6 +26,7 @@
       + DeadlineExceeded       time ran out; the cause is the last thing that went wrong
       + ServerError            the server failed in a way that it does not explain to clients
       + Closed                 the client or the session was closed
+      + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
 
 A step that ends with an error may have been sent before. If it was, and no answer says whether the server applied it,
 the error has a `late_step`. The session settles that step before it sends the next one, by sending it again at its own
@@ -139,6 +140,9 @@ class ServerError(CellkeeperError): ...
 
 
 class Closed(CellkeeperError): ...
+
+
+class ForkedProcess(CellkeeperError): ...
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from copy import copy
 from math import frexp
 from typing import Any, Protocol
 
 from ._chunk import Action, Chunk, ChunkState, Verdict
 from ._deadlines import Deadlines
-from ._errors import CellkeeperError, Closed, InvalidArgument, QuotaExceeded, StepGap
+from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap
 from ._history import DELIVER, LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._late import LateStep, LateSteps
@@ -83,14 +84,14 @@ class Lane:
         self._waiting: deque[StepCall] = deque()  # beyond the window
         self._idle_waiters: list[asyncio.Future[None]] = []
         self.late_steps = LateSteps()
-        self._closed = False
+        self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
 
     def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
         """Takes a chunk; what comes of it is told to `answer`."""
-        if self._closed:
-            raise Closed(f"session {self.session!r} was closed")
+        if self._closed is not None:
+            raise copy(self._closed)
         if outputs is not self._kind.outputs:
             self._kind = self._kinds.of(self._layout, outputs)
         history, deadlines = self.history, self.deadlines
@@ -145,7 +146,7 @@ class Lane:
         return self.late_steps.take_settled()
 
     def close(self, error: CellkeeperError) -> None:
-        self._closed = True
+        self._closed = Closed(f"session {self.session!r} was closed")
         self.deadlines.remove(self)
         if self._paused is not None:
             self._paused.cancel()
@@ -156,8 +157,14 @@ class Lane:
             self._end(chunk, error)
         self._wake_idle()
 
+    def disown(self, error: CellkeeperError) -> None:
+        """It belongs to another process, whose event loop is not touched."""
+        self._closed = error
+
     async def drained(self, timeout: float) -> None:
         """Waits until nothing is unanswered. Raises DeadlineExceeded, and what keeps a late step from being settled."""
+        if isinstance(self._closed, ForkedProcess):
+            raise copy(self._closed)
         if self.history.idle and not self._waiting:
             return
         waiter: asyncio.Future[None] = self.loop.create_future()
@@ -291,7 +298,7 @@ class Lane:
         while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
             call = self._waiting.popleft()
             call.chunk = history.append(call.inputs, call)
-        sends = history.queued and not self.queued and self._paused is None and not self._closed and history.ready
+        sends = history.queued and not self.queued and self._paused is None and self._closed is None and history.ready
         if sends and (not history.late or self._wanted()):
             self._dispatch(self)
         if self._idle_waiters and history.idle and not self._waiting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -19,7 +20,8 @@ from ._carry import Carriage, CarriedOver, WindowOf
 from ._deadlines import Deadlines
 from ._endpoint import Endpoint
 from ._endpoints import Endpoints
-from ._errors import Closed, InvalidArgument
+from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from ._forks import INHERITED, belongs_here, check_process, connects
 from ._history import History
 from ._kind import Kinds, Layout
 from ._lane import Lane
@@ -68,6 +70,7 @@ class AsyncClient:
         tls: Tls | bool = False,
         token: TokenSource | None = None,
     ) -> None:
+        check_process()
         self.targets = checked_targets(target)
         for name, value in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
             if not value > 0:
@@ -107,7 +110,7 @@ class AsyncClient:
         self._endpoints: Endpoints | None = None
         self._calls: Calls | None = None
         self._deadlines: Deadlines | None = None
-        self._closed = False
+        self._closed: CellkeeperError | None = None
 
     async def __aenter__(self) -> AsyncClient:
         self._started()
@@ -122,7 +125,7 @@ class AsyncClient:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = Closed("the client was closed")
         for lane in list(self._lanes):
             lane.close(Closed("the client was closed"))
         self._lanes.clear()
@@ -130,6 +133,12 @@ class AsyncClient:
             self._deadlines.close()
         if self._endpoints is not None:
             await self._endpoints.close()
+
+    def disown(self) -> None:
+        """In a forked process: every use of it, and of its sessions, raises from now on."""
+        self._closed = ForkedProcess(INHERITED)
+        for lane in list(self._lanes):
+            lane.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -249,8 +258,11 @@ class AsyncClient:
 
     def _started(self) -> tuple[Endpoints, Calls, Deadlines]:
         if self._closed:
-            raise Closed("the client was closed")
+            raise copy(self._closed)
         if self._endpoints is None or self._calls is None or self._deadlines is None:
+            check_process()
+            connects()
+            belongs_here(self)
             self._endpoints = Endpoints(self.targets, self._endpoint)
             self._calls = Calls(
                 self._endpoints,

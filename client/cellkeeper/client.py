@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ from numpy.typing import ArrayLike
 from ._access import Tls, TokenSource
 from ._blocking import Session
 from ._carry import CarriedOver, WindowOf
-from ._errors import Closed
+from ._errors import CellkeeperError, Closed, ForkedProcess
+from ._forks import INHERITED, belongs_here
 from ._model import Model
 from ._position import Position
 from ._reply import Counters, SessionInfo, StepReply
@@ -75,7 +77,8 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="cellkeeper-client", daemon=True)
         self._thread.start()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed: CellkeeperError | None = None
+        belongs_here(self)
 
     def __enter__(self) -> Client:
         return self
@@ -88,14 +91,19 @@ class Client:
     def close(self) -> None:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
         with self._lock:
-            if self._closed:
+            if self._closed is not None:
                 return
-            self._closed = True
+            self._closed = Closed("the client was closed")
         asyncio.run_coroutine_threadsafe(self._core.close(), self._loop).result()
         asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def disown(self) -> None:
+        """In a forked process: every use of it, and of its sessions, raises from now on."""
+        self._lock = threading.Lock()  # another thread may have held the old one
+        self._closed = ForkedProcess(INHERITED)
 
     @property
     def counters(self) -> Counters:
@@ -182,23 +190,23 @@ class Client:
             return waiter.wait()
         except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
             if not waiter.told:
-                with suppress(Closed):
+                with suppress(Closed, ForkedProcess):
                     self._soon(waiter.give_up, core._give_up)
             raise
 
     def _soon(self, work: Callable[..., object], *arguments: object) -> None:
         """Calls `work` in the client's thread, later. Raises Closed."""
         with self._lock:
-            if self._closed:
-                raise Closed("the client was closed")
+            if self._closed is not None:
+                raise copy(self._closed)
             self._loop.call_soon_threadsafe(work, *arguments)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the client's thread and waits for it."""
         with self._lock:
-            if self._closed:
+            if self._closed is not None:
                 work.close()
-                raise Closed("the client was closed")
+                raise copy(self._closed)
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

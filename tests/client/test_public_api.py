@@ -21,6 +21,7 @@ NAMES = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",
     "HistoryError",
