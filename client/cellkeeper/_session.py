@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ._calls import itself, only_result
 from ._carry import carry_item
-from ._errors import Closed, InvalidArgument, StepGap
+from ._errors import Closed, HistoryError, InvalidArgument, ModelError, StepGap
 from ._lane import Lane
 from ._late import LateStep
 from ._model import Inputs, Model
@@ -39,7 +39,7 @@ class AsyncSession:
         session: str,
         model: Model,
         inputs: Inputs,
-        lane_from: Callable[[Position], Lane],
+        lane_from: Callable[[Model, Position], Lane],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -51,7 +51,7 @@ class AsyncSession:
         self._client = client
         self._inputs = inputs
         self._lane_from = lane_from
-        self._lane = lane_from(position)
+        self._lane = lane_from(model, position)
         self._outputs = tuple(outputs)
 
     @property
@@ -231,11 +231,11 @@ class AsyncSession:
     # ------------------------------------------------------------------------------------------ lives
 
     async def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new life at step 0. Raises GenerationChanged where another one stands there already."""
-        await self._drained(timeout)
-        item = pb.ResetRequest.Item(session=self.id, generation=self.generation, request_id=os.urandom(16))
-        request = pb.ResetRequest(model=self.model.name, items=[item])
-        return self._reborn(await self._client._call("Reset", request, self.id, timeout, only_result))
+        """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
+        is not served any more. Raises GenerationChanged where another generation stands there already."""
+        await self._given(timeout)
+        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
+        return await self._restarted(position, timeout)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -250,7 +250,8 @@ class AsyncSession:
             state=state_messages(self.model, state, "state"),
         )
         request = pb.SetStateRequest(model=self.model.name, items=[item])
-        return self._reborn(await self._client._call("SetState", request, self.id, timeout, only_result))
+        result = await self._client._call("SetState", request, self.id, timeout, only_result)
+        return await self._restarted(position_of(result.position), timeout)
 
     async def carry_over(
         self,
@@ -268,7 +269,7 @@ class AsyncSession:
         already, it stays as it is. Raises GenerationChanged where another life stands there already, and ModelChanged
         where the state cannot be kept.
         """
-        await self._drained(timeout)
+        await self._given(timeout)
         target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
         item = carry_item(target, self.id, self.generation, policy, window)
         request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
@@ -276,7 +277,7 @@ class AsyncSession:
         if result.position.generation == self.generation:
             return self.position
         self.model, self._inputs = target, Inputs(target)
-        return self._reborn(result)
+        return self._reborn(position_of(result.position))
 
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
@@ -299,7 +300,7 @@ class AsyncSession:
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Ends this life of the session. False: it was over already, which is no error."""
-        await self._drained(timeout)
+        await self._given(timeout)
         return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
 
     # ------------------------------------------------------------------------------------------ reading
@@ -382,8 +383,26 @@ class AsyncSession:
     async def _drained(self, timeout: float | None) -> None:
         await self._lane.drained(self._client.timeout if timeout is None else timeout)
 
-    def _reborn(self, result: Any) -> Position:
+    async def _given(self, timeout: float | None) -> None:
+        """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,
+        what ends the generation goes on without it."""
+        try:
+            await self._drained(timeout)
+        except (ModelError, HistoryError):
+            return
+
+    async def _restarted(self, position: Position, timeout: float | None) -> Position:
+        """Another generation stands at `position`: it may belong to another version of the model."""
+        self._reborn(position)
+        fingerprint = (await self.info(timeout=timeout)).fingerprint
+        if fingerprint != self.model.fingerprint:
+            self.model = await self._client._served(self.id, self.model.name, fingerprint, timeout)
+            self._inputs = Inputs(self.model)
+            self._reborn(position)
+        return position
+
+    def _reborn(self, position: Position) -> Position:
         """Another generation: a new history, with nothing of the old one in it."""
-        self._lane.close(Closed("the session started another life"))
-        self._lane = self._lane_from(position_of(result.position))
+        self._lane.close(Closed("the session started another generation"))
+        self._lane = self._lane_from(self.model, position)
         return self.position

@@ -204,6 +204,16 @@ class AsyncClient:
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
 
+    async def reset(
+        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
+    ) -> Position:
+        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
+        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
+        there."""
+        item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(16))
+        request = pb.ResetRequest(model=model, items=[item])
+        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
+
     async def carry_over(
         self,
         policy: str,
@@ -323,13 +333,13 @@ class AsyncClient:
             endpoints.limit_frames(model.max_frame_items)
         inputs = Inputs(model)
 
-        def lane_from(start: Position) -> Lane:
+        def lane_from(version: Model, start: Position) -> Lane:
             lane = Lane(
                 session,
-                Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
-                self._history(model, start),
+                Layout(version.name, dtype_number(version.input.dtype), version.input.shape),
+                self._history(version, start),
                 kinds=self._kinds,
-                step_bytes=inputs.step_bytes,
+                step_bytes=version.input.nbytes,
                 dispatch=endpoints.dispatch,
                 deadlines=deadlines,
                 counters=self.counters,

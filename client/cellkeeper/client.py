@@ -147,6 +147,10 @@ class Client:
         """Ends that life of the session. False: it was over already, which is no error."""
         return self.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
+    def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
+        """Ends that generation of the session and starts another at step 0; see AsyncClient.reset."""
+        return self.run(self._core.reset(session, generation, model=model, timeout=timeout))
+
     def carry_over(
         self,
         policy: str,

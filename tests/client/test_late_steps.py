@@ -387,3 +387,13 @@ async def test_leaving_a_stream_early_tells_what_counts(client: AsyncClient, ser
     assert numbers(total) == set(range(session.position.step))
     assert all(step.applied for step in late)
     assert server.records["a"].position == session.position
+
+
+async def test_a_reset_does_not_wait_for_what_cannot_be_settled(client: AsyncClient, server: CountingServer) -> None:
+    session = await client.open("a")
+    late = await timed_out(session, server, ONE)
+    server.refusals = [Refused("STORE_UNAVAILABLE"), Refused("MODEL_CHANGED")]
+    server.gate.set()
+    assert (await session.reset()).step == 0
+    assert late.applied is None
+    assert (await session.step(ONE)).tolist() == [1, 1]
