@@ -11,6 +11,7 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
+from . import _grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
 from ._access import Tls
 from ._carry import CarriedOver
 from ._errors import (
@@ -20,6 +21,7 @@ from ._errors import (
     Closed,
     CommitConflict,
     DeadlineExceeded,
+    ForkedProcess,
     GenerationChanged,
     HistoryChanged,
     HistoryError,
@@ -41,6 +43,7 @@ from ._errors import (
     StepGap,
     Unavailable,
 )
+from ._late import LateStep
 from ._model import Model, TensorSpec
 from ._position import Position, first_position
 from ._reply import Counters, SessionInfo, StepReply
@@ -61,11 +64,13 @@ __all__ = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",
     "HistoryError",
     "HistoryLost",
     "InvalidArgument",
+    "LateStep",
     "Model",
     "ModelChanged",
     "ModelError",

@@ -26,6 +26,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"host:port, several with commas between (default: ${ENDPOINT_VARIABLE}, or {DEFAULT_TARGET})",
     )
     shared.add_argument("--timeout", type=float, default=30.0, help="seconds for each call, retries included")
+    shared.add_argument(
+        "--connect-timeout",
+        type=float,
+        default=0.8,
+        metavar="SECONDS",
+        help="for which a server that refuses the connection is tried (default: %(default)s); more wait for its start",
+    )
     _cli_access.add(shared)
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -44,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "doctor":
             return _cli_doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
-        with Client(targets, timeout=parsed.timeout, **_cli_access.client_access(parsed)) as client:
+        access = _cli_access.client_access(parsed)
+        with Client(targets, timeout=parsed.timeout, connect_timeout=parsed.connect_timeout, **access) as client:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:

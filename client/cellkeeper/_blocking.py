@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from ._errors import Closed
+from ._errors import Closed, ForkedProcess
+from ._late import LateStep
 from ._model import Model
 from ._pipeline import Pipeline
 from ._position import Position
@@ -55,6 +56,17 @@ class Session:
     def last_reply(self) -> StepReply | None:
         """Of the latest step that was answered."""
         return self._core.last_reply
+
+    @property
+    def unsettled(self) -> tuple[LateStep, ...]:
+        """The late steps of which it is not known whether they count, oldest first; see AsyncSession.unsettled."""
+        with suppress(Closed, ForkedProcess):
+            return self._client.run(_unsettled(self._core))  # once it is known there what was interrupted here
+        return self._core.unsettled
+
+    def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
+        """Waits until of every step that was sent it is known whether it counts; see AsyncSession.settle."""
+        return self._client.run(self._core.settle(timeout=timeout))
 
     def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x ([F] or [T, F]; token ids: one integer or [T]) exactly once; see AsyncSession.step."""
@@ -107,8 +119,8 @@ class Session:
                     self._core.last_reply = reply
                     yield reply
         finally:
-            with suppress(Closed):
-                self._client._soon(self._core.withdraw)
+            with suppress(Closed, ForkedProcess):
+                self._client._soon(pipeline.leave)
 
     def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """What x would give at this point; nothing of it is kept."""
@@ -174,6 +186,10 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _unsettled(core: AsyncSession) -> tuple[LateStep, ...]:
+    return core.unsettled
 
 
 async def _advance(pipeline: Pipeline, samples: list[ArrayLike]) -> list[StepReply]:

@@ -19,10 +19,24 @@ class Chunk:
     """Consecutive time steps of one session, sent as one.
 
     inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
-    its reply was reported already, and it is sent only because the server lost it. tag: its owner's.
+    its reply was reported already, and it is sent only because the server lost it. uncertain: an attempt ended without
+    an outcome, so it may have been applied. late: its caller waits no longer. tag: its owner's.
     """
 
-    __slots__ = ("acked_sent", "counted", "end", "held", "inputs", "sent", "start", "state", "steps", "tag")
+    __slots__ = (
+        "acked_sent",
+        "counted",
+        "end",
+        "held",
+        "inputs",
+        "late",
+        "sent",
+        "start",
+        "state",
+        "steps",
+        "tag",
+        "uncertain",
+    )
 
     def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
         self.inputs = inputs
@@ -35,6 +49,13 @@ class Chunk:
         self.sent = False
         self.counted = False  # among the flying
         self.acked_sent = 0
+        self.uncertain = False
+        self.late = False
+
+    @property
+    def may_be_applied(self) -> bool:
+        """Sent, and no outcome said that the server did not apply it."""
+        return self.uncertain or self.state is ChunkState.FLYING
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
@@ -60,7 +81,8 @@ class Verdict(NamedTuple):
     """What an outcome means.
 
     reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
-    first. replayed_steps: on REPLAY, how many answered time steps are sent again.
+    first; those that are not dropped may have been applied, and are late from now on. replayed_steps: on REPLAY, how
+    many answered time steps are sent again.
     """
 
     action: Action

@@ -67,7 +67,9 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
-    print(_existing(client, parsed).reset())
+    """Not through an open session: its model version may not be served any more."""
+    info = client.session_info(parsed.session, model=parsed.model)
+    print(client.reset(parsed.session, info.position.generation, model=parsed.model))
 
 
 def _fork(client: Client, parsed: argparse.Namespace) -> None:

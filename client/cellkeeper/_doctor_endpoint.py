@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
@@ -15,8 +15,9 @@ from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from ._access import Tls
 from ._doctor_finding import Finding, fail, ok, warn
-from ._errors import CellkeeperError
+from ._errors import CellkeeperError, InvalidArgument
 from ._model import Model
+from ._target import checked_target, is_loopback, proxy_options
 from ._wire import model_of
 
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -35,9 +36,9 @@ class Door:
         self.tls = tls
         self._timeout = timeout
         if tls is None:
-            self._channel = grpc.insecure_channel(target)
+            self._channel = grpc.insecure_channel(target, proxy_options(target))
         else:
-            self._channel = grpc.secure_channel(target, tls.credentials(), tls.options())
+            self._channel = grpc.secure_channel(target, tls.credentials(), (*proxy_options(target), *tls.options()))
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -45,18 +46,48 @@ class Door:
 
     def look(self) -> list[Finding]:
         """From the outside in; ends where it goes no further."""
-        began = time.monotonic()
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=self._timeout)
-        except grpc.FutureTimeoutError:
-            text = f"not reached within {self._timeout:g} s" + ("" if self.tls is None else ", or no TLS there")
-            return [fail(self.target, "reach", text, "is it running, is the port open, does the name resolve?")]
-        reached = ok(self.target, "reach", f"in {1000 * (time.monotonic() - began):.0f} ms")
+            checked_target(self.target)
+        except InvalidArgument as error:
+            return [fail(self.target, "reach", str(error), "correct it")]
+        began = time.monotonic()
+        trouble = self._reach()
+        spent = time.monotonic() - began
+        if trouble:
+            text = f"not reached in {spent:.2g} s: {trouble}"
+            advice = "is it running, is the port open, does the name resolve, is TLS on at both ends or at none?"
+            return [fail(self.target, "reach", text, advice)]
+        reached = ok(self.target, "reach", f"in {1000 * spent:.0f} ms")
         return [reached, self._tls(), self._health(), *self._auth(), *self._list()]
+
+    def _reach(self) -> str:
+        """Connects; what came of the first attempt, empty for a connection. A server that refuses is not waited for."""
+        outcome = threading.Event()
+        ready = grpc.ChannelConnectivity.READY
+        states: list[grpc.ChannelConnectivity] = []
+
+        def seen(state: grpc.ChannelConnectivity) -> None:
+            states.append(state)
+            if state in (ready, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+                outcome.set()
+
+        self._channel.subscribe(seen, try_to_connect=True)
+        outcome.wait(self._timeout)
+        self._channel.unsubscribe(seen)
+        if states and states[-1] is ready:
+            return ""
+        if not outcome.is_set():
+            return "no answer to the attempt to connect"
+        try:  # the state does not say why; a call does
+            self._ask(())
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return _words(error)
+        return ""
 
     def _tls(self) -> Finding:
         if self.tls is None:
-            if _is_loopback(self.target):
+            if is_loopback(self.target):
                 return ok(self.target, "TLS", "none, on this machine alone")
             return warn(self.target, "TLS", "none: whoever is on the way reads and writes along", "docs/security.md")
         try:
@@ -90,7 +121,7 @@ class Door:
                     findings.append(fail(self.target, "auth", "no token was given", "name one with --token-file"))
                 return findings
             return []  # what is wrong shows when it is asked what it serves
-        if _is_loopback(self.target):
+        if is_loopback(self.target):
             return [ok(self.target, "auth", "none, on this machine alone")]
         return [warn(self.target, "auth", "none: whoever reaches it may step and read", "docs/security.md")]
 
@@ -140,14 +171,6 @@ def _expiry(target: str, tls: Tls, timeout: float) -> datetime:
     ):
         certificate = secured.getpeercert() or {}
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), timezone.utc)
-
-
-def _is_loopback(target: str) -> bool:
-    host = target.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _words(error: Any) -> str:

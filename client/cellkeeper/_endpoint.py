@@ -19,6 +19,7 @@ from ._outbox import Outbox
 from ._reply import Counters
 from ._retry import Backoff
 from ._stream import Stream
+from ._target import proxy_options
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -36,7 +37,8 @@ _OPTIONS = (
 class Endpoint:
     """See the module.
 
-    down: its stream was lost and no connection stands yet. on_up: called when it is back.
+    down: its stream was lost and no connection stands yet. trouble: why its last stream ended, until it is heard of
+    again. on_up: called when it is back.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Endpoint:
         self.down = False
         self.avoid_until = 0.0  # it is draining; on the event loop's clock
         self.max_frame_items = max_frame_items
+        self.trouble: CellkeeperError | None = None
+        options = (*_OPTIONS, *proxy_options(target), *channel_options)
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=(*_OPTIONS, *channel_options))
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
         self._token = token
         self._attempt_timeout = attempt_timeout
@@ -115,6 +119,7 @@ class Endpoint:
             stream = self._stream = self._new_stream()
             error = await self._serve(stream)
             self.down = isinstance(error, Unavailable)
+            self.trouble = error
             self._stream = None
             stream.lost(error)
             if self.down:
@@ -158,3 +163,4 @@ class Endpoint:
 
     def _heard(self) -> None:
         self._failures = 0
+        self.trouble = None

@@ -35,6 +35,11 @@ class Endpoints:
         self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
         self._only = next(iter(self._endpoints.values())) if len(self._endpoints) == 1 else None
 
+    @property
+    def names(self) -> str:
+        """Of all targets, for messages."""
+        return ", ".join(self._endpoints)
+
     def order(self, session: str) -> list[Endpoint]:
         """The healthy ones in the session's order, then the others."""
         endpoints = [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]

@@ -26,13 +26,17 @@
       + DeadlineExceeded       time ran out; the cause is the last thing that went wrong
       + ServerError            the server failed in a way that it does not explain to clients
       + Closed                 the client or the session was closed
+      + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
 
-After DeadlineExceeded the same step may be sent again on the same session: it takes effect once. A step with other
-inputs gets StepConflict if the first one was applied after all; opening the session anew tells where it stands.
+A step that ends with an error may have been sent before. If it was, and no answer says whether the server applied it,
+the error has a `late_step`. The session settles that step before it sends the next one, by sending it again at its own
+position, which takes effect once; so it counts, unless the server refuses it for good. Do not step the same sample
+again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` does not count.
 """
 
 from __future__ import annotations
 
+from ._late import LateStep
 from ._position import Position
 
 
@@ -41,7 +45,8 @@ class CellkeeperError(Exception):
 
     reason: the wire's word for it ("STEP_GAP"), empty where there is none. field: the request's field at fault,
     or empty. position: where the session stands at the server, where that is known. retry_delay_ms: the server's
-    advice; 0: none.
+    advice; 0: none. late_step: where a step that was sent ends with this error, what is known of that step; None: the
+    step does not count.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class CellkeeperError(Exception):
         self.field = field
         self.position = position
         self.retry_delay_ms = retry_delay_ms
+        self.late_step: LateStep | None = None
 
 
 class InvalidArgument(CellkeeperError): ...
@@ -134,6 +140,9 @@ class ServerError(CellkeeperError): ...
 
 
 class Closed(CellkeeperError): ...
+
+
+class ForkedProcess(CellkeeperError): ...
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {

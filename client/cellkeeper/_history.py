@@ -1,7 +1,8 @@
 """One session as its client knows it: what was sent, what was answered, what to do about an error.
 
 Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send (or looks at `upcoming` first, and
-launches that), tells it every outcome (`on_reply`, `on_error`, `abandon`), and does what the verdict says.
+launches that), tells it every outcome (`on_reply`, `on_error`) and who waits no longer (`abandon`), and does what the
+verdict says.
 
 The rules:
 
@@ -12,6 +13,8 @@ The rules:
   is sent again from there (replies that are held already are not reported twice). Where its head is not ours:
   HISTORY_CHANGED. Where it stands before the oldest input kept: HISTORY_LOST.
 - A chunk that is refused for good takes the chunks behind it with it: they were built on it.
+- A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
+  nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
 - A generation is never exchanged for another one here. Whoever starts a new life makes a new History.
 """
 
@@ -35,6 +38,22 @@ RETRIED = frozenset(
         "COMMIT_CONFLICT",
         "CALLER_GONE",
         "DEADLINE_PASSED",
+    }
+)
+
+# Not applied in this attempt; after every other reason to send again that is open.
+_NOT_APPLIED = frozenset({"QUEUE_FULL", "ACK_BEHIND"})
+
+# The record does not hold the chunk at its position, and never will. After any other refusal, a chunk of which an
+# earlier attempt is unanswered may have been applied by that one.
+FINAL = frozenset(
+    {
+        "STEP_CONFLICT",
+        "HISTORY_CHANGED",
+        "INVALID_FIELD",
+        "NON_FINITE_INPUT",
+        "NON_FINITE_RESULT",
+        "REPLY_TOO_LARGE",
     }
 )
 
@@ -69,6 +88,7 @@ class History:
         self._past = Past(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
         self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
         self.queued = 0  # chunks to be sent, or sent again
+        self.late = 0  # late chunks whose outcome is not known
         self._resending = False  # some of these lie among others; else they are the last ones
         self._settling = False
 
@@ -81,6 +101,11 @@ class History:
     def idle(self) -> bool:
         """Nothing to send and nothing unanswered."""
         return not self._open and self.flying == 0
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits for an answer."""
+        return any(not chunk.late and not chunk.held for chunk in self._open)
 
     @property
     def ready(self) -> bool:
@@ -108,9 +133,11 @@ class History:
         return tuple(self._open)
 
     def room(self, steps: int) -> bool:
-        """A chunk of that many time steps fits into the window."""
+        """A chunk of that many time steps fits into the window. Nothing does while a late chunk is not settled."""
         if not self._open:
             return True
+        if self.late:
+            return False
         waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
@@ -156,35 +183,42 @@ class History:
         if not self._landed(chunk):
             return _IGNORE
         if reason in RETRIED:
+            if reason not in _NOT_APPLIED:
+                chunk.uncertain = True
             return self._again(chunk)
         if reason == "STEP_GAP":
             return self._gap(chunk, position)
-        if reason == "STEP_COMPACTED" and chunk.held:
+        if reason == "STEP_COMPACTED" and (chunk.held or position == chunk.end):
             return self._done(chunk)
         if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
             return self._again(chunk)  # by then the replies before it are in, and say so
         return self._fail(chunk, reason)
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
-        """Its caller waits no longer. It may have been applied; the same bytes sent again are taken once."""
-        if chunk.state is _DROPPED or chunk.state is _DONE:
-            return _IGNORE
-        settling = self._settling
-        verdict = self._fail(chunk, reason)
-        for other in verdict.failed:  # what may never come is not waited for
-            self._landed(other)
-        self._settling = settling
-        return verdict
+        """Its caller waits no longer.
 
-    def withdraw(self) -> tuple[Chunk, ...]:
-        """Takes back what was appended and never sent; those chunks, oldest first."""
-        taken: deque[Chunk] = deque()
-        while self._open and self._open[-1].state is _QUEUED and not self._open[-1].sent:
-            chunk = self._open.pop()
-            chunk.state = _DROPPED
-            self.queued -= 1
-            taken.appendleft(chunk)
-        return tuple(taken)
+        What may have been applied becomes late; the chunks behind it go on. What cannot have been is dropped, and so
+        are the chunks behind it.
+        """
+        if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
+            return _IGNORE
+        if not chunk.may_be_applied or self._answered_behind(chunk):
+            settling = self._settling
+            verdict = self._fail(chunk, reason)
+            if not any(other.counted for other in verdict.failed):  # else nothing goes out before their outcomes are in
+                self._settling = settling
+            return verdict
+        self._become_late(chunk)
+        return Verdict(Action.FAIL, reason, (chunk,))
+
+    def end(self) -> tuple[Chunk, ...]:
+        """Drops every chunk without an answer; these, oldest first."""
+        dropped = tuple(chunk for chunk in self._open if not chunk.held)
+        for chunk in dropped:
+            chunk.uncertain, chunk.state = chunk.may_be_applied, _DROPPED
+        self._open.clear()
+        self.queued = self.late = 0
+        return dropped
 
     def rewind(self, position: Position) -> Verdict:
         """Another call found the server standing at `position`, before what this client knows: replay from there.
@@ -210,6 +244,8 @@ class History:
         chunk.state = _DONE
         held = chunk.held
         chunk.held = True
+        if chunk.late:
+            self.late -= 1
         self._collect()
         if held:
             return _COUNTED
@@ -287,28 +323,55 @@ class History:
         self._resending = self._settling = True
         return replayed
 
-    def _fail(self, chunk: Chunk, reason: str) -> Verdict:
-        """Tells the chunk's caller and, as they were built on it, those of the chunks behind it.
+    def _answered_behind(self, chunk: Chunk) -> bool:
+        """A chunk behind it was answered, so it was applied."""
+        return any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open)
 
-        What is answered stays part of the history, and so does what an answered chunk was built on.
+    def _become_late(self, chunk: Chunk) -> None:
+        if not chunk.late:
+            chunk.late = True
+            self.late += 1
+
+    def _fail(self, chunk: Chunk, reason: str) -> Verdict:
+        """The chunk is refused, and with it the chunks behind it, as they were built on it.
+
+        What is answered stays part of the history, and so does what an answered chunk was built on. So does what may
+        have been applied: it is late now.
         """
         self._settling = True
         if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
             failed = tuple(other for other in self._open if not other.held)
-            for other in failed:
-                other.state = _DROPPED
-            self._open = deque(other for other in self._open if other.held)
             for other in self._open:
-                other.state = _DONE
-        elif any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open):
+                if other.held:
+                    other.state = _DONE
+        elif self._answered_behind(chunk):
             failed = (chunk,)
-            chunk.state, chunk.held = _DONE, True
+            self._done(chunk)
         else:
             failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
-            for other in failed:
-                other.state = _DROPPED
-                self._open.pop()
+        if chunk.state is _FLYING and not chunk.counted:  # that was its outcome
+            chunk.state = _QUEUED
+        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those behind it.
+        self._drop(failed, keep=chunk.uncertain and reason not in FINAL)
         self._collect()
         self._pass_held()
         self.queued = sum(1 for other in self._open if other.state is _QUEUED)
+        self._resending = True
         return Verdict(Action.FAIL, reason, failed)
+
+    def _drop(self, failed: tuple[Chunk, ...], keep: bool) -> None:
+        """Drops what failed; with `keep` not the first ones that may have been applied."""
+        for chunk in failed:
+            if chunk.state is _DONE:
+                continue
+            if self._answered_behind(chunk):
+                self._done(chunk)
+                continue
+            keep = keep and chunk.may_be_applied
+            if keep:
+                self._become_late(chunk)
+            else:
+                chunk.state = _DROPPED
+                if chunk.late:
+                    self.late -= 1
+        self._open = deque(chunk for chunk in self._open if chunk.state is not _DROPPED)

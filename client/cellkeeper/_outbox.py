@@ -85,7 +85,7 @@ class Outbox:
             chunks.append(chunk)
             size += len(chunk.inputs) + 48
             call = chunk.tag
-            if call is not None and call.deadline < left:
+            if call is not None and call.late is None and call.deadline < left:
                 left = call.deadline
             if lane.history.queued:
                 again.append(lane)

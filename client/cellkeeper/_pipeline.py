@@ -15,23 +15,29 @@ from numpy.typing import ArrayLike
 from ._errors import CellkeeperError, InvalidArgument
 from ._missing import as_numbers
 from ._reply import StepReply
+from ._step_call import StepCall
 
 
 class Pipeline:
     """One session's stream of single time steps.
 
-    submit: sends one chunk. window_steps: time steps on the way at most. chunk_steps: so many time steps go as one
-    chunk; answers still come out one by one.
+    submit: sends one chunk. give_up: nobody waits for its answer any more. window_steps: time steps on the way at
+    most. chunk_steps: so many time steps go as one chunk; answers still come out one by one.
     """
 
     def __init__(
-        self, submit: Callable[[ArrayLike], asyncio.Future[StepReply]], window_steps: int, chunk_steps: int
+        self,
+        submit: Callable[[ArrayLike], tuple[asyncio.Future[StepReply], StepCall]],
+        give_up: Callable[[StepCall], None],
+        window_steps: int,
+        chunk_steps: int,
     ) -> None:
         self._submit = submit
+        self._give_up = give_up
         self._window_steps = window_steps
         self._chunk_steps = chunk_steps
         self._gathered: list[ArrayLike] = []
-        self._flying: deque[tuple[asyncio.Future[StepReply], int]] = deque()
+        self._flying: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
         self._flying_steps = 0
         self._failed: CellkeeperError | None = None
 
@@ -81,7 +87,7 @@ class Pipeline:
             raise self._failed
         replies: list[StepReply] = []
         while self._flying:
-            answer, steps = self._flying[0]
+            answer, _, steps = self._flying[0]
             if replies and (not answer.done() or answer.exception() is not None):
                 break  # the answers before it go out first
             reply = await answer
@@ -91,8 +97,13 @@ class Pipeline:
         return replies
 
     def _send(self, sample: ArrayLike, steps: int) -> None:
-        self._flying.append((self._submit(sample), steps))
+        self._flying.append((*self._submit(sample), steps))
         self._flying_steps += steps
+
+    def leave(self) -> None:
+        """Nobody pulls any more: what was not sent is taken back, the newest first; what was sent is late."""
+        while self._flying:
+            self._give_up(self._flying.pop()[1])
 
 
 async def answers(
@@ -155,6 +166,7 @@ async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
 
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:
     """One reply a time step. Its position, and the state tensors, are those after the whole chunk."""
+    late_steps = reply.late_steps
     for index in range(steps):
         outputs = {name: value if name.startswith("state.") else value[index] for name, value in reply.outputs.items()}
-        yield replace(reply, outputs=outputs)
+        yield replace(reply, outputs=outputs, late_steps=() if index else late_steps)

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ._errors import ServerError
+from ._late import LateStep
 from ._position import Position
 
 Array = NDArray[Any]
@@ -21,7 +22,9 @@ class StepReply:
     outputs: by name. Per-step outputs ("prediction", "hidden", ...): [T, ...], or [...] where a single time step
     was given without its axis. State tensors are named "state.<name>": the state after the chunk.
     position: after the chunk. created: this chunk made the session. replayed: it had been applied before, and its
-    outputs were computed again. queued_seconds, computed_seconds: at the server, the longest of its frame.
+    outputs were computed again. queued_seconds, computed_seconds: at the server, the longest of its frame. late_steps:
+    steps before this one whose callers had stopped waiting, and of which it is known since the last reply whether
+    they count.
     """
 
     outputs: Mapping[str, Array]
@@ -30,6 +33,7 @@ class StepReply:
     replayed: bool = False
     queued_seconds: float = 0.0
     computed_seconds: float = 0.0
+    late_steps: tuple[LateStep, ...] = ()
 
     @property
     def output(self) -> Array:

@@ -30,9 +30,16 @@ def worth_retrying(error: CellkeeperError) -> bool:
     return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
 
 
-def out_of_time(seconds: float, last: CellkeeperError | None) -> DeadlineExceeded:
-    """The deadline passed; `last` says what was in the way."""
-    text = f"no answer within {seconds:g} s"
+def out_of_time(
+    timeout: float, spent: float, target: str, last: CellkeeperError | None, why: str = ""
+) -> DeadlineExceeded:
+    """The deadline passed. timeout: seconds that the caller gave; spent: seconds that it took. target: where the answer
+    was to come from. `why` and `last` say what was in the way."""
+    text = f"no answer from {target} within {timeout:g} s"
+    if abs(spent - timeout) > max(0.1, timeout / 20):
+        text = f"no answer from {target} in {spent:.3g} s (timeout: {timeout:g} s)"
+    if why:
+        text += f"; {why}"
     if last is not None:
         text += f"; last: {last.message}"
     error = DeadlineExceeded(text, reason="DEADLINE_PASSED", position=last.position if last else None)

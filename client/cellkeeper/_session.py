@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from ._calls import itself, only_result
 from ._carry import carry_item
-from ._errors import Closed, InvalidArgument, StepGap
+from ._errors import Closed, HistoryError, InvalidArgument, ModelError, StepGap
 from ._lane import Lane
+from ._late import LateStep
 from ._model import Inputs, Model
 from ._pipeline import Pipeline, answers
 from ._position import Position
@@ -38,7 +39,7 @@ class AsyncSession:
         session: str,
         model: Model,
         inputs: Inputs,
-        lane_from: Callable[[Position], Lane],
+        lane_from: Callable[[Model, Position], Lane],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -50,7 +51,7 @@ class AsyncSession:
         self._client = client
         self._inputs = inputs
         self._lane_from = lane_from
-        self._lane = lane_from(position)
+        self._lane = lane_from(model, position)
         self._outputs = tuple(outputs)
 
     @property
@@ -63,13 +64,33 @@ class AsyncSession:
         """16 bytes that name this life of the session."""
         return self.position.generation
 
+    @property
+    def unsettled(self) -> tuple[LateStep, ...]:
+        """The late steps of which it is not known whether they count, oldest first.
+
+        A step is late where its caller stopped waiting (its deadline passed, its task was cancelled) when it had been
+        sent. The next step settles it first, by sending it again, and so does `settle`.
+        """
+        return self._lane.late_steps.unsettled
+
     # ------------------------------------------------------------------------------------------ steps
+
+    async def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
+        """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
+        then, unless the server refuses it for good.
+
+        Returns the late steps that were settled since the last reply, or the last call of this, oldest first. Raises
+        DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
+        """
+        await self._drained(timeout)
+        return self._lane.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
 
         x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
-        where x has a time axis. Raises CellkeeperError.
+        where x has a time axis. Raises CellkeeperError; its `late_step` says whether x may count nevertheless. What is
+        given after that is another step, also where it has the same values.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -111,13 +132,14 @@ class AsyncSession:
         many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
         chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
         """
-        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
+        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        replies = answers(pipeline, samples)
         try:
             async for reply in replies:
                 self.last_reply = reply
                 yield reply.output
         finally:
-            self._lane.withdraw()
+            pipeline.leave()
             await replies.aclose()
 
     async def stream_replies(
@@ -130,13 +152,14 @@ class AsyncSession:
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
         """Like `stream`, with whole replies."""
-        replies = answers(self.pipeline(outputs, timeout, window, chunk_steps), samples)
+        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        replies = answers(pipeline, samples)
         try:
             async for reply in replies:
                 self.last_reply = reply
                 yield reply
         finally:
-            self._lane.withdraw()
+            pipeline.leave()
             await replies.aclose()
 
     async def peek(
@@ -208,11 +231,11 @@ class AsyncSession:
     # ------------------------------------------------------------------------------------------ lives
 
     async def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new life at step 0. Raises GenerationChanged where another one stands there already."""
-        await self._drained(timeout)
-        item = pb.ResetRequest.Item(session=self.id, generation=self.generation, request_id=os.urandom(16))
-        request = pb.ResetRequest(model=self.model.name, items=[item])
-        return self._reborn(await self._client._call("Reset", request, self.id, timeout, only_result))
+        """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
+        is not served any more. Raises GenerationChanged where another generation stands there already."""
+        await self._given(timeout)
+        position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
+        return await self._restarted(position, timeout)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
@@ -227,7 +250,8 @@ class AsyncSession:
             state=state_messages(self.model, state, "state"),
         )
         request = pb.SetStateRequest(model=self.model.name, items=[item])
-        return self._reborn(await self._client._call("SetState", request, self.id, timeout, only_result))
+        result = await self._client._call("SetState", request, self.id, timeout, only_result)
+        return await self._restarted(position_of(result.position), timeout)
 
     async def carry_over(
         self,
@@ -245,7 +269,7 @@ class AsyncSession:
         already, it stays as it is. Raises GenerationChanged where another life stands there already, and ModelChanged
         where the state cannot be kept.
         """
-        await self._drained(timeout)
+        await self._given(timeout)
         target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
         item = carry_item(target, self.id, self.generation, policy, window)
         request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
@@ -253,7 +277,7 @@ class AsyncSession:
         if result.position.generation == self.generation:
             return self.position
         self.model, self._inputs = target, Inputs(target)
-        return self._reborn(result)
+        return self._reborn(position_of(result.position))
 
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
@@ -276,7 +300,7 @@ class AsyncSession:
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Ends this life of the session. False: it was over already, which is no error."""
-        await self._drained(timeout)
+        await self._given(timeout)
         return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
 
     # ------------------------------------------------------------------------------------------ reading
@@ -312,11 +336,9 @@ class AsyncSession:
             if value < 1:
                 raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
         steps = self._lane.history.window_steps if window is None else window
-        return Pipeline(lambda x: self._submit(x, outputs, timeout)[0], max(steps, chunk_steps), chunk_steps)
-
-    def withdraw(self) -> None:
-        """Takes back what was never sent."""
-        self._lane.withdraw()
+        return Pipeline(
+            lambda x: self._submit(x, outputs, timeout), self._give_up, max(steps, chunk_steps), chunk_steps
+        )
 
     def _submit(
         self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
@@ -337,7 +359,7 @@ class AsyncSession:
 
     def _give_up(self, call: StepCall) -> None:
         """Nobody waits for its answer any more."""
-        self._lane.give_up(call, Closed("the caller was cancelled"))
+        self._lane.give_up(call, Closed("its caller waits no longer"))
 
     async def _call_replaying(
         self, method: str, request: Callable[[], Any], timeout: float | None, read: Callable[[Any], Any] = itself
@@ -361,8 +383,26 @@ class AsyncSession:
     async def _drained(self, timeout: float | None) -> None:
         await self._lane.drained(self._client.timeout if timeout is None else timeout)
 
-    def _reborn(self, result: Any) -> Position:
+    async def _given(self, timeout: float | None) -> None:
+        """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,
+        what ends the generation goes on without it."""
+        try:
+            await self._drained(timeout)
+        except (ModelError, HistoryError):
+            return
+
+    async def _restarted(self, position: Position, timeout: float | None) -> Position:
+        """Another generation stands at `position`: it may belong to another version of the model."""
+        self._reborn(position)
+        fingerprint = (await self.info(timeout=timeout)).fingerprint
+        if fingerprint != self.model.fingerprint:
+            self.model = await self._client._served(self.id, self.model.name, fingerprint, timeout)
+            self._inputs = Inputs(self.model)
+            self._reborn(position)
+        return position
+
+    def _reborn(self, position: Position) -> Position:
         """Another generation: a new history, with nothing of the old one in it."""
-        self._lane.close(Closed("the session started another life"))
-        self._lane = self._lane_from(position_of(result.position))
+        self._lane.close(Closed("the session started another generation"))
+        self._lane = self._lane_from(self.model, position)
         return self.position

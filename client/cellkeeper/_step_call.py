@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Protocol
 
 from ._chunk import Chunk
 from ._errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, ModelError, StepGap
 from ._kind import Kind
+from ._late import LateStep
 from ._reply import StepReply
 from ._wire import made_here
 
@@ -26,10 +28,11 @@ class Answer(Protocol):
 class StepCall:
     """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
 
-    chunk: once it has its place in the history, until it is answered.
+    chunk: once it has its place in the history, until it is answered. reply: what it was answered with. late: once
+    nobody waits for it, though it was sent.
     """
 
-    __slots__ = ("answer", "chunk", "deadline", "inputs", "kind", "last_error", "single", "timeout")
+    __slots__ = ("answer", "chunk", "deadline", "inputs", "kind", "last_error", "late", "reply", "single", "timeout")
 
     def __init__(
         self,
@@ -48,6 +51,8 @@ class StepCall:
         self.answer = answer
         self.chunk: Chunk | None = None
         self.last_error: CellkeeperError | None = None
+        self.reply: StepReply | None = None
+        self.late: LateStep | None = None
 
     def fail(self, error: CellkeeperError) -> None:
         if not self.answer.done():
@@ -64,6 +69,14 @@ def behind(error: CellkeeperError) -> CellkeeperError:
         other = StepGap(f"not applied, {text}", reason="STEP_GAP", position=error.position)
     other.__cause__ = error
     return other
+
+
+def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
+    """The error for the caller of that one step; several callers may share what it is made from."""
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    own.late_step = late
+    return own
 
 
 _FOUND_HERE = {

@@ -141,10 +141,10 @@ class Stream:
                     code, details = await call.code(), await call.details()
                     if code is grpc.StatusCode.OK:
                         return Unavailable(f"{self._target} ended the stream", reason="LOST")
-                    return _stream_error(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None))
+                    return _stream_error(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None), self._target)
                 self._handle(reply)
         except grpc.RpcError as error:
-            return _stream_error(error)
+            return _stream_error(error, self._target)
         except (ServerError, ValueError) as error:  # columns that do not fit together
             return Unavailable(f"{self._target} sent what cannot be read: {error}", reason="LOST")
         except asyncio.CancelledError:
@@ -201,9 +201,9 @@ class Stream:
                 flight.lanes[item].refused(chunk, error)
 
 
-def _stream_error(error: grpc.RpcError) -> CellkeeperError:
+def _stream_error(error: grpc.RpcError, target: str) -> CellkeeperError:
     """Lost, whatever the status was, unless the server refused the stream as such."""
-    found = from_grpc(error)
+    found = from_grpc(error, target)
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _REFUSED:
         return found
     return Unavailable(found.message, reason="LOST", retry_delay_ms=found.retry_delay_ms)

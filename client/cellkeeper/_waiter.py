@@ -13,9 +13,10 @@ from ._step_call import StepCall
 class Waiter:
     """An answer to one step. It is told once, in the event loop's thread, and waited for once."""
 
-    __slots__ = ("_error", "_lock", "_reply", "call")
+    __slots__ = ("_error", "_lock", "_reply", "call", "told")
 
     def __init__(self) -> None:
+        self.told = False  # the step's own error is being raised
         self._lock = threading.Lock()
         self._lock.acquire()
         self._reply: StepReply | None = None
@@ -31,13 +32,14 @@ class Waiter:
 
     def give_up(self, tell: Callable[[StepCall], None]) -> None:
         """In the event loop's thread: nobody waits any more."""
-        if self.call is not None and not self.done():
+        if self.call is not None:
             tell(self.call)
 
     def wait(self) -> StepReply:
         """Blocks until the answer is there. Raises what the step raised."""
         self._lock.acquire()
         if self._reply is None:
+            self.told = True
             raise self._error or RuntimeError("woken without an answer")
         return self._reply
 

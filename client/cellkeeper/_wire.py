@@ -169,8 +169,8 @@ def made_here(reason: str, message: str, position: Position | None = None) -> Ce
     return _class_of(reason, None)(message, reason=reason, position=position)
 
 
-def from_grpc(error: grpc.RpcError) -> CellkeeperError:
-    """Any error of grpc as one of ours."""
+def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:
+    """Any error of grpc as one of ours. target: whom the call went to."""
     code = error.code() if hasattr(error, "code") else None
     text = (error.details() if hasattr(error, "details") else "") or "no details"
     reason, field, position, delay_ms = "", "", None, 0
@@ -188,7 +188,7 @@ def from_grpc(error: grpc.RpcError) -> CellkeeperError:
             delay_ms = retry.retry_delay.ToMilliseconds()
     kind = _class_of(reason, code)
     if not reason and kind in (Unavailable, DeadlineExceeded, ServerError):
-        text = f"{code.name if code is not None else 'UNKNOWN'}: {text}"
+        text = f"{target}: {code.name if code is not None else 'UNKNOWN'}: {text}"
     return kind(text, reason=reason, field=field, position=position, retry_delay_ms=delay_ms)
 
 

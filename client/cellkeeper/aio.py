@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -19,7 +20,8 @@ from ._carry import Carriage, CarriedOver, WindowOf
 from ._deadlines import Deadlines
 from ._endpoint import Endpoint
 from ._endpoints import Endpoints
-from ._errors import Closed, InvalidArgument
+from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from ._forks import INHERITED, belongs_here, check_process, connects
 from ._history import History
 from ._kind import Kinds, Layout
 from ._lane import Lane
@@ -28,6 +30,7 @@ from ._position import Position
 from ._reply import Counters, SessionInfo
 from ._retry import Backoff
 from ._session import AsyncSession
+from ._target import checked_targets
 from ._wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
 
 __all__ = ["AsyncClient", "AsyncSession"]
@@ -40,12 +43,14 @@ class AsyncClient:
 
     target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
     timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
-    silence after which an attempt is given up and made again. window_steps: unanswered time steps of one session
-    at most. buffer_steps, buffer_bytes: answered inputs kept for each session, sent again by themselves when a
-    server lost them. outputs: what steps return by default. tls: True, or a Tls with files of its own; False: plain
-    text. credentials: gRPC's own, instead of `tls`. token: a bearer token, a path of the file that holds it, or a
-    callable that gives it (called in the event loop's thread, so it must not wait); a token that was replaced is sent
-    without any call failing.
+    silence after which an attempt is given up and made again. connect_timeout: seconds for which a client that has
+    not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
+    them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
+    window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
+    each session, sent again by themselves when a server lost them. outputs: what steps return by default. tls:
+    True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
+    bearer token, a path of the file that holds it, or a callable that gives it (called in the event loop's thread,
+    so it must not wait); a token that was replaced is sent without any call failing.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class AsyncClient:
         *,
         timeout: float = 30.0,
         attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
         window_steps: int = 64,
         buffer_steps: int = 1024,
         buffer_bytes: int = 1 << 20,
@@ -64,12 +70,14 @@ class AsyncClient:
         tls: Tls | bool = False,
         token: TokenSource | None = None,
     ) -> None:
-        self.targets = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
-        if not self.targets:
-            raise InvalidArgument("target: got none, expected at least one host:port", field="target")
+        check_process()
+        self.targets = checked_targets(target)
         for name, value in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
             if not value > 0:
                 raise InvalidArgument(f"{name}: got {value}, expected seconds above 0", field=name)
+        if not connect_timeout >= 0:
+            text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
+            raise InvalidArgument(text, field="connect_timeout")
         for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
             if count < 1:
                 raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
@@ -83,6 +91,7 @@ class AsyncClient:
         self.outputs = tuple(outputs)
         self.counters = Counters()
         self._attempt_timeout = attempt_timeout
+        self._connect_timeout = connect_timeout
         self._window_steps = window_steps
         self._buffer_steps = buffer_steps
         self._buffer_bytes = buffer_bytes
@@ -101,7 +110,7 @@ class AsyncClient:
         self._endpoints: Endpoints | None = None
         self._calls: Calls | None = None
         self._deadlines: Deadlines | None = None
-        self._closed = False
+        self._closed: CellkeeperError | None = None
 
     async def __aenter__(self) -> AsyncClient:
         self._started()
@@ -116,7 +125,7 @@ class AsyncClient:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = Closed("the client was closed")
         for lane in list(self._lanes):
             lane.close(Closed("the client was closed"))
         self._lanes.clear()
@@ -124,6 +133,12 @@ class AsyncClient:
             self._deadlines.close()
         if self._endpoints is not None:
             await self._endpoints.close()
+
+    def disown(self) -> None:
+        """In a forked process: every use of it, and of its sessions, raises from now on."""
+        self._closed = ForkedProcess(INHERITED)
+        for lane in list(self._lanes):
+            lane.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -189,6 +204,16 @@ class AsyncClient:
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
 
+    async def reset(
+        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
+    ) -> Position:
+        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
+        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
+        there."""
+        item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(16))
+        request = pb.ResetRequest(model=model, items=[item])
+        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
+
     async def carry_over(
         self,
         policy: str,
@@ -243,12 +268,16 @@ class AsyncClient:
 
     def _started(self) -> tuple[Endpoints, Calls, Deadlines]:
         if self._closed:
-            raise Closed("the client was closed")
+            raise copy(self._closed)
         if self._endpoints is None or self._calls is None or self._deadlines is None:
+            check_process()
+            connects()
+            belongs_here(self)
             self._endpoints = Endpoints(self.targets, self._endpoint)
             self._calls = Calls(
                 self._endpoints,
                 attempt_timeout=self._attempt_timeout,
+                connect_timeout=self._connect_timeout,
                 backoff=self._backoff,
                 counters=self.counters,
                 token=self._token,
@@ -304,13 +333,13 @@ class AsyncClient:
             endpoints.limit_frames(model.max_frame_items)
         inputs = Inputs(model)
 
-        def lane_from(start: Position) -> Lane:
+        def lane_from(version: Model, start: Position) -> Lane:
             lane = Lane(
                 session,
-                Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
-                self._history(model, start),
+                Layout(version.name, dtype_number(version.input.dtype), version.input.shape),
+                self._history(version, start),
                 kinds=self._kinds,
-                step_bytes=inputs.step_bytes,
+                step_bytes=version.input.nbytes,
                 dispatch=endpoints.dispatch,
                 deadlines=deadlines,
                 counters=self.counters,

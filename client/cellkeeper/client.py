@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,7 +16,8 @@ from numpy.typing import ArrayLike
 from ._access import Tls, TokenSource
 from ._blocking import Session
 from ._carry import CarriedOver, WindowOf
-from ._errors import Closed
+from ._errors import CellkeeperError, Closed, ForkedProcess
+from ._forks import INHERITED, belongs_here
 from ._model import Model
 from ._position import Position
 from ._reply import Counters, SessionInfo, StepReply
@@ -43,6 +46,7 @@ class Client:
         *,
         timeout: float = 30.0,
         attempt_timeout: float = 10.0,
+        connect_timeout: float = 0.8,
         window_steps: int = 64,
         buffer_steps: int = 1024,
         buffer_bytes: int = 1 << 20,
@@ -57,6 +61,7 @@ class Client:
             target,
             timeout=timeout,
             attempt_timeout=attempt_timeout,
+            connect_timeout=connect_timeout,
             window_steps=window_steps,
             buffer_steps=buffer_steps,
             buffer_bytes=buffer_bytes,
@@ -72,7 +77,8 @@ class Client:
         self._thread = threading.Thread(target=self._loop.run_forever, name="cellkeeper-client", daemon=True)
         self._thread.start()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed: CellkeeperError | None = None
+        belongs_here(self)
 
     def __enter__(self) -> Client:
         return self
@@ -85,14 +91,19 @@ class Client:
     def close(self) -> None:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
         with self._lock:
-            if self._closed:
+            if self._closed is not None:
                 return
-            self._closed = True
+            self._closed = Closed("the client was closed")
         asyncio.run_coroutine_threadsafe(self._core.close(), self._loop).result()
         asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def disown(self) -> None:
+        """In a forked process: every use of it, and of its sessions, raises from now on."""
+        self._lock = threading.Lock()  # another thread may have held the old one
+        self._closed = ForkedProcess(INHERITED)
 
     @property
     def counters(self) -> Counters:
@@ -136,6 +147,10 @@ class Client:
         """Ends that life of the session. False: it was over already, which is no error."""
         return self.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
+    def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
+        """Ends that generation of the session and starts another at step 0; see AsyncClient.reset."""
+        return self.run(self._core.reset(session, generation, model=model, timeout=timeout))
+
     def carry_over(
         self,
         policy: str,
@@ -177,27 +192,29 @@ class Client:
         try:
             self._soon(waiter.start, submit)
             return waiter.wait()
-        except KeyboardInterrupt:
-            self._soon(waiter.give_up, core._give_up)
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
+            if not waiter.told:
+                with suppress(Closed, ForkedProcess):
+                    self._soon(waiter.give_up, core._give_up)
             raise
 
     def _soon(self, work: Callable[..., object], *arguments: object) -> None:
         """Calls `work` in the client's thread, later. Raises Closed."""
         with self._lock:
-            if self._closed:
-                raise Closed("the client was closed")
+            if self._closed is not None:
+                raise copy(self._closed)
             self._loop.call_soon_threadsafe(work, *arguments)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the client's thread and waits for it."""
         with self._lock:
-            if self._closed:
+            if self._closed is not None:
                 work.close()
-                raise Closed("the client was closed")
+                raise copy(self._closed)
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
             future.cancel()
             raise
 

@@ -58,7 +58,13 @@ class Pumps:
     def start(self) -> None:
         targets = list(self._crew.targets)
         self._draw.shuffle(targets)
-        self._client = AsyncClient(targets, timeout=TIMEOUT_S, attempt_timeout=ATTEMPT_S, window_steps=WINDOW_STEPS)
+        self._client = AsyncClient(
+            targets,
+            timeout=TIMEOUT_S,
+            attempt_timeout=ATTEMPT_S,
+            connect_timeout=TIMEOUT_S,  # a client that starts while all servers are down waits for them
+            window_steps=WINDOW_STEPS,
+        )
         self._tasks = [
             asyncio.create_task(self._drive(self._client, standing), name=f"last step of {standing.session}")
             for standing in self._standings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk, Outgoing
+from cellkeeper._chunk import Action, Chunk, ChunkState, Outgoing
 from cellkeeper._history import LOST, RETRIED, History
 
 WIDTH = 4
@@ -319,17 +319,75 @@ def test_ack_behind_is_tried_again_once_the_acks_have_caught_up() -> None:
     assert line.on_error(b, "ACK_BEHIND").reason == "ACK_BEHIND"
 
 
-def test_an_abandoned_chunk_gives_its_place_back() -> None:
+def test_an_abandoned_chunk_keeps_its_place_and_is_settled_before_anything_new() -> None:
     line = history()
     a, b = sent(line, steps(1), steps(2))
-    assert line.abandon(a, "DEADLINE_PASSED").failed == (a, b)
-    again = line.append(steps(1))
-    assert (again.start, again.end) == (a.start, a.end)  # the same step: taken once
-    assert resent(line) == [again]
-    assert line.on_reply(a, a.end).action is Action.IGNORE
-    assert line.flying == 1
-    assert line.on_reply(again, again.end).action is Action.DELIVER
+    assert line.abandon(a, "DEADLINE_PASSED").failed == (a,)
+    assert (a.late, b.late, line.late) == (True, False, 1)
+    assert not line.room(1)  # also for the same bytes: they would be another step
+    assert line.on_reply(a, a.end).action is Action.DELIVER
+    assert line.on_reply(b, b.end).action is Action.DELIVER
+    assert line.position == b.end
     assert line.idle
+
+
+def test_an_abandoned_chunk_is_sent_again_as_it_was() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    line.abandon(a, "DEADLINE_PASSED")
+    assert line.on_error(a, LOST).action is Action.RESEND
+    assert not line.room(1)
+    assert resent(line) == [a]
+    assert line.on_reply(a, a.end).action is Action.DELIVER
+    assert line.room(1)
+
+
+@pytest.mark.parametrize("reason", ["STEP_CONFLICT", "NON_FINITE_RESULT", "HISTORY_CHANGED", "INVALID_FIELD"])
+def test_a_late_chunk_that_is_refused_for_good_gives_its_place_back(reason: str) -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    line.abandon(a, "DEADLINE_PASSED")
+    assert line.on_error(a, reason).failed == (a,)
+    assert (a.state, line.late, line.tail) == (ChunkState.DROPPED, 0, START)
+    assert line.room(1)
+
+
+@pytest.mark.parametrize("reason", ["MODEL_CHANGED", "UNAUTHENTICATED", "SESSION_NOT_FOUND", "INTERNAL_ERROR"])
+def test_a_refusal_after_a_lost_answer_settles_nothing(reason: str) -> None:
+    """The first attempt may have been applied; that the second one is refused does not say that it was not."""
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    line.on_error(a, LOST)
+    line.on_error(b, LOST)
+    assert resent(line) == [a, b]
+    assert line.on_error(a, reason).failed == (a, b)
+    assert (a.late, b.late) == (True, True)
+    assert line.on_error(b, reason).failed == (b,)
+    assert not line.room(1)
+    assert resent(line) == [a, b]
+    line.on_reply(a, a.end)
+    line.on_reply(b, b.end)
+    assert (line.position, line.late, line.idle) == (b.end, 0, True)
+
+
+def test_a_late_chunk_that_the_record_stands_behind_counts() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    line.abandon(a, "DEADLINE_PASSED")
+    assert line.on_error(a, "STEP_COMPACTED", a.end).action is Action.DELIVER
+    assert (line.position, line.late) == (a.end, 0)
+
+
+def test_what_was_refused_before_it_was_applied_is_dropped_with_what_was_built_on_it() -> None:
+    line = history()
+    a, b = sent(line, steps(1), steps(2))
+    assert line.on_error(a, "QUEUE_FULL").action is Action.RESEND
+    assert line.abandon(a, "DEADLINE_PASSED").failed == (a, b)
+    assert (line.late, line.tail) == (0, START)
+    again = line.append(steps(1))
+    assert line.next_chunk() is None  # b would fit behind it, if it were still on its way
+    assert line.on_error(b, "STEP_GAP", START).action is Action.IGNORE
+    assert resent(line) == [again]
 
 
 def test_a_step_given_up_before_an_answered_one_stays_in_the_history() -> None:
@@ -349,14 +407,24 @@ def test_a_reply_at_another_position_is_not_believed() -> None:
     assert (verdict.action, verdict.reason) == (Action.FAIL, "HISTORY_CHANGED")
 
 
-def test_only_what_was_never_sent_can_be_withdrawn() -> None:
+def test_what_was_never_sent_is_taken_back() -> None:
     line = history()
     (a,) = sent(line, steps(1))
     b, c = line.append(steps(2)), line.append(steps(3))
-    assert line.withdraw() == (b, c)
+    assert line.abandon(b, "").failed == (b, c)
     assert line.tail == a.end
-    line.on_error(a, LOST)
-    assert line.withdraw() == ()
+    assert line.on_reply(a, a.end).action is Action.DELIVER
+    assert line.idle
+
+
+def test_an_ended_history_tells_what_may_have_been_applied() -> None:
+    line = history()
+    (a,) = sent(line, steps(1))
+    b = line.append(steps(2))
+    assert line.end() == (a, b)
+    assert (a.may_be_applied, b.may_be_applied) == (True, False)
+    assert line.on_reply(a, a.end).action is Action.IGNORE
+    assert line.idle
 
 
 def test_rewind_replays_for_a_call_beside_the_stream() -> None:

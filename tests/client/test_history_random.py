@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk
+from cellkeeper._chunk import Action, Chunk, ChunkState, Verdict
 from cellkeeper._history import LOST, History
 
 WIDTH = 2
@@ -90,19 +90,33 @@ def one_run(seed: int) -> None:
         else:
             verdict = line.on_reply(chunk, position)
         if verdict.action is Action.DELIVER:
-            assert id(chunk) not in told
+            assert (id(chunk) in told) == chunk.late
             told.add(id(chunk))
             delivered.append((chunk.start.step, chunk.inputs))
-        for failed in verdict.failed:
-            assert id(failed) not in told
-            told.add(id(failed))
+        tell(verdict)
         if verdict.action is Action.FAIL:
-            assert verdict.reason == "NON_FINITE_RESULT"
-            assert REFUSED in verdict.failed[0].inputs
+            assert verdict.reason in ("NON_FINITE_RESULT", "MODEL_CHANGED")
+            assert verdict.reason != "NON_FINITE_RESULT" or REFUSED in verdict.failed[0].inputs
         assert line.position.step == held_up_to(delivered)
 
+    def tell(verdict: Verdict) -> None:
+        for failed in verdict.failed:
+            assert id(failed) not in told or failed.late
+            told.add(id(failed))
+            if failed.state is ChunkState.DONE:  # what was answered behind it proves that it was applied
+                delivered.append((failed.start.step, failed.inputs))
+
+    def give_up() -> None:
+        """A caller waits no longer: what may have been applied stays, and counts."""
+        chunk = random.choice([chunk for chunk in line.unanswered if not chunk.held] or [None])
+        if chunk is not None and not chunk.late:
+            tell(line.abandon(chunk, "DEADLINE_PASSED"))
+            assert chunk.late or chunk.state in (ChunkState.DROPPED, ChunkState.DONE)
+
     while to_give or not line.idle or network or answers:
-        event = random.choice(("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail"))
+        event = random.choice(
+            ("give", "send", "send", "serve", "serve", "land", "land", "lose", "break", "tail", "leave")
+        )
         calm = to_give == 0 and random.random() < 0.8
         if event == "give" and to_give and line.room(3):
             to_give -= 1
@@ -126,13 +140,15 @@ def one_run(seed: int) -> None:
             land()
         elif event == "lose" and network and not calm:
             chunk, _ = network.popleft()
-            answers.append((chunk, random.choice((LOST, "QUEUE_FULL")), None))
+            answers.append((chunk, random.choice((LOST, "QUEUE_FULL", "MODEL_CHANGED")), None))
         elif event == "break" and not calm and random.random() < 0.3:
             for index, (chunk, reason, _) in enumerate(answers):
                 if not reason:
                     answers[index] = (chunk, LOST, None)
             while network:
                 answers.append((network.popleft()[0], LOST, None))
+        elif event == "leave" and random.random() < 0.3:
+            give_up()
         elif event == "tail" and to_give and random.random() < 0.2:
             server.lose_tail()
     # A tail lost after the last step shows at the next one; so one more, which mends it.

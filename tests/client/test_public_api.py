@@ -21,11 +21,13 @@ NAMES = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",
     "HistoryError",
     "HistoryLost",
     "InvalidArgument",
+    "LateStep",
     "Model",
     "ModelChanged",
     "ModelError",
@@ -63,8 +65,8 @@ def test_the_exported_names() -> None:
 
 def test_the_methods() -> None:
     session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
-    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over"}
-    client = {"sessions", "session_info", "delete", "carry_over", "models", "model", "close"}
+    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over", "unsettled", "settle"}
+    client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"open"} <= public(cellkeeper.AsyncClient)

@@ -67,7 +67,7 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
         threaded.do(gate(True))
 
 
-def test_an_interrupted_step_may_be_sent_again(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: Waiter) -> None:
         raise KeyboardInterrupt
 

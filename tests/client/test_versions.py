@@ -184,3 +184,32 @@ def test_the_command(both: ServerProcess, versions: tuple[Path, Path], tmp_path:
         assert "1 sessions were not carried over" in err
         assert "--windows" in run("--policy", "rerun", code=1)[1]
         assert "--to" in run("--policy", "reset", "--to", "zz", code=1)[1]
+
+
+def test_a_session_of_a_version_that_is_gone_is_reset(versions: tuple[Path, Path], tmp_path: Path) -> None:
+    """By its handle, by its name, and by the program; a handle goes on with the new version and its sizes."""
+    old, _ = versions
+    wider = make_bundle(tmp_path / "wider", seed=3, name="m", input_size=5, head=(2,))
+    rows = np.random.default_rng(4).standard_normal((4, 5)).astype(np.float32)
+    with ServerProcess([old], f"sqlite:{tmp_path / 's.db'}") as server, Client(server.target) as client:
+        handle = client.session("handle")
+        for session in (handle, client.session("name"), client.session("program")):
+            session.step(PAST)
+        assert server.stop() == 0
+        server.bundles = [wider]
+        server.restart()
+        with pytest.raises(ModelChanged, match="reset it"):
+            handle.state()
+        assert handle.reset().step == 0
+        assert handle.model == client.model()
+        np.testing.assert_array_equal(handle.step(rows), offline(wider, rows)["prediction"])
+        with pytest.raises(ModelChanged):
+            client.session("name")
+        generation = client.session_info("name").position.generation
+        assert client.reset("name", generation).step == 0
+        with pytest.raises(GenerationChanged):
+            client.reset("name", generation)
+        command = [sys.executable, "-m", "cellkeeper", "sessions", "reset", "--endpoint", server.target, "program"]
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        for name in ("name", "program"):
+            np.testing.assert_array_equal(client.session(name).step(rows), offline(wider, rows)["prediction"])

@@ -38,7 +38,7 @@ class Journey:
 
     def __init__(self, target: str, clients: int, sessions_each: int) -> None:
         self.logs = [Log(f"station-{number}", number) for number in range(clients * sessions_each)]
-        self._clients = [Client(target, timeout=STEP_TIMEOUT_S) for _ in range(clients)]
+        self._clients = [Client(target, timeout=STEP_TIMEOUT_S, connect_timeout=STEP_TIMEOUT_S) for _ in range(clients)]
         self._enough = threading.Event()
         self._threads = [
             threading.Thread(target=self._travel, args=(self._clients[log.number % clients], log), daemon=True)

@@ -62,8 +62,6 @@ def check_refusal(universe: Universe, player: Player) -> None:
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
         if any(isinstance(op, Fork) for op in player.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
-    if player.gave_up:
-        allowed |= {"STEP_CONFLICT", "HISTORY_CHANGED", "STEP_COMPACTED"}  # what it gave up was applied
     kinds = {type(op) for op in player.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
