@@ -6,6 +6,7 @@ What queues while frames are in flight goes out as the next frame.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import grpc
@@ -20,6 +21,8 @@ from ._reply import Counters
 from ._retry import Backoff
 from ._stream import Stream
 from ._target import proxy_options
+
+_logger = logging.getLogger("cellkeeper")
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -78,6 +81,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
         self._something = asyncio.Event()  # in the outbox, while no stream stands
+        self._streams = 0  # so far
         self._closing = False
         self._task = self._loop.create_task(self._run())
 
@@ -108,25 +112,39 @@ class Endpoint:
     # ------------------------------------------------------------------------------------------ inside
 
     async def _run(self) -> None:
-        streams = 0
         while not self._closing:
-            while not self._outbox:
-                self._something.clear()
-                await self._something.wait()
-            if streams:
-                self._counters.stream_reconnects += 1
-            streams += 1
-            stream = self._stream = self._new_stream()
-            error = await self._serve(stream)
-            self.down = isinstance(error, Unavailable)
-            self.trouble = error
-            self._stream = None
-            stream.lost(error)
-            if self.down:
-                self._redispatch(self, self.drain())
-                await self._reconnected()
-                self.down, self.avoid_until = False, 0.0
-                self._on_up(self)
+            await self._served()
+
+    async def _served(self) -> None:
+        """Serves one stream after the other, each from the first step that waits, until something fails that nobody
+        foresaw: who waits for this endpoint must not wait for ever."""
+        try:
+            while not self._closing:
+                await self._one_stream()
+        except Exception:
+            _logger.exception("the connection to %s failed in the client; it is made anew", self.target)
+            self._stream, self.down = None, False
+            self._failures += 1
+            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+
+    async def _one_stream(self) -> None:
+        while not self._outbox:
+            self._something.clear()
+            await self._something.wait()
+        if self._streams:
+            self._counters.stream_reconnects += 1
+        self._streams += 1
+        stream = self._stream = self._new_stream()
+        error = await self._serve(stream)
+        self.down = isinstance(error, Unavailable)
+        self.trouble = error
+        self._stream = None
+        stream.lost(error)
+        if self.down:
+            self._redispatch(self, self.drain())
+            await self._reconnected()
+            self.down, self.avoid_until = False, 0.0
+            self._on_up(self)
 
     async def _serve(self, stream: Stream) -> CellkeeperError:
         """Serves until the stream breaks; why it did. One whose token was replaced is only lost: the next one has the

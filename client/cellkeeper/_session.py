@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
+from ._arguments import session_id, timeout_seconds
 from ._calls import itself, only_result
 from ._carry import carry_item
 from ._errors import Closed, HistoryError, InvalidArgument, ModelError, StepGap
@@ -287,8 +288,7 @@ class AsyncSession:
         What the server lost of this session is sent again first. Raises SessionExists; StepGap, StepCompacted and
         HistoryChanged where `position` is ahead of this session, or older than the server's log, or not of its history.
         """
-        if not 1 <= len(target.encode()) <= 256:
-            raise InvalidArgument(f"target: got {target!r}, expected 1..256 bytes of UTF-8", field="target")
+        target = session_id(target, "target")
         item = pb.ForkRequest.Item(source=self.id, target=target, request_id=os.urandom(16))
 
         def here() -> Any:
@@ -348,14 +348,14 @@ class AsyncSession:
         lane = self._lane
         future: asyncio.Future[StepReply] = lane.loop.create_future()
         wanted = self._outputs if outputs is None else tuple(outputs)
-        return future, lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout, future)
+        return future, lane.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)
 
     def _submit_raw(
         self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
     ) -> StepCall:
         """Like `_submit`, of an input that was converted before."""
         wanted = self._outputs if outputs is None else tuple(outputs)
-        return self._lane.submit(raw, single, wanted, self._client.timeout if timeout is None else timeout, answer)
+        return self._lane.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
 
     def _give_up(self, call: StepCall) -> None:
         """Nobody waits for its answer any more."""
@@ -369,7 +369,7 @@ class AsyncSession:
         request: built anew for each try, once nothing is unanswered.
         """
         loop = self._lane.loop
-        deadline = loop.time() + (self._client.timeout if timeout is None else timeout)
+        deadline = loop.time() + timeout_seconds(timeout, self._client.timeout)
         while True:
             await self._lane.drained(max(0.0, deadline - loop.time()))
             left = deadline - loop.time()
@@ -381,7 +381,7 @@ class AsyncSession:
                 self._lane.rewind(error, error.position)
 
     async def _drained(self, timeout: float | None) -> None:
-        await self._lane.drained(self._client.timeout if timeout is None else timeout)
+        await self._lane.drained(timeout_seconds(timeout, self._client.timeout))
 
     async def _given(self, timeout: float | None) -> None:
         """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,

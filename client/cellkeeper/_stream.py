@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from ._chunk import Chunk
 from ._errors import CellkeeperError, ServerError, Unavailable
 from ._flights import Flight, Flights
 from ._frames import replies
+from ._lane import Lane
 from ._outbox import Outbox
 from ._reply import Counters
 from ._wire import error_of, from_grpc
+
+_logger = logging.getLogger("cellkeeper")
 
 _ENDING_SECONDS = 10.0  # until a server that ends is tried again, unless it was seen to be back before
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
@@ -77,22 +82,29 @@ class Stream:
         try:
             # Not `await reader`: whoever cancels every task of the loop at once makes the reader end with a result, and
             # that would be taken for the end of this wait, instead of its own cancellation.
-            await asyncio.wait([reader])
+            await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            if not _has_failed(writer):  # it ends by itself where the call has ended; the reader knows why
+                await asyncio.wait([reader])
         finally:
             call.cancel()
             # A write to a connection that never came about does not end with its call.
             for task in (reader, writer, watch):
                 task.cancel()
             await asyncio.wait([reader, writer, watch])
-        if not writer.cancelled():
-            writer.result()
+        for task in (writer, reader):
+            if _has_failed(task):
+                _logger.error("the stream to %s failed in the client", self._target, exc_info=task.exception())
+                text = (
+                    f"the client failed to send steps to {self._target}, or to read their replies: {task.exception()!r}"
+                )
+                return CellkeeperError(text, reason="INTERNAL_ERROR")
         return reader.result()
 
     def lost(self, error: CellkeeperError) -> None:
         """Nothing more will come of what is on its way."""
         for flight in self._flights.take_all():
             for lane, chunk in flight.rest():
-                lane.refused(chunk, error)
+                _take_back(lane, chunk, error)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -199,6 +211,17 @@ class Stream:
                 if error.reason == "DRAINING":
                     self._on_draining(max(1.0, error.retry_delay_ms / 1000))
                 flight.lanes[item].refused(chunk, error)
+
+
+def _take_back(lane: Lane, chunk: Chunk, error: CellkeeperError) -> None:
+    try:
+        lane.refused(chunk, error)
+    except Exception:  # of this session alone: the others are still to be told
+        _logger.exception("a lost step of session %r could not be taken back", lane.session)
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 def _stream_error(error: grpc.RpcError, target: str) -> CellkeeperError:

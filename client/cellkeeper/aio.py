@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._access import Tls, Token, TokenSource
+from ._arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
 from ._calls import Calls, itself, only_result
 from ._carry import Carriage, CarriedOver, WindowOf
 from ._deadlines import Deadlines
@@ -72,9 +74,8 @@ class AsyncClient:
     ) -> None:
         check_process()
         self.targets = checked_targets(target)
-        for name, value in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
-            if not value > 0:
-                raise InvalidArgument(f"{name}: got {value}, expected seconds above 0", field=name)
+        timeout = timeout_seconds(timeout, 30.0)
+        attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
         if not connect_timeout >= 0:
             text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
             raise InvalidArgument(text, field="connect_timeout")
@@ -147,7 +148,7 @@ class AsyncClient:
         session: str,
         *,
         model: str = "",
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         expect: Position | None = None,
         initial_state: Mapping[str, ArrayLike] | None = None,
         outputs: Sequence[str] | None = None,
@@ -155,14 +156,14 @@ class AsyncClient:
     ) -> AsyncSession:
         """Creates the session, or continues it where it stands.
 
-        session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds of
-        idleness after which it is forgotten; 0: never; None: the server's default, or what the session has.
+        session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds (or a
+        timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or what it has.
         expect: insist on this position's history; the session is never created then. Raises SessionNotFound,
         GenerationChanged and HistoryChanged where another one stands there or none, StepGap where the server has not
         come that far (it lost steps: open without `expect` and send again what is missing), StepCompacted where it
         has gone on so far that it cannot tell any more. initial_state: state tensors by name, for a new session only.
         """
-        _check_session(session)
+        session, ttl_ms = session_id(session), ttl_milliseconds(ttl)
         state = []
         if initial_state is not None:
             state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
@@ -171,7 +172,7 @@ class AsyncClient:
             session=session,
             request_id=os.urandom(16),
             expect=None if expect is None else position_message(expect),
-            ttl_ms=None if ttl is None else round(ttl * 1000),
+            ttl_ms=ttl_ms,
             initial_state=state,
         )
         opened = await self._call("Open", request, session, timeout)
@@ -180,7 +181,7 @@ class AsyncClient:
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Where a session stands, its ages and TTL. Raises SessionNotFound."""
-        request = pb.GetSessionRequest(model=model, session=session)
+        request = pb.GetSessionRequest(model=model, session=session_id(session))
         info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
         return info
 
@@ -188,7 +189,7 @@ class AsyncClient:
         self, prefix: str = "", *, model: str = "", timeout: float | None = None
     ) -> AsyncIterator[SessionInfo]:
         """The sessions whose id starts with `prefix`, in no particular order."""
-        token = ""
+        token, prefix = "", id_text(prefix, "prefix")
         while True:
             request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
             page = await self._call("ListSessions", request, prefix, timeout)
@@ -200,7 +201,7 @@ class AsyncClient:
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
         """Ends that life of the session. False: it was over already, which is no error."""
-        item = pb.DeleteRequest.Item(session=session, generation=generation)
+        item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
 
@@ -210,7 +211,8 @@ class AsyncClient:
         """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
         also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
         there."""
-        item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(16))
+        generation = generation_bytes(generation)
+        item = pb.ResetRequest.Item(session=session_id(session), generation=generation, request_id=os.urandom(16))
         request = pb.ResetRequest(model=model, items=[item])
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
@@ -308,7 +310,7 @@ class AsyncClient:
     async def _call(
         self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
     ) -> Any:
-        seconds = self.timeout if timeout is None else timeout
+        seconds = timeout_seconds(timeout, self.timeout)
         _, calls, _ = self._started()
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
@@ -363,9 +365,3 @@ class AsyncClient:
             buffer_steps=self._buffer_steps,
             buffer_bytes=self._buffer_bytes,
         )
-
-
-def _check_session(session: str) -> None:
-    size = len(session.encode())
-    if not 1 <= size <= 256:
-        raise InvalidArgument(f"session: got {size} bytes of UTF-8, expected 1..256", field="session")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -115,7 +116,7 @@ class Client:
         session: str,
         *,
         model: str = "",
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         expect: Position | None = None,
         initial_state: Mapping[str, ArrayLike] | None = None,
         outputs: Sequence[str] | None = None,

@@ -1,0 +1,104 @@
+"""What callers give beside inputs: it is taken, or refused with the field, and the client lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from cellkeeper import AsyncClient, CellkeeperError, Client, InvalidArgument
+
+X = [1.0, 2.0]
+NO_IDS: list[Any] = [None, 7, uuid.UUID(int=1), b"pump", "", "x" * 257, "\ud800", "pump-\udcff", ["pump"]]
+NO_TIMEOUTS: list[Any] = [0, -1, -0.5, float("nan"), float("-inf"), "5", True, -(10**400), timedelta(0), timedelta(-1)]
+TIMEOUTS: list[Any] = [30, 2, 0.5 + 60, np.float32(9.5), np.int64(40), timedelta(minutes=1)]
+LONG_TIMEOUTS: list[Any] = [4_294_968.0, 5e6, timedelta(days=60), 1e300, float("inf"), 10**400]
+NO_TTLS: list[Any] = [0.0004, -1, float("nan"), float("inf"), 1e300, "60", True, 10**400, timedelta(microseconds=1)]
+
+
+@pytest.mark.parametrize("given", NO_IDS, ids=repr)
+def test_what_is_no_id_is_refused_with_its_field(target: str, given: Any) -> None:
+    calls: dict[str, list[Callable[[Client], object]]] = {
+        "session": [
+            lambda client: client.session(given),
+            lambda client: client.session_info(given),
+            lambda client: client.delete(given, bytes(16)),
+            lambda client: client.reset(given, bytes(16)),
+        ],
+        "target": [lambda client: client.session("source").fork(given)],
+        "prefix": [] if isinstance(given, str) and given.isascii() else [lambda client: list(client.sessions(given))],
+    }
+    with Client(target) as client:
+        for field, some in calls.items():
+            for call in some:
+                with pytest.raises(InvalidArgument) as raised:
+                    call(client)
+                assert raised.value.field == field
+                assert field in str(raised.value)
+        assert client.session("after").step(X) is not None
+
+
+@pytest.mark.parametrize("given", NO_TIMEOUTS, ids=repr)
+def test_what_is_no_timeout_is_refused_with_its_field(target: str, given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="timeout: got"):
+        Client(target, timeout=given)
+    with pytest.raises(InvalidArgument, match="attempt_timeout: got"):
+        AsyncClient(target, attempt_timeout=given)
+    with Client(target) as client:
+        session = client.session("pump")
+        calls: list[Callable[[], object]] = [
+            lambda: session.step(X, timeout=given),
+            lambda: list(session.stream([X], timeout=given)),
+            lambda: session.peek(X, timeout=given),
+            lambda: session.state(timeout=given),
+            lambda: session.reset(timeout=given),
+            lambda: client.session("other", timeout=given),
+            lambda: client.models(timeout=given),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidArgument, match="timeout: got"):
+                call()
+        assert session.step(X).tolist()[0] == 1
+
+
+@pytest.mark.parametrize("given", [*TIMEOUTS, *LONG_TIMEOUTS], ids=repr)
+async def test_a_timeout_of_any_length_leaves_the_client_alive(target: str, given: Any) -> None:
+    """Milliseconds are counted in 32 bits on the wire: 49.7 days."""
+    async with AsyncClient(target, timeout=given) as client:
+        session = await client.open("pump", timeout=given)
+        first = await session.step(X, timeout=given)
+        second = await asyncio.wait_for(session.step(X), 20)
+        assert (first.tolist()[0], second.tolist()[0]) == (1, 2)
+        assert (await session.peek(X, timeout=given)).output.tolist()[0] == 3
+
+
+@pytest.mark.parametrize("given", NO_TTLS, ids=repr)
+def test_what_is_no_ttl_is_refused_and_never_becomes_for_ever(target: str, given: Any) -> None:
+    with Client(target) as client:
+        with pytest.raises(InvalidArgument, match="ttl: got") as raised:
+            client.session("pump", ttl=given)
+        assert raised.value.field == "ttl"
+        with pytest.raises(CellkeeperError):
+            client.session_info("pump")
+
+
+@pytest.mark.parametrize(
+    ("given", "ttl_ms"), [(0, 0), (60, 60_000), (0.001, 1), (2.5, 2500), (timedelta(hours=1), 3_600_000), (1e8, 10**11)]
+)
+def test_a_ttl(real_target: str, given: Any, ttl_ms: int) -> None:
+    with Client(real_target) as client:
+        session = client.session(f"ttl-{ttl_ms}", ttl=given)
+        if ttl_ms != 1:
+            assert client.session_info(session.id).ttl_ms == ttl_ms
+
+
+@pytest.mark.parametrize("given", [None, "aa", 5, bytearray(16)], ids=repr)
+def test_what_is_no_generation_is_refused(target: str, given: Any) -> None:
+    with Client(target) as client:
+        for call in (client.delete, client.reset):
+            with pytest.raises(InvalidArgument, match="generation: got"):
+                call("pump", given)

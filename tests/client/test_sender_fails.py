@@ -1,0 +1,68 @@
+"""An error that nobody foresaw, in what sends and reads: it fails the steps on their way, and the client lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from cellkeeper import AsyncClient, CellkeeperError, Unavailable
+from cellkeeper._endpoint import Endpoint
+from cellkeeper._frames import Frame
+from cellkeeper._stream import Stream
+
+X = [1.0, 2.0]
+
+
+def once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """The method fails the next time it is called, and then is itself again."""
+    original = getattr(owner, name)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, name, original)
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Frame, "message"), (Stream, "_handle")])
+async def test_steps_on_their_way_fail_and_later_ones_are_served(
+    target: str, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncClient(target, timeout=20) as client:
+        session, other = await client.open("pump"), await client.open("other")
+        await session.step(X)
+        once(monkeypatch, owner, name)
+        with caplog.at_level(logging.ERROR), pytest.raises(CellkeeperError, match="planted"):
+            await asyncio.wait_for(session.step(X), 10)
+        assert "planted" in caplog.text
+        assert (await asyncio.wait_for(other.step(X), 10)).tolist()[0] == 1
+        for _ in range(2):
+            await asyncio.wait_for(session.step(X), 10)
+        assert session.position.step in (3, 4)  # the one that failed was applied, or was not sent
+
+
+@pytest.mark.parametrize("name", ["_serve", "_reconnected", "_on_up"])
+async def test_an_endpoint_that_fails_is_made_anew(
+    target: str, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lost(self: Endpoint, stream: Stream) -> CellkeeperError:
+        monkeypatch.setattr(Endpoint, "_serve", serve)
+        return Unavailable("lost", reason="LOST")
+
+    serve = Endpoint._serve
+    async with AsyncClient(target, timeout=20) as client:
+        session = await client.open("pump")
+        if name != "_serve":
+            monkeypatch.setattr(Endpoint, "_serve", lost)
+        if name == "_on_up":
+            endpoints, _, _ = client._started()
+            (endpoint,) = endpoints.order("pump")
+            monkeypatch.setattr(endpoint, "_on_up", lambda _: 1 / 0 if not caplog.records else None)
+        else:
+            once(monkeypatch, Endpoint, name)
+        with caplog.at_level(logging.ERROR):
+            for step in range(1, 4):
+                assert (await asyncio.wait_for(session.step(X), 15)).tolist()[0] == step
+        assert "is made anew" in caplog.text
