@@ -85,6 +85,14 @@ class _Namer:
             else []
         )
         durable = tuple(sorted((self.life(life), inputs) for life, inputs in sorted(ledger.durable)))
+        if store.file is not None:
+            return (
+                tuple(kept),
+                repr(store.file),
+                store.seen,
+                tuple(self.life(one) for one in sorted(ledger.ended)),
+                durable,
+            )
         return tuple(kept), tuple(past), tuple(sorted(self.life(one) for one in sorted(ledger.ended))), durable
 
     def player(self, player: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import short_switches, switches
+from . import file_switches, short_switches, switches
 from .scope import Append, Delete, Fork, Open, Reset, Scope, steps
 from .switches import Switch
 
@@ -96,6 +96,32 @@ SHORT_WAY = (
         "a session is not evicted while an item of it is on its way",
         short_switches.sessions_stay_hot,
         Scope(((Open("s"), steps("s", 11, 12)), (Open("r"), steps("r", 21, 22))), replicas=1, slots=1, short=True),
+    ),
+)
+
+ONE_CUT = Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, power_cuts=1, due_steps=4)
+
+# Of records in Redis.
+POWER_CUTS = (
+    Rule("18", "a commit is one write of its record", file_switches.one_write_a_commit, ONE_CUT),
+    Rule("19", "an entry wins over earlier ones that it contradicts", file_switches.later_entries_win, ONE_CUT),
+    Rule(
+        "20",
+        "a trim is a call of its own behind its push",
+        file_switches.trims_are_apart,
+        Scope(((Open("s"), steps("s", 11, 12, 13, 14)),), replicas=1, power_cuts=1, due_steps=1),
+    ),
+    Rule(
+        "21",
+        "a delete is not in a transaction",
+        file_switches.deletes_are_apart,
+        Scope(((Open("s"), Delete("s")), (Append("s", 21),)), replicas=1, power_cuts=1),
+    ),
+    Rule(
+        "22",
+        "a connection's first write is a whole transaction",
+        file_switches.a_first_write_is_a_whole_transaction,
+        ONE_CUT,
     ),
 )
 
@@ -201,4 +227,5 @@ RULES = (
         Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
     ),
     *SHORT_WAY,
+    *POWER_CUTS,
 )

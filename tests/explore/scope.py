@@ -52,9 +52,11 @@ class Scope:
 
     The rest says how often each may happen in one history: slow: a request that stays on its way as long as it likes.
     timeouts: a client stops waiting for an answer and sends again. unknowns: the store's answer is lost, and
-    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses its
-    last commits, `depth` at the most. restarts: a client starts anew; `expects`: it insists on its own history.
-    give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
+    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses
+    its last commits, `depth` at the most. power_cuts: of Redis, in the middle of what the last commit writes, before
+    anybody was told of it (`everysec`: or after); it may start once more at any time afterwards. restarts: a client
+    starts anew; `expects`: it insists on its own history. give_ups: a caller's deadline passes. crashes: a replica is
+    killed and started anew.
 
     short: single steps with positions come as frames, of one client or of several at once, and so may go the short way.
     slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
@@ -70,6 +72,8 @@ class Scope:
     unread: int = 0
     fall_backs: int = 0
     depth: int = 1
+    power_cuts: int = 0
+    everysec: bool = False
     restarts: int = 0
     expects: bool = False
     give_ups: int = 0

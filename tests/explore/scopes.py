@@ -51,6 +51,13 @@ SMALL = {
         ((*opened(11, 12), Append("s", 13)),), unknowns=1, atomic_commits=True, short=True
     ),
     "frames, a short log": Scope((opened(11, 12, 13, 14),), replicas=1, max_log_steps=2, due_steps=8, short=True),
+    "2 steps, a power cut": Scope((opened(11, 12),), power_cuts=1, due_steps=4),
+    "3 steps with checkpoints, a power cut": Scope((opened(11, 12, 13),), replicas=1, power_cuts=1),
+    "2 steps, a power cut, everysec": Scope((opened(11, 12),), replicas=1, power_cuts=1, everysec=True, due_steps=2),
+    "reset, delete, re-open, a power cut": Scope((LIVES,), replicas=1, power_cuts=1),
+    "reset, delete, re-open, a power cut, everysec": Scope((LIVES,), replicas=1, power_cuts=1, everysec=True),
+    "fork, a power cut": Scope((FORKED,), replicas=1, power_cuts=1, due_steps=2),
+    "frames, 3 steps, two power cuts": Scope((opened(11, 12, 13),), replicas=1, power_cuts=2, due_steps=2, short=True),
 }
 
 LONG_WAY = {
@@ -86,6 +93,9 @@ LONG_WAY = {
         (opened(11, 12), opened(21, session="r")), replicas=1, slots=1, unknowns=1, atomic_commits=True
     ),
     "a short log": Scope((opened(11, 12, 13, 14, window=2),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1),
+    "2 sessions, a power cut": Scope(
+        (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=1, due_steps=4, atomic_commits=False
+    ),
     "a short memory": Scope((opened(11, 12, 13),), fall_backs=1, depth=3, buffer_steps=1, atomic_commits=True),
 }
 
@@ -128,6 +138,8 @@ def drawn(draw: random.Random) -> Scope:
     kinds = ("slow", "timeouts", "unknowns", "fall_backs", "restarts", "give_ups", "crashes", "refusals", "unread")
     faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1), k=draw.choice((1, 2, 2, 3, 6))), 1)
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
+    if draw.random() < 0.3:
+        faults = {**{kind: n for kind, n in faults.items() if kind != "fall_backs"}, "power_cuts": draw.choice((1, 2))}
     return Scope(
         scripts,
         replicas=draw.choice((1, 2, 2)),
@@ -141,6 +153,7 @@ def drawn(draw: random.Random) -> Scope:
         atomic_reads=draw.random() < 0.7,
         atomic_commits=draw.random() < 0.5,
         short=draw.random() < 0.6,
+        everysec=draw.random() < 0.5,
         **faults,
     )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
-from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
-from cellkeeper_service.store.memory import MemoryStore
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
+from cellkeeper_service.store.memory import MemoryStore, _Kept
 
-from .truth import Inputs, Ledger
+from .redis_file import RedisFile
+from .truth import Inputs, Ledger, Violation
 
 
 def still_ms() -> float:
@@ -28,10 +30,13 @@ class Past:
 
 
 class ExploredStore(MemoryStore):
-    """depth: how many commits a fail-over may lose at the most."""
+    """depth: how many commits a fail-over may lose at the most. file: of Redis, where its power may be cut."""
 
-    def __init__(self, max_log_steps: int, depth: int) -> None:
+    def __init__(self, max_log_steps: int, depth: int, file: RedisFile | None = None) -> None:
         super().__init__(still_ms)
+        self.file = file
+        self.last_call: Commit | Delete | None = None  # that it did
+        self.seen = False  # somebody read since what that made; as the reply waits for the sync, too, it was synced
         self.ledger = Ledger(max_log_steps)
         self.depth = depth
         self.past: list[Past] = []  # oldest first
@@ -46,6 +51,10 @@ class ExploredStore(MemoryStore):
     def same_place(self, standing: Header | None, expected: Header | None) -> bool:
         """The compare of the compare-and-set: the whole header."""
         return standing == expected
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        self.seen |= self.last_call is not None and any(load.key == self.last_call.key for load in loads)
+        return super().load_many(loads)
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
         """The last commits are lost; of one record only, where `key` is given. Nobody is told."""
@@ -74,6 +83,8 @@ class ExploredStore(MemoryStore):
             self._remember(past)
             after = self._kept[commit.key]
             self.ledger.committed(commit, after.checkpoint, b"".join(after.chunks))
+            if self.file is not None:
+                self.file.commit(commit, self._record(commit.key))
         return result
 
     def _delete(self, delete: Delete) -> CommitResult:
@@ -82,7 +93,50 @@ class ExploredStore(MemoryStore):
         if result.outcome is Outcome.COMMITTED:
             self._remember(past)
             self.ledger.deleted(delete.key)
+            if self.file is not None:
+                self.file.delete(delete.key)
         return result
+
+    def cut_power(self, writes: int) -> None:
+        """The last commit is taken back, and so many of its writes stay in the file."""
+        file = self.file
+        if file is None:
+            raise RuntimeError("a store without a file")
+        file.brought = {
+            key: (self._record(key), self.ledger.standing[key]) for key in self._kept if key in self.ledger.standing
+        }
+        file.cut(writes)
+        self.fall_back(1, None)
+
+    def restart(self) -> None:
+        """Redis starts once more. Raises Violation where a record cannot be read, is one that never was, or is not what
+        was committed since the cut."""
+        file = self.file
+        if file is None:
+            raise RuntimeError("a store without a file")
+        written = file.written_since
+        lists = file.restart()
+        for key in {*self._kept, *lists, *written}:
+            record = file.layout.read(key, lists[key]) if key in lists else None
+            if isinstance(record, Exception):
+                raise Violation(f"the record of {key.session} cannot be read: {record}")
+            if record == (self._record(key) if key in self._kept else None):
+                continue
+            if key in written:
+                raise Violation(f"what was committed to {key.session} after a power cut is gone after the next restart")
+            brought, standing = file.brought.get(key, (None, None))
+            if record is None or record != brought or standing is None:
+                raise Violation(f"the record of {key.session} is one that it never was")
+            self._kept[key] = _Kept(record.header, record.checkpoint, [record.log], float("inf"))
+            before = self.ledger.standing.get(key)
+            if before is not None and before[0] != standing[0]:
+                self.ledger.ended |= {before[0]}
+            self.ledger.standing[key] = standing
+        self.past = []
+
+    def _record(self, key: SessionKey) -> Record:
+        kept = self._kept[key]
+        return Record(kept.header, kept.checkpoint, b"".join(kept.chunks))
 
     def _now(self) -> Past | None:
         if not self.depth:

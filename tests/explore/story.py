@@ -77,6 +77,12 @@ def tell(universe: Universe, event: Event) -> str:
             return f"{rest[0]} hears nothing from the store; its script ({call}) {fate}"
         case "late":
             return f"the late script reaches the store: {_call(universe.late[rest[0]].calls[0])}"
+        case "power_cut":
+            return (
+                f"a power cut takes back {_call(universe.store.last_call)}; {rest[0]} write(s) of it stay in the file"
+            )
+        case "redis_restart":
+            return "Redis starts once more"
         case "fall_back":
             return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
     return str(event)

@@ -15,6 +15,7 @@ from . import events, promises
 from .events import NAMES, Event
 from .node import Node, Write, new_node, requests_of
 from .player import Player, flying
+from .redis_file import RedisFile
 from .scope import Scope, Steps
 from .store import ExploredStore
 from .truth import Violation, born
@@ -56,7 +57,8 @@ class Universe:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.store = ExploredStore(scope.max_log_steps, scope.depth if scope.fall_backs else 0)
+        depth = scope.depth if scope.fall_backs else min(scope.power_cuts, 1)
+        self.store = ExploredStore(scope.max_log_steps, depth, RedisFile() if scope.power_cuts else None)
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
@@ -65,7 +67,8 @@ class Universe:
         self.slow: list[Request] = []
         self.answers: list[Answer] = []
         self.late: list[Write] = []
-        kinds = ("slow", "timeouts", "unknowns", "refusals", "unread", "fall_backs", "restarts", "give_ups", "crashes")
+        kinds = [*("slow", "timeouts", "unknowns", "refusals", "unread", "fall_backs", "power_cuts")]
+        kinds += ["restarts", "give_ups", "crashes"]
         self.left = {kind: int(getattr(scope, kind)) for kind in kinds}
         for player in self.players:
             player.prepare()
@@ -195,6 +198,8 @@ class Universe:
     def _land(self, write: Write) -> None:
         many = self.store.commit_many if isinstance(write.calls[0], Commit) else self.store.delete_many
         write.results = many(write.calls)
+        if write.results[0].outcome is Outcome.COMMITTED:
+            self.store.last_call, self.store.seen = write.calls[0], False
 
     def _do_land(self, name: str, number: int) -> None:
         write = self.node(name).writes[number]
@@ -235,6 +240,34 @@ class Universe:
         self.fell_back = True
         key = next((key for key in self.store._kept if key.session == session), None) if session else None
         self.store.fall_back(commits, key)
+
+    def _do_power_cut(self, writes: int) -> None:
+        """Whoever waits for the store's answer to the commit that was cut gets none."""
+        write = self.cut_write
+        told = write is None or self.store.seen
+        if self.store.file is None or not 0 < writes <= self.store.file.cuts or (told and not self.scope.everysec):
+            raise Impossible("nothing to cut")
+        self._spend("power_cuts")
+        self.fell_back |= told
+        self.store.cut_power(writes)
+        if write is not None:
+            node, pending = write
+            node.writes.remove(pending)
+            node.sessions.landed(pending.flights, [CommitResult(Outcome.UNKNOWN, None, "lost")])
+
+    def _do_redis_restart(self) -> None:
+        if self.store.file is None or not self.store.file.left:
+            raise Impossible("nothing was left")
+        self.store.restart()
+
+    @property
+    def cut_write(self) -> tuple[Node, Write] | None:
+        """The write of the last commit, while its replica has not heard of it."""
+        for node in self.nodes:
+            for write in node.writes:
+                if write.results is not None and write.calls[0] is self.store.last_call:
+                    return node, write
+        return None
 
     def _do_crash(self, name: str) -> None:
         """Connections break, so the clients know; what was on its way to the store may still arrive there."""
