@@ -97,11 +97,13 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
 async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
-    sessions = Sessions(models, session_limits(settings), clock, meter)
+    allowances = make_allowances(prepared.tokens, settings)
+    owe = (lambda tenant, steps: None) if allowances is None else allowances.owe
+    sessions = Sessions(models, session_limits(settings), clock, meter, owe=owe)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(prepared.costs))
-    door = make_door(Catalog(models, wire_limits(settings)), prepared.tokens, settings)
+    door = Door(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, share_port, prepared.certificates, reflection=door.is_open)
     server = RpcServer(Servicer(door, scheduler, meter), transport, prepared.tracing.interceptors)
@@ -186,13 +188,12 @@ def read_certificates(settings: Settings) -> Certificates | None:
     return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def make_door(catalog: Catalog, tokens: TokenFile | None, settings: Settings) -> Door:
-    """Who is let in, and to how much."""
+def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances | None:
+    """What each tenant may take; None where nobody is limited."""
     default = default_quota(settings)
     if tokens is None and not default:
-        return Door(catalog)
-    allowances = Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
-    return Door(catalog, tokens, allowances)
+        return None
+    return Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
 
 
 def default_quota(settings: Settings) -> Quota:

@@ -78,16 +78,21 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
             if admits and (full := self.scheduler.admit(until)) is not None:
                 raise Decided(full)
-            request = await context.read()
-            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
-                raise asyncio.CancelledError("the caller left before its message came")
-            if isinstance(request, Malformed):
-                raise request.rejection()
-            charge = caller.charge(request)
+            caller.enter()
             try:
-                reply = await method(self, request, Call(context, caller, until, charge))
+                request = await context.read()
+                if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                    raise asyncio.CancelledError("the caller left before its message came")
+                self.door.check(caller)  # again: that may have been a while ago
+                if isinstance(request, Malformed):
+                    raise request.rejection()
+                charge = caller.charge(request, entered=1)
+                try:
+                    reply = await method(self, request, Call(context, caller, until, charge))
+                finally:
+                    caller.release(charge)
             finally:
-                caller.release(charge)
+                caller.leave()
             if admits:
                 self.scheduler.answered(came)
             return reply

@@ -97,7 +97,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             latest = None
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
-            stream = Stream(caller, self.scheduler, self.meter, latest)
+            stream = Stream(caller, self.scheduler, self.meter, latest, self.door.check)
             self._streams.add(stream)
             self._no_streams.clear()
             with self.door.open_stream(caller, stream.end):
