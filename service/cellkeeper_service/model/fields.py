@@ -55,9 +55,10 @@ class Fields:
         return value
 
     def text(self, key: str, longest: int = 200, default: object = _REQUIRED) -> str:
-        expected = f"a text of 1 to {longest} characters"
+        """Printable: names stand in logs, in metrics and in errors, where a line break would begin another line."""
+        expected = f"a text of 1 to {longest} printable characters"
         value = self.any(key, expected, default)
-        if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.isprintable():
             raise self.refuse(key, value, expected)
         return value
 

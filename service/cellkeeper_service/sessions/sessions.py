@@ -45,6 +45,10 @@ Call = EngineCall | CohortCall
 AnyFlight = Flight | CohortFlight
 
 
+def owe_nothing(tenant: str, steps: int) -> None:
+    """Where nobody's steps are counted."""
+
+
 class Sessions:
     """Every session that this replica is busy with or keeps hot."""
 
@@ -55,7 +59,7 @@ class Sessions:
         clock: Clock,
         meter: Meter,
         mint: Callable[[], bytes] = lambda: os.urandom(16),
-        owe: Callable[[str, int], None] = lambda tenant, steps: None,
+        owe: Callable[[str, int], None] = owe_nothing,
     ) -> None:
         """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
         compute how many time steps beyond those asked for."""
