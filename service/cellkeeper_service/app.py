@@ -32,6 +32,7 @@ from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.rpc.tracing import Tracing, start_tracing
+from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -108,7 +109,9 @@ async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> 
     door = Door(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, parent is not None, prepared.certificates, reflection=door.is_open)
-    server = RpcServer(Servicer(door, scheduler, meter), transport, prepared.tracing.interceptors)
+    most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
+    unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
+    server = RpcServer(Servicer(door, scheduler, meter, unread), transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)

@@ -24,6 +24,7 @@ from .charges import Charge
 from .decoding import Malformed
 from .door import Door
 from .status import abort
+from .unread import Unread
 from .waiting import Context, deadline
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Answering(Protocol):
     door: Door
     scheduler: Scheduler
     meter: Meter
+    unread: Unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
                 raise Decided(full)
             caller.enter()
             try:
-                request = await context.read()
+                request = await self.unread.read(context)
                 if request is grpc.aio.EOF:  # type: ignore[attr-defined]
                     raise asyncio.CancelledError("the caller left before its message came")
                 self.door.check(caller)  # again: that may have been a while ago
