@@ -58,7 +58,7 @@ class Settings:
     )
     message_timeout_ms: int = setting(10_000, "from a call's beginning to its message, or to a stream's first")
     max_connection_rpcs: int = setting(
-        1000, "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit"
+        256, "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit"
     )
     max_message_bytes: int = setting(16 * 1024 * 1024, "bytes of one gRPC message, either way")
     max_requests: int = setting(65536, "unanswered requests and frame items")

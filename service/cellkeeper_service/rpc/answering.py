@@ -99,9 +99,9 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
                 self.scheduler.answered(came)
             return reply
         except Decided as decided:
-            await abort(context, decided.rejection, method.__name__)
+            await abort(context, decided.rejection.with_traceback(None), method.__name__)
         except Rejection as rejection:
-            why = rejection
+            why = rejection.with_traceback(None)  # it holds this frame, which would hold it
         except StoreError as error:
             why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
         except Exception:

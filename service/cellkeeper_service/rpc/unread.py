@@ -15,10 +15,17 @@ from cellkeeper_service.errors import Reason, Rejection
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+RETRY_DELAY_MS = 1000
 SWEEP_SECONDS = 0.1
 SLOW_SWEEPS = 3
 """An ordinary call's message comes with it. A call that so many sweeps have seen waiting is slow, and only so many may
-be slow at once. Sweeps and not seconds: where the loop itself was late, messages have come that it has not looked at.
+be slow at once. Not seconds alone: where the loop itself was late, messages have come that it has not looked at.
+"""
+
+PORTION, PORTION_SECONDS = 4, 0.01
+"""Slow calls that are ended in one turn of the loop, and until the next. Whoever opens calls only to have them ended
+waits for their places meanwhile; each that ends leaves garbage in circles (grpc.aio's), and collecting much of it stops
+the process.
 """
 
 
@@ -28,7 +35,7 @@ class _Waiting:
     since: float
     task: asyncio.Task[Any]
     sweeps: int = 0  # that saw it
-    why: Rejection | None = None  # it was ended
+    why: tuple[Reason, str] | None = None  # it was ended
 
 
 class Unread:
@@ -64,7 +71,9 @@ class Unread:
                 raise
             if hasattr(task, "uncancel"):
                 task.uncancel()
-            raise waiting.why from None
+            # made here, not kept: an exception that a frame of its own traceback holds is garbage in a circle, and
+            # thousands of them stop the process while they are collected
+            raise Rejection(*waiting.why, retry_delay_ms=RETRY_DELAY_MS) from None
         finally:
             if waiting.why is None:
                 self._forget(waiting)
@@ -78,28 +87,29 @@ class Unread:
 
     def _sweep(self) -> None:
         self._sweeping = None
-        late = time.monotonic() - self._timeout_ms / 1000
-        slow = 0
+        now, slow = time.monotonic(), 0
+        late, fresh = now - self._timeout_ms / 1000, now - SLOW_SWEEPS * SWEEP_SECONDS
         for calls in list(self._by_peer.values()):
             for waiting in list(calls):
                 waiting.sweeps += 1
                 if waiting.since <= late:
                     text = f"the call's message did not come within {self._timeout_ms} ms"
-                    self._end(waiting, Rejection(Reason.DEADLINE_PASSED, text))
+                    self._end(waiting, Reason.DEADLINE_PASSED, text)
                 else:
-                    slow += waiting.sweeps >= SLOW_SWEEPS
-        for _ in range(slow - self._most_slow):
+                    slow += waiting.sweeps >= SLOW_SWEEPS and waiting.since <= fresh
+        for _ in range(min(slow - self._most_slow, PORTION)):
             self._end_one(f"{self._most_slow} calls are slow to send their messages, the most there may be")
         if self._count:
-            self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+            seconds = SWEEP_SECONDS if slow - self._most_slow < PORTION else PORTION_SECONDS
+            self._sweeping = asyncio.get_running_loop().call_later(seconds, self._sweep)
 
     def _end_one(self, text: str) -> None:
         calls = max(self._by_peer.values(), key=len)
-        self._end(next(iter(calls)), Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=1000))
+        self._end(next(iter(calls)), Reason.QUEUE_FULL, text)
 
-    def _end(self, waiting: _Waiting, why: Rejection) -> None:
+    def _end(self, waiting: _Waiting, reason: Reason, text: str) -> None:
         self._forget(waiting)
-        waiting.why = why
+        waiting.why = reason, text
         waiting.task.cancel()
 
     def _forget(self, waiting: _Waiting) -> None:
