@@ -20,6 +20,7 @@
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
+# make attack       half-open calls, slow messages, floods of resets and pings, and what others notice of them: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
 # make parity       imports 31 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
 # make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
@@ -58,7 +59,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-gpu bench-report chaos explore fuzz overload soak parity up down image check-compose clean
+	bench-million bench-cores bench-gpu bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -149,6 +150,9 @@ overload: .venv/stamp
 	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)"
 	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --store memory
 	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --items 1 --held-back
+
+attack: .venv/stamp
+	@$(BIN)/python -m tests.load.attacker --seconds "$(SECONDS)"
 
 soak: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi

@@ -12,7 +12,7 @@ from cellkeeper_service.access.listening import check_access
 from cellkeeper_service.app import own_version, serve
 from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.workers import WORKER_FLAG, serve_workers
+from cellkeeper_service.workers import from_parent, serve_workers
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
@@ -48,23 +48,23 @@ def run(words: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 0 if words in (["--help"], ["-h"]) else 2
     rest = words[1:]
-    as_worker, as_json = WORKER_FLAG in rest, False
+    (rest, parent), as_json = from_parent(rest), False
     try:
         variables = dict(os.environ)
-        if as_worker:  # all else was settled by the process that started this one
+        if parent is not None:  # all else was settled by the process that started this one
             variables = {STORE_VARIABLE: variables[STORE_VARIABLE]} if STORE_VARIABLE in variables else {}
-        settings = Settings.read([word for word in rest if word != WORKER_FLAG], variables)
+        settings = Settings.read(rest, variables)
         logs.set_up(settings.log_format, settings.log_level)
         as_json = settings.log_format == "json"
         check_access(settings)
         if settings.workers > 1:
             return serve_workers(settings)
-        serve(settings, share_port=as_worker)
+        serve(settings, parent)
     except StartError as error:
         if as_json:
             logging.getLogger(__name__).error(str(error))
         else:
-            print(f"cellkeeper-server: {error}", file=sys.stderr)
+            print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -76,7 +76,7 @@ def import_model(words: list[str]) -> int:
     try:
         run_import(words)
     except StartError as error:
-        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -86,7 +86,7 @@ def make_token(words: list[str]) -> int:
     try:
         run_token(words)
     except StartError as error:
-        print(f"cellkeeper-server: {error}", file=sys.stderr)
+        print(f"cellkeeper-server: {logs.one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -32,13 +32,15 @@ from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.rpc.tracing import Tracing, start_tracing
+from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
+from cellkeeper_service.sessions.sessions import Sessions, owe_nothing
 from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version, show_models
+from cellkeeper_service.workers import tell_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ class Prepared:
     certificates: Certificates | None
 
 
-def serve(settings: Settings, *, share_port: bool = False) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin."""
+def serve(settings: Settings, parent: int | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin. parent: for one of several workers, the
+    pipe to the process that started them."""
     if settings.max_log_steps < 2 * settings.max_chunk_steps:
         raise StartError(
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
@@ -85,7 +88,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
                     Prepared(
                         models, costs, store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates
                     ),
-                    share_port,
+                    parent,
                 )
             )
         finally:
@@ -94,17 +97,21 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
             store.close()
 
 
-async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> None:
+async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
-    sessions = Sessions(models, session_limits(settings), clock, meter)
+    allowances = make_allowances(prepared.tokens, settings)
+    owe = owe_nothing if allowances is None else allowances.owe
+    sessions = Sessions(models, session_limits(settings), clock, meter, owe=owe)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
     scheduler = Scheduler(sessions, store_calls, expected_cost(prepared.costs))
-    door = make_door(Catalog(models, wire_limits(settings)), prepared.tokens, settings)
+    door = Door(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    transport = Transport(*limits, share_port, prepared.certificates, reflection=door.is_open)
-    server = RpcServer(Servicer(door, scheduler, meter), transport, prepared.tracing.interceptors)
+    transport = Transport(*limits, parent is not None, prepared.certificates, reflection=door.is_open)
+    most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
+    unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
+    server = RpcServer(Servicer(door, scheduler, meter, unread), transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)
@@ -112,7 +119,7 @@ async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> No
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    if share_port:
+    if parent is not None:
         event_loop.end_with_parent(stopping.set)
 
     listen_host, _ = split_address(settings.listen, "--listen")
@@ -124,6 +131,8 @@ async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> No
     announce(models, meter, store, settings)
     say(f"listening on {listen_host}:{port}")
     say(f"metrics on {prepared.metrics_url}")
+    if parent is not None:
+        tell_parent(parent, prepared.metrics_url)
     prepared.hang_ups.hand_over(reloader.request)
     await stopping.wait()
 
@@ -186,13 +195,12 @@ def read_certificates(settings: Settings) -> Certificates | None:
     return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def make_door(catalog: Catalog, tokens: TokenFile | None, settings: Settings) -> Door:
-    """Who is let in, and to how much."""
+def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances | None:
+    """What each tenant may take; None where nobody is limited."""
     default = default_quota(settings)
     if tokens is None and not default:
-        return Door(catalog)
-    allowances = Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
-    return Door(catalog, tokens, allowances)
+        return None
+    return Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
 
 
 def default_quota(settings: Settings) -> Quota:

@@ -51,8 +51,14 @@ class Settings:
     max_frame_items: int = setting(1024, "sessions in one frame")
     max_stream_frames: int = setting(64, "unanswered frames of one stream; more are not read meanwhile")
     max_rpcs: int = setting(10_000, "RPCs under way on one of the four listeners, streams included")
+    max_unread_rpcs: int = setting(
+        4096,
+        "RPCs whose message has not come yet; beyond, the connection with the most of them loses one. Those that take "
+        "over 0.3 s may be as many as max_request_bytes has room for messages",
+    )
+    message_timeout_ms: int = setting(10_000, "from a call's beginning to its message, or to a stream's first")
     max_connection_rpcs: int = setting(
-        0, "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit"
+        256, "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit"
     )
     max_message_bytes: int = setting(16 * 1024 * 1024, "bytes of one gRPC message, either way")
     max_requests: int = setting(65536, "unanswered requests and frame items")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Hashable
 from datetime import datetime, timezone
@@ -80,9 +81,28 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(behind)s")
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:
         record.behind = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        return super().format(record)
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, error: Any) -> str:
+        """Indented, so that no line of it can be taken for a record."""
+        return textwrap.indent(super().formatException(error), "  ")
+
+
+class SaidFormatter(logging.Formatter):
+    """The message alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(record.getMessage())
+
+
+def one_line(text: str) -> str:
+    """What cannot be printed as its escape: whoever chooses a name or a text must not be able to write a line of his
+    own."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -102,7 +122,7 @@ def set_up(format: str = "text", level: str = "info") -> None:
     log.addFilter(Sparing())
     logging.basicConfig(level=level.upper(), handlers=[log], force=True)
     said, logger = logging.StreamHandler(sys.stdout), logging.getLogger(SAID)
-    said.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(message)s"))
+    said.setFormatter(JsonFormatter() if as_json else SaidFormatter())
     logger.handlers, logger.propagate = [said], False
     logger.setLevel(logging.INFO)
 
@@ -113,4 +133,4 @@ def say(text: str) -> None:
     if logger.handlers:
         logger.info(text)
     else:
-        print(text, file=sys.stdout, flush=True)
+        print(one_line(text), file=sys.stdout, flush=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
@@ -19,14 +19,14 @@ from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 
 WORKER_FLAG = "--as-worker"
-METRICS_LINE = re.compile(r'(?:^|"message": ")metrics on ([^\s"]+)')
+"""Followed by the number of the pipe on which a worker tells its parent, in one line, where its metrics are."""
 
 
 def serve_workers(settings: Settings) -> int:
     """Starts settings.workers processes and waits for them; SIGTERM and SIGHUP go on to each. Returns the exit status.
 
-    The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it prints; their
-    sums are where --metrics-listen says, once all of them serve.
+    The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it tells by a
+    pipe; their sums are where --metrics-listen says, once all of them serve.
     """
     if settings.store == "memory:":
         raise StartError(
@@ -39,6 +39,7 @@ def serve_workers(settings: Settings) -> int:
     with _reserve(host, port) as held, closing(MetricsServer(merged.exposition, *place, *probes)) as metrics:
         port = held.getsockname()[1]
         workers: list[subprocess.Popen[str]] = []
+        pipes: list[int] = []
         stopping = threading.Event()
 
         def stop(number: int, frame: object) -> None:
@@ -55,22 +56,44 @@ def serve_workers(settings: Settings) -> int:
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
         for _ in range(settings.workers):
-            workers.append(_start(settings, f"{_bracketed(host)}:{port}"))
+            worker, pipe = _start(settings, f"{_bracketed(host)}:{port}")
+            workers.append(worker)
+            pipes.append(pipe)
             if stopping.is_set():  # it came while this one was not in the list yet
                 workers[-1].terminate()
         say(f"metrics of all workers on {metrics.url}")
-        with ThreadPoolExecutor(len(workers), "output") as readers:
-            for worker in workers:
-                readers.submit(_relay, worker, merged)
+        with ThreadPoolExecutor(2 * len(workers), "output") as readers:
+            for worker, pipe in zip(workers, pipes, strict=True):
+                readers.submit(_relay, worker)
+                readers.submit(_take_address, pipe, merged)
             return _wait(workers, stopping)
 
 
-def _relay(worker: subprocess.Popen[str], merged: MergedMetrics) -> None:
-    """Prints what the worker prints, and notes where it says that its metrics are."""
+def from_parent(words: Sequence[str]) -> tuple[list[str], int | None]:
+    """The words without WORKER_FLAG, and the pipe behind it; None: this process is no worker."""
+    for at, word in enumerate(words[:-1]):
+        if word == WORKER_FLAG and words[at + 1].isdecimal():
+            return [*words[:at], *words[at + 2 :]], int(words[at + 1])
+    return list(words), None
+
+
+def tell_parent(pipe: int, metrics_url: str) -> None:
+    """Called once, by a worker."""
+    with os.fdopen(pipe, "w") as parent:
+        print(metrics_url, file=parent)
+
+
+def _relay(worker: subprocess.Popen[str]) -> None:
+    """Prints what the worker prints."""
     for line in worker.stdout or ():
         print(line, end="", flush=True)
-        if found := METRICS_LINE.search(line):
-            merged.add(found.group(1))
+
+
+def _take_address(pipe: int, merged: MergedMetrics) -> None:
+    """Notes where a worker tells that its metrics are. It tells nothing if it ends before it serves."""
+    with os.fdopen(pipe) as worker:
+        if line := worker.readline():
+            merged.add(line.rstrip("\n"))
 
 
 def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:
@@ -88,16 +111,27 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
         return max(abs(status.result()) for status in ended)
 
 
-def _start(settings: Settings, listen: str) -> subprocess.Popen[str]:
+def _start(settings: Settings, listen: str) -> tuple[subprocess.Popen[str], int]:
+    """The worker, and the pipe on which it tells where its metrics are."""
     own = replace(settings, listen=listen, metrics_listen="127.0.0.1:0", workers=1)
-    command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG, *own.words()]
+    command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
     held_back = {signal.SIGHUP}  # it would end a worker that has not got as far as to look for it
     signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
+    told, telling = os.pipe()
     try:
         # Nothing is written to its stdin: that ends when this process does, and the worker ends then.
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        worker = subprocess.Popen(
+            [*command, str(telling), *own.words()],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[telling],
+        )
+        return worker, told
     finally:
+        os.close(telling)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)
 
 

@@ -66,14 +66,14 @@ def test_steps_are_earned_by_time_and_a_second_of_them_is_kept() -> None:
 def test_a_session_counts_until_it_may_be_forgotten() -> None:
     time = Time()
     allowance = Allowance(Quota(sessions=2), WINDOW_S, time, 200)
-    assert allowance.use("m", ["a", "b"]) == {}
+    assert allowance.use("m", dict(enumerate(["a", "b"]))) == {}
     time.now += 60
-    assert list(allowance.use("m", ["c", "a", "d"])) == [0, 2]  # a, which is counted, goes on
-    assert allowance.use("m", ["c"])[0].retry_delay_ms == 0  # to wait does not help by itself
+    assert list(allowance.use("m", dict(enumerate(["c", "a", "d"])))) == [0, 2]  # a, which is counted, goes on
+    assert allowance.use("m", dict(enumerate(["c"])))[0].retry_delay_ms == 0  # to wait does not help by itself
     time.now += 60  # b was idle for too long
-    assert list(allowance.use("m", ["c", "b"])) == [1]
+    assert list(allowance.use("m", dict(enumerate(["c", "b"])))) == [1]
     allowance.forget("m", "c")
-    assert allowance.use("other", ["a"]) == {}
+    assert allowance.use("other", dict(enumerate(["a"]))) == {}
 
 
 def test_a_quota_that_changes_keeps_what_was_counted() -> None:

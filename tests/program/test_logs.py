@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
+import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import grpc
 import pytest
@@ -84,7 +87,6 @@ def test_a_level_above(counting_model: Path) -> None:
 
 
 def test_workers_say_where_their_metrics_are(counting_model: Path, tmp_path: Path) -> None:
-    """The process that starts them reads it from their lines."""
     words = ["--log-format", "json", "--workers", "2"]
     with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", words) as server:
         while server.output().count('"message": "metrics on ') < 1:  # ServerProcess has taken one already
@@ -92,6 +94,62 @@ def test_workers_say_where_their_metrics_are(counting_model: Path, tmp_path: Pat
         lines = [json.loads(line) for line in server.output().splitlines()]
     (url,) = [line["message"].split()[-1] for line in lines if line["message"].startswith("metrics of all workers")]
     assert url.endswith("/metrics")
+
+
+def test_where_metrics_are_is_not_taken_from_what_workers_print(
+    counting_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of a stranger, as a name or an error's text could bring it there, sends the parent nowhere."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif '--as-worker' in sys.orig_argv: print('metrics on http://127.0.0.1:1/metrics', flush=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", ["--workers", "2"]) as server:
+        server.wait_for("listening on")  # the other worker; ServerProcess has waited for one
+        url = re.search(r"metrics of all workers on (\S+)", server.output())
+        assert url is not None
+        server.metrics_url = url.group(1)
+        until = time.monotonic() + 10
+        while True:
+            try:
+                text = server.metrics()
+                break
+            except HTTPError:  # a worker has not told yet
+                assert time.monotonic() < until
+        assert "cellkeeper_build_info" in text
+
+
+@pytest.mark.parametrize("bad", ["count\n2026-01-01 00:00:00,000 INFO x: y", "a\rb", "a\x1b[2Jb", "\u202eb"])
+def test_a_models_name_is_printable(counting_model: Path, tmp_path: Path, bad: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(counting_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "name": bad}))
+    line = serve(folder).line
+    assert "name: got" in line
+    assert "printable characters" in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_no_text_makes_a_line_of_its_own(capsys: pytest.CaptureFixture[str], format: str) -> None:
+    forged = "a\n2026-01-01 00:00:00,000 INFO x: forged\r\x1b[2J"
+    try:
+        logs.set_up(format)
+        logging.getLogger("x").warning("model %s", forged, extra={"fields": {"peer": forged}})
+        logs.say(f"model {forged}")
+        try:
+            raise ValueError(forged)
+        except ValueError:
+            logging.getLogger("x").exception("failed")
+    finally:
+        logging.basicConfig(handlers=[], force=True)
+        logging.getLogger(logs.SAID).handlers.clear()
+    out, err = capsys.readouterr()
+    lines = (out + err).splitlines()
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert all(line.isprintable() for line in lines if "failed" not in line and not line.startswith("  "))
+    assert len(out.splitlines()) == 1
 
 
 def test_a_server_that_cannot_start_says_so_in_json(counting_model: Path) -> None:

@@ -29,7 +29,7 @@ class Fixture:
         self.server = Server()
         self.taken = 0
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(Caller(ANYBODY, catalog), self.server.scheduler, NullMeter(), None)
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.scheduler, NullMeter(), None, lambda caller: None)
         self.server.scheduler.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:

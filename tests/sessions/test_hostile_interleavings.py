@@ -40,7 +40,7 @@ from cellkeeper_service.sessions.requests import (
 
 from .columns import Frame, fits_a_frame, submit_alone
 from .counting_engine import POISON
-from .ledger import LedgerStore, run, unpack
+from .ledger import LedgerStore, copying, run, unpack
 from .world import FOREVER, Reply, World, Write, key, pack
 
 SEEDS = random.SystemRandom().sample(range(10**9), 80)
@@ -124,7 +124,7 @@ class Crowd:
         elif what < 0.89:
             at = position if draw.random() < 0.5 else None
             target = draw.choice([other for other in NAMES if other != name])
-            request = Fork(key(name), deadline, reply, key(target), at, b"f" + draw.randbytes(15))
+            request = Fork(key(name), deadline, reply, key(target), at, copying(b"f" + draw.randbytes(15)))
         else:
             request = Delete(key(name), deadline, reply, position.generation)
         reply.request = request

@@ -21,6 +21,7 @@ from cellkeeper_service.sessions.requests import (
 
 from .acts import TICK, at_rest, opened, reset, standing, stands, until
 from .counting_engine import expected
+from .ledger import copying
 from .world import FOREVER, Reply, World, key, pack, reason
 
 
@@ -66,7 +67,7 @@ def test_a_reset_with_an_unknown_outcome_that_lands_late() -> None:
 
 
 def fork(world: World, reply: Reply, at: Position | None = None, origin: bytes = b"f" * 16) -> Fork:
-    return Fork(key(), FOREVER, reply, key("t"), at, origin)
+    return Fork(key(), FOREVER, reply, key("t"), at, copying(origin))
 
 
 def test_a_fork_copies_the_point_asked_for() -> None:

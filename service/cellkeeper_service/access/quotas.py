@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from cellkeeper_service.errors import Reason, Rejection
@@ -16,7 +16,8 @@ class Quota:
     """What each server process grants a tenant; 0: no limit.
 
     sessions: different sessions used within the longest idle time that a session may have (--max-ttl-ms).
-    steps_per_second: time steps asked for, on average; a second's worth may come at once.
+    steps_per_second: time steps asked for, on average, and those computed again to answer a repeated request; a
+    second's worth may come at once.
     inflight: requests and frame items that are not answered yet, and as many open streams.
     """
 
@@ -44,14 +45,15 @@ class Allowance:
         self.inflight = 0
         self.streams = 0
 
-    def take(self, items: int, steps: int) -> None:
+    def take(self, items: int, steps: int, *, more: bool = False) -> None:
         """Begins so many requests; `give_back` must be called for them. Raises QUOTA_EXCEEDED, with when to come again.
+        more: they belong to a call that was taken already.
 
         Whoever finds anything left gets all he asks for, and what is too much is missing afterwards: a long chunk, or
         a large frame, would never find all of it.
         """
         quota = self.quota
-        if quota.inflight and self.inflight >= quota.inflight:
+        if quota.inflight and self.inflight >= quota.inflight and not more:
             raise self._exceeded("inflight", f"{quota.inflight} requests unanswered", self._retry_delay_ms)
         if quota.steps_per_second and steps:
             now, rate = self._now(), quota.steps_per_second
@@ -63,6 +65,11 @@ class Allowance:
                 raise self._exceeded("steps_per_second", f"{rate} time steps a second", delay_ms)
             self._steps_left -= steps
         self.inflight += items
+
+    def owe(self, steps: int) -> None:
+        """So many time steps more were computed for the tenant than it was charged for when it asked."""
+        if self.quota.steps_per_second:
+            self._steps_left -= steps
 
     def give_back(self, items: int) -> None:
         """So many requests have been answered."""
@@ -77,21 +84,21 @@ class Allowance:
     def close_stream(self) -> None:
         self.streams -= 1
 
-    def use(self, model: str, sessions: Sequence[str]) -> dict[int, Rejection]:
-        """Counts the sessions as used now. Which of them, by index, are one too many, and why."""
+    def use(self, model: str, sessions: Mapping[int, str]) -> dict[int, Rejection]:
+        """Counts the sessions as used now; they are given by item. Which items are one too many, and why."""
         if not self.quota.sessions:
             return {}
         used, now = self._used, self._now()
         while used and next(iter(used.values())) <= now - self._window_s:
             used.popitem(last=False)
         refused: dict[int, Rejection] = {}
-        for index, session in enumerate(sessions):
+        for item, session in sessions.items():
             key = (model, session)
             if key in used:
                 used.move_to_end(key)
             elif len(used) >= self.quota.sessions:
                 # without a time to come again: waiting alone does not help
-                refused[index] = self._exceeded("sessions", f"{self.quota.sessions} sessions in use", 0)
+                refused[item] = self._exceeded("sessions", f"{self.quota.sessions} sessions in use", 0)
                 continue
             used[key] = now
         return refused
@@ -123,6 +130,11 @@ class Allowances:
                 quotas.get(tenant, self._default), self._window_s, self._now, self._retry_delay_ms
             )
         return found
+
+    def owe(self, tenant: str, steps: int) -> None:
+        """See Allowance.owe."""
+        if (found := self._by_tenant.get(tenant)) is not None:
+            found.owe(steps)
 
     def renew(self, quotas: Mapping[str, Quota]) -> None:
         """The quotas are others now. What was used so far stays counted."""

@@ -54,10 +54,12 @@ class Fields:
             raise self.refuse(key, value, "true or false")
         return value
 
-    def text(self, key: str, longest: int = 200, default: object = _REQUIRED) -> str:
-        expected = f"a text of 1 to {longest} characters"
+    def text(self, key: str, longest: int = 200, default: object = _REQUIRED, *, printable: bool = True) -> str:
+        """printable: names stand in logs, in metrics and in errors, where a line break would begin another line. False
+        where the caller checks every character itself."""
+        expected = f"a text of 1 to {longest} {'printable ' if printable else ''}characters"
         value = self.any(key, expected, default)
-        if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        if not isinstance(value, str) or not 1 <= len(value) <= longest or (printable and not value.isprintable()):
             raise self.refuse(key, value, expected)
         return value
 

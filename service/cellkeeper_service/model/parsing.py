@@ -142,7 +142,7 @@ def parse_transform(fields: Fields, width: int) -> Transform:
 
 
 def _graph(fields: Fields, name: str) -> GraphConfig:
-    graph = fields.text("graph")
+    graph = fields.text("graph", printable=False)
     if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
         raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
     layout = fields.choice("layout", LAYOUTS)

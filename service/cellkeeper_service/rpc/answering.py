@@ -24,6 +24,7 @@ from .charges import Charge
 from .decoding import Malformed
 from .door import Door
 from .status import abort
+from .unread import Unread
 from .waiting import Context, deadline
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Answering(Protocol):
     door: Door
     scheduler: Scheduler
     meter: Meter
+    unread: Unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +80,28 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
             if admits and (full := self.scheduler.admit(until)) is not None:
                 raise Decided(full)
-            request = await context.read()
-            if request is grpc.aio.EOF:  # type: ignore[attr-defined]
-                raise asyncio.CancelledError("the caller left before its message came")
-            if isinstance(request, Malformed):
-                raise request.rejection()
-            charge = caller.charge(request)
+            caller.enter()
             try:
-                reply = await method(self, request, Call(context, caller, until, charge))
+                request = await self.unread.read(context)
+                if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                    raise asyncio.CancelledError("the caller left before its message came")
+                self.door.check(caller)  # again: that may have been a while ago
+                if isinstance(request, Malformed):
+                    raise request.rejection()
+                charge = caller.charge(request, entered=1)
+                try:
+                    reply = await method(self, request, Call(context, caller, until, charge))
+                finally:
+                    caller.release(charge)
             finally:
-                caller.release(charge)
+                caller.leave()
             if admits:
                 self.scheduler.answered(came)
             return reply
         except Decided as decided:
-            await abort(context, decided.rejection, method.__name__)
+            await abort(context, decided.rejection.with_traceback(None), method.__name__)
         except Rejection as rejection:
-            why = rejection
+            why = rejection.with_traceback(None)  # it holds this frame, which would hold it
         except StoreError as error:
             why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
         except Exception:

@@ -20,13 +20,27 @@ class Caller:
     catalog: Catalog
     allowance: Allowance | None = None
 
-    def charge(self, request: Any) -> Charge | None:
+    def enter(self) -> None:
+        """A unary call begins; `leave` must be called when it has ended. It counts as one request from here on, for
+        its message may be long in coming. Raises a Rejection."""
+        if self.allowance is not None:
+            self.allowance.take(1, 0)
+
+    def leave(self) -> None:
+        if self.allowance is not None:
+            self.allowance.give_back(1)
+
+    def charge(self, request: Any, *, entered: int = 0) -> Charge | None:
         """Takes what the request needs of the quota; `release` must be called for it. Raises a Rejection: of a frame
-        with too many sessions only the items beyond the quota are refused, see `Charge.refused`."""
+        with too many sessions only the items beyond the quota are refused, see `Charge.refused`.
+
+        entered: how many of its items `enter` has counted.
+        """
         if self.allowance is None:
             return None
         charge = charge_of(request, self.catalog)
-        self.allowance.take(charge.items, charge.steps)
+        charge.items = max(charge.items - entered, 0)
+        self.allowance.take(charge.items, charge.steps, more=entered > 0)
         refused = self.allowance.use(charge.model, charge.sessions)
         if refused and not charge.itemized:
             self.allowance.give_back(charge.items)

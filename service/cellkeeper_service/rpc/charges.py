@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,46 +10,57 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.errors import Rejection
 
+from . import fields
 from .catalog import Catalog
 
 
 @dataclass(slots=True)
 class Charge:
     """items: requests. steps: time steps asked for, whether they are applied or not. sessions: those that it keeps
-    alive or makes. itemized: its items can be refused one by one; `refused` says which are."""
+    alive or makes, by item. itemized: its items can be refused one by one; `refused` says which are."""
 
     items: int = 1
     steps: int = 0
     model: str = ""
-    sessions: Sequence[str] = ()
+    sessions: Mapping[int, str] = field(default_factory=dict)
     itemized: bool = False
     refused: dict[int, Rejection] = field(default_factory=dict)
 
 
 def charge_of(request: Any, catalog: Catalog) -> Charge:
-    """Raises a Rejection for a model that is not there."""
+    """What is no request, and is refused when it is read, must not be counted: an id that no session can have is left
+    out, and a chunk costs no more time steps than there may be in one. Raises a Rejection for a model that is not
+    there."""
     match request:
         case pb.StepFrame():
             count = len(request.sessions)
-            steps = sum(request.steps) if request.steps else count
-            return Charge(count, steps, catalog.find(request.model)[0], request.sessions, itemized=True)
+            steps = sum(_steps(steps, catalog) for steps in request.steps) if request.steps else count
+            return Charge(count, steps, catalog.find(request.model)[0], _sessions(request.sessions), itemized=True)
         case pb.StepRequest():
-            steps = request.shape[0] if request.shape else 0
-            steps += request.rollout_steps
-            return Charge(1, steps, catalog.find(request.model)[0], (request.session,))
+            steps = _steps(request.shape[0] if request.shape else 0, catalog) + _steps(request.rollout_steps, catalog)
+            return Charge(1, steps, catalog.find(request.model)[0], _sessions([request.session]))
         case pb.OpenRequest() | pb.GetStateRequest():
-            return Charge(1, 0, catalog.find(request.model)[0], (request.session,))
+            return Charge(1, 0, catalog.find(request.model)[0], _sessions([request.session]))
         case pb.ResetRequest() | pb.SetStateRequest():
             sessions = [item.session for item in request.items]
-            return Charge(len(sessions), 0, catalog.find(request.model)[0], sessions)
+            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions))
         case pb.CarryOverRequest():
             sessions = [item.session for item in request.items]
-            steps = sum(item.shape[0] for item in request.items if item.shape)
-            return Charge(len(sessions), steps, catalog.find(request.model)[0], sessions)
+            steps = sum(_steps(item.shape[0], catalog) for item in request.items if item.shape)
+            return Charge(len(sessions), steps, catalog.find(request.model)[0], _sessions(sessions))
         case pb.ForkRequest():
             sessions = [item.target for item in request.items]
-            return Charge(len(sessions), 0, catalog.find(request.model)[0], sessions)
+            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions))
         case pb.DeleteRequest():
             return Charge(len(request.items))
         case _:
             return Charge()
+
+
+def _sessions(ids: Sequence[str]) -> dict[int, str]:
+    """By item, those that a session can have."""
+    return {item: session for item, session in enumerate(ids) if fields.is_session_id(session)}
+
+
+def _steps(count: int, catalog: Catalog) -> int:
+    return min(count, catalog.limits.max_chunk_steps)

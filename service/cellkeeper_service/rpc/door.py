@@ -59,6 +59,13 @@ class Door:
             caller = self._callers[grant] = self._caller(grant, self._tokens)
         return caller
 
+    def check(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED where the caller's grant is over, or was withdrawn, since it was let in."""
+        if self._tokens is None:
+            return
+        if caller.grant.expires <= time.time() or not self._tokens.table.holds(caller.grant):
+            raise _refused()
+
     @contextmanager
     def open_stream(self, caller: Caller, end: Callable[[Rejection], None]) -> Iterator[None]:
         """While a stream is open. `end` is called when its caller may not go on. Raises QUOTA_EXCEEDED."""
@@ -90,10 +97,11 @@ class Door:
         """Ends the streams of callers whose grant is over or was withdrawn."""
         if self._tokens is None:
             return
-        table, now = self._tokens.table, time.time()
         for end, caller in list(self._streams.items()):
-            if caller.grant.expires <= now or not table.holds(caller.grant):
-                end(_refused())
+            try:
+                self.check(caller)
+            except Rejection as refused:  # noqa: PERF203 - each stream ends on its own
+                end(refused)
 
     def _grant(self, context: Context) -> Grant:
         tokens = self._tokens

@@ -19,12 +19,15 @@ MAX_STEP = 2**63
 
 def session_id(text: str, field: str = "session") -> str:
     """1..256 bytes of UTF-8."""
-    if 0 < len(text) <= MAX_SESSION_BYTES // 4:
-        return text
-    count = len(text.encode())
-    if not 0 < count <= MAX_SESSION_BYTES:
-        raise invalid(field, f"{count} bytes", f"1 to {MAX_SESSION_BYTES} bytes of UTF-8")
+    if not is_session_id(text):
+        raise invalid(field, f"{len(text.encode())} bytes", f"1 to {MAX_SESSION_BYTES} bytes of UTF-8")
     return text
+
+
+def is_session_id(text: str) -> bool:
+    """Whether a session can have this id."""
+    count = len(text)
+    return 0 < count <= MAX_SESSION_BYTES // 4 or 0 < count <= MAX_SESSION_BYTES >= len(text.encode())
 
 
 def position(message: pb.Position, field: str = "position") -> Position:

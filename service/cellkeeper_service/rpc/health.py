@@ -1,28 +1,118 @@
-"""gRPC's health service, which answers everybody, with a bound on what that can cost."""
+"""gRPC's health and reflection services, which answer everybody, with bounds on what that can cost."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from cellkeeper_service.errors import Rejection
+
+from .status import abort
+from .unread import Context, Unread
 
 MAX_WATCHES = 256
 """Open Watch calls. They need no token and last for ever; load balancers have one each."""
+MAX_REFLECTIONS = 16
+"""Open reflection calls: people have them, for a moment."""
+MAX_MESSAGE_BYTES = 4096
+"""Of a request: it holds a service's or a symbol's name."""
+TIMEOUT_MS = 5000
+"""From a call's beginning to its message, and from each reflection request to the next."""
+MOST_UNREAD, MOST_SLOW = 256, 16
 
 
-class Health(health.aio.HealthServicer):  # type: ignore[name-defined,misc]
+class Public:
+    """The handlers of both. Like the service's own they are streams for gRPC, so that a call is seen before its message
+    has come."""
+
     def __init__(self) -> None:
-        super().__init__()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._unread = Unread(TIMEOUT_MS, MOST_UNREAD, MOST_SLOW)
         self._watches = 0
+        self._reflections = 0
 
-    async def Watch(self, request: Any, context: Any) -> None:
+    async def set_status(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        await self._health.set(service, status)
+
+    def health_handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+        decode = _decoder(health_pb2.HealthCheckRequest)
+        encode = health_pb2.HealthCheckResponse.SerializeToString
+        methods: dict[str, Any] = {
+            "Check": grpc.stream_unary_rpc_method_handler(self._check, decode, encode),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._watch, decode, encode),
+        }
+        return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
+
+    def reflection_handlers(self, services: Sequence[str]) -> grpc.GenericRpcHandler[Any, Any]:
+        """services: their full names."""
+        servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
+        decode = _decoder(reflection_pb2.ServerReflectionRequest)
+        encode = reflection_pb2.ServerReflectionResponse.SerializeToString
+
+        async def reflect(unread: Any, context: Context) -> AsyncIterator[Any]:
+            if self._reflections >= MAX_REFLECTIONS:
+                await _full(context, f"{MAX_REFLECTIONS} reflection calls are open")
+            self._reflections += 1
+            try:
+                while (request := await self._request(context)) is not None:
+                    async for reply in servicer.ServerReflectionInfo(_one(request), context):
+                        yield reply
+            finally:
+                self._reflections -= 1
+
+        handler = grpc.stream_stream_rpc_method_handler(reflect, decode, encode)
+        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
+
+    async def _check(self, unread: Any, context: Context) -> Any:
+        return await self._health.Check(await self._first_request(context), context)
+
+    async def _watch(self, unread: Any, context: Context) -> None:
+        request = await self._first_request(context)
         if self._watches >= MAX_WATCHES:
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHES} watches are open, the most there are"
-            )
+            await _full(context, f"{MAX_WATCHES} watches are open")
         self._watches += 1
         try:
-            await super().Watch(request, context)
+            await self._health.Watch(request, context)
         finally:
             self._watches -= 1
+
+    async def _first_request(self, context: Context) -> Any:
+        request = await self._request(context)
+        if request is None:
+            raise asyncio.CancelledError("the caller left before its message came")
+        return request
+
+    async def _request(self, context: Context) -> Any:
+        """The next one; None: there is no other. Ends the call where it cannot be taken."""
+        try:
+            request = await self._unread.read(context)
+        except Rejection as late:
+            await abort(context, late)
+        if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+            return None
+        if isinstance(request, int):
+            text = f"got a request of {request} bytes, expected one of at most {MAX_MESSAGE_BYTES}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        return request
+
+
+def _decoder(message: Any) -> Callable[[bytes], Any]:
+    """bytes -> the message, or how many they are where it cannot be taken."""
+
+    def decode(data: bytes) -> Any:
+        return len(data) if len(data) > MAX_MESSAGE_BYTES else message.FromString(data)
+
+    return decode
+
+
+async def _one(request: Any) -> AsyncIterator[Any]:
+    yield request
+
+
+async def _full(context: Context, text: str) -> None:
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{text}, the most there are")

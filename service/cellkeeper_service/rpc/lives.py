@@ -7,6 +7,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.origin import content_of
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.sessions.requests import (
@@ -42,7 +43,7 @@ MAX_START_STEP = fields.MAX_STEP // 2  # so that the steps after it stay countab
 def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Callable[[Done], Request]:
     name, _ = catalog.find(request.model)
     key = catalog.key(name, request.session)
-    origin = fields.request_id(request.request_id)
+    request_id = fields.request_id(request.request_id)
     expect = fields.position(request.expect, "expect") if request.HasField("expect") else None
     ttl_ms = request.ttl_ms if request.HasField("ttl_ms") else None
     longest_ms = catalog.limits.max_ttl_ms
@@ -52,7 +53,9 @@ def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Cal
         raise invalid("ttl_ms", ttl_ms, f"at most {MAX_TTL_MS}, or 0 for never")
     spec = catalog.spec(name)
     state = tensors.read_state(request.initial_state, spec, "initial_state") if request.initial_state else None
-    return lambda done: Open(key, deadline, done, origin, expect, ttl_ms, state)
+    # not ttl_ms nor expect: they are looked at whoever made the session
+    content = content_of("Open", b"" if state is None else b"state" + state)
+    return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, state, content)
 
 
 def write_open(reply: OpenReply) -> pb.OpenResponse:
@@ -71,8 +74,9 @@ def read_resets(request: pb.ResetRequest, catalog: Catalog, deadline: float) -> 
     def read(item: pb.ResetRequest.Item, where: str) -> Callable[[Done], Request]:
         key = catalog.key(name, item.session, f"{where}.session")
         generation = fields.generation_bytes(item.generation, f"{where}.generation")
-        origin = fields.request_id(item.request_id, f"{where}.request_id")
-        return lambda done: Reset(key, deadline, done, generation, origin)
+        request_id = fields.request_id(item.request_id, f"{where}.request_id")
+        content = content_of("Reset", generation)
+        return lambda done: Reset(key, deadline, done, generation, request_id, content)
 
     return _each(request.items, read, catalog, _session)
 
@@ -84,11 +88,12 @@ def read_set_states(request: pb.SetStateRequest, catalog: Catalog, deadline: flo
     def read(item: pb.SetStateRequest.Item, where: str) -> Callable[[Done], Request]:
         key = catalog.key(name, item.session, f"{where}.session")
         generation = fields.generation_bytes(item.generation, f"{where}.generation")
-        origin = fields.request_id(item.request_id, f"{where}.request_id")
+        request_id = fields.request_id(item.request_id, f"{where}.request_id")
         if item.step >= MAX_START_STEP:
             raise invalid(f"{where}.step", item.step, f"less than {MAX_START_STEP}")
         step, state = item.step, tensors.read_state(item.state, spec, f"{where}.state")
-        return lambda done: SetState(key, deadline, done, generation, origin, step, state)
+        content = content_of("SetState", generation, step.to_bytes(8, "little"), state)
+        return lambda done: SetState(key, deadline, done, generation, request_id, step, state, content)
 
     return _each(request.items, read, catalog, _session)
 
@@ -100,7 +105,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
     def read(item: pb.CarryOverRequest.Item, where: str) -> Callable[[Done], Request]:
         key = catalog.key(name, item.session, f"{where}.session")
         generation = fields.generation_bytes(item.generation, f"{where}.generation")
-        origin = fields.request_id(item.request_id, f"{where}.request_id")
+        request_id = fields.request_id(item.request_id, f"{where}.request_id")
         policy = POLICIES.get(item.policy)
         if policy is None:
             raise invalid(f"{where}.policy", item.policy, "KEEP, RERUN or RESET")
@@ -111,7 +116,11 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
             if item.shape or item.inputs:
                 raise invalid(f"{where}.inputs", f"a window with {policy.name}", "one with RERUN only")
         target = spec.fingerprint
-        return lambda done: CarryOver(key, deadline, done, generation, origin, target, policy, window, steps)
+        asked = request.fingerprint  # where it is empty, the version that it stands for changes with a reload
+        content = content_of("CarryOver", generation, asked, policy.value.encode(), window)
+        return lambda done: CarryOver(
+            key, deadline, done, generation, request_id, target, policy, window, steps, content
+        )
 
     return _each(request.items, read, catalog, _session)
 
@@ -134,8 +143,9 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
         if source == target:
             raise invalid(f"{where}.target", repr(item.target), "another session than the source")
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
-        origin = fields.request_id(item.request_id, f"{where}.request_id")
-        return lambda done: Fork(source, deadline, done, target, at, origin)
+        request_id = fields.request_id(item.request_id, f"{where}.request_id")
+        content = content_of("Fork", item.source.encode(), b"" if at is None else at.pack())
+        return lambda done: Fork(source, deadline, done, target, at, request_id, content)
 
     return _each(request.items, read, catalog, _target)
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
 from cellkeeper_service.errors import StartError
 
 from . import decoding
-from .health import Health
+from .health import Public
 from .servicer import Servicer
 from .tls import Certificates
 
@@ -65,7 +64,7 @@ class RpcServer:
         self._share_port = transport.share_port
         self._closing: list[asyncio.Task[None]] = []
         self._certificates = transport.certificates
-        self._health = Health()
+        self._public = Public()
         self._listeners = [
             grpc.aio.server(options=options, maximum_concurrent_rpcs=transport.max_rpcs, interceptors=interceptors)
         ]
@@ -77,10 +76,10 @@ class RpcServer:
                 self._listeners.append(more)
         for listener in self._listeners:
             listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, listener)
+            listener.add_generic_rpc_handlers((self._public.health_handlers(),))
             if transport.reflection:
-                names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-                reflection.enable_server_reflection(names, listener)
+                handlers = self._public.reflection_handlers((SERVICE, health.SERVICE_NAME))
+                listener.add_generic_rpc_handlers((handlers,))
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
@@ -119,7 +118,7 @@ class RpcServer:
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for name in ("", SERVICE):
-            await self._health.set(name, status)
+            await self._public.set_status(name, status)
 
 
 def _not_free(address: str) -> StartError:

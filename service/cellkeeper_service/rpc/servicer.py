@@ -23,16 +23,18 @@ from .frames import read_frame
 from .status import abort
 from .steps import read_step, write_step
 from .stream import Stream
+from .unread import Unread
 from .waiting import Context, deadline, replies_to, reply_to, reply_to_step
 
 log = logging.getLogger(__name__)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter) -> None:
+    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread) -> None:
         self.door = door
         self.scheduler = scheduler
         self.meter = meter
+        self.unread = unread
         self._streams: set[Stream] = set()
         self._finishing = False
         self._no_streams = asyncio.Event()
@@ -97,11 +99,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             latest = None
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
-            stream = Stream(caller, self.scheduler, self.meter, latest)
+            stream = Stream(caller, self.scheduler, self.meter, latest, self.door.check)
             self._streams.add(stream)
             self._no_streams.clear()
             with self.door.open_stream(caller, stream.end):
-                async with aclosing(stream.replies(frames)) as replies:
+                async with aclosing(stream.replies(self.unread.messages(context))) as replies:
                     async for reply in replies:
                         yield reply
         except Rejection as rejection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -22,9 +22,18 @@ from .status import to_error
 class Stream:
     """One open stream. Frames are submitted in the order of their arrival, so that order is kept within a session."""
 
-    def __init__(self, caller: Caller, scheduler: Scheduler, meter: Meter, latest: float | None) -> None:
-        """latest: the call's deadline, in seconds of the monotonic clock, where it has one."""
+    def __init__(
+        self,
+        caller: Caller,
+        scheduler: Scheduler,
+        meter: Meter,
+        latest: float | None,
+        check: Callable[[Caller], None],
+    ) -> None:
+        """latest: the call's deadline, in seconds of the monotonic clock, where it has one. check: raises a Rejection
+        where the caller may not go on."""
         self._caller = caller
+        self._check = check
         self._scheduler = scheduler
         self._meter = meter
         self._latest = latest
@@ -78,6 +87,7 @@ class Stream:
                 if isinstance(message, Malformed):
                     raise message.rejection()
                 await self._room.acquire()
+                self._check(self._caller)
                 self._submit(message)
         finally:
             self._ended = True

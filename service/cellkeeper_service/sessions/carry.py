@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from enum import Enum
 
+from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision import generation_changed, not_found, refuse_foreign
-from .lifecycle import Birth, Write, new_header
+from .lifecycle import Birth, Write, done_before, new_header
 from .requests import CarryOver, Moved, Policy
 from .served import Models, Served
 
@@ -29,8 +30,9 @@ def carry_over(
     """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
     if record is None:
         return not_found()
-    if record.header.origin == request.request_id:
-        return Moved(record.position)
+    done = done_before(record, request)
+    if done is not None:
+        return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)
     target = target_of(request, models)
@@ -69,7 +71,7 @@ def _keep(
 
 def carried(record: Record, request: CarryOver, target: Served, at: Position, state: bytes, now_ms: int) -> Write:
     """The new life: this state at `at`, nothing in the log."""
-    header = new_header(target, at, request.request_id, record.header.ttl_ms, now_ms)
+    header = new_header(target, at, origin_of(request.request_id, request.content), record.header.ttl_ms, now_ms)
     return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
 
 

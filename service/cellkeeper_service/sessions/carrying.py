@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import advance, first_position
 
 from .carry import carried, kept_at, target_of
@@ -32,7 +33,9 @@ class Carrying:
         """In a slot of the new version's, in place of the line's hot copy. False: every slot is at work."""
         self._hotset.drop(line)
         start = first_position(self._desk.mint())
-        header = new_header(target, start, request.request_id, 0, self._desk.clock.wall_ms())
+        header = new_header(
+            target, start, origin_of(request.request_id, request.content), 0, self._desk.clock.wall_ms()
+        )
         hot = self._hotset.install(line, target, header, target.engine.initial_state)
         if hot is None:
             return False

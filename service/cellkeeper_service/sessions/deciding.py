@@ -163,7 +163,7 @@ class Deciding:
         line.queue.popleft()
         copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
         self._desk.leave(fork)
-        self._submit(Plant(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise))
+        self._submit(Plant(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content))
 
     def _version(self, record: Record, models: Models) -> Served:
         served = models.find(record.header.fingerprint)

@@ -20,7 +20,8 @@ DROPPED = {Reason.QUEUE_FULL, Reason.DEADLINE_PASSED, Reason.CALLER_GONE}
 
 
 class Desk:
-    """`advance` is called for a line whenever something it waited for has happened."""
+    """`advance` is called for a line whenever something it waited for has happened; `owe` with a tenant and the time
+    steps that were computed for it beyond those it asked for."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Desk:
         meter: Meter,
         mint: Callable[[], bytes],
         advance: Callable[[Line], None],
+        owe: Callable[[str, int], None],
     ) -> None:
         self.models = models
         self.limits = limits
@@ -37,6 +39,7 @@ class Desk:
         self.meter = meter
         self.mint = mint
         self.advance = advance
+        self.owe = owe
         self.lines: dict[SessionKey, Line] = {}
         self.waiting: dict[Line, None] = {}  # lines with requests that nothing was started for
         self.unanswered = 0

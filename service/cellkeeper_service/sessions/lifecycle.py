@@ -6,14 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cellkeeper_service.domain.origin import Work, origin_of, whose
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision import generation_changed, not_found, refuse_foreign, refuse_misplaced
-from .requests import Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Reset, SetState
+from .requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Reset, SetState
 from .served import Models, Served
+
+Making = Open | Reset | SetState | CarryOver | Plant
+"""What makes a generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,12 @@ def open_session(record: Record | None, request: Open, models: Models, birth: Bi
         ttl_ms = birth.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
         served = models.default
         state = request.initial_state if request.initial_state is not None else served.engine.initial_state
-        header = new_header(served, first_position(birth.generation), request.request_id, ttl_ms, birth.now_ms)
+        header = new_header(served, first_position(birth.generation), _origin(request), ttl_ms, birth.now_ms)
         commit = Commit(request.key, None, header, b"", state)
         return Write(commit, OpenReply(header, True), served, state)
+    done = done_before(record, request)
+    if isinstance(done, Rejection):
+        return done
     foreign = refuse_foreign(record, models)
     if foreign is not None:
         return foreign
@@ -61,7 +68,7 @@ def open_session(record: Record | None, request: Open, models: Models, birth: Bi
         misplaced = refuse_misplaced(record, request.expect)
         if misplaced is not None:
             return misplaced
-    created = record.header.origin == request.request_id
+    created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
     header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
@@ -83,12 +90,13 @@ def _new_life(
     """Ends the generation that the request names and starts another, under the version that takes new sessions."""
     if record is None:
         return not_found()
-    if record.header.origin == request.request_id:
-        return Moved(record.position)
+    done = done_before(record, request)
+    if done is not None:
+        return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)
     position = first_position(birth.generation, step)
-    header = new_header(served, position, request.request_id, record.header.ttl_ms, birth.now_ms)
+    header = new_header(served, position, _origin(request), record.header.ttl_ms, birth.now_ms)
     commit = Commit(request.key, record.header, header, b"", state)
     return Write(commit, Moved(position), served, state)
 
@@ -112,8 +120,9 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
 def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved | Rejection:
     """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
     if record is not None:
-        if record.header.origin == request.request_id:
-            return Moved(record.position)
+        done = done_before(record, request)
+        if done is not None:
+            return done
         if request.otherwise is None:
             return Rejection(
                 Reason.SESSION_EXISTS,
@@ -128,7 +137,7 @@ def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved 
         position=position,
         created_ms=birth.now_ms,
         updated_ms=birth.now_ms,
-        origin=request.request_id,
+        origin=_origin(request),
     )
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
@@ -141,6 +150,28 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted:
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
     return Erase(request.generation)
+
+
+def done_before(record: Record, request: Making) -> Moved | Rejection | None:
+    """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
+    with the same request_id did."""
+    match whose(record.header.origin, request.request_id, request.content):
+        case Work.OWN:
+            return Moved(record.position)
+        case Work.REUSED:
+            return Rejection(
+                Reason.INVALID_FIELD,
+                "request_id: got that of another request, which began the session's generation; expected 16 random "
+                "bytes for each request, the same at its retries only",
+                field="request_id",
+                position=record.position,
+            )
+        case Work.OTHERS:
+            return None
+
+
+def _origin(request: Making) -> bytes:
+    return origin_of(request.request_id, request.content)
 
 
 def new_header(served: Served, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:

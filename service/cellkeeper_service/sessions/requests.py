@@ -91,6 +91,7 @@ class Open(Request):
     expect: Position | None
     ttl_ms: int | None  # None: the server's default for a new session, unchanged for an old one
     initial_state: bytes | None
+    content: bytes = b""  # see domain.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class OpenReply:
 class Reset(Request):
     generation: bytes
     request_id: bytes
+    content: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +113,7 @@ class SetState(Request):
     request_id: bytes
     step: int
     state: bytes
+    content: bytes = b""
 
 
 class Policy(Enum):
@@ -131,6 +134,7 @@ class CarryOver(Request):
     policy: Policy
     data: bytes
     steps: int
+    content: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,6 +144,7 @@ class Fork(Request):
     target: SessionKey
     position: Position | None
     request_id: bytes
+    content: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +155,7 @@ class Plant(Request):
     request_id: bytes
     copy: Record | None
     otherwise: Rejection | None
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

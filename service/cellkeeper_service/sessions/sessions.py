@@ -45,6 +45,10 @@ Call = EngineCall | CohortCall
 AnyFlight = Flight | CohortFlight
 
 
+def owe_nothing(tenant: str, steps: int) -> None:
+    """Where nobody's steps are counted."""
+
+
 class Sessions:
     """Every session that this replica is busy with or keeps hot."""
 
@@ -55,9 +59,11 @@ class Sessions:
         clock: Clock,
         meter: Meter,
         mint: Callable[[], bytes] = lambda: os.urandom(16),
+        owe: Callable[[str, int], None] = owe_nothing,
     ) -> None:
-        """mint: makes the 16 random bytes of a new generation."""
-        self._desk = Desk(models, limits, clock, meter, mint, self._advance)
+        """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
+        compute how many time steps beyond those asked for."""
+        self._desk = Desk(models, limits, clock, meter, mint, self._advance, owe)
         self._hotset = HotSet(self._desk)
         self._loading = Loading(self._desk, self._hotset)
         self._committing = Committing(self._desk, self._hotset)

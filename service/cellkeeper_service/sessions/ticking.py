@@ -223,6 +223,8 @@ class Ticking:
         if record is None:
             raise RuntimeError("a rebuild's record was forgotten before its end")
         self._desk.meter.rebuilt(line.key.model, run.steps)
+        if (unpaid := self._unpaid(run)) > 0:
+            self._desk.owe(line.key.tenant, unpaid)
         hot.current = 1 - hot.current
         start = record.header.checkpoint_step
         if run.checkpoint_state is not None and run.checkpoint_at is not None:
@@ -239,3 +241,11 @@ class Ticking:
                 step.loading = now - max(line.load_started, step.arrived)
                 after = Position(record.position.generation, end, record.head_at(end))
                 self._desk.answer(step, reply_of(step, collect, hot, after, replayed=True))
+
+    def _unpaid(self, run: Run) -> int:
+        """Time steps of a rebuild that nobody asked for and that its session's tenant caused: all those around
+        duplicates, and of another rebuild what an acknowledging client would not have left in the log. To read the
+        rest again is the server's own affair: it has forgotten the state."""
+        if run.collects:
+            return run.steps - sum(collect.last - collect.first for collect in run.collects)
+        return run.steps - self._desk.limits.max_log_steps // 2

@@ -1,0 +1,120 @@
+"""Calls that have begun and whose message has not come yet. gRPC holds what has come of it, up to a whole message for
+each call, and nobody can see how much that is: so their number and their time are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from cellkeeper_service.errors import Reason, Rejection
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+RETRY_DELAY_MS = 1000
+SWEEP_SECONDS = 0.1
+SLOW_SWEEPS = 3
+"""An ordinary call's message comes with it. A call that so many sweeps have seen waiting is slow, and only so many may
+be slow at once. Not seconds alone: where the loop itself was late, messages have come that it has not looked at.
+"""
+
+PORTION, PORTION_SECONDS = 4, 0.01
+"""Slow calls that are ended in one turn of the loop, and until the next. Whoever opens calls only to have them ended
+waits for their places meanwhile; each that ends leaves garbage in circles (grpc.aio's), and collecting much of it stops
+the process.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    peer: str
+    since: float
+    task: asyncio.Task[Any]
+    sweeps: int = 0  # that saw it
+    why: tuple[Reason, str] | None = None  # it was ended
+
+
+class Unread:
+    """When there are too many calls, the one of the connection with the most of them that has waited longest is ended:
+    who opens many and sends nothing takes the places of his own calls."""
+
+    def __init__(self, timeout_ms: int, most: int, most_slow: int) -> None:
+        """timeout_ms: from a call's beginning to its message. most: calls that wait for theirs. most_slow: of those,
+        the calls that SLOW_SWEEPS have seen."""
+        self._timeout_ms = timeout_ms
+        self._most = most
+        self._most_slow = most_slow
+        self._by_peer: dict[str, dict[_Waiting, None]] = {}  # the longest waiting first
+        self._count = 0
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def read(self, context: Context) -> Any:
+        """The call's first message, or grpc.aio.EOF. Raises a Rejection where it does not come in time."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a message is read outside of a task")
+        waiting = _Waiting(context.peer(), time.monotonic(), task)
+        if self._count >= self._most:
+            self._end_one(f"{self._most} calls wait for their messages, the most there may be")
+        self._by_peer.setdefault(waiting.peer, {})[waiting] = None
+        self._count += 1
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if waiting.why is None:
+                raise
+            if hasattr(task, "uncancel"):
+                task.uncancel()
+            # made here, not kept: an exception that a frame of its own traceback holds is garbage in a circle, and
+            # thousands of them stop the process while they are collected
+            raise Rejection(*waiting.why, retry_delay_ms=RETRY_DELAY_MS) from None
+        finally:
+            if waiting.why is None:
+                self._forget(waiting)
+
+    async def messages(self, context: Context) -> AsyncIterator[Any]:
+        """All of a stream's messages: the first has to come in time, the others whenever they like."""
+        message = await self.read(context)
+        while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            yield message
+            message = await context.read()
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        now, slow = time.monotonic(), 0
+        late, fresh = now - self._timeout_ms / 1000, now - SLOW_SWEEPS * SWEEP_SECONDS
+        for calls in list(self._by_peer.values()):
+            for waiting in list(calls):
+                waiting.sweeps += 1
+                if waiting.since <= late:
+                    text = f"the call's message did not come within {self._timeout_ms} ms"
+                    self._end(waiting, Reason.DEADLINE_PASSED, text)
+                else:
+                    slow += waiting.sweeps >= SLOW_SWEEPS and waiting.since <= fresh
+        for _ in range(min(slow - self._most_slow, PORTION)):
+            self._end_one(f"{self._most_slow} calls are slow to send their messages, the most there may be")
+        if self._count:
+            seconds = SWEEP_SECONDS if slow - self._most_slow < PORTION else PORTION_SECONDS
+            self._sweeping = asyncio.get_running_loop().call_later(seconds, self._sweep)
+
+    def _end_one(self, text: str) -> None:
+        calls = max(self._by_peer.values(), key=len)
+        self._end(next(iter(calls)), Reason.QUEUE_FULL, text)
+
+    def _end(self, waiting: _Waiting, reason: Reason, text: str) -> None:
+        self._forget(waiting)
+        waiting.why = reason, text
+        waiting.task.cancel()
+
+    def _forget(self, waiting: _Waiting) -> None:
+        calls = self._by_peer[waiting.peer]
+        del calls[waiting]
+        self._count -= 1
+        if not calls:
+            del self._by_peer[waiting.peer]
