@@ -15,6 +15,7 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 
 from .exactness import Tunable, settle
+from .unstreamable import Unstreamable
 
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
 
@@ -37,7 +38,10 @@ def load_engine(
     if max_batch < 1 or threads < 1:
         raise StartError(f"max_batch and threads: got {max_batch} and {threads}, expected 1 or more")
     engine = _make(bundle, _resolve(device, bundle), max_batch, threads)
-    settle(engine, between)
+    try:
+        settle(engine, between)
+    except Unstreamable as error:
+        raise StartError(_cannot_be_streamed(bundle, error)) from error
     warm(engine)
     return engine
 
@@ -86,6 +90,18 @@ def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
         results[f"state.{spec.name}"] = state[: spec.nbytes].view("<f4").reshape(spec.shape)
         state = state[spec.nbytes :]
     return results
+
+
+def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:
+    if not isinstance(bundle.config, GraphConfig):
+        return f"{bundle.path}: {error}"
+    from .onnx_checks import coupling_operators
+
+    found = coupling_operators(bundle.graph)
+    hint = (
+        f". It holds {', '.join(found)}, which takes one scale for all rows and time steps of a tensor" if found else ""
+    )
+    return f"{bundle.path / bundle.config.graph}: {error}{hint}"
 
 
 def _initial(engine: Engine, rows: int) -> Array:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
 from cellkeeper_service.domain.engine import Array, Computed, Rows
 from cellkeeper_service.domain.spec import ModelSpec
@@ -17,6 +15,7 @@ from cellkeeper_service.model.config import Config, Features, GraphConfig
 from .arena import Arena, whole_rows
 from .finite import finite_rows
 from .inputs import Intake
+from .onnx_checks import parse_graph, refuse_operators
 from .ort import describe, open_session
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
@@ -39,7 +38,7 @@ class UserGraphEngine:
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
-        refuse_external_data(bundle.graph, place)
+        refuse_operators(parse_graph(bundle.graph, place), bundle.config, place)
         self._session = open_session(bundle.graph, threads, place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)
@@ -147,23 +146,3 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> str:
             "features, tensor(int32) or tensor(int64) for tokens"
         )
     return dtype
-
-
-def refuse_external_data(model: bytes, place: str) -> None:
-    """A graph must not read other files of this machine."""
-    try:
-        parsed = onnx.load_model_from_string(model)
-    except DecodeError as error:
-        raise StartError(f"{place}: not an ONNX model ({error}); export it again") from error
-    if _external(parsed.graph):
-        raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
-
-
-def _external(graph: Any) -> bool:
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            if any(_external(inner) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize()):
-                return True
-    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)
