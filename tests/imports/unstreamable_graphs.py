@@ -77,6 +77,7 @@ def graph(
         "float_one": np.array(1.0, np.float32),
         "half": np.array(0.5, np.float32),
         "endless": np.array(1 << 62),
+        "huge": np.array(2.0**55, np.float32),
         "kernel": draw.uniform(0.2, 0.5, (FEATURES, FEATURES, 3)).astype(np.float32),
     }
     for directions in (1, 2):
@@ -127,8 +128,8 @@ def branch(name: str, *nodes: Any) -> Any:
     return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
 
 
-def endless() -> list[Any]:
-    """A Loop of 2 ** 62 turns."""
+def endless(turns: str = "") -> list[Any]:
+    """A Loop of 2 ** 62 turns; with `turns`, of 2 ** 55 times the sum of |x|."""
     body = helper.make_graph(
         [node("Identity", "going", "going_out"), node("Tanh", "value", "value_out")],
         "body",
@@ -142,7 +143,13 @@ def endless() -> list[Any]:
             helper.make_tensor_value_info("value_out", TensorProto.FLOAT, None),
         ],
     )
-    return [node("Loop", "endless true x", "looped", body=body), node("Add", "looped h", "y"), *STEP]
+    count = [
+        node("ReduceL1", "x", "sum", keepdims=0),
+        node("Mul", "sum huge", "scaled"),
+        node("Cast", "scaled", "count", to=TensorProto.INT64),
+    ]
+    looped = node("Loop", "count true x" if turns else "endless true x", "looped", body=body)
+    return [*(count if turns else []), looped, node("Add", "looped h", "y"), *STEP]
 
 
 AHEAD = "looks ahead"

@@ -57,6 +57,7 @@ STEPS = 4  # time steps that every batch size takes one by one and as one chunk
 MOST_TRUSTED = 32  # a flaw that shows in larger batches than this follows no order: one size for all is left
 CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chunks of every power of two
 FILLED_SIZES = (2, 4, 8, 16)  # tried where max_batch is smaller
+TRIAL_CALL_MS = 30_000  # one call of a user's graph, which may never end
 MOST_ROUNDING = 1e-3  # of a sequence's largest value: float32 sums in another order stay far below, other values do not
 SMALL_SHARE = 1e-3  # a sequence whose values are smaller than this share of the others' is compared with that
 
@@ -68,6 +69,9 @@ class Tunable(Engine, Protocol):
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Calls of fewer than `min_batch` sessions are filled up from now on; the rest is for the record."""
+
+    def end_trial(self) -> None:
+        """The trial is over: limits that only hold for it are lifted."""
 
 
 def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:

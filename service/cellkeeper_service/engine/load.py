@@ -14,7 +14,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 
-from .exactness import Tunable, settle
+from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .unstreamable import Unstreamable
 
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
@@ -26,23 +26,29 @@ def load_engine(
     max_batch: int = 256,
     threads: int = 1,
     between: Callable[[], None] = lambda: None,
+    trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Engine:
     """An engine, tested for exactness and warmed up.
 
     device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
-    CPU. between: called between the calls of the test; what it raises ends the loading. Raises StartError where a
-    package or the device is missing, or the model does not go with it.
+    CPU. between: called between the calls of the test; what it raises ends the loading. trial_call_ms: the longest that
+    one call of a user's graph may take meanwhile. Raises StartError where a package or the device is missing, the model
+    does not go with it, or it cannot be streamed.
     """
     if isinstance(bundle, Path):
         bundle = read_bundle(bundle)
-    if max_batch < 1 or threads < 1:
-        raise StartError(f"max_batch and threads: got {max_batch} and {threads}, expected 1 or more")
-    engine = _make(bundle, _resolve(device, bundle), max_batch, threads)
+    if max_batch < 1 or threads < 1 or trial_call_ms < 1:
+        raise StartError(
+            f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
+        )
+    engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms)
     try:
         settle(engine, between)
+        warm(engine)
     except Unstreamable as error:
         raise StartError(_cannot_be_streamed(bundle, error)) from error
-    warm(engine)
+    finally:
+        engine.end_trial()
     return engine
 
 
@@ -121,7 +127,7 @@ def _resolve(device: str, bundle: Bundle) -> str:
     return device
 
 
-def _make(bundle: Bundle, device: str, max_batch: int, threads: int) -> Tunable:
+def _make(bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int) -> Tunable:
     config = bundle.config
     if isinstance(config, GraphConfig):
         if device != "cpu":
@@ -129,7 +135,7 @@ def _make(bundle: Bundle, device: str, max_batch: int, threads: int) -> Tunable:
         _require("onnxruntime", f"the ONNX model {config.name}", "cellkeeper[server]")
         from .user_graph import UserGraphEngine
 
-        return UserGraphEngine(bundle, max_batch, threads)
+        return UserGraphEngine(bundle, max_batch, threads, trial_call_ms)
     if device == "cpu" and not config.proj_size:
         _require("onnxruntime", f"the model {config.name} on the CPU", "cellkeeper[server]")
         from .ort import OnnxRuntimeEngine

@@ -13,8 +13,10 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
 from .arena import Arena, whole_rows
+from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
 from .inputs import Intake
+from .limited_session import LimitedSession
 from .onnx_checks import parse_graph, refuse_operators
 from .ort import describe, open_session
 
@@ -27,7 +29,8 @@ class UserGraphEngine:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, trial_call_ms: int = TRIAL_CALL_MS) -> None:
+        """Calls have the limit `trial_call_ms` until `end_trial`. Raises StartError."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
         self.spec: ModelSpec = bundle.spec
@@ -45,7 +48,18 @@ class UserGraphEngine:
         self._intake = Intake(bundle.config)
         self._widths = [state.nbytes // 4 for state in self.spec.states]
         self._arena = Arena(self._widths)
-        self._try(place)
+        self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
+        try:
+            self._try(place)
+        except StartError:
+            self.end_trial()
+            raise
+
+    def end_trial(self) -> None:
+        """Calls have no limit from now on."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
@@ -90,9 +104,10 @@ class UserGraphEngine:
             whole = leaf.reshape(-1, *state.shape)
             feeds[state.input] = np.ascontiguousarray(np.moveaxis(whole, 0, state.batch_axis))
         parts: list[list[Array]] = []
+        session = self._trial or self._session
         for call in calls:
             feeds[graph.input_name] = call
-            results = self._session.run(fetched, feeds)
+            results = session.run(fetched, feeds)
             parts.append(results[: len(declared)])
             feeds |= zip((state.input for state in graph.states), results[len(declared) :], strict=True)
         for state, leaf in zip(graph.states, leaves, strict=False):
@@ -112,6 +127,8 @@ class UserGraphEngine:
         names = frozenset(output.name for output in self.spec.outputs)
         try:
             outputs = self._compute(inputs, leaves, names)
+        except StartError:
+            raise
         except Exception as error:  # onnxruntime's errors have no public base class
             line = " ".join(str(error).split())[:300]
             raise StartError(
