@@ -166,7 +166,8 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
     folders = [Path(folder) for folder in settings.models]
 
     def load(bundle: Bundle, between: Callable[[], None]) -> Served:
-        engine = load_engine(bundle, settings.device, settings.max_batch, settings.threads, between)
+        limits = settings.max_batch, settings.threads
+        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms)
         costs[engine.spec.fingerprint] = warm(engine)
         return serve_version(engine, settings, len(folders))
 

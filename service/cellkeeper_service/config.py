@@ -41,6 +41,7 @@ class Settings:
     workers: int = setting(1, "server processes on the same port; they share nothing but the store")
     threads: int = setting(1, "threads of one engine call on the CPU")
     max_batch: int = setting(256, "sessions in one engine call")
+    trial_call_ms: int = setting(30_000, "the longest call of an ONNX graph while it is tried at load")
     arena_mib: int = setting(256, "memory for hot states, over all models")
     accept_other_numerics: bool = setting(False, "continue sessions that another kind of engine has computed")
     max_replay_steps: int = setting(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")

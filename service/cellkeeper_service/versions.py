@@ -25,7 +25,13 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
     """The engines of all bundles, and of each what a call costs: seconds by batch size."""
     engines, costs = [], {}
     for folder in settings.models:
-        engine = load_engine(read_bundle(Path(folder)), settings.device, settings.max_batch, settings.threads)
+        engine = load_engine(
+            read_bundle(Path(folder)),
+            settings.device,
+            settings.max_batch,
+            settings.threads,
+            trial_call_ms=settings.trial_call_ms,
+        )
         costs[engine.spec.fingerprint] = warm(engine)
         engines.append(engine)
     return engines, costs

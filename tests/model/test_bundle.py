@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,56 @@ def test_the_counting_bundle(tmp_path: Path) -> None:
     bundle = read_bundle(counting_bundle(tmp_path / "m", features=2))
     assert bundle.spec.outputs[0].shape == (2,)
     assert bundle.initial_state == bytes(8)
+
+
+def mounted(folder: Path, source: Path) -> Path:
+    """As Kubernetes mounts a ConfigMap: the files are links through `..data`, itself a link to what is current."""
+    folder.mkdir()
+    shutil.copytree(source, folder / "..2026_01_01")
+    (folder / "..data").symlink_to("..2026_01_01", target_is_directory=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).symlink_to(f"..data/{name}")
+    return folder
+
+
+def test_a_mounted_config_map(tmp_path: Path) -> None:
+    plain = read_bundle(make_bundle(tmp_path / "plain"))
+    assert read_bundle(mounted(tmp_path / "m", plain.path)).spec == plain.spec
+    (tmp_path / "m" / "..data").unlink()
+    (tmp_path / "m" / "..data").symlink_to(tmp_path / "plain", target_is_directory=True)
+    with pytest.raises(StartError, match="leads out of the bundle"):
+        read_bundle(tmp_path / "m")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_links_that_lead_to_themselves(file: str, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "m")
+    (folder / file).unlink()
+    (folder / file).symlink_to(file)
+    with pytest.raises(StartError, match=f"{file}: a link that leads to itself; put the file itself there"):
+        read_bundle(folder)
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(StartError, match="round: a link that leads nowhere, or to itself"):
+        read_bundle(tmp_path / "round")
+
+
+def test_what_is_no_bundle_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_bundle(tmp_path / "models" / "pump")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pump.keras").touch()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    told = {
+        "pump.keras": "a file, expected the folder of a bundle; `cellkeeper-server import keras pump.keras pump` makes",
+        "notes.txt": "a file, expected the folder of a bundle; `cellkeeper-server import --help` says",
+        str(folder / "config.json"): f"a file, expected the folder of a bundle; give its folder, {folder}",
+        "b": rf"no such folder \(looked for {tmp_path / 'b'}\); give the folder of a model bundle",
+        "models": "no bundle, it has no config.json; name a bundle within it, such as models/pump",
+        "empty": "no bundle, it has no config.json; `cellkeeper-server import --help` says",
+        "n" * 5000: "cannot be read .*name too long",
+    }
+    for path, words in told.items():
+        with pytest.raises(StartError, match=words) as caught:
+            read_bundle(Path(path))
+        assert len(str(caught.value).splitlines()) == 1
+        assert len(str(caught.value)) < 1000

@@ -15,7 +15,8 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.missing import as_numbers
 
-from .exactness import Tunable, settle
+from .exactness import TRIAL_CALL_MS, Tunable, settle
+from .unstreamable import Unstreamable
 
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
 
@@ -26,20 +27,29 @@ def load_engine(
     max_batch: int = 256,
     threads: int = 1,
     between: Callable[[], None] = lambda: None,
+    trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Engine:
     """An engine, tested for exactness and warmed up.
 
     device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
-    CPU. between: called between the calls of the test; what it raises ends the loading. Raises StartError where a
-    package or the device is missing, or the model does not go with it.
+    CPU. between: called between the calls of the test; what it raises ends the loading. trial_call_ms: the longest that
+    one call of a user's graph may take meanwhile. Raises StartError where a package or the device is missing, the model
+    does not go with it, or it cannot be streamed.
     """
     if isinstance(bundle, Path):
         bundle = read_bundle(bundle)
-    if max_batch < 1 or threads < 1:
-        raise StartError(f"max_batch and threads: got {max_batch} and {threads}, expected 1 or more")
-    engine = _make(bundle, _resolve(device, bundle), max_batch, threads)
-    settle(engine, between)
-    warm(engine)
+    if max_batch < 1 or threads < 1 or trial_call_ms < 1:
+        raise StartError(
+            f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
+        )
+    engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms)
+    try:
+        settle(engine, between)
+        warm(engine)
+    except Unstreamable as error:
+        raise StartError(_cannot_be_streamed(bundle, error)) from error
+    finally:
+        engine.end_trial()
     return engine
 
 
@@ -104,6 +114,18 @@ def _taken(inputs: Array, engine: Engine, start: int) -> Array:
     return numbers.astype(spec.input.dtype)
 
 
+def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:
+    if not isinstance(bundle.config, GraphConfig):
+        return f"{bundle.path}: {error}"
+    from .onnx_checks import coupling_operators
+
+    found = coupling_operators(bundle.graph)
+    hint = (
+        f". It holds {', '.join(found)}, which takes one scale for all rows and time steps of a tensor" if found else ""
+    )
+    return f"{bundle.path / bundle.config.graph}: {error}{hint}"
+
+
 def _initial(engine: Engine, rows: int) -> Array:
     return np.tile(np.frombuffer(engine.initial_state, np.uint8), (rows, 1))
 
@@ -121,7 +143,7 @@ def _resolve(device: str, bundle: Bundle) -> str:
     return device
 
 
-def _make(bundle: Bundle, device: str, max_batch: int, threads: int) -> Tunable:
+def _make(bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int) -> Tunable:
     config = bundle.config
     if isinstance(config, GraphConfig):
         if device != "cpu":
@@ -129,7 +151,7 @@ def _make(bundle: Bundle, device: str, max_batch: int, threads: int) -> Tunable:
         _require("onnxruntime", f"the ONNX model {config.name}", "cellkeeper[server]")
         from .user_graph import UserGraphEngine
 
-        return UserGraphEngine(bundle, max_batch, threads)
+        return UserGraphEngine(bundle, max_batch, threads, trial_call_ms)
     if device == "cpu" and not config.proj_size:
         _require("onnxruntime", f"the model {config.name} on the CPU", "cellkeeper[server]")
         from .ort import OnnxRuntimeEngine

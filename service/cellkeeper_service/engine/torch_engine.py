@@ -67,6 +67,9 @@ class TorchEngine:
             parts.append(f"cuda {torch.version.cuda} {torch.cuda.get_device_name(self._device)}")
         self.numerics = " ".join([*filter(None, parts), f"min_batch={min_batch}"])
 
+    def end_trial(self) -> None:
+        """There is no limit for cells of its own."""
+
     def reserve(self, rows: int) -> None:
         self._arena = torch.zeros(rows, self._cells_bytes // 4, device=self._device)
         self._held.reserve(rows)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
 from cellkeeper_service.domain.engine import Array, Computed, Rows
 from cellkeeper_service.domain.spec import ModelSpec
@@ -15,8 +13,11 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
 from .arena import Arena, whole_rows
+from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
 from .inputs import Intake
+from .limited_session import LimitedSession
+from .onnx_checks import parse_graph, refuse_operators
 from .ort import describe, open_session
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
@@ -28,7 +29,8 @@ class UserGraphEngine:
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, trial_call_ms: int = TRIAL_CALL_MS) -> None:
+        """Calls have the limit `trial_call_ms` until `end_trial`. Raises StartError."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
         self.spec: ModelSpec = bundle.spec
@@ -39,14 +41,25 @@ class UserGraphEngine:
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
-        refuse_external_data(bundle.graph, place)
+        refuse_operators(parse_graph(bundle.graph, place), bundle.config, place)
         self._session = open_session(bundle.graph, threads, place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)
         self._intake = Intake(bundle.config)
         self._widths = [state.nbytes // 4 for state in self.spec.states]
         self._arena = Arena(self._widths)
-        self._try(place)
+        self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
+        try:
+            self._try(place)
+        except StartError:
+            self.end_trial()
+            raise
+
+    def end_trial(self) -> None:
+        """Calls have no limit from now on."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
@@ -91,9 +104,10 @@ class UserGraphEngine:
             whole = leaf.reshape(-1, *state.shape)
             feeds[state.input] = np.ascontiguousarray(np.moveaxis(whole, 0, state.batch_axis))
         parts: list[list[Array]] = []
+        session = self._trial or self._session
         for call in calls:
             feeds[graph.input_name] = call
-            results = self._session.run(fetched, feeds)
+            results = session.run(fetched, feeds)
             parts.append(results[: len(declared)])
             feeds |= zip((state.input for state in graph.states), results[len(declared) :], strict=True)
         for state, leaf in zip(graph.states, leaves, strict=False):
@@ -113,6 +127,8 @@ class UserGraphEngine:
         names = frozenset(output.name for output in self.spec.outputs)
         try:
             outputs = self._compute(inputs, leaves, names)
+        except StartError:
+            raise
         except Exception as error:  # onnxruntime's errors have no public base class
             line = " ".join(str(error).split())[:300]
             raise StartError(
@@ -147,23 +163,3 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> str:
             "features, tensor(int32) or tensor(int64) for tokens"
         )
     return dtype
-
-
-def refuse_external_data(model: bytes, place: str) -> None:
-    """A graph must not read other files of this machine."""
-    try:
-        parsed = onnx.load_model_from_string(model)
-    except DecodeError as error:
-        raise StartError(f"{place}: not an ONNX model ({error}); export it again") from error
-    if _external(parsed.graph):
-        raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
-
-
-def _external(graph: Any) -> bool:
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            if any(_external(inner) for inner in (attribute.g, *attribute.graphs) if inner.ByteSize()):
-                return True
-    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
+
 from .files import read_bytes, read_json, safetensors_tensors
 from .keras_model import import_keras
 from .onnx_model import import_onnx
@@ -44,6 +46,7 @@ def run_import(words: Sequence[str]) -> None:
             initial=_tensors(given.initial),
             missing=graph_processing.missing,
             feedback=graph_processing.feedback,
+            trial_call_ms=given.trial_call_ms,
         )
         return
     processing = _processing(given.processing)
@@ -93,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--outputs", metavar="NAME,...", help="the outputs to serve, the default one first")
             one.add_argument("--constants", metavar="FILE", help="safetensors: values of further inputs by name")
             one.add_argument("--constant", default="", metavar="NAME=NUMBER,...", help="further inputs of one number")
+            one.add_argument(
+                "--trial-call-ms",
+                type=int,
+                default=TRIAL_CALL_MS,
+                metavar="MS",
+                help="the longest call of the graph while it is tried (default: %(default)s)",
+            )
             one.add_argument("--initial", metavar="FILE", help="safetensors: states of a new session by input name")
     return parser
 

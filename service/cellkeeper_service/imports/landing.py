@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import Config, GraphConfig, Tokens
@@ -62,9 +63,12 @@ def land(
     tolerance: float,
     max_batch: int = MAX_BATCH,
     feedback: Sources | None = None,
+    trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
-    """feedback: as in config.json. Raises ImportRefused where the bundle cannot be served, or differs by more than
-    `tolerance` (relative)."""
+    """feedback: as in config.json. trial_call_ms: the longest call of a graph while it is tried.
+
+    Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -73,7 +77,7 @@ def land(
     try:
         config = replace(lowered.config, feedback=feedback)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch)
+        parity = compare(bundle, source, sequences, max_batch, trial_call_ms)
         if not parity.relative <= tolerance:
             raise ImportRefused(
                 place,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_STATE_BYTES
 from cellkeeper_service.model.config import LAYOUTS, MAX_SIZE
 from cellkeeper_service.model.missing import as_numbers
@@ -78,6 +79,8 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
     before = {name: value.shape for name, value in states.items()}
     try:
         results = declaration.call(session, x, states)
+    except StartError as error:
+        raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     except Exception as error:  # onnxruntime's errors have no public base class
         raise ImportRefused(
             place, f"a call of {steps} steps for {batch} sessions fails: {BAKED}, or the declaration is wrong ({error})"

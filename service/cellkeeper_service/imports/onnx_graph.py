@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from cellkeeper_service.engine.user_graph import refuse_external_data
+from cellkeeper_service.engine.onnx_checks import parse_graph
 from cellkeeper_service.errors import StartError
 
 from .refusal import ImportRefused
@@ -106,8 +106,7 @@ class Graph:
 def read_graph(data: bytes, place: str) -> Graph:
     """Raises ImportRefused for what is no ONNX model, or one whose weights are in other files."""
     try:
-        refuse_external_data(data, place)
-        model = onnx.load_model_from_string(data)
+        model = parse_graph(data, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     except (DecodeError, ValueError) as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
+from cellkeeper_service.engine.limited_session import LimitedSession
 from cellkeeper_service.engine.ort import open_session
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
@@ -44,6 +47,7 @@ def import_onnx(
     feedback: Sources | None = None,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
+    trial_call_ms: int = TRIAL_CALL_MS,
     report: Report = print,
 ) -> Imported:
     """Writes the bundle `folder`, which must not exist yet, and compares it with onnxruntime on random sequences.
@@ -56,6 +60,7 @@ def import_onnx(
     states of a new session by input name, without the batch axis; zeros otherwise. missing: as in config.json.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+    trial_call_ms: the longest that one call of the graph may take.
 
     A time axis whose length is fixed to 1 is taken away: the bundle's graph takes [B, ...].
     Raises ImportRefused: one line with the place. Nothing is left behind.
@@ -89,6 +94,7 @@ def import_onnx(
         source=OnnxSource,
         tolerance=tolerance,
         max_batch=max_batch,
+        trial_call_ms=trial_call_ms,
     )
     report(str(imported))
     return imported
@@ -109,8 +115,11 @@ def import_graph(
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
     tolerance: float,
     max_batch: int,
+    trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
     """A graph that was declared. source: made of an onnxruntime session, the declaration and initial states."""
+    if trial_call_ms < 1:
+        raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
     if (declaration.dtype != "float32") != (vocabulary > 0):
         raise ImportRefused(
@@ -121,8 +130,6 @@ def import_graph(
         session = open_session(data, 1, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
-    shapes = probe(session, declaration, place)
-    lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
     draw = np.random.default_rng(0)
     lengths = (STEPS, *declaration.input_shape)
     sequences = [
@@ -131,7 +138,13 @@ def import_graph(
         else draw.standard_normal(lengths).astype(np.float32)
         for _ in range(SEQUENCES)
     ]
-    return land(folder, lowered, source(session, declaration, first), sequences, place, tolerance, max_batch, feedback)
+    with closing(LimitedSession(session, trial_call_ms, place)) as limited:
+        shapes = probe(limited, declaration, place)
+        lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
+        original = source(limited, declaration, first)
+        return land(
+            folder, lowered, original, sequences, place, tolerance, max_batch, feedback, trial_call_ms=trial_call_ms
+        )
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.load import load_engine, offline
 from cellkeeper_service.model.bundle import Bundle
 
@@ -62,9 +63,15 @@ class Parity:
         )
 
 
-def compare(bundle: Bundle, source: Source, sequences: Sequence[Array], max_batch: int = MAX_BATCH) -> Parity:
+def compare(
+    bundle: Bundle,
+    source: Source,
+    sequences: Sequence[Array],
+    max_batch: int = MAX_BATCH,
+    trial_call_ms: int = TRIAL_CALL_MS,
+) -> Parity:
     """Runs every sequence [T, ...] four ways: whole and by steps, there and as it would be served."""
-    engine = load_engine(bundle, "cpu", max_batch)
+    engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = 0.0
     for inputs in sequences:
         pairs = [

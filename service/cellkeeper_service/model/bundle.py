@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from errno import ELOOP
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -30,6 +31,12 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_GRAPH_BYTES = 1 << 31
 MAX_WEIGHTS_BYTES = 1 << 34
 MAX_STATE_BYTES = 1 << 26
+
+_KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".onnx": "onnx", ".pt": "torch", ".pth": "torch"} | {
+    ".bin": "torch",
+    ".safetensors": "torch",
+}
+_IMPORT = "`cellkeeper-server import --help` says how to make one of a model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,7 @@ class Bundle:
 def read_bundle(path: Path) -> Bundle:
     """Reads and checks the bundle in the folder `path`. Raises StartError: one line that says what to do."""
     path = Path(path)
-    if not path.is_dir():
-        raise StartError(f"{path}: no such folder; give the folder of a model bundle")
+    _check_folder(path)
     text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES)
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
@@ -89,17 +95,50 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(path, config, tensors, graph, spec)
 
 
+def _check_folder(path: Path) -> None:
+    """Raises StartError for what is no bundle, and says what to do with what it is instead."""
+    try:
+        if path.is_dir():
+            found = sorted(item.name for item in path.iterdir())
+            if {CONFIG_FILE, WEIGHTS_FILE} & set(found):
+                return
+            bundles = [name for name in found if name[0] != "." and (path / name / CONFIG_FILE).is_file()]
+            inside = f"name a bundle within it, such as {path / named(bundles[0])}" if bundles else _IMPORT
+            raise StartError(f"{path}: no bundle, it has no {CONFIG_FILE}; {inside}")
+        is_file, is_link = path.is_file(), path.is_symlink()
+        whole = path.absolute()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        raise StartError(f"{one_line(str(path))}: cannot be read ({one_line(str(error))}); {_IMPORT}") from error
+    if is_file:
+        kind = _KINDS.get(path.suffix.lower())
+        what = f"`cellkeeper-server import {kind} {path} {path.stem}` makes one of it" if kind else _IMPORT
+        if path.name in (CONFIG_FILE, WEIGHTS_FILE):
+            what = f"give its folder, {path.parent}"
+        raise StartError(f"{path}: a file, expected the folder of a bundle; {what}")
+    if is_link:
+        raise StartError(f"{path}: a link that leads nowhere, or to itself; give the folder of a model bundle")
+    looked = "" if path.is_absolute() else f" (looked for {whole})"
+    raise StartError(f"{path}: no such folder{looked}; give the folder of a model bundle")
+
+
 def _read(folder: Path, name: str, most: int) -> bytes:
+    """A file of the bundle. It may be a link within the folder: Kubernetes mounts a ConfigMap's files like that."""
     path = folder / name
     try:
         resolved = path.resolve(strict=True)
-        if resolved.parent != folder.resolve() or not resolved.is_file():
+        if not resolved.is_relative_to(folder.resolve()):
             raise StartError(f"{path}: leads out of the bundle; put the file itself there")
+        if not resolved.is_file():
+            raise StartError(f"{path}: not a file; put the file there")
         size = resolved.stat().st_size
         if not 0 < size <= most:
             raise StartError(f"{path}: got {size} bytes, expected 1 to {most}")
         return resolved.read_bytes()
+    except RuntimeError as error:  # until Python 3.13
+        raise StartError(f"{path}: a link that leads to itself; put the file itself there") from error
     except OSError as error:
+        if error.errno == ELOOP:
+            raise StartError(f"{path}: a link that leads to itself; put the file itself there") from error
         raise StartError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
 
 

@@ -1,0 +1,59 @@
+"""An onnxruntime session whose calls have a limit in time: a graph may hold a loop that never ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnxruntime
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.errors import StartError
+
+CHECKS = 10  # a call may take longer than the limit by one part of so many
+FATAL = 4  # severity: what is stopped here is no error of onnxruntime's to tell of
+
+
+class LimitedSession:
+    """Takes the place of a session while its graph is being tried. `close` ends its thread.
+
+    onnxruntime looks at its stop flag between nodes and turns of loops; one node alone is not stopped.
+    """
+
+    def __init__(self, session: Any, limit_ms: int, place: str) -> None:
+        self._session = session
+        self._limit_ms, self._place = limit_ms, place
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = FATAL
+        self._stop_at = float("inf")  # monotonic seconds
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._stop_late_calls, name="graph-trial", daemon=True)
+        self._watch.start()
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """As the session's own. Raises StartError where it takes longer than the limit."""
+        self._stop_at = time.monotonic() + self._limit_ms / 1000
+        try:
+            results: list[Array] = self._session.run(outputs, feeds, self._options)
+        except Exception as error:  # onnxruntime's errors have no public base class
+            if not self._options.terminate:
+                raise
+            raise StartError(
+                f"{self._place}: one call takes longer than {self._limit_ms} ms and was stopped; does a Loop or Scan "
+                "in it end? Bound its turns, or raise the limit (trial_call_ms)"
+            ) from error
+        finally:
+            self._stop_at = float("inf")
+        return results
+
+    def close(self) -> None:
+        self._closed.set()
+        self._watch.join()
+
+    def _stop_late_calls(self) -> None:
+        while not self._closed.wait(self._limit_ms / 1000 / CHECKS):
+            if time.monotonic() > self._stop_at:
+                self._options.terminate = True
+                return

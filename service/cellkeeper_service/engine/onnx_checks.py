@@ -1,0 +1,137 @@
+"""What an ONNX graph must not hold, found by reading it: other files, random numbers, a direction against time.
+
+What only shows in the numbers is found by the trial at load: exactness.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.config import GraphConfig
+
+RANDOM = (
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Sampling",
+)
+DROPOUTS = {"Dropout": 2, "BitmaskDropout": 2, "BiasDropout": 4, "BitmaskBiasDropout": 4}
+"""The number of the input that says whether the model is being trained."""
+RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM", "AttnLSTM")
+FIRST_STATE = 5  # of the inputs of LSTM, GRU and RNN, this one and the next are states
+COUPLING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
+"""Operators that take one scale for a whole tensor, all its rows."""
+
+
+def parse_graph(model: bytes, place: str) -> Any:
+    """The ONNX model. Raises StartError for what is none, and for one that would read other files of this machine."""
+    try:
+        parsed = onnx.load_model_from_string(model)
+    except DecodeError as error:
+        raise StartError(f"{place}: not an ONNX model ({error}); export it again") from error
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(parsed)):
+        raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
+    return parsed
+
+
+def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
+    """Raises StartError for operators that cannot be streamed, whatever their weights are.
+
+    A recurrent layer that runs backwards is refused where the graph has a time axis; in a graph of one time step it is
+    refused where its state goes on from step to step (over a window within the step it does no harm).
+    """
+    timed = config.layout != "step"
+    carried = _reached(model.graph, {state.input for state in config.states})
+    for node, graph in _nodes(model):
+        named = f"{place}: node {node.name or node.output[0]!r} ({node.op_type})"
+        if node.op_type in RANDOM:
+            raise StartError(
+                f"{named}: draws random numbers, so that a step sent again would get other outputs; take it out, or "
+                "feed its values as inputs"
+            )
+        if node.op_type in DROPOUTS and not _is_false(node, DROPOUTS[node.op_type], [graph, model.graph]):
+            raise StartError(
+                f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval())"
+            )
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "BatchNormalization" and "training_mode" in attributes and attributes["training_mode"].i:
+            raise StartError(
+                f"{named}: normalises by the statistics of the batch in training mode; export the model in evaluation "
+                "mode (model.eval())"
+            )
+        if node.op_type in RECURRENT and "direction" in attributes:
+            direction = attributes["direction"].s.decode("utf-8", "replace").lower()
+            harmless = not timed and graph is model.graph and not carried & set(node.input[FIRST_STATE:])
+            if direction in ("reverse", "bidirectional") and not harmless:
+                raise StartError(
+                    f"{named}: direction {direction}: starts at the end of the sequence, which a stream has not "
+                    "reached; train and export it forward"
+                )
+
+
+def coupling_operators(model: bytes) -> list[str]:
+    """The kinds of operators in the graph that take one scale for a whole tensor."""
+    nodes = _nodes(onnx.load_model_from_string(model))
+    return sorted({node.op_type for node, _ in nodes if node.op_type in COUPLING})
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph, the functions, and the graphs within their nodes."""
+    left = [model.graph, *model.functions]
+    while left:
+        graph = left.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                left += [attribute.g] if attribute.HasField("g") else []
+                left += attribute.graphs
+
+
+def _nodes(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Every node, and the graph in which it stands."""
+    return ((node, graph) for graph in _graphs(model) for node in graph.node)
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    for graph in _graphs(model):
+        yield from getattr(graph, "initializer", ())  # functions have none
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield from (attribute.t, *attribute.tensors)
+
+
+def _reached(graph: Any, names: Iterable[str]) -> set[str]:
+    """The values that are computed from `names`. What is made of shapes alone does not count."""
+    reached = set(names)
+    for node in graph.node:  # ONNX sorts them
+        if node.op_type != "Shape" and reached & set(node.input):
+            reached |= {name for name in node.output if name}
+    return reached
+
+
+def _is_false(node: Any, number: int, graphs: Iterable[Any]) -> bool:
+    """Whether the node's input `number` is left out, or a constant that is false."""
+    if len(node.input) <= number or not node.input[number]:
+        return True
+    known: dict[str, Any] = {}
+    for graph in graphs:
+        known |= {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
+        for inner in graph.node:
+            if inner.op_type == "Constant":
+                known |= _constant(inner)
+    tensor = known.get(node.input[number])
+    return tensor is not None and not numpy_helper.to_array(tensor).any()
+
+
+def _constant(node: Any) -> Mapping[str, Any]:
+    values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+    return dict(zip(node.output, values, strict=False))

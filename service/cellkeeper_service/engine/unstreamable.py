@@ -1,0 +1,99 @@
+"""Why a model that failed the trial of exactness cannot be streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array, Engine
+from cellkeeper_service.errors import StartError
+
+from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
+
+
+class Unstreamable(StartError):
+    """What a stream of this model would give depends on more than its own past, and by more than rounding does."""
+
+
+def explain(
+    engine: Engine, sequences: TrialSequences, most: float, spread: float, between: Callable[[], None]
+) -> Unstreamable:
+    """Finds the cause. Clears the arena.
+
+    most: the relative difference that rounding may make. spread: the one that was seen. between: called between calls.
+    """
+    probe = _Probe(engine, between)
+    ordinary = np.ascontiguousarray(sequences.short[:, sequences.judged])[:, : min(8, engine.max_batch)]
+    seen = probe.difference(ordinary[:4], ordinary[:4])
+    if seen > most:
+        return Unstreamable(
+            f"gives other values when the same call is made again (they differ by {seen:.1g} of the largest): random "
+            "numbers, or memory beside the states; take out what is random, and declare what is kept as a state"
+        )
+    seen = max(probe.difference(ordinary[:4], company) for company in _companies(ordinary[:4]))
+    if seen > most:
+        return Unstreamable(
+            f"rows of a batch depend on each other: with other sessions beside it, a session's outputs differ by "
+            f"{seen:.1g} of the largest; take means, maxima, norms and scales over one session's own values, never "
+            "over the batch axis"
+        )
+    alone = np.ascontiguousarray(sequences.long[:, :1])
+    half = len(alone) // 2
+    later = alone.copy()
+    later[half:] = sequences.long[half:, 2:3] if alone.dtype.kind == "i" else later[half:] * -LARGE_SCALE
+    seen = probe.difference(alone, later, half)
+    if seen > most:
+        return Unstreamable(
+            f"looks ahead: the outputs of a time step differ by {seen:.1g} of the largest when only later time steps "
+            "do; a stream has not seen those. Build it of past and present alone (no backward direction, no mean or "
+            "attention over the whole sequence, no centred window)"
+        )
+    return Unstreamable(
+        f"chunks depend on their length: the same sequence in one chunk, in several and step by step differs by "
+        f"{spread:.1g} of the largest output, expected at most {most:.0e}; let the states carry all that a time step "
+        "needs of the ones before it (windows, sums, statistics), or export a graph of one time step"
+    )
+
+
+def _companies(first: Array) -> list[Array]:
+    """[T, B, ...] each: the first session's input as it is, and other values for the others, fewer of them too."""
+    if first.dtype.kind == "i":
+        turned = first[:, :1].repeat(first.shape[1], axis=1)
+        return [turned, first[:, :1]]
+    companies = []
+    for scale in (LARGE_SCALE, HUGE_SCALE, 0.0):
+        company = first.copy()
+        company[:, 1:] *= np.float32(scale)
+        companies.append(company)
+    return [*companies, first[:, :1]]
+
+
+class _Probe:
+    def __init__(self, engine: Engine, between: Callable[[], None]) -> None:
+        self._engine = engine
+        self._between = between
+        self._wanted = frozenset(output.name for output in engine.spec.outputs)
+
+    def difference(self, one: Array, other: Array, steps: int | None = None) -> float:
+        """Of the first session's outputs (in its first `steps` steps) and, without steps, its states: the largest
+        difference, relative to the largest value. Infinity where only one of them is finite."""
+        worst = 0.0
+        for a, b in zip(self._run(one, steps), self._run(other, steps), strict=True):
+            with np.errstate(all="ignore"):
+                gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b)).max(initial=0.0)
+                size = np.abs(a[np.isfinite(a)]).max(initial=1e-30)
+            worst = max(worst, float(gap / size) if np.isfinite(gap) else float("inf"))
+        return worst
+
+    def _run(self, inputs: Array, steps: int | None) -> list[Array]:
+        engine = self._engine
+        self._between()
+        rows = np.arange(inputs.shape[1], dtype=np.intp)
+        engine.reserve(len(rows))
+        engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))
+        computed = engine.run(np.ascontiguousarray(inputs), rows, rows, self._wanted)
+        values = [computed.outputs[name][:steps, 0] for name in sorted(self._wanted)]
+        if steps is None:
+            values.append(engine.read_states(rows[:1]).view("<f4"))
+        return [value.astype(np.float64) for value in values]
