@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 
 from cellkeeper_service import logs
 from cellkeeper_service.access.command import run_token
@@ -12,7 +13,7 @@ from cellkeeper_service.access.listening import check_access
 from cellkeeper_service.app import own_version, serve
 from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.workers import from_parent, serve_workers
+from cellkeeper_service.workers import from_parent, serve_workers, tell_parent
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
@@ -59,7 +60,7 @@ def run(words: list[str]) -> int:
         check_access(settings)
         if settings.workers > 1:
             return serve_workers(settings)
-        serve(settings, parent)
+        serve(settings, None if parent is None else partial(tell_parent, parent))
     except StartError as error:
         if as_json:
             logging.getLogger(__name__).error(str(error))

@@ -40,7 +40,6 @@ from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Sessions, owe_nothing
 from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version, show_models
-from cellkeeper_service.workers import tell_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,9 @@ class Prepared:
     certificates: Certificates | None
 
 
-def serve(settings: Settings, parent: int | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin. parent: for one of several workers, the
-    pipe to the process that started them."""
+def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin. tell_parent: for one of several workers,
+    is told once where its metrics are."""
     if settings.max_log_steps < 2 * settings.max_chunk_steps:
         raise StartError(
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
@@ -88,7 +87,7 @@ def serve(settings: Settings, parent: int | None = None) -> None:
                     Prepared(
                         models, costs, store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates
                     ),
-                    parent,
+                    tell_parent,
                 )
             )
         finally:
@@ -97,7 +96,7 @@ def serve(settings: Settings, parent: int | None = None) -> None:
             store.close()
 
 
-async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> None:
+async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
     clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
     allowances = make_allowances(prepared.tokens, settings)
@@ -108,7 +107,7 @@ async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> 
     scheduler = Scheduler(sessions, store_calls, expected_cost(prepared.costs))
     door = Door(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
-    transport = Transport(*limits, parent is not None, prepared.certificates, reflection=door.is_open)
+    transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=door.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     server = RpcServer(Servicer(door, scheduler, meter, unread), transport, prepared.tracing.interceptors)
@@ -119,7 +118,7 @@ async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    if parent is not None:
+    if tell_parent is not None:
         event_loop.end_with_parent(stopping.set)
 
     listen_host, _ = split_address(settings.listen, "--listen")
@@ -131,8 +130,8 @@ async def _serve(settings: Settings, prepared: Prepared, parent: int | None) -> 
     announce(models, meter, store, settings)
     say(f"listening on {listen_host}:{port}")
     say(f"metrics on {prepared.metrics_url}")
-    if parent is not None:
-        tell_parent(parent, prepared.metrics_url)
+    if tell_parent is not None:
+        tell_parent(prepared.metrics_url)
     prepared.hang_ups.hand_over(reloader.request)
     await stopping.wait()
 
