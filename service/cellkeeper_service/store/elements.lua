@@ -5,53 +5,64 @@ local TTL_REFRESH_BELOW = 0.9
 local BASE, ENTRY, WHOLE = 66, 83, 87
 local FIXED, MOVING = 114, 18
 local TTL_IN_FIXED = 46
+local NEVER = '\0\0\0\0\0\0\0\0'
+
+local call, byte, find, sub = redis.pcall, string.byte, string.find, string.sub
 
 local function failed(reply)
   return type(reply) == 'table' and reply.err
 end
 
--- The base of an entry, and its index. at(i): the element at the negative index i, false beyond the first.
-local function base_of(at, last)
-  local mark = string.sub(last, 5, 8)
-  local i = -1 - (string.byte(last, 2) + 256 * string.byte(last, 3) + 65536 * string.byte(last, 4))
+-- The base of an entry, its distance from the end in elements, and the mark that names it.
+local function base_of(key, last)
+  local low, middle, high = byte(last, 2, 4)
+  local mark, distance = sub(last, 5, 8), low + 256 * middle + 65536 * high
   while true do
-    local element = at(i)
+    local element = call('LINDEX', key, -1 - distance)
     if not element then
       return nil
     end
-    if string.byte(element, 1) == BASE and string.find(element, mark, FIXED + 6, true) == FIXED + 6 then
-      return element, i
+    if byte(element, 1) == BASE and find(element, mark, FIXED + 6, true) == FIXED + 6 then
+      return element, distance, mark
     end
-    i = i - 1
+    distance = distance + 1
   end
 end
 
+local LEAST = {[BASE] = 1 + FIXED + MOVING, [ENTRY] = 8 + MOVING, [WHOLE] = 8 + FIXED + MOVING} -- bytes
+
+-- What kind of element this is; nil where it is too short to be one, or none that a header ends with.
+local function tag_of(last)
+  local tag = byte(last, 1)
+  return #last >= (LEAST[tag] or math.huge) and tag or nil
+end
+
 -- The two parts of the header that the list ends with; nil where it is none.
-local function parts(at, last)
-  local tag = string.byte(last, 1)
+local function parts(key, last)
+  local tag = tag_of(last)
   if tag == ENTRY then
-    local base = base_of(at, last)
-    return base and string.sub(base, 2, 1 + FIXED), string.sub(last, 9, 8 + MOVING)
+    local base = base_of(key, last)
+    return base and sub(base, 2, 1 + FIXED), sub(last, 9, 8 + MOVING)
   end
   local start = tag == BASE and 2 or tag == WHOLE and 9
   if start then
-    return string.sub(last, start, start + FIXED - 1), string.sub(last, start + FIXED, start + FIXED + MOVING - 1)
+    return sub(last, start, start + FIXED - 1), sub(last, start + FIXED, start + FIXED + MOVING - 1)
   end
 end
 
 local function header_of(fixed, moving)
-  return string.sub(fixed, 1, 16) .. string.sub(moving, 1, 4) .. string.sub(fixed, 17, 20) .. string.sub(moving, 5)
-    .. string.sub(fixed, 21)
+  return sub(fixed, 1, 16) .. sub(moving, 1, 4) .. sub(fixed, 17, 20) .. sub(moving, 5) .. sub(fixed, 21)
 end
 
 -- The key gets the TTL that its header asks for, where less than nine tenths of it are left, or more than all.
 local function expire(key, fixed)
-  local ttl = math.min(struct.unpack('<I8', fixed, TTL_IN_FIXED + 1), 1e14)
-  if ttl > 0 then
-    local left = redis.pcall('PTTL', key)
-    if failed(left) then
-      return left
-    end
-    return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and redis.pcall('PEXPIRE', key, string.format('%.0f', ttl))
+  if find(fixed, NEVER, TTL_IN_FIXED + 1, true) == TTL_IN_FIXED + 1 then
+    return nil
   end
+  local ttl = math.min(struct.unpack('<I8', fixed, TTL_IN_FIXED + 1), 1e14)
+  local left = call('PTTL', key)
+  if failed(left) then
+    return left
+  end
+  return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and call('PEXPIRE', key, string.format('%.0f', ttl))
 end

@@ -21,8 +21,9 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script `name`.lua of this package, with elements.lua in front."""
+    """The script `name`.lua of this package, with elements.lua in front, and trim.lua in front of that."""
     here = files("cellkeeper_service.store")
-    text = here.joinpath("elements.lua").read_bytes() + here.joinpath(f"{name}.lua").read_bytes()
+    parts = ("trim", "elements", name) if name == "write" else ("elements", name)
+    text = b"".join([here.joinpath(f"{part}.lua").read_bytes() for part in parts])
     sha = sha1(text).hexdigest().encode()
     return Script(text, sha, bulk(sha))

@@ -27,69 +27,53 @@
 -- refused from the first one on, or not at all.
 
 local first_write = ARGV[1] == '1'
-local pushed -- the words of the last push, on a connection's first write
+local pushed -- the last push, on a connection's first write
 
 local NO_RECORD = {'damaged', 'its last element is none of a record'}
 
-local function reader(key)
-  return function(i)
-    return redis.pcall('LINDEX', key, i)
-  end
-end
-
-local function push(...)
-  local reply = redis.pcall('RPUSH', ...)
+-- b: a second element, or nil.
+local function push(key, a, b)
+  local reply = b and call('RPUSH', key, a, b) or not b and call('RPUSH', key, a)
   if failed(reply) then
     return {'refused', reply.err}
   end
-  pushed = first_write and {...}
+  pushed = first_write and {key, a, b}
   return 1
 end
 
--- The header's parts that stand there, or nil and the answer.
-local function standing(key, last)
-  local fixed, moving = parts(reader(key), last)
-  if not fixed then
-    return nil, NO_RECORD
-  end
-  return fixed, moving
-end
-
 local function conflict(key, last)
-  local fixed, moving = standing(key, last)
-  return fixed and header_of(fixed, moving) or moving
+  local fixed, moving = parts(key, last)
+  return fixed and header_of(fixed, moving) or NO_RECORD
 end
 
--- nil where the header of these parts stands there; else the answer. link, whole: what the next entry needs to know.
-local function compare(key, last, expected_fixed, expected_moving)
-  local tag = string.byte(last, 1)
+-- nil where the header of these parts stands there; else the answer. Then what the next entry needs: the distance of the
+-- last element from its base, the base's mark, and whether the last element has a fixed part of its own.
+local function compare(key, last, fixed, moving)
+  local tag = tag_of(last)
   if tag == ENTRY then
-    if string.find(last, expected_moving, 9, true) == 9 then
-      local base, i = base_of(reader(key), last)
-      if base and string.find(base, expected_fixed, 2, true) == 2 then
-        return nil, -i, string.sub(last, 5, 8), false
+    if find(last, moving, 9, true) == 9 then
+      local base, distance, mark = base_of(key, last)
+      if base and find(base, fixed, 2, true) == 2 then
+        return nil, distance, mark, false
       end
     end
-  elseif tag == WHOLE then
-    if string.find(last, expected_fixed, 9, true) == 9
-      and string.find(last, expected_moving, 9 + FIXED, true) == 9 + FIXED then
-      local base, i = base_of(reader(key), last)
-      if not base then
-        return NO_RECORD
-      end
-      return nil, -i, string.sub(last, 5, 8), true
+  elseif tag == BASE then
+    if find(last, fixed, 2, true) == 2 and find(last, moving, 2 + FIXED, true) == 2 + FIXED then
+      return nil, 0, sub(moving, 5, 8), false
     end
-  elseif tag == BASE and string.find(last, expected_fixed, 2, true) == 2
-    and string.find(last, expected_moving, 2 + FIXED, true) == 2 + FIXED then
-    return nil, 1, string.sub(expected_moving, 5, 8), false
+  elseif tag == WHOLE and find(last, fixed, 9, true) == 9 and find(last, moving, 9 + FIXED, true) == 9 + FIXED then
+    local base, distance, mark = base_of(key, last)
+    if not base then
+      return NO_RECORD
+    end
+    return nil, distance, mark, true
   end
   return conflict(key, last)
 end
 
 -- Whether a commit leaves the TTL as it is. One that changes it has a call of its own for that: docs/adr/203.
 local function same_ttl(fixed, after, offset)
-  return string.sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
-    == string.sub(after, offset + TTL_IN_FIXED + 1, offset + TTL_IN_FIXED + 8)
+  return sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8) == sub(after, offset + TTL_IN_FIXED + 1, offset + TTL_IN_FIXED + 8)
 end
 
 local function append(key, last, kind, fixed, moving, payload)
@@ -97,14 +81,17 @@ local function append(key, last, kind, fixed, moving, payload)
   if answer then
     return answer
   end
+  distance = distance + 1
   if distance > 16777215 then
     return {'refused', 'the log has too many entries'}
   end
-  local link = string.char(distance % 256, math.floor(distance / 256) % 256, math.floor(distance / 65536)) .. mark
+  local low = distance % 256
+  local middle = (distance - low) / 256 % 256
+  local link = string.char(low, middle, (distance - low - 256 * middle) / 65536)
   if kind == 'append' and not whole then
-    answer = push(key, 'S' .. link .. payload)
+    answer = push(key, 'S' .. link .. mark .. payload)
   else
-    answer = push(key, 'W' .. link .. (kind == 'append' and fixed or '') .. payload)
+    answer = push(key, 'W' .. link .. mark .. (kind == 'append' and fixed or '') .. payload)
   end
   if answer == 1 and (kind == 'append' or same_ttl(fixed, payload, 0)) then
     expire(key, fixed)
@@ -127,11 +114,11 @@ end
 local one = {}
 
 function one.delete(key, last, generation)
-  local fixed, moving = parts(reader(key), last)
-  if fixed and string.sub(fixed, 1, 16) ~= generation then
+  local fixed, moving = parts(key, last)
+  if fixed and sub(fixed, 1, 16) ~= generation then
     return header_of(fixed, moving)
   end
-  local reply = redis.pcall('UNLINK', key)
+  local reply = call('UNLINK', key)
   return failed(reply) and {'refused', reply.err} or 1
 end
 
@@ -139,49 +126,43 @@ function one.drop(key)
   return one.delete(key, '')
 end
 
-function one.trim(key, last, base)
-  local reply = string.find(last, base, 1, true) == 1 and redis.pcall('LTRIM', key, -2, -1)
-  return failed(reply) and {'refused', reply.err} or 1
-end
-
 function one.expire(key, last)
-  local fixed, answer = standing(key, last)
-  local reply = fixed and expire(key, fixed)
-  return failed(reply) and {'refused', reply.err} or fixed and 1 or answer
+  local fixed = parts(key, last)
+  if not fixed then
+    return NO_RECORD
+  end
+  local reply = expire(key, fixed)
+  return failed(reply) and {'refused', reply.err} or 1
 end
 
 -- Twice, so that it is written also where the key has no TTL: an older push that comes back with one must not keep it.
 function one.persist(key, last, fixed, moving)
   local answer = compare(key, last, fixed, moving)
   if not answer then
-    redis.pcall('PEXPIRE', key, '100000000000000')
-    redis.pcall('PERSIST', key)
+    call('PEXPIRE', key, '100000000000000')
+    call('PERSIST', key)
   end
   return answer or 1
 end
 
 one['repeat'] = function(key, last)
-  local checkpoint = string.byte(last, 1) == BASE and redis.pcall('LINDEX', key, -2)
+  local checkpoint = tag_of(last) == BASE and call('LINDEX', key, -2) or nil
   for _ = 1, 2 do
-    if checkpoint then
-      push(key, checkpoint, last)
-    else
-      push(key, last)
-    end
+    push(key, checkpoint or last, checkpoint and last)
   end
   pushed = nil
   return 1
 end
 
 local function write(key, kind, a, b, c, d)
-  local last = redis.pcall('LINDEX', key, -1)
-  if failed(last) then
-    return kind == 'delete' and one.delete(key, '', a) or {'damaged', last.err}
-  elseif not last then
-    if kind == 'create' then
-      return b == '' and {'refused', 'a first commit without a checkpoint'} or push(key, b, a)
+  local last = call('LINDEX', key, -1)
+  if type(last) ~= 'string' then
+    if last then
+      return kind == 'delete' and one.delete(key, '', a) or {'damaged', last.err}
+    elseif kind ~= 'create' then
+      return 0
     end
-    return 0
+    return b == '' and {'refused', 'a first commit without a checkpoint'} or push(key, b, a)
   elseif kind == 'append' or kind == 'whole' then
     return append(key, last, kind, a, b, c)
   elseif kind == 'replace' then
@@ -192,16 +173,21 @@ local function write(key, kind, a, b, c, d)
   return one[kind](key, last, a, b)
 end
 
-local WORDS = {append = 4, whole = 4, replace = 5, create = 3, delete = 2, trim = 2, expire = 1, persist = 3}
-WORDS['repeat'], WORDS.drop = 1, 1
+local WORDS = {append = 4, whole = 4, replace = 5, create = 3, delete = 2, expire = 1, persist = 3, drop = 1}
+WORDS['repeat'] = 1
 
 local answers = {}
 local at = 2
 for i, key in ipairs(KEYS) do
-  answers[i] = write(key, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
-  at = at + WORDS[ARGV[at]]
+  local kind = ARGV[at]
+  answers[i] = write(key, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+  at = at + WORDS[kind]
 end
-if pushed and ARGV[1] == '1' then
-  redis.pcall('RPUSH', unpack(pushed))
+if pushed and first_write then
+  if pushed[3] then
+    call('RPUSH', pushed[1], pushed[2], pushed[3])
+  else
+    call('RPUSH', pushed[1], pushed[2])
+  end
 end
 return answers
