@@ -17,6 +17,7 @@ from cellkeeper_service import event_loop
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
+from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Store
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
@@ -96,7 +97,7 @@ def serve(settings: Settings, *, share_port: bool = False) -> None:
 
 async def _serve(settings: Settings, prepared: Prepared, share_port: bool) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
-    clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
+    clock = Clock(time.monotonic, unix_ms)
     sessions = Sessions(models, session_limits(settings), clock, meter)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)

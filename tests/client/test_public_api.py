@@ -34,6 +34,7 @@ NAMES = [
     "Position",
     "QueueFull",
     "QuotaExceeded",
+    "RecordDamaged",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",

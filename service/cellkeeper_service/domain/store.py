@@ -17,6 +17,17 @@ class StoreError(Exception):
     """The store did not answer, or answered that it cannot. The text says what an operator can do."""
 
 
+class DamagedRecord(StoreError):
+    """What stands there was read and cannot be a record: reading it again gives the same.
+
+    header: the one that stands there, where there is one of the right length; its fields may be out of range.
+    """
+
+    def __init__(self, message: str, header: Header | None = None) -> None:
+        super().__init__(message)
+        self.header = header
+
+
 class Load(NamedTuple):
     """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
 
@@ -44,7 +55,8 @@ class Commit(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Removes the record if it is of this generation, at whatever step."""
+    """Removes the record if it is of this generation, at whatever step, or if it has no header that could be read.
+    generation: empty for a record without one."""
 
     key: SessionKey
     generation: bytes
@@ -69,10 +81,14 @@ COMMITTED = CommitResult(Outcome.COMMITTED)
 """The usual result; stores give this very object, so that many of them are counted at one look."""
 
 
+Listed = tuple[SessionKey, Header | DamagedRecord]
+"""A session of a page. Only headers are read: one whose checkpoint or log is damaged is listed like others."""
+
+
 class Page(NamedTuple):
     """Some sessions, and where to go on: an empty cursor says that this was all."""
 
-    sessions: list[tuple[SessionKey, Header]]
+    sessions: list[Listed]
     cursor: str
 
 
@@ -101,7 +117,8 @@ class Store(Protocol):
         """After `check`."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        """One result for each: the record, None where there is none, or why that one could not be read.
+        """One result for each: the record, None where there is none, or why that one could not be read, DamagedRecord
+        where that lies in the record itself.
 
         Never raises.
         """

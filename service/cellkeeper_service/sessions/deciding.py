@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
@@ -54,6 +55,9 @@ class Deciding:
     def decide(self, line: Line, request: Request) -> None:
         """Decides the line's first request on the record that was read after it arrived."""
         record, models = line.record, self._desk.models[line.key.model]
+        if line.damage is not None:
+            self._decide_damaged(line, request, line.damage, models)
+            return
         match request:
             case Step():
                 self._decide_step(line, request, record, models)
@@ -78,6 +82,13 @@ class Deciding:
                 self._plant(line, request, lifecycle.fork(record, request))
             case _:
                 raise TypeError(f"no decision for {type(request).__name__}")
+
+    def _decide_damaged(self, line: Line, request: Request, damage: DamagedRecord, models: Models) -> None:
+        decided = lifecycle.of_damaged(damage, request, models, self._birth())
+        if isinstance(request, Fork) and isinstance(decided, Rejection):
+            self._plant(line, request, decided)
+        else:
+            self._conclude(line, request, decided)
 
     def _decide_step(self, line: Line, step: Step, record: Record | None, models: Models) -> None:
         verdict = decide(record, step, models)
@@ -144,7 +155,11 @@ class Deciding:
                 break
             line.queue.popleft()
             duplicates.append(step)
-        self._ticking.start_rebuild(line, hot, record, duplicates, record.position.step)
+        try:
+            self._ticking.start_rebuild(line, hot, record, duplicates, record.position.step)
+        except Exception:
+            self._desk.requeue(line, duplicates)
+            raise
 
     def _conclude(self, line: Line, request: Request, decided: Any) -> None:
         """Answers the line's first request, or has written what was decided before it is answered."""
@@ -154,7 +169,7 @@ class Deciding:
             self._committing.add(line, Changing(request, decided))
         elif isinstance(decided, lifecycle.Erase) and isinstance(request, Delete):
             self._hotset.drop(line)
-            self._committing.add(line, Erasing(request))
+            self._committing.add(line, Erasing(request, decided.generation))
         else:
             self._desk.answer(request, decided)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Load, StoreError
+from cellkeeper_service.domain.store import DamagedRecord, Load, StoreError
 
 from .desk import Desk
 from .hotset import HotSet
 from .limits import MAX_CALL_ITEMS
 from .line import Line
 from .requests import Step
+
+log = logging.getLogger(__name__)
 
 
 class Loading:
@@ -46,15 +49,22 @@ class Loading:
     def loaded(self, lines: Sequence[Line], results: Sequence[Record | StoreError | None]) -> None:
         for line, result in zip(lines, results, strict=True):
             line.loading = False
-            if isinstance(result, StoreError):
-                self._not_read(line, result)
-            else:
-                self._read(line, result)
+            try:
+                if isinstance(result, DamagedRecord):
+                    self._read(line, None)
+                    line.damage = result
+                elif isinstance(result, StoreError):
+                    self._not_read(line, result)
+                else:
+                    self._read(line, result)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                self._hotset.unwind_broken(line, [one for one in line.queue if one.number <= line.load_number])
             self._desk.advance(line)
         self._hotset.feed()
 
     def _read(self, line: Line, record: Record | None) -> None:
-        line.read, line.record, line.read_number = True, record, line.load_number
+        line.read, line.record, line.damage, line.read_number = True, record, None, line.load_number
         if line.hot is not None and (record is None or line.hot.frontier != record.position):
             self._hotset.drop(line)
             self._desk.meter.evicted(line.key.model, "stale")

@@ -26,8 +26,7 @@ local function base_of(at, last)
   end
 end
 
--- The two parts of the header that the list ends with; nil where it is none.
-local function parts(at, last)
+local function parts_of(at, last)
   local tag = string.byte(last, 1)
   if tag == ENTRY then
     local base = base_of(at, last)
@@ -36,6 +35,14 @@ local function parts(at, last)
   local start = tag == BASE and 2 or tag == WHOLE and 9
   if start then
     return string.sub(last, start, start + FIXED - 1), string.sub(last, start + FIXED, start + FIXED + MOVING - 1)
+  end
+end
+
+-- The two parts of the header that the list ends with; nil where it is none.
+local function parts(at, last)
+  local fixed, moving = parts_of(at, last)
+  if fixed and #fixed == FIXED and #moving == MOVING then
+    return fixed, moving
   end
 end
 

@@ -19,7 +19,7 @@ from cellkeeper_service.domain.store import (
 )
 from cellkeeper_service.store.redis_begun import BegunWrite
 from cellkeeper_service.store.redis_commits import LEAVE, TOUCH, Item, commit_item, delete_item
-from cellkeeper_service.store.redis_failures import Refused
+from cellkeeper_service.store.redis_failures import Refused, not_read
 from cellkeeper_service.store.redis_keys import match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis_layout import read_elements
 from cellkeeper_service.store.redis_script import script
@@ -120,7 +120,7 @@ class RedisStore:
         if isinstance(found, StoreError):
             return found
         if isinstance(found, bytes):
-            return StoreError(f"Redis cannot read session {key.session!r}: {found.decode(errors='replace')}")
+            return not_read(key, found)
         return read_elements(key, found)
 
     def _results(self, run: ScriptRun) -> list[CommitResult]:
@@ -148,5 +148,7 @@ def _result(answer: Any) -> CommitResult:
         return CommitResult(Outcome.CONFLICT)
     if isinstance(answer, bytes):
         return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
-    _, text = answer
+    kind, text = answer
+    if kind == b"damaged":  # what stands there is not what was expected, and reading it tells why
+        return CommitResult(Outcome.CONFLICT)
     return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

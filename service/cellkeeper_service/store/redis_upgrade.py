@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Commit, StoreError
+from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
 from cellkeeper_service.store import redis_layout1
 from cellkeeper_service.store.redis_commits import LEAVE, Item, commit_item, words
+from cellkeeper_service.store.redis_failures import not_read
 from cellkeeper_service.store.redis_keys import old_key, session_key
 
 MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
@@ -56,7 +57,7 @@ class Upgrade:
             elif isinstance(record, Record):
                 commit = Commit(session_key(name), None, record.header, record.log, record.checkpoint)
                 creates[name] = commit_item(commit)
-            elif isinstance(found, StoreError):
+            elif not isinstance(record, DamagedRecord):
                 failed[name] = record
             else:
                 carried.append(name)  # damaged: nothing of it can be carried over, and nothing follows from it
@@ -78,5 +79,5 @@ def read_old(name: bytes, found: Any) -> Record | StoreError | None:
     if isinstance(found, StoreError):
         return found
     if isinstance(found, bytes):
-        return StoreError(f"Redis cannot read {old_key(name)!r}: {found.decode(errors='replace')}")
+        return not_read(session_key(name), found)
     return redis_layout1.read_elements(session_key(name), found) if found else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
     Commit,
@@ -24,7 +24,7 @@ from cellkeeper_service.domain.store import (
 )
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
-from cellkeeper_service.store.damage import damaged
+from cellkeeper_service.store.damage import read_header
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
 from cellkeeper_service.store.sqlite_schema import open_file
@@ -39,11 +39,6 @@ _T = TypeVar("_T")
 
 class _CommitFailed(sqlite3.Error):
     """COMMIT itself failed, in a way that does not tell whether it will be found after a crash."""
-
-
-def unix_ms() -> int:
-    """Milliseconds since 1970, the clock that several processes share."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteStore:
@@ -142,7 +137,7 @@ class SqliteStore:
             found = [(SessionKey(tenant, model, session.decode()), header) for session, header in rows]
         except sqlite3.Error as error:
             raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
-        page = [(key, _header(key, header)) for key, header in found[:limit]]
+        page = [(key, read_header(key, header)) for key, header in found[:limit]]
         return Page(page, session_cursor(page[-1][0].session) if len(found) > limit else "")
 
     def close(self) -> None:
@@ -230,9 +225,3 @@ def _commit(connection: sqlite3.Connection) -> None:
         if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
             raise
         raise _CommitFailed(str(error)) from error
-
-
-def _header(key: SessionKey, packed: bytes) -> Header:
-    if len(packed) != HEADER_BYTES:
-        raise damaged(key, f"its header has {len(packed)} bytes, expected {HEADER_BYTES}")
-    return Header.unpack(packed)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Outcome, StoreError
-from cellkeeper_service.store.damage import damaged, read_record
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
+from cellkeeper_service.store.damage import damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
 
+_DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
 
 
@@ -25,13 +26,24 @@ def is_expired(expires_ms: int, now_ms: int) -> bool:
     return 0 < expires_ms <= now_ms
 
 
-def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | StoreError:
-    """The record of the row `record`, in a transaction."""
+def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+    """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
+    try:
+        return _load(connection, key, record, header)
+    except sqlite3.DatabaseError as error:
+        if not str(error).startswith(_DAMAGED):
+            raise
+        return damaged(key, f"SQLite cannot read it: {error}", _header(header))
+
+
+def _load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
     state = connection.execute("SELECT state FROM checkpoints WHERE record = ?", (record,)).fetchone()
     if state is None:
-        return damaged(key, "it has a header and no checkpoint")
+        return damaged(key, "it has a header and no checkpoint", _header(header))
     chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
-    return read_record(key, header, state[0], b"".join(chunk for (chunk,) in chunks))
+    return reading(
+        key, _header(header), lambda: read_record(key, header, state[0], b"".join(chunk for (chunk,) in chunks))
+    )
 
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
@@ -68,8 +80,9 @@ def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) ->
     if row is None or is_expired(row[2], now_ms):
         return CommitResult(Outcome.CONFLICT)
     record, header, _ = row
-    if header[: len(delete.generation)] != delete.generation:
-        return CommitResult(Outcome.CONFLICT, _header(header))
+    standing = _header(header)
+    if standing is not None and standing.position.generation != delete.generation:
+        return CommitResult(Outcome.CONFLICT, standing)
     remove(connection, record)
     return COMMITTED
 

@@ -74,10 +74,7 @@ local function compare(key, last, expected_fixed, expected_moving)
     if string.find(last, expected_fixed, 9, true) == 9
       and string.find(last, expected_moving, 9 + FIXED, true) == 9 + FIXED then
       local base, i = base_of(reader(key), last)
-      if not base then
-        return NO_RECORD
-      end
-      return nil, -i, string.sub(last, 5, 8), true
+      return nil, base and -i, string.sub(last, 5, 8), true -- without its base it can only be replaced
     end
   elseif tag == BASE and string.find(last, expected_fixed, 2, true) == 2
     and string.find(last, expected_moving, 2 + FIXED, true) == 2 + FIXED then
@@ -96,6 +93,9 @@ local function append(key, last, kind, fixed, moving, payload)
   local answer, distance, mark, whole = compare(key, last, fixed, moving)
   if answer then
     return answer
+  end
+  if not distance then
+    return NO_RECORD
   end
   if distance > 16777215 then
     return {'refused', 'the log has too many entries'}
