@@ -78,11 +78,15 @@ class Cohorts:
                 self._computed.append(cohort)
 
     def failed(self, call: CohortCall) -> None:
-        """The engine raised: whoever is at fault is found the long way."""
+        """The engine raised. Of several items, whoever is at fault is found the long way."""
         for cohort in call.cohorts:
             for line in cohort.lines:
                 self._hotset.drop(line)
-            self._the_long_way(cohort, range(len(cohort)))
+                line.forget_reading()
+            if call.batch == 1:
+                self._refuse(cohort, [0], internal_error())
+            else:
+                self._the_long_way(cohort, range(len(cohort)))
         self._hotset.feed()
 
     # committing
