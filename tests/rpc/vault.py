@@ -15,7 +15,7 @@ from cellkeeper_service.domain.store import Commit, Load, Outcome
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis_keys import redis_key
 
-from .calls import Api, Chunk, new_id, numbers
+from .calls import Api, Array, Chunk, new_id, numbers
 
 Change = Callable[[list[bytes]], list[bytes]]
 
@@ -26,10 +26,12 @@ class Vault:
     Use as a context manager.
     """
 
-    def __init__(self, url: str, api: Api) -> None:
+    def __init__(self, url: str, api: Api, step: Array | None = None) -> None:
+        """step: one time step of the model, [1, F]; by default that of one feature."""
         self.url = url
         self._api = api
-        self._store = open_store(url)
+        self._store = open_store(url, timeout_ms=10_000)
+        self._step = numbers(1) if step is None else step
         self._sample: Record | None = None
 
     def put(self, session: str, *inputs: float, **fields: Any) -> Header:
@@ -49,11 +51,22 @@ class Vault:
             raise AssertionError(f"expected it to be committed, got {result}")
         return header
 
+    def put_copies(self, sessions: Sequence[str], inputs: Array) -> None:
+        """Makes the sessions, all of one history: that of these inputs, [T, F], in the log."""
+        log, start = inputs.tobytes(), first_position(new_id())
+        position = advance(start, log, inputs[0].nbytes)
+        header = self.sample.header.replace(position=position, checkpoint_step=0, checkpoint_head=start.head)
+        for session in sessions:
+            at = SessionKey("", self._api.model, session)
+            (result,) = self._store.commit_many([Commit(at, None, header, log, self.sample.checkpoint)])
+            if result.outcome is not Outcome.COMMITTED:
+                raise AssertionError(f"expected it to be committed, got {result}")
+
     @property
     def sample(self) -> Record:
         """A record that the server has made."""
         if self._sample is None:
-            self._api.send("unary", Chunk("sample", numbers(1), self._api.open("sample")))
+            self._api.send("unary", Chunk("sample", self._step, self._api.open("sample")))
             (record,) = self._store.load_many([Load(SessionKey("", self._api.model, "sample"), False)])
             if not isinstance(record, Record):
                 raise AssertionError(f"expected a record, got {record!r}")

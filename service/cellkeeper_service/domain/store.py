@@ -28,6 +28,21 @@ class DamagedRecord(StoreError):
         self.header = header
 
 
+class Postponed(StoreError):
+    """The record was left out of a load of several, so that their bytes stay bounded: it is to be asked for again.
+
+    alone: by itself, for it is large. A load of one record is never postponed.
+    """
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__("left for another load")
+        self.alone = alone
+
+
+LOAD_BYTES = 4 * 1024 * 1024
+"""About what a load of several records reads; a larger record is read by itself."""
+
+
 class Load(NamedTuple):
     """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
 
@@ -118,7 +133,7 @@ class Store(Protocol):
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         """One result for each: the record, None where there is none, or why that one could not be read, DamagedRecord
-        where that lies in the record itself.
+        where that lies in the record itself, Postponed where it was not read for the sake of the others.
 
         Never raises.
         """

@@ -73,6 +73,6 @@ def model_info(served: Served, limits: WireLimits) -> pb.ModelInfo:
         states=[tensors.to_spec(state) for state in spec.states],
         max_chunk_steps=limits.max_chunk_steps,
         max_frame_items=limits.max_frame_items,
-        max_log_steps=limits.max_log_steps,
+        max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
         feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),
     )

@@ -17,10 +17,12 @@ from cellkeeper_service.domain.store import (
     COMMITTED,
     Commit,
     CommitResult,
+    DamagedRecord,
     Delete,
     Load,
     Outcome,
     Page,
+    Postponed,
     Store,
     StoreError,
 )
@@ -227,4 +229,4 @@ def _any_failed(results: Sequence[object]) -> bool:
 def _is_failure(result: object) -> bool:
     if isinstance(result, CommitResult):
         return result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
-    return isinstance(result, StoreError)
+    return isinstance(result, StoreError) and not isinstance(result, (DamagedRecord, Postponed))

@@ -105,7 +105,7 @@ class Deciding:
             if step.peek:
                 line.queue.popleft()
                 self._ticking.start_peek(line, hot, step)
-            elif line.log_fits(hot, step, self._desk.limits.max_log_steps):
+            elif line.log_fits(hot, step, self._desk.limits.log_steps(hot.served.spec.step_bytes)):
                 line.queue.popleft()
                 self._ticking.start_chunk(line, hot, step)
             else:
@@ -192,8 +192,9 @@ class Deciding:
 
     def _ack_behind(self, record: Record) -> Rejection:
         logged = record.position.step - record.header.checkpoint_step
+        most = self._desk.limits.log_steps(record.header.step_bytes)
         text = (
-            f"acked: the log holds {logged} steps of at most {self._desk.limits.max_log_steps}, and the replies to "
+            f"acked: the log holds {logged} steps of at most {most}, and the replies to "
             "them are not acknowledged; expected an `acked` nearer to the position"
         )
         return Rejection(Reason.ACK_BEHIND, text, field="acked", position=record.position)

@@ -33,7 +33,7 @@ class Intake:
         now = self._desk.now()
         lines, positions, tenant, model = self._desk.lines, columns.positions, columns.tenant, columns.model
         acks = np.frombuffer(columns.acked, "<u8").tolist() if columns.acked else None
-        max_log_steps = self._desk.limits.max_log_steps
+        max_log_steps = self._desk.limits.log_steps(self._desk.models[model].default.spec.step_bytes)
         for item, session in enumerate(columns.sessions):
             line = lines.get((tenant, model, session))  # type: ignore[call-overload]
             hot = None if line is None else line.hot
@@ -77,7 +77,7 @@ class Intake:
         if packed[:POSITION_BYTES] != position.pack() or not self._finds_room(step, now):
             return False
         logged = position.step - hot.header.checkpoint_step
-        due = logged >= served.due_steps or logged >= self._desk.limits.max_log_steps
+        due = logged >= served.due_steps or logged >= self._desk.limits.log_steps(served.spec.step_bytes)
         if (due and step.acked_at(position.step) < position.step) or position.step >= MAX_STEP:
             return False
         step.arrived = now

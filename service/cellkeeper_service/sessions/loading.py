@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import DamagedRecord, Load, StoreError
+from cellkeeper_service.domain.store import DamagedRecord, Load, Postponed, StoreError
 
 from .desk import Desk
 from .hotset import HotSet
@@ -23,6 +23,8 @@ class Loading:
         self._desk = desk
         self._hotset = hotset
         self._wanted: list[Line] = []
+        self._alone: deque[Line] = deque()  # each to be read by itself
+        self._alone_next = False
 
     def want(self, line: Line) -> None:
         line.loading = True
@@ -31,11 +33,15 @@ class Loading:
 
     @property
     def wanted(self) -> bool:
-        return bool(self._wanted)
+        return bool(self._wanted or self._alone)
 
     def take(self) -> tuple[list[Line], list[Load]]:
         """A reading counts for the requests that had arrived when it was asked for."""
-        wanted, self._wanted = self._wanted[:MAX_CALL_ITEMS], self._wanted[MAX_CALL_ITEMS:]
+        if self._alone and (self._alone_next or not self._wanted):
+            wanted = [self._alone.popleft()]
+        else:
+            wanted, self._wanted = self._wanted[:MAX_CALL_ITEMS], self._wanted[MAX_CALL_ITEMS:]
+        self._alone_next = not self._alone_next
         lines = []
         for line in wanted:
             if line.queue:
@@ -48,6 +54,9 @@ class Loading:
 
     def loaded(self, lines: Sequence[Line], results: Sequence[Record | StoreError | None]) -> None:
         for line, result in zip(lines, results, strict=True):
+            if isinstance(result, Postponed):
+                (self._alone if result.alone else self._wanted).append(line)
+                continue
             line.loading = False
             try:
                 if isinstance(result, DamagedRecord):

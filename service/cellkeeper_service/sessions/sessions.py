@@ -199,4 +199,4 @@ class Sessions:
             return None
         if hot.frontier.step + step.steps > MAX_STEP:
             return None
-        return hot if line.log_fits(hot, step, self._desk.limits.max_log_steps) else None
+        return hot if line.log_fits(hot, step, self._desk.limits.log_steps(hot.served.spec.step_bytes)) else None

@@ -34,7 +34,9 @@ class Ticking:
 
     def start_chunk(self, line: Line, hot: Hot, step: Step) -> None:
         run = Run(line, hot, Kind.CHUNK, step.data, step.steps, [Collect(step, 0, step.steps)], step.wanted)
-        if hot.checkpoint_due or hot.must_checkpoint(step.steps, self._desk.limits.max_log_steps):
+        if hot.checkpoint_due or hot.must_checkpoint(
+            step.steps, self._desk.limits.log_steps(hot.served.spec.step_bytes)
+        ):
             run.checkpoint_at = 0
         self._start(run)
 

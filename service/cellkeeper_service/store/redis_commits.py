@@ -39,7 +39,8 @@ def words(*parts: bytes) -> Words:
 
 
 EXPIRE, REPEAT = words(b"expire"), words(b"repeat")
-TOUCH, LEAVE = words(b"1"), words(b"0")  # of load.lua
+TOUCH, LEAVE = words(b"touch"), words(b"leave")  # of load.lua
+TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
 _PARTS = b"$%d\r\n%%b\r\n$%d\r\n%%b\r\n" % (FIXED_BYTES, MOVING_BYTES)
 _APPEND = bulk(b"append") + _PARTS + b"$%d\r\n%b%b\r\n"
 _TTL, _NEVER = slice(64, 72), bytes(8)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
 from cellkeeper_service.store import redis_layout1
-from cellkeeper_service.store.redis_commits import LEAVE, Item, commit_item, words
+from cellkeeper_service.store.redis_commits import LEAVE_WHOLE, Item, commit_item, words
 from cellkeeper_service.store.redis_failures import not_read
 from cellkeeper_service.store.redis_keys import old_key, session_key
 
@@ -49,7 +49,7 @@ class Upgrade:
         failed: dict[bytes, StoreError] = {}
         carried: list[bytes] = []
         creates: dict[bytes, Item] = {}
-        elements = self._run("load", [Item(old_key(name), LEAVE) for name in old])
+        elements = self._run("load", [Item(old_key(name), LEAVE_WHOLE) for name in old])
         for name, found in zip(old, elements, strict=True):
             record = read_old(name, found)
             if record is None:

@@ -13,12 +13,14 @@ from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
+    LOAD_BYTES,
     Commit,
     CommitResult,
     Delete,
     Load,
     Outcome,
     Page,
+    Postponed,
     StoreError,
     StoreFacts,
 )
@@ -83,15 +85,23 @@ class SqliteStore:
             connection = self._connection()
             connection.execute("BEGIN")
             try:
-                now_ms = self._clock_ms()
+                now_ms, room = self._clock_ms(), LOAD_BYTES
                 for load in loads:
+                    if room <= 0:
+                        results.append(Postponed(alone=False))
+                        continue
                     row = sqlite_rows.find(connection, load.key)
                     if row is None or sqlite_rows.is_expired(row[2], now_ms):
                         results.append(None)
                         continue
                     record, header, expires_ms = row
+                    if len(loads) > 1 and sqlite_rows.log_bytes(connection, record) > LOAD_BYTES:
+                        results.append(Postponed(alone=True))
+                        continue
                     result = sqlite_rows.load(connection, load.key, record, header)
                     results.append(result)
+                    if isinstance(result, Record):
+                        room -= len(result.log) + len(result.checkpoint)
                     if load.touch and isinstance(result, Record):
                         next_ms = next_expiry_ms(now_ms, result.header.ttl_ms, expires_ms)
                         if next_ms != expires_ms:

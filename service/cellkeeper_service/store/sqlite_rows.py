@@ -26,6 +26,12 @@ def is_expired(expires_ms: int, now_ms: int) -> bool:
     return 0 < expires_ms <= now_ms
 
 
+def log_bytes(connection: sqlite3.Connection, record: int) -> int:
+    """How long a record's log is; SQLite reads none of it for this."""
+    query = "SELECT coalesce(sum(length(inputs)), 0) FROM chunks WHERE record = ?"
+    return int(connection.execute(query, (record,)).fetchone()[0])
+
+
 def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
     """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
     try:
