@@ -72,12 +72,21 @@ def flipped_log(vault: Vault, session: str) -> None:
     vault.flip_log(session)
 
 
+def swapped_log(vault: Vault, session: str) -> None:
+    vault.put(session, 1, 2, 3)
+    vault.swap_log(session)
+
+
 def flipped_checkpoint(vault: Vault, session: str) -> None:
     vault.put(session, 1, 2, 3)
     vault.flip_checkpoint(session)
 
 
-LOGS: dict[str, Damage] = {"a flipped bit in the log": flipped_log}
+LOGS: dict[str, Damage] = {
+    "a flipped bit in the log": flipped_log,
+    "swapped inputs in the log": swapped_log,
+    "a flipped bit in the checkpoint": flipped_checkpoint,
+}
 ALL = {**HEADERS, "no header": without_header, **LOGS}
 
 

@@ -112,6 +112,14 @@ class Vault:
         else:
             self.change_elements(session, lambda elements: [*elements[:-1], flipped(elements[-1])])
 
+    def swap_log(self, session: str) -> None:
+        """Swaps the last two inputs in the log."""
+        if self.url.startswith("sqlite:"):
+            swapped = "substr(inputs, 1, length(inputs) - 8) || substr(inputs, -4) || substr(inputs, -8, 4)"
+            self.execute(f"UPDATE chunks SET inputs = CAST({swapped} AS BLOB)", (session,))
+        else:
+            self.change_elements(session, lambda last: [*last[:-1], last[-1][:-8] + last[-1][-4:] + last[-1][-8:-4]])
+
     def flip_checkpoint(self, session: str) -> None:
         """Flips a bit of the checkpoint's state."""
         if self.url.startswith("sqlite:"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from zlib import crc32
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
@@ -20,6 +21,11 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, i
         (key.tenant, key.model, key.session.encode()),
     ).fetchone()
     return row
+
+
+def checksum_of(state: bytes) -> bytes:
+    """As checkpoints have it."""
+    return crc32(state).to_bytes(4, "little")
 
 
 def is_expired(expires_ms: int, now_ms: int) -> bool:
@@ -43,12 +49,17 @@ def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: b
 
 
 def _load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
-    state = connection.execute("SELECT state FROM checkpoints WHERE record = ?", (record,)).fetchone()
-    if state is None:
+    query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
+    row = connection.execute(query, (record,)).fetchone()
+    if row is None:
         return damaged(key, "it has a header and no checkpoint", _header(header))
+    state, checksum = row
+    if checksum is not None and checksum != checksum_of(state):
+        what = "its checkpoint is not what was written: the checksum differs"
+        return damaged(key, what, _header(header))
     chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
     return reading(
-        key, _header(header), lambda: read_record(key, header, state[0], b"".join(chunk for (chunk,) in chunks))
+        key, _header(header), lambda: read_record(key, header, state, b"".join(chunk for (chunk,) in chunks))
     )
 
 
@@ -70,7 +81,8 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
         record, _, expires_ms = row
         _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
     if commit.checkpoint is not None:
-        connection.execute("REPLACE INTO checkpoints VALUES (?, ?)", (record, commit.checkpoint))
+        row_of = (record, commit.checkpoint, checksum_of(commit.checkpoint))
+        connection.execute("REPLACE INTO checkpoints VALUES (?, ?, ?)", row_of)
         connection.execute("DELETE FROM chunks WHERE record = ?", (record,))
     if commit.log:
         connection.execute(
