@@ -15,7 +15,7 @@ from ._errors import CellkeeperError, InvalidArgument
 from ._model import Inputs, Model
 from ._reply import SessionInfo
 from ._retry import worth_retrying
-from ._wire import dtype_number, error_of, session_info_of
+from ._wire import dtype_number, error_of, made_here, session_info_of
 
 if TYPE_CHECKING:
     from .aio import AsyncClient
@@ -118,7 +118,9 @@ class Carriage:
     def _of_other_versions(self, infos: Iterable[SessionInfo]) -> list[SessionInfo]:
         others = []
         for info in infos:
-            if info.fingerprint == self._target.fingerprint:
+            if info.damage:
+                self.result._fail(info.session, made_here("DATA_LOSS", info.damage))
+            elif info.fingerprint == self._target.fingerprint:
                 self.result._count("already")
             else:
                 others.append(info)

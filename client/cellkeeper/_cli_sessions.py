@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from ._errors import RecordDamaged
 from ._position import Position
 from ._reply import SessionInfo
 from .client import Client, Session
@@ -41,6 +42,8 @@ def _list(client: Client, parsed: argparse.Namespace) -> None:
     for info in client.sessions(parsed.prefix, model=parsed.model):
         if parsed.json:
             print(_as_json(info))
+        elif info.damage:
+            print(f"{info.session}\tdamaged: {info.damage}")
         else:
             idle = f"idle {info.idle_ms / 1000:.1f} s"
             print(f"{info.session}\tstep {info.position.step}\t{idle}\t{'hot' if info.hot else 'cold'}")
@@ -77,8 +80,11 @@ def _fork(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:
-    info = client.session_info(parsed.session, model=parsed.model)
-    client.delete(parsed.session, info.position.generation, model=parsed.model)
+    try:
+        generation = client.session_info(parsed.session, model=parsed.model).position.generation
+    except RecordDamaged:
+        generation = b""
+    client.delete(parsed.session, generation, model=parsed.model)
 
 
 def _existing(client: Client, parsed: argparse.Namespace) -> Session:
@@ -106,5 +112,6 @@ def _as_json(info: SessionInfo) -> str:
             "idle_ms": info.idle_ms,
             "ttl_ms": info.ttl_ms,
             "hot": info.hot,
+            "damage": info.damage,
         }
     )

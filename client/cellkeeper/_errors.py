@@ -20,6 +20,7 @@
       |   + AckBehind          the server's log is full of steps whose replies this client lacks
       |   + QuotaExceeded      the tenant's; tried again until the deadline where the server says that waiting helps
       |   + ReplyTooLarge      ask for fewer time steps or outputs
+      + RecordDamaged          what the store holds of the session cannot be right; delete it, or restore the store
       + OutcomeUnknown         a step without position may have been applied
       + CommitConflict         others wrote to the session meanwhile; tried again until the deadline
       + Unavailable            no server answers, or its store does not; tried again until the deadline
@@ -124,6 +125,9 @@ class AckBehind(ResourceExhausted): ...
 class ReplyTooLarge(ResourceExhausted): ...
 
 
+class RecordDamaged(CellkeeperError): ...
+
+
 class OutcomeUnknown(CellkeeperError): ...
 
 
@@ -174,4 +178,5 @@ BY_REASON: dict[str, type[CellkeeperError]] = {
     "DEADLINE_PASSED": DeadlineExceeded,
     "CALLER_GONE": Unavailable,
     "INTERNAL_ERROR": ServerError,
+    "DATA_LOSS": RecordDamaged,
 }

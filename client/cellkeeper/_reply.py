@@ -53,7 +53,9 @@ class SessionInfo:
     """A session as the server knows it.
 
     age_ms: since this generation's first record. idle_ms: since its last commit. ttl_ms: forgotten when idle this
-    long; 0: never. hot: its state lies beside the engine of the server that answered.
+    long; 0: never. hot: its state lies beside the engine of the server that answered. damage: of a listed session whose
+    record's header is damaged, in which way; only its position says something then, and where not even that can be
+    read, its generation is empty.
     """
 
     session: str
@@ -64,6 +66,7 @@ class SessionInfo:
     idle_ms: int
     ttl_ms: int
     hot: bool
+    damage: str = ""
 
 
 @dataclass(slots=True)

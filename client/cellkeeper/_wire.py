@@ -129,6 +129,7 @@ def session_info_of(info: Any) -> SessionInfo:
         idle_ms=info.idle_ms,
         ttl_ms=info.ttl_ms,
         hot=info.hot,
+        damage=info.damage,
     )
 
 

@@ -200,7 +200,8 @@ class AsyncClient:
                 return
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error."""
+        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
+        session whose record is damaged (RecordDamaged), and no other."""
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)

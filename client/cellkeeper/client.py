@@ -145,7 +145,8 @@ class Client:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error."""
+        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
+        session whose record is damaged (RecordDamaged), and no other."""
         return self.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:

@@ -17,6 +17,7 @@ from cellkeeper_service import event_loop
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
+from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Store
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
@@ -67,6 +68,11 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
             f"({settings.max_chunk_steps})"
         )
+    if settings.max_log_bytes < 2 * settings.max_message_bytes:
+        raise StartError(
+            f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
+            f"({settings.max_message_bytes}), so that a chunk finds room"
+        )
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     tokens, certificates = read_tokens(settings), read_certificates(settings)
@@ -98,7 +104,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
 
 async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
-    clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
+    clock = Clock(time.monotonic, unix_ms)
     allowances = make_allowances(prepared.tokens, settings)
     owe = owe_nothing if allowances is None else allowances.owe
     sessions = Sessions(models, session_limits(settings), clock, meter, owe=owe)
@@ -213,6 +219,7 @@ def session_limits(settings: Settings) -> Limits:
         max_request_bytes=settings.max_request_bytes,
         max_session_requests=settings.max_session_requests,
         max_log_steps=settings.max_log_steps,
+        max_log_bytes=settings.max_log_bytes,
         default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
         retry_delay_ms=settings.retry_delay_ms,
         tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
@@ -224,6 +231,7 @@ def wire_limits(settings: Settings) -> WireLimits:
         max_chunk_steps=settings.max_chunk_steps,
         max_frame_items=settings.max_frame_items,
         max_log_steps=settings.max_log_steps,
+        max_log_bytes=settings.max_log_bytes,
         max_message_bytes=settings.max_message_bytes,
         default_timeout_ms=settings.default_timeout_ms,
         max_stream_frames=settings.max_stream_frames,

@@ -46,6 +46,7 @@ class Settings:
     accept_other_numerics: bool = setting(False, "continue sessions that another kind of engine has computed")
     max_replay_steps: int = setting(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")
     max_log_steps: int = setting(4096, "time steps in a session's input log, at the most")
+    max_log_bytes: int = setting(32 * 1024 * 1024, "bytes of inputs in a session's input log, at the most")
     max_chunk_steps: int = setting(1024, "time steps in one chunk")
     max_slice_steps: int = setting(16, "a longer chunk is computed in slices of so many time steps")
     max_long_steps: int = setting(512, "time steps of slices, summed over sessions, in one tick")

@@ -43,6 +43,7 @@ class Reason(Enum):
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
     INTERNAL_ERROR = "internal_error"
+    DATA_LOSS = "data_loss"
 
 
 class Rejection(Exception):
@@ -66,6 +67,11 @@ class Rejection(Exception):
         self.field = field
         self.position = position
         self.retry_delay_ms = retry_delay_ms
+
+
+def internal_error() -> Rejection:
+    """What a caller is told of an exception; the cause goes to the log."""
+    return Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
 
 
 def invalid(field: str, came: object, expected: str) -> Rejection:

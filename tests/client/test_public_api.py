@@ -36,6 +36,7 @@ NAMES = [
     "Position",
     "QueueFull",
     "QuotaExceeded",
+    "RecordDamaged",
     "ReplyTooLarge",
     "ResourceExhausted",
     "ServerError",

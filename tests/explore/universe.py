@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome, StoreError
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
 
 from tests.sessions.columns import Frame, fits_a_frame
@@ -38,10 +39,16 @@ class Channel:
     answered: bool = False
 
     def __call__(self, result: Any) -> None:
-        if self.answered:
-            raise Violation(f"{self.name} was answered twice")
-        self.answered = True
-        self.universe.answered(self, result)
+        try:
+            if self.answered:
+                raise Violation(f"{self.name} was answered twice")
+            self.answered = True
+            if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
+                raise Violation(f"{self.name}: an exception in the service")
+            self.universe.answered(self, result)
+        except Exception as error:  # the service takes it for one of its own
+            self.universe.broken = self.universe.broken or error
+            raise
 
 
 @dataclass(eq=False)
@@ -62,6 +69,7 @@ class Universe:
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
+        self.broken: Exception | None = None
         self.nodes = [new_node(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
         self.players = [Player(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
@@ -88,6 +96,8 @@ class Universe:
             node.collect()
         for player in self.players:
             player.prepare()
+        if self.broken is not None:
+            raise self.broken
 
     def _spend(self, kind: str) -> None:
         if not self.left[kind]:

@@ -113,7 +113,7 @@ def test_a_record_whose_state_has_another_size_fails_alone(
     change_record(store, "count", names[1], lambda record: replace(record, checkpoint=b"abc"))
     chunks = [Chunk(name, numbers(1), place) for name, place in zip(names, at, strict=True)]
     left, got, right = apis[1].send_frame(frame_way, frame_message("count", chunks))
-    assert (got.code, got.reason, got.position) == ("INTERNAL", "INTERNAL_ERROR", at[1])
+    assert (got.code, got.reason, got.position) == ("DATA_LOSS", "DATA_LOSS", at[1])
     assert "the session's record is damaged" in got.message
     assert left.sums == right.sums == [2]
     reset = pb.ResetRequest.Item(session=names[1], generation=at[1].generation, request_id=new_id())

@@ -43,13 +43,13 @@ class GatedStore(MemoryStore):
 class Server:
     """A scheduler on a gated store, with `slots` slots, and a clock that a test can move forward."""
 
-    def __init__(self, slots: int = 4) -> None:
-        self.store = GatedStore()
+    def __init__(self, slots: int = 4, store: GatedStore | None = None, threads: int = 4) -> None:
+        self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)
         self.models = {"m": Models([Served(CountingEngine(), slots, 3)])}
         self.sessions = Sessions(self.models, Limits(), clock, NullMeter())
-        self.scheduler = Scheduler(self.sessions, StoreCalls(self.store, 4, NullMeter()), lambda call: 0.0)
+        self.scheduler = Scheduler(self.sessions, StoreCalls(self.store, threads, NullMeter()), lambda call: 0.0)
 
     def ask(self, make: Callable[[Done], Any]) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -9,7 +9,16 @@ from threading import Event
 
 import pytest
 from cellkeeper_service.domain.record import Header, Record
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Store, StoreError
+from cellkeeper_service.domain.store import (
+    Commit,
+    CommitResult,
+    DamagedRecord,
+    Delete,
+    Load,
+    Outcome,
+    Store,
+    StoreError,
+)
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis_keys import redis_key
 
@@ -224,7 +233,7 @@ def test_a_listing_survives_moves(
     monkeypatch.setattr("cellkeeper_service.store.redis_scan.SCAN_COUNT", 10)  # many pages for each node
     names = [f"p{n}" for n in range(400)]
     headers = create_all(cluster_store, names)
-    seen: dict[str, Header] = {}
+    seen: dict[str, Header | DamagedRecord] = {}
     slots = sorted({slot(name) for name in names})
     cursor, pages = "", 0
     moves: list[tuple[int, int]] = []
@@ -248,7 +257,7 @@ def test_a_listing_survives_moves(
 
 def test_a_listing_waits_for_a_slot_that_is_moving(redis_cluster: RedisCluster, cluster_store: Store) -> None:
     headers = create_all(cluster_store, SESSIONS)
-    seen: dict[str, Header] = {}
+    seen: dict[str, Header | DamagedRecord] = {}
     cursor = ""
 
     def go_on() -> None:

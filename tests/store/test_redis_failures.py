@@ -261,6 +261,6 @@ def test_other_types_and_damage_fail_alone(own_redis: RedisServer, own_store: St
     assert whole == Record(headers["whole"], b"state 0", inputs(1, 2))
     assert all(isinstance(error, StoreError) for error in broken)
     results = own_store.commit_many([append(key(name), headers[name], inputs(3)) for name in names])
-    assert [result.outcome for result in results] == [Outcome.COMMITTED, *[Outcome.REFUSED] * 3]
+    assert [result.outcome for result in results] == [Outcome.COMMITTED, *[Outcome.CONFLICT] * 3]
     deletes = [Delete(key(name), generation(1)) for name in names]
     assert [result.outcome for result in own_store.delete_many(deletes)] == [Outcome.COMMITTED] * 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper_service.domain.record import Header
-from cellkeeper_service.domain.store import Delete, Store
+from cellkeeper_service.domain.store import DamagedRecord, Delete, Store
 
 from tests.store.records import UNICODE_ID, committed, create, generation, key
 
@@ -27,9 +27,11 @@ ODD_IDS = [
 ]
 
 
-def listed(store: Store, prefix: str, limit: int = 100, model: str = "weather", tenant: str = "") -> dict[str, Header]:
+def listed(
+    store: Store, prefix: str, limit: int = 100, model: str = "weather", tenant: str = ""
+) -> dict[str, Header | DamagedRecord]:
     """Every page; a session may come more than once."""
-    sessions: dict[str, Header] = {}
+    sessions: dict[str, Header | DamagedRecord] = {}
     cursor = ""
     while True:
         page = store.scan(tenant, model, prefix, cursor, limit)
@@ -74,7 +76,7 @@ def test_pages_hold_every_session_that_stays(store: Store, limit: int) -> None:
     """While others come and go between the pages."""
     staying = [create(key(f"stays-{n}"), seed=n) for n in range(60)]
     store.commit_many(staying)
-    sessions: dict[str, Header] = {}
+    sessions: dict[str, Header | DamagedRecord] = {}
     cursor, pages = "", 0
     while True:
         store.commit_many([create(key(f"{pages:03d}-new-{n}"), seed=n) for n in range(20)])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
+from cellkeeper_service.domain.store import COMMITTED, DamagedRecord, Delete, Load, Outcome, StoreError
 from cellkeeper_service.store import sqlite_schema
 from cellkeeper_service.store.sqlite import SWEEP_RECORDS, SqliteStore
 
@@ -169,8 +169,41 @@ def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None
     sqlite_store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {sqlite_schema.SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match="has layout 2, expected 1"):
+    with pytest.raises(StoreError, match="has layout 3, expected 2"):
         SqliteStore(path)
+
+
+def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteStore) -> None:
+    """Its checkpoints have no checksum: they are read as they are, and those that follow get one."""
+    names = [f"pump-{index}" for index in range(8)]
+    headers = {name: committed(sqlite_store, create(key(name), log=inputs(1, 2))) for name in names}
+    sqlite_store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in (
+            "CREATE TABLE before (record INTEGER PRIMARY KEY, state BLOB NOT NULL)",
+            "INSERT INTO before SELECT record, state FROM checkpoints",
+            "DROP TABLE checkpoints",
+            "ALTER TABLE before RENAME TO checkpoints",
+            "PRAGMA user_version = 1",
+        ):
+            connection.execute(statement)
+    stores = [SqliteStore(path), SqliteStore(path)]
+    for store in stores:
+        found = store.load_many([Load(key(name), True) for name in names])
+        assert found == [Record(headers[name], b"state 0", inputs(1, 2)) for name in names]
+    results = stores[0].commit_many([replace(key(name), headers[name], b"state 1", inputs(3)) for name in names])
+    assert results == [COMMITTED] * 8
+    committed(stores[1], create(key("new")))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM checkpoints WHERE checksum IS NULL").fetchone() == (0,)
+        connection.execute("UPDATE checkpoints SET state = CAST('state 2' AS BLOB) WHERE record = 1")
+        connection.commit()
+    first, *others = stores[0].load_many([Load(key(name), True) for name in names])
+    assert isinstance(first, DamagedRecord)
+    assert "checksum" in str(first)
+    assert all(isinstance(record, Record) and record.checkpoint == b"state 1" for record in others)
+    for store in stores:
+        store.close()
 
 
 def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     UNAUTHENTICATED: _ClassVar[Reason]
     PERMISSION_DENIED: _ClassVar[Reason]
     INTERNAL_ERROR: _ClassVar[Reason]
+    DATA_LOSS: _ClassVar[Reason]
 DATA_TYPE_UNSPECIFIED: DataType
 FLOAT32: DataType
 FLOAT64: DataType
@@ -77,6 +78,7 @@ CALLER_GONE: Reason
 UNAUTHENTICATED: Reason
 PERMISSION_DENIED: Reason
 INTERNAL_ERROR: Reason
+DATA_LOSS: Reason
 
 class Position(_message.Message):
     __slots__ = ("generation", "step", "head")
@@ -412,7 +414,7 @@ class GetSessionRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ...) -> None: ...
 
 class SessionInfo(_message.Message):
-    __slots__ = ("session", "position", "fingerprint", "checkpoint_step", "age_ms", "idle_ms", "ttl_ms", "hot")
+    __slots__ = ("session", "position", "fingerprint", "checkpoint_step", "age_ms", "idle_ms", "ttl_ms", "hot", "damage")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +423,7 @@ class SessionInfo(_message.Message):
     IDLE_MS_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     HOT_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
     session: str
     position: Position
     fingerprint: bytes
@@ -429,7 +432,8 @@ class SessionInfo(_message.Message):
     idle_ms: int
     ttl_ms: int
     hot: bool
-    def __init__(self, session: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., fingerprint: _Optional[bytes] = ..., checkpoint_step: _Optional[int] = ..., age_ms: _Optional[int] = ..., idle_ms: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., hot: bool = ...) -> None: ...
+    damage: str
+    def __init__(self, session: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., fingerprint: _Optional[bytes] = ..., checkpoint_step: _Optional[int] = ..., age_ms: _Optional[int] = ..., idle_ms: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., hot: bool = ..., damage: _Optional[str] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("model", "prefix", "page_size", "page_token")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 GENERATION_BYTES = 16
 HEAD_BYTES = 8
 POSITION_BYTES = 32
+MAX_STEP = 2**63 - 1  # of a session; a position with a later one is refused
 
 _LAYOUT = struct.Struct("<16sQ8s")
 

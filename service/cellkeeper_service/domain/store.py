@@ -21,6 +21,32 @@ class StoreLost(StoreError):
     """The store's files were taken away from under it: what it would accept now nobody would find again."""
 
 
+class DamagedRecord(StoreError):
+    """What stands there was read and cannot be a record: reading it again gives the same.
+
+    header: the one that stands there, where there is one of the right length; its fields may be out of range.
+    """
+
+    def __init__(self, message: str, header: Header | None = None) -> None:
+        super().__init__(message)
+        self.header = header
+
+
+class Postponed(StoreError):
+    """The record was left out of a load of several, so that their bytes stay bounded: it is to be asked for again.
+
+    alone: by itself, for it is large. A load of one record is never postponed.
+    """
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__("left for another load")
+        self.alone = alone
+
+
+LOAD_BYTES = 4 * 1024 * 1024
+"""About what a load of several records reads; a larger record is read by itself."""
+
+
 class Load(NamedTuple):
     """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
 
@@ -48,7 +74,8 @@ class Commit(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Removes the record if it is of this generation, at whatever step."""
+    """Removes the record if it is of this generation, at whatever step, or if it has no header that could be read.
+    generation: empty for a record without one."""
 
     key: SessionKey
     generation: bytes
@@ -73,10 +100,14 @@ COMMITTED = CommitResult(Outcome.COMMITTED)
 """The usual result; stores give this very object, so that many of them are counted at one look."""
 
 
+Listed = tuple[SessionKey, Header | DamagedRecord]
+"""A session of a page. Only headers are read: one whose checkpoint or log is damaged is listed like others."""
+
+
 class Page(NamedTuple):
     """Some sessions, and where to go on: an empty cursor says that this was all."""
 
-    sessions: list[tuple[SessionKey, Header]]
+    sessions: list[Listed]
     cursor: str
 
 
@@ -107,7 +138,8 @@ class Store(Protocol):
         """As `check` found them; `restarts` as of now."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        """One result for each: the record, None where there is none, or why that one could not be read.
+        """One result for each: the record, None where there is none, or why that one could not be read, DamagedRecord
+        where that lies in the record itself, Postponed where it was not read for the sake of the others.
 
         Never raises.
         """

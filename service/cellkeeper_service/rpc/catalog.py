@@ -25,6 +25,7 @@ class WireLimits:
     max_chunk_steps: int = 1024
     max_frame_items: int = 1024
     max_log_steps: int = 4096
+    max_log_bytes: int = 32 * 1024 * 1024
     max_message_bytes: int = 16 * 1024 * 1024
     default_timeout_ms: int = 30_000
     max_stream_frames: int = 64

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.record import Header
+from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.sessions.requests import StateReply
 from cellkeeper_service.sessions.served import Served
@@ -14,14 +14,22 @@ from cellkeeper_service.sessions.served import Served
 from . import tensors
 from .catalog import WireLimits
 from .fields import MAX_SESSION_BYTES
-from .status import to_position
+from .status import shortened, to_position
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 
 
+def listed(session: str, found: Header | DamagedRecord, hot: bool) -> pb.SessionInfo:
+    """A session as it is listed: one whose header is damaged, too."""
+    if isinstance(found, Header):
+        return session_info(session, found, hot)
+    position = None if found.header is None else to_position(found.header.position)
+    return pb.SessionInfo(session=session, position=position, damage=shortened(str(found)))
+
+
 def session_info(session: str, header: Header, hot: bool) -> pb.SessionInfo:
-    now_ms = int(time.time() * 1000)
+    now_ms = unix_ms()
     return pb.SessionInfo(
         session=session,
         position=to_position(header.position),
@@ -65,6 +73,6 @@ def model_info(served: Served, limits: WireLimits) -> pb.ModelInfo:
         states=[tensors.to_spec(state) for state in spec.states],
         max_chunk_steps=limits.max_chunk_steps,
         max_frame_items=limits.max_frame_items,
-        max_log_steps=limits.max_log_steps,
+        max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
         feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),
     )

@@ -181,8 +181,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         except ValueError as error:
             raise invalid("page_token", repr(request.page_token), "the next_page_token of an earlier page") from error
         infos = [
-            reading.session_info(key.session, header, self.scheduler.sessions.is_hot(key))
-            for key, header in page.sessions
+            reading.listed(key.session, found, self.scheduler.sessions.is_hot(key)) for key, found in page.sessions
         ]
         return pb.ListSessionsResponse(sessions=infos, next_page_token=page.cursor)
 

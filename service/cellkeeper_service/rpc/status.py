@@ -47,6 +47,7 @@ CODES = {
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.INTERNAL_ERROR: grpc.StatusCode.INTERNAL,
+    Reason.DATA_LOSS: grpc.StatusCode.DATA_LOSS,
 }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, internal_error
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from .caller import Caller
@@ -17,6 +18,8 @@ from .decoding import Malformed
 from .frame_replies import FrameReplies
 from .frames import read_frame
 from .status import to_error
+
+log = logging.getLogger(__name__)
 
 
 class Stream:
@@ -102,6 +105,11 @@ class Stream:
             self._out.put_nowait(
                 pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(rejection), last=True)
             )
+            return
+        except Exception:
+            log.exception("a frame could not be read")
+            error = to_error(internal_error())
+            self._out.put_nowait(pb.StepFrameReply(frame_id=message.frame_id, frame_error=error, last=True))
             return
 
         charge: Charge | None = None

@@ -148,7 +148,11 @@ class Scheduler:
                 await loop.run_in_executor(self._engine_thread, call.execute)
         except Exception:
             log.exception("engine call failed: model %s, batch %d", call.served.spec.name, call.batch)
-            self.sessions.failed(call)
+            parts = self.sessions.parts_of(call)
+            for part in parts:
+                await self._compute(part)
+            if not parts:
+                self.sessions.failed(call)
         else:
             self.sessions.computed(call)
 

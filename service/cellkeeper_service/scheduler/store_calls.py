@@ -17,10 +17,12 @@ from cellkeeper_service.domain.store import (
     COMMITTED,
     Commit,
     CommitResult,
+    DamagedRecord,
     Delete,
     Load,
     Outcome,
     Page,
+    Postponed,
     Store,
     StoreError,
     StoreLost,
@@ -176,10 +178,17 @@ class StoreCalls:
     ) -> None:
         def ended(future: asyncio.Future[list[Result]]) -> None:
             error = future.exception()
+            if error is not None:
+                log.error("the store failed where it should not", exc_info=error)
             arrived(future.result() if error is None else lost(_text(error)))
 
         if self._pool is None:
-            arrived(call())
+            try:
+                results = call()
+            except Exception as error:
+                log.exception("the store failed where it should not")
+                results = lost(_text(error))
+            arrived(results)
         else:
             asyncio.get_running_loop().run_in_executor(self._pool, call).add_done_callback(ended)
 
@@ -228,4 +237,4 @@ def _any_failed(results: Sequence[object]) -> bool:
 def _is_failure(result: object) -> bool:
     if isinstance(result, CommitResult):
         return result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
-    return isinstance(result, StoreError)
+    return isinstance(result, StoreError) and not isinstance(result, (DamagedRecord, Postponed))

@@ -3,6 +3,7 @@ intake.py."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +12,15 @@ from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS, StepTimes
 from cellkeeper_service.domain.position import POSITION_BYTES
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Rejection, internal_error
 
 from .cohort import Cohort, CohortCall, CohortFlight, Replies
 from .desk import Desk, caller_gone
 from .hotset import HotSet
 from .line import Line
 from .served import Served
+
+log = logging.getLogger(__name__)
 
 
 class Cohorts:
@@ -74,13 +77,15 @@ class Cohorts:
                 self._computed.append(cohort)
 
     def failed(self, call: CohortCall) -> None:
-        """The engine raised."""
-        why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+        """The engine raised. Of several items, whoever is at fault is found the long way."""
         for cohort in call.cohorts:
             for line in cohort.lines:
                 self._hotset.drop(line)
                 line.forget_reading()
-            self._refuse(cohort, range(len(cohort)), why)
+            if call.batch == 1:
+                self._refuse(cohort, [0], internal_error())
+            else:
+                self._the_long_way(cohort, range(len(cohort)))
         self._hotset.feed()
 
     # committing
@@ -120,7 +125,7 @@ class Cohorts:
         line = cohort.lines[index]
         if line.hot is None:
             raise RuntimeError("a session lost its hot copy while a step of it was computed")
-        line.read, line.record = False, None
+        line.forget_reading()
         checkpoint = cohort.checkpoints.get(index)
         commit = Commit(line.key, line.hot.header, cohort.headers[index], cohort.inputs[index], checkpoint)
         return CohortFlight(cohort, index, commit)
@@ -131,8 +136,13 @@ class Cohorts:
         for flight, result in results:
             if result.outcome is committed:
                 cohort, index, commit = flight
-                done.setdefault(cohort, []).append(index)
-                _committed(cohort.lines[index], commit.header)
+                try:
+                    _committed(cohort.lines[index], commit.header)
+                except Exception:
+                    log.exception("internal error: a session's request failed")
+                    self._refuse(cohort, [index], internal_error())
+                else:
+                    done.setdefault(cohort, []).append(index)
             else:
                 self._not_committed(flight, result)
         for cohort, indices in done.items():

@@ -14,7 +14,7 @@ def build_flight(line: Line, items: list[Pending], now_ms: int) -> Flight:
     if isinstance(first, Changing):
         return Flight(line, items, first.write.commit)
     if isinstance(first, Erasing):
-        return Flight(line, items, Delete(line.key, first.request.generation))
+        return Flight(line, items, Delete(line.key, first.generation))
     chunks = [item for item in items if isinstance(item, Applied)]
     hot = line.hot
     if hot is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import islice
 
@@ -14,6 +15,8 @@ from .hotset import HotSet
 from .limits import MAX_CALL_ITEMS
 from .line import Applied, Changing, Flight, Line, Pending
 from .requests import Deleted, Request, Step
+
+log = logging.getLogger(__name__)
 
 
 class Committing:
@@ -35,7 +38,16 @@ class Committing:
         flights = []
         for line in list(islice(self._ready, MAX_CALL_ITEMS)):
             del self._ready[line]
-            flight = self._launch(line) if line.pending and line.flight is None else None
+            flight = None
+            items = line.pending
+            try:
+                if items and line.flight is None:
+                    flight = self._launch(line)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                line.flight = None
+                self._hotset.unwind_broken(line, [item.request for item in items])
+                self._desk.advance(line)
             if flight is not None:
                 flights.append(flight)
         self._hotset.feed()
@@ -68,11 +80,15 @@ class Committing:
         for flight, result in results:
             line = flight.line
             line.flight = None
-            self._desk.meter.committed(result.outcome.value, 1)
-            if result.outcome is Outcome.COMMITTED:
-                self._committed(flight)
-            else:
-                self._not_committed(flight, result)
+            try:
+                self._desk.meter.committed(result.outcome.value, 1)
+                if result.outcome is Outcome.COMMITTED:
+                    self._committed(flight)
+                else:
+                    self._not_committed(flight, result)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                self._hotset.unwind_broken(line, [item.request for item in flight.items])
             self._desk.advance(line)
             if line.pending:
                 self._ready[line] = None

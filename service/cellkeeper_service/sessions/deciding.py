@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
@@ -54,6 +55,9 @@ class Deciding:
     def decide(self, line: Line, request: Request) -> None:
         """Decides the line's first request on the record that was read after it arrived."""
         record, models = line.record, self._desk.models[line.key.model]
+        if line.damage is not None:
+            self._decide_damaged(line, request, line.damage, models)
+            return
         match request:
             case Step():
                 self._decide_step(line, request, record, models)
@@ -79,6 +83,13 @@ class Deciding:
             case _:
                 raise TypeError(f"no decision for {type(request).__name__}")
 
+    def _decide_damaged(self, line: Line, request: Request, damage: DamagedRecord, models: Models) -> None:
+        decided = lifecycle.of_damaged(damage, request, models, self._birth())
+        if isinstance(request, Fork) and isinstance(decided, Rejection):
+            self._plant(line, request, decided)
+        else:
+            self._conclude(line, request, decided)
+
     def _decide_step(self, line: Line, step: Step, record: Record | None, models: Models) -> None:
         verdict = decide(record, step, models)
         if isinstance(verdict, Rejection):
@@ -94,7 +105,7 @@ class Deciding:
             if step.peek:
                 line.queue.popleft()
                 self._ticking.start_peek(line, hot, step)
-            elif line.log_fits(hot, step, self._desk.limits.max_log_steps):
+            elif line.log_fits(hot, step, self._desk.limits.log_steps(hot.served.spec.step_bytes)):
                 line.queue.popleft()
                 self._ticking.start_chunk(line, hot, step)
             else:
@@ -144,7 +155,11 @@ class Deciding:
                 break
             line.queue.popleft()
             duplicates.append(step)
-        self._ticking.start_rebuild(line, hot, record, duplicates, record.position.step)
+        try:
+            self._ticking.start_rebuild(line, hot, record, duplicates, record.position.step)
+        except Exception:
+            self._desk.requeue(line, duplicates)
+            raise
 
     def _conclude(self, line: Line, request: Request, decided: Any) -> None:
         """Answers the line's first request, or has written what was decided before it is answered."""
@@ -154,7 +169,7 @@ class Deciding:
             self._committing.add(line, Changing(request, decided))
         elif isinstance(decided, lifecycle.Erase) and isinstance(request, Delete):
             self._hotset.drop(line)
-            self._committing.add(line, Erasing(request))
+            self._committing.add(line, Erasing(request, decided.generation))
         else:
             self._desk.answer(request, decided)
 
@@ -177,8 +192,9 @@ class Deciding:
 
     def _ack_behind(self, record: Record) -> Rejection:
         logged = record.position.step - record.header.checkpoint_step
+        most = self._desk.limits.log_steps(record.header.step_bytes)
         text = (
-            f"acked: the log holds {logged} steps of at most {self._desk.limits.max_log_steps}, and the replies to "
+            f"acked: the log holds {logged} steps of at most {most}, and the replies to "
             "them are not acknowledged; expected an `acked` nearer to the position"
         )
         return Rejection(Reason.ACK_BEHIND, text, field="acked", position=record.position)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.position import MAX_STEP, Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
@@ -33,12 +33,12 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
     if wish is None:
-        return Verdict.APPLY
+        return beyond_the_last(stands, step) or Verdict.APPLY
     misplaced = refuse_misplaced(record, wish)
     if misplaced is not None:
         return misplaced
     if wish.step == stands.step:
-        return Verdict.APPLY
+        return beyond_the_last(stands, step) or Verdict.APPLY
     if step.rollout is not None:
         text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
@@ -51,6 +51,14 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         field="inputs",
         position=stands,
     )
+
+
+def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
+    """Why the chunk is refused, if it goes beyond the last step that a session can have."""
+    if step.peek or stands.step + step.steps <= MAX_STEP:
+        return None
+    text = f"inputs: got {step.steps} time steps at step {stands.step}, expected none after step {MAX_STEP}; reset it"
+    return Rejection(Reason.INVALID_FIELD, text, field="inputs", position=stands)
 
 
 def refuse_misplaced(record: Record, wish: Position) -> Rejection | None:
@@ -101,7 +109,7 @@ def refuse_foreign(record: Record, models: Models) -> Rejection | None:
         )
     if len(record.checkpoint) != served.spec.state_bytes or header.step_bytes != served.spec.step_bytes:
         return Rejection(
-            Reason.INTERNAL_ERROR,
+            Reason.DATA_LOSS,
             f"the session's record is damaged: it has a state of {len(record.checkpoint)} bytes and steps of "
             f"{header.step_bytes}, expected {served.spec.state_bytes} and {served.spec.step_bytes}; reset or delete it",
             position=header.position,

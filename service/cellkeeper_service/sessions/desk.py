@@ -8,7 +8,7 @@ from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, internal_error
 
 from .limits import Clock, Limits
 from .line import Line
@@ -140,8 +140,15 @@ class Desk:
             self.meter.step_done(request.key.model, request.steps, times, result.replayed)
         request.done(result)
 
+    def answer_broken(self, requests: Iterable[Request]) -> None:
+        """Answers those of the requests that an exception kept from their reply."""
+        for request in requests:
+            if not request.answered:
+                self.answer(request, internal_error())
+
     def leave(self, request: Request) -> None:
         """The request counts no more: it is answered, or goes on as another."""
+        request.answered = True
         self.unanswered -= 1
         self.unanswered_bytes -= request.held_bytes
 

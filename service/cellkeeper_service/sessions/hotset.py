@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import deque
+from collections.abc import Hashable, Sequence
 
 from cellkeeper_service.domain.position import first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
@@ -72,6 +73,16 @@ class HotSet:
             requests.append(line.run.collects[0].request)
         self.drop(line)
         return requests
+
+    def unwind_broken(self, line: Line, broken: Sequence[Request]) -> None:
+        """After an exception in what was done for these requests: they fail, and the session goes on from its
+        record."""
+        fails = set(map(id, broken))
+        line.queue = deque(request for request in line.queue if id(request) not in fails)
+        behind = [request for request in self.unwind(line) if id(request) not in fails and not request.answered]
+        self._desk.requeue(line, behind)
+        line.forget_reading()
+        self._desk.answer_broken(broken)
 
     def drop_unborn(self, line: Line) -> None:
         """Drops a copy whose generation nobody has seen and whose creation did not come to a commit."""

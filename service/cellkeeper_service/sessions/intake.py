@@ -6,7 +6,7 @@ from struct import Struct
 
 import numpy as np
 
-from cellkeeper_service.domain.position import POSITION_BYTES
+from cellkeeper_service.domain.position import MAX_STEP, POSITION_BYTES
 
 from .cohort import Cohort, FrameColumns
 from .desk import Desk
@@ -33,7 +33,7 @@ class Intake:
         now = self._desk.now()
         lines, positions, tenant, model = self._desk.lines, columns.positions, columns.tenant, columns.model
         acks = np.frombuffer(columns.acked, "<u8").tolist() if columns.acked else None
-        max_log_steps = self._desk.limits.max_log_steps
+        max_log_steps = self._desk.limits.log_steps(self._desk.models[model].default.spec.step_bytes)
         for item, session in enumerate(columns.sessions):
             line = lines.get((tenant, model, session))  # type: ignore[call-overload]
             hot = None if line is None else line.hot
@@ -48,7 +48,7 @@ class Intake:
             acked = step if acks is None else acks[item]
             logged = step - checkpoint_step
             due = logged >= hot.served.due_steps or logged >= max_log_steps
-            if acked > step or (due and acked < step):
+            if acked > step or (due and acked < step) or step >= MAX_STEP:
                 left.append(item)
                 continue
             if cohort is None or cohort.served is not hot.served or len(cohort) == cohort.served.engine.max_batch:
@@ -77,8 +77,8 @@ class Intake:
         if packed[:POSITION_BYTES] != position.pack() or not self._finds_room(step, now):
             return False
         logged = position.step - hot.header.checkpoint_step
-        due = logged >= served.due_steps or logged >= self._desk.limits.max_log_steps
-        if due and step.acked_at(position.step) < position.step:
+        due = logged >= served.due_steps or logged >= self._desk.limits.log_steps(served.spec.step_bytes)
+        if (due and step.acked_at(position.step) < position.step) or position.step >= MAX_STEP:
             return False
         step.arrived = now
         cohort, columns = self._gathering(served, step, now)

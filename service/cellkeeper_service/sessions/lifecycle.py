@@ -9,11 +9,11 @@ from typing import Any
 from cellkeeper_service.domain.origin import Work, origin_of, whose
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, Record
-from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.domain.store import Commit, DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision import generation_changed, not_found, refuse_foreign, refuse_misplaced
-from .requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Reset, SetState
+from .requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Request, Reset, SetState
 from .served import Models, Served
 
 Making = Open | Reset | SetState | CarryOver | Plant
@@ -32,7 +32,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Delete the record of this generation."""
+    """Delete the record of this generation; empty: the one without a header."""
 
     generation: bytes
 
@@ -142,11 +142,14 @@ def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved 
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
 
 
-def delete(record: Record | None, request: Delete) -> Erase | Deleted:
+def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
     """That another generation stands there, or none, means that the named life is over: success.
 
     After a try without an answer, finding it gone counts as this request's own work.
     """
+    if record is not None and not request.generation:
+        text = "generation: got none, expected the session's, 16 bytes: without one only a damaged session is deleted"
+        return Rejection(Reason.INVALID_FIELD, text, field="generation", position=record.position)
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
     return Erase(request.generation)
@@ -172,6 +175,29 @@ def done_before(record: Record, request: Making) -> Moved | Rejection | None:
 
 def _origin(request: Making) -> bytes:
     return origin_of(request.request_id, request.content)
+
+
+def of_damaged(
+    damage: DamagedRecord, request: Request, models: Models, birth: Birth
+) -> Write | Erase | Deleted | Rejection:
+    """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
+    compared, reset. Everything else is refused."""
+    header = damage.header
+    position = None if header is None else header.position
+    match request:
+        case Delete() if header is not None and request.generation not in (b"", header.position.generation):
+            return Deleted(request.unknowns > 0)
+        case Delete() if header is not None or not request.generation:
+            return Erase(b"" if header is None else header.position.generation)
+        case Reset() if header is not None and request.generation != header.position.generation:
+            return generation_changed(header.position)
+        case Reset() if header is not None:
+            served, start = models.default, first_position(birth.generation)
+            after = new_header(served, start, _origin(request), header.ttl_ms, birth.now_ms)
+            state = served.engine.initial_state
+            return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
+    text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"
+    return Rejection(Reason.DATA_LOSS, text, position=position)
 
 
 def new_header(served: Served, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import Commit, Delete
+from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .cohort import Cohort
 from .hot import Hot
@@ -38,9 +38,10 @@ class Changing:
 
 @dataclass(slots=True, eq=False)
 class Erasing:
-    """A Delete that waits for the store."""
+    """A Delete that waits for the store. generation: of the record to be deleted; empty: it has no header."""
 
     request: DeleteRequest
+    generation: bytes
 
 
 Pending = Applied | Changing | Erasing
@@ -77,6 +78,7 @@ class Line:
     starved: bool = False
     read: bool = False
     record: Record | None = None
+    damage: DamagedRecord | None = None  # what the reading found instead of a record
     read_number: int = 0
 
     @property
@@ -98,7 +100,7 @@ class Line:
 
     def forget_reading(self) -> None:
         self.read = False
-        self.record = None
+        self.record = self.damage = None
 
     def take_first(self) -> Any:
         return self.queue.popleft()

@@ -33,6 +33,7 @@ class Request:
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
     held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
+    answered: bool = field(default=False, init=False)  # or it goes on as another
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # commits without an answer
 

@@ -14,10 +14,12 @@ as it likes. A request's `done` is called exactly once, by one of these or by ex
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.position import MAX_STEP
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import CommitResult, Load, StoreError
 from cellkeeper_service.errors import Rejection
@@ -43,6 +45,8 @@ from .ticking import Ticking
 
 Call = EngineCall | CohortCall
 AnyFlight = Flight | CohortFlight
+
+log = logging.getLogger(__name__)
 
 
 def owe_nothing(tenant: str, steps: int) -> None:
@@ -100,6 +104,11 @@ class Sessions:
         """The engine calls of the next tick."""
         calls = [self._cohorts.take(served) for served in self._desk.served() if served.cohorts]
         return [*filter(None, calls), *self._ticking.take()]
+
+    def parts_of(self, call: Call) -> list[Call]:
+        """Smaller calls instead of one that the engine refused: whoever is at fault fails alone. Empty: it cannot be
+        divided."""
+        return [] if isinstance(call, CohortCall) else [*self._ticking.parts_of(call)]
 
     def computed(self, call: Call) -> None:
         if isinstance(call, CohortCall):
@@ -168,18 +177,22 @@ class Sessions:
         """Starts whatever the line's first request needs next; answers those that need nothing more."""
         while line.queue and line.run is None and line.cohort is None and not line.loading and not line.starved:
             request = line.queue[0]
-            dead = self._desk.dead(request, self._desk.now())
-            if dead is not None:
-                self._desk.answer(line.queue.popleft(), dead)
-            elif isinstance(request, Step) and (hot := self._continues(line, request)):
-                line.queue.popleft()
-                self._ticking.start_chunk(line, hot, request)
-            elif line.pending or line.flight:
-                break  # the rest is decided on the store's record, after the session's own commits
-            elif not line.read or request.number > line.read_number:
-                self._loading.want(line)
-            else:
-                self._deciding.decide(line, request)
+            try:
+                dead = self._desk.dead(request, self._desk.now())
+                if dead is not None:
+                    self._desk.answer(line.queue.popleft(), dead)
+                elif isinstance(request, Step) and (hot := self._continues(line, request)):
+                    line.queue.popleft()
+                    self._ticking.start_chunk(line, hot, request)
+                elif line.pending or line.flight:
+                    break  # the rest is decided on the store's record, after the session's own commits
+                elif not line.read or request.number > line.read_number:
+                    self._loading.want(line)
+                else:
+                    self._deciding.decide(line, request)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                self._hotset.unwind_broken(line, [request])
         self._desk.rest(line)
 
     def _continues(self, line: Line, step: Step) -> Hot | None:
@@ -190,4 +203,6 @@ class Sessions:
             return None
         if step.position is not None and step.position != hot.frontier:
             return None
-        return hot if line.log_fits(hot, step, self._desk.limits.max_log_steps) else None
+        if hot.frontier.step + step.steps > MAX_STEP:
+            return None
+        return hot if line.log_fits(hot, step, self._desk.limits.log_steps(hot.served.spec.step_bytes)) else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, internal_error
 
 from .answers import non_finite, reply_of
 from .carrying import Carrying
@@ -18,6 +20,8 @@ from .requests import CarryOver, GetState, Request, StateReply, Step
 from .run import Collect, Kind, Run
 from .tick import NO_OUTPUTS, EngineCall
 
+log = logging.getLogger(__name__)
+
 
 class Ticking:
     def __init__(self, desk: Desk, hotset: HotSet, committing: Committing) -> None:
@@ -30,7 +34,9 @@ class Ticking:
 
     def start_chunk(self, line: Line, hot: Hot, step: Step) -> None:
         run = Run(line, hot, Kind.CHUNK, step.data, step.steps, [Collect(step, 0, step.steps)], step.wanted)
-        if hot.checkpoint_due or hot.must_checkpoint(step.steps, self._desk.limits.max_log_steps):
+        if hot.checkpoint_due or hot.must_checkpoint(
+            step.steps, self._desk.limits.log_steps(hot.served.spec.step_bytes)
+        ):
             run.checkpoint_at = 0
         self._start(run)
 
@@ -109,20 +115,38 @@ class Ticking:
             run.in_call = False
             if run.cancelled:
                 call.served.slots.free(run.hot.slot)
-            elif finite is not None and not finite[index]:
-                self._not_finite(run)
-            else:
-                call.collect(run, index)
-                run.at += call.steps
-                if run.hungry:
-                    run.feed(call.last_prediction(index))
-                if run.at < run.steps:
-                    enqueue(run, self._desk.limits.tick)
+                continue
+            try:
+                if finite is not None and not finite[index]:
+                    self._not_finite(run)
                 else:
-                    run.line.run = None
-                    self._finish(run, now)
-                    self._desk.advance(run.line)
+                    self._go_on(call, run, index, now)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                broken = [collect.request for collect in run.collects] or [*run.line.queue][:1]
+                run.line.run = None
+                self._hotset.unwind_broken(run.line, broken)
+                self._desk.advance(run.line)
         self._hotset.feed()
+
+    def _go_on(self, call: EngineCall, run: Run, index: int, now: float) -> None:
+        """What follows from run number `index` of a call that gave a finite result for it."""
+        call.collect(run, index)
+        run.at += call.steps
+        if run.hungry:
+            run.feed(call.last_prediction(index))
+        if run.at < run.steps:
+            enqueue(run, self._desk.limits.tick)
+        else:
+            run.line.run = None
+            self._finish(run, now)
+            self._desk.advance(run.line)
+
+    def parts_of(self, call: EngineCall) -> list[EngineCall]:
+        """The call's halves; nothing where it has one run."""
+        middle = len(call.runs) // 2
+        halves = (call.runs[:middle], call.runs[middle:]) if middle else ()
+        return [EngineCall(call.served, call.steps, runs, False) for runs in halves]
 
     def failed(self, call: EngineCall) -> None:
         for run in call.runs:
@@ -130,8 +154,7 @@ class Ticking:
             if run.cancelled:
                 call.served.slots.free(run.hot.slot)
             else:
-                text = "internal error; the server's log has the cause"
-                self._fail(run, Rejection(Reason.INTERNAL_ERROR, text))
+                self._fail(run, internal_error())
         self._hotset.feed()
 
     def _not_finite(self, run: Run) -> None:

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.position import advance_head
+import struct
+from collections.abc import Callable
+
+from cellkeeper_service.domain.clock import MAX_UNIX_MS
+from cellkeeper_service.domain.position import MAX_STEP, advance_head
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import DamagedRecord
 
 
-def damaged(key: SessionKey, what: str) -> StoreError:
-    """A record that was read and cannot be served."""
-    return StoreError(f"the record of session {key.session!r} is damaged: {what}; delete it, or restore the store")
+def damaged(key: SessionKey, what: str, header: Header | None = None) -> DamagedRecord:
+    """A record that was read and cannot be served. header: the one that stands there, if it has the right length."""
+    text = f"the record of session {key.session!r} is damaged: {what}; delete the session, or restore the store"
+    return DamagedRecord(text, header)
 
 
-def read_record(key: SessionKey, header: bytes, checkpoint: bytes, log: bytes) -> Record | StoreError:
+def read_header(key: SessionKey, packed: bytes) -> Header | DamagedRecord:
+    """The header of these bytes, or why it cannot be one."""
+    if len(packed) != HEADER_BYTES:
+        return damaged(key, f"its header has {len(packed)} bytes, expected {HEADER_BYTES}")
+    header = Header.unpack(packed)
+    step, start = header.position.step, header.checkpoint_step
+    if step > MAX_STEP:
+        return damaged(key, f"it stands at step {step}, expected at most {MAX_STEP}", header)
+    if start > step:
+        return damaged(key, f"its checkpoint is at step {start}, behind its own, {step}", header)
+    if not header.step_bytes:
+        return damaged(key, "its time steps have 0 bytes", header)
+    for name, ms in (("made", header.created_ms), ("last written", header.updated_ms)):
+        if ms > MAX_UNIX_MS:
+            return damaged(key, f"it was {name} at {ms} ms after 1970, expected at most {MAX_UNIX_MS}", header)
+    return header  # (every TTL means something: stores bound it by expiry.MAX_TTL_MS)
+
+
+def read_record(key: SessionKey, packed: bytes, checkpoint: bytes, log: bytes) -> Record | DamagedRecord:
     """The record of these parts, or why it cannot be one."""
-    if len(header) != HEADER_BYTES:
-        return damaged(key, f"its header has {len(header)} bytes, expected {HEADER_BYTES}")
-    unpacked = Header.unpack(header)
-    if not unpacked.step_bytes:
-        return damaged(key, "its time steps have 0 bytes")
-    steps = unpacked.position.step - unpacked.checkpoint_step
-    if steps < 0 or len(log) != steps * unpacked.step_bytes:
-        return damaged(key, f"its log has {len(log)} bytes, expected {steps} steps of {unpacked.step_bytes}")
-    if advance_head(unpacked.checkpoint_head, log, unpacked.step_bytes) != unpacked.position.head:
-        return damaged(
-            key, f"the inputs in its log are not those that its head names, at step {unpacked.position.step}"
-        )
-    return Record(unpacked, checkpoint, log)
+    header = read_header(key, packed)
+    if isinstance(header, DamagedRecord):
+        return header
+    steps = header.position.step - header.checkpoint_step
+    if len(log) != steps * header.step_bytes:
+        what = f"its log has {len(log)} bytes, expected {steps} steps of {header.step_bytes}"
+        return damaged(key, what, header)
+    if advance_head(header.checkpoint_head, log, header.step_bytes) != header.position.head:
+        what = f"the inputs in its log are not those that its head names, at step {header.position.step}"
+        return damaged(key, what, header)
+    return Record(header, checkpoint, log)
+
+
+def reading(
+    key: SessionKey, header: Header | None, read: Callable[[], Record | DamagedRecord]
+) -> Record | DamagedRecord:
+    """What `read` makes of a record's parts; parts that it does not understand are a damaged record. header: the one
+    that stands there."""
+    try:
+        return read()
+    except (IndexError, TypeError, ValueError, struct.error) as error:
+        return damaged(key, f"it cannot be understood ({type(error).__name__}: {error})", header)

@@ -1,18 +1,66 @@
 -- Reads many records of either layout. Keys: redis_keys.py; elements: redis_layout.py, redis_layout1.py.
 --
 -- KEYS[i]      the record of item i
--- ARGV[i]      "1": refresh the TTL; "0": leave it
--- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read.
+-- ARGV[i]      "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
+-- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read, or
+-- 1: it is too large to be read with others, or 2: the others have used up what a call may read.
+
+local LOAD_BYTES = 4194304 -- LOAD_BYTES in domain/store.py
+local room = LOAD_BYTES -- for what is answered
+local patience = 8 * LOAD_BYTES -- for what is read, large ones included
+
+-- The elements from the end on, in pieces: of one that is too large no more is read than it takes to find that out.
+local function read(key, whole)
+  if whole then
+    return redis.pcall('LRANGE', key, 0, -1)
+  end
+  local length = redis.pcall('LLEN', key)
+  if failed(length) then
+    return length
+  end
+  local pieces, bytes = {}, 0
+  local stop = length
+  while stop > 0 do
+    local start = math.max(0, stop - 64)
+    local piece = redis.pcall('LRANGE', key, start, stop - 1)
+    for _, element in ipairs(piece) do
+      bytes = bytes + #element
+    end
+    if bytes > LOAD_BYTES then
+      patience = patience - bytes
+      return nil
+    end
+    pieces[#pieces + 1] = piece
+    stop = start
+  end
+  room, patience = room - bytes, patience - bytes
+  if #pieces == 1 then
+    return pieces[1]
+  end
+  local record = {}
+  for i = #pieces, 1, -1 do
+    for _, element in ipairs(pieces[i]) do
+      record[#record + 1] = element
+    end
+  end
+  return record
+end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-  local record = redis.pcall('LRANGE', key, 0, -1)
-  answers[i] = record.err or record
-  local last = record[#record]
-  if ARGV[i] == '1' and last and string.sub(key, 1, 3) ~= 'ck1' then
-    local fixed = parts(key, last)
-    if fixed then
-      expire(key, fixed) -- one that fails (on a replica, say) leaves the record readable
+  local whole = string.sub(ARGV[i], -6) == ' whole'
+  local unread = not whole and (room <= 0 or patience <= 0)
+  local record = not unread and read(key, whole)
+  if not record then
+    answers[i] = unread and 2 or 1
+  else
+    answers[i] = record.err or record
+    local last = record[#record]
+    if string.sub(ARGV[i], 1, 5) == 'touch' and last and string.sub(key, 1, 3) ~= 'ck1' then
+      local fixed = parts(key, last)
+      if fixed then
+        expire(key, fixed) -- one that fails (on a replica, say) leaves the record readable
+      end
     end
   end
 end

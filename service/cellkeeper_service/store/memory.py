@@ -13,6 +13,7 @@ from cellkeeper_service.domain.store import (
     Commit,
     CommitResult,
     Delete,
+    Listed,
     Load,
     Outcome,
     Page,
@@ -76,7 +77,7 @@ class MemoryStore:
                 if key.tenant == tenant and key.model == model and key.session.startswith(prefix)
                 if after is None or key.session > after
             )
-        page = [(key, header) for _, key, header in found[:limit]]
+        page: list[Listed] = [(key, header) for _, key, header in found[:limit]]
         return Page(page, session_cursor(page[-1][0].session) if len(found) > len(page) and page else "")
 
     def close(self) -> None:

@@ -14,18 +14,29 @@ from cellkeeper_service.domain.store import (
     Load,
     Outcome,
     Page,
+    Postponed,
     StoreError,
     StoreFacts,
 )
 from cellkeeper_service.store.redis_begun import BegunWrite
-from cellkeeper_service.store.redis_commits import LEAVE, TOUCH, Item, commit_item, delete_item
-from cellkeeper_service.store.redis_failures import Refused
+from cellkeeper_service.store.redis_commits import (
+    LEAVE,
+    LEAVE_WHOLE,
+    TOUCH,
+    TOUCH_WHOLE,
+    Item,
+    commit_item,
+    delete_item,
+)
+from cellkeeper_service.store.redis_failures import Refused, not_read
 from cellkeeper_service.store.redis_keys import match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis_layout import read_elements
 from cellkeeper_service.store.redis_script import script
 from cellkeeper_service.store.redis_scripts import ScriptRun
 from cellkeeper_service.store.redis_servers import Servers
 from cellkeeper_service.store.redis_upgrade import Upgrade, read_old
+
+TOO_LARGE = 1  # load.lua's answer
 
 
 class RedisStore:
@@ -56,8 +67,9 @@ class RedisStore:
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         names = [redis_key(load.key) for load in loads]
-        items = [Item(name, TOUCH if load.touch else LEAVE) for name, load in zip(names, loads, strict=True)]
-        old = [Item(old_key(name), LEAVE) for name in names]
+        touch, leave = (TOUCH, LEAVE) if len(loads) > 1 else (TOUCH_WHOLE, LEAVE_WHOLE)
+        items = [Item(name, touch if load.touch else leave) for name, load in zip(names, loads, strict=True)]
+        old = [Item(old_key(name), leave) for name in names]
         answers = self._run("load", [*items, *old])
         return [
             self._record(load.key, name, answers[number], answers[number + len(names)])
@@ -117,14 +129,16 @@ class RedisStore:
 
     def _record(self, key: SessionKey, name: bytes, found: Any, old: Any) -> Record | StoreError | None:
         """The record of load.lua's answers; a record of today wins over one of the layout before."""
+        if isinstance(found, int):
+            return Postponed(found == TOO_LARGE)
         if old:
             self._upgrade.saw(name)
         if not found:
-            return read_old(name, old)
+            return Postponed(old == TOO_LARGE) if isinstance(old, int) else read_old(name, old)
         if isinstance(found, StoreError):
             return found
         if isinstance(found, bytes):
-            return StoreError(f"Redis cannot read session {key.session!r}: {found.decode(errors='replace')}")
+            return not_read(key, found)
         return read_elements(key, found)
 
     def _results(self, run: ScriptRun) -> list[CommitResult]:
@@ -152,5 +166,7 @@ def _result(answer: Any) -> CommitResult:
         return CommitResult(Outcome.CONFLICT)
     if isinstance(answer, bytes):
         return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
-    _, text = answer
+    kind, text = answer
+    if kind == b"damaged":  # what stands there is not what was expected, and reading it tells why
+        return CommitResult(Outcome.CONFLICT)
     return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

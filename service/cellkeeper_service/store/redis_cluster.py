@@ -8,8 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import redis
 
-from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreError, StoreFacts
+from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_cluster
 from cellkeeper_service.store.redis_cluster_scan import ClusterScan
 from cellkeeper_service.store.redis_failures import Refused
@@ -119,9 +118,9 @@ class Cluster:
             )
         return facts
 
-    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         scan = ClusterScan(cursor)
-        sessions: list[tuple[SessionKey, Header]] = []
+        sessions: list[Listed] = []
         self.refresh()
         for _ in range(len(self._slots.primaries) or 1):
             sessions += self._part(scan, pattern, limit)
@@ -133,7 +132,7 @@ class Cluster:
         for link in self._links.values():
             link.close()
 
-    def _part(self, scan: ClusterScan, pattern: bytes, limit: int) -> list[tuple[SessionKey, Header]]:
+    def _part(self, scan: ClusterScan, pattern: bytes, limit: int) -> list[Listed]:
         """Goes on with a listing on one node."""
         self._stale |= scan.between_nodes
         self.refresh()

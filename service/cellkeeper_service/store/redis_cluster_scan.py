@@ -16,8 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.domain.store import Listed, StoreError
 from cellkeeper_service.store.redis_keys import BUCKETS
 from cellkeeper_service.store.redis_link import Link, info_fields
 from cellkeeper_service.store.redis_scan import headers_at, headers_of, scan_names
@@ -67,12 +66,12 @@ class ClusterScan:
             return ""
         return f"{self._todo:x}.{self._doing:x}.{self._tries}.{self._at}.{self.node}.{self._process}"
 
-    def skip(self) -> list[tuple[SessionKey, Header]]:
+    def skip(self) -> list[Listed]:
         """The node is none any more."""
         self._next(done=0)
         return []
 
-    def page(self, link: Link, pattern: bytes, limit: int) -> list[tuple[SessionKey, Header]]:
+    def page(self, link: Link, pattern: bytes, limit: int) -> list[Listed]:
         """Some sessions of the node behind `link`. Raises StoreError."""
         if not self._doing:
             standing = _standing(link.call(*STANDING_COMMANDS))

@@ -40,7 +40,8 @@ def words(*parts: bytes) -> Words:
 
 
 EXPIRE, REPEAT = words(b"expire"), words(b"repeat")
-TOUCH, LEAVE = words(b"1"), words(b"0")  # of load.lua
+TOUCH, LEAVE = words(b"touch"), words(b"leave")  # of load.lua
+TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
 # A header in the pieces that `fixed_of` and `moving_of` are made of: fixed, moving, fixed, moving, fixed.
 _PIECES = Struct("<16s4s4s14s94s")
 _APPEND = bulk(b"append") + b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b\r\n$%%d\r\n%%b%%b%%b\r\n" % (FIXED_BYTES, MOVING_BYTES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import redis
 
+from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.damage import damaged
 
 # Error replies that Redis gives instead of running a command or script, never in the middle of one.
 _NOT_RUN = (
@@ -42,6 +44,14 @@ class Unknown(StoreError):
 def not_run(error: Exception) -> bool:
     """Whether this error reply says that nothing of the command was done."""
     return isinstance(error, _NOT_RUN) or str(error).startswith(_NOT_RUN_PREFIXES)
+
+
+def not_read(key: SessionKey, text: bytes) -> StoreError:
+    """Why a command that reads a record's key failed, from the error reply's text."""
+    why = text.decode(errors="replace")
+    if why.startswith("WRONGTYPE"):
+        return damaged(key, f"its key in Redis is no list ({why})")
+    return StoreError(f"Redis cannot read session {key.session!r}: {why}")
 
 
 def text_of(error: Exception) -> str:

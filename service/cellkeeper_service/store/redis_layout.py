@@ -23,8 +23,8 @@ from struct import Struct
 from zlib import crc32
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.damage import damaged, read_record
+from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.store.damage import damaged, read_record, reading
 
 MOVING_BYTES = 18
 FIXED_BYTES = HEADER_BYTES - MOVING_BYTES
@@ -61,19 +61,27 @@ def base_element(packed: bytes, log: bytes) -> bytes:
     return b"B" + fixed_of(packed) + moving_of(packed) + log
 
 
-def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreError:
+def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
     """The record that a list holds, or what is wrong with it."""
     at = _base_of(elements)
+    standing = _standing(elements[-1], None if at is None else elements[at])
+    return reading(key, standing, lambda: _read(key, elements, at, standing))
+
+
+def _read(
+    key: SessionKey, elements: Sequence[bytes], at: int | None, standing: Header | None
+) -> Record | DamagedRecord:
+    """at: the index of the base. standing: the header that the list ends with."""
     if at is None or at == 0 or elements[at - 1][:1] != b"C":
-        return damaged(key, "its last entry does not lead to a checkpoint")
+        return damaged(key, "its last entry does not lead to a checkpoint", standing)
     base, state = elements[at], elements[at - 1][5:]
     if elements[at - 1][1:5] != _CRC.pack(crc32(state)):
-        return damaged(key, "its checkpoint is not what was written: the checksum differs")
+        return damaged(key, "its checkpoint is not what was written: the checksum differs", standing)
     fixed, moving, log = _split(base, _AFTER_TAG)
     header = Header.unpack(joined(fixed, moving))
     step_bytes, start = header.step_bytes, header.position.step
     if not step_bytes:
-        return damaged(key, "its time steps have 0 bytes")
+        return damaged(key, "its time steps have 0 bytes", standing)
     kept: list[tuple[int, bytes]] = []  # the step after each chunk, and the chunk
     for element in elements[at + 1 :]:
         if element[0] not in (_S, _W) or element[_MARK] != base[_BASE_MARK]:
@@ -84,7 +92,7 @@ def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreE
         while kept and kept[-1][0] > before:
             kept.pop()  # it was written on the same step, and lost for a while
         if (kept[-1][0] if kept else start) != before:
-            return damaged(key, f"its entries do not follow each other: one starts at step {before}")
+            return damaged(key, f"its entries do not follow each other: one starts at step {before}", standing)
         kept.append((after, chunk))
     return read_record(key, header.packed, state, b"".join([log, *(chunk for _, chunk in kept)]))
 
@@ -98,6 +106,14 @@ def standing_header(last: bytes, base: bytes | None) -> bytes:
     if base is None:
         raise ValueError("an entry without its base")
     return joined(_split(base, _AFTER_TAG)[0], last[_AFTER_LINK : _AFTER_LINK + MOVING_BYTES])
+
+
+def _standing(last: bytes, base: bytes | None) -> Header | None:
+    """The same where there is one: the scripts see it there, too."""
+    if last[:1] not in (b"B", b"W") and (last[:1] != b"S" or base is None):
+        return None
+    packed = standing_header(last, base)
+    return Header.unpack(packed) if len(packed) == HEADER_BYTES else None
 
 
 def _base_of(elements: Sequence[bytes]) -> int | None:

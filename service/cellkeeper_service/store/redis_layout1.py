@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.damage import damaged, read_record
+from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.store.damage import damaged, read_record, reading
 
 
-def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | StoreError:
-    """The record that a list holds, or what is wrong with it."""
+def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
+    """The record that a list holds, or what is wrong with it. A damaged one is told without its header: there is no way
+    to write over it, only to delete it."""
     if len(elements) < 2:
         return damaged(key, "it has a header and no checkpoint")
-    return read_record(key, elements[0], elements[1], b"".join(elements[2:]))
+    found = reading(key, None, lambda: read_record(key, elements[0], elements[1], b"".join(elements[2:])))
+    return DamagedRecord(str(found)) if isinstance(found, DamagedRecord) else found

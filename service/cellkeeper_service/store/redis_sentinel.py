@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import redis
 
-from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreError, StoreFacts
+from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
 from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split
 from cellkeeper_service.store.redis_failures import Refused
 from cellkeeper_service.store.redis_link import Link, info_fields
@@ -123,7 +122,7 @@ class Sentinel:
         self._check_replicas(replica_addresses(self._sentinels[0][1], self._url.service))
         return facts
 
-    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """The cursor is SCAN's, which is good in one run of one server only: behind another one it starts again."""
         process, _, at = cursor.partition(".")
         if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from cellkeeper_service.domain.record import Header, SessionKey
-from cellkeeper_service.domain.store import StoreFacts
+from cellkeeper_service.domain.store import Listed, StoreFacts
 from cellkeeper_service.store.redis_check import check_server
 from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_runs import Runs
@@ -58,7 +57,7 @@ class Servers(Protocol):
     def check(self, wait_replicas: int) -> StoreFacts:
         """Raises StoreError, with what to do, where records could be lost or could not be written."""
 
-    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """About `limit` sessions whose keys match, and the next cursor. Raises StoreError, and ValueError for a
         cursor that is not one."""
 
@@ -96,7 +95,7 @@ class OneServer:
     def check(self, wait_replicas: int) -> StoreFacts:
         return check_server(self._link, wait_replicas)
 
-    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[tuple[SessionKey, Header]], str]:
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
         """The cursor is SCAN's; a session may be on two pages when Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
             raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Commit, StoreError
+from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
 from cellkeeper_service.store import redis_layout1
-from cellkeeper_service.store.redis_commits import LEAVE, Item, commit_item, words
-from cellkeeper_service.store.redis_failures import Refused
+from cellkeeper_service.store.redis_commits import LEAVE_WHOLE, Item, commit_item, words
+from cellkeeper_service.store.redis_failures import Refused, not_read
 from cellkeeper_service.store.redis_keys import old_key, session_key
 
 MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
@@ -49,7 +49,7 @@ class Upgrade:
         failed: dict[bytes, StoreError] = {}
         carried: list[bytes] = []
         creates: dict[bytes, Item] = {}
-        elements = self._run("load", [Item(old_key(name), LEAVE) for name in old])
+        elements = self._run("load", [Item(old_key(name), LEAVE_WHOLE) for name in old])
         for name, found in zip(old, elements, strict=True):
             record = read_old(name, found)
             if record is None:
@@ -57,7 +57,7 @@ class Upgrade:
             elif isinstance(record, Record):
                 commit = Commit(session_key(name), None, record.header, record.log, record.checkpoint)
                 creates[name] = commit_item(commit)
-            elif isinstance(found, StoreError):
+            elif not isinstance(record, DamagedRecord):
                 failed[name] = record
             else:
                 carried.append(name)  # damaged: nothing of it can be carried over, and nothing follows from it
@@ -79,5 +79,5 @@ def read_old(name: bytes, found: Any) -> Record | StoreError | None:
     if isinstance(found, StoreError):
         return found
     if isinstance(found, bytes):
-        return StoreError(f"Redis cannot read {old_key(name)!r}: {found.decode(errors='replace')}")
+        return not_read(session_key(name), found)
     return redis_layout1.read_elements(session_key(name), found) if found else None

@@ -5,27 +5,29 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
+    LOAD_BYTES,
     Commit,
     CommitResult,
     Delete,
     Load,
     Outcome,
     Page,
+    Postponed,
     StoreError,
     StoreFacts,
     StoreLost,
 )
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
-from cellkeeper_service.store.damage import damaged
+from cellkeeper_service.store.damage import read_header
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
 from cellkeeper_service.store.sqlite_file import SqliteFile
@@ -41,11 +43,6 @@ _T = TypeVar("_T")
 
 class _CommitFailed(sqlite3.Error):
     """COMMIT failed, or its file was lost, in a way that does not tell whether it will be found after a crash."""
-
-
-def unix_ms() -> int:
-    """Milliseconds since 1970, the clock that several processes share."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteStore:
@@ -91,15 +88,23 @@ class SqliteStore:
             connection = self._connection()
             connection.execute("BEGIN")
             try:
-                now_ms = self._clock_ms()
+                now_ms, room = self._clock_ms(), LOAD_BYTES
                 for load in loads:
+                    if room <= 0:
+                        results.append(Postponed(alone=False))
+                        continue
                     row = sqlite_rows.find(connection, load.key)
                     if row is None or sqlite_rows.is_expired(row[2], now_ms):
                         results.append(None)
                         continue
                     record, header, expires_ms = row
+                    if len(loads) > 1 and sqlite_rows.log_bytes(connection, record) > LOAD_BYTES:
+                        results.append(Postponed(alone=True))
+                        continue
                     result = sqlite_rows.load(connection, load.key, record, header)
                     results.append(result)
+                    if isinstance(result, Record):
+                        room -= len(result.log) + len(result.checkpoint)
                     if load.touch and isinstance(result, Record):
                         next_ms = next_expiry_ms(now_ms, result.header.ttl_ms, expires_ms)
                         if next_ms != expires_ms:
@@ -147,7 +152,7 @@ class SqliteStore:
             found = [(SessionKey(tenant, model, session.decode()), header) for session, header in rows]
         except sqlite3.Error as error:
             raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
-        page = [(key, _header(key, header)) for key, header in found[:limit]]
+        page = [(key, read_header(key, header)) for key, header in found[:limit]]
         return Page(page, session_cursor(page[-1][0].session) if len(found) > limit else "")
 
     def close(self) -> None:
@@ -261,9 +266,3 @@ def _commit(connection: sqlite3.Connection) -> None:
         if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
             raise
         raise _CommitFailed(str(error)) from error
-
-
-def _header(key: SessionKey, packed: bytes) -> Header:
-    if len(packed) != HEADER_BYTES:
-        raise damaged(key, f"its header has {len(packed)} bytes, expected {HEADER_BYTES}")
-    return Header.unpack(packed)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import HEADER_BYTES
 from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.store.sqlite_rows import checksum_of
 
 LEAST = 4  # fewer are not worth it
 
@@ -25,7 +26,10 @@ _MOVE = f"""
     UPDATE records SET header = substr(?2, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES})
     FROM json_each(?1) AS item WHERE record = item.value
 """
-_CHECKPOINT = "REPLACE INTO checkpoints SELECT value, substr(?2, 1 + ?3 * key, ?3) FROM json_each(?1)"
+_CHECKPOINT = """
+    REPLACE INTO checkpoints
+    SELECT value, substr(?2, 1 + ?3 * key, ?3), substr(?4, 1 + 4 * key, 4) FROM json_each(?1)
+"""
 _COMPACT = "DELETE FROM chunks WHERE record IN (SELECT value FROM json_each(?1))"
 _LOG = """
     INSERT INTO chunks
@@ -64,7 +68,8 @@ def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence
     connection.execute(_MOVE, (records, b"".join([commit.header.packed for commit in commits])))
     if group.checkpoint_bytes:
         states = b"".join([commit.checkpoint for commit in commits if commit.checkpoint is not None])
-        connection.execute(_CHECKPOINT, (records, states, group.checkpoint_bytes))
+        sums = b"".join([checksum_of(commit.checkpoint) for commit in commits if commit.checkpoint is not None])
+        connection.execute(_CHECKPOINT, (records, states, group.checkpoint_bytes, sums))
         connection.execute(_COMPACT, (records,))
     connection.execute(_LOG, (records, b"".join([commit.log for commit in commits]), group.log_bytes))
     return True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from zlib import crc32
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
-from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Outcome, StoreError
-from cellkeeper_service.store.damage import damaged, read_record
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
+from cellkeeper_service.store.damage import damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
 
+_DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
 
 
@@ -21,17 +23,44 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, i
     return row
 
 
+def checksum_of(state: bytes) -> bytes:
+    """As checkpoints have it."""
+    return crc32(state).to_bytes(4, "little")
+
+
 def is_expired(expires_ms: int, now_ms: int) -> bool:
     return 0 < expires_ms <= now_ms
 
 
-def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | StoreError:
-    """The record of the row `record`, in a transaction."""
-    state = connection.execute("SELECT state FROM checkpoints WHERE record = ?", (record,)).fetchone()
-    if state is None:
-        return damaged(key, "it has a header and no checkpoint")
+def log_bytes(connection: sqlite3.Connection, record: int) -> int:
+    """How long a record's log is; SQLite reads none of it for this."""
+    query = "SELECT coalesce(sum(length(inputs)), 0) FROM chunks WHERE record = ?"
+    return int(connection.execute(query, (record,)).fetchone()[0])
+
+
+def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+    """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
+    try:
+        return _load(connection, key, record, header)
+    except sqlite3.DatabaseError as error:
+        if not str(error).startswith(_DAMAGED):
+            raise
+        return damaged(key, f"SQLite cannot read it: {error}", _header(header))
+
+
+def _load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+    query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
+    row = connection.execute(query, (record,)).fetchone()
+    if row is None:
+        return damaged(key, "it has a header and no checkpoint", _header(header))
+    state, checksum = row
+    if checksum is not None and checksum != checksum_of(state):
+        what = "its checkpoint is not what was written: the checksum differs"
+        return damaged(key, what, _header(header))
     chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
-    return read_record(key, header, state[0], b"".join(chunk for (chunk,) in chunks))
+    return reading(
+        key, _header(header), lambda: read_record(key, header, state, b"".join(chunk for (chunk,) in chunks))
+    )
 
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
@@ -52,7 +81,8 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
         record, _, expires_ms = row
         _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
     if commit.checkpoint is not None:
-        connection.execute("REPLACE INTO checkpoints VALUES (?, ?)", (record, commit.checkpoint))
+        row_of = (record, commit.checkpoint, checksum_of(commit.checkpoint))
+        connection.execute("REPLACE INTO checkpoints VALUES (?, ?, ?)", row_of)
         connection.execute("DELETE FROM chunks WHERE record = ?", (record,))
     if commit.log:
         connection.execute(
@@ -68,8 +98,9 @@ def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) ->
     if row is None or is_expired(row[2], now_ms):
         return CommitResult(Outcome.CONFLICT)
     record, header, _ = row
-    if header[: len(delete.generation)] != delete.generation:
-        return CommitResult(Outcome.CONFLICT, _header(header))
+    standing = _header(header)
+    if standing is not None and standing.position.generation != delete.generation:
+        return CommitResult(Outcome.CONFLICT, standing)
     remove(connection, record)
     return COMMITTED
 

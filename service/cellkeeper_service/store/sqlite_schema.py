@@ -1,7 +1,8 @@
 """The tables of the SQLite store, and how a file is opened.
 
     records      one row a session: its key, the packed header, when it expires (unix ms; 0: never)
-    checkpoints  one row a session: the state; apart from the header, so that an append does not write it
+    checkpoints  one row a session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before there was
+                 one); apart from the header, so that an append does not write it
     chunks       the input log, one row a chunk, in order of `chunk`
 
 The file's application_id says that it is Cellkeeper's, its user_version which layout it has.
@@ -17,7 +18,7 @@ from pathlib import Path
 from cellkeeper_service.domain.store import StoreError
 
 APPLICATION_ID = 0x43656C6C
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = (
     """CREATE TABLE records (
@@ -30,7 +31,7 @@ _TABLES = (
         UNIQUE (tenant, model, session)
     )""",
     "CREATE INDEX records_by_expiry ON records (expires_ms) WHERE expires_ms > 0",
-    "CREATE TABLE checkpoints (record INTEGER PRIMARY KEY, state BLOB NOT NULL)",
+    "CREATE TABLE checkpoints (record INTEGER PRIMARY KEY, state BLOB NOT NULL, checksum BLOB)",
     """CREATE TABLE chunks (
         record INTEGER NOT NULL,
         chunk INTEGER NOT NULL,
@@ -40,6 +41,11 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_UPGRADES = {
+    1: ("ALTER TABLE checkpoints ADD COLUMN checksum BLOB", "PRAGMA user_version = 2"),
+}
+"""By the layout before: the statements that make the next one of it. A file whose layout is changed is refused by older
+versions of the service, and what they go on with there is refused by SQLite: stop them first."""
 
 
 def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
@@ -72,20 +78,22 @@ def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> None:
     connection.execute("BEGIN")
     try:
-        is_current = _is_current(connection, path)  # first, so that another program's file is left as it is
+        version = _layout(connection, path)  # first, so that another program's file is left as it is
     finally:
         connection.execute("ROLLBACK")
     mode = _write_ahead(connection, timeout_ms)
     if mode != "wal":
         raise StoreError(f"SQLite uses journal mode {mode!r} for {str(path)!r}, expected 'wal'; use a local disk")
     connection.execute("PRAGMA synchronous = FULL")
-    if is_current:
+    if version == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_current(connection, path):  # another process may have been quicker
-            for statement in _TABLES:
+        version = _layout(connection, path)  # another process may have been quicker
+        while version != SCHEMA_VERSION:
+            for statement in _UPGRADES.get(version, _TABLES):
                 connection.execute(statement)
+            version = _layout(connection, path)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
@@ -108,18 +116,18 @@ def _journal_mode(connection: sqlite3.Connection) -> str:
     return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
 
 
-def _is_current(connection: sqlite3.Connection, path: Path) -> bool:
-    """False for an empty file; StoreError for one of another kind or layout."""
+def _layout(connection: sqlite3.Connection, path: Path) -> int:
+    """0 for an empty file; StoreError for one of another kind, or of a layout that cannot be used."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if (application, version, tables) == (0, 0, 0):
-        return False
+        return 0
     if application != APPLICATION_ID:
         raise StoreError(f"{str(path)!r} is a database of another program; name a Cellkeeper file or a new one")
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION and version not in _UPGRADES:
         raise StoreError(
             f"{str(path)!r} has layout {version}, expected {SCHEMA_VERSION}; start the Cellkeeper version "
             "that wrote it, or name a new file"
         )
-    return True
+    return int(version)

@@ -62,11 +62,8 @@ local function compare(key, last, fixed, moving)
       return nil, 0, sub(moving, 5, 8), false
     end
   elseif tag == WHOLE and find(last, fixed, 9, true) == 9 and find(last, moving, 9 + FIXED, true) == 9 + FIXED then
-    local base, distance, mark = base_of(key, last)
-    if not base then
-      return NO_RECORD
-    end
-    return nil, distance, mark, true
+    local _, distance, mark = base_of(key, last)
+    return nil, distance, mark, true -- without its base it can only be replaced
   end
   return conflict(key, last)
 end
@@ -80,6 +77,9 @@ local function append(key, last, kind, fixed, moving, payload)
   local answer, distance, mark, whole = compare(key, last, fixed, moving)
   if answer then
     return answer
+  end
+  if not distance then
+    return NO_RECORD
   end
   distance = distance + 1
   if distance > 16777215 then

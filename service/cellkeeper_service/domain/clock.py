@@ -1,0 +1,13 @@
+"""The wall clock, as records keep it."""
+
+from __future__ import annotations
+
+import time
+
+MAX_UNIX_MS = 2**49 - 1  # in the year 19809
+
+
+def unix_ms() -> int:
+    """Milliseconds since 1970, from 0 to MAX_UNIX_MS: a record holds no time outside of that, however wrong the
+    machine's clock is."""
+    return min(max(time.time_ns() // 1_000_000, 0), MAX_UNIX_MS)
