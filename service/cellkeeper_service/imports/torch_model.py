@@ -24,15 +24,14 @@ from .processing import Float64Source, Processed, Processing, random_sequences
 from .refusal import ImportRefused
 from .stack import Array, Layer, Recurrent, Stack
 from .torch_build import build_modules
-from .torch_modules import ModuleChain, OwnForward, flatten, module_parts
+from .torch_forward import compare_forward
+from .torch_modules import ModuleChain, flatten, module_parts
 from .torch_program import INPUT, OUTPUT, ProgramSource, after, is_program, program_graph
 from .torch_weights import Part, guess_parts, parse_parts, read_parts, with_initial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
-
-_FAR = 1e-3  # an own forward that differs by more computes something else; by less, it rounds otherwise
 
 
 def import_torch(
@@ -108,7 +107,7 @@ def import_torch(
     whole = processing.around(stack)
     lowered = lower(whole, name, place)
     if own is not None:
-        _compare_forward(own, chain, initial, stack)
+        compare_forward(own, chain, initial, stack)
     source = _source(chain, parts, tensors, initial, stack)
     imported = land(
         folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch, feedback
@@ -189,19 +188,3 @@ def _source(
     if importlib.util.find_spec("torch") is None:
         return Float64Source(stack, "torch is not installed")
     return ModuleChain(chain or build_modules(parts, tensors), initial)
-
-
-def _compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
-    """The children in the order of their registration have to give what the module's own forward gives."""
-    recurrent = [module for module in chain if hasattr(module, "batch_first")]
-    own = OwnForward(model, bool(recurrent and recurrent[0].batch_first))
-    for inputs in random_sequences(stack, 2):
-        expected = own.last(inputs)
-        came = ModuleChain(chain, initial).whole(inputs)["prediction"][-len(expected) :]
-        size = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
-        if came.shape != expected.shape or not float(np.abs(came - expected).max()) <= _FAR * size:
-            raise ImportRefused(
-                own.name,
-                "gives other values than its layers in the order in which they are registered (an activation or "
-                "another path within forward?); pass the modules as a list, in the order in which they compute",
-            )

@@ -81,7 +81,7 @@ def _part(name: str, module: Any) -> Part | None:
         return Part("embedding")
     if kind == "Linear":
         return Part("dense")
-    if kind in _IGNORED:
+    if is_ignored(module):
         return None
     if kind in _WHOLE:
         raise ImportRefused(place, "attends to the whole sequence, of which a stream has seen the past only")
@@ -93,6 +93,11 @@ def _part(name: str, module: Any) -> Part | None:
         raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     return Part(_ACTIVATIONS[kind], slope=float(slope))
+
+
+def is_ignored(module: nn.Module) -> bool:
+    """It computes nothing in evaluation mode."""
+    return type(module).__name__ in _IGNORED
 
 
 class ModuleChain:
@@ -157,47 +162,3 @@ class ModuleChain:
             states.append(tuple(mine) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else mine[0])
             taken += layers
         return states
-
-
-class OwnForward:
-    """A module of the user's own, called as it is: a parity.Source that knows whole sequences only.
-
-    Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
-    where the module's recurrent layers are batch_first), or the last time step alone.
-    """
-
-    def __init__(self, model: nn.Module, batch_first: bool) -> None:
-        import torch
-
-        self.name = f"{type(model).__name__}.forward"
-        self._model = model
-        self._batch_first = batch_first
-        self._torch = torch
-
-    def last(self, inputs: Array) -> Array:
-        """The outputs that it gives for [T, ...]: [T, units], or [1, units] where those are of the last time step."""
-        torch = self._torch
-        x = torch.from_numpy(np.array(inputs))
-        x = x.long() if x.dtype == torch.int32 else x
-        was_training = self._model.training
-        self._model.eval()
-        try:
-            with torch.no_grad():
-                y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
-        except Exception as error:  # whatever the user's code raises
-            raise ImportRefused(
-                self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
-            ) from error
-        finally:
-            self._model.train(was_training)
-        while isinstance(y, tuple | list) and y:
-            y = y[0]
-        if not isinstance(y, torch.Tensor):
-            raise ImportRefused(
-                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
-            )
-        result: Array = y.float().numpy()
-        steps = len(inputs)
-        if result.ndim == 3:
-            return result[0] if self._batch_first else result[:, 0]
-        return result if result.ndim == 2 else result.reshape(steps if result.size % steps == 0 else 1, -1)
