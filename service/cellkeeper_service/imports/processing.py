@@ -15,6 +15,7 @@ from cellkeeper_service.model.parsing import parse_missing, parse_normalization,
 
 from .parity import SEQUENCES, STEPS, Source
 from .reference import Float64Run, apply
+from .refusal import ImportRefused
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
 
@@ -41,6 +42,22 @@ class Processing:
         )
         after = tuple(Convert(f"output[{i}]", transform) for i, transform in enumerate(self.output))
         return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+
+
+def checked(normalization: object, missing: object, output: object) -> Processing:
+    """What was passed to an import. Raises ImportRefused for what is of another type."""
+    if normalization is not None and not isinstance(normalization, Normalization):
+        expected = "Normalization(offset, scale) of cellkeeper_service.model.config, or what fit_normalization gives"
+        raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
+    if missing is not None and not isinstance(missing, Missing):
+        expected = "Missing(policy, value) of cellkeeper_service.model.config"
+        raise ImportRefused("missing", f"got {type(missing).__name__}, expected {expected}")
+    transforms = tuple(output) if isinstance(output, Sequence) else (output,)
+    for number, transform in enumerate(transforms):
+        if not isinstance(transform, Transform):
+            expected = "a list of Transform(op, value) of cellkeeper_service.model.config, or what fit_output gives"
+            raise ImportRefused(f"output[{number}]", f"got {type(transform).__name__}, expected {expected}")
+    return Processing(normalization, missing or Missing(), transforms)
 
 
 def parse_processing(value: object, place: str) -> Processing:

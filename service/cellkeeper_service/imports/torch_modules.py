@@ -9,7 +9,7 @@ import numpy as np
 
 from .refusal import ImportRefused
 from .stack import Array
-from .torch_weights import Part
+from .torch_weights import UNNORMED, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,10 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
     """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
     from torch import nn
 
+    if isinstance(model, nn.Module):
+        _refuse_normed(model)
+        if type(model).__module__.startswith("torch.jit"):
+            raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
     if isinstance(model, Sequence) and not isinstance(model, str):
         return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
     if not isinstance(model, nn.Module):
@@ -48,6 +52,18 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
     return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
 
 
+def _refuse_normed(module: nn.Module) -> None:
+    """weight_norm, spectral_norm and the like: a weight that is computed anew at each call."""
+    from torch.nn.utils.parametrize import is_parametrized
+
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    found = next((kind for kind in hooks if kind in ("WeightNorm", "SpectralNorm")), "")
+    if found or is_parametrized(module):
+        raise ImportRefused(
+            type(module).__name__, f"{found or 'a parametrization'} computes its weight at each call; {UNNORMED}"
+        )
+
+
 def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], dict[str, Array]]:
     """Parts, and the tensors that they name. Raises ImportRefused with the module's name."""
     parts: list[Part] = []
@@ -56,9 +72,12 @@ def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], 
         part = _part(name, module)
         if part is None:
             continue
-        prefix = f"{number}-{name}".rstrip("-")
+        prefix = name or str(number)
         parts.append(Part(part.kind, prefix if "=" in part.place else "", part.slope))
         for key, value in module.state_dict().items():
+            if value.is_meta or not value.is_floating_point():
+                came = "no values (device meta)" if value.is_meta else str(value.dtype)
+                raise ImportRefused(f"{name or 'model'}: tensor {key}", f"got {came}, expected floats with values")
             tensors[f"{prefix}.{key}"] = value.detach().cpu().float().numpy()
     return parts, tensors
 
