@@ -49,8 +49,8 @@ def parse_parts(text: str) -> list[Part]:
 
 
 def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
-    """Raises ImportRefused for names to which a wrapper of the model added a prefix that `layers` lacks, and for a weight
-    that is kept in two parts."""
+    """Raises ImportRefused for names to which a wrapper of the model added a prefix that `layers` lacks, and for a
+    weight that is kept in two parts."""
     for wrapper, what in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
         if tensors and all(name.startswith(wrapper) for name in tensors) and wrapper not in (layers or ""):
             raise ImportRefused(
