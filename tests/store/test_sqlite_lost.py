@@ -12,8 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Load, Outcome, StoreLost
-from cellkeeper_service.store.sqlite import SqliteStore, unix_ms
+from cellkeeper_service.store.sqlite import SqliteStore
 
 from tests.store.records import append, committed, create, inputs, key, log_of
 

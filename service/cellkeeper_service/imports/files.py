@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -24,9 +25,26 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _NESTED = ("state_dict", "model_state_dict", "model")  # where training programs put the weights
 
 
+def file_of(model: object, expected: str) -> Path:
+    """The path that was given as the model. Raises ImportRefused for an object that is none."""
+    if isinstance(model, str | Path):
+        return Path(model)
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    instead = "save it, and give the file"
+    if kind.startswith(("torch.", "torch_")) or hasattr(model, "named_parameters"):
+        instead = "pass a torch module to import_torch"
+    elif hasattr(model, "get_config") or kind.startswith(("keras.", "tensorflow.")):
+        instead = "save it with model.save('model.keras'), and give the file"
+    elif hasattr(model, "SerializeToString"):
+        instead = "pass model.SerializeToString() to import_onnx"
+    raise ImportRefused("model", f"got {kind}, expected {expected}; {instead}")
+
+
 def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
     """The file's bytes. Raises ImportRefused where there is no such file, or it is empty or too large."""
     try:
+        if path.is_dir():
+            raise ImportRefused(str(path), "no such file: it is a folder; give the file in it")
         if not path.is_file():
             raise ImportRefused(str(path), "no such file")
         size = path.stat().st_size
@@ -57,7 +75,9 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
         found = dict(deserialize(data))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
         raise ImportRefused(
-            str(path), f"neither a safetensors file ({error}) nor a zip file of torch.save; save the weights again"
+            str(path),
+            f"neither a safetensors file ({error}) nor a zip file of torch.save (PyTorch 1.6 or newer); "
+            "save the weights again",
         ) from error
     tensors: dict[str, Array] = {}
     for name, view in found.items():
@@ -82,12 +102,16 @@ def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
         )
     import torch
 
-    _refuse_bomb(path, data)
+    _check_archive(path, data)
     try:
         value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's and torch's errors have no common base
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        holds = f"it holds an object of {named.group(1)}" if named else type(error).__name__
         raise ImportRefused(
-            str(path), f"not weights alone ({error}); save model.state_dict(), best as safetensors"
+            str(path),
+            f"not weights alone ({holds}, a whole module or other code, which is not run); load it where its class is, "
+            "and save model.state_dict(), best as safetensors",
         ) from error
     for key in _NESTED:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
@@ -115,13 +139,25 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
     return tensors
 
 
-def _refuse_bomb(path: Path, data: bytes) -> None:
-    """torch.save does not compress; what is packed was made to unpack into more than it is."""
+def _check_archive(path: Path, data: bytes) -> None:
+    """Raises ImportRefused for other archives than those of torch.save. That does not compress: what is packed was made
+    to unpack into more than it is."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise ImportRefused(str(path), f"not a zip file of torch.save ({error}); it may be cut off") from error
+    names = {entry.filename.partition("/")[2] for entry in entries}
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        raise ImportRefused(
+            str(path),
+            "a TorchScript archive, which holds code; load it with torch.jit.load, and save its state_dict(), best as "
+            "safetensors",
+        )
+    if any(name.endswith(("archive_format", "exported_program.json")) for name in names) and "data.pkl" not in names:
+        raise ImportRefused(
+            str(path), "a torch.export archive; pass torch.export.load(file) to import_torch, in a script"
+        )
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ImportRefused(str(path), "compressed, expected as torch.save writes it")
     if sum(entry.file_size for entry in entries) > len(data):

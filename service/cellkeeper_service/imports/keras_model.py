@@ -11,6 +11,7 @@ import numpy as np
 from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
 from cellkeeper_service.model.feedback import Sources
 
+from .files import file_of
 from .keras_file import KerasFile, read_keras
 from .keras_layers import read_layer
 from .keras_source import keras_source
@@ -18,7 +19,7 @@ from .keras_topology import KerasLayer, ordered_layers
 from .landing import Imported, Report, check_target, land
 from .lower import lower
 from .parity import MAX_BATCH, TOLERANCE
-from .processing import Processed, Processing, random_sequences
+from .processing import Processed, checked, random_sequences
 from .refusal import ImportRefused
 from .stack import Affine, Array, Dense, Embed, Layer, Normalize, Recurrent, Stack
 
@@ -48,10 +49,10 @@ def import_keras(
 
     Raises ImportRefused: one line with the layer's name. Nothing is left behind.
     """
-    folder, path = Path(folder), Path(model)
+    folder, path = Path(folder), file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
     file, stack = read_stack(path)
-    processing = Processing(normalization, missing or Missing(), tuple(output))
+    processing = checked(normalization, missing, output)
     whole = processing.around(stack)
     lowered = lower(whole, name, str(path))
     source = Processed(keras_source(file, stack), processing)

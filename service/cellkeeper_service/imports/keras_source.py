@@ -31,7 +31,11 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     strange = sorted({module for module in _modules(file.config) if module.partition(".")[0] != "keras"})
     if strange:
         return Float64Source(stack, f"keras is not run on a file that names {strange[0][:60]}")
-    keras = _keras()
+    try:
+        keras = _keras()
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises that is not there or does not start
+        backend = os.environ.get("KERAS_BACKEND", "its default")
+        return Float64Source(stack, f"keras does not start with the backend {backend}: {one_line(str(error))[:120]}")
     version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
     if version < OLDEST:
         return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")

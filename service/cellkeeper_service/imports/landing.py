@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -46,11 +47,14 @@ def describe(config: Config) -> str:
 
 def check_target(folder: Path, name: str | None) -> str:
     """The model's name, before any work is done. Raises ImportRefused."""
-    if folder.exists() or folder.is_symlink():
-        raise ImportRefused(str(folder), "exists; remove it first or choose another name")
+    try:
+        if folder.exists() or folder.is_symlink():
+            raise ImportRefused(str(folder), "exists; remove it first or choose another name")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        raise ImportRefused(str(folder), f"cannot be written ({error})") from error
     name = folder.name if name is None else name
-    if not 1 <= len(name) <= 100:
-        raise ImportRefused("name", f"got {name[:100]!r}, expected a text of 1 to 100 characters")
+    if not isinstance(name, str) or not 1 <= len(name) <= 100:
+        raise ImportRefused("name", f"got {str(name)[:100]!r}, expected a text of 1 to 100 characters")
     return name
 
 
@@ -69,6 +73,10 @@ def land(
 
     Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
+    if not isinstance(tolerance, int | float) or not tolerance > 0:
+        raise ImportRefused(
+            "tolerance", f"got {tolerance!r}, expected a number above 0, relative to the largest output"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -90,8 +98,17 @@ def land(
     except ImportRefused:
         raise
     except StartError as error:
-        raise ImportRefused(place, str(error).replace(f"{partial / 'bundle'}/", "")) from error
+        raise ImportRefused(place, _without(partial, str(error))) from error
+    except TypeError as error:  # of json: what was passed has no place in config.json
+        raise ImportRefused(
+            place, f"config.json cannot hold it ({error}); pass plain numbers, texts and lists"
+        ) from error
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _without(partial: Path, text: str) -> str:
+    """The bundle is written to a folder that is gone when anybody reads the text."""
+    return re.sub(rf"{re.escape(str(partial))}/(bundle|\.bundle\.[^/]*)/", "", text)

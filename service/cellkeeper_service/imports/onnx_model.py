@@ -19,13 +19,14 @@ from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_config
 
-from .files import read_bytes
+from .files import file_of, read_bytes
 from .landing import Imported, Report, check_target, land
 from .lower import Lowered
 from .onnx_declare import declare, probe
 from .onnx_graph import Graph, read_graph
 from .onnx_source import Declaration, OnnxSource
 from .parity import MAX_BATCH, SEQUENCES, STEPS, TOLERANCE, Source
+from .processing import checked
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -67,8 +68,12 @@ def import_onnx(
     """
     folder = Path(folder)
     name = check_target(folder, name)
-    place = "model" if isinstance(model, bytes) else str(model)
-    data = model if isinstance(model, bytes) else read_bytes(Path(model), MAX_GRAPH_BYTES)
+    if isinstance(model, bytes):
+        place, data = "model", model
+    else:
+        path = file_of(model, "an .onnx file, or its bytes")
+        place, data = str(path), read_bytes(path, MAX_GRAPH_BYTES)
+    missing = checked(None, missing, ()).missing
     graph = read_graph(data, place)
     declaration = declare(
         graph,
@@ -89,7 +94,7 @@ def import_onnx(
         place=place,
         vocabulary=vocabulary,
         initial=initial or {},
-        missing=missing or Missing(),
+        missing=missing,
         feedback=feedback,
         source=OnnxSource,
         tolerance=tolerance,

@@ -56,6 +56,22 @@ def _convert(transform: Transform, place: str) -> Convert:
     return Convert(place, replace(transform, value=tuple(values) if isinstance(values, list) else values))
 
 
+def checked(normalization: object, missing: object, output: object) -> Processing:
+    """What was passed to an import. Raises ImportRefused for what is of another type."""
+    if normalization is not None and not isinstance(normalization, Normalization):
+        expected = "Normalization(offset, scale) of cellkeeper_service.model.config, or what fit_normalization gives"
+        raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
+    if missing is not None and not isinstance(missing, Missing):
+        expected = "Missing(policy, value) of cellkeeper_service.model.config"
+        raise ImportRefused("missing", f"got {type(missing).__name__}, expected {expected}")
+    transforms = tuple(output) if isinstance(output, Sequence) else (output,)
+    for number, transform in enumerate(transforms):
+        if not isinstance(transform, Transform):
+            expected = "a list of Transform(op, value) of cellkeeper_service.model.config, or what fit_output gives"
+            raise ImportRefused(f"output[{number}]", f"got {type(transform).__name__}, expected {expected}")
+    return Processing(normalization, missing or Missing(), transforms)
+
+
 def parse_processing(value: object, place: str) -> Processing:
     """An object with the keys normalization, missing, output and feedback, as in config.json. Raises StartError."""
     fields = Fields(value, place)

@@ -20,19 +20,18 @@ from .onnx_declare import declare
 from .onnx_graph import read_graph
 from .onnx_model import import_graph
 from .parity import MAX_BATCH, TOLERANCE, Source
-from .processing import Float64Source, Processed, Processing, random_sequences
+from .processing import Float64Source, Processed, checked, random_sequences
 from .refusal import ImportRefused
 from .stack import Array, Layer, Recurrent, Stack
 from .torch_build import build_modules
-from .torch_modules import ModuleChain, OwnForward, flatten, module_parts
+from .torch_forward import compare_forward
+from .torch_modules import ModuleChain, flatten, module_parts
 from .torch_program import INPUT, OUTPUT, ProgramSource, after, is_program, program_graph
-from .torch_weights import Part, guess_parts, parse_parts, read_parts, with_initial
+from .torch_weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.export import ExportedProgram
-
-_FAR = 1e-3  # an own forward that differs by more computes something else; by less, it rounds otherwise
 
 
 def import_torch(
@@ -90,6 +89,7 @@ def import_torch(
     if isinstance(model, str | Path | Mapping):
         place = str(model) if isinstance(model, str | Path) else "state_dict"
         tensors = tensors_of(model, place) if isinstance(model, Mapping) else read_state_dict(Path(model))
+        refuse_wrapped(tensors, layers, place)
         parts = parse_parts(layers) if layers else guess_parts(list(tensors), place, tensors)
     else:
         if layers is not None:
@@ -99,16 +99,25 @@ def import_torch(
         found = flatten(model)
         place = type(model).__name__
         parts, tensors = module_parts(found)
-        chain = [copy.deepcopy(module).cpu().float().eval() for _, module in found]
+        chain = [_copied(name, module) for name, module in found]
         standard = type(model).__module__.startswith("torch.nn.modules")
         own = None if standard or isinstance(model, Sequence) else model
     read = with_initial(read_parts(parts, tensors, place), initial, place)
     stack = Stack(_features(read), tuple(read))
-    processing = Processing(normalization, missing or Missing(), tuple(output))
+    processing = checked(normalization, missing, output)
     whole = processing.around(stack)
-    lowered = lower(whole, name, place)
+    try:
+        lowered = lower(whole, name, place)
+    except ImportRefused as error:
+        if own is None:
+            raise
+        raise ImportRefused(
+            f"{place}: {error.place}",
+            f"{error.reason}: its layers do not fit one after another as they are registered (a path around some of "
+            "them within forward?); export one time step with torch.export, states as arguments, and pass that",
+        ) from error
     if own is not None:
-        _compare_forward(own, chain, initial, stack)
+        compare_forward(own, chain, initial, stack)
     source = _source(chain, parts, tensors, initial, stack)
     imported = land(
         folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch, feedback
@@ -169,10 +178,23 @@ def _features(layers: Sequence[Layer]) -> int:
     return 1  # widths.check refuses what has no layer
 
 
+def _copied(name: str, module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # whatever a module's own copying raises
+        kind = f"{name or 'model'} ({type(module).__name__})"
+        raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
+
+
 def _initial(state: Any) -> dict[str, Array]:
     if state is None:
         return {}
     tensors = list(state) if isinstance(state, tuple | list) else [state]
+    for value in tensors:
+        if not hasattr(value, "detach"):
+            raise ImportRefused(
+                "initial_state", f"got {type(value).__name__}, expected a tensor h, or a tuple of tensors (h, c)"
+            )
     return {
         name: np.array(value.detach().cpu().float().numpy(), np.float32)
         for name, value in zip(("h", "c"), tensors, strict=False)
@@ -189,19 +211,3 @@ def _source(
     if importlib.util.find_spec("torch") is None:
         return Float64Source(stack, "torch is not installed")
     return ModuleChain(chain or build_modules(parts, tensors), initial)
-
-
-def _compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
-    """The children in the order of their registration have to give what the module's own forward gives."""
-    recurrent = [module for module in chain if hasattr(module, "batch_first")]
-    own = OwnForward(model, bool(recurrent and recurrent[0].batch_first))
-    for inputs in random_sequences(stack, 2):
-        expected = own.last(inputs)
-        came = ModuleChain(chain, initial).whole(inputs)["prediction"][-len(expected) :]
-        size = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
-        if came.shape != expected.shape or not float(np.abs(came - expected).max()) <= _FAR * size:
-            raise ImportRefused(
-                own.name,
-                "gives other values than its layers in the order in which they are registered (an activation or "
-                "another path within forward?); pass the modules as a list, in the order in which they compute",
-            )

@@ -9,7 +9,7 @@ import numpy as np
 
 from .refusal import ImportRefused
 from .stack import Array
-from .torch_weights import Part
+from .torch_weights import UNNORMED, Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,10 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
     """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
     from torch import nn
 
+    if isinstance(model, nn.Module):
+        _refuse_normed(model)
+        if type(model).__module__.startswith("torch.jit"):
+            raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
     if isinstance(model, Sequence) and not isinstance(model, str):
         return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
     if not isinstance(model, nn.Module):
@@ -48,6 +52,18 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
     return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
 
 
+def _refuse_normed(module: nn.Module) -> None:
+    """weight_norm, spectral_norm and the like: a weight that is computed anew at each call."""
+    from torch.nn.utils.parametrize import is_parametrized
+
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    found = next((kind for kind in hooks if kind in ("WeightNorm", "SpectralNorm")), "")
+    if found or is_parametrized(module):
+        raise ImportRefused(
+            type(module).__name__, f"{found or 'a parametrization'} computes its weight at each call; {UNNORMED}"
+        )
+
+
 def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], dict[str, Array]]:
     """Parts, and the tensors that they name. Raises ImportRefused with the module's name."""
     parts: list[Part] = []
@@ -56,9 +72,12 @@ def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], 
         part = _part(name, module)
         if part is None:
             continue
-        prefix = f"{number}-{name}".rstrip("-")
+        prefix = name or str(number)
         parts.append(Part(part.kind, prefix if "=" in part.place else "", part.slope))
         for key, value in module.state_dict().items():
+            if value.is_meta or not value.is_floating_point():
+                came = "no values (device meta)" if value.is_meta else str(value.dtype)
+                raise ImportRefused(f"{name or 'model'}: tensor {key}", f"got {came}, expected floats with values")
             tensors[f"{prefix}.{key}"] = value.detach().cpu().float().numpy()
     return parts, tensors
 
@@ -81,7 +100,7 @@ def _part(name: str, module: Any) -> Part | None:
         return Part("embedding")
     if kind == "Linear":
         return Part("dense")
-    if kind in _IGNORED:
+    if is_ignored(module):
         return None
     if kind in _WHOLE:
         raise ImportRefused(place, "attends to the whole sequence, of which a stream has seen the past only")
@@ -93,6 +112,11 @@ def _part(name: str, module: Any) -> Part | None:
         raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     return Part(_ACTIVATIONS[kind], slope=float(slope))
+
+
+def is_ignored(module: nn.Module) -> bool:
+    """It computes nothing in evaluation mode."""
+    return type(module).__name__ in _IGNORED
 
 
 class ModuleChain:
@@ -157,47 +181,3 @@ class ModuleChain:
             states.append(tuple(mine) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else mine[0])
             taken += layers
         return states
-
-
-class OwnForward:
-    """A module of the user's own, called as it is: a parity.Source that knows whole sequences only.
-
-    Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
-    where the module's recurrent layers are batch_first), or the last time step alone.
-    """
-
-    def __init__(self, model: nn.Module, batch_first: bool) -> None:
-        import torch
-
-        self.name = f"{type(model).__name__}.forward"
-        self._model = model
-        self._batch_first = batch_first
-        self._torch = torch
-
-    def last(self, inputs: Array) -> Array:
-        """The outputs that it gives for [T, ...]: [T, units], or [1, units] where those are of the last time step."""
-        torch = self._torch
-        x = torch.from_numpy(np.array(inputs))
-        x = x.long() if x.dtype == torch.int32 else x
-        was_training = self._model.training
-        self._model.eval()
-        try:
-            with torch.no_grad():
-                y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
-        except Exception as error:  # whatever the user's code raises
-            raise ImportRefused(
-                self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
-            ) from error
-        finally:
-            self._model.train(was_training)
-        while isinstance(y, tuple | list) and y:
-            y = y[0]
-        if not isinstance(y, torch.Tensor):
-            raise ImportRefused(
-                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
-            )
-        result: Array = y.float().numpy()
-        steps = len(inputs)
-        if result.ndim == 3:
-            return result[0] if self._batch_first else result[:, 0]
-        return result if result.ndim == 2 else result.reshape(steps if result.size % steps == 0 else 1, -1)

@@ -42,6 +42,7 @@ def program_graph(program: ExportedProgram, states: Sequence[str], place: str) -
             f"got {came[0]} inputs, {came[1]} outputs and the states {list(states)}, expected (x, *states) -> "
             "(y, *states); pass the states' names in the order of the program's arguments, such as states=('h', 'c')",
         )
+    _refuse_nested(program, place)
     if importlib.util.find_spec("onnxscript") is None:
         raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
     import torch
@@ -66,6 +67,19 @@ def program_graph(program: ExportedProgram, states: Sequence[str], place: str) -
     if made is None:
         raise ImportRefused(place, "torch.onnx gave nothing")
     return bytes(made.model_proto.SerializeToString())
+
+
+def _refuse_nested(program: ExportedProgram, place: str) -> None:
+    """Raises ImportRefused: what is within tuples, lists or dicts, or goes by keyword, cannot be handed on by name."""
+    inputs, keywords = program.call_spec.in_spec.children_specs
+    outputs = program.call_spec.out_spec
+    flat = all(child.is_leaf() for child in (*inputs.children_specs, *outputs.children_specs))
+    if not flat or keywords.children_specs or outputs.type not in (tuple, list):
+        raise ImportRefused(
+            place,
+            "takes or gives tensors within tuples or dicts, or by keyword; wrap it in a module whose forward takes "
+            "(x, h, c) and returns (y, h, c), one tensor each, and export that",
+        )
 
 
 class ProgramSource:

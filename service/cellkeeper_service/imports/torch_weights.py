@@ -15,6 +15,10 @@ from .stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, Recurrent
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied")
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+UNNORMED = (
+    "make it one tensor again first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
+    "remove_parametrizations"
+)
 HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {', '.join(KINDS)}"
 
 
@@ -42,6 +46,23 @@ def parse_parts(text: str) -> list[Part]:
     if not parts:
         raise ImportRefused("layers", f"got none, expected {HINT}")
     return parts
+
+
+def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
+    """Raises ImportRefused for names to which a wrapper of the model added a prefix that `layers` lacks, and for a
+    weight that is kept in two parts."""
+    for wrapper, what in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
+        if tensors and all(name.startswith(wrapper) for name in tensors) and wrapper not in (layers or ""):
+            raise ImportRefused(
+                place,
+                f"all names begin with {wrapper}, as {what} writes them; save model.{wrapper}state_dict(), or "
+                f"write the prefixes in layers with it, such as lstm={wrapper}rnn",
+            )
+    for name in tensors:
+        if re.search(r"(weight|bias)\w*_(g|v|orig)$", name) or "parametrizations." in name:
+            base = re.sub(r"parametrizations\.|\.original\d*$|_(g|v|orig)$", "", name)
+            if base not in tensors:
+                raise ImportRefused(f"{place}: tensor {name}", f"a part of {base} (weight_norm?); {UNNORMED}")
 
 
 def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) -> list[Part]:

@@ -116,7 +116,9 @@ def _check_folder(path: Path) -> None:
             what = f"give its folder, {path.parent}"
         raise StartError(f"{path}: a file, expected the folder of a bundle; {what}")
     if is_link:
-        raise StartError(f"{path}: a link that leads nowhere, or to itself; give the folder of a model bundle")
+        raise StartError(
+            f"{path}: no such folder: a link that leads nowhere, or to itself; give the folder of a model bundle"
+        )
     looked = "" if path.is_absolute() else f" (looked for {whole})"
     raise StartError(f"{path}: no such folder{looked}; give the folder of a model bundle")
 
