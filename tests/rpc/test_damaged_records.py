@@ -212,7 +212,7 @@ def test_a_generation_that_cannot_be_compared_deletes_nothing(api: Api, vault: V
 def test_a_whole_session_is_never_deleted_without_its_generation(api: Api, session: str) -> None:
     at = api.open(session)
     result = from_error(deleted(api, session, b"").error)
-    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "generation")
+    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "items[0].generation")
     assert api.position(session) == at
 
 

@@ -155,8 +155,9 @@ def read_deletes(request: pb.DeleteRequest, catalog: Catalog, deadline: float) -
 
     def read(item: pb.DeleteRequest.Item, where: str) -> Callable[[Done], Request]:
         key = catalog.key(name, item.session, f"{where}.session")
-        generation = fields.generation_bytes(item.generation, f"{where}.generation") if item.generation else b""
-        return lambda done: Delete(key, deadline, done, generation)
+        field = f"{where}.generation"
+        generation = fields.generation_bytes(item.generation, field) if item.generation else b""
+        return lambda done: Delete(key, deadline, done, generation, field)
 
     return _each(request.items, read, catalog, _session)
 

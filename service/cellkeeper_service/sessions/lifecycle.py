@@ -148,8 +148,8 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
     After a try without an answer, finding it gone counts as this request's own work.
     """
     if record is not None and not request.generation:
-        text = "generation: got none, expected the session's, 16 bytes: without one only a damaged session is deleted"
-        return Rejection(Reason.INVALID_FIELD, text, field="generation", position=record.position)
+        text = f"{request.where}: got 0 bytes, expected the session's 16: without them only a damaged one is deleted"
+        return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
     if record is None or record.position.generation != request.generation:
         return Deleted(request.unknowns > 0)
     return Erase(request.generation)

@@ -168,7 +168,10 @@ class Moved:
 
 @dataclass(slots=True, eq=False)
 class Delete(Request):
+    """generation: empty for a damaged session only. where: the field that it came in, for a refusal."""
+
     generation: bytes
+    where: str = "generation"
 
 
 @dataclass(frozen=True, slots=True)
