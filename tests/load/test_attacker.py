@@ -1,4 +1,4 @@
-"""The attacker's tool, for a moment: make attack has the long one."""
+"""The attacker's tool, for a moment, and without its times: `make attack` has the long one, which measures them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_attack_costs_nobody_else_much(place: tuple[ServerProcess, str, str],
     server, canary, attacker = place
     (plan,) = plans([kind], attacker, SECONDS, public=not attacker)
     outcome = asyncio.run(endure(server, canary, replace(plan, bytes_per_second=BYTES_PER_SECOND)))
-    assert not outcome.faults
+    assert not outcome.harm
     sent = outcome.sent
     assert max(sent["calls"], sent["pings"]) > 100  # it did attack
     assert (kind != "slow") or sent["bytes"] > 1 << 20
