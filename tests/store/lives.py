@@ -80,15 +80,20 @@ class History:
     @property
     def commands(self) -> list[int]:
         """Where the commands begin that may be cut."""
-        starts, at = [], 0
-        while at < len(self.file):
-            starts.append(at)
-            end = self.file.index(b"\r\n", at)
-            at, words = end + 2, int(self.file[at + 1 : end])
-            for _ in range(words):
-                end = self.file.index(b"\r\n", at)
-                at = end + 2 + int(self.file[at + 1 : end]) + 2
-        return [start for start in starts if start >= self.cuts_from]
+        return [start for start in command_starts(self.file) if start >= self.cuts_from]
+
+
+def command_starts(content: bytes) -> list[int]:
+    """Where each command of an append-only file begins."""
+    starts, at = [], 0
+    while at < len(content):
+        starts.append(at)
+        end = content.index(b"\r\n", at)
+        at, words = end + 2, int(content[at + 1 : end])
+        for _ in range(words):
+            end = content.index(b"\r\n", at)
+            at = end + 2 + int(content[at + 1 : end]) + 2
+    return starts
 
 
 def states_of(store: Store | OldStore, sessions: Sequence[str] = SESSIONS) -> dict[str, State | StoreError]:
@@ -118,7 +123,7 @@ def write_history(layout: Layout, folder: Path) -> History:
         at |= commit({name: append(key(name), at[name], inputs(n)) for n, name in enumerate(once)})
         with server.client() as client:  # as a power cut between its commit and its PEXPIRE leaves it
             client.persist(layout.key_of(key("without its TTL")))
-        history.cuts_from = _aof(server).stat().st_size
+        history.cuts_from = aof(server).stat().st_size
         commit(
             {
                 "appended": append(key("appended"), at["appended"], inputs(50)),
@@ -138,7 +143,7 @@ def write_history(layout: Layout, folder: Path) -> History:
         assert store.delete_many(deletes)[0].outcome is Outcome.COMMITTED
         history.states["deleted"].append(None)
         server.kill()
-        history.file = _aof(server).read_bytes()
+        history.file = aof(server).read_bytes()
         shutil.copytree(server.folder / "appendonlydir", folder / "appendonlydir")
     return history
 
@@ -150,7 +155,7 @@ def violations(history: History, cut: int, second: Second) -> list[str]:
         server.kill()
         shutil.rmtree(server.folder / "appendonlydir")
         shutil.copytree(history.folder / "appendonlydir", server.folder / "appendonlydir")
-        _aof(server).write_bytes(history.file[:cut])
+        aof(server).write_bytes(history.file[:cut])
         server.restart()
         with layout.opened(server) as store:
             found = states_of(store)
@@ -219,6 +224,7 @@ def _ttls(
                 yield f"{life}: {name!r} has a TTL that its header does not ask for"
 
 
-def _aof(server: RedisServer) -> Path:
+def aof(server: RedisServer) -> Path:
+    """What the server has written since its last rewrite."""
     (path,) = (server.folder / "appendonlydir").glob("*.incr.aof")
     return path

@@ -12,7 +12,7 @@ from .position import Position, advance_head
 ORIGIN_BYTES = 16
 NUMERICS_BYTES = 8
 NO_ORIGIN = bytes(ORIGIN_BYTES)
-CHUNK_OVERHEAD_BYTES = 32  # about what a store keeps of each chunk in the log beside its inputs
+CHUNK_OVERHEAD_BYTES = 36  # about what a store keeps of each chunk in the log beside its inputs
 
 # position 32 | updated | checkpoint step | checkpoint head 8 | created | ttl | fingerprint 32 | numerics 8 |
 # origin 16 | step bytes

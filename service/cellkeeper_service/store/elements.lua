@@ -3,7 +3,10 @@
 
 local TTL_REFRESH_BELOW = 0.9
 local BASE, ENTRY, WHOLE = 66, 83, 87
-local FIXED, MOVING = 114, 18
+local FIXED, MOVING, RUN = 114, 18, 4
+-- Where an element has its run, its fixed part, and its moving part (of an entry, and of the other two).
+local RUN_AT = {[BASE] = 2, [ENTRY] = 9, [WHOLE] = 9}
+local IN_BASE, IN_ENTRY = 2 + RUN, 9 + RUN
 local TTL_IN_FIXED = 46
 local NEVER = '\0\0\0\0\0\0\0\0'
 
@@ -22,14 +25,18 @@ local function base_of(key, last)
     if not element then
       return nil
     end
-    if byte(element, 1) == BASE and find(element, mark, FIXED + 6, true) == FIXED + 6 then
+    if byte(element, 1) == BASE and find(element, mark, IN_BASE + FIXED + 4, true) == IN_BASE + FIXED + 4 then
       return element, distance, mark
     end
     distance = distance + 1
   end
 end
 
-local LEAST = {[BASE] = 1 + FIXED + MOVING, [ENTRY] = 8 + MOVING, [WHOLE] = 8 + FIXED + MOVING} -- bytes
+local LEAST = { -- bytes
+  [BASE] = IN_BASE - 1 + FIXED + MOVING,
+  [ENTRY] = IN_ENTRY - 1 + MOVING,
+  [WHOLE] = IN_ENTRY - 1 + FIXED + MOVING,
+}
 
 -- What kind of element this is; nil where it is too short to be one, or none that a header ends with.
 local function tag_of(last)
@@ -42,9 +49,9 @@ local function parts(key, last)
   local tag = tag_of(last)
   if tag == ENTRY then
     local base = base_of(key, last)
-    return base and sub(base, 2, 1 + FIXED), sub(last, 9, 8 + MOVING)
+    return base and sub(base, IN_BASE, IN_BASE - 1 + FIXED), sub(last, IN_ENTRY, IN_ENTRY - 1 + MOVING)
   end
-  local start = tag == BASE and 2 or tag == WHOLE and 9
+  local start = tag == BASE and IN_BASE or tag == WHOLE and IN_ENTRY
   if start then
     return sub(last, start, start + FIXED - 1), sub(last, start + FIXED, start + FIXED + MOVING - 1)
   end
@@ -65,4 +72,13 @@ local function expire(key, fixed)
     return left
   end
   return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and call('PEXPIRE', key, string.format('%.0f', ttl))
+end
+
+-- An element that says what the last one says, and that it was pushed in this run. tag: of `last`.
+local function again(last, tag, run)
+  if tag == BASE then
+    local moving = IN_BASE + FIXED
+    return 'S\1\0\0' .. sub(last, moving + 4, moving + 7) .. run .. sub(last, moving, moving - 1 + MOVING)
+  end
+  return sub(last, 1, 8) .. run .. sub(last, IN_ENTRY)
 end

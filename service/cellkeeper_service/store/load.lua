@@ -1,7 +1,8 @@
 -- Reads many records of either layout. Keys: redis_keys.py; elements: redis_layout.py, redis_layout1.py.
 --
 -- KEYS[i]      the record of item i
--- ARGV[i]      "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
+-- ARGV[1]      as in write.lua
+-- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
 -- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read, or
 -- 1: it is too large to be read with others, or 2: the others have used up what a call may read.
 
@@ -46,9 +47,25 @@ local function read(key, whole)
   return record
 end
 
+local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
+
+-- A record that was not written in this run is, before anybody is told of it: its last element may be one that a crash
+-- brought back, and the file may end with another that contradicts it. docs/adr/203. An error, or nothing.
+local function confirm(key, last, tag)
+  if find(last, run, RUN_AT[tag], true) ~= RUN_AT[tag] then
+    local element = again(last, tag, run)
+    local reply = call('RPUSH', key, element)
+    if first_write and not failed(reply) then
+      reply = call('RPUSH', key, element)
+    end
+    return failed(reply) and reply
+  end
+end
+
 local answers = {}
 for i, key in ipairs(KEYS) do
-  local whole = string.sub(ARGV[i], -6) == ' whole'
+  local how = ARGV[1 + i]
+  local whole = sub(how, -6) == ' whole'
   local unread = not whole and (room <= 0 or patience <= 0)
   local record = not unread and read(key, whole)
   if not record then
@@ -56,10 +73,14 @@ for i, key in ipairs(KEYS) do
   else
     answers[i] = record.err or record
     local last = record[#record]
-    if string.sub(ARGV[i], 1, 5) == 'touch' and last and string.sub(key, 1, 3) ~= 'ck1' then
+    local tag = last and sub(key, 1, 3) ~= 'ck1' and tag_of(last)
+    local unconfirmed = tag and confirm(key, last, tag)
+    if unconfirmed then
+      answers[i] = unconfirmed.err
+    elseif tag and sub(how, 1, 5) == 'touch' then
       local fixed = parts(key, last)
       if fixed then
-        expire(key, fixed) -- one that fails (on a replica, say) leaves the record readable
+        expire(key, fixed) -- one that fails leaves the record readable
       end
     end
   end

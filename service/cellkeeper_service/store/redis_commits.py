@@ -11,7 +11,7 @@ from cellkeeper_service.store.redis_keys import redis_key
 from cellkeeper_service.store.redis_layout import (
     FIXED_BYTES,
     MOVING_BYTES,
-    base_element,
+    base_body,
     checkpoint_element,
     fixed_of,
     moving_of,
@@ -27,19 +27,21 @@ class Words(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One key and its words. before, after: words for calls of their own about the same key, sent together with it."""
+    """One key and its words. before, after: words for calls of their own about the same key, sent together with it.
+    trim: the words of a call behind it, which all that have such words go in."""
 
     key: bytes
     words: Words
     before: tuple[Words, ...] = ()
     after: tuple[Words, ...] = ()
+    trim: Words | None = None
 
 
 def words(*parts: bytes) -> Words:
     return Words(b"".join([bulk(part) for part in parts]), len(parts))
 
 
-EXPIRE, REPEAT = words(b"expire"), words(b"repeat")
+EXPIRE, REPEAT, TRIM = words(b"expire"), words(b"repeat"), words(b"trim")
 TOUCH, LEAVE = words(b"touch"), words(b"leave")  # of load.lua
 TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
 # A header in the pieces that `fixed_of` and `moving_of` are made of: fixed, moving, fixed, moving, fixed.
@@ -53,7 +55,7 @@ def commit_item(commit: Commit) -> Item:
     after = header.packed
     if expected is None:
         element = b"" if checkpoint is None else checkpoint_element(checkpoint)
-        create = words(b"create", base_element(after, log), element)
+        create = words(b"create", base_body(after, log), element)
         return Item(redis_key(key), create, after=(EXPIRE,) if after[_TTL] != _NEVER else ())
     before = expected.packed
     if checkpoint is None:  # nearly every commit: in one pass
@@ -67,10 +69,8 @@ def commit_item(commit: Commit) -> Item:
     if checkpoint is None:
         entry = words(b"whole", fixed, moving, fixed_of(after) + moving_of(after) + log)
         return Item(redis_key(key), entry, first, then)
-    base = base_element(after, log)
-    replace = words(b"replace", fixed, moving, base, checkpoint_element(checkpoint))
-    trim = words(b"trim", base[: 1 + FIXED_BYTES + MOVING_BYTES])
-    return Item(redis_key(key), replace, first, (trim, *then))
+    replace = words(b"replace", fixed, moving, base_body(after, log), checkpoint_element(checkpoint))
+    return Item(redis_key(key), replace, first, then, TRIM)
 
 
 def delete_item(name: bytes, generation: bytes) -> Item:

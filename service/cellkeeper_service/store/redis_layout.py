@@ -1,18 +1,19 @@
 """The elements of a record's list in Redis, layout 2: how they are made, and what a list of them says.
 
     C  checkpoint  'C' crc32(state) state        the state at the header's checkpoint step
-    B  base        'B' fixed moving log          the header after `log`, the inputs since the checkpoint
-    S  entry       'S' link moving chunk         the header after `chunk`: the base's fixed part, this moving part
-    W  entry       'W' link fixed moving chunk   the same with a fixed part of its own (another TTL, say)
+    B  base        'B' run fixed moving log          the header after `log`, the inputs since the checkpoint
+    S  entry       'S' link run moving chunk         the header after `chunk`: the base's fixed part, this moving part
+    W  entry       'W' link run fixed moving chunk   the same with a fixed part of its own (another TTL, say)
 
     moving  18 bytes   what every commit changes in the header: the low 4 bytes of the step, the head, and the low 6
                        bytes of the time of the commit
     fixed   114 bytes  the rest of the header
+    run     4 bytes    in which run of Redis the element was pushed: the first bytes of its run id
     link    7 bytes    the distance to the base in elements (3 bytes), the first four bytes of the base's head
     crc32   4 bytes    (integers are little-endian)
 
-A commit is one RPUSH: of C and B where it writes a checkpoint, of one entry where it appends to the log. No element is
-ever changed. The last element holds the header; an entry wins over earlier ones that it contradicts. docs/adr/203 says
+A commit is one RPUSH: of C and B where it writes a checkpoint, of one entry where it appends to the log. An entry
+without a chunk, or one that is pushed again, says that the record was read in another run. No element is ever changed. The last element holds the header; an entry wins over earlier ones that it contradicts. docs/adr/203 says
 why, and why a list says the same however often a crash of Redis brings an old push back.
 """
 
@@ -26,6 +27,7 @@ from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, Sessi
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.store.damage import damaged, read_record, reading
 
+RUN_BYTES = 4
 MOVING_BYTES = 18
 FIXED_BYTES = HEADER_BYTES - MOVING_BYTES
 TTL_IN_FIXED_BYTES = 46  # where `fixed` has ttl_ms, 8 bytes: the scripts read it
@@ -33,8 +35,8 @@ TTL_IN_FIXED_BYTES = 46  # where `fixed` has ttl_ms, 8 bytes: the scripts read i
 _CRC = Struct("<I")
 _C, _B, _S, _W = b"CBSW"
 _MARK = slice(4, 8)  # of an element with a link; the same bytes of a base are _BASE_MARK
-_AFTER_TAG, _AFTER_LINK = 1, 8
-_BASE_MARK = slice(_AFTER_TAG + FIXED_BYTES + 4, _AFTER_TAG + FIXED_BYTES + 8)
+_IN_BASE, _IN_ENTRY = 1 + RUN_BYTES, 8 + RUN_BYTES
+_BASE_MARK = slice(_IN_BASE + FIXED_BYTES + 4, _IN_BASE + FIXED_BYTES + 8)
 
 
 def fixed_of(packed: bytes) -> bytes:
@@ -56,9 +58,9 @@ def checkpoint_element(state: bytes) -> bytes:
     return b"C" + _CRC.pack(crc32(state)) + state
 
 
-def base_element(packed: bytes, log: bytes) -> bytes:
-    """packed: the header after `log`."""
-    return b"B" + fixed_of(packed) + moving_of(packed) + log
+def base_body(packed: bytes, log: bytes) -> bytes:
+    """What the script makes a base of, by the tag and the run. packed: the header after `log`."""
+    return fixed_of(packed) + moving_of(packed) + log
 
 
 def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
@@ -77,7 +79,7 @@ def _read(
     base, state = elements[at], elements[at - 1][5:]
     if elements[at - 1][1:5] != _CRC.pack(crc32(state)):
         return damaged(key, "its checkpoint is not what was written: the checksum differs", standing)
-    fixed, moving, log = _split(base, _AFTER_TAG)
+    fixed, moving, log = _split(base, _IN_BASE)
     header = Header.unpack(joined(fixed, moving))
     step_bytes, start = header.step_bytes, header.position.step
     if not step_bytes:
@@ -100,12 +102,12 @@ def _read(
 def standing_header(last: bytes, base: bytes | None) -> bytes:
     """The packed header that a list ends with: its last element, and the base of that where it is an S."""
     if last[0] == _B:
-        return joined(*_split(last, _AFTER_TAG)[:2])
+        return joined(*_split(last, _IN_BASE)[:2])
     if last[0] == _W:
-        return joined(*_split(last, _AFTER_LINK)[:2])
+        return joined(*_split(last, _IN_ENTRY)[:2])
     if base is None:
         raise ValueError("an entry without its base")
-    return joined(_split(base, _AFTER_TAG)[0], last[_AFTER_LINK : _AFTER_LINK + MOVING_BYTES])
+    return joined(_split(base, _IN_BASE)[0], last[_IN_ENTRY : _IN_ENTRY + MOVING_BYTES])
 
 
 def _standing(last: bytes, base: bytes | None) -> Header | None:
@@ -140,8 +142,8 @@ def _split(element: bytes, start: int) -> tuple[bytes, bytes, bytes]:
 def _entry(element: bytes, base_fixed: bytes) -> tuple[Header, bytes]:
     """The header after an entry, and its chunk."""
     if element[0] == _W:
-        fixed, moving, chunk = _split(element, _AFTER_LINK)
+        fixed, moving, chunk = _split(element, _IN_ENTRY)
     else:
         fixed = base_fixed
-        moving, chunk = element[_AFTER_LINK:][:MOVING_BYTES], element[_AFTER_LINK + MOVING_BYTES :]
+        moving, chunk = element[_IN_ENTRY:][:MOVING_BYTES], element[_IN_ENTRY + MOVING_BYTES :]
     return Header.unpack(joined(fixed, moving)), chunk

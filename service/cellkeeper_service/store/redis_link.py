@@ -126,10 +126,11 @@ class Link:
     def _meet(self, wire: Wire) -> None:
         """Asks a new connection's server which run of it this is."""
         if self._runs is not None and not wire.peer.is_known:
-            wire.peer.is_known = True
             wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
             info = _reply(wire.connection)
-            self._runs.saw(self._address, "" if isinstance(info, Exception) else info_fields(info).get("run_id", ""))
+            run_id = "" if isinstance(info, Exception) else info_fields(info).get("run_id", "")
+            wire.peer.tells(run_id)
+            self._runs.saw(self._address, run_id)
 
     def send(self, wire: Wire, *commands: bytes) -> Sent:
         """Sends all commands, which are packed, at once, and does not wait for the replies.

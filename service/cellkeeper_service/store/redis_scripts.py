@@ -29,7 +29,6 @@ ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or 
 PAUSE_S = 0.02
 ROLE, PRIMARY = packed("ROLE"), (b"master",)
 _EVALSHA = bulk(b"EVALSHA")
-_FIRST_WRITE = {False: bulk(b"1"), True: bulk(b"0")}
 
 
 class _Call(NamedTuple):
@@ -45,7 +44,7 @@ class _Call(NamedTuple):
 class ScriptRun:
     """One script over `items`.
 
-    writes: the script is write.lua, whose first argument is whether its connection writes for the first time.
+    writes: the script is write.lua.
     apart: each item is a call of its own.
     wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
     timeout_s: the servers'; no call is tried again after twice as long.
@@ -155,29 +154,32 @@ class ScriptRun:
         commands = []
         if link in self._unloaded:
             commands.append(packed("SCRIPT", "LOAD", self._which.text))
-        first_write = _FIRST_WRITE[wire.peer.has_written] if self._writes else b""
+        peer = bulk((b"0" if wire.peer.has_written else b"1") + wire.peer.run)
         for call in calls:
             asking = [packed("ASKING")] if call.asking else []
             items = [self._items[number] for number in call.items]
             before = [(item, words) for item in items if item.before for words in item.before]
             after = [(item, words) for item in items if item.after for words in item.after]
             for item, words in before:
-                commands += [*asking, self._command(first_write, [item], [words])]
-            commands += [*asking, self._command(first_write, items, [item.words for item in items])]
+                commands += [*asking, self._command(peer, [item], [words])]
+            commands += [*asking, self._command(peer, items, [item.words for item in items])]
+            trimmed = [item for item in items if item.trim is not None]
+            if trimmed:
+                commands += [*asking, self._command(peer, trimmed, [item.trim for item in trimmed if item.trim])]
             for item, words in after:
-                commands += [*asking, self._command(first_write, [item], [words])]
+                commands += [*asking, self._command(peer, [item], [words])]
         if self._servers.asks_role:
             commands.append(ROLE)
         if self._wait is not None:
             commands.append(packed("WAIT", *self._wait))
         return commands
 
-    def _command(self, first_write: bytes, items: list[Item], words: list[Words]) -> bytes:
+    def _command(self, peer: bytes, items: list[Item], words: list[Words]) -> bytes:
         """One call of the script. More than one item: docs/adr/203 says which may go together."""
-        count = 3 + len(items) + bool(first_write) + sum([one.number for one in words])
+        count = 4 + len(items) + sum([one.number for one in words])
         parts = [b"*%d\r\n" % count, _EVALSHA, self._which.call, bulk(b"%d" % len(items))]
         parts += [bulk(item.key) for item in items]
-        parts.append(first_write)
+        parts.append(peer)
         parts += [one.packed for one in words]
         return b"".join(parts)
 
@@ -192,7 +194,8 @@ class ScriptRun:
             apart = 2 if call.asking else 1  # replies to each call
             at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
             reply, after = replies[at], at + 1
-            at = after + apart * sum([len(self._items[number].after) for number in call.items])
+            trims = any([self._items[number].trim is not None for number in call.items])
+            at = after + apart * (trims + sum([len(self._items[number].after) for number in call.items]))
             if not isinstance(reply, Exception):
                 _warn_of(replies[after + call.asking : at : apart])
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
@@ -238,5 +241,5 @@ class ScriptRun:
 def _warn_of(replies: list[Any]) -> None:
     """What came after a commit, and failed: the record is right, and longer, or without its TTL until the next one."""
     for reply in replies:
-        if isinstance(reply, Exception) or isinstance(reply[0], list):
+        if isinstance(reply, Exception) or any(isinstance(answer, list) for answer in reply):
             _logger.warning("Redis did not trim a record, or set its TTL, after a commit: %s", reply)

@@ -12,23 +12,33 @@ import redis
 from redis.connection import DefaultParser
 
 from cellkeeper_service.store.redis_failures import ERROR_REPLIES
+from cellkeeper_service.store.redis_layout import RUN_BYTES
 
 READ_BYTES = 65536
+RUN_ID_DIGITS = 40
 NOT_ENOUGH = object()
 
 
 class Peer:
     """What is known of the server at the other end of one socket.
 
-    is_known: it was asked which run of the server it is. has_written: a whole transaction was written over this socket,
-    so the append-only file of this run does not go on with one that a crash cut (docs/adr/203).
+    run: the run of the server, as elements of records have it (redis_layout.py). Where the server does not tell,
+    a name that only this socket has. is_known: the server was asked. has_written: a whole transaction was written over
+    this socket, so the append-only file of this run does not go on with one that a crash cut (docs/adr/203).
     """
 
-    __slots__ = ("has_written", "is_known")
+    __slots__ = ("has_written", "is_known", "run")
 
     def __init__(self) -> None:
         self.has_written = False
         self.is_known = False
+        self.run = os.urandom(RUN_BYTES)
+
+    def tells(self, run_id: str) -> None:
+        """run_id: INFO's, 40 hexadecimal digits; another text where the server does not tell."""
+        self.is_known = True
+        if len(run_id) == RUN_ID_DIGITS:
+            self.run = bytes.fromhex(run_id[: 2 * RUN_BYTES])
 
 
 # By socket, as redis-py connects again without telling, and hands out the same connection as another one's.

@@ -2,20 +2,22 @@
 -- Why it may be no more than that, and which of these may stand in one call: docs/adr/203.
 --
 -- KEYS[i]  the record of item i
--- ARGV[1]  "1": this connection has written nothing yet. What is pushed last is then pushed twice, so that the call's
---          writes are a whole transaction, which ends one that a crash has cut in the append-only file.
+-- ARGV[1]  "0" or "1", and 4 bytes: which run of Redis this is. "1": this connection has written nothing yet. What is
+--          pushed last is then said again, so that the call's writes are a whole transaction, which ends one that a
+--          crash has cut in the append-only file.
 -- ARGV     for each item its words:
 --          "append", fixed, moving, payload     one entry behind the header of those parts; payload: moving, chunk
 --          "whole", fixed, moving, payload      the same; payload: fixed, moving, chunk
 --          "replace", fixed, moving, base, checkpoint
 --          "create", base, checkpoint           where nothing stands
---                   many of those four can be in one call; one item of those below is a call of its own
+--                   many of those four can be in one call
+--          "trim"                               drops what is in front of the last element's checkpoint, if that is a
+--                   base of this run; many of these can be in one call. Each of those below is a call of its own
 --          "delete", generation
---          "trim", base                         drops what is in front of this base, if it still is the last element
 --          "expire"                             sets the TTL that the header asks for
 --          "persist", fixed, moving             takes the TTL away, if this header stands there
 --          "drop"                               deletes a record of the layout before
---          "repeat"                             pushes the last element again, twice; see ARGV[1]
+--          "repeat"                             says the last element again, twice; see ARGV[1]
 -- Answers, one for each item:
 --   1                    done
 --   0                    conflict, nothing stands there
@@ -26,19 +28,25 @@
 -- Memory and read-only checks are made by Redis at a script's first write, and never after it: the items of a call are
 -- refused from the first one on, or not at all.
 
-local first_write = ARGV[1] == '1'
-local pushed -- the last push, on a connection's first write
+local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
+local pushed, pushed_to -- the last element, on a connection's first write
 
 local NO_RECORD = {'damaged', 'its last element is none of a record'}
 
--- b: a second element, or nil.
-local function push(key, a, b)
-  local reply = b and call('RPUSH', key, a, b) or not b and call('RPUSH', key, a)
+-- checkpoint: what is pushed in front of it, or nil.
+local function push(key, element, checkpoint)
+  local reply = checkpoint and call('RPUSH', key, checkpoint, element) or not checkpoint and call('RPUSH', key, element)
   if failed(reply) then
     return {'refused', reply.err}
   end
-  pushed = first_write and {key, a, b}
+  if first_write then
+    pushed, pushed_to = element, key
+  end
   return 1
+end
+
+local function base_element(base)
+  return 'B' .. run .. base
 end
 
 local function conflict(key, last)
@@ -51,17 +59,22 @@ end
 local function compare(key, last, fixed, moving)
   local tag = tag_of(last)
   if tag == ENTRY then
-    if find(last, moving, 9, true) == 9 then
+    if find(last, moving, IN_ENTRY, true) == IN_ENTRY then
       local base, distance, mark = base_of(key, last)
-      if base and find(base, fixed, 2, true) == 2 then
+      if base and find(base, fixed, IN_BASE, true) == IN_BASE then
         return nil, distance, mark, false
       end
     end
   elseif tag == BASE then
-    if find(last, fixed, 2, true) == 2 and find(last, moving, 2 + FIXED, true) == 2 + FIXED then
+    local at = IN_BASE + FIXED
+    if find(last, fixed, IN_BASE, true) == IN_BASE and find(last, moving, at, true) == at then
       return nil, 0, sub(moving, 5, 8), false
     end
-  elseif tag == WHOLE and find(last, fixed, 9, true) == 9 and find(last, moving, 9 + FIXED, true) == 9 + FIXED then
+  elseif
+    tag == WHOLE
+    and find(last, fixed, IN_ENTRY, true) == IN_ENTRY
+    and find(last, moving, IN_ENTRY + FIXED, true) == IN_ENTRY + FIXED
+  then
     local _, distance, mark = base_of(key, last)
     return nil, distance, mark, true -- without its base it can only be replaced
   end
@@ -69,8 +82,8 @@ local function compare(key, last, fixed, moving)
 end
 
 -- Whether a commit leaves the TTL as it is. One that changes it has a call of its own for that: docs/adr/203.
-local function same_ttl(fixed, after, offset)
-  return sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8) == sub(after, offset + TTL_IN_FIXED + 1, offset + TTL_IN_FIXED + 8)
+local function same_ttl(fixed, after)
+  return sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8) == sub(after, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
 end
 
 local function append(key, last, kind, fixed, moving, payload)
@@ -89,11 +102,11 @@ local function append(key, last, kind, fixed, moving, payload)
   local middle = (distance - low) / 256 % 256
   local link = string.char(low, middle, (distance - low - 256 * middle) / 65536)
   if kind == 'append' and not whole then
-    answer = push(key, 'S' .. link .. mark .. payload)
+    answer = push(key, 'S' .. link .. mark .. run .. payload)
   else
-    answer = push(key, 'W' .. link .. mark .. (kind == 'append' and fixed or '') .. payload)
+    answer = push(key, 'W' .. link .. mark .. run .. (kind == 'append' and fixed or '') .. payload)
   end
-  if answer == 1 and (kind == 'append' or same_ttl(fixed, payload, 0)) then
+  if answer == 1 and (kind == 'append' or same_ttl(fixed, payload)) then
     expire(key, fixed)
   end
   return answer
@@ -104,8 +117,8 @@ local function replace(key, last, fixed, moving, base, checkpoint)
   if answer then
     return answer
   end
-  answer = push(key, checkpoint, base)
-  if answer == 1 and same_ttl(fixed, base, 1) then
+  answer = push(key, base_element(base), checkpoint)
+  if answer == 1 and same_ttl(fixed, base) then
     expire(key, fixed)
   end
   return answer
@@ -146,10 +159,10 @@ function one.persist(key, last, fixed, moving)
 end
 
 one['repeat'] = function(key, last)
-  local checkpoint = tag_of(last) == BASE and call('LINDEX', key, -2) or nil
-  for _ = 1, 2 do
-    push(key, checkpoint or last, checkpoint and last)
-  end
+  local tag = tag_of(last)
+  local element = tag and again(last, tag, run) or last
+  push(key, element)
+  push(key, element)
   pushed = nil
   return 1
 end
@@ -162,7 +175,7 @@ local function write(key, kind, a, b, c, d)
     elseif kind ~= 'create' then
       return 0
     end
-    return b == '' and {'refused', 'a first commit without a checkpoint'} or push(key, b, a)
+    return b == '' and {'refused', 'a first commit without a checkpoint'} or push(key, base_element(a), b)
   elseif kind == 'append' or kind == 'whole' then
     return append(key, last, kind, a, b, c)
   elseif kind == 'replace' then
@@ -183,11 +196,7 @@ for i, key in ipairs(KEYS) do
   answers[i] = write(key, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
   at = at + WORDS[kind]
 end
-if pushed and first_write then
-  if pushed[3] then
-    call('RPUSH', pushed[1], pushed[2], pushed[3])
-  else
-    call('RPUSH', pushed[1], pushed[2])
-  end
+if pushed then
+  call('RPUSH', pushed_to, again(pushed, byte(pushed, 1), run))
 end
 return answers

@@ -1,0 +1,189 @@
+"""Writes that power cuts brought back, against what was told in between: docs/adr/203. A real Redis, its real file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
+from cellkeeper_service.store.open import open_store
+
+from tests.redis_server import RedisServer
+from tests.store.lives import aof, command_starts
+from tests.store.records import append, committed, create, inputs, key, replace
+
+OTHER = "zz"  # sent behind `pump-17`, and so the one that a cut takes
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@contextmanager
+def opened(server: RedisServer) -> Iterator[Store]:
+    with closing(open_store(server.url, timeout_ms=10_000)) as store:
+        yield store
+
+
+def read(store: Store, session: str = "pump-17") -> Record:
+    (record,) = store.load_many([Load(key(session), touch=False)])
+    assert isinstance(record, Record), record
+    return record
+
+
+def at(store: Store, session: str = "pump-17") -> Header:
+    return read(store, session).header
+
+
+def cut(server: RedisServer, store: Store, *commits: Commit) -> None:
+    """The power fails while the last of these is written: Redis starts again without any of them, and those in front of
+    it stay in the file behind an open MULTI."""
+    begin = aof(server).stat().st_size
+    assert {one.outcome for one in store.commit_many(commits)} == {Outcome.COMMITTED}
+    server.kill()
+    content = aof(server).read_bytes()
+    multi = content.index(b"MULTI", begin)
+    starts = [start for start in command_starts(content) if start > multi]
+    aof(server).write_bytes(content[: starts[len(commits) - 1] + 5])
+    server.restart()
+
+
+def restart(server: RedisServer) -> None:
+    server.kill()
+    server.restart()
+
+
+def ends_the_transaction(store: Store) -> None:
+    """Another record is written, as a connection's first write."""
+    committed(store, append(key(OTHER), at(store, OTHER), inputs(9)))
+
+
+def test_what_came_back_and_was_told_stays(server: RedisServer) -> None:
+    """Two cuts leave two entries for the same step. The first one is told when it has come back, and the second one
+    comes back after that."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        ends_the_transaction(store)
+        cut(server, store, append(key(), start, inputs(3)), append(key(OTHER), at(store, OTHER), inputs(3)))
+    with opened(server) as store:
+        told = read(store)
+        assert told.log == inputs(1) + inputs(2)
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+
+
+def test_a_checkpoint_that_came_back_and_was_told_stays(server: RedisServer) -> None:
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, replace(key(), start, b"state 1"), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        ends_the_transaction(store)
+        cut(server, store, append(key(), start, inputs(3)), append(key(OTHER), at(store, OTHER), inputs(3)))
+    with opened(server) as store:
+        told = read(store)
+        assert told.checkpoint == b"state 1"
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+
+
+def test_a_session_that_came_back_and_was_told_stays(server: RedisServer) -> None:
+    with opened(server) as store:
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, create(key(), log=inputs(1)), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        ends_the_transaction(store)
+        cut(server, store, create(key(), seed=2), append(key(OTHER), at(store, OTHER), inputs(3)))
+    with opened(server) as store:
+        told = read(store)
+        assert told.log == inputs(1)
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+
+
+def test_what_was_read_does_not_come_to_life_later(server: RedisServer) -> None:
+    """Who was told, in the run after a cut, that a step is not there is right in the next one, too."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        assert at(store) == start
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        assert at(store) == start
+
+
+def test_the_first_reading_of_a_run_ends_what_a_cut_left(server: RedisServer) -> None:
+    """Who only read, and was told what had come back, is not deceived where nothing else was written in that run."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        ends_the_transaction(store)
+        cut(server, store, append(key(), start, inputs(3)), append(key(OTHER), at(store, OTHER), inputs(3)))
+    with opened(server) as store:
+        told = read(store)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+
+
+def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisServer) -> None:
+    """Two servers have made the same checkpoint of a session; the second one comes with it after Redis started again,
+    behind an entry that a cut left."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        checkpoint = replace(key(), start, b"state 1", inputs(2))
+        header = committed(store, checkpoint)
+        with server.client() as client:  # as if that server had been killed before its trim
+            (name,) = client.keys("*weather*pump-17*")
+            client.lpush(name, "of the checkpoint before")
+        cut(server, store, append(key(), header, inputs(3)), append(key(OTHER), other, inputs(3)))
+    with opened(server) as store:
+        (result,) = store.commit_many([checkpoint])
+        assert result.outcome is Outcome.CONFLICT
+        told = read(store)
+        ends_the_transaction(store)
+    restart(server)
+    with opened(server) as store:
+        found = read(store)
+        assert found == told or found.log == told.log + inputs(3)
+
+
+def test_a_record_is_confirmed_once_a_run(server: RedisServer) -> None:
+    """Reading does not let a record grow."""
+    with opened(server) as store, server.client() as client:
+        committed(store, create(key(), log=inputs(1)))
+        (name,) = client.keys("*")
+        for _ in range(3):
+            read(store)
+        assert client.llen(name) == 3, "the checkpoint, its base, and what ends a transaction that a cut may have left"
+    restart(server)
+    with opened(server) as one, opened(server) as two, server.client() as client:
+        read(one)
+        length = client.llen(name)
+        assert length == 5, "a whole transaction once more"
+        for store in (one, two, one):
+            read(store)
+        assert client.llen(name) == length
