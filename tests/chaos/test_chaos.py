@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import base_element, checkpoint_element, read_elements
+from cellkeeper_service.store.redis_layout import RUN_BYTES, base_body, checkpoint_element, read_elements
 
 from tests.wire_client import Position
 
@@ -86,7 +86,7 @@ def test_a_tampered_store_is_found(
                         client.rpush(
                             redis_key(at),
                             checkpoint_element(wrong.checkpoint),
-                            base_element(wrong.header.packed, wrong.log),
+                            b"B" + bytes(RUN_BYTES) + base_body(wrong.header.packed, wrong.log),
                         )
                         planted[name] = kind
                         break

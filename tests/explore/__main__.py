@@ -89,7 +89,7 @@ def print_rules() -> int:
     missed = 0
     for rule in RULES:
         with rule.off():
-            found = explore(rule.scope, max_states=RULE_STATES, shortest=True)
+            found = explore(rule.scope, max_states=RULE_STATES, shortest=True, begin=rule.begin)
             lines = story(rule.scope, found.counterexample.events) if found.counterexample else []
         missed += not lines
         why = lines.pop().removeprefix("=> ") if lines else "nothing was found"

@@ -87,17 +87,13 @@ def _replicas(universe: Universe) -> Iterator[Event]:
 def _store(universe: Universe) -> Iterator[Event]:
     for number in range(len(universe.late)):
         yield ("late", number)
-    file = universe.store.file
-    if file is not None:
-        untold = universe.cut_write is not None and not universe.store.seen
-        if universe.left["power_cuts"] and (universe.scope.everysec or untold):
-            for writes in range(1, file.cuts + 1):
-                yield ("power_cut", writes)
-        if file.left:
-            yield ("redis_restart",)
     if universe.left["fall_backs"]:
         for commits in range(1, len(universe.store.past) + 1):
             yield ("fall_back", commits, "")
-            if len(universe.store._kept) > 1:
-                for key in universe.store._kept:
+            keys = universe.store.sessions()
+            if len(keys) > 1:
+                for key in keys:
                     yield ("fall_back", commits, key.session)
+    if universe.left["power_cuts"]:
+        for lost, writes in universe.store.power_cuts():
+            yield ("power_cut", lost, writes)

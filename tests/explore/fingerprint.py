@@ -69,31 +69,38 @@ class _Namer:
     def store(self) -> Any:
         store = self.universe.store
         ledger = store.ledger
-        kept = [
-            (key.session, self.header(one.header), one.checkpoint, b"".join(one.chunks))
-            for key, one in sorted(store._kept.items())
-        ]
+        kept = [(key.session, self.record(record)) for key, record in store.records(store.lists)]
         past = (
             [
-                tuple(
-                    (key.session, self.header(one.header), b"".join(one.chunks))
-                    for key, one in sorted(old.kept.items())
-                )
+                tuple((key.session, self.record(record)) for key, record in store.records(old.lists))
                 for old in store.past
             ]
             if self.universe.left["fall_backs"]
             else []
         )
+        file = store.file
+        redis = (
+            tuple(sorted(store.lists.items())),
+            tuple(sorted(file.base.items())),
+            tuple(sorted(file.live.items())),
+            (
+                file.units,
+                file.old,
+                file.told,
+                tuple(sorted(file.written)),
+                tuple(sorted((name, at - file.folded) for name, at in file.reads)),
+                file.comebacks,
+                tuple(sorted(store.has_written)),
+            ),
+        )
         durable = tuple(sorted((self.life(life), inputs) for life, inputs in sorted(ledger.durable)))
-        if store.file is not None:
-            return (
-                tuple(kept),
-                repr(store.file),
-                store.seen,
-                tuple(self.life(one) for one in sorted(ledger.ended)),
-                durable,
-            )
-        return tuple(kept), tuple(past), tuple(sorted(self.life(one) for one in sorted(ledger.ended))), durable
+        return (
+            tuple(kept),
+            tuple(past),
+            redis if store.tracks else (),
+            tuple(sorted(self.life(one) for one in sorted(ledger.ended))),
+            durable,
+        )
 
     def player(self, player: Any) -> Any:
         lines = []
@@ -147,10 +154,14 @@ class _Namer:
         return call.key.session, position, self.header(call.header), call.log, call.checkpoint
 
     def node(self, node: Node) -> Any:
-        desk = node.sessions._desk
+        desk, store = node.sessions._desk, self.universe.store
         lines = tuple(self.line(line) for _, line in sorted(desk.lines.items()))
         reads = tuple(
-            (read.loads[0].key.session, read.results and tuple(self.read(result) for result in read.results))
+            (
+                read.loads[0].key.session,
+                read.results and tuple(self.read(result) for result in read.results),
+                read.read_at - store.file.folded if read.results and store.tracks else 0,
+            )
             for read in node.reads
         )
         calls = tuple(self.engine_call(call) for call in node.calls)
@@ -158,6 +169,7 @@ class _Namer:
             (
                 tuple(self.call(call) for call in write.calls),
                 write.results and tuple(result.outcome for result in write.results),
+                write.landed_at - store.file.folded if write.results and store.tracks else 0,
             )
             for write in node.writes
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellkeeper_service.domain.meter import NullMeter
-from cellkeeper_service.domain.store import CommitResult, Load
+from cellkeeper_service.domain.store import Commit, CommitResult, Load
 from cellkeeper_service.sessions.limits import Clock, Limits
 from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import Request
@@ -29,29 +29,41 @@ def still_ms() -> int:
 
 @dataclass(eq=False)
 class Read:
-    """Records on their way from the store. results: None while they are not read."""
+    """Records on their way from the store. results: None while they are not read. read_at: a point of the store's
+    file."""
 
     lines: list[Any]
     loads: list[Load]
     results: list[Any] | None = None
+    read_at: int = 0
 
 
 @dataclass(eq=False)
 class Write:
-    """A commit or delete on its way to the store and back. results: None while it has not landed."""
+    """A commit (several of one tick), or a delete, on its way to the store and back.
+
+    connection: that of this replica. results: None while it has not landed. landed_at: a point of the store's file.
+    """
 
     flights: list[Any]
     calls: list[Any]
+    connection: str
     results: list[CommitResult] | None = None
+    landed_at: int = 0
+
+    def without_answer(self) -> Write:
+        """The same, still on its way; nobody waits for it."""
+        return Write([], self.calls, self.connection)
 
 
 @dataclass(eq=False)
 class Node:
-    """One replica."""
+    """One replica. ticks: the commits that are ready at once go to the store together."""
 
     name: str
     served: Served
     sessions: Sessions
+    ticks: bool = False
     reads: list[Read] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
@@ -62,8 +74,11 @@ class Node:
         self.reads += [Read([line], [load]) for line, load in zip(lines, loads, strict=True)]
         if not self.calls:
             self.calls = self.sessions.take_calls()
-        for flight in self.sessions.take_flights():
-            self.writes.append(Write([flight], [flight.call]))
+        flights = self.sessions.take_flights()
+        together = [flight for flight in flights if self.ticks and isinstance(flight.call, Commit)]
+        if together:
+            self.writes.append(Write(together, [flight.call for flight in together], self.name))
+        self.writes += [Write([flight], [flight.call], self.name) for flight in flights if flight not in together]
 
     @property
     def blank(self) -> bool:
@@ -92,4 +107,4 @@ def new_node(name: str, scope: Scope, mint: Callable[[], bytes]) -> Node:
     served.due_steps = due_steps  # whatever the size of the state
     limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
     sessions = Sessions({"m": Models([served])}, limits, Clock(still, still_ms), NullMeter(), mint)
-    return Node(name, served, sessions)
+    return Node(name, served, sessions, scope.ticks)

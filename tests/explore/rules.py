@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import file_switches, short_switches, switches
+from . import redis_switches, short_switches, switches
+from .events import Event
 from .scope import Append, Delete, Fork, Open, Reset, Scope, steps
 from .switches import Switch
 
 
 @dataclass(frozen=True)
 class Rule:
-    """off: switches it off while it is entered. scope: where that is found out."""
+    """off: switches it off while it is entered. scope: where that is found out. begin: how its histories begin, where
+    there are too many to go through all of them."""
 
     number: str
     text: str
     off: Switch
     scope: Scope
+    begin: tuple[Event, ...] = ()
 
 
 TWO_ON_ONE = ((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21)))
@@ -99,29 +102,102 @@ SHORT_WAY = (
     ),
 )
 
-ONE_CUT = Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, power_cuts=1, due_steps=4)
+LIVES = ((Open("s"), steps("s", 11), Delete("s"), Open("s"), steps("s", 12)),)
 
-# Of records in Redis.
-POWER_CUTS = (
-    Rule("18", "a commit is one write of its record", file_switches.one_write_a_commit, ONE_CUT),
-    Rule("19", "an entry wins over earlier ones that it contradicts", file_switches.later_entries_win, ONE_CUT),
+# What a power cut needs of the lists in Redis.
+IN_REDIS = (
     Rule(
-        "20",
-        "a trim is a call of its own behind its push",
-        file_switches.trims_are_apart,
-        Scope(((Open("s"), steps("s", 11, 12, 13, 14)),), replicas=1, power_cuts=1, due_steps=1),
+        "18a",
+        "a record's list in Redis only grows",
+        redis_switches.lists_only_grow,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, power_cuts=2),
     ),
     Rule(
-        "21",
-        "a delete is not in a transaction",
-        file_switches.deletes_are_apart,
-        Scope(((Open("s"), Delete("s")), (Append("s", 21),)), replicas=1, power_cuts=1),
+        "18b",
+        "entries that were superseded are skipped",
+        redis_switches.superseded_entries_are_skipped,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, power_cuts=2),
     ),
     Rule(
-        "22",
+        "18c",
+        "a trim is in no transaction",
+        redis_switches.trims_are_alone,
+        Scope(
+            ((Open("s"), Reset("s")), (Open("s"), steps("s", 21))),
+            replicas=1,
+            power_cuts=2,
+            synced=False,
+            due_steps=4,
+        ),
+    ),
+    Rule(
+        "18d",
+        "a delete is in no transaction",
+        redis_switches.deletes_are_alone,
+        Scope(LIVES, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
+    ),
+    Rule(
+        "18e",
         "a connection's first write is a whole transaction",
-        file_switches.a_first_write_is_a_whole_transaction,
-        ONE_CUT,
+        redis_switches.first_write_is_a_transaction,
+        Scope(LIVES, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
+    ),
+    Rule(
+        "18f",
+        "an entry names its base, and does not only say how far away that is",
+        redis_switches.links_name_their_base,
+        Scope(
+            ((Open("s"), steps("s", 11), Reset("s"), Open("s"), steps("s", 12)),),
+            replicas=1,
+            power_cuts=2,
+            synced=False,
+        ),
+    ),
+    Rule(
+        "18g",
+        "what was written in another run of Redis is said again before anybody is told of it",
+        redis_switches.what_is_read_is_said_again,
+        Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
+        (
+            ("send", 0, "open s", "A"),
+            ("loaded", "A", 0),
+            ("land", "A", 0),
+            ("landed", "A", 0),
+            ("hear", 0, "open s"),
+            ("power_cut", 0, -1),
+            ("send", 0, "s[0]=11", "A"),
+            ("compute", "A"),
+            ("land", "A", 0),
+            ("power_cut", 1, 1),
+        ),
+    ),
+    Rule(
+        "18h",
+        "a trim keeps a base of its own run only",
+        redis_switches.trims_keep_what_their_run_pushed,
+        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=2, power_cuts=3, due_steps=1, timeouts=1),
+        (
+            ("send", 0, "open s", "A"),
+            ("loaded", "A", 0),
+            ("land", "A", 0),
+            ("landed", "A", 0),
+            ("hear", 0, "open s"),
+            ("send", 0, "s[0]=11", "A"),
+            ("compute", "A"),
+            ("land", "A", 0),
+            ("landed", "A", 0),
+            ("hear", 0, "s[0]=11"),
+            ("send", 0, "s[1]=12", "A"),
+            ("compute", "A"),
+            ("timeout", 0, "s[1]=12"),
+            ("send", 0, "s[1]=12", "B"),
+            ("loaded", "B", 0),
+            ("compute", "B"),
+            ("compute", "B"),
+            ("land", "A", 0),
+            ("landed", "A", 0),
+            ("power_cut", 0, -1),
+        ),
     ),
 )
 
@@ -227,5 +303,5 @@ RULES = (
         Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
     ),
     *SHORT_WAY,
-    *POWER_CUTS,
+    *IN_REDIS,
 )

@@ -52,15 +52,17 @@ class Scope:
 
     The rest says how often each may happen in one history: slow: a request that stays on its way as long as it likes.
     timeouts: a client stops waiting for an answer and sends again. unknowns: the store's answer is lost, and
-    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses
-    its last commits, `depth` at the most. power_cuts: of Redis, in the middle of what the last commit writes, before
-    anybody was told of it (`everysec`: or after); it may start once more at any time afterwards. restarts: a client
-    starts anew; `expects`: it insists on its own history. give_ups: a caller's deadline passes. crashes: a replica is
-    killed and started anew.
+    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses its
+    last commits, `depth` at the most. power_cuts: the store stops and starts anew, its append-only file cut anywhere
+    behind what is safe: with `synced` (appendfsync always) all that somebody heard of, without it all but `depth` runs
+    of the script; a plain restart is one of them. restarts: a client starts anew; `expects`: it insists on its own
+    history.
+    give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
 
     short: single steps with positions come as frames, of one client or of several at once, and so may go the short way.
     slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
-    atomic_reads, atomic_commits: the store's answer comes with its work. steady: the log must be short at the end.
+    atomic_reads, atomic_commits: the store's answer comes with its work. ticks: a replica's commits
+    that are ready at once go to the store together. steady: the log must be short at the end.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -71,9 +73,9 @@ class Scope:
     refusals: int = 0
     unread: int = 0
     fall_backs: int = 0
-    depth: int = 1
     power_cuts: int = 0
-    everysec: bool = False
+    synced: bool = True
+    depth: int = 1
     restarts: int = 0
     expects: bool = False
     give_ups: int = 0
@@ -86,6 +88,7 @@ class Scope:
     max_log_steps: int = 8
     atomic_reads: bool = True
     atomic_commits: bool = False
+    ticks: bool = False
     steady: int = field(default=0)
 
     @property

@@ -51,13 +51,17 @@ SMALL = {
         ((*opened(11, 12), Append("s", 13)),), unknowns=1, atomic_commits=True, short=True
     ),
     "frames, a short log": Scope((opened(11, 12, 13, 14),), replicas=1, max_log_steps=2, due_steps=8, short=True),
-    "2 steps, a power cut": Scope((opened(11, 12),), power_cuts=1, due_steps=4),
-    "3 steps with checkpoints, a power cut": Scope((opened(11, 12, 13),), replicas=1, power_cuts=1),
-    "2 steps, a power cut, everysec": Scope((opened(11, 12),), replicas=1, power_cuts=1, everysec=True, due_steps=2),
-    "reset, delete, re-open, a power cut": Scope((LIVES,), replicas=1, power_cuts=1),
-    "reset, delete, re-open, a power cut, everysec": Scope((LIVES,), replicas=1, power_cuts=1, everysec=True),
-    "fork, a power cut": Scope((FORKED,), replicas=1, power_cuts=1, due_steps=2),
-    "frames, 3 steps, two power cuts": Scope((opened(11, 12, 13),), replicas=1, power_cuts=2, due_steps=2, short=True),
+    "2 steps, a power cut and a restart": Scope((opened(11, 12),), power_cuts=2),
+    "2 steps, 1 replica, 3 power cuts": Scope((opened(11, 12),), replicas=1, power_cuts=3),
+    "2 steps, 2 power cuts, synced each second": Scope(
+        (opened(11, 12),), replicas=1, power_cuts=2, synced=False, depth=3
+    ),
+    "reset, delete, re-open, 2 power cuts": Scope(
+        ((*opened(11), Reset("s"), Delete("s"), Open("s")),), replicas=1, power_cuts=2
+    ),
+    "reset, delete, re-open, 2 power cuts, synced each second": Scope(
+        ((*opened(11), Reset("s"), Delete("s"), Open("s")),), replicas=1, power_cuts=2, synced=False, depth=2
+    ),
 }
 
 LONG_WAY = {
@@ -93,14 +97,41 @@ LONG_WAY = {
         (opened(11, 12), opened(21, session="r")), replicas=1, slots=1, unknowns=1, atomic_commits=True
     ),
     "a short log": Scope((opened(11, 12, 13, 14, window=2),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1),
-    "2 sessions, a power cut": Scope(
-        (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=1, due_steps=4, atomic_commits=False
-    ),
     "a short memory": Scope((opened(11, 12, 13),), fall_backs=1, depth=3, buffer_steps=1, atomic_commits=True),
+}
+
+POWER_CUTS = {
+    "2 records in a tick, 2 power cuts, synced each second": Scope(
+        (opened(11), opened(21, session="r")), replicas=1, power_cuts=2, synced=False, ticks=True, atomic_commits=True
+    ),
+    "2 steps, 3 power cuts, a reply lost": Scope((opened(11, 12),), power_cuts=3, timeouts=1),
+    "3 steps, 3 power cuts, other checkpoints": Scope(
+        (opened(11, 12, 13),), power_cuts=3, timeouts=1, due_steps=2, other_due_steps=1
+    ),
+    "2 steps, 3 power cuts, synced each second": Scope(
+        (opened(11, 12),), power_cuts=3, synced=False, depth=3, timeouts=1
+    ),
+    "2 clients on one session, 2 power cuts": Scope((opened(11), opened(21)), power_cuts=2),
+    "2 clients on one session, 2 power cuts, synced each second": Scope(
+        (opened(11), opened(21)), replicas=1, power_cuts=2, synced=False, depth=2
+    ),
+    "2 clients on one session, a delete, 2 power cuts": Scope(
+        ((*opened(11), Delete("s")), opened(21)), power_cuts=2, due_steps=4
+    ),
+    "lives, 2 power cuts": Scope((LIVES,), power_cuts=2),
+    "lives, 2 power cuts, synced each second": Scope((LIVES,), power_cuts=2, synced=False, depth=2),
+    "fork, 2 power cuts": Scope((FORKED,), power_cuts=2),
+    "fork, 2 power cuts, synced each second": Scope((FORKED,), power_cuts=2, synced=False, depth=2),
+    "2 records in a tick, 2 power cuts": Scope(
+        (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=2, ticks=True
+    ),
+    "an append, 2 power cuts": Scope(((*opened(11), Append("s", 12)),), power_cuts=2),
+    "a restart, 2 power cuts": Scope((opened(11, 12),), power_cuts=2, restarts=1),
 }
 
 
 LARGE = {
+    **POWER_CUTS,
     **LONG_WAY,
     **{f"frames, {name}": replace(scope, short=True) for name, scope in LONG_WAY.items() if "window 2" in name},
     "frames, lives, the store silent": Scope((LONGER_LIVES,), unknowns=1, timeouts=1, short=True),
@@ -135,14 +166,26 @@ def drawn(draw: random.Random) -> Scope:
     clients = draw.choice((1, 1, 2))
     scripts = tuple(_script(draw, values, "s" if shared else "sr"[index], index) for index in range(clients))
 
-    kinds = ("slow", "timeouts", "unknowns", "fall_backs", "restarts", "give_ups", "crashes", "refusals", "unread")
-    faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1), k=draw.choice((1, 2, 2, 3, 6))), 1)
+    kinds = (
+        "slow",
+        "timeouts",
+        "unknowns",
+        "fall_backs",
+        "restarts",
+        "give_ups",
+        "crashes",
+        "refusals",
+        "unread",
+        "power_cuts",
+    )
+    faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1)
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
-    if draw.random() < 0.3:
-        faults = {**{kind: n for kind, n in faults.items() if kind != "fall_backs"}, "power_cuts": draw.choice((1, 2))}
+    if "power_cuts" in faults:
+        faults["power_cuts"] = draw.choice((2, 3))
     return Scope(
         scripts,
         replicas=draw.choice((1, 2, 2)),
+        synced=draw.random() < 0.5,
         depth=draw.randint(1, 4),
         expects=draw.random() < 0.5,
         due_steps=draw.choice((1, 2, 3)),
@@ -152,8 +195,8 @@ def drawn(draw: random.Random) -> Scope:
         max_log_steps=draw.choice((4, 8)),
         atomic_reads=draw.random() < 0.7,
         atomic_commits=draw.random() < 0.5,
+        ticks=draw.random() < 0.5,
         short=draw.random() < 0.6,
-        everysec=draw.random() < 0.5,
         **faults,
     )
 

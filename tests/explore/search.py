@@ -8,7 +8,7 @@ import pickle
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,13 +112,20 @@ def rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def explore(scope: Scope, *, max_states: int, max_seconds: float = 1e9, shortest: bool = False) -> Found:
+def explore(
+    scope: Scope,
+    *,
+    max_states: int,
+    max_seconds: float = 1e9,
+    shortest: bool = False,
+    begin: Sequence[Event] = (),
+) -> Found:
     """Every history, a state at a time; states that look the same to everybody are gone on from once.
 
-    shortest: breadth first, so that the first counterexample has the fewest events.
+    shortest: breadth first, so that the first counterexample has the fewest events. begin: what has happened already.
     """
     with rare_collections():
-        return _explore(scope, max_states, max_seconds, shortest)
+        return _explore(scope, max_states, max_seconds, shortest, begin)
 
 
 @dataclass
@@ -135,12 +142,16 @@ class _Open:
         return self.world
 
 
-def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool) -> Found:
+def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, begin: Sequence[Event]) -> Found:
     forget()
     begun, found = time.monotonic(), Found()
     first = Universe(scope)
+    trace: Trace = ()
+    for event in begin:
+        first.do(event)
+        trace = (trace, event)
     seen = {fingerprint(first)}
-    open_states = deque([_Open(first, (), 0)])
+    open_states = deque([_Open(first, trace, len(begin))])
     while open_states and len(seen) < max_states and time.monotonic() - begun < max_seconds:
         state = open_states.popleft() if shortest else open_states.pop()
         found.longest = max(found.longest, state.depth)
@@ -197,6 +208,7 @@ WEIGHTS = {
     "refuse": 0.1,
     "unread": 0.1,
     "fall_back": 0.3,
+    "power_cut": 0.1,
     "crash": 0.1,
     "slow": 0.3,
     "arrive": 0.3,

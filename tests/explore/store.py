@@ -1,149 +1,305 @@
-"""The store of the explored world: the real one in memory, with a ledger, and a past that it can fall back to."""
+"""The store of the explored world: lists as Redis keeps them, written and read as the product does it, with a ledger,
+a past that it can fall back to, and an append-only file that a power cut may end anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from threading import Lock
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store.memory import MemoryStore, _Kept
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, StoreError
+from cellkeeper_service.store.redis_keys import redis_key, session_key
+from cellkeeper_service.store.redis_layout import RUN_BYTES
 
-from .redis_file import RedisFile
-from .truth import Inputs, Ledger, Violation
-
-
-def still_ms() -> float:
-    """Time stands still here."""
-    return 0.0
+from . import layout2
+from .layout2 import Answer, Call, Calls, Peer
+from .redis_lists import Change, Lists, Unit, Units, Write, applied, cut, cuts, open_from, replayed
+from .truth import Inputs, Ledger, Violation, consumed, content
 
 
 @dataclass
 class Past:
     """What stood there before one of the last commits."""
 
-    kept: dict[SessionKey, Any]
+    lists: Lists
     standing: dict[SessionKey, tuple[bytes, Inputs]]
     ended: frozenset[bytes]
 
 
-class ExploredStore(MemoryStore):
-    """depth: how many commits a fail-over may lose at the most. file: of Redis, where its power may be cut."""
+@dataclass
+class File:
+    """The append-only file since the last restart of Redis, as far as a power cut can still change what it says.
 
-    def __init__(self, max_log_steps: int, depth: int, file: RedisFile | None = None) -> None:
-        super().__init__(still_ms)
-        self.file = file
-        self.last_call: Commit | Delete | None = None  # that it did
-        self.seen = False  # somebody read since what that made; as the reply waits for the sync, too, it was synced
-        self.ledger = Ledger(max_log_steps)
-        self.depth = depth
-        self.past: list[Past] = []  # oldest first
+    base: what Redis has once it has loaded all that stands in front of `units`. live: what Redis had at that point: an
+    open MULTI from before the restart is not in it. old: units that were there at the restart. told: up to which unit
+    somebody knows what happened. written: keys that were written or read since the restart, in front of
+    `units`. reads: other keys that were read, and at which point. comebacks: what the next restart may do to a key that
+    was neither written nor read since this one.
+    """
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+    base: Lists
+    live: Lists
+    units: Units = ()
+    old: int = 0
+    folded: int = 0
+    told: int = 0
+    written: frozenset[bytes] = frozenset()
+    reads: frozenset[tuple[bytes, int]] = frozenset()
+    comebacks: tuple[Change, ...] = ()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = Lock()
+    @property
+    def end(self) -> int:
+        """A name of this point in the file, for `hear`."""
+        return self.folded + len(self.units)
+
+    def fold(self, first: int) -> None:
+        """Forgets the units in front of `first`, whose fate is sealed."""
+        first = max(self.old, first)
+        if not first or open_from(self.units[:first]) is not None:
+            return
+        mine = self.units[self.old : first]
+        self.base, self.live = applied(self.base, self.units[:first]), applied(self.live, mine)
+        self.written |= {write.name for unit in mine for write in unit.writes}
+        self.units, self.old = self.units[first:], 0
+        self.folded, self.told = self.folded + first, max(0, self.told - first)
+        sealed = {(name, at) for name, at in self.reads if at <= self.folded}
+        self.written |= {name for name, _ in sealed}
+        self.reads -= sealed
+
+
+@dataclass
+class ExploredStore:
+    """depth: how many commits a fail-over may lose at the most, and a power cut where writes are not synced at once.
+
+    synced: appendfsync always: nobody hears of a write before it is safe. tracks: a power cut may still come.
+    """
+
+    layout: ClassVar[Any] = layout2
+
+    max_log_steps: int
+    depth: int = 0
+    falls_back: bool = False
+    synced: bool = True
+    tracks: bool = False
+    lists: Lists = field(default_factory=dict)
+    past: list[Past] = field(default_factory=list)  # oldest first
+    has_written: frozenset[str] = frozenset()  # connections, since the last restart
+    restarts: int = 0
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.max_log_steps)
+        self.file = File({}, {})
+
+    # what the replicas see
+
+    def load_many(self, loads: Sequence[Load], connection: str) -> list[Record | StoreError | None]:
+        lists = dict(self.lists)
+        writes = self.layout.load(lists, [redis_key(load.key) for load in loads], self.peer(connection))
+        self._wrote(writes, lists)
+        if self.file.comebacks:
+            there = {redis_key(load.key) for load in loads} & lists.keys() - self.file.written
+            self.file.reads |= {(name, self.file.end) for name in there}
+        return [self.record(load.key) for load in loads]
+
+    def commit_many(self, commits: Sequence[Commit], connection: str) -> list[CommitResult]:
+        """Of one tick: one run of the script has them all."""
+        past = self._now()
+        meant = [self._as_meant(commit) for commit in commits]
+        answers = self.pipeline(self.layout.commit_calls(meant), connection)
+        results = [_result(answer) for answer in answers]
+        if COMMITTED in results:
+            self.has_written |= {connection}
+            self._remember(past)
+        for commit, result in zip(meant, results, strict=True):
+            if result is COMMITTED:
+                self.ledger.committed(commit, self._read(commit.key))
+        self._seal()
+        return results
+
+    def delete_many(self, deletes: Sequence[Delete], connection: str) -> list[CommitResult]:
+        """Each in a run of its own."""
+        results = []
+        for delete in deletes:
+            past = self._now()
+            (answer,) = self.pipeline(self.layout.delete_calls(delete), connection)
+            results.append(_result(answer))
+            if results[-1] is COMMITTED:
+                self._remember(past)
+                self.ledger.deleted(delete.key)
+        self._seal()
+        return results
+
+    def hear(self, end: int) -> None:
+        """Somebody learns what was done up to this point of the file."""
+        self.file.told = max(self.file.told, end - self.file.folded)
+        self._seal()
+
+    # what a reader of the explored world sees
+
+    def record(self, key: SessionKey) -> Record | None:
+        """Raises Violation where it cannot be read."""
+        record = self._read(key)
+        if isinstance(record, StoreError):
+            raise Violation(str(record))
+        return record
+
+    def sessions(self) -> list[SessionKey]:
+        return sorted(session_key(name) for name in self.lists)
+
+    def records(self, lists: Lists) -> list[tuple[SessionKey, Record]]:
+        """Those of `lists`, which can all be read."""
+        named = [(session_key(name), elements) for name, elements in sorted(lists.items())]
+        return [(key, self.layout.read(key, elements)) for key, elements in named]
+
+    # what switches replace
 
     def same_place(self, standing: Header | None, expected: Header | None) -> bool:
         """The compare of the compare-and-set: the whole header."""
         return standing == expected
 
-    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        self.seen |= self.last_call is not None and any(load.key == self.last_call.key for load in loads)
-        return super().load_many(loads)
+    def pipeline(self, calls: Calls, connection: str) -> list[Answer]:
+        """Runs the script once for each; the answers of the one that counts."""
+        before, call, after = calls
+        peer = self.peer(connection)
+        for one in before:
+            self.run(one, peer)
+        answers = self.run(call, peer)
+        for one in after:
+            self.run(one, peer)
+        return answers
+
+    def peer(self, connection: str) -> Peer:
+        return Peer(connection not in self.has_written, self.restarts.to_bytes(RUN_BYTES, "big"))
+
+    def run(self, call: Call, peer: Peer) -> list[Answer]:
+        """Runs the script once."""
+        lists = dict(self.lists)
+        answers, writes = self.layout.run(lists, call, peer)
+        self._wrote(writes, lists)
+        return list(answers)
+
+    # what may happen to it
+
+    def disconnect(self, connection: str) -> None:
+        """A replica is gone; the next one of its name has connections of its own."""
+        self.has_written -= {connection}
 
     def fall_back(self, commits: int, key: SessionKey | None) -> None:
         """The last commits are lost; of one record only, where `key` is given. Nobody is told."""
         past = self.past[-commits]
         del self.past[-commits:]
         if key is None:
-            self._kept = past.kept
+            self.lists = past.lists
             self.ledger.standing = past.standing
             self.ledger.ended = past.ended
-            return
-        self._kept.pop(key, None)
-        self.ledger.standing.pop(key, None)
-        if key in past.kept:
-            self._kept[key] = past.kept[key]
-            self.ledger.standing[key] = past.standing[key]
-            self.ledger.ended -= {past.standing[key][0]}
+        else:
+            name = redis_key(key)
+            self.lists = {other: one for other, one in self.lists.items() if other != name}
+            self.ledger.standing.pop(key, None)
+            if name in past.lists:
+                self.lists[name] = past.lists[name]
+                self.ledger.standing[key] = past.standing[key]
+                self.ledger.ended -= {past.standing[key][0]}
+        self.file, self.has_written, self.restarts = File(self.lists, self.lists), frozenset(), self.restarts + 1
 
-    def _commit(self, commit: Commit) -> CommitResult:
-        kept = self._kept.get(commit.key)
-        standing = None if kept is None else kept.header
-        past = self._now()
-        if self.same_place(standing, commit.expected):
-            commit = commit._replace(expected=standing)
-        result = super()._commit(commit)
-        if result.outcome is Outcome.COMMITTED:
-            self._remember(past)
-            after = self._kept[commit.key]
-            self.ledger.committed(commit, after.checkpoint, b"".join(after.chunks))
-            if self.file is not None:
-                self.file.commit(commit, self._record(commit.key))
-        return result
+    def power_cuts(self) -> list[tuple[int, int]]:
+        """What a power cut can leave: the last of these are lost, and of the first lost one so many writes stay in the
+        file behind an open MULTI (-1: none does)."""
+        units = self.file.units
+        return [(len(units) - kept, writes) for kept, writes, _ in cuts(units, self._safe())]
 
-    def _delete(self, delete: Delete) -> CommitResult:
-        past = self._now()
-        result = super()._delete(delete)
-        if result.outcome is Outcome.COMMITTED:
-            self._remember(past)
-            self.ledger.deleted(delete.key)
-            if self.file is not None:
-                self.file.delete(delete.key)
-        return result
-
-    def cut_power(self, writes: int) -> None:
-        """The last commit is taken back, and so many of its writes stay in the file."""
+    def power_cut(self, lost: int, writes: int, tracks: bool) -> bool:
+        """Redis comes back after one of `power_cuts`; (0, -1) is a plain restart. tracks: another may come. Whether
+        anything is lost that somebody knew of. Raises Violation."""
         file = self.file
-        if file is None:
-            raise RuntimeError("a store without a file")
-        file.brought = {
-            key: (self._record(key), self.ledger.standing[key]) for key in self._kept if key in self.ledger.standing
-        }
-        file.cut(writes)
-        self.fall_back(1, None)
+        kept = len(file.units) - lost
+        left = cut(file.units, kept, writes)
+        if left is None or kept < self._safe():
+            raise Violation("no such power cut")
+        told = applied(file.live, file.units[file.old : kept])
+        written = file.written | {write.name for unit in file.units[file.old : kept] for write in unit.writes}
+        written |= {name for name, at in file.reads if at <= file.folded + kept}
+        self.lists = replayed(file.base, left)
+        begin = open_from(left)
+        old = () if begin is None else left[begin:]
+        self._check_restart(told, written)
+        self.file = File(self.lists, self.lists, old, len(old), told=len(old))
+        self.file.comebacks = tuple(change for unit in old for change in unit.changes)
+        self.has_written, self.tracks, self.past, self.restarts = frozenset(), tracks, [], self.restarts + 1
+        return kept < file.told
 
-    def restart(self) -> None:
-        """Redis starts once more. Raises Violation where a record cannot be read, is one that never was, or is not what
-        was committed since the cut."""
+    # inside
+
+    def _wrote(self, writes: Sequence[Write], lists: Lists) -> None:
+        """A script made `lists` by these writes."""
+        if writes and self.tracks:
+            changes = tuple(self._change(name, lists) for name in dict.fromkeys(write.name for write in writes))
+            self.file.units += (Unit(tuple(writes), changes),)
+        self.lists = lists
+
+    def _read(self, key: SessionKey) -> Record | StoreError | None:
+        elements = self.lists.get(redis_key(key))
+        record: Record | StoreError | None = self.layout.read(key, elements) if elements else None
+        return record
+
+    def _header(self, lists: Lists, name: bytes) -> Header | None:
+        header: Header | None = self.layout.header(lists.get(name, ()))
+        return header
+
+    def _as_meant(self, commit: Commit) -> Commit:
+        standing = self._header(self.lists, redis_key(commit.key))
+        return commit._replace(expected=standing) if self.same_place(standing, commit.expected) else commit
+
+    def _change(self, name: bytes, after: Lists) -> Change:
+        headers = [self._header(lists, name) for lists in (self.lists, after)]
+        return Change(name, *(None if header is None else header.packed for header in headers))
+
+    def _safe(self) -> int:
+        """How many units no power cut can touch."""
         file = self.file
-        if file is None:
-            raise RuntimeError("a store without a file")
-        written = file.written_since
-        lists = file.restart()
-        for key in {*self._kept, *lists, *written}:
-            record = file.layout.read(key, lists[key]) if key in lists else None
-            if isinstance(record, Exception):
-                raise Violation(f"the record of {key.session} cannot be read: {record}")
-            if record == (self._record(key) if key in self._kept else None):
-                continue
-            if key in written:
-                raise Violation(f"what was committed to {key.session} after a power cut is gone after the next restart")
-            brought, standing = file.brought.get(key, (None, None))
-            if record is None or record != brought or standing is None:
-                raise Violation(f"the record of {key.session} is one that it never was")
-            self._kept[key] = _Kept(record.header, record.checkpoint, [record.log], float("inf"))
-            before = self.ledger.standing.get(key)
-            if before is not None and before[0] != standing[0]:
-                self.ledger.ended |= {before[0]}
-            self.ledger.standing[key] = standing
-        self.past = []
+        return max(file.old, file.told if self.synced else len(file.units) - self.depth)
 
-    def _record(self, key: SessionKey) -> Record:
-        kept = self._kept[key]
-        return Record(kept.header, kept.checkpoint, b"".join(kept.chunks))
+    def _seal(self) -> None:
+        if self.file.units:
+            self.file.fold(self._safe())
+
+    def _check_restart(self, told: Lists, written: frozenset[bytes]) -> None:
+        """Every record can be read and is what it says. It is also what it was when Redis stopped; or, where nothing
+        was written to it since the restart before, what a commit that was lost then made of that."""
+        contents = {}
+        for key in self.sessions():
+            record = self.record(key)
+            if record is not None:
+                contents[key] = record.position.generation, content(record)
+        for name in told.keys() | self.lists.keys():
+            before, after = (self._header(lists, name) for lists in (told, self.lists))
+            allowed = {None if before is None else before.packed}
+            for change in self.file.comebacks if name not in written else ():
+                if change.name == name and change.before in allowed:
+                    allowed.add(change.after)
+            if (None if after is None else after.packed) not in allowed:
+                was, now = ("nothing" if one is None else _told(one) for one in (before, after))
+                text = f"{session_key(name).session} was {was} when Redis stopped, and is {now} after its restart"
+                raise Violation(text)
+        self.ledger.restarted(contents)
 
     def _now(self) -> Past | None:
-        if not self.depth:
+        if not self.falls_back:
             return None
-        kept = {key: replace(one, chunks=list(one.chunks)) for key, one in self._kept.items()}
-        return Past(kept, dict(self.ledger.standing), self.ledger.ended)
+        return Past(self.lists, dict(self.ledger.standing), self.ledger.ended)
 
     def _remember(self, past: Past | None) -> None:
         if past is not None:
             self.past = [*self.past, past][-self.depth :]
+
+
+def _result(answer: Answer) -> CommitResult:
+    if answer == 1:
+        return COMMITTED
+    return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if isinstance(answer, bytes) else None)
+
+
+def _told(header: Header) -> str:
+    position = header.position
+    return f"g{position.generation.lstrip(bytes(1)).hex()}:{position.step} {list(consumed(position))}"

@@ -65,27 +65,38 @@ def tell(universe: Universe, event: Event) -> str:
             return f"{rest[0]} computes " + ", ".join(sorted(_computed(universe.node(rest[0]).calls[0])))
         case "land" | "landed" | "unknown" | "refuse":
             write = universe.node(rest[0]).writes[rest[1]]
-            call = _call(write.calls[0])
+            call = _calls(write.calls)
             if kind == "land":
                 return f"{rest[0]}'s script reaches the store: {call}"
             if kind == "landed":
-                outcome = write.results[0].outcome.value if write.results else "done"
+                outcome = ", ".join(one.outcome.value for one in write.results) if write.results else "done"
                 return f"{rest[0]} hears from the store: {call}: {outcome}"
             if kind == "refuse":
                 return f"the store refuses {rest[0]}'s {call}"
             fate = "landed" if write.results else "is still on its way"
             return f"{rest[0]} hears nothing from the store; its script ({call}) {fate}"
         case "late":
-            return f"the late script reaches the store: {_call(universe.late[rest[0]].calls[0])}"
-        case "power_cut":
-            return (
-                f"a power cut takes back {_call(universe.store.last_call)}; {rest[0]} write(s) of it stay in the file"
-            )
-        case "redis_restart":
-            return "Redis starts once more"
+            return f"the late script reaches the store: {_calls(universe.late[rest[0]].calls)}"
         case "fall_back":
             return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
+        case "power_cut":
+            return _power_cut(universe, *rest)
     return str(event)
+
+
+def _power_cut(universe: Universe, lost: int, writes: int) -> str:
+    if not lost:
+        return "Redis starts anew"
+    unit = universe.store.file.units[-lost]
+    what = f"power is lost; of the append-only file the last {lost} script(s) are missing"
+    if writes < 0:
+        return what
+    left = ", ".join(write.command.value for write in unit.writes[:writes]) or "nothing"
+    return f"{what}, but of the first of these there is an open MULTI with {left}"
+
+
+def _calls(calls: list[Any]) -> str:
+    return "; ".join(_call(call) for call in calls)
 
 
 def _computed(call: Any) -> list[str]:

@@ -37,10 +37,10 @@ def test_equal_fingerprints_have_equal_futures() -> None:
     seed = random.SystemRandom().randrange(10**9)
     print(f"seed {seed}")
     draw = random.Random(seed)
-    futures: dict[tuple[bool, int], object] = {}
+    futures: dict[tuple[Scope, int], object] = {}
     met_again = 0
     for number in range(40):
-        scope = replace(SCOPE, short=number % 2 == 0)
+        scope = replace(SCOPE, short=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4)
         universe = Universe(scope)
         for _ in range(draw.randint(5, 30)):
             events = universe.events()
@@ -49,8 +49,8 @@ def test_equal_fingerprints_have_equal_futures() -> None:
             universe.do(draw.choice(events[:3]))  # few choices, so that paths meet again
             mark = fingerprint(universe)
             future = {str(event): after(universe, event) for event in universe.events()}
-            met_again += (scope.short, mark) in futures
-            assert futures.setdefault((scope.short, mark), future) == future
+            met_again += (scope, mark) in futures
+            assert futures.setdefault((scope, mark), future) == future
     assert met_again > 20
 
 

@@ -17,7 +17,7 @@ each = pytest.mark.parametrize("rule", RULES, ids=[rule.number for rule in RULES
 @each
 def test_each_rule_is_needed(rule: Rule) -> None:
     with rule.off():
-        found = explore(rule.scope, max_states=20_000)
+        found = explore(rule.scope, max_states=20_000, begin=rule.begin)
     assert found.counterexample is not None, f"nothing breaks without rule {rule.number}: {rule.text}"
     events = found.counterexample.events
     with rule.off():
@@ -27,6 +27,6 @@ def test_each_rule_is_needed(rule: Rule) -> None:
 
 @each
 def test_with_the_rule_its_scope_holds(rule: Rule) -> None:
-    found = explore(rule.scope, max_states=600)
+    found = explore(rule.scope, max_states=600, begin=rule.begin)
     assert found.counterexample is None, "\n".join(story(rule.scope, found.counterexample.events))
     assert found.complete or found.states >= 600

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cellkeeper_service.domain.position import Position, advance, first_position
-from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import Commit, StoreError
 
 from tests.sessions.counting_engine import expected
 
@@ -83,6 +83,16 @@ def unpack(raw: bytes) -> Inputs:
     return tuple(np.frombuffer(raw, "<i4").tolist())
 
 
+def content(record: Record) -> Inputs:
+    """The inputs that a record stands for. Raises Violation where it is not what its header says."""
+    inputs, start = consumed(record.position), record.header.checkpoint_step
+    if int.from_bytes(record.checkpoint, "little") != (expected(inputs[:start]) or [0])[-1]:
+        raise Violation(f"the record's checkpoint is not the state after {inputs[:start]}")
+    if unpack(record.log) != inputs[start:]:
+        raise Violation(f"the record's log is {unpack(record.log)}, and {inputs[start:]} behind its checkpoint")
+    return inputs
+
+
 @dataclass
 class Ledger:
     """What the store holds of each session, told from what it accepted.
@@ -96,9 +106,9 @@ class Ledger:
     ended: frozenset[bytes] = frozenset()
     durable: frozenset[tuple[bytes, Inputs]] = frozenset()
 
-    def committed(self, commit: Commit, checkpoint: bytes, log: bytes) -> None:
-        """The store accepted this, and holds this checkpoint and log now. Raises Violation if the record is no longer
-        what its header says."""
+    def committed(self, commit: Commit, record: Record | StoreError | None) -> None:
+        """The store accepted this, and holds this record now. Raises Violation if that is no longer what its header
+        says."""
         header = commit.header
         before = self.standing.get(commit.key)
         after = self._content(commit, before)
@@ -113,16 +123,25 @@ class Ledger:
         if named is None or named.inputs != after or header.position.step != len(after):
             text = "nothing that ever was" if named is None else str(named.inputs)
             raise Violation(f"the record goes on on a hole: its inputs are {after}, its position names {text}")
-        if int.from_bytes(checkpoint, "little") != (expected(after[:start]) or [0])[-1]:
-            raise Violation(f"the record's checkpoint is not the state after {after[:start]}")
-        if unpack(log) != after[start:]:
-            raise Violation(f"the record's log is {unpack(log)}, and {after[start:]} behind its checkpoint")
+        if not isinstance(record, Record):
+            raise Violation(str(record))
+        if record.header != header:
+            raise Violation(
+                f"the record is at step {record.position.step}, and its last commit at {header.position.step}"
+            )
+        content(record)
         if len(after) - start > self.max_log_steps:
             raise Violation(f"the log is not bounded: {len(after) - start} steps, allowed are {self.max_log_steps}")
         if before is not None and before[0] != generation:
             self.ended |= {before[0]}
         self.standing[commit.key] = (generation, after)
         self.durable |= {(generation, after)}
+
+    def restarted(self, standing: dict[SessionKey, tuple[bytes, Inputs]]) -> None:
+        """The store has come back with these records: what was made may be lost, and what was lost may be there."""
+        self.standing = standing
+        self.ended -= {generation for generation, _ in standing.values()}
+        self.durable |= set(standing.values())
 
     def deleted(self, key: SessionKey) -> None:
         generation, _ = self.standing.pop(key)

@@ -14,12 +14,25 @@ from tests.sessions.columns import Frame, fits_a_frame
 
 from . import events, promises
 from .events import NAMES, Event
-from .node import Node, Write, new_node, requests_of
+from .node import Node, Read, Write, new_node, requests_of
 from .player import Player, flying
-from .redis_file import RedisFile
 from .scope import Scope, Steps
 from .store import ExploredStore
 from .truth import Violation, born
+
+FAULTS = (
+    "slow",
+    "timeouts",
+    "unknowns",
+    "refusals",
+    "unread",
+    "fall_backs",
+    "power_cuts",
+    "restarts",
+    "give_ups",
+    "crashes",
+)
+LOST = CommitResult(Outcome.UNKNOWN, None, "lost")
 
 
 class Impossible(Exception):
@@ -64,8 +77,9 @@ class Universe:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        depth = scope.depth if scope.fall_backs else min(scope.power_cuts, 1)
-        self.store = ExploredStore(scope.max_log_steps, depth, RedisFile() if scope.power_cuts else None)
+        self.store = ExploredStore(
+            scope.max_log_steps, scope.depth, bool(scope.fall_backs), scope.synced, bool(scope.power_cuts)
+        )
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
@@ -75,9 +89,7 @@ class Universe:
         self.slow: list[Request] = []
         self.answers: list[Answer] = []
         self.late: list[Write] = []
-        kinds = [*("slow", "timeouts", "unknowns", "refusals", "unread", "fall_backs", "power_cuts")]
-        kinds += ["restarts", "give_ups", "crashes"]
-        self.left = {kind: int(getattr(scope, kind)) for kind in kinds}
+        self.left = {kind: int(getattr(scope, kind)) for kind in FAULTS}
         for player in self.players:
             player.prepare()
 
@@ -122,8 +134,7 @@ class Universe:
 
     def _arrives(self, request: Request) -> None:
         channel: Channel = request.done  # type: ignore[assignment]
-        if isinstance(request, Step) and request.position is not None:
-            channel.ended = request.position.generation in self.store.ledger.ended
+        channel.ended = _generation(request) in self.store.ledger.ended
 
     def _do_send(self, index: int, what: str, target: str) -> None:
         self._submit(self._request(index, what), target)
@@ -184,13 +195,19 @@ class Universe:
         read = self.node(name).reads[number]
         if read.results is not None:
             raise Impossible("read already")
-        read.results = list(self.store.load_many(read.loads))
+        self._read(name, read)
+
+    def _read(self, name: str, read: Read) -> None:
+        read.results = list(self.store.load_many(read.loads, name))
+        read.read_at = self.store.file.end
 
     def _do_loaded(self, name: str, number: int) -> None:
         node = self.node(name)
         read = node.reads.pop(number)
-        results = read.results if read.results is not None else list(self.store.load_many(read.loads))
-        node.sessions.loaded(read.lines, results)
+        if read.results is None:
+            self._read(name, read)
+        self.store.hear(read.read_at)
+        node.sessions.loaded(read.lines, read.results or [])
 
     def _do_unread(self, name: str, number: int) -> None:
         self._spend("unread")
@@ -207,9 +224,8 @@ class Universe:
 
     def _land(self, write: Write) -> None:
         many = self.store.commit_many if isinstance(write.calls[0], Commit) else self.store.delete_many
-        write.results = many(write.calls)
-        if write.results[0].outcome is Outcome.COMMITTED:
-            self.store.last_call, self.store.seen = write.calls[0], False
+        write.results = many(write.calls, write.connection)
+        write.landed_at = self.store.file.end
 
     def _do_land(self, name: str, number: int) -> None:
         write = self.node(name).writes[number]
@@ -222,6 +238,7 @@ class Universe:
         write = node.writes.pop(number)
         if write.results is None:
             self._land(write)
+        self.store.hear(write.landed_at)
         node.sessions.landed(write.flights, write.results or [])
 
     def _do_unknown(self, name: str, number: int) -> None:
@@ -229,8 +246,8 @@ class Universe:
         write = node.writes.pop(number)
         self._spend("unknowns")
         if write.results is None:
-            self.late.append(Write([], write.calls))
-        node.sessions.landed(write.flights, [CommitResult(Outcome.UNKNOWN, None, "lost")])
+            self.late.append(write.without_answer())
+        node.sessions.landed(write.flights, [LOST] * len(write.flights))
 
     def _do_refuse(self, name: str, number: int) -> None:
         node = self.node(name)
@@ -238,7 +255,7 @@ class Universe:
             raise Impossible("landed already")
         self._spend("refusals")
         write = node.writes.pop(number)
-        node.sessions.landed(write.flights, [CommitResult(Outcome.REFUSED, None, "full")])
+        node.sessions.landed(write.flights, [CommitResult(Outcome.REFUSED, None, "full")] * len(write.flights))
 
     def _do_late(self, number: int) -> None:
         self._land(self.late.pop(number))
@@ -248,36 +265,33 @@ class Universe:
             raise Impossible("the store has no such past")
         self._spend("fall_backs")
         self.fell_back = True
-        key = next((key for key in self.store._kept if key.session == session), None) if session else None
+        key = next((key for key in self.store.sessions() if key.session == session), None) if session else None
         self.store.fall_back(commits, key)
 
-    def _do_power_cut(self, writes: int) -> None:
-        """Whoever waits for the store's answer to the commit that was cut gets none."""
-        write = self.cut_write
-        told = write is None or self.store.seen
-        if self.store.file is None or not 0 < writes <= self.store.file.cuts or (told and not self.scope.everysec):
-            raise Impossible("nothing to cut")
+    def _do_power_cut(self, lost: int, writes: int) -> None:
+        """Redis stops and starts anew. What was on its way to it is lost, or was not sent yet; of what it did without
+        having answered, the replicas learn nothing."""
+        if (lost, writes) not in self.store.power_cuts():
+            raise Impossible("the file has no such cut")
         self._spend("power_cuts")
-        self.fell_back |= told
-        self.store.cut_power(writes)
-        if write is not None:
-            node, pending = write
-            node.writes.remove(pending)
-            node.sessions.landed(pending.flights, [CommitResult(Outcome.UNKNOWN, None, "lost")])
-
-    def _do_redis_restart(self) -> None:
-        if self.store.file is None or not self.store.file.left:
-            raise Impossible("nothing was left")
-        self.store.restart()
-
-    @property
-    def cut_write(self) -> tuple[Node, Write] | None:
-        """The write of the last commit, while its replica has not heard of it."""
+        kept_at = self.store.file.end - lost
+        self.fell_back |= self.store.power_cut(lost, writes, tracks=self.left["power_cuts"] > 0)
+        self.late.clear()
         for node in self.nodes:
-            for write in node.writes:
-                if write.results is not None and write.calls[0] is self.store.last_call:
-                    return node, write
-        return None
+            unread = [read for read in node.reads if read.results is not None and read.read_at > kept_at]
+            node.reads = [read for read in node.reads if read not in unread]
+            for read in node.reads:
+                read.read_at = 0  # an answer that was under way already
+            for read in unread:
+                node.sessions.loaded(read.lines, [StoreError("lost")] * len(read.loads))
+            unheard = [write for write in node.writes if write.results is not None]
+            node.writes = [write for write in node.writes if write.results is None]
+            for write in unheard:
+                node.sessions.landed(write.flights, [LOST] * len(write.flights))
+            for line in node.sessions._desk.lines.values():
+                for request in requests_of(line):
+                    channel: Channel = request.done  # type: ignore[assignment]
+                    channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
         """Connections break, so the clients know; what was on its way to the store may still arrive there."""
@@ -291,7 +305,8 @@ class Universe:
                 player = self.players[channel.player]
                 if channel.ticket in player.waiting:
                     player.lost(channel.ticket)
-        self.late += [Write([], write.calls) for write in node.writes if write.results is None]
+        self.late += [write.without_answer() for write in node.writes if write.results is None]
+        self.store.disconnect(name)
         self.nodes[index] = new_node(name, self.scope, self.mint)
 
     def answered(self, channel: Channel, result: Any) -> None:
@@ -310,3 +325,8 @@ class Universe:
         generation = self.minted.to_bytes(16, "big")
         born(generation)
         return generation
+
+
+def _generation(request: Request) -> bytes | None:
+    """The one that a step names."""
+    return request.position.generation if isinstance(request, Step) and request.position is not None else None

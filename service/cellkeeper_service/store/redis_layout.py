@@ -13,7 +13,8 @@
     crc32   4 bytes    (integers are little-endian)
 
 A commit is one RPUSH: of C and B where it writes a checkpoint, of one entry where it appends to the log. An entry
-without a chunk, or one that is pushed again, says that the record was read in another run. No element is ever changed. The last element holds the header; an entry wins over earlier ones that it contradicts. docs/adr/203 says
+without a chunk, or one that is pushed again, says that the record was read in another run. No element is ever changed.
+The last element holds the header; an entry wins over earlier ones that it contradicts. docs/adr/203 says
 why, and why a list says the same however often a crash of Redis brings an old push back.
 """
 

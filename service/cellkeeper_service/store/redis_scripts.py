@@ -194,7 +194,7 @@ class ScriptRun:
             apart = 2 if call.asking else 1  # replies to each call
             at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
             reply, after = replies[at], at + 1
-            trims = any([self._items[number].trim is not None for number in call.items])
+            trims = any(self._items[number].trim is not None for number in call.items)
             at = after + apart * (trims + sum([len(self._items[number].after) for number in call.items]))
             if not isinstance(reply, Exception):
                 _warn_of(replies[after + call.asking : at : apart])

@@ -1,0 +1,178 @@
+"""What write.lua does to the lists, in Python; test_layouts.py holds it against the script itself.
+
+Without TTLs: time stands still in the explored world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.domain.store import Commit, Delete, StoreError
+from cellkeeper_service.store import redis_layout
+from cellkeeper_service.store.redis_commits import Item, Words, commit_item, delete_item
+from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis_layout import FIXED_BYTES, MOVING_BYTES, joined, standing_header
+
+from .redis_lists import Command, Elements, Lists, Write
+from .truth import Violation
+
+Answer = int | bytes | tuple[bytes, bytes]
+Call = list[tuple[bytes, list[bytes]]]  # what one run of the script does: keys, and the words of each
+Calls = tuple[list[Call], Call, list[Call]]  # before the one that counts, that one, and after it
+
+
+class Peer(NamedTuple):
+    """What the scripts know of their connection: whether it has written nothing yet, and which run of Redis this is."""
+
+    first_write: bool
+    run: bytes
+
+
+_BASE, _WHOLE = b"BW"
+
+
+def read(key: SessionKey, elements: Elements) -> Record | StoreError:
+    return redis_layout.read_elements(key, elements)
+
+
+def header(elements: Elements) -> Header | None:
+    """The header that stands there. Raises Violation: there is none in this list."""
+    return Header.unpack(_standing(elements)) if elements else None
+
+
+def commit_calls(commits: Sequence[Commit]) -> Calls:
+    """The runs of the script before the one that commits, that one, and those after it."""
+    items = [commit_item(commit) for commit in commits]
+    return _calls(items)
+
+
+def delete_calls(delete: Delete) -> Calls:
+    return _calls([delete_item(redis_key(delete.key), delete.generation)])
+
+
+def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]]:
+    """Runs write.lua; changes `lists`. The answers, and the writes in their order."""
+    script = _Run(lists, peer)
+    answers = [script.item(name, *words) for name, words in call]
+    if peer.first_write and script.pushed is not None:
+        script.say_again(script.pushed.name)
+    return answers, script.writes
+
+
+def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
+    """The writes of load.lua, which reads these records; changes `lists`."""
+    script = _Run(lists, peer)
+    for name in names:
+        elements = lists.get(name)
+        if elements and run_of(elements[-1]) != peer.run:
+            for _ in range(1 + peer.first_write):
+                script.say_again(name, elements[-1])
+    return script.writes
+
+
+def run_of(element: bytes) -> bytes:
+    """The run that it was pushed in."""
+    return element[1:5] if element[0] == _BASE else element[8:12]
+
+
+def again(last: bytes, run: bytes) -> bytes:
+    """An element that says the same, in this run."""
+    if last[0] == _BASE:
+        moving = last[5 + FIXED_BYTES :][:MOVING_BYTES]
+        return b"S\1\0\0" + moving[4:8] + run + moving
+    return last[:8] + run + last[12:]
+
+
+def words_of(packed: Words) -> list[bytes]:
+    """The arguments, each as it is."""
+    found, rest = [], packed.packed
+    for _ in range(packed.number):
+        size, _, rest = rest.partition(b"\r\n")
+        end = int(size[1:])
+        found.append(rest[:end])
+        rest = rest[end + 2 :]
+    return found
+
+
+def _calls(items: Sequence[Item]) -> Calls:
+    before = [[(item.key, words_of(one))] for item in items for one in item.before]
+    trims = [(item.key, words_of(item.trim)) for item in items if item.trim is not None]
+    after = [[(item.key, words_of(one))] for item in items for one in item.after]
+    after = [trims, *after] if trims else after
+    return before, [(item.key, words_of(item.words)) for item in items], after
+
+
+def base_of(elements: Elements) -> int | None:
+    """The index of the base that the last element goes back to."""
+    return redis_layout._base_of(elements)
+
+
+def _standing(elements: Elements) -> bytes:
+    at = base_of(elements)
+    if at is None:
+        raise Violation("what stands there ends with nothing that belongs to a record")
+    return standing_header(elements[-1], elements[at])
+
+
+class _Run:
+    def __init__(self, lists: Lists, peer: Peer) -> None:
+        self._lists = lists
+        self._run = peer.run
+        self.writes: list[Write] = []
+        self.pushed: Write | None = None
+
+    def write(self, write: Write) -> None:
+        write.apply(self._lists)
+        self.writes.append(write)
+
+    def item(self, name: bytes, kind: bytes, *words: bytes) -> Answer:
+        elements = self._lists.get(name, ())
+        if not elements:
+            return self._push(name, words[1], b"B" + self._run + words[0]) if kind == b"create" else 0
+        standing = _standing(elements)
+        match kind:
+            case b"create":
+                return standing
+            case b"append" | b"whole":
+                return standing if standing != joined(words[0], words[1]) else self._append(name, kind, *words)
+            case b"replace":
+                return standing if standing != joined(words[0], words[1]) else self._replace(name, *words[2:])
+            case b"delete":
+                if standing[:16] != words[0]:
+                    return standing
+                self.write(Write(name, Command.UNLINK))
+            case b"trim":
+                if elements[-1].startswith(b"B" + self._run):
+                    self.write(Write(name, Command.KEEP_LAST_TWO))
+            case b"repeat":
+                self.say_again(name, elements[-1])
+                self.say_again(name, elements[-1])
+                self.pushed = None
+            case _:
+                raise ValueError(f"no model of {kind!r}")
+        return 1
+
+    def say_again(self, name: bytes, last: bytes | None = None) -> None:
+        """last: by default the last element."""
+        self.write(Write(name, Command.PUSH, (again(last or self._lists[name][-1], self._run),)))
+
+    def _replace(self, name: bytes, base: bytes, checkpoint: bytes) -> int:
+        return self._push(name, checkpoint, b"B" + self._run + base)
+
+    def _push(self, name: bytes, *values: bytes) -> int:
+        self.pushed = Write(name, Command.PUSH, values)
+        self.write(self.pushed)
+        return 1
+
+    def _append(self, name: bytes, kind: bytes, fixed: bytes, moving: bytes, payload: bytes) -> int:
+        elements = self._lists[name]
+        last, at = elements[-1], base_of(elements)
+        if at is None:
+            raise Violation("what stands there has no base")
+        base = elements[at]
+        link = (len(elements) - at).to_bytes(3, "little") + base[5 + FIXED_BYTES + 4 :][:4] + self._run
+        if kind == b"append" and last[0] != _WHOLE:
+            return self._push(name, b"S" + link + payload)
+        return self._push(name, b"W" + link + (fixed if kind == b"append" else b"") + payload)

@@ -1,0 +1,128 @@
+"""Redis as far as records need it: lists by key, the writes of a script to them, and the append-only file.
+
+A script's writes stand in the file as MULTI ... EXEC where there are two or more. Redis 7 loads a file that ends inside
+a transaction without it. Where it ends inside a command of the transaction, the commands before that one stay in the
+file, behind an open MULTI: the next EXEC that is appended executes them, at the restart after that, before what was
+appended. Where none follows, everything from the open MULTI on is dropped then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+Elements = tuple[bytes, ...]
+Lists = dict[bytes, Elements]  # by key; an empty list is not there
+
+
+class Command(Enum):
+    PUSH = "RPUSH"
+    SET_FIRST = "LSET 0"
+    KEEP_FIRST = "LTRIM 0 0"
+    KEEP_LAST_TWO = "LTRIM -2 -1"
+    UNLINK = "UNLINK"
+
+
+class Write(NamedTuple):
+    """One write command. values: the elements of PUSH and SET_FIRST."""
+
+    name: bytes
+    command: Command
+    values: Elements = ()
+
+    def apply(self, lists: Lists) -> None:
+        """Does it to `lists`."""
+        before = lists.get(self.name, ())
+        match self.command:
+            case Command.PUSH:
+                after = before + self.values
+            case Command.SET_FIRST:
+                after = self.values + before[1:] if before else ()
+            case Command.KEEP_FIRST:
+                after = before[:1]
+            case Command.KEEP_LAST_TWO:
+                after = before[-2:]
+            case Command.UNLINK:
+                after = ()
+        if after:
+            lists[self.name] = after
+        else:
+            lists.pop(self.name, None)
+
+
+class Change(NamedTuple):
+    """What a script made of one record: its packed headers before and after; None: no record."""
+
+    name: bytes
+    before: bytes | None
+    after: bytes | None
+
+
+class Unit(NamedTuple):
+    """The writes of one script run, as they stand in the file. whole: False for what is left behind an open MULTI."""
+
+    writes: tuple[Write, ...]
+    changes: tuple[Change, ...]
+    whole: bool = True
+
+    @property
+    def ends_transaction(self) -> bool:
+        return self.whole and len(self.writes) > 1
+
+
+Units = tuple[Unit, ...]
+
+
+def open_from(units: Sequence[Unit]) -> int | None:
+    """Where the transaction begins that is open behind `units`; None: none is."""
+    begin = None
+    for number, unit in enumerate(units):
+        if not unit.whole and begin is None:
+            begin = number
+        elif unit.ends_transaction:
+            begin = None
+    return begin
+
+
+def replayed(base: Lists, units: Sequence[Unit]) -> Lists:
+    """What Redis has once it has loaded a file of these units, which begins with `base`."""
+    return applied(base, units[: open_from(units)])
+
+
+def applied(base: Lists, units: Sequence[Unit]) -> Lists:
+    """`base` after all writes of `units`."""
+    lists = dict(base)
+    for unit in units:
+        for write in unit.writes:
+            write.apply(lists)
+    return lists
+
+
+def cuts(units: Units, first: int) -> Iterator[tuple[int, int, Units]]:
+    """What a power cut that leaves the first `first` units as they are can make of a file: the number of whole units
+    that stay; how many writes of the next one stay behind an open MULTI (-1: none does); the units that are in the
+    file once Redis has loaded it. Each such file once, with the cut that loses least."""
+    seen: set[Units] = set()
+    for kept in range(len(units), first - 1, -1):
+        for writes in range(-1, len(units[kept].writes) + 1 if kept < len(units) else 0):
+            left = cut(units, kept, writes)
+            if left is not None and left not in seen:
+                seen.add(left)
+                yield kept, writes, left
+
+
+def cut(units: Units, kept: int, writes: int) -> Units | None:
+    """One of `cuts`; None where there is none such."""
+    whole = units[:kept]
+    begin = open_from(whole)
+    if writes < 0:  # the file ends between two commands
+        return whole[:begin]
+    torn = units[kept]
+    if not torn.ends_transaction:  # the file ends inside the only command of the script
+        return whole if begin is not None and writes == 0 else None
+    prefix = torn.writes[:writes]
+    if begin is not None and not prefix:
+        return whole
+    names = {write.name for write in prefix}
+    return *whole, Unit(prefix, tuple(one for one in torn.changes if one.name in names), whole=False)
