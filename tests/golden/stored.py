@@ -70,7 +70,10 @@ class SqliteFile:
 
 
 class RedisLists:
-    """started_ms: the times in the records must not be before it."""
+    """started_ms: the times in the records must not be before it.
+
+    A connection's first write has its elements twice (docs/adr/203), so the first session shows them twice.
+    """
 
     FIXED = 114  # bytes: the generation, the high half of the step, the high bytes of the time, and so on
 

@@ -2,7 +2,9 @@
 
 Fixed requests (script.py) go to a real server that serves a fixed bundle (bundle/), on SQLite and on Redis. Every reply
 is compared with wire.txt, the same for both, and every record, after each call that has changed it, with
-records-STORE.txt. Only what differs from run to run has a fixed value instead (names.py, stored.py, transcript.py):
+records-STORE.txt. Requests to a server that asks for tokens (tenants.py) have tenants.txt and tenants-STORE.txt.
+
+What differs from run to run has a fixed value instead (names.py, stored.py, transcript.py), and nothing else has:
 generations and what is made of them, times, how long a step took, the engine's name and numerics.
 
 After a change that is meant to change them:
@@ -38,18 +40,20 @@ def golden(name: str) -> str:
     return (FOLDER / name).read_text()
 
 
-def test_replies_have_the_same_bytes_as_ever(recorded: Texts) -> None:
-    found = differences(golden("wire.txt"), recorded["wire.txt"])
-    assert not found, found
-
-
-def test_records_have_the_same_bytes_as_ever(recorded: Texts) -> None:
-    (name,) = recorded.keys() - {"wire.txt"}
+@pytest.mark.parametrize("name", ["wire.txt", "tenants.txt"])
+def test_replies_have_the_same_bytes_as_ever(recorded: Texts, name: str) -> None:
     found = differences(golden(name), recorded[name])
     assert not found, found
 
 
-@pytest.mark.parametrize("name", ["wire.txt", *(f"records-{store}.txt" for store in STORES)])
+@pytest.mark.parametrize("kind", ["records", "tenants"])
+def test_records_have_the_same_bytes_as_ever(recorded: Texts, kind: str) -> None:
+    (name,) = (name for name in recorded if name.startswith(f"{kind}-"))
+    found = differences(golden(name), recorded[name])
+    assert not found, found
+
+
+@pytest.mark.parametrize("name", ["wire.txt", "tenants.txt", *(f"records-{store}.txt" for store in STORES)])
 def test_a_changed_byte_is_found_and_its_entry_named(name: str) -> None:
     text = golden(name)
     at = text.rindex("00")

@@ -27,15 +27,16 @@ class Transcript:
         self._channel, self._names, self._stored = channel, names, stored
         self._exchanges: list[tuple[str, str, bytes, list[Any]]] = []
         self._changes: list[tuple[str, Records, list[str]]] = []
-        self._before: Records = {}
+        self._before = stored.read()
+        self.metadata: tuple[tuple[str, str], ...] = ()  # of the calls to come
         self.numerics = ""  # the text that is the server's, once it is known
 
-    def call(self, title: str, method: str, request: Any, metadata: Any = None) -> list[Any]:
+    def call(self, title: str, method: str, request: Any) -> list[Any]:
         """The replies, parsed: one, several of a stream, or none where the call fails."""
         sent = request.SerializeToString()
         path, form = f"/{SERVICE.full_name}/{method}", SERVICE.methods_by_name[method]
         raw: list[Any] = []
-        options: Any = {"timeout": TIMEOUT_S, "metadata": metadata}
+        options: Any = {"timeout": TIMEOUT_S, "metadata": self.metadata}
         try:
             if method == "StepStream":
                 raw += self._channel.stream_stream(path, None, None)(iter([sent]), **options)
