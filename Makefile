@@ -12,6 +12,7 @@
 # make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
+# make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
@@ -40,6 +41,8 @@ REPLICAS ?= 2
 CASES ?= 100000
 MINUTES ?= 30
 SESSIONS ?= 1000000
+REV ?=
+ROUNDS ?= 5
 NAME ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
@@ -59,7 +62,8 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-gpu bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
+	bench-million bench-cores bench-against bench-gpu bench-report \
+	chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -129,6 +133,11 @@ bench-million: .venv/stamp
 bench-cores: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
+bench-against: .venv/stamp
+	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.against "$(REV)" --rounds "$(ROUNDS)" $(BENCH_ARGS)
 
 bench-gpu: .venv/stamp
 	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,27 @@ from .load import Load
 
 
 class ClientProcess:
-    """The client of one contender, in a process of its own. python: the interpreter that has what it needs."""
+    """The client of one contender, in a process of its own. python: the interpreter that has what it needs. variables:
+    environment variables that it has beside those of this process."""
 
-    def __init__(self, contender: str, target: str, python: str = sys.executable) -> None:
+    def __init__(
+        self, contender: str, target: str, python: str = sys.executable, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.contender = contender
         command = [python, "-m", "bench.worker", contender, target]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, **(variables or {})},
         )
         self._line()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def begin(self, load: Load, seconds: float) -> None:
         if self._process.stdin is None:
@@ -33,8 +47,8 @@ class ClientProcess:
         return self._line()
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:  # waits for it, and closes its pipes
+            self._process.kill()
 
     def _line(self) -> dict[str, Any]:
         line = self._process.stdout.readline() if self._process.stdout else ""

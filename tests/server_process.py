@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -25,17 +25,25 @@ STOP_TIMEOUT_S = 40.0
 class ServerProcess:
     """`cellkeeper-server serve`; use as a context manager.
 
-    options: further words of the command line. It listens on a free port, and on the same one after `restart`.
+    options: further words of the command line. variables: environment variables that it has beside those of this
+    process. It listens on a free port, and on the same one after `restart`.
 
         with ServerProcess([bundle], f"sqlite:{path}") as server:
             server.kill()
             server.restart()
     """
 
-    def __init__(self, bundles: Sequence[Path], store: str, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Path],
+        store: str,
+        options: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.bundles = bundles
         self.store = store
         self.options = options
+        self.variables = variables or {}
         self.port = 0
         self.metrics_url = ""
         self.lines: list[str] = []  # what it printed, over all its lives
@@ -55,6 +63,7 @@ class ServerProcess:
         command = [sys.executable, "-m", "cellkeeper_service", "serve", *map(str, self.bundles)]
         command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
+        environment |= self.variables
         self._process = subprocess.Popen(
             [*command, *self.options],
             stdout=subprocess.PIPE,

@@ -1,0 +1,151 @@
+"""`make bench-against REV=COMMIT`: these files against an earlier commit, on one machine, in turns.
+
+Each side has a server, a client and, on Redis, a Redis of its own. One side is measured while the other's processes
+wait. In every round each load is run on both, one right after the other, in the order A, B, B, A, ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .checkout import Checkout, CheckoutError, earlier, this_checkout
+from .comparison import SIDES, Pair, order, table
+from .load import Load
+from .machine import machine
+from .models import MAIN, MODELS
+from .side import Side
+from .weights import write_model
+
+STORES = ("redis", "sqlite", "memory")
+WARM_SECONDS = 0.3
+
+
+def loads(model: str) -> dict[str, Load]:
+    return {
+        "client 1": Load("client", model, flows=1),
+        "client 64": Load("client", model, flows=64),
+        "client 256": Load("client", model, flows=256),
+        "frames 256": Load("frames", model, flows=2, items=256),
+        "chunks 16": Load("client", model, flows=64, steps=16),
+        "chunks 256": Load("client", model, flows=8, steps=256),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 where a load failed in any round."""
+    options = parse(arguments)
+    try:
+        pairs, about = compare(options)
+    except CheckoutError as error:
+        sys.exit(f"bench-against: {error}")
+    facts = [
+        f"{options.rounds} rounds of {options.seconds:g} s; medians, and ratios made round by round",
+        *about["notes"],
+    ]
+    facts += [f"{name}: {value}" for name, value in about["machine"].items()]
+    title = f"{about['earlier']} → {about['this']} (this over the earlier one), {options.model}"
+    text = "\n".join([title, "", table(pairs), "", *(f"- {fact}" for fact in facts)])
+    print(text)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({**about, "pairs": [pair.json() for pair in pairs]}, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(text + "\n")
+    failed = [f"{pair.store}, {pair.load}: {error}" for pair in pairs for error in pair.errors]
+    for line in failed:
+        say(f"failed: {line}")
+    return 1 if failed else 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
+    parser.add_argument("revision", help="the earlier commit, by any name that git has for it")
+    parser.add_argument("--stores", type=words(STORES), default=STORES, help=f"of {','.join(STORES)}")
+    names = tuple(loads(MAIN))
+    parser.add_argument("--loads", type=words(names), default=names, help=f"of {','.join(names)}")
+    parser.add_argument("--model", choices=sorted(MODELS), default=MAIN)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load in each round")
+    parser.add_argument("--json", type=Path, default=Path("out/bench-against.json"), help="the table goes beside it")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.seconds <= 0:
+        parser.error(f"rounds, seconds: got {options.rounds}, {options.seconds:g}, expected at least 1, more than 0")
+    return options
+
+
+def words(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of some of the known words, with commas between."""
+
+    def read(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        for word in chosen:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"got {word!r}, expected some of {','.join(known)}")
+        return chosen
+
+    return read
+
+
+def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
+    """What was measured, and about it: both commits, the machine, notes. Raises CheckoutError."""
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-against-") as name:
+        folder = Path(name)
+        checkouts = dict(zip(SIDES, (earlier(options.revision, folder), this_checkout()), strict=True))
+        for checkout in checkouts.values():
+            checkout.check()
+        bundle = write_model(folder, options.model)
+        chosen = {name: load for name, load in loads(options.model).items() if name in options.loads}
+        pairs: list[Pair] = []
+        notes: list[str] = []
+        for store in options.stores:
+            place = folder / store
+            place.mkdir()
+            found, said = on_store(store, checkouts, bundle, place, chosen, options.rounds, options.seconds)
+            pairs += found
+            notes += [note for note in said if note not in notes]
+    about: dict[str, Any] = {side: checkout.name for side, checkout in checkouts.items()}
+    about |= {"model": options.model, "rounds": options.rounds, "seconds": options.seconds}
+    return pairs, about | {"notes": notes, "machine": machine()}
+
+
+def on_store(
+    store: str,
+    checkouts: dict[str, Checkout],
+    bundle: Path,
+    folder: Path,
+    chosen: dict[str, Load],
+    rounds: int,
+    seconds: float,
+) -> tuple[list[Pair], list[str]]:
+    """The pairs of one store, whose processes are there for them alone; and notes."""
+    pairs = {name: Pair(store, name) for name in chosen}
+    with ExitStack() as running:
+        sides: dict[str, Side] = {}
+        for side, checkout in checkouts.items():
+            own = folder / side
+            own.mkdir()
+            sides[side] = Side(checkout, store, bundle, own, running)
+        for load in chosen.values():
+            for side in SIDES:
+                sides[side].measure(load, WARM_SECONDS)  # makes its sessions; nothing of it is kept
+        for number in range(rounds):
+            started = time.monotonic()
+            for at, (name, load) in enumerate(chosen.items()):
+                for side in order(number, at):
+                    pairs[name].rounds[side].append(sides[side].measure(load, seconds))
+            say(f"{store}, round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
+    return list(pairs.values()), [side.note for side in sides.values() if side.note]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

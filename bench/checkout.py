@@ -1,0 +1,89 @@
+"""The project at one commit: its service and its client run from the commit's own files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .machine import commit
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("proto", "client", "service")
+PACKAGES = ("cellkeeper_proto", "cellkeeper", "cellkeeper_service")
+_WHERE = (
+    "import importlib, sys; print(*[list(importlib.import_module(n).__path__)[0] for n in sys.argv[1:]], sep='\\n')"
+)
+
+
+class CheckoutError(Exception):
+    """The commit cannot be run. The text is one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """name: the commit, with "+" where files differ from it. root: the folder with its files."""
+
+    name: str
+    root: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment in which Python finds this commit's packages before any that are installed."""
+        return {"PYTHONPATH": os.pathsep.join(str(self.root / source) for source in SOURCES)}
+
+    def check(self) -> None:
+        """Proves that its packages are the ones that get imported. Raises CheckoutError: what is installed would be
+        measured otherwise."""
+        command = [sys.executable, "-c", _WHERE, *PACKAGES]
+        found = subprocess.run(
+            command, env={**os.environ, **self.variables}, capture_output=True, text=True, cwd=self.root, check=False
+        )
+        if found.returncode:
+            raise CheckoutError(f"{self.name}: its packages cannot be imported: {last_line(found.stderr)}")
+        for name, path in zip(PACKAGES, found.stdout.splitlines(), strict=True):
+            if not Path(path).is_relative_to(self.root):
+                raise CheckoutError(f"{self.name}: {name} comes from {path}, expected a folder of {self.root}")
+
+    def write_model(self, folder: Path, model: str) -> Path:
+        """The bundle of a model of the bench, written by this commit's own bench. Raises CheckoutError."""
+        code = "import sys; from pathlib import Path; from bench.weights import write_model; "
+        code += "write_model(Path(sys.argv[1]), sys.argv[2])"
+        command = [sys.executable, "-c", code, str(folder), model]
+        wrote = subprocess.run(
+            command, env={**os.environ, **self.variables}, capture_output=True, text=True, cwd=self.root, check=False
+        )
+        if wrote.returncode:
+            raise CheckoutError(f"{self.name}: its bench cannot write {model}: {last_line(wrote.stderr)}")
+        return folder / model
+
+
+def this_checkout() -> Checkout:
+    """The files as they are now, committed or not."""
+    return Checkout(commit(), ROOT)
+
+
+def earlier(revision: str, folder: Path) -> Checkout:
+    """The files of a commit, written to `folder`. revision: any name that git has for it. Raises CheckoutError."""
+    named = _git("rev-parse", "--verify", "--short=12", f"{revision}^{{commit}}")
+    if named.returncode:
+        raise CheckoutError(f"REV: got {revision!r}, expected a commit of this repository")
+    name = named.stdout.decode().strip()
+    archive = _git("archive", "--format=tar", name)
+    if archive.returncode:
+        raise CheckoutError(f"{name}: git archive failed: {last_line(archive.stderr.decode())}")
+    root = folder / name
+    root.mkdir()
+    subprocess.run(["tar", "-x", "-C", str(root)], input=archive.stdout, check=True)
+    return Checkout(name, root.resolve())
+
+
+def last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)

@@ -1,0 +1,99 @@
+"""Two sides measured in turns: medians of each, ratios round by round, and the table of both."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .side import PARTS
+
+Figures = dict[str, Any]  # of one round: see Side.measure
+SIDES = ("earlier", "this")
+FIGURES = ("steps_per_second", "p50_ms", "p99_ms", *(f"{part}_cpu_us_per_step" for part in PARTS))
+HEADS = [
+    "store",
+    "load",
+    "steps/s",
+    "its ratio, spread",
+    "p50 ms",
+    "p99 ms",
+    *(f"{part} CPU us/step" for part in PARTS),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One load on one store, on both sides. rounds: by side, what each round gave."""
+
+    store: str
+    load: str
+    rounds: dict[str, list[Figures]] = field(default_factory=lambda: {side: [] for side in SIDES})
+
+    @property
+    def errors(self) -> list[str]:
+        return [f"{side}: {one['error']}" for side in SIDES for one in self.rounds[side] if "error" in one]
+
+    def median(self, side: str, name: str) -> float | None:
+        """Over the rounds in which both sides have the figure; None where there is none."""
+        pairs = self._pairs(name)
+        return statistics.median(pair[SIDES.index(side)] for pair in pairs) if pairs else None
+
+    def ratios(self, name: str) -> list[float]:
+        """This over earlier, of each round that has both."""
+        return [this / earlier for earlier, this in self._pairs(name) if earlier]
+
+    def json(self) -> dict[str, Any]:
+        summary: dict[str, Any] = {}
+        for name in FIGURES:
+            ratios = self.ratios(name)
+            if ratios:
+                medians = {side: self.median(side, name) for side in SIDES}
+                summary[name] = {**medians, "ratio": statistics.median(ratios), "ratios": ratios}
+        return {"store": self.store, "load": self.load, "summary": summary, "rounds": self.rounds}
+
+    def _pairs(self, name: str) -> list[tuple[float, float]]:
+        """(earlier, this) of each round that both sides have the figure of."""
+        rows = zip(*(self.rounds[side] for side in SIDES), strict=True)
+        values = [(figure(earlier, name), figure(this, name)) for earlier, this in rows]
+        return [(earlier, this) for earlier, this in values if earlier is not None and this is not None]
+
+
+def figure(figures: Figures, name: str) -> float | None:
+    """A figure of one round; None where it has none: the round failed, or the store has no process."""
+    part = name.removesuffix("_cpu_us_per_step")
+    value = figures.get(name) if part == name else figures.get("cpu_us_per_step", {}).get(part)
+    return None if value is None else float(value)
+
+
+def order(round_number: int, load_number: int) -> tuple[str, str]:
+    """Which side goes first: they swap at every load and at every round, so that neither is always behind the other."""
+    first, second = SIDES
+    return (first, second) if (round_number + load_number) % 2 == 0 else (second, first)
+
+
+def table(pairs: Sequence[Pair]) -> str:
+    """A row for each pair; its cells read: earlier, this, and the median of the rounds' ratios in parentheses."""
+    lines = ["| " + " | ".join(HEADS) + " |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
+    for pair in pairs:
+        cells = [_cell(pair, name) for name in FIGURES]
+        cells.insert(1, _spread(pair.ratios("steps_per_second")))
+        lines.append(f"| {pair.store} | {pair.load} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(pair: Pair, name: str) -> str:
+    ratios = pair.ratios(name)
+    if not ratios:
+        return "failed" if name == FIGURES[0] else ""
+    texts = [_number(pair.median(side, name) or 0.0) for side in SIDES]
+    return f"{texts[0]} → {texts[1]} ({statistics.median(ratios):.2f})"
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,116 @@
+"""The records in a store as the bytes that lie there, read without the service's code."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import time
+from pathlib import Path
+from typing import Protocol
+
+import redis
+
+from .names import Names
+
+CREATED, UPDATED, UPDATED_6 = b"created.", b"updated.", b"updat."
+TTL_MS = 3_600_000  # the only one that the script asks for
+Rows = tuple[tuple[str, bytes], ...]  # what each piece is, and its bytes
+Records = dict[str, Rows]  # by key
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Stored(Protocol):
+    def read(self) -> Records: ...
+
+    def fixed(self, what: str, data: bytes, names: Names) -> bytes:
+        """A piece with fixed values in place of its times and names."""
+
+
+class SqliteFile:
+    """started_ms: the times in the records must not be before it."""
+
+    def __init__(self, path: Path, started_ms: int) -> None:
+        self._path, self._started_ms = path, started_ms
+
+    def read(self) -> Records:
+        connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+        try:
+            records = connection.execute("SELECT record, tenant, model, session, header, expires_ms FROM records")
+            found: Records = {}
+            for record, tenant, model, session, header, expires_ms in records.fetchall():
+                rows = [("header", header), ("expires", expires_ms.to_bytes(8, "little"))]
+                of_record = "WHERE record = ?", (record,)
+                for state, checksum in connection.execute(
+                    f"SELECT state, checksum FROM checkpoints {of_record[0]}", of_record[1]
+                ):
+                    rows += [("checkpoint", state), ("checksum", checksum)]
+                for chunk, inputs in connection.execute(
+                    f"SELECT chunk, inputs FROM chunks {of_record[0]} ORDER BY chunk", of_record[1]
+                ):
+                    rows.append((f"chunk {chunk}", inputs))
+                found[f"{tenant}|{model}|{session.decode()}"] = tuple(rows)
+            return found
+        finally:
+            connection.close()
+
+    def fixed(self, what: str, data: bytes, names: Names) -> bytes:
+        if what == "header":
+            check_time(data[32:40], self._started_ms)
+            check_time(data[56:64], self._started_ms)
+            data = data[:32] + UPDATED + data[40:56] + CREATED + data[64:]
+        elif what == "expires" and any(data):
+            expires_ms = int.from_bytes(data, "little")
+            if not self._started_ms <= expires_ms - TTL_MS <= now_ms():
+                raise AssertionError(f"expires_ms: got {expires_ms}, expected {TTL_MS} ms after a commit")
+            data = b"expires."
+        return names.fix(data)
+
+
+class RedisLists:
+    """started_ms: the times in the records must not be before it.
+
+    A connection's first write has its elements twice (docs/adr/203), so the first session shows them twice.
+    """
+
+    FIXED = 114  # bytes: the generation, the high half of the step, the high bytes of the time, and so on
+
+    def __init__(self, client: redis.Redis, started_ms: int) -> None:
+        self._client, self._started_ms = client, started_ms
+
+    def read(self) -> Records:
+        found: Records = {}
+        keys: list[bytes] = sorted(self._client.keys())  # type: ignore[arg-type]
+        for key in keys:
+            elements: list[bytes] = self._client.lrange(key, 0, -1)  # type: ignore[assignment]
+            left_ms = int(self._client.pttl(key))
+            if not (left_ms == -1 or 0 < left_ms <= TTL_MS):
+                raise AssertionError(f"{key!r} has {left_ms} ms to live, expected none or at most {TTL_MS}")
+            rows = [("ttl", b"none" if left_ms == -1 else b"some"), *(("element", element) for element in elements)]
+            found[key.decode()] = tuple(rows)
+        return found
+
+    def fixed(self, what: str, data: bytes, names: Names) -> bytes:
+        if what != "element" or data[:1] == b"C":
+            return names.fix(data)
+        at = 1
+        if data[:1] in (b"S", b"W"):
+            data = data[:4] + names.fix_mark(data[4:8]) + data[8:]
+            at = 8
+        if data[:1] in (b"B", b"W"):
+            created = at + 38
+            check_time(data[created : created + 8], self._started_ms)
+            data = data[:created] + CREATED + data[created + 8 :]
+            at += self.FIXED
+        updated = at + 12
+        check_time(data[updated : updated + 6], self._started_ms)
+        return names.fix(data[:updated] + UPDATED_6 + data[updated + 6 :])
+
+
+def check_time(data: bytes, started_ms: int) -> None:
+    """data: unix milliseconds, little-endian."""
+    (value,) = struct.unpack("<Q", data.ljust(8, b"\0"))
+    if not started_ms <= value <= now_ms():
+        raise AssertionError(f"a time of the record: got {value}, expected {started_ms} to {now_ms()}")
