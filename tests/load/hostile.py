@@ -29,7 +29,7 @@ class Plan:
     """kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
     fewer where the server says so. per_second: calls or pings of all connections together, bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, and must not be what it waits for.
-    first: a whole message that comes before the one that never ends; hex."""
+    first: a whole message that comes before the one that never ends; hex. deaf: it takes no replies."""
 
     kind: str
     paths: list[str]
@@ -40,6 +40,7 @@ class Plan:
     per_second: int = 5000
     bytes_per_second: int = 125_000_000
     first: str = ""
+    deaf: bool = False
 
 
 @dataclass
@@ -109,7 +110,8 @@ class Connection:
                 continue
             listening = asyncio.create_task(self._listen())
             try:
-                self._writer.write(PREFACE + _frame(SETTINGS, 0, 0))
+                settings = struct.pack(">HI", WINDOW_SETTING, 0) if self._plan.deaf else b""
+                self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, settings))
                 await ATTACKS[self._plan.kind](self)
             except Over:
                 return
@@ -262,6 +264,7 @@ class Connection:
 ATTACKS: dict[str, Callable[[Connection], Coroutine[Any, Any, None]]] = {
     "half-open": Connection.half_open,
     "slow": Connection.slow,
+    "half-frame": Connection.slow,
     "reset": Connection.rapid_reset,
     "ping": Connection.ping,
 }

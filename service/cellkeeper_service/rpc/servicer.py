@@ -20,6 +20,7 @@ from .answering import Call, admitted, answering, checked
 from .door import Door
 from .frame_replies import FrameReplies
 from .frames import read_frame
+from .half_sent import HalfSent
 from .status import abort
 from .steps import read_step, write_step
 from .stream import Stream
@@ -30,11 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread) -> None:
+    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
         self.door = door
         self.scheduler = scheduler
         self.meter = meter
         self.unread = unread
+        self._half_sent = half_sent
         self._streams: set[Stream] = set()
         self._finishing = False
         self._no_streams = asyncio.Event()
@@ -102,8 +104,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             stream = Stream(caller, self.scheduler, self.meter, latest, self.door.check)
             self._streams.add(stream)
             self._no_streams.clear()
-            with self.door.open_stream(caller, stream.end):
-                async with aclosing(stream.replies(self.unread.messages(context))) as replies:
+            with (
+                self.door.open_stream(caller, stream.end),
+                self._half_sent.counted(context.peer(), stream.finish) as counted,
+            ):
+                frames = self.unread.messages(context, counted.arrived)
+                async with aclosing(stream.replies(frames)) as replies:
                     async for reply in replies:
                         yield reply
         except Rejection as rejection:

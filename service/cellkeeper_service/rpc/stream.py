@@ -46,16 +46,18 @@ class Stream:
         self._room = asyncio.Semaphore(caller.catalog.limits.max_stream_frames)
         self._ended = False
         self._finishing = False
+        self._why: Rejection | None = None
 
     def announce_end(self) -> None:
         """Asks the client to send no more frames. What it has sent is answered, and the stream ends with its half."""
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._out.put_nowait(pb.StepFrameReply(frame_error=to_error(why)))
 
-    def finish(self) -> None:
+    def finish(self, why: Rejection | None = None) -> None:
         """Reads no further frames, where the client would not end: the stream ends once those that were read are
-        answered. Of the others nothing was applied."""
+        answered, with this status. Of the others nothing was applied."""
         self._finishing = self._ended = True
+        self._why = why
         if self._reader is not None:
             self._reader.cancel()
             self._end_if_answered()
@@ -136,4 +138,4 @@ class Stream:
 
     def _end_if_answered(self) -> None:
         if self._ended and not self._open:
-            self._out.put_nowait(None)
+            self._out.put_nowait(self._why)
