@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import numpy as np
 import pytest
 
 from tests.load.attacker import plans
@@ -16,7 +20,7 @@ from tests.load.hostile import attack
 from tests.load.vitals import MIB, peak_rss_bytes, rss_bytes
 from tests.server_process import ServerProcess
 
-from .calls import Api, Chunk, numbers
+from .calls import Api, Chunk, numbers, step_message
 from .talk import Talk
 
 MOST = 32 * MIB
@@ -33,15 +37,16 @@ def server(counting_model: Path) -> Iterator[ServerProcess]:
 @pytest.mark.parametrize("deaf", [False, True])
 def test_half_sent_frames_are_bounded_and_cost_their_own_connection(server: ServerProcess, deaf: bool) -> None:
     """deaf: it takes no reply, so that a stream that has answered everything cannot end by itself."""
-    (plan,) = plans(["half-frame"], "", 2.0 if deaf else 0.8, public=True)
-    plan = replace(plan, bytes_per_second=int(SENT / plan.seconds), deaf=deaf, connections=2)
+    (plan,) = plans(["half-frame"], "", 40.0, public=True)
+    rate = SENT // 2 if deaf else SENT
+    plan = replace(plan, most_bytes=SENT, bytes_per_second=rate, deaf=deaf, connections=2)
     with server.channel() as channel, Talk(Api(server.stub(channel))) as talk:
         at = Api(server.stub(channel)).open("beside")
         talk.send(Chunk("beside", numbers(1), at))
         at = talk.receive()[1].after
         before = rss_bytes(server.pid)
         sent = asyncio.run(attack(server.target, plan))
-        assert sent.bytes > 8 * MOST, json.dumps(sent.lost)
+        assert sent.bytes > 0.9 * SENT, json.dumps(sent.lost)
         assert peak_rss_bytes(server.pid) - before < 5 * MOST  # what comes until the kernel is asked again is held too
         talk.send(Chunk("beside", numbers(1), at))
         assert talk.receive()[1].sums == [2]
@@ -50,3 +55,23 @@ def test_half_sent_frames_are_bounded_and_cost_their_own_connection(server: Serv
             assert sent.lost["closed"] > 0  # its connections were cut
         else:
             assert server.metric("cellkeeper_rejections_total", reason="queue_full") > 0
+
+
+def test_an_idle_stream_beside_much_other_traffic_ends_with_a_reason(counting_model: Path) -> None:
+    """Whether what comes over its connection is of its next frame cannot be told. What was acknowledged stays so."""
+    words = ["--max-message-bytes", "1000000", "--max-request-bytes", "2000000"]
+    with ServerProcess([counting_model], "memory:", words) as server, server.channel() as channel:
+        api = Api(server.stub(channel))
+        with Talk(api) as talk:
+            talk.send(Chunk("idle", numbers(1), api.open("idle")))
+            at = talk.receive()[1].after
+            ended: queue.Queue[str] = queue.Queue()
+            talk.when_ended(lambda call: ended.put(f"{call.code().name}: {call.details()}"))
+            junk = Chunk("busy", np.zeros((200_000, 1), np.float32), api.open("busy"))
+            while ended.empty():
+                with pytest.raises(grpc.RpcError):  # it has too many time steps
+                    api.stub.Step(step_message("count", junk), timeout=30)
+            assert re.match("RESOURCE_EXHAUSTED: more than 2000000 bytes .* not whole", ended.get())
+        with Talk(api) as talk:
+            talk.send(Chunk("idle", numbers(1), at))
+            assert talk.receive()[1].sums == [2]
