@@ -188,7 +188,7 @@ def main() -> int:
                     outcome = asyncio.run(endure(server, canary, plan))
                     who = "a tenant" if good else "without a token" if with_tokens else "no tokens asked for"
                     print(
-                        f"{plan.kind:9} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
+                        f"{plan.kind:10} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
                         f"{outcome.steps} steps, {len(outcome.failed)} failed; "
                         f"memory +{outcome.growth_bytes / MIB:.0f} MiB; {json.dumps(outcome.sent)}",
                         flush=True,
