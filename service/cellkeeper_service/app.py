@@ -29,6 +29,7 @@ from cellkeeper_service.readiness import Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.door import Door
+from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
@@ -116,7 +117,9 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=door.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
-    server = RpcServer(Servicer(door, scheduler, meter, unread), transport, prepared.tracing.interceptors)
+    half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
+    servicer = Servicer(door, scheduler, meter, unread, half_sent)
+    server = RpcServer(servicer, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: sessions.unanswered)

@@ -98,3 +98,17 @@ def test_the_makefile_has_what_is_documented() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         assert set(re.findall(r"\bmake ([a-z-]+)$", (ROOT / page).read_text(), re.MULTILINE)) <= targets
+
+
+def test_every_page_is_in_an_index() -> None:
+    """Of docs/ in the README, of the decisions and runbooks in theirs."""
+    for folder, index in (
+        ("docs", "README.md"),
+        ("docs/adr", "docs/adr/README.md"),
+        ("docs/runbooks", "docs/runbooks/README.md"),
+    ):
+        text, start = (ROOT / index).read_text(), (ROOT / index).parent
+        pages = {page for page in (ROOT / folder).glob("*.md") if page != ROOT / index}
+        assert pages
+        linked = {(start / link).resolve() for link in re.findall(r"\]\(([^)#]+)", text)}
+        assert pages <= linked, sorted(page.name for page in pages - linked)

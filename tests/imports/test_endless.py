@@ -39,6 +39,7 @@ def test_a_loop_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_loop_that_depends_on_the_input(tmp_path: Path) -> None:
-    """It ends for zeros, with which a declaration is tried, and not for what a client may send."""
+    """It ends for zeros, with which a declaration is tried, and not for what a client may send: it is refused unrun."""
     loop = graph(endless(turns="as many as |x| says"), layout="step")
-    refused(tmp_path, WORDS, import_onnx, loop.model, tmp_path / "m", trial_call_ms=300, max_batch=4, report=str)
+    words = "the number of its turns, count, depends on values that clients send"
+    refused(tmp_path, words, import_onnx, loop.model, tmp_path / "m", trial_call_ms=300, max_batch=4, report=str)

@@ -1,5 +1,5 @@
-"""An attacker's tool: half-open calls, slow messages, floods of resets and of pings, on every RPC, with and without a
-token, while a canary makes its steps.
+"""An attacker's tool: half-open calls, slow messages, frames of open streams that never end, floods of resets and of
+pings, on every RPC, with and without a token, while a canary makes its steps.
 
     python -m tests.load.attacker [--seconds N]     each attack for so long; exits with 1 where a bound does not hold
 
@@ -32,14 +32,22 @@ from tests.server_process import ServerProcess
 from .hostile import Plan
 from .vitals import MIB, rss_bytes
 
-GROWTH_BYTES = {"half-open": 64 * MIB, "slow": 256 * MIB, "reset": 64 * MIB, "ping": 32 * MIB}
-"""By attack. Slow messages: four of 16 MiB (REQUEST_BYTES) stay, and what comes until others are known to be slow."""
+GROWTH_BYTES = {
+    "half-open": 64 * MIB,
+    "slow": 256 * MIB,
+    "half-frame": 256 * MIB,
+    "reset": 64 * MIB,
+    "ping": 32 * MIB,
+}
+"""By attack. Slow messages: four of 16 MiB (REQUEST_BYTES) stay, and what comes until others are known to be slow. Half
+frames: REQUEST_BYTES stay, and what comes until the kernel is asked again and streams have ended."""
 REQUEST_BYTES = 64 * MIB
 CANARY_MS = 100.0
 CANARY_PAUSE_S = 0.02
-KINDS = ("half-open", "slow", "reset", "ping")
+KINDS = ("half-open", "slow", "half-frame", "reset", "ping")
 SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
 PATHS = [f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods]
+STREAM = f"/{SERVICE.full_name}/StepStream"
 PUBLIC = [
     "/grpc.health.v1.Health/Check",
     "/grpc.health.v1.Health/Watch",
@@ -143,7 +151,14 @@ async def _peak(pid: int, until: asyncio.Future[Any]) -> int:
 def plans(kinds: Sequence[str], token: str, seconds: float, *, public: bool) -> list[Plan]:
     """public: reflection too, which only a server without tokens has."""
     paths = PATHS + (PUBLIC if public else PUBLIC[:2])
-    return [Plan(kind, paths, token, seconds=seconds) for kind in kinds]
+    return [_plan(kind, paths, token, seconds) for kind in kinds]
+
+
+def _plan(kind: str, paths: list[str], token: str, seconds: float) -> Plan:
+    if kind != "half-frame":
+        return Plan(kind, paths, token, seconds=seconds)
+    first = pb.StepFrame(frame_id=1, sessions=["half"], peek=True).SerializeToString()
+    return Plan(kind, [STREAM], token, seconds=seconds, first=first.hex())
 
 
 @contextmanager
@@ -173,7 +188,7 @@ def main() -> int:
                     outcome = asyncio.run(endure(server, canary, plan))
                     who = "a tenant" if good else "without a token" if with_tokens else "no tokens asked for"
                     print(
-                        f"{plan.kind:9} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
+                        f"{plan.kind:10} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
                         f"{outcome.steps} steps, {len(outcome.failed)} failed; "
                         f"memory +{outcome.growth_bytes / MIB:.0f} MiB; {json.dumps(outcome.sent)}",
                         flush=True,

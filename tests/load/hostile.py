@@ -29,7 +29,8 @@ class Plan:
     """kind: a name of ATTACKS. paths: of the RPCs, in turn. token: "" for none. streams: open at once on a connection;
     fewer where the server says so. per_second: calls or pings of all connections together, bytes_per_second: of their
     messages (a gigabit line): the attacker shares the machine with the server, and must not be what it waits for.
-    first: a whole message that comes before the one that never ends; hex."""
+    first: a whole message that comes before the one that never ends; hex.
+    deaf: it takes no replies. most_bytes: of messages, after which it is over; 0: no limit."""
 
     kind: str
     paths: list[str]
@@ -40,6 +41,8 @@ class Plan:
     per_second: int = 5000
     bytes_per_second: int = 125_000_000
     first: str = ""
+    deaf: bool = False
+    most_bytes: int = 0
 
 
 @dataclass
@@ -66,14 +69,17 @@ class Pace:
         self._plan = plan
         self._began = time.monotonic()
         self._spent = 0.0  # seconds
+        self._bytes = 0
 
     @property
     def over(self) -> bool:
-        return time.monotonic() - self._began >= self._plan.seconds
+        enough = 0 < self._plan.most_bytes <= self._bytes
+        return enough or time.monotonic() - self._began >= self._plan.seconds
 
     async def spend(self, calls: int = 0, count: int = 0) -> None:
         """Before so many calls, or bytes of messages, more."""
         self._spent = max(self._spent, time.monotonic() - self._began - 0.02)  # what was not used is not kept
+        self._bytes += count
         self._spent += calls / self._plan.per_second + count / self._plan.bytes_per_second
         if self.over:
             raise Over
@@ -109,7 +115,8 @@ class Connection:
                 continue
             listening = asyncio.create_task(self._listen())
             try:
-                self._writer.write(PREFACE + _frame(SETTINGS, 0, 0))
+                settings = struct.pack(">HI", WINDOW_SETTING, 0) if self._plan.deaf else b""
+                self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, settings))
                 await ATTACKS[self._plan.kind](self)
             except Over:
                 return
@@ -262,6 +269,7 @@ class Connection:
 ATTACKS: dict[str, Callable[[Connection], Coroutine[Any, Any, None]]] = {
     "half-open": Connection.half_open,
     "slow": Connection.slow,
+    "half-frame": Connection.slow,
     "reset": Connection.rapid_reset,
     "ping": Connection.ping,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +38,10 @@ class Talk:
             self._frames.put(None)
             reply = next(self._call)
         return reply.frame_id, from_frames(1, [reply])[0]
+
+    def when_ended(self, tell: Callable[[Any], None]) -> None:
+        """tell: gets the call, with its code and details."""
+        self._call.add_done_callback(tell)
 
     def receive_all(self, count: int) -> dict[int, Result]:
         return dict(self.receive() for _ in range(count))

@@ -15,7 +15,7 @@ from cellkeeper_service.engine.load import offline
 from tests.bundles import make_bundle
 from tests.server_process import ServerProcess
 
-from .calls import WAYS, Api, Chunk, Refused, Result, new_id
+from .calls import WAYS, Api, Chunk, Refused, Result, Way, new_id
 from .plant import change_record
 
 INPUTS = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
@@ -114,3 +114,42 @@ def test_other_numerics_are_refused_or_accepted_by_a_setting(versions: tuple[Pat
         assert api.open("s") == at
         got = api.send("stream", Chunk("s", INPUTS[3:], at))
         np.testing.assert_array_equal(got.outputs["prediction"], predicted(bundle, INPUTS)[3:])
+
+
+def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the_served_one(tmp_path: Path) -> None:
+    """The new version takes other inputs, and gives other outputs: a session of the old one continues all the same."""
+    old = make_bundle(tmp_path / "v1", name=MODEL, input_size=3)
+    new = make_bundle(tmp_path / "v2", name=MODEL, input_size=5, hidden_size=4)
+    store = f"sqlite:{tmp_path / 'sessions.db'}"
+    state = [np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32)]
+    initial = [
+        pb.Tensor(name=name, dtype=pb.FLOAT32, shape=(1, 8), data=values.tobytes())
+        for name, values in zip(("h", "c"), state, strict=True)
+    ]
+    with ServerProcess([old], store) as server, server.channel() as channel:
+        api = Api(server.stub(channel), MODEL)
+        at = api.send("unary", Chunk("s", INPUTS[:3], api.open("s"))).after
+        assert server.stop() == 0
+
+    with ServerProcess([new], store) as server, server.channel() as channel:
+        api = Api(server.stub(channel), MODEL)
+        for got in refusals(api, "s", at):
+            assert (got.code, got.reason, got.position) == ("FAILED_PRECONDITION", "MODEL_CHANGED", at)
+        wide = np.full((1, 5), np.inf, np.float32)
+        for way in WAYS:  # of the right shape, with a value that this version does not take
+            got = api.send(way, Chunk("s", wide, at))
+            assert (got.reason, got.position) == ("MODEL_CHANGED", at)
+        with pytest.raises(Refused) as refused:
+            api.call("Open", pb.OpenRequest(session="s", request_id=new_id(), initial_state=initial))
+        assert refused.value.result.reason == "MODEL_CHANGED"
+        fresh = api.open("fresh")
+        for way in WAYS:
+            assert send_or_refused(api, way, Chunk("fresh", INPUTS[:1], fresh)).reason == "INVALID_FIELD"
+        assert server.stop() == 0
+
+
+def send_or_refused(api: Api, way: Way, chunk: Chunk) -> Result:
+    try:
+        return api.send(way, chunk)
+    except Refused as refused:  # the whole frame was
+        return refused.result

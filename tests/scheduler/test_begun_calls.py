@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ from ..sessions.counting_engine import expected
 from .loop import Server, outputs, play
 
 TIMEOUT_S = 0.5
+PATIENCE_S = 20.0  # of a store whose timeout must not pass
+SCHEDULED = Path("/proc/thread-self/schedstat")
 Results = asyncio.Future[list[CommitResult]]
 
 
@@ -42,6 +46,15 @@ def store(server: RedisServer) -> Iterator[Store]:
     store.close()
 
 
+@pytest.fixture
+def patient_store(server: RedisServer) -> Iterator[Store]:
+    """The same with a timeout that no test lives to see."""
+    store = open_store(server.url, timeout_ms=int(1000 * PATIENCE_S))
+    committed(store, create(key("first")))
+    yield store
+    store.close()
+
+
 def commit(calls: StoreCalls, *commits: Commit) -> Results:
     results: Results = asyncio.get_running_loop().create_future()
     calls.commit(commits, results.set_result)
@@ -54,12 +67,19 @@ def threads(calls: StoreCalls) -> int:
     return len(calls._pool._threads)
 
 
+def own_seconds() -> float:
+    """A clock of this thread that stands still while it waits for a processor: what others do on the machine does not
+    count, what the thread itself computes and waits for does."""
+    waited_ns = int(SCHEDULED.read_text().split()[1]) if SCHEDULED.exists() else 0
+    return time.monotonic() - waited_ns / 1e9
+
+
 async def turn_until(condition: Callable[[], bool]) -> float:
-    """Seconds that the longest turn of the loop took meanwhile."""
-    longest, before = 0.0, time.monotonic()
+    """Seconds that the longest turn of the loop took meanwhile, of its thread's own."""
+    longest, before = 0.0, own_seconds()
     while not condition():
         await asyncio.sleep(0)
-        now = time.monotonic()
+        now = own_seconds()
         longest, before = max(longest, now - before), now
     return longest
 
@@ -85,9 +105,9 @@ def test_commits_need_no_thread_and_leave_no_reader(store: Store) -> None:
     play(test)
 
 
-def test_more_at_a_time_than_there_are_connections(server: RedisServer, store: Store) -> None:
+def test_more_at_a_time_than_there_are_connections(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        calls = StoreCalls(store, 8, NullMeter())
+        calls = StoreCalls(patient_store, 8, NullMeter())
         server.pause()
         several = [commit(calls, create(key(f"s{number}"))) for number in range(4)]
         await turn_until(lambda: threads(calls) == 3)  # each makes a connection
@@ -113,9 +133,9 @@ def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisSer
         results = commit(calls, create(key()))
         longest = await turn_until(results.done)
         waited = time.monotonic() - began
-        server.wake()
+        server.wake()  # it was stopped until then
         assert results.result()[0].outcome is Outcome.UNKNOWN
-        assert 0.9 * TIMEOUT_S < waited < 3 * TIMEOUT_S
+        assert waited > 0.9 * TIMEOUT_S
         assert longest < 0.5 * TIMEOUT_S
         assert watched() == before
         assert threads(calls) == 0
@@ -125,15 +145,15 @@ def test_a_stopped_server_is_unknown_and_does_not_stop_the_loop(server: RedisSer
     play(test)
 
 
-def test_a_killed_server_is_unknown_at_once(server: RedisServer, store: Store) -> None:
+def test_a_killed_server_is_unknown_at_once(server: RedisServer, patient_store: Store) -> None:
+    """Long before the timeout, which `play` does not wait for."""
+
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(patient_store, 4, NullMeter()), watched()
         server.pause()
         results = commit(calls, create(key()))
-        began = time.monotonic()
         server.kill()
         assert (await results)[0].outcome is Outcome.UNKNOWN
-        assert time.monotonic() - began < TIMEOUT_S
         assert watched() == before
         assert (await commit(calls, create(key())))[0].outcome is Outcome.REFUSED
         server.restart()
@@ -145,9 +165,10 @@ def test_a_killed_server_is_unknown_at_once(server: RedisServer, store: Store) -
 
 def test_a_reply_that_is_there_counts_however_late_the_loop_is(store: Store) -> None:
     async def test() -> None:
-        calls = StoreCalls(store, 4, NullMeter())
-        results = commit(calls, create(key()))
+        calls, before = StoreCalls(store, 4, NullMeter()), watched()
         until = time.monotonic() + 1.5 * TIMEOUT_S
+        results = commit(calls, create(key()))
+        select.select(watched() - before, [], [])  # the reply is there
         while time.monotonic() < until:  # the loop does something else
             pass
         assert await results == [COMMITTED]
@@ -170,39 +191,36 @@ def test_a_forgotten_script_is_loaded_by_a_thread(server: RedisServer, store: St
     play(test)
 
 
-def test_a_large_batch_does_not_stop_the_loop(server: RedisServer) -> None:
+def test_a_large_batch_does_not_stop_the_loop(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        store = open_store(server.url, timeout_ms=20_000)
-        committed(store, create(key("first")))
-        calls = StoreCalls(store, 4, NullMeter())
+        calls = StoreCalls(patient_store, 4, NullMeter())
         commits = [create(key(f"s{number}"), checkpoint=bytes(1_000_000)) for number in range(40)]
         server.pause()
-        began = time.monotonic()
+        began = own_seconds()
         results = commit(calls, *commits)
-        longest = time.monotonic() - began
+        longest = own_seconds() - began
         assert threads(calls) == 1
         server.wake()
         longest = max(longest, await turn_until(results.done))
         assert results.result() == [COMMITTED] * 40
         assert longest < 0.5
         calls.close()
-        store.close()
 
     play(test)
 
 
-def test_closing_gives_up_what_is_under_way(server: RedisServer, store: Store) -> None:
+def test_closing_gives_up_what_is_under_way(server: RedisServer, patient_store: Store) -> None:
     async def test() -> None:
-        calls, before = StoreCalls(store, 4, NullMeter()), watched()
+        calls, before = StoreCalls(patient_store, 4, NullMeter()), watched()
         server.pause()
         results = commit(calls, create(key()))
         assert len(watched()) == len(before) + 1
         began = time.monotonic()
         calls.close()
-        assert time.monotonic() - began < 0.5 * TIMEOUT_S
+        assert time.monotonic() - began < 0.5 * PATIENCE_S
         assert watched() == before
         server.wake()
-        committed(store, create(key("other")))  # on another connection: this one's reply is the other commit's
+        committed(patient_store, create(key("other")))  # on another connection: this one's reply is the other commit's
         assert not results.done()
 
     play(test)
@@ -219,7 +237,7 @@ def test_a_drained_server_leaves_no_reader(server: RedisServer, store: Store, st
         assert outputs(await world.step(1)) == expected([1])
         if stopped:
             server.pause()
-        taken = world.step(2, seconds=2.0)
+        taken = world.step(2, seconds=8.0)
         drain = asyncio.ensure_future(world.scheduler.drain())
         reply = await taken
         await drain

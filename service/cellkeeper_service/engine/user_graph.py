@@ -19,6 +19,7 @@ from .inputs import Intake
 from .limited_session import LimitedSession
 from .onnx_checks import parse_graph, refuse_operators
 from .ort import describe, open_session
+from .unbounded_work import refuse_unbounded
 
 _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 
@@ -41,7 +42,10 @@ class UserGraphEngine:
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
-        refuse_operators(parse_graph(bundle.graph, place), bundle.config, place)
+        parsed = parse_graph(bundle.graph, place)
+        refuse_operators(parsed, bundle.config, place)
+        sent = [bundle.config.input_name, *(state.input for state in bundle.config.states)]
+        refuse_unbounded(parsed, sent, place)
         self._session = open_session(bundle.graph, threads, place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)

@@ -18,7 +18,7 @@ from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.cohort import Replies
 from cellkeeper_service.sessions.requests import Step, StepReply
 
-from . import fields, tensors
+from . import fields, model_changed, tensors
 from .frames import REPLY_ITEM_BYTES, Frame, second_items
 from .status import to_error
 
@@ -73,7 +73,7 @@ class FrameReplies:
                 try:
                     step = self.step(item)
                 except Rejection as rejection:
-                    why = rejection
+                    self._ask(rejection, item, scheduler, meter)
                 else:
                     scheduler.submit(step)
             if why is not None:
@@ -114,6 +114,16 @@ class FrameReplies:
         self._errors = [pb.ItemError(item=item, error=error) for item in range(len(self._frame))]
         self._left = 0
         self._flush()
+
+    def _ask(self, refused: Rejection, item: int, scheduler: Scheduler, meter: Meter) -> None:
+        """Refuses an item, with the reason that its session's record gives where that is another."""
+
+        def done(reasons: list[Rejection]) -> None:
+            meter.rejected(reasons[0].reason.value)
+            self._done(item, reasons[0])
+
+        frame = self._frame
+        model_changed.ask(refused, scheduler, frame.catalog, frame.name, [frame.sessions[item]], frame.deadline, done)
 
     def _done(self, item: int, result: Any) -> None:
         self._left -= 1
@@ -183,6 +193,14 @@ class FrameReplies:
             computed_seconds=max((some.computed_seconds for some in times), default=0.0),
             last=last,
         )
+
+
+def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> pb.StepFrameReply:
+    """The reply to a frame of which nothing is taken, with the reason for each item."""
+    for why in reasons:
+        meter.rejected(why.reason.value)
+    errors = [pb.ItemError(item=item, error=to_error(why)) for item, why in enumerate(reasons)]
+    return pb.StepFrameReply(frame_id=frame_id, errors=errors, last=True)
 
 
 def _split(ready: list[tuple[int, StepReply]], frame: Frame, limit: int) -> list[list[tuple[int, StepReply]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -15,11 +15,12 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.requests import Done, GetSession, GetState
 
-from . import lives, reading
+from . import lives, model_changed, reading
 from .answering import Call, admitted, answering, checked
 from .door import Door
-from .frame_replies import FrameReplies
+from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
+from .half_sent import HalfSent
 from .status import abort
 from .steps import read_step, write_step
 from .stream import Stream
@@ -30,11 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread) -> None:
+    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
         self.door = door
         self.scheduler = scheduler
         self.meter = meter
         self.unread = unread
+        self._half_sent = half_sent
         self._streams: set[Stream] = set()
         self._finishing = False
         self._no_streams = asyncio.Event()
@@ -53,18 +55,30 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
 
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
-        maker = lives.read_open(request, call.catalog, call.deadline)
+        try:
+            maker = lives.read_open(request, call.catalog, call.deadline)
+        except Rejection as refused:
+            raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
         return lives.write_open(checked(await reply_to(self.scheduler, maker)))
 
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
-        maker = read_step(request, call.catalog, call.deadline)
+        try:
+            maker = read_step(request, call.catalog, call.deadline)
+        except Rejection as refused:
+            raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
         return write_step(checked(await reply_to_step(self.scheduler, maker)))
 
     @admitted
     async def StepBatch(self, request: pb.StepFrame, call: Call) -> pb.StepFrameReply:
         self.meter.frame("in", len(request.sessions))
-        frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
+        try:
+            frame = read_frame(request, call.catalog, latest=call.deadline, needs_positions=False)
+        except Rejection as refused:
+            reasons = await self._reasons(refused, request.model, request.sessions, call)
+            if set(reasons) <= {refused}:
+                raise
+            return refused_items(request.frame_id, reasons, self.meter)
         size = sum(
             call.catalog.check_reply_size(steps, frame.outputs, frame.with_state, frame.spec) for steps in frame.steps
         )
@@ -102,8 +116,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             stream = Stream(caller, self.scheduler, self.meter, latest, self.door.check)
             self._streams.add(stream)
             self._no_streams.clear()
-            with self.door.open_stream(caller, stream.end):
-                async with aclosing(stream.replies(self.unread.messages(context))) as replies:
+            with (
+                self.door.open_stream(caller, stream.end),
+                self._half_sent.counted(context.peer(), stream.finish) as counted,
+            ):
+                frames = self.unread.messages(context, counted.arrived)
+                async with aclosing(stream.replies(frames)) as replies:
                     async for reply in replies:
                         yield reply
         except Rejection as rejection:
@@ -197,6 +215,17 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.ModelInfo:
         return reading.model_info(call.catalog.version(request.model, request.fingerprint), call.catalog.limits)
+
+    async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
+        """Why the request is refused, by session."""
+        future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
+
+        def done(reasons: list[Rejection]) -> None:
+            if not future.done():
+                future.set_result(reasons)
+
+        model_changed.ask(refused, self.scheduler, call.catalog, model, sessions, call.deadline, done)
+        return await future
 
     async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
         for maker in makers:

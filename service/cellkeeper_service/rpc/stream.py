@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -12,10 +13,11 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 from cellkeeper_service.scheduler.scheduler import Scheduler
 
+from . import model_changed
 from .caller import Caller
 from .charges import Charge
 from .decoding import Malformed
-from .frame_replies import FrameReplies
+from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .status import to_error
 
@@ -46,16 +48,19 @@ class Stream:
         self._room = asyncio.Semaphore(caller.catalog.limits.max_stream_frames)
         self._ended = False
         self._finishing = False
+        self._why: Rejection | None = None
+        self._asking = 0  # frames that were refused, and whose sessions' records are looked at
 
     def announce_end(self) -> None:
         """Asks the client to send no more frames. What it has sent is answered, and the stream ends with its half."""
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._out.put_nowait(pb.StepFrameReply(frame_error=to_error(why)))
 
-    def finish(self) -> None:
+    def finish(self, why: Rejection | None = None) -> None:
         """Reads no further frames, where the client would not end: the stream ends once those that were read are
-        answered. Of the others nothing was applied."""
+        answered, with this status. Of the others nothing was applied."""
         self._finishing = self._ended = True
+        self._why = why
         if self._reader is not None:
             self._reader.cancel()
             self._end_if_answered()
@@ -101,10 +106,7 @@ class Stream:
         try:
             frame = read_frame(message, self._caller.catalog, latest=self._latest, needs_positions=not message.peek)
         except Rejection as rejection:
-            self._meter.rejected(rejection.reason.value)
-            self._out.put_nowait(
-                pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(rejection), last=True)
-            )
+            self._refuse(message, rejection)
             return
         except Exception:
             log.exception("a frame could not be read")
@@ -134,6 +136,31 @@ class Stream:
         else:
             replies.submit(self._scheduler, self._meter, charge.refused if charge else {})
 
+    def _refuse(self, message: pb.StepFrame, refused: Rejection) -> None:
+        charge: Charge | None = None
+
+        def done(reasons: list[Rejection]) -> None:
+            self._caller.release(charge)
+            self._asking -= 1
+            if set(reasons) <= {refused}:
+                self._meter.rejected(refused.reason.value)
+                reply = pb.StepFrameReply(frame_id=message.frame_id, frame_error=to_error(refused), last=True)
+            else:
+                reply = refused_items(message.frame_id, reasons, self._meter)
+            self._out.put_nowait(reply)
+            self._end_if_answered()
+
+        self._asking += 1
+        try:
+            charge = self._caller.charge(message)
+        except Rejection:
+            done([])
+            return
+        catalog = self._caller.catalog
+        until = time.monotonic() + catalog.limits.default_timeout_ms / 1000
+        until = until if self._latest is None else min(until, self._latest)
+        model_changed.ask(refused, self._scheduler, catalog, message.model, message.sessions, until, done)
+
     def _end_if_answered(self) -> None:
-        if self._ended and not self._open:
-            self._out.put_nowait(None)
+        if self._ended and not self._open and not self._asking:
+            self._out.put_nowait(self._why)

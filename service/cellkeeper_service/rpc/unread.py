@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +78,12 @@ class Unread:
             if waiting.why is None:
                 self._forget(waiting)
 
-    async def messages(self, context: Context) -> AsyncIterator[Any]:
-        """All of a stream's messages: the first has to come in time, the others whenever they like."""
+    async def messages(self, context: Context, arrived: Callable[[], None]) -> AsyncIterator[Any]:
+        """All of a stream's messages: the first has to come in time, the others whenever they like (what may have come
+        of one is bounded by half_sent.py). arrived: called for each."""
         message = await self.read(context)
         while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            arrived()
             yield message
             message = await context.read()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from cellkeeper_service.domain.position import MAX_STEP, Position
-from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from .requests import Step
@@ -94,12 +94,7 @@ def refuse_foreign(record: Record, models: Models) -> Rejection | None:
     header = record.header
     served = models.find(header.fingerprint)
     if served is None:
-        return Rejection(
-            Reason.MODEL_CHANGED,
-            f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
-            "reset it or carry it over to go on with the served one",
-            position=header.position,
-        )
+        return model_changed(header, models)
     if header.numerics != served.numerics and not models.accepts_other_numerics:
         return Rejection(
             Reason.NUMERICS_CHANGED,
@@ -115,6 +110,18 @@ def refuse_foreign(record: Record, models: Models) -> Rejection | None:
             position=header.position,
         )
     return None
+
+
+def model_changed(header: Header, models: Models) -> Rejection | None:
+    """None if the record's version is served."""
+    if models.find(header.fingerprint) is not None:
+        return None
+    return Rejection(
+        Reason.MODEL_CHANGED,
+        f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
+        "reset it or carry it over to go on with the served one",
+        position=header.position,
+    )
 
 
 def not_found() -> Rejection:

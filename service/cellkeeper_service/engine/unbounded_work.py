@@ -1,0 +1,135 @@
+"""Graphs whose work depends on the values that a client sends, without a bound: turns of a Loop, sizes of tensors.
+
+One request could hold up the engine, or fill the memory, for everybody. A trial cannot find that: it does not know the
+values. Shapes do no harm: they are bounded by what a message and a batch can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import inliner, numpy_helper
+
+from cellkeeper_service.errors import StartError
+
+MOST_TURNS = 4096
+"""Of a Loop that a client's values can end sooner, and that else ends after a fixed number of turns."""
+SIZED_BY: Mapping[str, slice] = {
+    "Range": slice(0, 3),
+    "ConstantOfShape": slice(0, 1),
+    "Expand": slice(1, 2),
+    "Tile": slice(1, 2),
+    "OneHot": slice(1, 2),
+    "Pad": slice(1, 2),
+    "Resize": slice(2, 4),
+    "Upsample": slice(1, 2),
+}
+"""Inputs whose values say how large the result is. Other operators make nothing much larger than they are given."""
+SHAPES = ("Shape", "Size")
+ALIKE = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
+
+
+def refuse_unbounded(model: Any, values: Iterable[str], place: str) -> None:
+    """values: the graph's inputs that clients decide on, states included. Raises StartError."""
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    _Reading(place).read(model.graph, _Known(set(values)))
+
+
+@dataclass
+class _Known:
+    """sent: names whose values depend on what clients send. constants: by name."""
+
+    sent: set[str]
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def within(self) -> _Known:
+        """For a graph within a node, which sees the names around it."""
+        return _Known(set(self.sent), dict(self.constants))
+
+    def take(self, name: str, sent: bool) -> None:
+        """A name of this graph hides the same one of the graph around it."""
+        self.sent.discard(name)
+        if sent:
+            self.sent.add(name)
+
+
+class _Reading:
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def read(self, graph: Any, known: _Known) -> None:
+        """Adds the graph's names, node by node: ONNX sorts them."""
+        known.constants |= {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Loop":
+                self._loop(node, known)
+            else:
+                self._ordinary(node, known)
+
+    def _ordinary(self, node: Any, known: _Known) -> None:
+        sent = bool(known.sent & set(node.input))
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                inner = known.within()
+                for value in body.input:  # of Scan, which makes a turn for each slice of its inputs
+                    inner.take(value.name, True)
+                self.read(body, inner)
+                sent |= bool(inner.sent & {value.name for value in body.output})
+            if node.op_type == "Constant" and attribute.name == "value":
+                known.constants[node.output[0]] = attribute.t
+        deciding = [name for name in node.input[SIZED_BY.get(node.op_type, slice(0))] if name in known.sent]
+        if deciding:
+            raise StartError(
+                f"{self._named(node)}: {deciding[0]} says how large its result is, and depends on values that clients "
+                "send, so that one request could take all memory; give it a fixed size, or one made of shapes"
+            )
+        if node.op_type in ALIKE and node.input[0] in known.constants:
+            known.constants[node.output[0]] = known.constants[node.input[0]]
+        for name in node.output:
+            known.take(name, sent and node.op_type not in SHAPES)
+
+    def _loop(self, node: Any, known: _Known) -> None:
+        """Its turns end by their number, or by a condition: what clients send must not decide without a bound."""
+        (body,) = [attribute.g for attribute in node.attribute if attribute.name == "body"]
+        turns, first = node.input[0], list(node.input[1:])  # the condition, and what is carried from turn to turn
+        sent = [name in known.sent for name in first]
+        names, results = [value.name for value in body.input], [value.name for value in body.output]
+        while True:  # until a turn makes nothing more of it depend on what clients send
+            inner = known.within()
+            inner.take(names[0], False)  # the turn's number
+            for name, holds in zip(names[1:], sent, strict=True):
+                inner.take(name, holds)
+            self.read(body, inner)
+            after = [holds or result in inner.sent for holds, result in zip(sent, results, strict=False)]
+            if after == sent:
+                break
+            sent = after
+        self._check_turns(node, turns, known, ends_early=sent[0])
+        for name, result in zip(node.output, results[1:], strict=True):
+            known.take(name, sent[0] or turns in known.sent or result in inner.sent)
+
+    def _check_turns(self, node: Any, turns: str, known: _Known, *, ends_early: bool) -> None:
+        """ends_early: its condition depends on what clients send."""
+        if turns in known.sent:
+            raise self._unbounded(node, f"the number of its turns, {turns}, depends on values that clients send")
+        if not ends_early:
+            return
+        if not turns:
+            raise self._unbounded(node, "its condition depends on values that clients send, and nothing else ends it")
+        if turns in known.constants:
+            most = int(numpy_helper.to_array(known.constants[turns]).reshape(-1)[0])
+            if most > MOST_TURNS:
+                why = f"its condition depends on values that clients send, and else it ends after {most} turns"
+                raise self._unbounded(node, why)
+
+    def _unbounded(self, node: Any, why: str) -> StartError:
+        return StartError(
+            f"{self._named(node)}: {why}, so that one request could hold up all the others; bound its turns by a "
+            f"constant of up to {MOST_TURNS}, or by a number made of shapes"
+        )
+
+    def _named(self, node: Any) -> str:
+        return f"{self._place}: node {node.name or node.output[0]!r} ({node.op_type})"

@@ -1,0 +1,126 @@
+"""Frames that were begun and not ended. gRPC keeps what has come of them, up to a whole message for each stream, and
+tells nobody; so what each connection can hold is computed from what the kernel has received on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cellkeeper_service.errors import Reason, Rejection
+
+from .received import Received
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 0.1
+SWEEP_SHARE = 20
+"""A sweep that took long is followed by a pause of so many times as long: it asks the kernel for every connection."""
+PATIENCE_SECONDS = 0.3
+"""For a stream that was told to end, to answer what it has read. One whose client takes no replies never does, and gRPC
+for Python cannot end it: its connection is cut."""
+RETRY_DELAY_MS = 1000
+
+
+class OpenStream:
+    """One that is counted. finish: lets it answer what it has read and end with this status; nothing more is read."""
+
+    def __init__(self, peer: str, finish: Callable[[Rejection], None]) -> None:
+        self.peer = peer
+        self.finish = finish
+        self.since: int | None = None  # bytes of its connection, before its last message had come; None: not known yet
+        self.has_moved = False
+        self.ended: float | None = None  # when it was told to; monotonic
+
+    def arrived(self) -> None:
+        """A whole message has come: nothing before it is half-sent."""
+        self.has_moved = True
+
+
+class HalfSent:
+    """What came over a connection since a stream's last whole message is the most that its next one can have got so
+    far. When the connections' sum is too large, the one with the most loses the stream that has waited longest: what
+    else came over the connection counts as well, so this may be a stream that is merely idle beside busy ones."""
+
+    def __init__(self, most_bytes: int, message_bytes: int) -> None:
+        """most_bytes: of all connections together. message_bytes: the most that one message can have."""
+        self._most = most_bytes
+        self._message = message_bytes
+        self._received = Received()
+        self._by_peer: dict[str, list[OpenStream]] = {}
+        self._before: dict[str, int] = {}  # bytes by peer, at the last sweep
+        self._sweeping: asyncio.TimerHandle | None = None
+        if not self._received.is_known:
+            log.warning("this system does not tell how much comes over a connection: half-sent frames are not limited")
+
+    @contextmanager
+    def counted(self, peer: str, finish: Callable[[Rejection], None]) -> Iterator[OpenStream]:
+        """While the stream is open. Its connection is cut where `finish` does not end it."""
+        stream = OpenStream(peer, finish)
+        self._by_peer.setdefault(peer, []).append(stream)
+        if self._sweeping is None and self._received.is_known:
+            self._sweep_in(SWEEP_SECONDS)
+        try:
+            yield stream
+        finally:
+            streams = self._by_peer[peer]
+            streams.remove(stream)
+            if not streams:
+                del self._by_peer[peer]
+                self._before.pop(peer, None)
+
+    def _sweep_in(self, seconds: float) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        if not self._by_peer:
+            return
+        began = time.monotonic()
+        received = self._received.of(self._by_peer)
+        for peer, count in received.items():
+            self._look(self._by_peer[peer], count, self._before.get(peer))
+        self._before = received
+        self._end_those_too_many(received)
+        for peer, streams in self._by_peer.items():
+            if any(stream.ended is not None and began - stream.ended > PATIENCE_SECONDS for stream in streams):
+                log.warning("%s takes no replies to streams that were ended: its connection is cut", peer)
+                self._received.cut(peer)
+        self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.monotonic() - began)))
+
+    def _look(self, streams: list[OpenStream], count: int, before: int | None) -> None:
+        if before is None:  # the connection is new here, and what came over it may all be of these
+            before = max(count - len(streams) * self._message, 0)
+        for stream in streams:
+            if stream.has_moved or stream.since is None:
+                stream.since, stream.has_moved = before, False
+
+    def _end_those_too_many(self, received: dict[str, int]) -> None:
+        waiting = {
+            peer: sorted((since, number) for number, one in enumerate(streams) if (since := _counts(one)) is not None)
+            for peer, streams in self._by_peer.items()
+            if peer in received
+        }
+        spans = {peer: received[peer] - since[0][0] for peer, since in waiting.items() if since}
+        total = sum(spans.values())
+        while total > self._most:
+            peer = max(spans, key=spans.__getitem__)
+            _, number = waiting[peer].pop(0)
+            self._end(self._by_peer[peer][number])
+            left = received[peer] - waiting[peer][0][0] if waiting[peer] else 0
+            total += left - spans[peer]
+            spans[peer] = left
+
+    def _end(self, stream: OpenStream) -> None:
+        stream.ended = time.monotonic()
+        text = (
+            f"more than {self._most} bytes may have come of frames that are not whole, and most of them on this "
+            "connection; this stream has waited longest there"
+        )
+        stream.finish(Rejection(Reason.QUEUE_FULL, text, retry_delay_ms=RETRY_DELAY_MS))
+
+
+def _counts(stream: OpenStream) -> int | None:
+    return stream.since if stream.ended is None else None

@@ -1,0 +1,59 @@
+"""A request that does not fit the served model may be about a session of a version that is not served any more, and fit
+that one. MODEL_CHANGED is the answer then, as it is to a request that fits both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.scheduler.scheduler import Scheduler
+from cellkeeper_service.sessions.decision import model_changed
+from cellkeeper_service.sessions.requests import GetSession, SessionReply
+
+from . import fields
+from .catalog import Catalog
+
+BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
+"""What one version can refuse a request for and another not: shapes, token ids, NaN, outputs and their size."""
+
+
+def ask(
+    refused: Rejection,
+    scheduler: Scheduler,
+    catalog: Catalog,
+    model: str,
+    sessions: Sequence[str],
+    until: float,
+    done: Callable[[list[Rejection]], None],
+) -> None:
+    """Calls `done`, on the loop's thread, with the reason for each of the sessions: MODEL_CHANGED for those that belong
+    to a version that is not served, `refused` for the others. Their records are read for that. until: monotonic
+    seconds."""
+    try:
+        name, models = catalog.find(model)
+    except Rejection:
+        done([refused] * len(sessions))
+        return
+    if refused.reason not in BY_MODEL or not 1 <= len(sessions) <= catalog.limits.max_frame_items:
+        done([refused] * len(sessions))
+        return
+    reasons = [refused] * len(sessions)
+    left = 1 + len(sessions)
+
+    def answered(item: int, result: object) -> None:
+        nonlocal left
+        if isinstance(result, SessionReply):
+            reasons[item] = model_changed(result.header, models) or refused
+        left -= 1
+        if left == 0:
+            done(reasons)
+
+    for item, session in enumerate(sessions):
+        if fields.is_session_id(session):
+            key = SessionKey(catalog.tenant, name, session)
+            scheduler.submit(GetSession(key, until, partial(answered, item)))
+        else:
+            answered(item, None)
+    answered(0, None)
