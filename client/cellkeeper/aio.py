@@ -391,8 +391,9 @@ class AsyncClient:
 
 def _left_open(loop: asyncio.AbstractEventLoop, endpoints: Endpoints) -> None:
     """A client was collected without being closed, in whatever thread."""
-    warnings.warn(
-        "an AsyncClient was not closed: use `async with`, or await its close()", ResourceWarning, stacklevel=2
-    )
-    with suppress(RuntimeError):  # the loop is closed
+    if loop.is_closed():  # its connections have ended with it
+        return
+    text = "an AsyncClient was not closed: use `async with`, or await its close()"
+    warnings.warn(text, ResourceWarning, stacklevel=2)
+    with suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(endpoints.abandon)
