@@ -261,5 +261,24 @@ def test_the_client_and_its_program(server: ServerProcess, vault: Vault, session
         return subprocess.run([*command, *words], env=environment, check=True, capture_output=True, text=True).stdout
 
     assert ("damaged" in said("list", "--prefix", session)) == bool(damages[session])
-    said("delete", session)
-    assert said("list", "--prefix", session) == ""
+    said("reset", session)
+    assert "damaged" not in said("list", "--prefix", session)
+    with Client(server.target) as client:
+        assert client.session(session).step([5.0]).tolist() == [5.0]
+    damage(vault, f"{session}-2")
+    said("delete", f"{session}-2")
+    assert said("list", "--prefix", f"{session}-2") == ""
+
+
+@pytest.mark.parametrize("ttl_ms", [1 << 50, 2**64 - 1])
+def test_every_ttl_of_a_record_means_something(api: Api, vault: Vault, session: str, ttl_ms: int) -> None:
+    """One that nobody may ask for is not damage: stores keep the record as long as they can."""
+    at = vault.put(session, 1, 2, ttl_ms=ttl_ms).position
+    assert api.open(session) == at
+    got = api.send("unary", Chunk(session, numbers(3), at))
+    assert got.sums == [6.0]
+    found = listed(api, session)[session]
+    assert (found.damage, found.ttl_ms) == ("", ttl_ms)
+    item = pb.ResetRequest.Item(session=session, generation=at.generation, request_id=new_id())
+    (reset,) = results_of(api.call("Reset", pb.ResetRequest(model="count", items=[item])))
+    assert (reset.code, reset.after.step) == ("OK", 0)
