@@ -96,6 +96,10 @@ class Vault:
             connection.execute(f"{statement} WHERE record = {find}", [*before, session])
         connection.close()
 
+    def spoil_id(self, session: str, raw: bytes) -> None:
+        """SQLite: gives the session's row another id."""
+        self.execute("UPDATE records SET session = ?", (raw, session))
+
     def spoil_header(self, session: str) -> None:
         """Leaves nothing that could be read as the session's header."""
         if self.url.startswith("sqlite:"):
