@@ -43,6 +43,7 @@ from ._errors import (
     StepConflict,
     StepGap,
     Unavailable,
+    WrongEventLoop,
 )
 from ._late import LateStep
 from ._model import Model, TensorSpec
@@ -95,5 +96,6 @@ __all__ = [
     "TensorSpec",
     "Tls",
     "Unavailable",
+    "WrongEventLoop",
     "first_position",
 ]

@@ -70,9 +70,14 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
-    """Not through an open session: its model version may not be served any more."""
-    info = client.session_info(parsed.session, model=parsed.model)
-    print(client.reset(parsed.session, info.position.generation, model=parsed.model))
+    """Not through an open session: its model version may not be served any more, or its record may be damaged. One
+    whose generation cannot be read any more is deleted and begun anew."""
+    generation = _generation(client, parsed)
+    if generation:
+        print(client.reset(parsed.session, generation, model=parsed.model))
+    else:
+        client.delete(parsed.session, generation, model=parsed.model)
+        print(client.session(parsed.session, model=parsed.model).position)
 
 
 def _fork(client: Client, parsed: argparse.Namespace) -> None:
@@ -80,11 +85,15 @@ def _fork(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:
+    client.delete(parsed.session, _generation(client, parsed), model=parsed.model)
+
+
+def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
+    """Of a session that stands there; empty where its record is damaged so that it cannot be read."""
     try:
-        generation = client.session_info(parsed.session, model=parsed.model).position.generation
-    except RecordDamaged:
-        generation = b""
-    client.delete(parsed.session, generation, model=parsed.model)
+        return client.session_info(parsed.session, model=parsed.model).position.generation
+    except RecordDamaged as error:
+        return b"" if error.position is None else error.position.generation
 
 
 def _existing(client: Client, parsed: argparse.Namespace) -> Session:

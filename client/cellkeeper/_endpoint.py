@@ -36,6 +36,8 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 
+_END_SECONDS = 0.5  # for the server to end a stream when the client is closed
+
 
 class Endpoint:
     """See the module.
@@ -84,6 +86,8 @@ class Endpoint:
         self._streams = 0  # so far
         self._closing = False
         self._task = self._loop.create_task(self._run())
+        # It ends with the loop: where a program ends, and has not closed its client, asyncio need not complain of that.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def enqueue(self, lane: Lane) -> None:
         """The lane has something to send, and sends it here."""
@@ -104,10 +108,20 @@ class Endpoint:
         return self._outbox.drain()
 
     async def close(self) -> None:
+        """Ends its stream and its channel. The server is asked to end the stream first: a cancelled one occupies gRPC
+        for a moment longer, when the loop may be closed already."""
         self._closing = True
+        if self._stream is not None and self._stream.answered:
+            self._stream.finish()
+            await asyncio.wait([self._task], timeout=_END_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._channel.close(None)
+
+    def abandon(self) -> None:
+        """Ends it without waiting for that; its channel goes with its last reference."""
+        self._closing = True
+        self._task.cancel()
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -136,6 +150,8 @@ class Endpoint:
         self._streams += 1
         stream = self._stream = self._new_stream()
         error = await self._serve(stream)
+        if self._closing:
+            return
         self.down = isinstance(error, Unavailable)
         self.trouble = error
         self._stream = None

@@ -67,6 +67,11 @@ class Endpoints:
     async def close(self) -> None:
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
 
+    def abandon(self) -> None:
+        """Ends the connections without waiting for that."""
+        for endpoint in self._endpoints.values():
+            endpoint.abandon()
+
     def limit_frames(self, items: int) -> None:
         """No frame carries more items than that."""
         for endpoint in self._endpoints.values():

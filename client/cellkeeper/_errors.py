@@ -28,6 +28,7 @@
       + ServerError            the server failed in a way that it does not explain to clients
       + Closed                 the client or the session was closed
       + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
+      + WrongEventLoop         an AsyncClient was used in another event loop than the one it belongs to
 
 A step that ends with an error may have been sent before. If it was, and no answer says whether the server applied it,
 the error has a `late_step`. The session settles that step before it sends the next one, by sending it again at its own
@@ -147,6 +148,9 @@ class Closed(CellkeeperError): ...
 
 
 class ForkedProcess(CellkeeperError): ...
+
+
+class WrongEventLoop(CellkeeperError): ...
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ._chunk import Action, Chunk, ChunkState, Verdict
 from ._deadlines import Deadlines
 from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap
+from ._event_loop import check_loop
 from ._history import DELIVER, LOST, History
 from ._kind import Kind, Kinds, Layout
 from ._late import LateStep, LateSteps
@@ -87,6 +88,11 @@ class Lane:
         self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
+
+    def check_loop(self) -> None:
+        """Raises WrongEventLoop where it is used from another event loop. What is closed says that itself."""
+        if self._closed is None:
+            check_loop(self.loop)
 
     def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
         """Takes a chunk; what comes of it is told to `answer`."""
@@ -165,6 +171,7 @@ class Lane:
         """Waits until nothing is unanswered. Raises DeadlineExceeded, and what keeps a late step from being settled."""
         if isinstance(self._closed, ForkedProcess):
             raise copy(self._closed)
+        self.check_loop()
         if self.history.idle and not self._waiting:
             return
         waiter: asyncio.Future[None] = self.loop.create_future()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._errors import CellkeeperError, InvalidArgument
+from ._event_loop import check_loop
 from ._missing import as_numbers
 from ._reply import StepReply
 from ._step_call import StepCall
@@ -85,6 +86,8 @@ class Pipeline:
             self.flush()
         if not self._flying and self._failed is not None:
             raise self._failed
+        if self._flying:
+            check_loop(self._flying[0][0].get_loop())
         replies: list[StepReply] = []
         while self._flying:
             answer, _, steps = self._flying[0]

@@ -318,6 +318,9 @@ class AsyncSession:
 
     async def close(self) -> None:
         """Forgets the session here; it stays at the server. What still waits ends with Closed."""
+        if self._lane.loop.is_closed():
+            return
+        self._lane.check_loop()
         self._lane.close(Closed(f"session {self.id!r} was closed"))
 
     async def __aenter__(self) -> AsyncSession:
@@ -346,6 +349,7 @@ class AsyncSession:
         """Takes a step; its answer comes to the future."""
         raw, single = self._inputs.convert(x)
         lane = self._lane
+        lane.check_loop()
         future: asyncio.Future[StepReply] = lane.loop.create_future()
         wanted = self._outputs if outputs is None else tuple(outputs)
         return future, lane.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)

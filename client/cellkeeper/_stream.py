@@ -63,7 +63,8 @@ class Stream:
         self._flights = Flights(self._loop, self.wake)
         self._last_heard = 0.0
         self._next_frame = 1
-        self._ending = False  # the server asked for it: nothing more is sent
+        self._ending = False  # nothing more is sent
+        self.answered = False  # something was heard on it
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it has nothing to do
 
     def wake(self) -> None:
@@ -73,6 +74,11 @@ class Stream:
             self._sleeper = None
             if not sleeper.done():
                 sleeper.set_result(None)
+
+    def finish(self) -> None:
+        """Sends nothing more; the server ends the stream when it has answered what was sent."""
+        self._ending = True
+        self.wake()
 
     async def serve(self, call: Any) -> CellkeeperError:
         """Serves the stream until it breaks; why it did."""
@@ -174,11 +180,11 @@ class Stream:
             await asyncio.sleep(self._attempt_timeout - silent)
 
     def _handle(self, reply: Any) -> None:
+        self.answered = True
         flight = self._flights.heard(reply.frame_id)
         if flight is None:
             if not reply.frame_id and reply.HasField("frame_error"):
-                self._ending = True
-                self.wake()
+                self.finish()
                 self._on_draining(_ENDING_SECONDS)
             return
         self._last_heard = self._loop.time()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -23,6 +25,7 @@ from ._deadlines import Deadlines
 from ._endpoint import Endpoint
 from ._endpoints import Endpoints
 from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from ._event_loop import check_loop, ignore_poller_errors
 from ._forks import INHERITED, belongs_here, check_process, connects
 from ._history import History
 from ._kind import Kinds, Layout
@@ -111,6 +114,8 @@ class AsyncClient:
         self._endpoints: Endpoints | None = None
         self._calls: Calls | None = None
         self._deadlines: Deadlines | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
 
     async def __aenter__(self) -> AsyncClient:
@@ -123,10 +128,20 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
+        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. Raises WrongEventLoop
+        where it belongs to another event loop that is not closed."""
         if self._closed:
             return
+        loop_ended = self._loop is not None and self._loop.is_closed()
+        if self._loop is not None and not loop_ended:
+            check_loop(self._loop)
         self._closed = Closed("the client was closed")
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if loop_ended:  # nobody waits, and nothing can be awaited there any more
+            for lane in list(self._lanes):
+                lane.disown(self._closed)
+            return
         for lane in list(self._lanes):
             lane.close(Closed("the client was closed"))
         self._lanes.clear()
@@ -276,6 +291,8 @@ class AsyncClient:
             check_process()
             connects()
             belongs_here(self)
+            self._loop = asyncio.get_running_loop()
+            ignore_poller_errors(self._loop)
             self._endpoints = Endpoints(self.targets, self._endpoint)
             self._calls = Calls(
                 self._endpoints,
@@ -285,7 +302,11 @@ class AsyncClient:
                 counters=self.counters,
                 token=self._token,
             )
-            self._deadlines = Deadlines(asyncio.get_running_loop())
+            self._deadlines = Deadlines(self._loop)
+            self._finalizer = finalize(self, _left_open, self._loop, self._endpoints)
+            self._finalizer.atexit = False
+        elif self._loop is not None:
+            check_loop(self._loop)
         return self._endpoints, self._calls, self._deadlines
 
     def _endpoint(
@@ -366,3 +387,13 @@ class AsyncClient:
             buffer_steps=self._buffer_steps,
             buffer_bytes=self._buffer_bytes,
         )
+
+
+def _left_open(loop: asyncio.AbstractEventLoop, endpoints: Endpoints) -> None:
+    """A client was collected without being closed, in whatever thread."""
+    if loop.is_closed():  # its connections have ended with it
+        return
+    text = "an AsyncClient was not closed: use `async with`, or await its close()"
+    warnings.warn(text, ResourceWarning, stacklevel=2)
+    with suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(endpoints.abandon)

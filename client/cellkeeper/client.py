@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import finalize
 
 import grpc
 from numpy.typing import ArrayLike
@@ -74,11 +76,14 @@ class Client:
             token=token,
         )
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_quiet_poller)
-        self._thread = threading.Thread(target=self._loop.run_forever, name="cellkeeper-client", daemon=True)
+        self._thread = threading.Thread(
+            target=_serve, args=(self._loop, self._core), name="cellkeeper-client", daemon=True
+        )
         self._thread.start()
         self._lock = threading.Lock()
         self._closed: CellkeeperError | None = None
+        self._finalizer = finalize(self, _left_open, self._loop)
+        self._finalizer.atexit = False
         belongs_here(self)
 
     def __enter__(self) -> Client:
@@ -95,11 +100,9 @@ class Client:
             if self._closed is not None:
                 return
             self._closed = Closed("the client was closed")
-        asyncio.run_coroutine_threadsafe(self._core.close(), self._loop).result()
-        asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
+            self._finalizer.detach()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
 
     def disown(self) -> None:
         """In a forked process: every use of it, and of its sessions, raises from now on."""
@@ -227,10 +230,20 @@ async def _next(source: AsyncIterator[T]) -> T | None:
     return None
 
 
-def _quiet_poller(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # grpc's poller wakes every loop of the process for each event; those that find nothing complain.
-    if not isinstance(context.get("exception"), BlockingIOError):
-        loop.default_exception_handler(context)
+def _serve(loop: asyncio.AbstractEventLoop, core: AsyncClient) -> None:
+    """The client's thread, until its loop is stopped."""
+    loop.run_forever()
+    try:
+        loop.run_until_complete(core.close())
+        loop.run_until_complete(_end_tasks())
+    finally:
+        loop.close()
+
+
+def _left_open(loop: asyncio.AbstractEventLoop) -> None:
+    """A client was collected without being closed, in whatever thread, maybe its own: nothing is waited for."""
+    warnings.warn("a Client was not closed: use `with`, or call its close()", ResourceWarning, stacklevel=2)
+    loop.call_soon_threadsafe(loop.stop)
 
 
 async def _end_tasks() -> None:

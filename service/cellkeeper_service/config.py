@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.errors import StartError
 
 PREFIX = "CELLKEEPER_"
@@ -169,6 +170,8 @@ def _typed(name: str, came: Any, default: Any) -> Any:
         least = 0 if name.lower().replace("-", "_").endswith(MAY_BE_ZERO) else 1
         if not came.isdecimal() or int(came) < least:
             raise StartError(f"{name}: got {came!r}, expected a whole number of {least} or more")
+        if name.lower().replace("-", "_").endswith("ttl_ms") and int(came) > LONGEST_TTL_MS:
+            raise StartError(f"{name}: got {came!r}, expected at most {LONGEST_TTL_MS} (ten years), or 0")
         return int(came)
     return came
 

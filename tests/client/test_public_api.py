@@ -51,6 +51,7 @@ NAMES = [
     "TensorSpec",
     "Tls",
     "Unavailable",
+    "WrongEventLoop",
     "first_position",
 ]
 

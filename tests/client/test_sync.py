@@ -137,4 +137,5 @@ def test_a_loop_that_ends_with_an_open_client_in_it_ends(threaded: ServerThread)
         session = await client.open("a")
         return [float(value) for value in await session.step(ONE)]
 
-    assert asyncio.run(leave_it_open()) == [1, 1]
+    with pytest.warns(ResourceWarning, match="AsyncClient was not closed"):
+        assert asyncio.run(leave_it_open()) == [1, 1]

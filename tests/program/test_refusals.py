@@ -110,6 +110,14 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
         ("--max-batch=0", "--max-batch: got '0', expected a whole number of 1 or more"),
         ("--threads=many", "--threads: got 'many', expected a whole number of 1 or more"),
         ("--default-ttl-ms=-1", "--default-ttl-ms: got '-1', expected a whole number of 0 or more"),
+        (
+            "--default-ttl-ms=316224000001",
+            "--default-ttl-ms: got '316224000001', expected at most 316224000000 (ten years), or 0",
+        ),
+        (
+            "--max-ttl-ms=99999999999999999999",
+            "--max-ttl-ms: got '99999999999999999999', expected at most 316224000000 (ten years), or 0",
+        ),
         ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
         ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
         ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),

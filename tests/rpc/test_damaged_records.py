@@ -261,5 +261,87 @@ def test_the_client_and_its_program(server: ServerProcess, vault: Vault, session
         return subprocess.run([*command, *words], env=environment, check=True, capture_output=True, text=True).stdout
 
     assert ("damaged" in said("list", "--prefix", session)) == bool(damages[session])
-    said("delete", session)
-    assert said("list", "--prefix", session) == ""
+    said("reset", session)
+    assert "damaged" not in said("list", "--prefix", session)
+    with Client(server.target) as client:
+        assert client.session(session).step([5.0]).tolist() == [5.0]
+    damage(vault, f"{session}-2")
+    said("delete", f"{session}-2")
+    assert said("list", "--prefix", f"{session}-2") == ""
+
+
+def pages(api: Api, prefix: str, page_size: int) -> Iterator[pb.SessionInfo]:
+    """The sessions of every page."""
+    token = ""
+    while True:
+        request = pb.ListSessionsRequest(model=api.model, prefix=prefix, page_size=page_size, page_token=token)
+        page = api.call("ListSessions", request)
+        yield from page.sessions
+        token = page.next_page_token
+        if not token:
+            return
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"-\x80-", b"\xc3"])
+def test_an_id_that_is_not_utf8_is_listed_as_damaged_and_can_be_deleted(
+    server: ServerProcess, api: Api, vault: Vault, session: str, bad: bytes
+) -> None:
+    if not server.store.startswith("sqlite:"):
+        pytest.skip("Redis keys that are no session's are logged, and left out")
+    for name in ("", "-a", "-z", "-damaged"):
+        vault.put(f"{session}{name}", 1, 2)
+    vault.spoil_id(f"{session}-damaged", session.encode() + bad)
+    shown = session + bad.decode(errors="backslashreplace")
+    for page_size in (1, 100):
+        found = {info.session: info.damage for info in pages(api, session, page_size)}
+        assert sorted(found) == sorted([session, f"{session}-a", f"{session}-z", shown])
+        assert {name for name, damage in found.items() if damage} == {shown}
+        assert "not UTF-8" in found[shown]
+    for call in (lambda: api.open(shown), lambda: api.info(shown)):
+        assert refusal(call).reason == "DATA_LOSS"
+    item = pb.ResetRequest.Item(session=shown, generation=new_id(), request_id=new_id())
+    (reset,) = results_of(api.call("Reset", pb.ResetRequest(model="count", items=[item])))
+    assert (reset.code, reset.reason) == LOST
+    assert deleted(api, shown, b"").deleted
+    assert sorted(listed(api, session)) == [session, f"{session}-a", f"{session}-z"]
+    assert api.open(shown).step == 0  # the text itself is an id like any other
+    assert shown in listed(api, session)
+
+
+def test_a_damaged_record_of_the_layout_before_can_be_deleted(
+    server: ServerProcess, api: Api, vault: Vault, session: str
+) -> None:
+    if server.store.startswith("sqlite:"):
+        pytest.skip("a layout of Redis")
+    vault.put_old(session)
+    assert refusal(lambda: api.info(session)).reason == "DATA_LOSS"
+    assert deleted(api, session, b"").deleted
+    assert not deleted(api, session, b"").deleted  # it is over already
+    assert api.send("unary", Chunk(session, numbers(5), api.open(session))).sums == [5.0]
+
+
+@pytest.mark.parametrize("header", [7, "text", b"\xff", 1.5])
+def test_a_header_of_another_type_is_damage_like_any_other(
+    server: ServerProcess, api: Api, vault: Vault, session: str, header: object
+) -> None:
+    if not server.store.startswith("sqlite:"):
+        pytest.skip("Redis has bytes only")
+    vault.put(session, 1, 2)
+    vault.execute("UPDATE records SET header = ?", (header, session))
+    assert "damaged" in listed(api, session)[session].damage
+    assert refusal(lambda: api.info(session)).reason == "DATA_LOSS"
+    assert deleted(api, session, b"").deleted
+
+
+@pytest.mark.parametrize("ttl_ms", [1 << 50, 2**64 - 1])
+def test_every_ttl_of_a_record_means_something(api: Api, vault: Vault, session: str, ttl_ms: int) -> None:
+    """One that nobody may ask for is not damage: stores keep the record as long as they can."""
+    at = vault.put(session, 1, 2, ttl_ms=ttl_ms).position
+    assert api.open(session) == at
+    got = api.send("unary", Chunk(session, numbers(3), at))
+    assert got.sums == [6.0]
+    found = listed(api, session)[session]
+    assert (found.damage, found.ttl_ms) == ("", ttl_ms)
+    item = pb.ResetRequest.Item(session=session, generation=at.generation, request_id=new_id())
+    (reset,) = results_of(api.call("Reset", pb.ResetRequest(model="count", items=[item])))
+    assert (reset.code, reset.after.step) == ("OK", 0)

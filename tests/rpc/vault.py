@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Load, Outcome
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis_keys import old_key, redis_key
 
 from .calls import Api, Array, Chunk, new_id, numbers
 
@@ -82,6 +82,13 @@ class Vault:
             client.delete(name)
             client.rpush(name, *change(elements))
 
+    def put_old(self, session: str) -> None:
+        """Redis: makes the session as a damaged record of the layout before, a header without a checkpoint."""
+        name, header = redis_key(SessionKey("", self._api.model, session)), self.put(session, 1, 2)
+        with redis.Redis(port=urlsplit(self.url).port or 0) as client:
+            client.delete(name)
+            client.rpush(old_key(name), header.packed)
+
     def put_string(self, session: str) -> None:
         """Redis: a string in place of the session's list."""
         with redis.Redis(port=urlsplit(self.url).port or 0) as client:
@@ -95,6 +102,10 @@ class Vault:
         with connection:
             connection.execute(f"{statement} WHERE record = {find}", [*before, session])
         connection.close()
+
+    def spoil_id(self, session: str, raw: bytes) -> None:
+        """SQLite: gives the session's row another id."""
+        self.execute("UPDATE records SET session = ?", (raw, session))
 
     def spoil_header(self, session: str) -> None:
         """Leaves nothing that could be read as the session's header."""

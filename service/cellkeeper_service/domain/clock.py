@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 MAX_UNIX_MS = 2**49 - 1  # in the year 19809
+LONGEST_TTL_MS = 10 * 366 * 24 * 3600 * 1000  # that a client or a setting may ask for: ten years
 
 
 def unix_ms() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Rejection, internal_error
 from cellkeeper_service.scheduler.scheduler import Scheduler
 from cellkeeper_service.sessions.cohort import Replies
 from cellkeeper_service.sessions.requests import Step, StepReply
@@ -21,6 +22,8 @@ from cellkeeper_service.sessions.requests import Step, StepReply
 from . import fields, model_changed, tensors
 from .frames import REPLY_ITEM_BYTES, Frame, second_items
 from .status import to_error
+
+log = logging.getLogger(__name__)
 
 NONE: Mapping[int, Rejection] = {}
 
@@ -143,14 +146,44 @@ class FrameReplies:
         ready, self._ready = self._ready, []
         errors, self._errors = self._errors, []
         together, self._together = self._together, []
+        try:
+            messages = self._messages(ready, together, errors)
+        except Exception:
+            log.exception("the replies to a frame's items could not be made together")
+            messages = self._messages(*self._without_broken(ready, together, errors))
+        for message in messages:
+            self._send(message)
+
+    def _messages(
+        self, ready: list[tuple[int, StepReply]], together: list[Replies], errors: list[pb.ItemError]
+    ) -> list[pb.StepFrameReply]:
         if len(together) == 1 and not ready and not errors:
-            self._send(self._ordinary(together[0]))
-            return
+            return [self._ordinary(together[0])]
         limit = self._frame.catalog.limits.max_message_bytes // 2
         parts = [ready] if self._whole else _split(ready, self._frame, limit)
-        for part in parts[:-1]:
-            self._send(self._reply(part, [], [], False))
-        self._send(self._reply(parts[-1], together, errors, self._left == 0))
+        messages = [self._reply(part, [], [], False) for part in parts[:-1]]
+        return [*messages, self._reply(parts[-1], together, errors, self._left == 0)]
+
+    def _without_broken(
+        self, ready: list[tuple[int, StepReply]], together: list[Replies], errors: list[pb.ItemError]
+    ) -> tuple[list[tuple[int, StepReply]], list[Replies], list[pb.ItemError]]:
+        """The same, with an error for each item of which no reply can be made."""
+        whole = [one for one in ready if self._can_reply([one], [])]
+        apart = [part for some in together for part in _apart(some)]
+        fitting = [part for part in apart if self._can_reply([], [part])]
+        answered = {item for item, _ in whole} | {item for part in fitting for item in part.items}
+        items = [item for item, _ in ready] + [item for some in together for item in some.items]
+        error = to_error(internal_error())
+        broken = [pb.ItemError(item=item, error=error) for item in items if item not in answered]
+        return whole, fitting, [*errors, *broken]
+
+    def _can_reply(self, ready: list[tuple[int, StepReply]], together: list[Replies]) -> bool:
+        try:
+            self._reply(ready, together, [], False)
+        except Exception:
+            log.exception("the reply to an item of a frame could not be made")
+            return False
+        return True
 
     def _ordinary(self, some: Replies) -> pb.StepFrameReply:
         """What `_reply` gives for items of a uniform frame that became ready together, and nothing else."""
@@ -201,6 +234,22 @@ def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> 
         meter.rejected(why.reason.value)
     errors = [pb.ItemError(item=item, error=to_error(why)) for item, why in enumerate(reasons)]
     return pb.StepFrameReply(frame_id=frame_id, errors=errors, last=True)
+
+
+def _apart(some: Replies) -> list[Replies]:
+    """Each item by itself; all of them as they are where their columns cannot be divided."""
+    try:
+        return [
+            some._replace(
+                items=[item],
+                positions=some.positions[index : index + 1],
+                outputs={name: column[index : index + 1] for name, column in some.outputs.items()},
+            )
+            for index, item in enumerate(some.items)
+        ]
+    except Exception:
+        log.exception("the replies to a frame's items could not be divided")
+        return [some]
 
 
 def _split(ready: list[tuple[int, StepReply]], frame: Frame, limit: int) -> list[list[tuple[int, StepReply]]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.domain.origin import content_of
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, invalid
@@ -31,7 +32,6 @@ from .status import to_error, to_position
 from .steps import check_steps
 
 Maker = Callable[[Done], Request] | Rejection
-MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000  # ten years
 POLICIES = {
     pb.CarryOverRequest.KEEP: Policy.KEEP,
     pb.CarryOverRequest.RERUN: Policy.RERUN,
@@ -49,8 +49,8 @@ def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Cal
     longest_ms = catalog.limits.max_ttl_ms
     if ttl_ms is not None and longest_ms and not 0 < ttl_ms <= longest_ms:
         raise invalid("ttl_ms", ttl_ms, f"1 to {longest_ms}, which is the longest at this server")
-    if ttl_ms is not None and ttl_ms > MAX_TTL_MS:
-        raise invalid("ttl_ms", ttl_ms, f"at most {MAX_TTL_MS}, or 0 for never")
+    if ttl_ms is not None and ttl_ms > LONGEST_TTL_MS:
+        raise invalid("ttl_ms", ttl_ms, f"at most {LONGEST_TTL_MS}, or 0 for never")
     spec = catalog.spec(name)
     state = tensors.read_state(request.initial_state, spec, "initial_state") if request.initial_state else None
     # not ttl_ms nor expect: they are looked at whoever made the session

@@ -10,6 +10,8 @@ from cellkeeper_service.domain.position import MAX_STEP, advance_head
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord
 
+BAD_ID = "its id is not UTF-8"
+
 
 def damaged(key: SessionKey, what: str, header: Header | None = None) -> DamagedRecord:
     """A record that was read and cannot be served. header: the one that stands there, if it has the right length."""

@@ -75,10 +75,10 @@ class MemoryStore:
                 (key.session, key, kept.header)
                 for key, kept in self._kept.items()
                 if key.tenant == tenant and key.model == model and key.session.startswith(prefix)
-                if after is None or key.session > after
+                if after is None or key.session.encode() > after
             )
         page: list[Listed] = [(key, header) for _, key, header in found[:limit]]
-        return Page(page, session_cursor(page[-1][0].session) if len(found) > len(page) and page else "")
+        return Page(page, session_cursor(page[-1][0].session.encode()) if len(found) > len(page) and page else "")
 
     def close(self) -> None:
         with self._lock:

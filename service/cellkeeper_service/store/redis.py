@@ -96,7 +96,7 @@ class RedisStore:
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         items = [delete_item(redis_key(delete.key), delete.generation) for delete in deletes]
-        return self._write(items, apart=True)
+        return self._write(items, deletes=True)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """As the contract says; on a cluster as redis_cluster_scan.py says."""
@@ -105,12 +105,22 @@ class RedisStore:
     def close(self) -> None:
         self._servers.close()
 
-    def _write(self, items: Sequence[Item], *, apart: bool = False) -> list[CommitResult]:
+    def _write(self, items: Sequence[Item], *, deletes: bool = False) -> list[CommitResult]:
         names = [item.key for item in items]
-        failed = self._upgrade.before_write(names) if self._upgrade.concerns(lambda: names) else {}
+        failed: dict[bytes, StoreError] = {}
+        broken: set[bytes] = set()
+        if self._upgrade.concerns(lambda: names):
+            failed, broken = self._upgrade.before_write(names)
         written = [item for item in items if item.key not in failed]
-        results = iter(self._results(self._script_run("write", written, apart=apart)))
-        return [_result(failed[name]) if name in failed else next(results) for name in names]
+        results = iter(self._results(self._script_run("write", written, apart=deletes)))
+        all_results = [_result(failed[name]) if name in failed else next(results) for name in names]
+        if deletes and broken:  # what was to be deleted is gone, and nothing of today stood beside it
+            nothing = CommitResult(Outcome.CONFLICT)
+            return [
+                COMMITTED if name in broken and result == nothing else result
+                for name, result in zip(names, all_results, strict=True)
+            ]
+        return all_results
 
     def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
         writes = name == "write"

@@ -43,11 +43,13 @@ class Upgrade:
         """Whether one of them has to be carried over first. names: only asked where there are old records at all."""
         return bool(self._seen) and not self._seen.keys().isdisjoint(names())
 
-    def before_write(self, names: Iterable[bytes]) -> dict[bytes, StoreError]:
-        """Carries over what has to be. Why it could not be done, for those that must not be written now."""
+    def before_write(self, names: Iterable[bytes]) -> tuple[dict[bytes, StoreError], set[bytes]]:
+        """Carries over what has to be. Returns why that failed, for those that must not be written now, and the keys
+        whose old record was damaged and is gone now."""
         old = [name for name in names if name in self._seen]
         failed: dict[bytes, StoreError] = {}
         carried: list[bytes] = []
+        broken: set[bytes] = set()
         creates: dict[bytes, Item] = {}
         elements = self._run("load", [Item(old_key(name), LEAVE_WHOLE) for name in old])
         for name, found in zip(old, elements, strict=True):
@@ -61,6 +63,7 @@ class Upgrade:
                 failed[name] = record
             else:
                 carried.append(name)  # damaged: nothing of it can be carried over, and nothing follows from it
+                broken.add(name)
         answers = self._run("write", list(creates.values()))
         for name, answer in zip(creates, answers, strict=True):
             if answer == 1 or isinstance(answer, bytes):  # bytes: somebody was quicker
@@ -71,7 +74,9 @@ class Upgrade:
         for name, answer in zip(carried, dropped, strict=True):
             if answer in (0, 1):
                 self._seen.pop(name, None)
-        return failed
+            if answer != 1:
+                broken.discard(name)
+        return failed, broken
 
 
 def read_old(name: bytes, found: Any) -> Record | StoreError | None:

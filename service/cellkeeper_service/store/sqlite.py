@@ -17,6 +17,7 @@ from cellkeeper_service.domain.store import (
     Commit,
     CommitResult,
     Delete,
+    Listed,
     Load,
     Outcome,
     Page,
@@ -27,15 +28,16 @@ from cellkeeper_service.domain.store import (
 )
 from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
-from cellkeeper_service.store.damage import read_header
+from cellkeeper_service.store.damage import BAD_ID, damaged, read_header
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
 from cellkeeper_service.store.sqlite_file import SqliteFile
+from cellkeeper_service.store.sqlite_ids import is_damaged, shown
 from cellkeeper_service.store.sqlite_schema import open_file
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
 _NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
-_LAST_BYTE = b"\xff"  # above every byte of UTF-8
+_BEYOND_ALL = b"\xff" * 1024  # above every session id
 
 
 _T = TypeVar("_T")
@@ -140,20 +142,24 @@ class SqliteStore:
         after = session_after(cursor)
         first = prefix.encode()
         query = (
-            "SELECT session, header FROM records WHERE tenant = ? AND model = ? AND session >= ? "
+            "SELECT session, CAST(header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
             "AND session < ? AND session > ? AND (expires_ms = 0 OR expires_ms > ?) ORDER BY session LIMIT ?"
         )
-        beyond = first + _LAST_BYTE
-        passed = b"" if after is None else after.encode()
+        beyond = first[:-1] + bytes([first[-1] + 1]) if first else _BEYOND_ALL
+        passed = after or b""
         try:
-            rows = self._connection().execute(
-                query, (tenant, model, first, beyond, passed, self._clock_ms(), limit + 1)
+            found = (
+                self._connection()
+                .execute(query, (tenant, model, first, beyond, passed, self._clock_ms(), limit + 1))
+                .fetchall()
             )
-            found = [(SessionKey(tenant, model, session.decode()), header) for session, header in rows]
         except sqlite3.Error as error:
             raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
-        page = [(key, read_header(key, header)) for key, header in found[:limit]]
-        return Page(page, session_cursor(page[-1][0].session) if len(found) > limit else "")
+        page: list[Listed] = []
+        for raw, header in found[:limit]:
+            key = SessionKey(tenant, model, shown(raw))
+            page.append((key, damaged(key, BAD_ID) if is_damaged(raw) else read_header(key, header)))
+        return Page(page, session_cursor(found[limit - 1][0]) if len(found) > limit else "")
 
     def close(self) -> None:
         with self._lock:

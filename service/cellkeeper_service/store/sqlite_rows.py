@@ -7,19 +7,26 @@ from zlib import crc32
 
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
-from cellkeeper_service.store.damage import damaged, read_record, reading
+from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
+from cellkeeper_service.store.sqlite_ids import damaged_id
 
 _DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
-    """(record, packed header, expires_ms) of a session, expired or not."""
+    """(record, packed header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
+    UTF-8: nothing may go on with such a row."""
+    query = (
+        "SELECT record, CAST(header AS BLOB), expires_ms FROM records WHERE tenant = ? AND model = ? AND session = ?"
+    )
     row: tuple[int, bytes, int] | None = connection.execute(
-        "SELECT record, header, expires_ms FROM records WHERE tenant = ? AND model = ? AND session = ?",
-        (key.tenant, key.model, key.session.encode()),
+        query, (key.tenant, key.model, key.session.encode())
     ).fetchone()
+    if row is None and (raw := damaged_id(key.session)) is not None:
+        row = connection.execute(query, (key.tenant, key.model, raw)).fetchone()
+        return None if row is None else (row[0], b"", row[2])
     return row
 
 
@@ -40,6 +47,8 @@ def log_bytes(connection: sqlite3.Connection, record: int) -> int:
 
 def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
     """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
+    if not header and damaged_id(key.session) is not None:
+        return damaged(key, BAD_ID)
     try:
         return _load(connection, key, record, header)
     except sqlite3.DatabaseError as error:
