@@ -1,7 +1,8 @@
-"""Compiles every launch of some models for a GPU, which needs no GPU: python -m tests.kernels.compiled
+"""Compiles the kernels for a GPU, which needs no GPU: python -m tests.kernels.compiled [compute capability, such as 90]
 
-Runs in a process without Triton's interpreter. Prints one JSON object a binary: kernel, precision, arch, and counts of
-instructions of its PTX.
+Runs in a process without Triton's interpreter. Prints a JSON object:
+    binaries   of each kernel, precision and tile: name, constants, shared memory, and counts of instructions of its PTX
+    varying    the launches of which Triton would compile another binary for another batch or chunk: none
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import re
 import sys
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 from cellkeeper_service.engine.cuda.cells import KernelCells, StepBuffers
@@ -91,29 +91,36 @@ def compile_launch(launch: Launch, arch: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def main(arches: list[int]) -> None:
-    seen = set()
+def constants_of(launch: Launch) -> str:
+    """What tells the binaries of a kernel apart that are worth a look each."""
+    kernel, _, kwargs = launch
+    names = ("PRECISION", "M", "N", "POLICY", "NORMALIZED", "SOFTMAX", "OPS", "PROJECTED", "ACTIVATION")
+    return " ".join([kernel.__name__, *(f"{name}={kwargs[name]}" for name in names if name in kwargs)])
+
+
+def describe(launch: Launch, arch: int) -> dict[str, Any]:
+    binary = compile_launch(launch, arch)
+    ptx = binary.asm["ptx"]
+    return {
+        "kernel": launch[0].__name__,
+        "constants": constants_of(launch),
+        "precision": launch[2].get("PRECISION"),
+        "shared_bytes": binary.metadata.shared,
+        **{word: len(re.findall(rf"\b{re.escape(word)}\b", ptx)) for word in _INSTRUCTIONS},
+    }
+
+
+def main(arch: int) -> None:
+    chosen: dict[str, Launch] = {}
+    varying = []
     for model in MODELS:
         for precision in PRECISIONS:
-            for launch in launches_of(precision, model, 2, 3):
-                key = binary_key(launch)
-                if key in seen:
-                    continue
-                seen.add(key)
-                for arch in arches:
-                    binary = compile_launch(launch, arch)
-                    ptx = binary.asm["ptx"]
-                    counts = {word: len(re.findall(rf"\b{re.escape(word)}\b", ptx)) for word in _INSTRUCTIONS}
-                    report = {
-                        "kernel": launch[0].__name__,
-                        "precision": launch[2].get("PRECISION"),
-                        "arch": arch,
-                        "shared_bytes": binary.metadata.shared,
-                        **counts,
-                    }
-                    print(json.dumps(report), flush=True)
+            chunks = [launches_of(precision, model, steps, batch) for steps, batch in ((1, 1), (2, 16), (3, 70))]
+            binaries = [{binary_key(launch) for launch in launches} for launches in chunks]
+            varying += [str(key) for keys in binaries for key in keys ^ binaries[0]]
+            chosen |= {constants_of(launch): launch for launch in chunks[0]}
+    print(json.dumps({"binaries": [describe(launch, arch) for launch in chosen.values()], "varying": varying}))
 
 
 if __name__ == "__main__":
-    np.seterr(all="ignore")
-    main([int(arch) for arch in sys.argv[1:]] or [90])
+    main(int((sys.argv[1:] or ["90"])[0]))

@@ -70,7 +70,8 @@ def tanh(x):
 
 @triton.jit
 def sigmoid(x):
-    return 1.0 / (1.0 + exp(-x))
+    e = exp(-tl.abs(x))  # of -x it would be infinite where the result is a denormal yet
+    return tl.where(x >= 0.0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit
