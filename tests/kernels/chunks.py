@@ -1,8 +1,8 @@
 """Runs chunks by the kernels in memory that shows what they touch.
 
-Every buffer lies between guards of NaN (flags: of FLAG), and those that a kernel has to fill before it reads them begin
-filled with the same: what a kernel reads without a
-right to makes a NaN, and what it writes without a right to changes a guard.
+Every buffer lies between guards. Those of floats are NaN, and so is a buffer that a kernel has to fill before it reads
+it: what a kernel reads without a right to makes a NaN, what it writes without a right to changes a guard. Outputs and
+their guards begin as a number, because a kernel at fault may write NaN.
 """
 
 from __future__ import annotations
@@ -35,23 +35,22 @@ class Guarded:
     def __init__(self) -> None:
         self._whole: list[Tensor] = []
 
-    def like(self, tensor: Tensor, *, copied: bool = False, unwritten: bool = False) -> Tensor:
-        """A buffer of this shape, filled with NaN, with a copy, or with UNWRITTEN."""
-        empty = {torch.float32: float("nan"), torch.uint8: FLAG, torch.int32: -(2**30)}[tensor.dtype]
-        whole = torch.full((tensor.numel() + 2 * GUARD,), empty, dtype=tensor.dtype, device=DEVICE)
+    def like(self, tensor: Tensor, *, copied: bool = False, filled: float | None = None) -> Tensor:
+        """A buffer of this shape, filled with NaN, FLAG or `filled`; or with a copy. Guards of indices are 0: a row."""
+        guard = {torch.float32: float("nan"), torch.uint8: FLAG, torch.int32: 0}[tensor.dtype]
+        whole = torch.empty(tensor.numel() + 2 * GUARD, dtype=tensor.dtype, device=DEVICE)
+        whole.fill_(guard if filled is None else filled)
         buffer = whole[GUARD : GUARD + tensor.numel()].view(tensor.shape)
         if copied:
             buffer.copy_(tensor)
-        if unwritten:
-            buffer.fill_(UNWRITTEN)
         self._whole.append(whole)
         return buffer
 
     def check(self) -> None:
         for whole in self._whole:
             for guard in (whole[:GUARD], whole[-GUARD:]):
-                same = guard == guard[0] if whole.dtype != torch.float32 else torch.isnan(guard)
-                assert bool(same.all()), "a kernel wrote beside a buffer"
+                same = torch.equal(guard, guard[:1].expand(GUARD)) or bool(torch.isnan(guard).all())
+                assert same, "a kernel wrote beside a buffer"
 
 
 @dataclass
@@ -107,7 +106,7 @@ class Model:
         memory = Guarded()
         steps, batch = inputs.shape[:2]
         widths = {"prediction": self.config.output_size, "hidden": self.config.recurrent_size}
-        outputs = {name: memory.like(torch.empty(steps, batch, widths[name]), unwritten=True) for name in wanted}
+        outputs = {name: memory.like(torch.empty(steps, batch, widths[name]), filled=UNWRITTEN) for name in wanted}
         states = memory.like(torch.from_numpy(arena), copied=True)
         finite = memory.like(torch.empty(batch, dtype=torch.uint8))
         buffers = StepBuffers(

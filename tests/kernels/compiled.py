@@ -26,7 +26,7 @@ from tests.bundles import bundle_config, random_tensors
 MODELS: list[dict[str, Any]] = [
     {"hidden_size": 33, "head": [], "output": [{"op": "softmax"}, {"op": "expm1"}, {"op": "sinh"}]},
     {"cell": "gru", "input": {"kind": "features", "missing": {"policy": "hold", "value": 0.5}}},
-    {"cell": "gru", "reset_after": False, "hidden_size": 512},
+    {"cell": "gru", "reset_after": False, "hidden_size": 33},
     {"cell": "rnn_tanh", "hidden_size": 128, "head": [130, 1]},
     {"proj_size": 5, "input_size": 6, "input": {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}},
     {"hidden_size": 512, "input": {"kind": "features", "normalization": {"offset": [0] * 3, "scale": [1] * 3}}},

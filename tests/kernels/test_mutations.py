@@ -50,15 +50,18 @@ def test_an_order_of_the_sum_that_depends_on_the_step_is_found(tmp_path: Path) -
     ("file", "mask", "check"),
     [
         ("kernels/products", " & (columns < WIDTH)[None, :]", check_neighbours),  # of every operand
+        ("kernels/products", ", mask=rows < batch, other=-1", check_three_steps),  # rows beyond the batch
+        ("kernels/dense", ", mask=rows < rows_in_all, other=-1", check_three_steps),
         ("kernels/recurrent", " & (columns < H)[None, :]", check_three_steps),  # of what is written
         ("kernels/dense", " & (columns < UNITS)[None, :]", check_neighbours),
         ("kernels/transform", " & real", check_padding),
+        ("kernels/finish", ", mask=first + block < WIDTH, other=0.0", check_neighbours),
         ("kernels/intake", " & inside[None, :]", check_three_steps),
     ],
 )
 def test_a_dropped_mask_is_found(tmp_path: Path, file: str, mask: str, check: Check) -> None:
-    config = {"input": HOLD["input"], "output": [{"op": "scale", "value": 2.0}]}
-    breaks(tmp_path, file, mask, "", check, **LSTM, **config)
+    config = {"output": [{"op": "scale", "value": 2.0}]} if file == "kernels/transform" else {}
+    breaks(tmp_path, file, mask, "", check, **LSTM, **HOLD, **config)
 
 
 def test_padding_that_counts_as_a_row_is_found(tmp_path: Path) -> None:

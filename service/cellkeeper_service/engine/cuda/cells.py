@@ -110,7 +110,12 @@ class KernelCells:
         return f"{self._precision} tiles={','.join(tiles)}"
 
     def scratch(self, steps: int, batch: int) -> Scratch:
-        """Allocates the temporaries of a bucket: about 4 T B (inputs + H + 2 units) + 8 B row_width bytes."""
+        """Allocates the temporaries of a bucket: about 4 T B (inputs + H + 2 units) + 8 B row_width bytes.
+
+        Raises ValueError where steps or batch is less than 1.
+        """
+        if steps < 1 or batch < 1:
+            raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
         config = self._config
         slots = (1 if self._policy == "hold" else steps) * self._intake_tiles()
         two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
@@ -128,6 +133,9 @@ class KernelCells:
 
     def launch(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         """Launches T = inputs.shape[0] time steps for the B rows of the bucket on the current stream.
+
+        The current device must be that of the tensors. The first launch of a model compiles its kernels; a graph can
+        be captured after it. Rows flagged 0 in `finite` are written like all others, with whatever came of their input.
 
         arena: float32 [rows, row_width]. The states of the `read` rows are read, those after the last step stand in the
         `write` rows. read[i] == write[i] is allowed; the write rows are distinct; a row may be read by several. Raises

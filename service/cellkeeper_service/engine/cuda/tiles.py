@@ -31,10 +31,14 @@ class Tile:
 def tile_of(columns: int, precision: Precision) -> Tile:
     """The tile of a product with so many columns (hidden units; units of a dense layer).
 
-    Small products want many programs, large ones want each weight used for many rows. The limits come from arithmetic
-    on bytes and registers, not from a measurement. Change them freely: a model then has other numerics.
+    Small products want many programs, large ones want each weight used for many rows: below 64 rows the tensor cores of
+    compute capability 9.0 have no asynchronous product, and fp32 takes each weight from the cache too often. With 4
+    warps the large tile of fp32 does not fit the registers. The limits come from such arithmetic and from what the
+    compiler reports, not from a measurement. Change them freely: a model then has other numerics.
     """
     depth = 64 if precision == "bf16" else 32
     if columns < 128:
         return Tile(16, 16, depth, 4)
-    return Tile(16, 32, depth, 4) if columns < 512 else Tile(64, 32, depth, 4)
+    if columns < 512:
+        return Tile(16, 32, depth, 4)
+    return Tile(64, 32, depth, 8 if precision == "fp32" else 4)
