@@ -81,6 +81,7 @@ class Model:
         set_to: Mapping[str, float] = MappingProxyType({}),
         **config: Any,
     ) -> None:
+        self.precision = precision
         self.config: RecurrentConfig = bundle_config(**config)
         self.tensors = random_tensors(self.config, 3)
         for name, value in set_to.items():

@@ -6,6 +6,7 @@ The tests run them on the kernels, and on copies of the kernels with one fault e
 from __future__ import annotations
 
 import numpy as np
+from cellkeeper_service.engine.cuda.tiles import Precision
 
 from tests.bundles import Array
 
@@ -16,19 +17,29 @@ PADDING = -1
 HOSTILE = (np.float32(1e6), np.float32(np.nan), np.float32(np.inf), np.float32(-np.inf))
 
 
-def check_values(model: Model, steps: int, batch: int, tolerance: float, inputs: Array | None = None) -> None:
-    """Outputs, states and flags against float64: within `tolerance` of the largest value of each (at least of 1)."""
+def check_values(
+    model: Model, steps: int, batch: int, tolerance: float, inputs: Array | None = None, rounded: float | None = None
+) -> None:
+    """Outputs, states and flags against float64: within `tolerance` of the largest value of each (at least of 1).
+
+    rounded: the tolerance against float64 whose products take operands rounded to the model's precision. It is much
+    smaller, for the kernels round nothing else to it.
+    """
     arena = model.arena(2 * batch)
     inputs = model.inputs(steps, batch) if inputs is None else inputs
     read, write = list(range(batch)), list(range(batch, 2 * batch))
     ran = model.run(arena, inputs, read, write)
-    for i in range(batch):
-        expected = run_reference(model.config, model.tensors, arena[read[i]].astype(np.float64), inputs[:, i])
-        assert ran.finite[i] == int(expected.usable)
-        if expected.usable:
-            _close(ran.arena[write[i]], expected.state, tolerance, f"state of row {i}")
-            _close(ran.hidden[:, i], expected.hidden, tolerance, f"hidden of row {i}")
-            _close(ran.prediction[:, i], expected.predictions, tolerance, f"prediction of row {i}")
+    references: list[tuple[Precision, float]] = [("fp32", tolerance)]
+    references += [] if rounded is None else [(model.precision, rounded)]
+    for precision, allowed in references:
+        for i in range(batch):
+            state = arena[read[i]].astype(np.float64)
+            expected = run_reference(model.config, model.tensors, state, inputs[:, i], precision)
+            assert ran.finite[i] == int(expected.usable)
+            if expected.usable:
+                _close(ran.arena[write[i]], expected.state, allowed, f"state of row {i}")
+                _close(ran.hidden[:, i], expected.hidden, allowed, f"hidden of row {i}")
+                _close(ran.prediction[:, i], expected.predictions, allowed, f"prediction of row {i}")
 
 
 def check_company(model: Model, batch: int, steps: int = 2) -> None:

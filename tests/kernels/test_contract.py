@@ -14,6 +14,8 @@ from .chunks import Model
 from .contract import check_chunks, check_company, check_forks, check_neighbours, check_padding, check_values
 
 TOLERANCES: dict[Precision, float] = {"fp32": 4e-6, "tf32": 4e-3, "bf16": 4e-2}
+# against products of rounded operands; room for an operand that float64 rounds to the other side
+ROUNDED: dict[Precision, float] = {"fp32": 4e-6, "tf32": 5e-5, "bf16": 5e-4}
 
 # every kernel of a cell, two layers or several column tiles each
 CELLS: dict[str, dict[str, Any]] = {
@@ -74,7 +76,8 @@ def model_of(case: str, precision: Precision = "fp32") -> Model:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @each_cell
 def test_cells_give_the_values_of_float64(case: str, precision: Precision) -> None:
-    check_values(model_of(case, precision), steps=3, batch=3, tolerance=TOLERANCES[precision])
+    model = model_of(case, precision)
+    check_values(model, steps=3, batch=3, tolerance=TOLERANCES[precision], rounded=ROUNDED[precision])
 
 
 @each_part

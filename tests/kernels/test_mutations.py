@@ -26,6 +26,10 @@ def check_three_steps(model: Model) -> None:
     check_values(model, steps=3, batch=2, tolerance=4e-6)
 
 
+def check_rounding(model: Model) -> None:
+    check_values(model, steps=2, batch=2, tolerance=4e-2, rounded=5e-4)
+
+
 def breaks(folder: Path, file: str, old: str, new: str, check: Check, **config: Any) -> None:
     """The check passes on no copy with this fault."""
     model = Model(mutated_cells(folder, f"{file}.py", old, new), **config)
@@ -87,3 +91,9 @@ def test_an_arena_written_before_it_is_read_is_found(tmp_path: Path) -> None:
     old = "tl.store(states + rows.to(tl.int64)[:, None] * ROW_WIDTH"
     new = "tl.store(arena + places.to(tl.int64)[:, None] * ROW_WIDTH"
     breaks(tmp_path, "kernels/intake", old, new, check_forks, cell="rnn_tanh", **HOLD)
+
+
+def test_a_state_rounded_to_the_precision_of_the_products_is_found(tmp_path: Path) -> None:
+    old = "c = f * c + i * g"
+    new = "c = (f * c + i * g).to(tl.bfloat16).to(tl.float32)"
+    breaks(tmp_path, "kernels/recurrent", old, new, check_rounding, precision="bf16", **LSTM)
