@@ -22,58 +22,25 @@ rows, none is split over programs, there are no atomics.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens, Transform
+from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
+from .buffers import Scratch, StepBuffers, check_tensor
 from .kernels import dense, finish, intake, recurrent, transform
+from .stretches import stretches_of
 from .tiles import Precision, Tile
 from .weights import Product, dense_product, layer_product, projection_product
 
+__all__ = ["KernelCells", "Scratch", "StepBuffers"]
+
 _INTAKE = Tile(16, 64, 1, 4)
 _BLOCK = 128  # values that a program of one row takes at a time
-_ALIGNMENT_BYTES = 16
-
-
-@dataclass(slots=True)
-class StepBuffers:
-    """Device tensors of fixed addresses for one bucket; what a CUDA graph captures. Sizes are the bucket's."""
-
-    inputs: Tensor  # float32 [T, B, F], or int32 [T, B] token ids. Raw, as the client sent them: NaN where missing
-    read: Tensor  # int32 [B]: arena rows to read; -1: the row is padding (nothing is read, written or flagged)
-    write: Tensor  # int32 [B]
-    outputs: dict[str, Tensor]  # wanted only: "prediction" float32 [T, B, units], "hidden" float32 [T, B, H or P]
-    finite: Tensor  # uint8 [B]: 1 where every wanted output, the new state and the inputs are usable
-
-
-@dataclass(slots=True)
-class Scratch:
-    """Every temporary of a launch of T time steps and B rows. Contents before a launch do not matter."""
-
-    steps: int
-    batch: int
-    states: tuple[Tensor, Tensor]  # [B, row_width] each: a step reads one and writes the other
-    prepared: Tensor  # [T, B, inputs]: filled, normalized or embedded; empty where the inputs are taken as they are
-    usable: Tensor  # uint8 [slots, B]
-    history: Tensor  # [T, B, H or P] of the top layer
-    gates: tuple[Tensor, Tensor]  # [B, H] each: between the two launches of a layer that has two; empty elsewhere
-    head: tuple[Tensor, Tensor]  # [T, B, widest]: between the launches of the head
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Transforms that one launch takes: a chain, perhaps a softmax after it. values: float32 [operations, units]."""
-
-    ops: tuple[str, ...]
-    softmax: bool
-    values: Tensor
 
 
 class KernelCells:
@@ -93,7 +60,7 @@ class KernelCells:
             else []
         )
         self._head = [dense_product(layer, tensors, i, device, precision) for i, layer in enumerate(config.head)]
-        self._stretches = _stretches(config, device)
+        self._stretches = stretches_of(config, device)
         self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
         self._embedding = self._offset = self._scale = torch.zeros(1, device=device)
@@ -356,11 +323,7 @@ class KernelCells:
                 raise ValueError(f"outputs: got {name!r}, expected some of prediction, hidden")
             expected[name] = (tensor, (steps, batch, widths[name]), torch.float32)
         for name, (tensor, shape, dtype) in expected.items():
-            if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-                raise ValueError(f"{name}: got {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}")
-            # alignment decides which binary Triton compiles, and so must not differ between buckets
-            if not tensor.is_contiguous() or tensor.data_ptr() % _ALIGNMENT_BYTES:
-                raise ValueError(f"{name}: expected a contiguous tensor that begins at a multiple of 16 bytes")
+            check_tensor(name, tensor, shape, dtype)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._device)
@@ -384,25 +347,3 @@ def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
         "K": tile.depth,
         "num_warps": tile.warps,
     }
-
-
-def _stretches(config: RecurrentConfig, device: torch.device) -> list[_Stretch]:
-    """The output transforms, cut after each softmax. A prediction without head or transforms is one copy."""
-    stretches = []
-    chain: list[Transform] = []
-    for step in config.output:
-        if step.op == "softmax":
-            stretches.append(_stretch(chain, True, config.output_size, device))
-            chain = []
-        else:
-            chain.append(step)
-    if chain or not (stretches or config.head):
-        stretches.append(_stretch(chain, False, config.output_size, device))
-    return stretches
-
-
-def _stretch(chain: list[Transform], softmax: bool, units: int, device: torch.device) -> _Stretch:
-    values = np.zeros((max(len(chain), 1), units), np.float32)
-    for row, step in zip(values, chain, strict=False):
-        row[:] = 0.0 if step.value is None else step.value
-    return _Stretch(tuple(step.op for step in chain), softmax, torch.from_numpy(values).to(device))
