@@ -1,0 +1,349 @@
+"""The time steps of a chunk as kernel launches on the current stream: no allocation, no synchronisation, so a CUDA
+graph can capture them.
+
+    intake    raw inputs -> what layer 0 takes; one launch
+    layers    one launch a layer and time step; two for a projection and for a GRU that resets before its product
+    head      one launch a dense layer and a stretch of transforms, over all time steps
+    finish    states -> arena, finite flags; one launch
+
+**The arena is read before it is written.** Step 1 gathers its states from the arena, as does the intake the held
+inputs; each later step reads the row buffer that the step before wrote. `finish` alone writes the arena, and it is the
+last launch of the stream. So a row may be read by several and written by one of them, or by another.
+**No launch writes what it reads.** There are two row buffers: a step reads one and writes the other. A layer reads its
+input from the buffer that it also writes, but other columns: those of the layer below, whose launch is over.
+
+**What decides the bits** of a row: its inputs and states, the weights, the precision, the tile (by model and precision:
+`tiles`), the compiled kernels and the device. Each value of a product is one sum over K in ascending blocks of a fixed
+size; a tile has a fixed number of rows, filled up with zeros, so a batch of 1 runs the same program as one of 1,000.
+What changes with the batch, the chunk or the step (indices, offsets, gather or not) are integers that the compiler does
+not specialize on, and all buffers begin at multiples of 16 bytes: one binary a layer serves every call. No sum crosses
+rows, none is split over programs, there are no atomics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
+from cellkeeper_service.model.tensors import all_states, cell_states
+
+from .buffers import Scratch, StepBuffers, check_tensor
+from .kernels import dense, finish, intake, recurrent, transform
+from .stretches import stretches_of
+from .tiles import Precision, Tile
+from .weights import Product, dense_product, layer_product, projection_product
+
+__all__ = ["KernelCells", "Scratch", "StepBuffers"]
+
+_INTAKE = Tile(16, 64, 1, 4)
+_BLOCK = 128  # values that a program of one row takes at a time
+
+
+class KernelCells:
+    """The model on the device: weights converted once for the precision, and the launches of a chunk."""
+
+    def __init__(
+        self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device, precision: Precision
+    ) -> None:
+        self._config = config
+        self._device = device
+        self._precision = precision
+        layers = range(config.num_layers)
+        self._layers = [layer_product(config, tensors, layer, device, precision) for layer in layers]
+        self._projections = (
+            [projection_product(config, tensors, layer, device, precision) for layer in layers]
+            if config.proj_size
+            else []
+        )
+        self._head = [dense_product(layer, tensors, i, device, precision) for i, layer in enumerate(config.head)]
+        self._stretches = stretches_of(config, device)
+        self._cells_width = sum(state.nbytes for state in cell_states(config)) // 4
+        self.row_width = sum(state.nbytes for state in all_states(config)) // 4
+        self._embedding = self._offset = self._scale = torch.zeros(1, device=device)
+        self._policy, self._fill, self._prepares = "reject", 0.0, True
+        if isinstance(config.input, Tokens):
+            self._embedding = torch.from_numpy(tensors["embedding.weight"].copy()).to(device)
+        else:
+            self._take_input(config.input)
+
+    @property
+    def numerics(self) -> str:
+        """What decides the bits beside the model, the device and the versions: such as "fp32 tiles=16x32x32w4"."""
+        tiles = dict.fromkeys(str(product.tile) for product in (*self._layers, *self._projections, *self._head))
+        return f"{self._precision} tiles={','.join(tiles)}"
+
+    def scratch(self, steps: int, batch: int) -> Scratch:
+        """Allocates the temporaries of a bucket: about 4 T B (inputs + H + 2 units) + 8 B row_width bytes.
+
+        Raises ValueError where steps or batch is less than 1.
+        """
+        if steps < 1 or batch < 1:
+            raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
+        config = self._config
+        slots = (1 if self._policy == "hold" else steps) * self._intake_tiles()
+        two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
+        widest = max([dense.units for dense in config.head] or [config.recurrent_size])
+        return Scratch(
+            steps,
+            batch,
+            (self._empty(batch, self.row_width), self._empty(batch, self.row_width)),
+            self._empty(steps, batch, config.input_size) if self._prepares else self._empty(1),
+            torch.empty((slots, batch), dtype=torch.uint8, device=self._device),
+            self._empty(steps, batch, config.recurrent_size),
+            (self._pair(batch, two_launches), self._pair(batch, two_launches)),
+            (self._empty(steps, batch, widest), self._empty(steps, batch, widest)),
+        )
+
+    def launch(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
+        """Launches T = inputs.shape[0] time steps for the B rows of the bucket on the current stream.
+
+        The current device must be that of the tensors. The first launch of a model compiles its kernels; a graph can
+        be captured after it. Rows flagged 0 in `finite` are written like all others, with whatever came of their input.
+
+        arena: float32 [rows, row_width]. The states of the `read` rows are read, those after the last step stand in the
+        `write` rows. read[i] == write[i] is allowed; the write rows are distinct; a row may be read by several. Raises
+        ValueError where a tensor has another shape or dtype, or is not contiguous and aligned to 16 bytes.
+        """
+        self._check(arena, buffers, scratch)
+        steps, batch = scratch.steps, scratch.batch
+        hidden = buffers.outputs.get("hidden", scratch.history)
+        self._launch_intake(arena, buffers, scratch)
+        for step in range(steps):
+            before, after = scratch.states[(step + 1) % 2], scratch.states[step % 2]
+            for layer in range(self._config.num_layers):
+                self._launch_layer(layer, step, arena if step == 0 else before, after, hidden, buffers, scratch)
+        if "prediction" in buffers.outputs:
+            self._launch_head(hidden, buffers, scratch)
+        finish.finish[(batch,)](
+            scratch.states[(steps - 1) % 2],
+            buffers.read,
+            buffers.write,
+            arena,
+            scratch.usable,
+            buffers.outputs.get("prediction", hidden),
+            hidden,
+            buffers.finite,
+            batch,
+            steps,
+            len(scratch.usable),
+            ROW_WIDTH=self.row_width,
+            CELLS_WIDTH=self._cells_width,
+            UNITS=self._config.output_size if "prediction" in buffers.outputs else 0,
+            H=self._config.recurrent_size if "hidden" in buffers.outputs else 0,
+            N=_BLOCK,
+            num_warps=4,
+        )
+
+    def _take_input(self, source: Features) -> None:
+        self._policy, self._fill = source.missing.policy, source.missing.value
+        self._prepares = self._policy != "reject" or source.normalization is not None
+        if source.normalization is not None:
+            self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=self._device)
+            self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=self._device)
+
+    def _intake_tiles(self) -> int:
+        return -(-self._config.input_size // _INTAKE.columns)
+
+    def _launch_intake(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
+        config, steps, batch = self._config, scratch.steps, scratch.batch
+        tiles = (-(-batch // _INTAKE.rows), self._intake_tiles())
+        if isinstance(config.input, Tokens):
+            intake.take_tokens[(*tiles, steps)](
+                buffers.inputs,
+                buffers.read,
+                self._embedding,
+                scratch.prepared,
+                scratch.usable,
+                batch,
+                VOCABULARY=config.input.vocabulary,
+                E=config.input_size,
+                PREPARED_WIDTH=config.input_size,
+                M=_INTAKE.rows,
+                N=_INTAKE.columns,
+                num_warps=_INTAKE.warps,
+            )
+            return
+        together = steps if self._policy == "hold" else 1
+        intake.take_features[(*tiles, steps // together)](
+            buffers.inputs,
+            arena,
+            buffers.read,
+            self._offset,
+            self._scale,
+            scratch.prepared,
+            scratch.states[(steps - 1) % 2],
+            scratch.usable,
+            batch,
+            together,
+            FILL=self._fill,
+            F=config.input_size,
+            PREPARED_WIDTH=config.input_size,
+            ROW_WIDTH=self.row_width,
+            HELD_AT=self._cells_width,
+            POLICY=self._policy,
+            NORMALIZED=config.input.normalization is not None,
+            M=_INTAKE.rows,
+            N=_INTAKE.columns,
+            num_warps=_INTAKE.warps,
+        )
+
+    def _launch_layer(
+        self,
+        layer: int,
+        step: int,
+        before: Tensor,
+        after: Tensor,
+        hidden: Tensor,
+        buffers: StepBuffers,
+        scratch: Scratch,
+    ) -> None:
+        config, product, batch = self._config, self._layers[layer], scratch.batch
+        width = config.recurrent_size
+        first, top = layer == 0, layer == config.num_layers - 1
+        rows = (scratch.prepared if self._prepares else buffers.inputs) if first else after
+        source = (rows, step * batch if first else 0)
+        states = (before, int(step == 0))
+        kept = (after, hidden, int(top), step * batch)
+        weights = (buffers.read, product.weight, product.bias)
+        sizes: dict[str, Any] = {
+            "INPUTS": config.input_size if first else width,
+            "SOURCE_WIDTH": config.input_size if first else self.row_width,
+            "SOURCE_AT": 0 if first else (layer - 1) * width,
+            "H": config.hidden_size,
+            "ROW_WIDTH": self.row_width,
+            "H_AT": layer * width,
+            "INPUTS_DEPTH": product.depths[0],
+            "HIDDEN_DEPTH": product.depths[1],
+            **_tile_sizes(product, self._precision),
+        }
+        grid = _grid(product, batch)
+        if config.cell == "lstm":
+            sizes["C_AT"] = config.num_layers * width + layer * config.hidden_size
+            sizes["H_WIDTH"] = width
+            recurrent.lstm[grid](
+                *source, *states, *kept, *weights, scratch.gates[0], batch, PROJECTED=bool(config.proj_size), **sizes
+            )
+            if config.proj_size:
+                self._launch_dense(
+                    self._projections[layer],
+                    scratch.gates[0],
+                    config.hidden_size,
+                    after,
+                    batch,
+                    buffers,
+                    at=layer * width,
+                    kept=kept[1:],
+                )
+        elif config.cell != "gru":
+            recurrent.rnn[grid](*source, *states, *kept, *weights, batch, RELU=config.cell == "rnn_relu", **sizes)
+        elif config.reset_after:
+            recurrent.gru[grid](*source, *states, *kept, *weights, batch, **sizes)
+        else:
+            recurrent.gru_gates[grid](*source, *states, *weights, *scratch.gates, batch, **sizes)
+            recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **sizes)
+
+    def _launch_head(self, hidden: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
+        """The top layer of all time steps -> the prediction, by way of the two buffers in turn."""
+        config = self._config
+        rows = scratch.steps * scratch.batch
+        launches = len(self._head) + len(self._stretches)
+        targets = [scratch.head[i % 2] for i in range(launches - 1)] + [buffers.outputs["prediction"]]
+        values, width = hidden, config.recurrent_size
+        for layer, product, target in zip(config.head, self._head, targets, strict=False):
+            self._launch_dense(product, values, width, target, rows, buffers, activation=layer.activation)
+            values, width = target, layer.units
+        for stretch, target in zip(self._stretches, targets[len(self._head) :], strict=True):
+            transform.transform[(rows,)](
+                values,
+                buffers.read,
+                stretch.values,
+                target,
+                scratch.batch,
+                UNITS=config.output_size,
+                OPS=stretch.ops,
+                SOFTMAX=stretch.softmax,
+                N=_BLOCK,
+                num_warps=4,
+            )
+            values = target
+
+    def _launch_dense(
+        self,
+        product: Product,
+        source: Tensor,
+        inputs: int,
+        out: Tensor,
+        rows: int,
+        buffers: StepBuffers,
+        *,
+        activation: str = "linear",
+        at: int | None = None,
+        kept: tuple[Tensor, int, int] | None = None,
+    ) -> None:
+        """at: the column of a row buffer where the units go; None: rows of units alone."""
+        dense.dense[_grid(product, rows)](
+            source,
+            buffers.read,
+            product.weight,
+            product.bias,
+            out,
+            *(kept or (out, 0, 0)),
+            rows,
+            len(buffers.read),
+            INPUTS=inputs,
+            DEPTH=product.depths[0],
+            UNITS=product.columns,
+            OUT_WIDTH=product.columns if at is None else self.row_width,
+            OUT_AT=at or 0,
+            ACTIVATION=activation,
+            **_tile_sizes(product, self._precision),
+        )
+
+    def _check(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
+        config, steps, batch = self._config, scratch.steps, scratch.batch
+        tokens = isinstance(config.input, Tokens)
+        expected: dict[str, tuple[Tensor, tuple[int, ...], torch.dtype]] = {
+            "arena": (arena, (arena.shape[0], self.row_width), torch.float32),
+            "inputs": (
+                buffers.inputs,
+                (steps, batch) if tokens else (steps, batch, config.input_size),
+                torch.int32 if tokens else torch.float32,
+            ),
+            "read": (buffers.read, (batch,), torch.int32),
+            "write": (buffers.write, (batch,), torch.int32),
+            "finite": (buffers.finite, (batch,), torch.uint8),
+        }
+        widths = {"prediction": config.output_size, "hidden": config.recurrent_size}
+        for name, tensor in buffers.outputs.items():
+            if name not in widths:
+                raise ValueError(f"outputs: got {name!r}, expected some of prediction, hidden")
+            expected[name] = (tensor, (steps, batch, widths[name]), torch.float32)
+        for name, (tensor, shape, dtype) in expected.items():
+            check_tensor(name, tensor, shape, dtype)
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self._device)
+
+    def _pair(self, batch: int, needed: bool) -> Tensor:
+        return self._empty(batch, self._config.hidden_size) if needed else self._empty(1)
+
+
+def _grid(product: Product, rows: int) -> tuple[int, int]:
+    """Row tiles first: programs side by side share their columns of the weights."""
+    return -(-rows // product.tile.rows), product.columns_padded // product.tile.columns
+
+
+def _tile_sizes(product: Product, precision: Precision) -> dict[str, Any]:
+    tile = product.tile
+    return {
+        "N_PADDED": product.columns_padded,
+        "PRECISION": precision,
+        "M": tile.rows,
+        "N": tile.columns,
+        "K": tile.depth,
+        "num_warps": tile.warps,
+    }

@@ -1,0 +1,125 @@
+"""Functions of one value, float32.
+
+tl.exp is ex2.approx(x * log2(e)) on a device, off by up to 80 ulp for large |x|, and the functions of libdevice are
+not in Triton's interpreter. These forms are within a few ulp of float64 over the whole range and are the same
+arithmetic in both places, but for the device's fused multiply-adds and its division (2 ulp). NaN gives NaN.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _power_of_two(n):
+    """2 ** n as two factors, for int32 n in -252..254: the product with both reaches the largest and the denormal."""
+    half = n >> 1
+    first = ((half + 127) << 23).to(tl.float32, bitcast=True)
+    second = ((n - half + 127) << 23).to(tl.float32, bitcast=True)
+    return first, second
+
+
+@triton.jit
+def _reduced(x):
+    """Finite |x| < 128 -> (n, e ** r - 1) with x = n ln 2 + r and |r| <= 0.35: Cody and Waite's reduction."""
+    n = tl.floor(x * 1.44269504088896341 + 0.5)
+    r = x - n * 0.693359375  # 9 bits: the product is exact
+    r = r - n * -2.12194440e-4
+    p = 1.9875691500e-4
+    p = p * r + 1.3981999507e-3
+    p = p * r + 8.3334519073e-3
+    p = p * r + 4.1665795894e-2
+    p = p * r + 1.6666665459e-1
+    p = p * r + 5.0000001201e-1
+    return n.to(tl.int32), p * r * r + r
+
+
+@triton.jit
+def exp(x):
+    """e ** x: 0 below -104, infinite from 88.73 on."""
+    inside = (x > -104.0) & (x < 89.0)
+    n, p = _reduced(tl.where(inside, x, 0.0))
+    first, second = _power_of_two(n)
+    value = (1.0 + p) * first * second
+    outside = tl.where(x > 0.0, float("inf"), tl.where(x < 0.0, 0.0, x))
+    return tl.where(inside, value, outside)
+
+
+@triton.jit
+def _expm1_near(x):
+    """e ** x - 1 for |x| <= 21, with its relative accuracy around 0."""
+    n, p = _reduced(x)
+    first, second = _power_of_two(n)
+    power = first * second
+    return power * p + (power - 1.0)
+
+
+@triton.jit
+def expm1(x):
+    near = tl.abs(x) <= 20.0
+    return tl.where(near, _expm1_near(tl.where(near, x, 0.0)), exp(x) - 1.0)
+
+
+@triton.jit
+def tanh(x):
+    """2 sigmoid(2x) - 1 would lose all relative accuracy around 0; e / (e + 2) with e = expm1(2 |x|) does not."""
+    size = tl.abs(x)
+    e = _expm1_near(2.0 * tl.where(size < 10.0, size, 10.0))  # from 9.1 on it is 1; NaN is put back below
+    value = e / (e + 2.0)
+    return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
+
+
+@triton.jit
+def sigmoid(x):
+    e = exp(-tl.abs(x))  # of -x it would be infinite where the result is a denormal yet
+    return tl.where(x >= 0.0, 1.0, e) / (1.0 + e)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e ** x) = max(x, 0) + log1p(u), u = e ** -|x|; log1p(u) = 2 artanh(u / (u + 2)) by its series."""
+    u = exp(-tl.abs(x))
+    s = u / (u + 2.0)  # at most 1 / 3
+    t = s * s
+    p = 1.0 / 15.0
+    p = p * t + 1.0 / 13.0
+    p = p * t + 1.0 / 11.0
+    p = p * t + 1.0 / 9.0
+    p = p * t + 1.0 / 7.0
+    p = p * t + 1.0 / 5.0
+    p = p * t + 1.0 / 3.0
+    return tl.where(x > 0.0, x, 0.0) + 2.0 * (s + s * t * p)
+
+
+@triton.jit
+def sinh(x):
+    size = tl.abs(x)
+    near = size <= 20.0
+    e = _expm1_near(tl.where(near, size, 0.0))
+    half = exp(0.5 * size)  # e ** size itself overflows before sinh does
+    value = tl.where(near, 0.5 * (e + e / (e + 1.0)), 0.5 * half * half)
+    return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
+
+
+@triton.jit
+def relu(x):
+    """As torch's: NaN gives NaN."""
+    return tl.where(x < 0.0, 0.0, x)
+
+
+@triton.jit
+def activation(x, ACTIVATION: tl.constexpr):
+    value = x
+    if ACTIVATION == "relu":
+        value = relu(x)
+    if ACTIVATION == "tanh":
+        value = tanh(x)
+    if ACTIVATION == "sigmoid":
+        value = sigmoid(x)
+    if ACTIVATION == "softplus":
+        value = softplus(x)
+    return value
+
+
+@triton.jit
+def is_finite(x):
+    return tl.abs(x) <= 3.4028234663852886e38

@@ -1,0 +1,44 @@
+"""The tile of a kernel's program: part of what decides the bits, so chosen by the model and the precision alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A program computes rows x columns of the result (of every gate), over blocks of `depth` of the sum."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+
+    def padded_depth(self, width: int) -> int:
+        return -(-width // self.depth) * self.depth
+
+    def padded_columns(self, width: int) -> int:
+        return -(-width // self.columns) * self.columns
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth}w{self.warps}"
+
+
+def tile_of(columns: int, precision: Precision) -> Tile:
+    """The tile of a product with so many columns (hidden units; units of a dense layer).
+
+    Small products want many programs, large ones want each weight used for many rows: below 64 rows the tensor cores of
+    compute capability 9.0 have no asynchronous product, and fp32 takes each weight from the cache too often. With 4
+    warps the large tile of fp32 does not fit the registers. The limits come from such arithmetic and from what the
+    compiler reports, not from a measurement. Change them freely: a model then has other numerics.
+    """
+    depth = 64 if precision == "bf16" else 32
+    if columns < 128:
+        return Tile(16, 16, depth, 4)
+    if columns < 512:
+        return Tile(16, 32, depth, 4)
+    return Tile(64, 32, depth, 8 if precision == "fp32" else 4)

@@ -1,0 +1,91 @@
+"""The weights as the kernels take them: transposed, padded with zeros to whole tiles, rounded once to the precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.model.config import Dense, RecurrentConfig
+
+from .tiles import Precision, Tile, tile_of
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix on the device: weight [depth, parts, columns_padded], bias float32 [parts, columns_padded].
+
+    depths: how many of the rows belong to each of the operands (inputs, h), padded.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    tile: Tile
+    depths: tuple[int, ...]
+    columns: int
+    columns_padded: int
+
+
+def layer_product(
+    config: RecurrentConfig, tensors: dict[str, Array], layer: int, device: torch.device, precision: Precision
+) -> Product:
+    """All gates of a layer: its inputs' weights above those of h."""
+    size, gates = config.hidden_size, config.gates
+    matrices = [tensors[f"rnn.weight_{kind}_l{layer}"] for kind in ("ih", "hh")]
+    into, back = (
+        tensors[f"rnn.bias_{kind}_l{layer}"].reshape(gates, size)
+        if config.bias
+        else np.zeros((gates, size), np.float32)
+        for kind in ("ih", "hh")
+    )
+    # a GRU's new gate takes its two biases apart
+    bias = [*(into + back)[:2], into[2], back[2]] if config.cell == "gru" else [*(into + back)]
+    return _product([matrix.reshape(gates, size, -1) for matrix in matrices], bias, device, precision)
+
+
+def projection_product(
+    config: RecurrentConfig, tensors: dict[str, Array], layer: int, device: torch.device, precision: Precision
+) -> Product:
+    matrix = tensors[f"rnn.weight_hr_l{layer}"]
+    return _product([matrix[None]], [np.zeros(config.proj_size, np.float32)], device, precision)
+
+
+def dense_product(
+    dense: Dense, tensors: dict[str, Array], number: int, device: torch.device, precision: Precision
+) -> Product:
+    matrix = tensors[f"head.{number}.weight"]
+    bias = tensors[f"head.{number}.bias"] if dense.bias else np.zeros(dense.units, np.float32)
+    return _product([matrix[None]], [bias], device, precision)
+
+
+def _product(matrices: Sequence[Array], biases: Sequence[Array], device: torch.device, precision: Precision) -> Product:
+    """matrices: [parts, columns, inputs] of each operand; biases: [columns] each."""
+    parts, columns = matrices[0].shape[:2]
+    tile = tile_of(columns, precision)
+    columns_padded = tile.padded_columns(columns)
+    depths = tuple(tile.padded_depth(matrix.shape[2]) for matrix in matrices)
+    weight = np.zeros((sum(depths), parts, columns_padded), np.float32)
+    start = 0
+    for matrix, depth in zip(matrices, depths, strict=True):
+        weight[start : start + matrix.shape[2], :, :columns] = matrix.transpose(2, 0, 1)
+        start += depth
+    bias = np.zeros((len(biases), columns_padded), np.float32)
+    for row, values in zip(bias, biases, strict=True):
+        row[:columns] = values
+    return Product(
+        _rounded(weight, precision).to(device), torch.from_numpy(bias).to(device), tile, depths, columns, columns_padded
+    )
+
+
+def _rounded(weight: Floats, precision: Precision) -> Tensor:
+    if precision == "tf32":  # as the kernels round the other operand: halves away from zero
+        weight = ((weight.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32)
+    tensor = torch.from_numpy(weight)
+    return tensor.to(torch.bfloat16) if precision == "bf16" else tensor
