@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import RUN_BYTES, base_body, checkpoint_element, read_elements
+from cellkeeper_service.store.redis_layout import (
+    RUN_BYTES,
+    base_body,
+    checkpoint_element,
+    inputs_element,
+    read_elements,
+)
 
 from tests.wire_client import Position
 
@@ -78,15 +84,19 @@ def test_a_tampered_store_is_found(
                 for name in sessions:
                     at = SessionKey("", history.models[name], name)
                     elements = client.lrange(redis_key(at), 0, -1)
-                    if name not in planted and len(elements) > 2:
-                        records = [read_elements(at, elements), read_elements(at, elements[:-1])]
-                        last, before = (record for record in records if isinstance(record, Record))
+                    # the record, and those that its list held before its last elements
+                    records = [read_elements(at, elements[:end]) for end in range(len(elements), 0, -1)]
+                    last, *others = [record for record in records if isinstance(record, Record)]
+                    shorter = [other for other in others if other.position.step < last.position.step]
+                    if name not in planted and shorter:
+                        before = shorter[0]
                         wrong = deed(last, last.position.step - before.position.step)
                         client.delete(redis_key(at))
                         client.rpush(
                             redis_key(at),
                             checkpoint_element(wrong.checkpoint),
-                            b"B" + bytes(RUN_BYTES) + base_body(wrong.header.packed, wrong.log),
+                            inputs_element(wrong.log),
+                            b"B" + bytes(RUN_BYTES) + base_body(wrong.header.packed),
                         )
                         planted[name] = kind
                         break

@@ -13,7 +13,7 @@ from cellkeeper_service.domain.store import Commit, Delete, StoreError
 from cellkeeper_service.store import redis_layout
 from cellkeeper_service.store.redis_commits import Item, Words, commit_item, delete_item
 from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import FIXED_BYTES, MOVING_BYTES, joined, standing_header
+from cellkeeper_service.store.redis_layout import FIXED_BYTES, mark_of, moving_of, standing_header
 
 from .redis_lists import Command, Elements, Lists, Write
 from .truth import Violation
@@ -57,7 +57,7 @@ def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]
     script = _Run(lists, peer)
     answers = [script.item(name, *words) for name, words in call]
     if peer.first_write and script.pushed is not None:
-        script.say_again(script.pushed.name)
+        script.say_again(script.pushed.name, script.pushed.values[-2:])
     return answers, script.writes
 
 
@@ -68,7 +68,7 @@ def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
         elements = lists.get(name)
         if elements and run_of(elements[-1]) != peer.run:
             for _ in range(1 + peer.first_write):
-                script.say_again(name, elements[-1])
+                script.say_again(name, elements[-2:])
     return script.writes
 
 
@@ -80,8 +80,8 @@ def run_of(element: bytes) -> bytes:
 def again(last: bytes, run: bytes) -> bytes:
     """An element that says the same, in this run."""
     if last[0] == _BASE:
-        moving = last[5 + FIXED_BYTES :][:MOVING_BYTES]
-        return b"S\1\0\0" + moving[4:8] + run + moving
+        moving = last[5 + FIXED_BYTES :]
+        return b"S\1\0\0" + mark_of(moving) + run + moving
     return last[:8] + run + last[12:]
 
 
@@ -130,49 +130,51 @@ class _Run:
     def item(self, name: bytes, kind: bytes, *words: bytes) -> Answer:
         elements = self._lists.get(name, ())
         if not elements:
-            return self._push(name, words[1], b"B" + self._run + words[0]) if kind == b"create" else 0
+            return self._push(name, words[2], words[1], self._base(words[0])) if kind == b"create" else 0
         standing = _standing(elements)
+        moving = moving_of(standing)
         match kind:
             case b"create":
                 return standing
             case b"append" | b"whole":
-                return standing if standing != joined(words[0], words[1]) else self._append(name, kind, *words)
+                return self._append(name, kind, *words[1:]) if words[0] == moving else standing
             case b"replace":
-                return standing if standing != joined(words[0], words[1]) else self._replace(name, *words[2:])
+                new = words[3], words[2], self._base(words[1])
+                return self._push(name, *new) if words[0] == moving else standing
             case b"delete":
                 if standing[:16] != words[0]:
                     return standing
                 self.write(Write(name, Command.UNLINK))
             case b"trim":
                 if elements[-1].startswith(b"B" + self._run):
-                    self.write(Write(name, Command.KEEP_LAST_TWO))
+                    self.write(Write(name, Command.KEEP_LAST_THREE))
             case b"repeat":
-                self.say_again(name, elements[-1])
-                self.say_again(name, elements[-1])
+                self.say_again(name, elements[-2:])
+                self.say_again(name, elements[-2:])
                 self.pushed = None
             case _:
                 raise ValueError(f"no model of {kind!r}")
         return 1
 
-    def say_again(self, name: bytes, last: bytes | None = None) -> None:
-        """last: by default the last element."""
-        self.write(Write(name, Command.PUSH, (again(last or self._lists[name][-1], self._run),)))
+    def say_again(self, name: bytes, end: Elements) -> None:
+        """end: the last element, behind its inputs if it has some."""
+        inputs = end[-2:-1] if end[-1][0] != _BASE and end[-2:-1] and end[-2][:1] == b"D" else ()
+        self.write(Write(name, Command.PUSH, (*inputs, again(end[-1], self._run))))
 
-    def _replace(self, name: bytes, base: bytes, checkpoint: bytes) -> int:
-        return self._push(name, checkpoint, b"B" + self._run + base)
+    def _base(self, body: bytes) -> bytes:
+        return b"B" + self._run + body
 
     def _push(self, name: bytes, *values: bytes) -> int:
         self.pushed = Write(name, Command.PUSH, values)
         self.write(self.pushed)
         return 1
 
-    def _append(self, name: bytes, kind: bytes, fixed: bytes, moving: bytes, payload: bytes) -> int:
-        elements = self._lists[name]
-        last, at = elements[-1], base_of(elements)
-        if at is None:
-            raise Violation("what stands there has no base")
-        base = elements[at]
-        link = (len(elements) - at).to_bytes(3, "little") + base[5 + FIXED_BYTES + 4 :][:4] + self._run
+    def _append(self, name: bytes, kind: bytes, after: bytes, inputs: bytes) -> int:
+        last = self._lists[name][-1]
+        moving = last[5 + FIXED_BYTES :]
+        distance, mark = (0, mark_of(moving)) if last[0] == _BASE else (int.from_bytes(last[1:4], "little"), last[4:8])
+        link = (distance + 2).to_bytes(3, "little") + mark + self._run
         if kind == b"append" and last[0] != _WHOLE:
-            return self._push(name, b"S" + link + payload)
-        return self._push(name, b"W" + link + (fixed if kind == b"append" else b"") + payload)
+            return self._push(name, inputs, b"S" + link + after)
+        fixed = last[12 : 12 + FIXED_BYTES] if kind == b"append" else b""
+        return self._push(name, inputs, b"W" + link + fixed + after)

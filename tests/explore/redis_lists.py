@@ -20,7 +20,7 @@ class Command(Enum):
     PUSH = "RPUSH"
     SET_FIRST = "LSET 0"
     KEEP_FIRST = "LTRIM 0 0"
-    KEEP_LAST_TWO = "LTRIM -2 -1"
+    KEEP_LAST_THREE = "LTRIM -3 -1"
     UNLINK = "UNLINK"
 
 
@@ -41,8 +41,8 @@ class Write(NamedTuple):
                 after = self.values + before[1:] if before else ()
             case Command.KEEP_FIRST:
                 after = before[:1]
-            case Command.KEEP_LAST_TWO:
-                after = before[-2:]
+            case Command.KEEP_LAST_THREE:
+                after = before[-3:]
             case Command.UNLINK:
                 after = ()
         if after:

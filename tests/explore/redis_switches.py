@@ -32,8 +32,7 @@ def superseded_entries_are_skipped() -> AbstractContextManager[Any]:
         record = read_elements(key, elements[: (at or 0) + 1])
         if at is None or isinstance(record, StoreError):
             return record
-        starts = {ord("S"): 30, ord("W"): 144}
-        chunks = [element[starts[element[0]] :] for element in elements[at + 1 :] if element[0] in starts]
+        chunks = [element[1:] for element in elements[at + 1 :] if element[:1] == b"D"]
         header = standing_header(elements[-1], elements[at])
         return read_record(key, header, record.checkpoint, b"".join([record.log, *chunks]))
 

@@ -35,10 +35,10 @@ class Names:
             data = data.replace(came, fixed).replace(came.hex().encode(), fixed.hex().encode())
         return data
 
-    def fix_mark(self, mark: bytes) -> bytes:
-        """The first four bytes of a head."""
-        found = [fixed for came, fixed in self._fixed.items() if len(came) == 8 and came.startswith(mark)]
-        return found[0][:4] if found else mark
+    def fix_start(self, start: bytes) -> bytes | None:
+        """The same of the first bytes of a head; None where no head begins with them."""
+        found = [fixed for came, fixed in self._fixed.items() if len(came) == 8 and came.startswith(start)]
+        return found[0][: len(start)] if found else None
 
     def generation(self, came: bytes, step: int = 0) -> Position:
         """Where the generation starts; its first mention gives it a fixed value. step: its first step."""

@@ -30,7 +30,8 @@ def record(store: str, folder: Path) -> Texts:
         if store == "redis":
             redis = running.enter_context(RedisServer())
             url, client = redis.url, running.enter_context(redis.client())
-            stored: Stored = RedisLists(client, started_ms)
+            run_id: str = client.info("server")["run_id"]
+            stored: Stored = RedisLists(client, started_ms, bytes.fromhex(run_id[:8]))
         else:
             file = folder / "sessions.db"
             url, stored = f"sqlite:{file}", SqliteFile(file, started_ms)

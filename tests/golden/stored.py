@@ -7,6 +7,7 @@ import struct
 import time
 from pathlib import Path
 from typing import Protocol
+from zlib import crc32
 
 import redis
 
@@ -70,15 +71,16 @@ class SqliteFile:
 
 
 class RedisLists:
-    """started_ms: the times in the records must not be before it.
+    """started_ms: the times in the records must not be before it. run: of the server, as its elements have it.
 
-    A connection's first write has its elements twice (docs/adr/203), so the first session shows them twice.
+    A connection's first write says its record twice (docs/adr/203). Which session's that is is chance: it is left out.
     """
 
     FIXED = 114  # bytes: the generation, the high half of the step, the high bytes of the time, and so on
 
-    def __init__(self, client: redis.Redis, started_ms: int) -> None:
-        self._client, self._started_ms = client, started_ms
+    def __init__(self, client: redis.Redis, started_ms: int, run: bytes) -> None:
+        self._client, self._started_ms, self._run = client, started_ms, run
+        self._crcs: dict[bytes, bytes] = {}
 
     def read(self) -> Records:
         found: Records = {}
@@ -88,25 +90,56 @@ class RedisLists:
             left_ms = int(self._client.pttl(key))
             if not (left_ms == -1 or 0 < left_ms <= TTL_MS):
                 raise AssertionError(f"{key!r} has {left_ms} ms to live, expected none or at most {TTL_MS}")
-            rows = [("ttl", b"none" if left_ms == -1 else b"some"), *(("element", element) for element in elements)]
+            rows = [("ttl", b"none" if left_ms == -1 else b"some")]
+            rows += [("element", element) for element in _said_once(elements)]
             found[key.decode()] = tuple(rows)
         return found
 
     def fixed(self, what: str, data: bytes, names: Names) -> bytes:
-        if what != "element" or data[:1] == b"C":
+        if what != "element" or data[:1] in (b"C", b"D"):
             return names.fix(data)
-        at = 1
-        if data[:1] in (b"S", b"W"):
-            data = data[:4] + names.fix_mark(data[4:8]) + data[8:]
-            at = 8
-        if data[:1] in (b"B", b"W"):
-            created = at + 38
-            check_time(data[created : created + 8], self._started_ms)
-            data = data[:created] + CREATED + data[created + 8 :]
-            at += self.FIXED
-        updated = at + 12
-        check_time(data[updated : updated + 6], self._started_ms)
-        return names.fix(data[:updated] + UPDATED_6 + data[updated + 6 :])
+        at = 8 if data[:1] in (b"S", b"W") else 1
+        link, run, rest = data[1:at], data[at : at + 4], data[at + 4 :]
+        if run != self._run:
+            raise AssertionError(f"the run of an element: got {run.hex()}, expected {self._run.hex()}")
+        came, moving = (b"", rest) if data[:1] == b"S" else (rest[: self.FIXED], rest[self.FIXED :])
+        after = came
+        if came:
+            check_time(came[38:46], self._started_ms)
+            after = names.fix(came[:38] + CREATED + came[46:])
+            self._crcs[_crc(came)] = _crc(after)
+        check_time(moving[16:22], self._started_ms)
+        moving = self._crcs.get(moving[:4], moving[:4]) + names.fix(moving[4:16]) + UPDATED_6 + moving[22:]
+        return data[:1] + link[:3] + self._fixed_mark(link[3:], names) + b"run." + after + moving
+
+    def _fixed_mark(self, mark: bytes, names: Names) -> bytes:
+        """A base's checksum and the first four bytes of its head, by exclusive or."""
+        for came, fixed in self._crcs.items():
+            head = names.fix_start(_xor(mark, came)) if mark else None
+            if head:
+                return _xor(head, fixed)
+        return mark
+
+
+def _said_once(elements: list[bytes]) -> list[bytes]:
+    """Without entries that have no inputs, and those that say with their inputs what is there already."""
+    once: list[bytes] = []
+    for at, element in enumerate(elements):
+        if element[:1] not in (b"S", b"W"):
+            once.append(element)
+        elif elements[at - 1][:1] == b"D" and once[-1:] + [element] == once[-3:-1]:
+            once.pop()
+        elif elements[at - 1][:1] == b"D":
+            once.append(element)
+    return once
+
+
+def _crc(data: bytes) -> bytes:
+    return struct.pack("<I", crc32(data))
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
 def check_time(data: bytes, started_ms: int) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import redis
@@ -109,14 +110,19 @@ def test_of_a_header_only_the_times_may_differ(tmp_path: Path) -> None:
 
 def test_of_an_element_only_the_times_may_differ() -> None:
     started_ms, names = now_ms() - 60_000, Names()
-    lists = RedisLists(redis.Redis(), started_ms)
+    run = b"abcd"
+    lists = RedisLists(redis.Redis(), started_ms, run)
     head = names.generation(GENERATION).head
     packed = header(started_ms + 30_000, head)
-    fixed, moving = packed[:16] + packed[20:24] + packed[38:], packed[16:20] + packed[24:38]
+    fixed, rest = packed[:16] + packed[20:24] + packed[38:], packed[16:20] + packed[24:38]
+    crc = struct.pack("<I", crc32(fixed))
+    moving = crc + rest
+    link = bytes(3) + bytes(one ^ other for one, other in zip(crc, head[:4], strict=True))
     elements = {
-        b"B" + fixed + moving + b"inputs": {*range(39, 47), *range(127, 133)},
-        b"W" + bytes(3) + head[:4] + fixed + moving + b"inputs": {*range(46, 54), *range(134, 140)},
-        b"S" + bytes(3) + head[:4] + moving + b"inputs": set(range(20, 26)),
+        b"B" + run + fixed + moving: {*range(43, 51), *range(135, 141)},
+        b"W" + link + run + fixed + moving: {*range(50, 58), *range(142, 148)},
+        b"S" + link + run + moving: set(range(28, 34)),
+        b"D" + b"inputs": set(),
         b"C" + bytes(4) + b"state": set(),
     }
     for element, times in elements.items():

@@ -158,7 +158,7 @@ def test_a_server_that_lost_the_race_trims_nothing_of_another_run(server: RedisS
         header = committed(store, checkpoint)
         with server.client() as client:  # as if that server had been killed before its trim
             (name,) = client.keys("*weather*pump-17*")
-            client.lpush(name, "of the checkpoint before")
+            client.lpush(name, "of", "the", "checkpoint", "before")
         cut(server, store, append(key(), header, inputs(3)), append(key(OTHER), other, inputs(3)))
     with opened(server) as store:
         (result,) = store.commit_many([checkpoint])
@@ -178,12 +178,12 @@ def test_a_record_is_confirmed_once_a_run(server: RedisServer) -> None:
         (name,) = client.keys("*")
         for _ in range(3):
             read(store)
-        assert client.llen(name) == 3, "the checkpoint, its base, and what ends a transaction that a cut may have left"
+        assert client.llen(name) == 4, "checkpoint, inputs, base, and what ends a transaction that a cut may have left"
     restart(server)
     with opened(server) as one, opened(server) as two, server.client() as client:
         read(one)
         length = client.llen(name)
-        assert length == 5, "a whole transaction once more"
+        assert length == 6, "a whole transaction once more"
         for store in (one, two, one):
             read(store)
         assert client.llen(name) == length

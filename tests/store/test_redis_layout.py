@@ -51,12 +51,12 @@ def pushed_by(store: Store, client: redis.Redis, commit: Commit) -> list[bytes]:
 
 def test_one_push_a_commit_and_a_checkpoint_takes_the_place_of_all_before(store: Store, client: redis.Redis) -> None:
     at = committed(store, create(AT, log=inputs(1)))
-    assert client.llen(NAME) == 2
+    assert client.llen(NAME) == 3
     for step in range(3):
         at = committed(store, append(AT, at, inputs(step)))
-    assert client.llen(NAME) == 5
+    assert client.llen(NAME) == 9
     at = committed(store, replace(AT, at, b"state 1", inputs(9)))
-    assert client.llen(NAME) == 2
+    assert client.llen(NAME) == 3
     assert loaded(store) == Record(at, b"state 1", inputs(9))
 
 
@@ -133,15 +133,23 @@ def test_what_a_crash_brings_back(store: Store, client: redis.Redis, lost: str, 
     assert loaded(store) == Record(third.header, record.checkpoint, record.log + inputs(9))
 
 
-DAMAGE = {
-    "a hole": ("lrem", 3, "lead to a checkpoint"),
-    "a bit of a chunk": ("flip", 3, "head"),
-    "a bit of the base's log": ("flip", 1, "head"),
-    "a bit of the checkpoint": ("flip", 0, "checksum"),
-    "two chunks in the other's place": ("swap", 3, "follow|head"),
-    "no checkpoint": ("lrem", 0, "checkpoint"),
-    "no base": ("lrem", 1, "checkpoint"),
-    "another's element at the end": ("push", 0, "checkpoint"),
+# C D B, and D S four times. Where: the element, or the byte of one.
+DAMAGE: dict[str, tuple[str, tuple[int, ...], str]] = {
+    "a hole": ("remove", (5, 6), "lead to a checkpoint"),
+    "an entry without its inputs": ("remove", (5,), "lead to a checkpoint"),
+    "inputs without their entry": ("remove", (6,), "lead to a checkpoint"),
+    "a bit of a chunk": ("flip", (5, -1), "head"),
+    "a bit of an entry's checksum": ("flip", (6, 12), "belong"),
+    "a bit of the base's log": ("flip", (1, -1), "head"),
+    "a bit of the base": ("flip", (2, 50), "checksum"),
+    "a bit of the checkpoint": ("flip", (0, -1), "checksum"),
+    "two chunks in the other's place": ("swap", (3, 5), "follow|head"),
+    "no checkpoint": ("remove", (0,), "checkpoint"),
+    "no inputs behind the checkpoint": ("remove", (1,), "checkpoint"),
+    "no base": ("remove", (2,), "checkpoint"),
+    "a base that is too short": ("cut", (2, 100), "checkpoint"),
+    "an entry that is too short": ("cut", (10, 20), "damaged"),
+    "another's element at the end": ("push", (), "checkpoint"),
 }
 
 
@@ -151,14 +159,20 @@ def test_a_damaged_record_is_its_own_error_alone(store: Store, client: redis.Red
     for step in range(4):
         at = committed(store, append(AT, at, inputs(step)))
     healthy = committed(store, create(key("healthy"), seed=5, log=inputs(1)))
-    kind, place, text = DAMAGE[damage]
+    kind, places, text = DAMAGE[damage]
     elements: list[bytes] = client.lrange(NAME, 0, -1)  # type: ignore[assignment]
-    if kind == "lrem":
-        del elements[place]
+    assert b"".join(element[:1] for element in elements) == b"CDBDSDSDSDS"
+    if kind == "remove":
+        elements = [element for at, element in enumerate(elements) if at not in places]
     elif kind == "flip":
-        elements[place] = elements[place][:-1] + bytes([elements[place][-1] ^ 1])
+        flipped = bytearray(elements[places[0]])
+        flipped[places[1]] ^= 1
+        elements[places[0]] = bytes(flipped)
     elif kind == "swap":
-        elements[place], elements[place + 1] = elements[place + 1], elements[place]
+        one, other = places
+        elements[one], elements[other] = elements[other], elements[one]
+    elif kind == "cut":
+        elements[places[0]] = elements[places[0]][: places[1]]
     else:
         elements.append(b"none of ours")
     client.delete(NAME)

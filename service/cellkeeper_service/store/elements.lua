@@ -2,8 +2,8 @@
 -- read_elements finds the base as base_of does.
 
 local TTL_REFRESH_BELOW = 0.9
-local BASE, ENTRY, WHOLE = 66, 83, 87
-local FIXED, MOVING, RUN = 114, 18, 4
+local BASE, INPUTS, ENTRY, WHOLE = 66, 68, 83, 87
+local FIXED, MOVING, RUN = 114, 22, 4
 -- Where an element has its run, its fixed part, and its moving part (of an entry, and of the other two).
 local RUN_AT = {[BASE] = 2, [ENTRY] = 9, [WHOLE] = 9}
 local IN_BASE, IN_ENTRY = 2 + RUN, 9 + RUN
@@ -16,20 +16,11 @@ local function failed(reply)
   return type(reply) == 'table' and reply.err
 end
 
--- The base of an entry, its distance from the end in elements, and the mark that names it.
-local function base_of(key, last)
-  local low, middle, high = byte(last, 2, 4)
-  local mark, distance = sub(last, 5, 8), low + 256 * middle + 65536 * high
-  while true do
-    local element = call('LINDEX', key, -1 - distance)
-    if not element then
-      return nil
-    end
-    if byte(element, 1) == BASE and find(element, mark, IN_BASE + FIXED + 4, true) == IN_BASE + FIXED + 4 then
-      return element, distance, mark
-    end
-    distance = distance + 1
-  end
+-- What names a base, by its moving part.
+local function mark_of(moving)
+  local a, b, c, d = byte(moving, 1, 4)
+  local e, f, g, h = byte(moving, 9, 12)
+  return string.char(bit.bxor(a, e), bit.bxor(b, f), bit.bxor(c, g), bit.bxor(d, h))
 end
 
 local LEAST = { -- bytes
@@ -42,6 +33,22 @@ local LEAST = { -- bytes
 local function tag_of(last)
   local tag = byte(last, 1)
   return #last >= (LEAST[tag] or math.huge) and tag or nil
+end
+
+-- The base of an entry, its distance from the end in elements, and the mark that names it.
+local function base_of(key, last)
+  local low, middle, high = byte(last, 2, 4)
+  local mark, distance = sub(last, 5, 8), low + 256 * middle + 65536 * high
+  while true do
+    local element = call('LINDEX', key, -1 - distance)
+    if not element then
+      return nil
+    end
+    if tag_of(element) == BASE and mark_of(sub(element, IN_BASE + FIXED)) == mark then
+      return element, distance, mark
+    end
+    distance = distance + 1
+  end
 end
 
 -- The two parts of the header that the list ends with; nil where it is none.
@@ -58,15 +65,12 @@ local function parts(key, last)
 end
 
 local function header_of(fixed, moving)
-  return sub(fixed, 1, 16) .. sub(moving, 1, 4) .. sub(fixed, 17, 20) .. sub(moving, 5) .. sub(fixed, 21)
+  return sub(fixed, 1, 16) .. sub(moving, 5, 8) .. sub(fixed, 17, 20) .. sub(moving, 9) .. sub(fixed, 21)
 end
 
--- The key gets the TTL that its header asks for, where less than nine tenths of it are left, or more than all.
-local function expire(key, fixed)
-  if find(fixed, NEVER, TTL_IN_FIXED + 1, true) == TTL_IN_FIXED + 1 then
-    return nil
-  end
-  local ttl = math.min(struct.unpack('<I8', fixed, TTL_IN_FIXED + 1), 1e14)
+-- The key gets its TTL (8 bytes) anew, where less than nine tenths of it are left, or more than all.
+local function refresh(key, packed_ttl)
+  local ttl = math.min(struct.unpack('<I8', packed_ttl), 1e14)
   local left = call('PTTL', key)
   if failed(left) then
     return left
@@ -74,11 +78,27 @@ local function expire(key, fixed)
   return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and call('PEXPIRE', key, string.format('%.0f', ttl))
 end
 
--- An element that says what the last one says, and that it was pushed in this run. tag: of `last`.
+-- The same with the TTL that its header asks for; nothing where it asks for none.
+local function expire(key, fixed)
+  local ttl = sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
+  return ttl ~= NEVER and refresh(key, ttl)
+end
+
+-- An element that says what the last one says, and that it was pushed in this run. It goes behind the inputs of that, if
+-- that is an entry. tag: of `last`.
 local function again(last, tag, run)
   if tag == BASE then
-    local moving = IN_BASE + FIXED
-    return 'S\1\0\0' .. sub(last, moving + 4, moving + 7) .. run .. sub(last, moving, moving - 1 + MOVING)
+    local moving = sub(last, IN_BASE + FIXED)
+    return 'S\1\0\0' .. mark_of(moving) .. run .. moving
   end
   return sub(last, 1, 8) .. run .. sub(last, IN_ENTRY)
+end
+
+-- Pushes that. inputs: the element in front of the last one.
+local function say_again(key, inputs, last, tag, run)
+  local element = again(last, tag, run)
+  if tag ~= BASE and inputs and byte(inputs, 1) == INPUTS then
+    return call('RPUSH', key, inputs, element)
+  end
+  return call('RPUSH', key, element)
 end

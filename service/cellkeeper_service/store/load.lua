@@ -51,12 +51,12 @@ local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
 
 -- A record that was not written in this run is, before anybody is told of it: its last element may be one that a crash
 -- brought back, and the file may end with another that contradicts it. docs/adr/203. An error, or nothing.
-local function confirm(key, last, tag)
+local function confirm(key, record, last, tag)
   if find(last, run, RUN_AT[tag], true) ~= RUN_AT[tag] then
-    local element = again(last, tag, run)
-    local reply = call('RPUSH', key, element)
+    local inputs = record[#record - 1]
+    local reply = say_again(key, inputs, last, tag, run)
     if first_write and not failed(reply) then
-      reply = call('RPUSH', key, element)
+      reply = say_again(key, inputs, last, tag, run)
     end
     return failed(reply) and reply
   end
@@ -74,7 +74,7 @@ for i, key in ipairs(KEYS) do
     answers[i] = record.err or record
     local last = record[#record]
     local tag = last and sub(key, 1, 3) ~= 'ck1' and tag_of(last)
-    local unconfirmed = tag and confirm(key, last, tag)
+    local unconfirmed = tag and confirm(key, record, last, tag)
     if unconfirmed then
       answers[i] = unconfirmed.err
     elseif tag and sub(how, 1, 5) == 'touch' then

@@ -4,7 +4,7 @@ if ARGV[2] == 'trim' then
   local base, answers = 'B' .. string.sub(ARGV[1], 2), {}
   for i, key in ipairs(KEYS) do
     local last = redis.pcall('LINDEX', key, -1)
-    local reply = type(last) == 'string' and string.find(last, base, 1, true) == 1 and redis.pcall('LTRIM', key, -2, -1)
+    local reply = type(last) == 'string' and string.find(last, base, 1, true) == 1 and redis.pcall('LTRIM', key, -3, -1)
     answers[i] = type(reply) == 'table' and reply.err and {'refused', reply.err} or 1
   end
   return answers
