@@ -146,8 +146,11 @@ class _Run:
                     return standing
                 self.write(Write(name, Command.UNLINK))
             case b"trim":
-                if elements[-1].startswith(b"B" + self._run):
+                base = b"B" + self._run
+                if elements[-1].startswith(base):
                     self.write(Write(name, Command.KEEP_LAST_THREE))
+                elif elements[-1][:1] == b"S" and elements[-2].startswith(base):
+                    self.write(Write(name, Command.KEEP_LAST_FOUR))
             case b"repeat":
                 self.say_again(name, elements[-2:])
                 self.say_again(name, elements[-2:])

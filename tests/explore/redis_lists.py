@@ -21,6 +21,7 @@ class Command(Enum):
     SET_FIRST = "LSET 0"
     KEEP_FIRST = "LTRIM 0 0"
     KEEP_LAST_THREE = "LTRIM -3 -1"
+    KEEP_LAST_FOUR = "LTRIM -4 -1"
     UNLINK = "UNLINK"
 
 
@@ -43,6 +44,8 @@ class Write(NamedTuple):
                 after = before[:1]
             case Command.KEEP_LAST_THREE:
                 after = before[-3:]
+            case Command.KEEP_LAST_FOUR:
+                after = before[-4:]
             case Command.UNLINK:
                 after = ()
         if after:

@@ -127,7 +127,7 @@ def _said_once(elements: list[bytes]) -> list[bytes]:
     for at, element in enumerate(elements):
         if element[:1] not in (b"S", b"W"):
             once.append(element)
-        elif elements[at - 1][:1] == b"D" and once[-1:] + [element] == once[-3:-1]:
+        elif elements[at - 1][:1] == b"D" and [*once[-1:], element] == once[-3:-1]:
             once.pop()
         elif elements[at - 1][:1] == b"D":
             once.append(element)

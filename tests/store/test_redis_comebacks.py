@@ -187,3 +187,13 @@ def test_a_record_is_confirmed_once_a_run(server: RedisServer) -> None:
         for store in (one, two, one):
             read(store)
         assert client.llen(name) == length
+
+
+def test_a_checkpoint_that_is_a_connections_first_write_is_trimmed_too(server: RedisServer) -> None:
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+    with opened(server) as store, server.client() as client:
+        committed(store, replace(key(), start, b"state 1", inputs(2)))
+        (name,) = client.keys("*")
+        assert client.llen(name) == 4
+        assert read(store).log == inputs(2)
