@@ -120,7 +120,7 @@ IN_REDIS = (
     ),
     Rule(
         "18c",
-        "a trim is in no transaction",
+        "a trim is not in the transaction of its push",
         redis_switches.trims_are_alone,
         Scope(
             ((Open("s"), Reset("s")), (Open("s"), steps("s", 21))),

@@ -10,6 +10,7 @@ from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
 from cellkeeper_service.store.open import open_store
 
+from tests.redis_sentinel import wait_until
 from tests.redis_server import RedisServer
 from tests.store.lives import aof, command_starts
 from tests.store.records import append, committed, create, inputs, key, replace
@@ -197,3 +198,20 @@ def test_a_checkpoint_that_is_a_connections_first_write_is_trimmed_too(server: R
         (name,) = client.keys("*")
         assert client.llen(name) == 4
         assert read(store).log == inputs(2)
+
+
+def test_what_an_operator_does_survives_a_crash(server: RedisServer) -> None:
+    """BGREWRITEAOF, as docs/operations.md says, and Redis is killed before it is done."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        cut(server, store, append(key(), start, inputs(2)), append(key(OTHER), other, inputs(2)))
+    with server.client() as client:
+        client.eval("redis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])", 1, "transaction")
+        client.config_set("rdb-key-save-delay", 1_000_000)  # microseconds: it is not done before it is killed
+        client.bgrewriteaof()
+        wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"])
+        wait_until(lambda: len(list((server.folder / "appendonlydir").glob("*.incr.aof"))) == 2)
+    restart(server)
+    with opened(server) as store:
+        assert read(store).log in (inputs(1), inputs(1) + inputs(2))
