@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cellkeeper_service.engine.cuda.device import cuda_devices
 from cellkeeper_service.engine.load import load_engine, offline, warm
-from cellkeeper_service.engine.torch_engine import cuda_devices
 from cellkeeper_service.errors import StartError
 
 from tests.bundles import make_bundle
@@ -33,7 +33,12 @@ def test_a_device_that_is_not_there(device: str) -> None:
 
 @pytest.mark.parametrize(
     ("case", "device", "package"),
-    [("lstm", "cpu", "onnxruntime"), ("proj", "cpu", "torch"), ("lstm", "cuda:0", "torch")],
+    [
+        ("lstm", "cpu", "onnxruntime"),
+        ("proj", "cpu", "torch"),
+        ("lstm", "cuda:0", "torch"),
+        ("lstm", "cuda:0", "triton"),
+    ],
 )
 def test_a_package_that_is_missing(case: str, device: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
