@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Array, Engine
+from cellkeeper_service.domain.engine import Array, Engine, EngineLost
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
@@ -45,14 +45,19 @@ def load_engine(
         raise StartError(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
-    engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, read_precision(precision))
     try:
-        settle(engine, between)
-        warm(engine)
+        engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, read_precision(precision))
+        try:
+            settle(engine, between)
+            warm(engine)
+        finally:
+            engine.end_trial()
     except Unstreamable as error:
         raise StartError(_cannot_be_streamed(bundle, error)) from error
-    finally:
-        engine.end_trial()
+    except EngineLost as error:
+        raise StartError(
+            f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
+        ) from error
     return engine
 
 

@@ -21,6 +21,10 @@ LEAST_CAPABILITY = (7, 0)  # of what Triton compiles for
 REDUCED_CAPABILITY = (8, 0)  # the first with tf32 and bf16
 
 
+class OutOfDeviceMemory(EngineLost):
+    """An allocation does not fit beside what else uses the device."""
+
+
 class CaptureFailed(Exception):
     """A launch cannot become a graph; it can still be made eagerly."""
 
@@ -97,6 +101,8 @@ class CudaDevice:
         try:
             with torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
                 yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemory(f"{self.name} failed: {first_line(error)}") from error
         except RuntimeError as error:  # torch's and Triton's: nothing else within the blocks raises it
             raise EngineLost(f"{self.name} failed: {first_line(error)}") from error
 

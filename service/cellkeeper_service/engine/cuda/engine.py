@@ -21,7 +21,7 @@ from cellkeeper_service.model.config import Config, RecurrentConfig
 from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
 from .cells import KernelCells
-from .device import CaptureFailed, Device
+from .device import CaptureFailed, Device, OutOfDeviceMemory
 from .staging import Staging, StagingPool
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class CudaEngine:
     graphs are captured when the arena is made (`reserve`), and rows that a bucket has beyond the batch are padding.
     All outputs are always computed, so that one graph serves whichever are wanted; the others do not travel.
 
-    Raises StartError where the device lacks the precision or the memory.
+    Raises StartError where the device lacks the precision, EngineLost where it fails.
     """
 
     name = "cuda"
@@ -106,16 +106,10 @@ class CudaEngine:
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self._rows = 0
         self._capture_failed = False
-        try:
-            with device.entered():
-                self._cells = KernelCells(bundle.config, bundle.tensors, device.torch_device, precision)
-                self._arena = torch.empty(0, self._cells.row_width, device=device.torch_device)
-                self._make_buffers()
-        except EngineLost as error:
-            raise StartError(
-                f"model {self.spec.name}: {error}; its weights and buffers must fit beside what else uses the device: "
-                "free some of its memory, lower --max-batch or choose another --device"
-            ) from error
+        with device.entered():
+            self._cells = KernelCells(bundle.config, bundle.tensors, device.torch_device, precision)
+            self._arena = torch.empty(0, self._cells.row_width, device=device.torch_device)
+            self._make_buffers()
         self._distance = 0.0
         self.settle(1, False, 0.0)
         self._distance = relative_error(self, bundle.config, bundle.tensors)
@@ -253,10 +247,10 @@ class CudaEngine:
                 self._device.release()
             free_bytes = self._device.free_bytes()
             if free_bytes is not None and needed_bytes > free_bytes:
-                raise EngineLost("it does not fit")
+                raise OutOfDeviceMemory(f"{self.device} has no room")
             with self._device.entered():
                 self._arena = torch.zeros(rows, width, device=place)
-        except EngineLost as error:
+        except OutOfDeviceMemory as error:
             free_bytes = self._device.free_bytes()
             free = "" if free_bytes is None else f", of which {_mib(free_bytes)} MiB are free"
             raise StartError(
@@ -267,12 +261,12 @@ class CudaEngine:
     def _make_buckets(self) -> None:
         """Compiles the kernels and captures the graphs. Every row is padding in what runs: no state is touched."""
         try:
-            for steps, batch in shapes(self.max_batch):
-                with self._device.entered():
+            with self._device.entered():
+                for steps, batch in shapes(self.max_batch):
                     self._buckets[steps, batch] = self._make_bucket(steps, batch)
         except EngineLost as error:
             raise StartError(
-                f"model {self.spec.name}: the graphs of its batch sizes cannot be made ({error}); lower --max-batch or "
+                f"model {self.spec.name}: the graphs of its batch sizes cannot be made: {error}; lower --max-batch or "
                 "--arena-mib, or free memory of the device"
             ) from error
 
