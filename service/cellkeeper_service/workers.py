@@ -29,11 +29,11 @@ def serve_workers(settings: Settings) -> int:
     The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it tells by a
     pipe; their sums are where --metrics-listen says, once all of them serve.
     """
+    devices = _each_once(settings.devices)
     if settings.store == "memory:":
         raise StartError(
             "workers: got several with --store memory:, which one process keeps to itself; use sqlite: or redis:"
         )
-    devices = _each_once(settings.devices)
     host, port = split_address(settings.listen, "--listen")
     merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")

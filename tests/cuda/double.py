@@ -84,7 +84,7 @@ class FailingDevice(HostDevice):
         self._left = uses
 
     @contextmanager
-    def entered(self) -> Iterator[None]:  # type: ignore[override]
+    def entered(self) -> Iterator[None]:
         if self._left == 0:
             raise EngineLost(f"{self.name} failed: CUDA error: unspecified launch failure")
         self._left -= self._left > 0

@@ -21,7 +21,7 @@ def arm(*arguments: Any) -> None:
     device.arm(int(sys.argv[1]))
 
 
-app.announce = arm
-device_module.CudaDevice = lambda name: device  # type: ignore[assignment, misc]
-engine_module.KernelCells = TorchKernelCells  # type: ignore[assignment, misc]
+vars(app)["announce"] = arm
+vars(device_module)["CudaDevice"] = lambda name: device
+vars(engine_module)["KernelCells"] = TorchKernelCells
 sys.exit(__main__.run(sys.argv[2:]))

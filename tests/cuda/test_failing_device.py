@@ -60,8 +60,8 @@ def test_a_device_that_fails_ends_the_server_and_loses_nothing(tmp_path: Path, m
     done: dict[str, list[Array]] = {name: [] for name in SESSIONS}
     with serving(bundle, store, 90) as (target, server):
         error = steps_until_refused(target, inputs, done)
-        printed = server.stdout.read() if server.stdout else ""
         assert server.wait(30) == 1
+        printed = server.stdout.read() if server.stdout else ""
     assert error is not None
     assert "cuda:0 a device of tests failed: CUDA error" in str(error)
     assert printed.splitlines()[-1] == (

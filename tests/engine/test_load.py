@@ -55,9 +55,22 @@ def test_the_cpu_engine_does_not_import_torch(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m")
     program = (
         "import sys, pathlib\n"
+        "import cellkeeper_service.app\n"
         "from cellkeeper_service.engine.load import load_engine\n"
         "load_engine(pathlib.Path(sys.argv[1]), 'cpu', 2)\n"
-        "sys.exit('torch' in sys.modules)\n"
+        "found = [name for name in sys.modules if name in ('torch', 'triton') or 'engine.cuda' in name]\n"
+        "sys.exit(' '.join(found) or 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
+
+
+def test_the_torch_engine_imports_nothing_of_the_gpu(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "m", proj_size=2)
+    program = (
+        "import sys, pathlib\n"
+        "from cellkeeper_service.engine.load import load_engine\n"
+        "load_engine(pathlib.Path(sys.argv[1]), 'cpu', 2)\n"
+        "sys.exit(' '.join(name for name in sys.modules if name == 'triton' or 'engine.cuda' in name) or 0)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
 

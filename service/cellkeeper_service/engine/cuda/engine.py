@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -209,6 +209,10 @@ class CudaEngine:
                 target.copy_(self._down[:down_bytes], non_blocking=True)
             staging.done.record()
         return Begun(self, staging, slices, batch, wanted)
+
+    def bucket_launch(self, steps: int, batch: int) -> Callable[[], None]:
+        """What computes that bucket from what lies in its buffers; to be timed."""
+        return self._buckets[steps, batch].launch
 
     def take_back(self, staging: Staging) -> None:
         """Of a finished call."""
