@@ -41,11 +41,11 @@ def parts(device: str, folder: Path) -> list[Part]:
     engines = [f"tests/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
     bench = ("--rounds", "2", "--seconds", "0.3", "--json", str(folder / "bench-gpu.json"))
     return [
-        Part("kernels", (*PYTEST, *kernels), 60, ("pytest",)),
-        Part("exactness", own("bench.gpu_exactness"), 90),
+        Part("exactness", own("bench.gpu_exactness"), 100),
         Part("served", own("bench.gpu_served"), 50, SERVER_PACKAGES),
+        Part("bench", own("bench.gpu", *bench), 80),
         Part("engine", (*PYTEST, "-m", "gpu", *engines), 60, ("pytest",)),
-        Part("bench", own("bench.gpu", *bench), 90),
+        Part("kernels", (*PYTEST, *kernels), 60, ("pytest",)),
     ]
 
 

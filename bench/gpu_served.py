@@ -14,9 +14,10 @@ import numpy as np
 from cellkeeper import Client
 from cellkeeper_service.engine.load import load_engine, offline
 
-from tests.bundles import make_bundle
+from tests.bundles import Array, make_bundle
 from tests.server_process import ServerProcess
 
+FEATURES = 64
 SESSIONS = 24
 STEPS = 90
 KILLED_AT = (30, 60)
@@ -28,10 +29,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     options = parser.parse_args()
     words = ["--device", options.device, "--precision", options.precision, "--max-batch", "32"]
-    inputs = np.random.default_rng(5).standard_normal((STEPS, SESSIONS, 32)).astype(np.float32)
+    inputs = np.random.default_rng(5).standard_normal((STEPS, SESSIONS, FEATURES)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        sizes = {"num_layers": 2, "hidden_size": 128, "input_size": 32}
-        bundle = make_bundle(Path(folder) / "m", name="m", **sizes)
+        bundle = make_bundle(Path(folder) / "m", name="m", num_layers=2, hidden_size=128, input_size=FEATURES)
         begin = time.perf_counter()
         with ServerProcess([bundle], f"sqlite:{Path(folder) / 'store.db'}", words) as server:
             outputs = streamed(server, inputs)
@@ -47,7 +47,7 @@ def main() -> None:
     sys.exit(bool(differing))
 
 
-def streamed(server: ServerProcess, inputs: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def streamed(server: ServerProcess, inputs: Array) -> Array:
     """[T, B, units]: chunks of 1 and of several time steps in turn."""
     parts = []
     with Client(server.target, timeout=60.0) as client:
