@@ -13,7 +13,9 @@
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
-# make bench-gpu    the engine alone on a CUDA device
+# make bench-gpu    the engine alone on a CUDA device, beside cuDNN
+# make gpu-check    everything that needs a CUDA device, in six minutes; installs nothing: PYTHON has torch with CUDA
+# make gpu-packages the folder .gpu-packages, to be carried to such a machine: what a server needs that is not there
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
 #                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
@@ -62,7 +64,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-against bench-gpu bench-report \
+	bench-million bench-cores bench-against bench-gpu gpu-check gpu-packages bench-report \
 	chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -142,6 +144,12 @@ bench-against: .venv/stamp
 bench-gpu: .venv/stamp
 	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)
 
+gpu-check:
+	@PYTHON="$(PYTHON)" scripts/gpu-check $(CHECK_ARGS)
+
+gpu-packages: .venv/stamp
+	@scripts/gpu-packages $(BIN)/pip .gpu-packages
+
 bench-report: .venv/stamp
 	@$(BIN)/python -m bench.report out/bench.json --out docs/img
 
@@ -184,5 +192,5 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .gpu-packages .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +

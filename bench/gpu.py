@@ -1,9 +1,12 @@
-"""`make bench-gpu`: the engine alone on a CUDA device, beside what the device's memory and arithmetic allow.
+"""`make bench-gpu`: the GPU engine alone, beside torch's LSTM (cuDNN) and what the device allows.
 
-The floors are measured in the same run: a copy within the device gives bytes a second, a float32 product of two large
-matrices gives operations a second. A step of B sessions must read the weights once, read and write B states, and do two
-operations for each weight and session; it cannot take less than the slower of the two. What has to travel between
-host and device for every step is not in the floor.
+The peers compute the same step with torch.nn.LSTM on states that torch gathers from and scatters to an arena of their
+own: launched one by one, and captured in a CUDA graph. All take inputs from pinned host memory and bring outputs there.
+
+The floors are measured in the same run: a copy within the device gives bytes a second, a product of two large matrices
+in the engine's precision gives operations a second. A step of B sessions must read the weights once, read and write B
+states, and do two operations for each weight and session; it cannot take less than the slower of the two. What has to
+travel between host and device for every step is not in the floor.
 """
 
 from __future__ import annotations
@@ -20,15 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cellkeeper_service.engine.torch_engine import TorchEngine, cuda_devices
-from cellkeeper_service.model.bundle import read_bundle
+from cellkeeper_service.engine.cuda.device import CudaDevice, cuda_devices
+from cellkeeper_service.engine.cuda.engine import CudaEngine
+from cellkeeper_service.engine.precision import PRECISIONS, Precision
+from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 from tests.bundles import make_bundle
 
+from .gpu_peers import PEERS, Peer
 from .machine import machine
 
 FEATURES = 64
 FLOAT_BYTES = 4
+WEIGHT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,92 +51,121 @@ class Run:
         """Weights of the LSTM's products, without biases and the head."""
         return 4 * self.hidden * (FEATURES + self.hidden + (self.layers - 1) * 2 * self.hidden)
 
-    @property
-    def bytes(self) -> int:
-        """That a step must move at the least: the weights once; states, inputs and outputs of every session."""
+    def floor_seconds(self, precision: Precision, bytes_per_second: float, operations_per_second: float) -> float:
+        """Bytes: the weights once; states, inputs and outputs of every session. Operations: a multiplication and an
+        addition for each weight and session."""
         a_session = 2 * (2 * self.layers * self.hidden) + FEATURES + 1
-        return FLOAT_BYTES * (self.weights + self.batch * a_session)
-
-    @property
-    def operations(self) -> int:
-        """A multiplication and an addition for each weight and session."""
-        return 2 * self.weights * self.batch
-
-    def floor_seconds(self, bytes_per_second: float, operations_per_second: float) -> float:
-        return max(self.bytes / bytes_per_second, self.operations / operations_per_second)
+        moved_bytes = WEIGHT_BYTES[precision] * self.weights + FLOAT_BYTES * self.batch * a_session
+        return max(moved_bytes / bytes_per_second, 2 * self.weights * self.batch / operations_per_second)
 
 
-RUNS = (Run(1, 1024, 512), Run(2, 512, 1024), Run(2, 512, 64), Run(2, 128, 64), Run(1, 1024, 64))
-SMALL_RUNS = (Run(1, 32, 16), Run(2, 16, 8))
+RUNS = (Run(2, 128, 64), Run(1, 1024, 512), Run(2, 512, 1024), Run(2, 512, 64), Run(1, 1024, 64))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--device", default="cuda:0", help="cuda:N; cpu takes small sizes and proves the arithmetic only"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--device", default="cuda:0", help="cuda:N")
+    parser.add_argument("--precision", choices=PRECISIONS, action="append", help="several times; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each contender in each round")
     parser.add_argument("--json", type=Path, default=Path("out/bench-gpu.json"))
     options = parser.parse_args()
-    if options.device != "cpu" and not cuda_devices():
+    if not cuda_devices():
         sys.exit("bench-gpu: torch finds no CUDA device on this machine, so nothing was measured")
-    small = options.device == "cpu"
+    device = CudaDevice(options.device)
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        engines = [(run, engine_of(run, Path(folder), options.device)) for run in (SMALL_RUNS if small else RUNS)]
-        for _ in range(options.rounds):
-            floors = {"bytes": copied(options.device, small), "operations": multiplied(options.device, small)}
-            rounds += [floors | asdict(run) | timed(engine, run, options.seconds) for run, engine in engines]
-        device = engines[0][1].device
-    text = table(rounds, [run for run, _ in engines])
-    print(f"{device}\n\n{text}")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"machine": machine(), "device": device, "rounds": rounds}, indent=1) + "\n")
+        for run in RUNS:
+            bundle = bundle_of(run, Path(folder))
+            for precision in options.precision or PRECISIONS:
+                rounds += measured(run, bundle, device, precision, options.rounds, options.seconds)
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                report = {"machine": machine(), "device": device.name, "versions": device.versions, "rounds": rounds}
+                options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
+    print(f"{device.name}\n\n{table(rounds)}")
 
 
-def engine_of(run: Run, folder: Path, device: str) -> TorchEngine:
+def bundle_of(run: Run, folder: Path) -> Bundle:
     path = folder / f"{run.layers}x{run.hidden}-{run.batch}"
-    bundle = make_bundle(path, input_size=FEATURES, hidden_size=run.hidden, num_layers=run.layers)
-    engine = TorchEngine(read_bundle(bundle), max_batch=run.batch, device=device)
-    engine.reserve(run.batch)
-    state = np.frombuffer(engine.initial_state, np.uint8)
-    engine.write_states(np.arange(run.batch, dtype=np.intp), np.tile(state, (run.batch, 1)))
-    return engine
+    return read_bundle(make_bundle(path, input_size=FEATURES, hidden_size=run.hidden, num_layers=run.layers))
 
 
-def timed(engine: TorchEngine, run: Run, seconds: float) -> dict[str, float]:
-    """Whole calls of one time step, from inputs on the host to outputs on the host."""
+def measured(
+    run: Run, bundle: Bundle, device: CudaDevice, precision: Precision, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """The engine and its peers in turn, `rounds` times, with the floors between."""
+    engine = CudaEngine(bundle, run.batch, device, precision)
     rows = np.arange(run.batch, dtype=np.intp)
+    engine.reserve(run.batch)
+    engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (run.batch, 1)))
     inputs = np.random.default_rng(0).standard_normal((1, run.batch, FEATURES)).astype(np.float32)
     wanted = frozenset({"prediction"})
+    contenders: dict[str, Callable[[], Any]] = {"cellkeeper": lambda: engine.run(inputs, rows, rows, wanted)}
+    for name, captured in PEERS.items():
+        peer = Peer(bundle, run.batch, device.torch_device, precision, captured)
+        contenders[name] = peer.caller(inputs)
+    results = []
+    for _ in range(rounds):
+        floors = {
+            "bytes_per_second": copied(str(device.torch_device)),
+            "operations_per_second": multiplied(str(device.torch_device), precision),
+        }
+        for name, call in contenders.items():
+            result = (
+                {"contender": name, "precision": precision} | asdict(run) | timed(call, run.batch, seconds) | floors
+            )
+            results.append(result | {"device_us": on_the_device(engine, run.batch)} if name == "cellkeeper" else result)
+    return results
+
+
+def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, float]:
+    """Whole calls of one time step, from inputs on the host to outputs on the host."""
     for _ in range(5):
-        engine.run(inputs, rows, rows, wanted)
+        call()
     took: list[float] = []
     until = time.perf_counter() + seconds
     while (start := time.perf_counter()) < until:
-        engine.run(inputs, rows, rows, wanted)
+        call()
         took.append(time.perf_counter() - start)
     p50, p99 = (float(value) for value in np.percentile(took, [50, 99]))
-    return {"steps_per_second": run.batch * len(took) / sum(took), "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99}
+    return {"steps_per_second": batch * len(took) / sum(took), "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99}
 
 
-def copied(device: str, small: bool) -> float:
+def on_the_device(engine: CudaEngine, batch: int) -> float:
+    """Microseconds of a call's kernels alone, launched one call behind another."""
+    import torch
+
+    launch, calls = engine.bucket_launch(1, batch), 200
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    with engine.entered():
+        begin.record()
+        for _ in range(calls):
+            launch()
+        end.record()
+        end.synchronize()
+        return float(1e3 * begin.elapsed_time(end) / calls)
+
+
+def copied(device: str) -> float:
     """Bytes a second of a copy within the device, read and written bytes together."""
     import torch
 
-    source = torch.zeros((1 << 22) if small else (1 << 28), device=device)
+    source = torch.zeros(1 << 28, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * FLOAT_BYTES / best(lambda: target.copy_(source), device)
 
 
-def multiplied(device: str, small: bool) -> float:
-    """Operations a second of a float32 product, without TF32, as the engine computes."""
+def multiplied(device: str, precision: Precision) -> float:
+    """Operations a second of a product in this precision, as cuBLAS does it."""
     import torch
 
-    size = 256 if small else 8192
-    left, right = (torch.randn(size, size, device=device) for _ in range(2))
-    return 2 * size**3 / best(lambda: left @ right, device)
+    size, dtype = 8192, torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        return 2 * size**3 / best(lambda: left @ right, device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def best(call: Callable[[], Any], device: str) -> float:
@@ -137,31 +173,34 @@ def best(call: Callable[[], Any], device: str) -> float:
     import torch
 
     took: list[float] = []
-    for _ in range(8):
+    for _ in range(6):
         start = time.perf_counter()
         call()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
+        torch.cuda.synchronize(device)
         took.append(time.perf_counter() - start)
     return min(took[1:])
 
 
-def table(rounds: list[dict[str, Any]], runs: list[Run]) -> str:
+def table(rounds: list[dict[str, Any]]) -> str:
+    """A line for each contender of each run: medians over the rounds."""
     lines = [
-        "| model | batch | steps/s | spread | call p50 ms | p99 ms | floor ms | floor / p50 |",
-        "|---|" + "---:|" * 7,
+        "| model | batch | precision | contender | steps/s | call p50 ms | p99 ms | on the device us | floor / p50 |",
+        "|---|---:|---|---|" + "---:|" * 5,
     ]
-    for run in runs:
-        mine = [
-            one for one in rounds if (one["layers"], one["hidden"], one["batch"]) == (run.layers, run.hidden, run.batch)
-        ]
-        rates = [one["steps_per_second"] for one in mine]
-        p50, p99 = (statistics.median(one[name] for one in mine) for name in ("p50_ms", "p99_ms"))
-        floors = [1e3 * run.floor_seconds(one["bytes"], one["operations"]) for one in mine]
-        part = statistics.median(floor / one["p50_ms"] for floor, one in zip(floors, mine, strict=True))
+    keys = ("layers", "hidden", "batch", "precision", "contender")
+    for key in dict.fromkeys(tuple(one[name] for name in keys) for one in rounds):
+        mine = [one for one in rounds if tuple(one[name] for name in keys) == key]
+        layers, hidden, batch, precision, contender = key
+        rate, p50, p99 = (
+            statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms", "p99_ms")
+        )
+        run = Run(layers, hidden, batch)
+        floors = [run.floor_seconds(precision, one["bytes_per_second"], one["operations_per_second"]) for one in mine]
+        part = statistics.median(1e3 * floor / one["p50_ms"] for floor, one in zip(floors, mine, strict=True))
+        on_device = f"{statistics.median(one['device_us'] for one in mine):.1f}" if contender == "cellkeeper" else ""
         lines.append(
-            f"| {run.layers}x{run.hidden} | {run.batch} | {statistics.median(rates):,.0f} | {min(rates):,.0f} to "
-            f"{max(rates):,.0f} | {p50:.3f} | {p99:.3f} | {statistics.median(floors):.4f} | {part:.2f} |"
+            f"| {layers}x{hidden} | {batch} | {precision} | {contender} | {rate:,.0f} | {p50:.3f} | {p99:.3f} | "
+            f"{on_device} | {part:.2f} |"
         )
     return "\n".join(lines)
 

@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.bundles import counting_bundle
-from tests.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.redis_server import RedisServer
 
 # Triton reads this when it is first imported, by whichever test: without a device its kernels are interpreted
 if not Path("/dev/nvidiactl").exists():
@@ -23,5 +26,7 @@ def counting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A Redis server of the test's own, to kill, pause or fill."""
+    from tests.redis_server import RedisServer  # needs redis, which the tests of engines do without
+
     with RedisServer() as server:
         yield server

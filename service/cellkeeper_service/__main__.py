@@ -12,6 +12,7 @@ from cellkeeper_service.access.command import run_token
 from cellkeeper_service.access.listening import check_access
 from cellkeeper_service.app import own_version, serve
 from cellkeeper_service.config import STORE_VARIABLE, Settings
+from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.workers import from_parent, serve_workers, tell_parent
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def run(words: list[str]) -> int:
-    """The exit status: 0 after SIGTERM, 1 if the server could not start, 2 for a command that is none."""
+    """The exit status: 0 after SIGTERM, 1 if the server could not start or its device failed, 2 for no command."""
     logs.set_up()
     logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
@@ -58,10 +59,10 @@ def run(words: list[str]) -> int:
         logs.set_up(settings.log_format, settings.log_level)
         as_json = settings.log_format == "json"
         check_access(settings)
-        if settings.workers > 1:
+        if settings.workers > 1 or len(settings.devices) > 1:
             return serve_workers(settings)
         serve(settings, None if parent is None else partial(tell_parent, parent))
-    except StartError as error:
+    except (StartError, EngineLost) as error:
         if as_json:
             logging.getLogger(__name__).error(str(error))
         else:

@@ -62,7 +62,8 @@ class Prepared:
 
 
 def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin. tell_parent: for one of several workers,
+    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin, EngineLost where a device failed later;
+    its requests have been refused then. tell_parent: for one of several workers,
     is told once where its metrics are."""
     if settings.max_log_steps < 2 * settings.max_chunk_steps:
         raise StartError(
@@ -175,7 +176,7 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
 
     def load(bundle: Bundle, between: Callable[[], None]) -> Served:
         limits = settings.max_batch, settings.threads
-        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms)
+        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
         costs[engine.spec.fingerprint] = warm(engine)
         return serve_version(engine, settings, len(folders))
 

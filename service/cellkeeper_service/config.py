@@ -38,12 +38,15 @@ class Settings:
         "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
     )
-    device: str = setting("auto", "cpu, cuda:N, or auto")
-    workers: int = setting(1, "server processes on the same port; they share nothing but the store")
+    device: str = setting("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
+    precision: str = setting("fp32", "of products on a GPU: fp32, tf32 or bf16; sums and states are float32 always")
+    workers: int = setting(1, "server processes on the same port, for each device; they share nothing but the store")
     threads: int = setting(1, "threads of one engine call on the CPU")
     max_batch: int = setting(256, "sessions in one engine call")
     trial_call_ms: int = setting(30_000, "the longest call of an ONNX graph while it is tried at load")
-    arena_mib: int = setting(256, "memory for hot states, over all models")
+    arena_mib: int = setting(
+        0, "memory for hot states, over all models; 0: 256 in the host's memory, on a GPU half of what is free there"
+    )
     accept_other_numerics: bool = setting(False, "continue sessions that another kind of engine has computed")
     max_replay_steps: int = setting(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")
     max_log_steps: int = setting(4096, "time steps in a session's input log, at the most")
@@ -92,6 +95,11 @@ class Settings:
     tenant_sessions: int = setting(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit")
     tenant_steps_per_second: int = setting(0, "time steps a second of one tenant; 0: no limit")
     tenant_inflight: int = setting(0, "unanswered requests and frame items of one tenant; 0: no limit")
+
+    @property
+    def devices(self) -> list[str]:
+        """Those of a list in `device`, or the one."""
+        return self.device.split(",")
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -178,6 +186,6 @@ def _typed(name: str, came: Any, default: Any) -> Any:
 
 MAY_BE_ZERO = (
     *("max_connection_rpcs", "default_ttl_ms", "wait_replicas", "retry_delay_ms", "drain_timeout_ms"),
-    *("drain_delay_ms", "keep_versions"),
+    *("drain_delay_ms", "keep_versions", "arena_mib"),
     *("max_ttl_ms", "tenant_sessions", "tenant_steps_per_second", "tenant_inflight"),
 )

@@ -74,6 +74,12 @@ def internal_error() -> Rejection:
     return Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
 
 
+def device_failed(why: Exception) -> Rejection:
+    """What a caller is told when the server ends because its device failed: as if it were shutting down."""
+    text = f"{why}; nothing of the request was applied, and this server ends; another replica goes on"
+    return Rejection(Reason.DRAINING, text, retry_delay_ms=100)
+
+
 def invalid(field: str, came: object, expected: str) -> Rejection:
     """A field that cannot be taken: names it, what came and what was expected."""
     return Rejection(Reason.INVALID_FIELD, f"{field}: got {came}, expected {expected}", field=field)

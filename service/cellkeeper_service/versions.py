@@ -16,6 +16,7 @@ from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Call
 
 MAX_SLOTS = 1 << 18
+HOST_ARENA_MIB = 256  # where --arena-mib does not say
 Cost = Callable[[Call], float]
 Costs = dict[bytes, dict[int, float]]
 """Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
@@ -31,6 +32,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
             settings.max_batch,
             settings.threads,
             trial_call_ms=settings.trial_call_ms,
+            precision=settings.precision,
         )
         costs[engine.spec.fingerprint] = warm(engine)
         engines.append(engine)
@@ -53,14 +55,20 @@ def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
 
 def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
     """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
-    budget_bytes = settings.arena_mib * 1024 * 1024 // shares
+    arena_mib = settings.arena_mib or _default_arena_mib(engine)
+    budget_bytes = arena_mib * 1024 * 1024 // shares
     slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
     if slots < settings.max_batch:
         raise StartError(
-            f"arena_mib: {settings.arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
+            f"arena_mib: {arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
             f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
         )
     return Served(engine, slots, settings.max_replay_steps)
+
+
+def _default_arena_mib(engine: Engine) -> int:
+    free_bytes = engine.free_bytes
+    return HOST_ARENA_MIB if free_bytes is None else free_bytes // 2 // 2**20
 
 
 def check_versions(name: str, versions: list[Engine]) -> None:

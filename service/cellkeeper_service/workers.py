@@ -23,17 +23,19 @@ WORKER_FLAG = "--as-worker"
 
 
 def serve_workers(settings: Settings) -> int:
-    """Starts settings.workers processes and waits for them; SIGTERM and SIGHUP go on to each. Returns the exit status.
+    """Starts settings.workers processes for each of settings.devices and waits for them; SIGTERM and SIGHUP go on to
+    each. Returns the exit status.
 
     The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it tells by a
     pipe; their sums are where --metrics-listen says, once all of them serve.
     """
+    devices = _each_once(settings.devices)
     if settings.store == "memory:":
         raise StartError(
             "workers: got several with --store memory:, which one process keeps to itself; use sqlite: or redis:"
         )
     host, port = split_address(settings.listen, "--listen")
-    merged = MergedMetrics(settings.workers)
+    merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")
     probes = merged.why_dead, merged.why_not_ready
     with _reserve(host, port) as held, closing(MetricsServer(merged.exposition, *place, *probes)) as metrics:
@@ -55,8 +57,8 @@ def serve_workers(settings: Settings) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
-        for _ in range(settings.workers):
-            worker, pipe = _start(settings, f"{_bracketed(host)}:{port}")
+        for device in devices * settings.workers:
+            worker, pipe = _start(replace(settings, device=device), f"{_bracketed(host)}:{port}")
             workers.append(worker)
             pipes.append(pipe)
             if stopping.is_set():  # it came while this one was not in the list yet
@@ -81,6 +83,18 @@ def tell_parent(pipe: int, metrics_url: str) -> None:
     """Called once, by a worker."""
     with os.fdopen(pipe, "w") as parent:
         print(metrics_url, file=parent)
+
+
+def _each_once(devices: list[str]) -> list[str]:
+    """Raises StartError unless the devices of a list are all named, and once each."""
+    for device in devices if len(devices) > 1 else ():
+        if not device.startswith("cuda:"):
+            raise StartError(f"device: got {','.join(devices)}, expected cuda:N for each of several")
+        if devices.count(device) > 1:
+            raise StartError(
+                f"device: got {device} more than once; name it once, and --workers has several processes on each"
+            )
+    return devices
 
 
 def _relay(worker: subprocess.Popen[str]) -> None:

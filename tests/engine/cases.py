@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cellkeeper_service.engine.cuda.device import cuda_devices
 from cellkeeper_service.engine.exactness import settle
 from cellkeeper_service.engine.load import load_engine
-from cellkeeper_service.engine.torch_engine import TorchEngine, cuda_devices
+from cellkeeper_service.engine.torch_engine import TorchEngine
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import Dense, RecurrentConfig
 

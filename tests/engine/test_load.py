@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cellkeeper_service.engine.cuda.device import cuda_devices
 from cellkeeper_service.engine.load import load_engine, offline, warm
-from cellkeeper_service.engine.torch_engine import cuda_devices
 from cellkeeper_service.errors import StartError
 
 from tests.bundles import make_bundle
@@ -33,7 +33,12 @@ def test_a_device_that_is_not_there(device: str) -> None:
 
 @pytest.mark.parametrize(
     ("case", "device", "package"),
-    [("lstm", "cpu", "onnxruntime"), ("proj", "cpu", "torch"), ("lstm", "cuda:0", "torch")],
+    [
+        ("lstm", "cpu", "onnxruntime"),
+        ("proj", "cpu", "torch"),
+        ("lstm", "cuda:0", "torch"),
+        ("lstm", "cuda:0", "triton"),
+    ],
 )
 def test_a_package_that_is_missing(case: str, device: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
@@ -50,9 +55,22 @@ def test_the_cpu_engine_does_not_import_torch(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m")
     program = (
         "import sys, pathlib\n"
+        "import cellkeeper_service.app\n"
         "from cellkeeper_service.engine.load import load_engine\n"
         "load_engine(pathlib.Path(sys.argv[1]), 'cpu', 2)\n"
-        "sys.exit('torch' in sys.modules)\n"
+        "found = [name for name in sys.modules if name in ('torch', 'triton') or 'engine.cuda' in name]\n"
+        "sys.exit(' '.join(found) or 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
+
+
+def test_the_torch_engine_imports_nothing_of_the_gpu(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "m", proj_size=2)
+    program = (
+        "import sys, pathlib\n"
+        "from cellkeeper_service.engine.load import load_engine\n"
+        "load_engine(pathlib.Path(sys.argv[1]), 'cpu', 2)\n"
+        "sys.exit(' '.join(name for name in sys.modules if name == 'triton' or 'engine.cuda' in name) or 0)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
 

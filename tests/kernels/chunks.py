@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from cellkeeper_service.engine.cuda.cells import StepBuffers
-from cellkeeper_service.engine.cuda.tiles import Precision
+from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import RecurrentConfig
 from torch import Tensor
 

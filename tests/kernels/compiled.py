@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import triton
 from cellkeeper_service.engine.cuda.cells import KernelCells, StepBuffers
-from cellkeeper_service.engine.cuda.tiles import PRECISIONS, Precision
+from cellkeeper_service.engine.precision import PRECISIONS, Precision
 from cellkeeper_service.model.config import Features
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource

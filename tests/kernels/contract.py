@@ -6,7 +6,7 @@ The tests run them on the kernels, and on copies of the kernels with one fault e
 from __future__ import annotations
 
 import numpy as np
-from cellkeeper_service.engine.cuda.tiles import Precision
+from cellkeeper_service.engine.precision import Precision
 
 from tests.bundles import Array
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cellkeeper_service.engine.cuda.tiles import Precision
+from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import Features, RecurrentConfig
 from numpy.typing import NDArray
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.engine.cuda import cells
-from cellkeeper_service.engine.cuda.tiles import PRECISIONS, Precision
+from cellkeeper_service.engine.precision import PRECISIONS, Precision
 from cellkeeper_service.model.config import Dense
 
 from .chunks import Model

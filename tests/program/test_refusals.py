@@ -120,6 +120,13 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
         ),
         ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
         ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
+        ("--precision=fp16", "precision: got fp16, expected fp32, tf32, bf16"),
+        ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
+        (
+            "--device=cuda:0,cuda:0",
+            "device: got cuda:0 more than once; name it once, and --workers has several processes on each",
+        ),
+        ("--device=cuda:0,cpu", "device: got cuda:0,cpu, expected cuda:N for each of several"),
         ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),
         ("--max-log-steps=1000", "max_log_steps: got 1000, expected at least twice max_chunk_steps (1024)"),
     ],

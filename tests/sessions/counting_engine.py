@@ -48,6 +48,7 @@ class CountingEngine:
     numerics = "counting"
     exact = True
     tolerance = 0.0
+    free_bytes = None
 
     def __init__(self, name: str = "m", max_batch: int = 8, version: bytes = b"\1") -> None:
         total = TensorSpec("prediction", "int64", ())

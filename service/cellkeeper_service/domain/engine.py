@@ -25,6 +25,13 @@ class Computed(NamedTuple):
     finite: NDArray[np.bool_] | None
 
 
+class EngineLost(Exception):
+    """The device failed, and what it holds with it: no call of this process's engines can be trusted any more.
+
+    The text is one line. The store has every state, so the process ends and another goes on.
+    """
+
+
 class Engine(Protocol):
     """One model version on one device. Not safe for concurrent calls.
 
@@ -33,16 +40,24 @@ class Engine(Protocol):
     """
 
     spec: ModelSpec
-    name: str  # "onnxruntime", "torch"
+    name: str  # "onnxruntime", "torch", "cuda"
     device: str  # "cpu", "cuda:0 NVIDIA H100 ..."
     numerics: str  # what decides the bits: engine, version, instruction set or device, settings
     exact: bool  # the same bits for every batch and chunking; tested at load
-    tolerance: float  # where not exact, the largest relative difference seen
+    tolerance: float  # the largest relative difference seen: where not exact, of the same rows in other batches; on a
+    # GPU also from float64
     max_batch: int  # sessions in one call
     initial_state: bytes  # state_bytes bytes
 
+    @property
+    def free_bytes(self) -> int | None:
+        """Of the device's own memory, for the arena; None: the arena is in the host's."""
+
     def reserve(self, rows: int) -> None:
-        """Makes the arena `rows` rows large. Called once, before the first row is used."""
+        """Makes the arena `rows` rows large. Called once, before the first row is used.
+
+        Raises StartError where the device has no room for it.
+        """
 
     def write_states(self, rows: Rows, states: NDArray[np.uint8]) -> None:
         """Sets whole states: uint8 [B, state_bytes]."""
@@ -54,5 +69,6 @@ class Engine(Protocol):
         """Advances B states by T time steps: from the rows `read` into the rows `write`.
 
         inputs: [T, B, *spec.input.shape] in the input's dtype. Rows within `write` are distinct; read[i] and
-        write[i] may be the same row. wanted: names of the outputs to give. 1 <= B <= max_batch.
+        write[i] may be the same row. wanted: names of the outputs to give. 1 <= B <= max_batch. Raises EngineLost where
+        the device fails, as the other calls do.
         """

@@ -9,13 +9,14 @@ from time import perf_counter
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Array, Engine
+from cellkeeper_service.domain.engine import Array, Engine, EngineLost
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.missing import as_numbers
 
 from .exactness import TRIAL_CALL_MS, Tunable, settle
+from .precision import Precision, read_precision
 from .unstreamable import Unstreamable
 
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
@@ -28,12 +29,14 @@ def load_engine(
     threads: int = 1,
     between: Callable[[], None] = lambda: None,
     trial_call_ms: int = TRIAL_CALL_MS,
+    precision: str = "fp32",
 ) -> Engine:
     """An engine, tested for exactness and warmed up.
 
     device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
     CPU. between: called between the calls of the test; what it raises ends the loading. trial_call_ms: the longest that
-    one call of a user's graph may take meanwhile. Raises StartError where a package or the device is missing, the model
+    one call of a user's graph may take meanwhile. precision: of the products on a GPU, "fp32", "tf32" or "bf16". Raises
+    StartError where a package or the device is missing, the model
     does not go with it, or it cannot be streamed.
     """
     if isinstance(bundle, Path):
@@ -42,15 +45,27 @@ def load_engine(
         raise StartError(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
-    engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms)
     try:
-        settle(engine, between)
-        warm(engine)
+        engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, read_precision(precision))
+        try:
+            settle(engine, between)
+            warm(engine)
+        finally:
+            engine.end_trial()
     except Unstreamable as error:
         raise StartError(_cannot_be_streamed(bundle, error)) from error
-    finally:
-        engine.end_trial()
+    except EngineLost as error:
+        raise StartError(
+            f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
+        ) from error
     return engine
+
+
+def check_device(device: str) -> None:
+    """Raises StartError for what names no device."""
+    kind, _, number = device.partition(":")
+    if device not in ("auto", "cpu") and (kind != "cuda" or not number.isdecimal()):
+        raise StartError(f"device: got {device}, expected auto, cpu or cuda:0")
 
 
 def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)) -> dict[int, float]:
@@ -131,20 +146,22 @@ def _initial(engine: Engine, rows: int) -> Array:
 
 
 def _resolve(device: str, bundle: Bundle) -> str:
-    if device == "auto":
-        if isinstance(bundle.config, GraphConfig) or importlib.util.find_spec("torch") is None:
-            return "cpu"
-        from .torch_engine import cuda_devices
+    check_device(device)
+    if device != "auto":
+        return device
+    if isinstance(bundle.config, GraphConfig) or not all(map(importlib.util.find_spec, ("torch", "triton"))):
+        return "cpu"
+    from .cuda.device import cuda_devices
 
-        return "cuda:0" if cuda_devices() else "cpu"
-    kind, _, number = device.partition(":")
-    if device != "cpu" and (kind != "cuda" or not number.isdecimal()):
-        raise StartError(f"device: got {device}, expected auto, cpu or cuda:0")
-    return device
+    return "cuda:0" if cuda_devices() else "cpu"
 
 
-def _make(bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int) -> Tunable:
+def _make(
+    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
+) -> Tunable:
     config = bundle.config
+    if device == "cpu" and precision != "fp32":
+        raise StartError(f"precision: got {precision}, expected fp32 for {config.name}: it runs on the CPU")
     if isinstance(config, GraphConfig):
         if device != "cpu":
             raise StartError(f"device: got {device}, expected cpu for {config.name}: ONNX graphs run there only")
@@ -152,16 +169,22 @@ def _make(bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_
         from .user_graph import UserGraphEngine
 
         return UserGraphEngine(bundle, max_batch, threads, trial_call_ms)
-    if device == "cpu" and not config.proj_size:
+    if device != "cpu":
+        for package in ("torch", "triton"):
+            _require(package, f"the model {config.name} on {device}", "cellkeeper[torch]")
+        from .cuda.device import CudaDevice
+        from .cuda.engine import CudaEngine
+
+        return CudaEngine(bundle, max_batch, CudaDevice(device), precision)
+    if not config.proj_size:
         _require("onnxruntime", f"the model {config.name} on the CPU", "cellkeeper[server]")
         from .ort import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(bundle, max_batch, threads)
-    why = "with a projection (proj_size)" if device == "cpu" else f"on {device}"
-    _require("torch", f"the model {config.name} {why}", "cellkeeper[torch]")
+    _require("torch", f"the model {config.name} with a projection (proj_size)", "cellkeeper[torch]")
     from .torch_engine import TorchEngine
 
-    return TorchEngine(bundle, max_batch, threads, device)
+    return TorchEngine(bundle, max_batch, threads)
 
 
 def _require(package: str, purpose: str, extra: str) -> None:

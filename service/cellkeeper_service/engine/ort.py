@@ -48,6 +48,7 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     device = "cpu"
+    free_bytes = None
 
     def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
         self.spec: ModelSpec = bundle.spec

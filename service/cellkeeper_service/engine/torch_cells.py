@@ -1,4 +1,4 @@
-"""The cells, the head and the output transform in torch, written out: the reference, and what runs on CUDA.
+"""The cells, the head and the output transform in torch, written out: the reference.
 
 Every product has the shape [B, inputs] x [inputs, n], one time step at a time, whatever the chunking.
 """
@@ -25,13 +25,14 @@ _COLUMNS = 32
 
 
 class TorchCells:
-    """The weights on a device, and one step of the model."""
+    """The weights, and one step of the model."""
 
-    def __init__(self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device) -> None:
+    def __init__(self, config: RecurrentConfig, tensors: dict[str, Array], dtype: torch.dtype = torch.float32) -> None:
+        """dtype: of everything that is computed; float64 for what others are measured against."""
         self._config = config
-        self._device = device
+        self._dtype = dtype
         self._tensors = {
-            name: torch.from_numpy(value.copy()).to(device) for name, value in tensors.items() if name[:4] != "head"
+            name: torch.from_numpy(value.copy()).to(dtype) for name, value in tensors.items() if name[:4] != "head"
         }
         # [inputs, gates]: what a product takes without a transposition
         self._weights = {
@@ -134,11 +135,11 @@ class TorchCells:
         for i, dense in enumerate(self._config.head):
             padded = -(-dense.units // _COLUMNS) * _COLUMNS
             source = torch.from_numpy(tensors[f"head.{i}.weight"].copy())
-            weight, bias = torch.zeros(columns, padded), torch.zeros(padded)
+            weight, bias = torch.zeros(columns, padded, dtype=self._dtype), torch.zeros(padded, dtype=self._dtype)
             weight[: source.shape[1], : dense.units] = source.t()
             if dense.bias:
                 bias[: dense.units] = torch.from_numpy(tensors[f"head.{i}.bias"].copy())
-            layers.append((weight.to(self._device), bias.to(self._device)))
+            layers.append((weight, bias))
             columns = padded
         return layers
 
@@ -151,10 +152,10 @@ class TorchCells:
         if isinstance(transform.value, tuple):
             value = torch.nn.functional.pad(self._vector(transform.value), (0, values.shape[1] - width))
         else:
-            value = torch.full((), transform.value or 0.0, device=self._device)
+            value = torch.full((), transform.value or 0.0, dtype=self._dtype)
         if transform.op == "scale":
             return values * value
         return values + value if transform.op == "offset" else torch.maximum(values, value)
 
     def _vector(self, numbers: tuple[float, ...]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float32, device=self._device)
+        return torch.tensor(numbers, dtype=self._dtype)

@@ -1,11 +1,6 @@
-"""The torch engine: CUDA, and on the CPU the reference and what onnxruntime has no cell for."""
+"""The torch engine on the CPU: the reference, and what onnxruntime has no cell for."""
 
 from __future__ import annotations
-
-import os
-
-# cuBLAS gives the same bits at every call only with a fixed workspace; it reads this when it starts
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 import torch
@@ -23,21 +18,18 @@ from .numerics import instruction_set, vendor
 from .torch_cells import TorchCells
 
 
-def cuda_devices() -> int:
-    """How many CUDA devices torch finds."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
 class TorchEngine:
-    """Implements domain.engine.Engine for every recurrent bundle, with its arena on the device.
+    """Implements domain.engine.Engine for every recurrent bundle.
 
     Calls of fewer than `min_batch` sessions are filled up to it with rows of zeros. `threads` is torch's own
     number of threads on the CPU, for the whole process.
     """
 
     name = "torch"
+    device = "cpu"
+    free_bytes = None
 
-    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1) -> None:
         if not isinstance(bundle.config, RecurrentConfig):
             raise StartError(f"{bundle.path}: ONNX graphs run on onnxruntime, not on torch")
         self.spec: ModelSpec = bundle.spec
@@ -45,42 +37,37 @@ class TorchEngine:
         self.max_batch = max_batch
         self.initial_state = bundle.initial_state
         self._threads = threads
-        self._device = _open_device(device, threads)
-        self.device = device if device == "cpu" else f"{device} {torch.cuda.get_device_name(self._device)}"
+        torch.set_num_threads(threads)
         self.settle(1, False, 0.0)
-        self._cells = TorchCells(bundle.config, bundle.tensors, self._device)
+        self._cells = TorchCells(bundle.config, bundle.tensors)
         self._intake = Intake(bundle.config)
         self._cells_bytes = sum(state.nbytes for state in cell_states(bundle.config))
         self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
         self._held = Arena([self._held_width] if self._intake.holds else [])  # inputs are filled on the host
-        self._arena = torch.zeros(0, self._cells_bytes // 4, device=self._device)
+        self._arena = torch.zeros(0, self._cells_bytes // 4)
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
-        parts = [f"torch {torch.__version__}"]
-        if self._device.type == "cpu":
-            parts += [torch.backends.cpu.get_cpu_capability(), instruction_set(), vendor()]
-            if not exact:
-                parts.append(f"threads={self._threads}")
-        else:
-            parts.append(f"cuda {torch.version.cuda} {torch.cuda.get_device_name(self._device)}")
+        parts = [f"torch {torch.__version__}", torch.backends.cpu.get_cpu_capability(), instruction_set(), vendor()]
+        if not exact:
+            parts.append(f"threads={self._threads}")
         self.numerics = " ".join([*filter(None, parts), f"min_batch={min_batch}"])
 
     def end_trial(self) -> None:
         """There is no limit for cells of its own."""
 
     def reserve(self, rows: int) -> None:
-        self._arena = torch.zeros(rows, self._cells_bytes // 4, device=self._device)
+        self._arena = torch.zeros(rows, self._cells_bytes // 4)
         self._held.reserve(rows)
 
     def write_states(self, rows: Rows, states: Array) -> None:
         cells = np.ascontiguousarray(states[:, : self._cells_bytes]).view("<f4")
-        self._arena.index_copy_(0, self._index(rows), torch.from_numpy(cells.copy()).to(self._device))
+        self._arena.index_copy_(0, self._index(rows), torch.from_numpy(cells.copy()))
         self._held.write(rows, states[:, self._cells_bytes :])
 
     def read_states(self, rows: Rows) -> Array:
-        cells = self._arena.index_select(0, self._index(rows)).cpu().numpy()
+        cells = self._arena.index_select(0, self._index(rows)).numpy()
         packed = np.ascontiguousarray(cells, "<f4").view(np.uint8)
         return np.concatenate([packed, self._held.read(rows)], axis=1) if self._held_width else packed
 
@@ -97,8 +84,8 @@ class TorchEngine:
         self._held.gather(read, held_rows)
         good = self._intake.fill(inputs, filled[:, :batch], held if self._held_width else None)
 
-        values = torch.from_numpy(filled).to(self._device)
-        before = torch.zeros(padded, self._arena.shape[1], device=self._device)
+        values = torch.from_numpy(filled)
+        before = torch.zeros(padded, self._arena.shape[1])
         before[:batch] = self._arena.index_select(0, self._index(read))
         states = self._cells.split(before)
         outputs: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
@@ -117,25 +104,10 @@ class TorchEngine:
         finite = torch.isfinite(after).all(dim=1)
         for output in stacked.values():
             finite &= torch.isfinite(output).all(dim=2).all(dim=0)
-        rows = finite.cpu().numpy()
+        rows = finite.numpy()
         if good is not None:
             rows &= good
-        return Computed({k: v.cpu().numpy() for k, v in stacked.items()}, None if rows.all() else rows)
+        return Computed({k: v.numpy() for k, v in stacked.items()}, None if rows.all() else rows)
 
     def _index(self, rows: Rows) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(rows, np.int64)).to(self._device)
-
-
-def _open_device(device: str, threads: int) -> torch.device:
-    """Raises StartError where the device is not there."""
-    if device == "cpu":
-        torch.set_num_threads(threads)
-        return torch.device("cpu")
-    count = cuda_devices()
-    opened = torch.device(device)
-    if opened.index is None or opened.index >= count:
-        raise StartError(f"device: got {device}, torch finds {count} CUDA devices; choose another or cpu")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    return opened
+        return torch.from_numpy(np.asarray(rows, np.int64))

@@ -47,13 +47,14 @@ def trial_sequences(config: Config, draw: np.random.Generator) -> TrialSequences
     if isinstance(config.input, Tokens):
         kinds[:] = ORDINARY
     return TrialSequences(
-        short=_drawn(config, draw, SHORT_STEPS, kinds),
-        long=_drawn(config, draw, LONG_STEPS, kinds[:LONG_SEQUENCES]),
+        short=drawn(config, draw, SHORT_STEPS, kinds),
+        long=drawn(config, draw, LONG_STEPS, kinds[:LONG_SEQUENCES]),
         judged=(kinds != HUGE) & (kinds != MISSING),
     )
 
 
-def _drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
+def drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
+    """[steps, len(kinds), ...]: a sequence of each kind."""
     source = config.input
     if isinstance(source, Tokens):
         return draw.integers(0, source.vocabulary, (steps, len(kinds)), dtype=np.int32)

@@ -29,6 +29,7 @@ class UserGraphEngine:
 
     name = "onnxruntime"
     device = "cpu"
+    free_bytes = None
 
     def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, trial_call_ms: int = TRIAL_CALL_MS) -> None:
         """Calls have the limit `trial_call_ms` until `end_trial`. Raises StartError."""

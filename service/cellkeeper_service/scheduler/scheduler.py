@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.domain.store import Commit, Delete
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, device_failed
 from cellkeeper_service.sessions.cohort import FrameColumns
 from cellkeeper_service.sessions.requests import Request, Step
 from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
@@ -43,16 +44,21 @@ class Scheduler:
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._task: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._lost: EngineLost | None = None
+        self._on_crash: Callable[[], None] = lambda: None
 
     def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
         """Starts the loop's task. Call it from within the running event loop.
 
-        on_crash: called if the loop ends by an error: nothing will be answered any more, and `drain` raises it.
+        on_crash: called if the loop ends by an error: nothing will be answered any more, and `drain` raises it. Also
+        called, first, where an engine is lost: what waits is refused then, and what was computed is still committed.
         """
+        self._on_crash = on_crash
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.critical("the loop ended", exc_info=error)
+                if not isinstance(error, EngineLost):  # that has been logged
+                    log.critical("the loop ended", exc_info=error)
                 on_crash()
 
         self._task = asyncio.get_running_loop().create_task(self._run(), name="ticks")
@@ -131,6 +137,8 @@ class Scheduler:
             else:
                 await self._wake.wait()
                 self._strain.rested(time.monotonic() - ended)
+        if self._lost is not None:
+            raise self._lost
 
     def _can_start_more(self) -> bool:
         """Starting one thing can make another ready that was looked for before it; no event tells of that."""
@@ -140,12 +148,20 @@ class Scheduler:
         )
 
     async def _compute(self, call: Call) -> None:
+        if self._lost is not None:
+            self.sessions.failed(call, device_failed(self._lost))
+            return
         try:
             if self._cost(call) < INLINE_SECONDS:
                 call.execute()
             else:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._engine_thread, call.execute)
+        except EngineLost as error:
+            log.critical("model %s: %s; this process ends", call.served.spec.name, error)
+            self._lost, self.draining = error, True
+            self.sessions.failed(call, device_failed(error))
+            self._on_crash()
         except Exception:
             log.exception("engine call failed: model %s, batch %d", call.served.spec.name, call.batch)
             parts = self.sessions.parts_of(call)

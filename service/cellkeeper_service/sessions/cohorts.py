@@ -76,14 +76,15 @@ class Cohorts:
             if len(cohort.failed) < len(cohort):
                 self._computed.append(cohort)
 
-    def failed(self, call: CohortCall) -> None:
-        """The engine raised. Of several items, whoever is at fault is found the long way."""
+    def failed(self, call: CohortCall, why: Rejection | None) -> None:
+        """The engine raised. why: of the engine as a whole; None: of several items, whoever is at fault is found the
+        long way."""
         for cohort in call.cohorts:
             for line in cohort.lines:
                 self._hotset.drop(line)
                 line.forget_reading()
-            if call.batch == 1:
-                self._refuse(cohort, [0], internal_error())
+            if why is not None or call.batch == 1:
+                self._refuse(cohort, range(len(cohort)), why or internal_error())
             else:
                 self._the_long_way(cohort, range(len(cohort)))
         self._hotset.feed()

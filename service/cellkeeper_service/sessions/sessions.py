@@ -22,7 +22,7 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.position import MAX_STEP
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import CommitResult, Load, StoreError
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Rejection, internal_error
 
 from .cohort import CohortCall, CohortFlight, FrameColumns
 from .cohorts import Cohorts
@@ -116,12 +116,12 @@ class Sessions:
         else:
             self._ticking.computed(call)
 
-    def failed(self, call: Call) -> None:
-        """The engine raised: the call's requests fail."""
+    def failed(self, call: Call, why: Rejection | None = None) -> None:
+        """The engine raised: the call's requests fail. why: of the engine as a whole; None: one of them is at fault."""
         if isinstance(call, CohortCall):
-            self._cohorts.failed(call)
+            self._cohorts.failed(call, why)
         else:
-            self._ticking.failed(call)
+            self._ticking.failed(call, why or internal_error())
 
     def take_flights(self) -> list[AnyFlight]:
         """What is to be written now, at most one commit or delete for each session."""

@@ -6,7 +6,7 @@ import logging
 
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.record import Record
-from cellkeeper_service.errors import Reason, Rejection, internal_error
+from cellkeeper_service.errors import Reason, Rejection
 
 from .answers import non_finite, reply_of
 from .carrying import Carrying
@@ -148,13 +148,13 @@ class Ticking:
         halves = (call.runs[:middle], call.runs[middle:]) if middle else ()
         return [EngineCall(call.served, call.steps, runs, False) for runs in halves]
 
-    def failed(self, call: EngineCall) -> None:
+    def failed(self, call: EngineCall, why: Rejection) -> None:
         for run in call.runs:
             run.in_call = False
             if run.cancelled:
                 call.served.slots.free(run.hot.slot)
             else:
-                self._fail(run, internal_error())
+                self._fail(run, why)
         self._hotset.feed()
 
     def _not_finite(self, run: Run) -> None:

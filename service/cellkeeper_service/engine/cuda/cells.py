@@ -28,13 +28,14 @@ import torch
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
 from .buffers import Scratch, StepBuffers, check_tensor
 from .kernels import dense, finish, intake, recurrent, transform
 from .stretches import stretches_of
-from .tiles import Precision, Tile
+from .tiles import Tile
 from .weights import Product, dense_product, layer_product, projection_product
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]

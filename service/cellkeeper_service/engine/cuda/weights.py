@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.config import Dense, RecurrentConfig
 
-from .tiles import Precision, Tile, tile_of
+from .tiles import Tile, tile_of
 
 Floats = NDArray[np.float32]
 

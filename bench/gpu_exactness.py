@@ -1,0 +1,72 @@
+"""`python -m bench.gpu_exactness`: loads models of several sizes in every precision, as a server does. Each has its
+trial: the same bits in any batch, place and chunking. A line of JSON for each; exits with 1 where one is not exact."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.engine.precision import PRECISIONS, Precision
+from cellkeeper_service.model.bundle import read_bundle
+
+from tests.bundles import make_bundle
+
+FEATURES = 64  # and a head of one unit: the kernels are those of bench.gpu then, compiled once for both
+MODELS: dict[str, dict[str, Any]] = {
+    "2x128": {"num_layers": 2, "hidden_size": 128},
+    "2x512": {"num_layers": 2, "hidden_size": 512},
+    "1x1024": {"hidden_size": 1024},
+    "1x64": {"hidden_size": 64},
+    "gru-2x128": {"cell": "gru", "num_layers": 2, "hidden_size": 128},
+    "projection-2x128-48": {"num_layers": 2, "hidden_size": 128, "proj_size": 48},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_exactness", description=__doc__)
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--max-batch", type=int, default=256)
+    parser.add_argument("--jobs", type=int, default=6, help="models at the same time: most of it is compilation")
+    options = parser.parse_args()
+    failed = False
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        loads = [
+            pool.submit(loaded, name, precision, options.device, options.max_batch)
+            for precision in PRECISIONS
+            for name in MODELS
+        ]
+        for load in as_completed(loads):
+            result = load.result()
+            failed |= not result["exact"]
+            print(json.dumps(result), flush=True)
+    sys.exit(failed)
+
+
+def loaded(name: str, precision: Precision, device: str, max_batch: int) -> dict[str, Any]:
+    """What its trial found; the error where it does not load."""
+    result: dict[str, Any] = {"model": name, "precision": precision, "exact": False}
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = read_bundle(make_bundle(Path(folder) / name, name=name, input_size=FEATURES, **MODELS[name]))
+        try:
+            engine = load_engine(bundle, device, max_batch, precision=precision)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the others are tried
+            return result | {"error": " ".join(str(error).split())[:500]}
+    return result | {
+        "exact": engine.exact and "min_batch=1" in engine.numerics,
+        "tolerance": engine.tolerance,
+        "load_seconds": round(time.perf_counter() - begin, 2),
+        "numerics": engine.numerics,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What is CUDA's own, behind one small interface: streams, events, pinned memory, graphs, errors.
+
+CudaDevice    a device by way of torch
+HostDevice    the CPU in its place, so that everything around it runs and is tested without a device
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cellkeeper_service.domain.engine import EngineLost
+from cellkeeper_service.engine.precision import Precision
+from cellkeeper_service.errors import StartError
+
+LEAST_CAPABILITY = (7, 0)  # of what Triton compiles for
+REDUCED_CAPABILITY = (8, 0)  # the first with tf32 and bf16
+
+
+class OutOfDeviceMemory(EngineLost):
+    """An allocation does not fit beside what else uses the device."""
+
+
+class CaptureFailed(Exception):
+    """A launch cannot become a graph; it can still be made eagerly."""
+
+
+class Event(Protocol):
+    """A point in the order of the device's work."""
+
+    def record(self) -> None:
+        """Everything that was begun so far comes before it."""
+
+    def query(self) -> bool:
+        """Whether everything before it is done."""
+
+    def synchronize(self) -> None:
+        """Waits for that; other threads run meanwhile."""
+
+
+class Device(Protocol):
+    """One device with one stream, in whose order everything happens that is begun within `entered`."""
+
+    torch_device: torch.device
+    name: str  # such as "cuda:0 NVIDIA H100 80GB HBM3"
+    versions: str  # what decides the bits beside the kernels: torch, triton, CUDA, the device's model
+
+    def entered(self) -> AbstractContextManager[None]:
+        """To be entered for every use. Raises EngineLost where the device fails within."""
+
+    def check_precision(self, precision: Precision) -> None:
+        """Raises StartError where the device has no such products."""
+
+    def pinned(self, size_bytes: int) -> Tensor:
+        """uint8 [size_bytes] of host memory that copies to and from the device need not wait for."""
+
+    def free_bytes(self) -> int | None:
+        """Of the device's memory; None where it is the host's."""
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """A call that repeats `launch` with the same addresses. Raises CaptureFailed."""
+
+    def event(self) -> Event: ...
+
+    def release(self) -> None:
+        """Memory of tensors that are gone is free for others."""
+
+
+class CudaDevice:
+    """Implements Device for "cuda:N". Raises StartError where that cannot be used."""
+
+    def __init__(self, device: str) -> None:
+        self.torch_device = torch.device(device)
+        _check_driver(device)
+        count = torch.cuda.device_count()
+        index = self.torch_device.index or 0
+        if index >= count:
+            raise StartError(f"device: got {device}, torch finds {count} CUDA devices; choose another or cpu")
+        model = torch.cuda.get_device_name(index)
+        self._capability = torch.cuda.get_device_capability(index)
+        self.name = f"{device} {model}"
+        if self._capability < LEAST_CAPABILITY:
+            raise StartError(
+                f"device: {self.name} has compute capability {_dotted(self._capability)}, expected "
+                f"{_dotted(LEAST_CAPABILITY)} or more; choose another or cpu"
+            )
+        from .kernels.version import TRITON_VERSION
+
+        self.versions = f"torch {torch.__version__} triton {TRITON_VERSION} cuda {torch.version.cuda} {model}"
+        with self.entered():
+            self._stream = torch.cuda.Stream(self.torch_device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        stream = getattr(self, "_stream", None)
+        try:
+            with torch.cuda.device(self.torch_device), torch.cuda.stream(stream):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemory(f"{self.name} failed: {first_line(error)}") from error
+        except RuntimeError as error:  # torch's and Triton's: nothing else within the blocks raises it
+            raise EngineLost(f"{self.name} failed: {first_line(error)}") from error
+
+    def check_precision(self, precision: Precision) -> None:
+        if precision != "fp32" and self._capability < REDUCED_CAPABILITY:
+            raise StartError(
+                f"precision: got {precision}, {self.name} has compute capability {_dotted(self._capability)} and "
+                f"{precision} needs {_dotted(REDUCED_CAPABILITY)}; choose --precision fp32"
+            )
+
+    def pinned(self, size_bytes: int) -> Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+
+    def free_bytes(self) -> int | None:
+        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # torch.cuda.graph would collect garbage and empty the allocator's cache before each of many
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                launch()
+            finally:
+                graph.capture_end()
+        except RuntimeError as error:
+            raise CaptureFailed(first_line(error)) from error
+        return graph.replay
+
+    def event(self) -> Event:
+        event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        return event
+
+    def release(self) -> None:
+        torch.cuda.empty_cache()
+
+
+class _HostEvent:
+    """On the host everything is done when its call returns."""
+
+    def record(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None: ...
+
+
+class HostDevice:
+    """Implements Device on the CPU, with the kernels in Triton's interpreter."""
+
+    torch_device = torch.device("cpu")
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.versions = f"torch {torch.__version__} interpreted"
+
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def check_precision(self, precision: Precision) -> None:
+        """The interpreter has all of them."""
+
+    def pinned(self, size_bytes: int) -> Tensor:
+        return torch.empty(size_bytes, dtype=torch.uint8)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
+        return launch
+
+    def event(self) -> Event:
+        return _HostEvent()
+
+    def release(self) -> None: ...
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices torch finds."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def first_line(error: BaseException) -> str:
+    """An error's text as a part of one line; CUDA's go on with advice for people who debug kernels."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _check_driver(device: str) -> None:
+    """Raises StartError where CUDA does not start at all."""
+    if torch.version.cuda is None:
+        raise StartError(
+            f"device: got {device}, but torch {torch.__version__} is built without CUDA; install a build with CUDA or "
+            "choose cpu"
+        )
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        raise StartError(
+            f"device: got {device}, but CUDA does not start ({first_line(error)}); check the driver with nvidia-smi, "
+            "update it where it is too old, or choose cpu"
+        ) from error
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"

@@ -1,0 +1,7 @@
+"""Which Triton compiles the kernels: part of what decides the bits."""
+
+from __future__ import annotations
+
+import triton
+
+TRITON_VERSION: str = triton.__version__
