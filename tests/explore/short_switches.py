@@ -9,11 +9,12 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
+from cellkeeper_service.core import decision_table as decision
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import CommitResult, Outcome
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions import decision, intake
+from cellkeeper_service.sessions import intake
 from cellkeeper_service.sessions.cohort import CohortFlight
 from cellkeeper_service.sessions.cohorts import Cohorts
 from cellkeeper_service.sessions.intake import Intake

@@ -14,10 +14,13 @@ from unittest.mock import patch
 
 from cellkeeper._chunk import ChunkState, Outgoing
 from cellkeeper._history import History
+from cellkeeper_service.core import decision_table as decision
+from cellkeeper_service.core import lifecycle
+from cellkeeper_service.core.requests import Erase
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Outcome
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions import commits, decision, lifecycle
+from cellkeeper_service.sessions import commits
 from cellkeeper_service.sessions import requests as wire
 from cellkeeper_service.sessions.line import Applied
 from cellkeeper_service.sessions.sessions import Sessions
@@ -175,7 +178,7 @@ def duplicates_wait_for_commits() -> AbstractContextManager[Any]:
 def server_mints_generations() -> AbstractContextManager[Any]:
     open_session = lifecycle.open_session
 
-    def clients_choice(record: Any, request: wire.Open, models: Any, birth: lifecycle.Birth) -> Any:
+    def clients_choice(record: Any, request: wire.Open, models: Any, birth: lifecycle.NewGeneration) -> Any:
         born(request.request_id)
         return open_session(record, request, models, replace(birth, generation=request.request_id))
 
@@ -185,7 +188,7 @@ def server_mints_generations() -> AbstractContextManager[Any]:
 def reset_names_its_generation() -> AbstractContextManager[Any]:
     reset = lifecycle.reset
 
-    def whatever_stands(record: Any, request: wire.Reset, models: Any, birth: lifecycle.Birth) -> Any:
+    def whatever_stands(record: Any, request: wire.Reset, models: Any, birth: lifecycle.NewGeneration) -> Any:
         if record is not None:
             request = replace(request, generation=record.position.generation)
         return reset(record, request, models, birth)
@@ -198,7 +201,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         if record is None:
             return wire.Deleted(False)
         request.generation = record.position.generation
-        return lifecycle.Erase(record.position.generation)
+        return Erase(record.position.generation)
 
     return patch.object(lifecycle, "delete", whatever_stands)
 

@@ -21,8 +21,8 @@ def non_finite(run: Run, step: Step, position: Position | None) -> Rejection:
 def reply_of(
     step: Step, collect: Collect, hot: Hot, after: Position, *, created: bool = False, replayed: bool = False
 ) -> StepReply:
-    queued_seconds = max(step.started - step.arrived, 0.0)
-    computed_seconds = max(step.computed - step.started, 0.0)
+    queued_seconds = max(step.started_at - step.arrived, 0.0)
+    computed_seconds = max(step.computed_at - step.started_at, 0.0)
     return StepReply(
         hot.served,
         collect.outputs(),

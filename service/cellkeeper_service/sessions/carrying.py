@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from cellkeeper_service.core.carry_over import carried, kept_at, target_of
+from cellkeeper_service.core.lifecycle import new_header
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import advance, first_position
 
-from .carry import carried, kept_at, target_of
 from .committing import Committing
 from .desk import Desk
 from .hot import Hot
 from .hotset import HotSet
-from .lifecycle import new_header
 from .line import Changing, Line
 from .planner import enqueue
 from .requests import CarryOver

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from cellkeeper_service.core.state_change import state_change
 from cellkeeper_service.domain.engine import Array, Computed
 from cellkeeper_service.domain.headers import one_step_on
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 
-from .change import state_change
 from .requests import Step
 from .served import Served
 

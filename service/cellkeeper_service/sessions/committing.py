@@ -15,6 +15,7 @@ from .hotset import HotSet
 from .limits import MAX_CALL_ITEMS
 from .line import Applied, Changing, Flight, Line, Pending
 from .requests import Deleted, Request, Step
+from .served import Served
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +107,8 @@ class Committing:
                 self._desk.answer(item.request, item.reply)
             elif isinstance(item, Changing):
                 write = item.write
-                if write.served is not None and write.seed is not None:
-                    self._hotset.install_if_room(line, write.served, write.commit.header, write.seed)
+                if isinstance(write.version, Served) and write.seed is not None:
+                    self._hotset.install_if_room(line, write.version, write.commit.header, write.seed)
                 self._desk.answer(item.request, write.reply)
             else:
                 self._desk.answer(item.request, Deleted(True))

@@ -6,26 +6,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cellkeeper_service.core import lifecycle
+from cellkeeper_service.core.carry_over import Needs, carry_over, target_of
+from cellkeeper_service.core.decision_table import Verdict, decide, not_found, refuse_unserved
+from cellkeeper_service.core.requests import Erase, Write
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
-from . import lifecycle
-from .carry import Needs, carry_over, target_of
 from .committing import Committing
-from .decision import Verdict, decide, not_found, refuse_foreign
 from .desk import Desk
 from .hot import Hot
 from .hotset import HotSet
 from .line import Changing, Erasing, Line
 from .requests import (
     CarryOver,
+    CopyInto,
     Delete,
     Fork,
     GetSession,
     GetState,
     Open,
-    Plant,
     Request,
     Reset,
     SessionReply,
@@ -76,8 +77,8 @@ class Deciding:
                 self._carry_over(line, request, record, models)
             case Delete():
                 self._conclude(line, request, lifecycle.delete(record, request))
-            case Plant():
-                self._conclude(line, request, lifecycle.plant(record, request, self._birth()))
+            case CopyInto():
+                self._conclude(line, request, lifecycle.copy_into(record, request, self._birth()))
             case Fork():
                 self._plant(line, request, lifecycle.fork(record, request))
             case _:
@@ -114,7 +115,7 @@ class Deciding:
     def _decide_read(self, line: Line, request: GetState, record: Record | None, models: Models) -> None:
         if record is None:
             self._conclude(line, request, not_found())
-        elif refused := refuse_foreign(record, models):
+        elif refused := refuse_unserved(record, models):
             self._conclude(line, request, refused)
         elif hot := self._hot_at(line, record, models, record.position.step):
             line.queue.popleft()
@@ -164,10 +165,10 @@ class Deciding:
     def _conclude(self, line: Line, request: Request, decided: Any) -> None:
         """Answers the line's first request, or has written what was decided before it is answered."""
         line.queue.popleft()
-        if isinstance(decided, lifecycle.Write):
+        if isinstance(decided, Write):
             self._hotset.drop(line)
             self._committing.add(line, Changing(request, decided))
-        elif isinstance(decided, lifecycle.Erase) and isinstance(request, Delete):
+        elif isinstance(decided, Erase) and isinstance(request, Delete):
             self._hotset.drop(line)
             self._committing.add(line, Erasing(request, decided.generation))
         else:
@@ -178,7 +179,7 @@ class Deciding:
         line.queue.popleft()
         copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
         self._desk.leave(fork)
-        self._submit(Plant(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content))
+        self._submit(CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content))
 
     def _version(self, record: Record, models: Models) -> Served:
         served = models.find(record.header.fingerprint)
@@ -186,9 +187,9 @@ class Deciding:
             raise LookupError("a record was decided to be served whose model version is not")
         return served
 
-    def _birth(self) -> lifecycle.Birth:
+    def _birth(self) -> lifecycle.NewGeneration:
         limits, clock = self._desk.limits, self._desk.clock
-        return lifecycle.Birth(self._desk.mint(), clock.wall_ms(), limits.default_ttl_ms)
+        return lifecycle.NewGeneration(self._desk.mint(), clock.wall_ms(), limits.default_ttl_ms)
 
     def _ack_behind(self, record: Record) -> Rejection:
         logged = record.position.step - record.header.checkpoint_step

@@ -13,7 +13,7 @@ from cellkeeper_service.errors import Reason, Rejection, internal_error
 from .limits import Clock, Limits
 from .line import Line
 from .pace import Pace
-from .requests import CarryOver, Plant, Request, Step, StepReply
+from .requests import CarryOver, CopyInto, Request, Step, StepReply
 from .served import Models, Served
 
 DROPPED = {Reason.QUEUE_FULL, Reason.DEADLINE_PASSED, Reason.CALLER_GONE}
@@ -221,7 +221,7 @@ class Desk:
             return held if request.rollout is None else held + 2 * request.rollout.known.nbytes
         if isinstance(request, CarryOver):
             return len(request.data)
-        if isinstance(request, Plant) and request.copy is not None:
+        if isinstance(request, CopyInto) and request.copy is not None:
             return len(request.copy.checkpoint) + len(request.copy.log)
         return 0
 

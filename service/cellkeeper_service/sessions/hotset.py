@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 
+from cellkeeper_service.core.lifecycle import new_header
 from cellkeeper_service.domain.position import first_position
 from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
 
 from .desk import Desk
 from .hot import Checkpoint, Hot
-from .lifecycle import new_header
 from .line import Line
 from .requests import Request
 from .run import Kind

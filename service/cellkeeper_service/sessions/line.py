@@ -6,13 +6,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellkeeper_service.core.requests import Write
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .cohort import Cohort
 from .hot import Hot
-from .lifecycle import Write
 from .requests import Delete as DeleteRequest
 from .requests import Request, Step, StepReply
 from .run import Run

@@ -81,7 +81,7 @@ class Loading:
         now = self._desk.now()
         for request in line.queue:
             if isinstance(request, Step) and request.number <= line.read_number:
-                request.loading = now - max(line.load_started, request.arrived)
+                request.load_seconds = now - max(line.load_started, request.arrived)
 
     def _not_read(self, line: Line, error: StoreError) -> None:
         asked = [request for request in line.queue if request.number <= line.load_number]

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from cellkeeper_service.core.limits import TickLimits
 from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .run import Run
 from .served import Served
 from .tick import EngineCall
 
-
-@dataclass(frozen=True, slots=True)
-class TickLimits:
-    """max_slice_steps: a long chunk is computed in slices of at most so many steps.
-    max_long_steps: time steps, summed over sessions, that slices may add to one tick, so that long chunks and
-    rebuilds do not hold up single steps.
-    """
-
-    max_slice_steps: int = 16
-    max_long_steps: int = 512
+__all__ = ["TickLimits", "enqueue", "plan"]
 
 
 def enqueue(run: Run, limits: TickLimits) -> None:

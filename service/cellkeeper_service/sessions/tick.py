@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cellkeeper_service.core.state_change import state_change
 from cellkeeper_service.domain.engine import Array, Computed
 
-from .change import state_change
 from .requests import CarryOver, GetState, Step
 from .run import Run
 from .served import Served

@@ -95,7 +95,7 @@ class Ticking:
         why = self._desk.dead(request, now)
         if why is None:
             if isinstance(request, Step) and run.at == 0:
-                request.started = now
+                request.started_at = now
             return True
         run.line.run = None
         self._hotset.drop_unborn(run.line)
@@ -227,7 +227,7 @@ class Ticking:
             hot.checkpoint = Checkpoint(before.step, before.head, run.checkpoint_state, bytearray())
         if hot.checkpoint is not None:
             hot.checkpoint.tail += run.data
-        step.computed = now
+        step.computed_at = now
         reply = reply_of(step, collect, hot, hot.ahead, created=hot.created)
         hot.created = False
         hot.served.slots.used(line)
@@ -237,7 +237,7 @@ class Ticking:
         step = run.collects[0].request
         if not isinstance(step, Step):
             raise TypeError("the request of a peek is a step")
-        step.computed = now
+        step.computed_at = now
         after = advance(run.hot.frontier, run.data, run.hot.served.spec.step_bytes)
         self._desk.answer(step, reply_of(step, run.collects[0], run.hot, after))
 
@@ -256,12 +256,12 @@ class Ticking:
             hot.checkpoint = Checkpoint(at, record.head_at(at), run.checkpoint_state, tail)
         for request in line.queue:
             if isinstance(request, Step) and request.number <= line.read_number:
-                request.loading = now - max(line.load_started, request.arrived)
+                request.load_seconds = now - max(line.load_started, request.arrived)
         for collect in run.collects:
             step, end = collect.request, start + collect.last
             if isinstance(step, Step):
-                step.started = step.computed = now
-                step.loading = now - max(line.load_started, step.arrived)
+                step.started_at = step.computed_at = now
+                step.load_seconds = now - max(line.load_started, step.arrived)
                 after = Position(record.position.generation, end, record.head_at(end))
                 self._desk.answer(step, reply_of(step, collect, hot, after, replayed=True))
 

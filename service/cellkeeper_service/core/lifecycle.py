@@ -12,33 +12,30 @@ from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
-from .decision import generation_changed, not_found, refuse_foreign, refuse_misplaced
-from .requests import CarryOver, Delete, Deleted, Fork, Moved, Open, OpenReply, Plant, Request, Reset, SetState
-from .served import Models, Served
+from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
+from .models import Models, Version
+from .requests import (
+    CarryOver,
+    CopyInto,
+    Delete,
+    Deleted,
+    Erase,
+    Fork,
+    Moved,
+    Open,
+    OpenReply,
+    Request,
+    Reset,
+    SetState,
+    Write,
+)
 
-Making = Open | Reset | SetState | CarryOver | Plant
+MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
 """What makes a generation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
-    """Commit this; once it is committed the reply is `reply`, and `seed` (where given) is the state there."""
-
-    commit: Commit
-    reply: Any
-    served: Served | None = None
-    seed: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Erase:
-    """Delete the record of this generation; empty: the one without a header."""
-
-    generation: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
+class NewGeneration:
     """What a new generation is made with."""
 
     generation: bytes
@@ -46,22 +43,24 @@ class Birth:
     default_ttl_ms: int
 
 
-def open_session(record: Record | None, request: Open, models: Models, birth: Birth) -> Write | OpenReply | Rejection:
+def open_session(
+    record: Record | None, request: Open, models: Models[Any], new: NewGeneration
+) -> Write | OpenReply | Rejection:
     if record is None:
         if request.expect is not None:
             return not_found()
-        ttl_ms = birth.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
+        ttl_ms = new.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
         served = models.default
         state = request.initial_state if request.initial_state is not None else served.engine.initial_state
-        header = new_header(served, first_position(birth.generation), _origin(request), ttl_ms, birth.now_ms)
+        header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
         commit = Commit(request.key, None, header, b"", state)
         return Write(commit, OpenReply(header, True), served, state)
     done = done_before(record, request)
     if isinstance(done, Rejection):
         return done
-    foreign = refuse_foreign(record, models)
-    if foreign is not None:
-        return foreign
+    unserved = refuse_unserved(record, models)
+    if unserved is not None:
+        return unserved
     if request.expect is not None:
         if request.expect.generation != record.position.generation:
             return generation_changed(record.position)
@@ -71,21 +70,23 @@ def open_session(record: Record | None, request: Open, models: Models, birth: Bi
     created = done is not None
     if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
         return OpenReply(record.header, created)
-    header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=birth.now_ms)
+    header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=new.now_ms)
     return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
-def reset(record: Record | None, request: Reset, models: Models, birth: Birth) -> Write | Moved | Rejection:
+def reset(record: Record | None, request: Reset, models: Models[Any], new: NewGeneration) -> Write | Moved | Rejection:
     state = models.default.engine.initial_state
-    return _new_life(record, request, models.default, state, 0, birth)
+    return _new_generation(record, request, models.default, state, 0, new)
 
 
-def set_state(record: Record | None, request: SetState, models: Models, birth: Birth) -> Write | Moved | Rejection:
-    return _new_life(record, request, models.default, request.state, request.step, birth)
+def set_state(
+    record: Record | None, request: SetState, models: Models[Any], new: NewGeneration
+) -> Write | Moved | Rejection:
+    return _new_generation(record, request, models.default, request.state, request.step, new)
 
 
-def _new_life(
-    record: Record | None, request: Reset | SetState, served: Served, state: bytes, step: int, birth: Birth
+def _new_generation(
+    record: Record | None, request: Reset | SetState, served: Version, state: bytes, step: int, new: NewGeneration
 ) -> Write | Moved | Rejection:
     """Ends the generation that the request names and starts another, under the version that takes new sessions."""
     if record is None:
@@ -95,8 +96,8 @@ def _new_life(
         return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)
-    position = first_position(birth.generation, step)
-    header = new_header(served, position, _origin(request), record.header.ttl_ms, birth.now_ms)
+    position = first_position(new.generation, step)
+    header = new_header(served, position, _origin(request), record.header.ttl_ms, new.now_ms)
     commit = Commit(request.key, record.header, header, b"", state)
     return Write(commit, Moved(position), served, state)
 
@@ -105,19 +106,19 @@ def fork(record: Record | None, request: Fork) -> Record | Rejection:
     """The source's record up to the position asked for."""
     if record is None:
         return not_found()
-    wish = request.position
-    if wish is None:
+    asked = request.position
+    if asked is None:
         return record
-    if wish.generation != record.position.generation:
+    if asked.generation != record.position.generation:
         return generation_changed(record.position)
-    misplaced = refuse_misplaced(record, wish)
+    misplaced = refuse_misplaced(record, asked)
     if misplaced is not None:
         return misplaced
-    log = record.inputs(record.header.checkpoint_step, wish.step)
-    return Record(record.header.replace(position=wish), record.checkpoint, log)
+    log = record.inputs(record.header.checkpoint_step, asked.step)
+    return Record(record.header.replace(position=asked), record.checkpoint, log)
 
 
-def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved | Rejection:
+def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
     """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
     if record is not None:
         done = done_before(record, request)
@@ -132,11 +133,11 @@ def plant(record: Record | None, request: Plant, birth: Birth) -> Write | Moved 
     if request.copy is None:
         return request.otherwise or not_found()
     source = request.copy
-    position = Position(birth.generation, source.position.step, source.position.head)
+    position = Position(new.generation, source.position.step, source.position.head)
     header = source.header.replace(
         position=position,
-        created_ms=birth.now_ms,
-        updated_ms=birth.now_ms,
+        created_ms=new.now_ms,
+        updated_ms=new.now_ms,
         origin=_origin(request),
     )
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
@@ -155,7 +156,7 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
     return Erase(request.generation)
 
 
-def done_before(record: Record, request: Making) -> Moved | Rejection | None:
+def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
     """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
     with the same request_id did."""
     match whose(record.header.origin, request.request_id, request.content):
@@ -173,12 +174,12 @@ def done_before(record: Record, request: Making) -> Moved | Rejection | None:
             return None
 
 
-def _origin(request: Making) -> bytes:
+def _origin(request: MakesGeneration) -> bytes:
     return origin_of(request.request_id, request.content)
 
 
 def of_damaged(
-    damage: DamagedRecord, request: Request, models: Models, birth: Birth
+    damage: DamagedRecord, request: Request, models: Models[Any], new: NewGeneration
 ) -> Write | Erase | Deleted | Rejection:
     """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
     compared, reset. Everything else is refused."""
@@ -192,15 +193,15 @@ def of_damaged(
         case Reset() if header is not None and request.generation != header.position.generation:
             return generation_changed(header.position)
         case Reset() if header is not None:
-            served, start = models.default, first_position(birth.generation)
-            after = new_header(served, start, _origin(request), header.ttl_ms, birth.now_ms)
+            served, start = models.default, first_position(new.generation)
+            after = new_header(served, start, _origin(request), header.ttl_ms, new.now_ms)
             state = served.engine.initial_state
             return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"
     return Rejection(Reason.DATA_LOSS, text, position=position)
 
 
-def new_header(served: Served, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
+def new_header(served: Version, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
     """The header of a generation's first record, whose checkpoint is at its start."""
     return Header(
         position=position,

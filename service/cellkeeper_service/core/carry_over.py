@@ -4,6 +4,7 @@ Pure: what is to be written is returned, not written."""
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position, first_position
@@ -11,10 +12,10 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection
 
-from .decision import generation_changed, not_found, refuse_foreign
-from .lifecycle import Birth, Write, done_before, new_header
-from .requests import CarryOver, Moved, Policy
-from .served import Models, Served
+from .decision_table import generation_changed, not_found, refuse_unserved
+from .lifecycle import NewGeneration, done_before, new_header
+from .models import Models, V, Version
+from .requests import CarryOver, Moved, Policy, Write
 
 
 class Needs(Enum):
@@ -25,7 +26,7 @@ class Needs(Enum):
 
 
 def carry_over(
-    record: Record | None, request: CarryOver, models: Models, birth: Birth
+    record: Record | None, request: CarryOver, models: Models[Any], new: NewGeneration
 ) -> Write | Moved | Rejection | Needs:
     """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
     if record is None:
@@ -40,16 +41,16 @@ def carry_over(
         return Moved(record.position)
     match request.policy:
         case Policy.RESET:
-            start = first_position(birth.generation)
-            return carried(record, request, target, start, target.engine.initial_state, birth.now_ms)
+            start = first_position(new.generation)
+            return carried(record, request, target, start, target.engine.initial_state, new.now_ms)
         case Policy.RERUN:
             return Needs.WINDOW
         case Policy.KEEP:
-            return _keep(record, request, models, target, birth)
+            return _keep(record, request, models, target, new)
 
 
 def _keep(
-    record: Record, request: CarryOver, models: Models, target: Served, birth: Birth
+    record: Record, request: CarryOver, models: Models[Any], target: Version, new: NewGeneration
 ) -> Write | Rejection | Needs:
     if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
         return _refused(
@@ -58,7 +59,7 @@ def _keep(
             f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
         )
     if not record.log:
-        return carried(record, request, target, kept_at(record, birth.generation), record.checkpoint, birth.now_ms)
+        return carried(record, request, target, kept_at(record, new.generation), record.checkpoint, new.now_ms)
     if models.find(record.header.fingerprint) is None:
         logged = record.position.step - record.header.checkpoint_step
         return _refused(
@@ -66,21 +67,21 @@ def _keep(
             f"is not served, and the state after the last {logged} time steps can be computed by it alone: serve both "
             "versions",
         )
-    return refuse_foreign(record, models) or Needs.STATE
+    return refuse_unserved(record, models) or Needs.STATE
 
 
-def carried(record: Record, request: CarryOver, target: Served, at: Position, state: bytes, now_ms: int) -> Write:
-    """The new life: this state at `at`, nothing in the log."""
+def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
+    """The new generation: this state at `at`, nothing in the log."""
     header = new_header(target, at, origin_of(request.request_id, request.content), record.header.ttl_ms, now_ms)
     return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
 
 
 def kept_at(record: Record, generation: bytes) -> Position:
-    """Where a life begins that keeps the record's state."""
+    """Where a generation begins that keeps the record's state."""
     return first_position(generation, record.position.step)
 
 
-def target_of(request: CarryOver, models: Models) -> Served:
+def target_of(request: CarryOver, models: Models[V]) -> V:
     target = models.find(request.target)
     if target is None:
         raise LookupError("a session is to be carried over to a version that is not served")
