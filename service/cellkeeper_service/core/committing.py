@@ -1,0 +1,78 @@
+"""Writing: one commit in flight for each session; what is computed meanwhile goes out together with the next."""
+
+from __future__ import annotations
+
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+
+from .commit import build_commit, why_not_again
+from .context import Context, late
+from .requests import Request, Write
+from .session import InflightCommit, SessionState
+
+
+def launch(context: Context, session: SessionState) -> InflightCommit | None:
+    """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
+    decided again."""
+    now = context.now()
+    requests, session.pending = session.pending, []
+    first_late = next((index for index, request in enumerate(requests) if now >= request.deadline), None)
+    in_time = requests[:first_late]
+    try:
+        if in_time:
+            session.in_flight = build_commit(session, in_time, context.clock.wall_ms())
+            session.reading = None
+    except Exception:
+        session.pending = requests
+        raise
+    if first_late is not None:
+        too_late = requests[first_late]
+        session.pending = requests[first_late + 1 :]
+        context.requeue(session, context.unwind(session))
+        context.finish(too_late, late(too_late, now))
+        context.ready[session] = None
+    return session.in_flight
+
+
+def committed(context: Context, commit: InflightCommit) -> None:
+    """The store has accepted it: its requests have their results."""
+    session, call, cached = commit.session, commit.call, commit.cached
+    if isinstance(call, Commit) and cached is not None and not cached.dropped:
+        cached.header, cached.exists = call.header, True
+        if call.checkpoint is not None:
+            cached.checkpoint = None
+            context.meter.checkpointed(session.key.model)
+    for request in commit.requests:
+        write = request.write
+        if isinstance(write, Write) and write.version is not None and write.seed is not None:
+            context.place(session, write.version, write.commit.header, write.seed)
+        context.finish(request, request.result)
+
+
+def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:
+    """Everything computed on a commit that failed fails with it, and is decided again on a fresh reading."""
+    session = commit.session
+    # a state that was dropped while its commit was in flight has left its requests in the queue already
+    behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
+    again: list[Request] = []
+    answered = []
+    for request in commit.requests:
+        why = why_not_again(request, result, context.limits)
+        if why is None:
+            again.append(request)
+        else:
+            answered.append((request, why))
+    session.reading = None
+    context.requeue(session, again + behind)
+    for request, why in answered:
+        context.finish(request, why)
+
+
+def settle_commit(context: Context, commit: InflightCommit, result: CommitResult) -> None:
+    """What became of one commit."""
+    session = commit.session
+    session.in_flight = None
+    context.meter.committed(result.outcome.value, 1)
+    if result.outcome is Outcome.COMMITTED:
+        committed(context, commit)
+    else:
+        not_committed(context, commit, result)

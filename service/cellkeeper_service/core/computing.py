@@ -1,0 +1,300 @@
+"""What is computed for a request, and what it means for its session when that is done."""
+
+from __future__ import annotations
+
+from cellkeeper_service.domain.position import Position, advance
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.errors import Reason, Rejection
+
+from .batch import Batch, prediction_after
+from .carry_over import carried, kept_at, target_of
+from .context import Context, no_reply
+from .outputs import Outputs, Piece
+from .requests import (
+    CarryOver,
+    Computable,
+    Duplicate,
+    GetState,
+    LogReplay,
+    Policy,
+    StateReply,
+    Status,
+    Step,
+    StepReply,
+)
+from .session import CachedState, Checkpoint, SessionState
+
+NO_OUTPUTS: frozenset[str] = frozenset()
+
+
+def start_chunk(context: Context, cached: CachedState, step: Step) -> None:
+    step.begin(step.data, step.steps, step.wanted)
+    if cached.checkpoint_due(step.steps, context.limits.log_steps(cached.version.spec.step_bytes)):
+        step.checkpoint_at = 0
+    context.cache_of(cached.version).start(cached, step)
+
+
+def start_peek(context: Context, cached: CachedState, step: Step) -> None:
+    step.begin(step.data, step.all_steps, step.wanted, unfed=step.all_steps - step.steps)
+    context.cache_of(cached.version).start(cached, step)
+
+
+def start_read(context: Context, cached: CachedState, request: GetState | CarryOver) -> None:
+    """The state as it is."""
+    request.begin(b"", 0, NO_OUTPUTS)
+    context.cache_of(cached.version).start(cached, request)
+
+
+def start_rerun(context: Context, cached: CachedState, request: CarryOver) -> None:
+    """cached: the initial state of the version that takes the session over."""
+    request.begin(request.data, request.steps, NO_OUTPUTS)
+    context.cache_of(cached.version).start(cached, request)
+
+
+def start_log_replay(context: Context, cached: CachedState, record: Record, duplicates: list[Step], acked: int) -> None:
+    """Computes the record's log. `duplicates` lie within it: they get their outputs once more. Where a checkpoint is
+    due, the state at step `acked` becomes its candidate."""
+    start, end = record.header.checkpoint_step, record.position.step
+    session = cached.session
+    replay = LogReplay(session.key, float("inf"), no_reply, record, [])
+    for step in duplicates:
+        if step.position is not None:
+            first = step.position.step - start
+            replay.duplicates.append(Duplicate(step, first, first + step.steps))
+    names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
+    replay.begin(record.log, end - start, names)
+    ends = {one.last for one in replay.duplicates if one.step.wants_state}
+    if end - start >= cached.version.due_steps and start < acked <= end:
+        replay.checkpoint_at = acked - start
+        ends.add(acked - start)
+    replay.ends = tuple(sorted(ends))
+    for step in duplicates:
+        step.status = Status.READY
+    context.cache_of(cached.version).start(cached, replay)
+
+
+def is_alive(context: Context, cached: CachedState) -> bool:
+    """False for work that is not to be computed; its request has its result then. What has begun is ended, but for a
+    forecast: its steps are many, and nobody else has a use for them."""
+    work = cached.work
+    if isinstance(work, LogReplay) or work is None or (work.computed > 0 and not work.unfed):
+        return work is not None
+    now = context.now()
+    why = context.dead(work, now)
+    if why is None:
+        if isinstance(work, Step) and work.computed == 0:
+            work.started_at = now
+        return True
+    session, cached.work = cached.session, None
+    drop_uncommitted(context, session)
+    context.finish(work, why)
+    context.ready[session] = None
+    return False
+
+
+def drop_uncommitted(context: Context, session: SessionState) -> None:
+    """Drops a state whose generation nobody has seen and whose creation did not come to a commit."""
+    if session.cached is not None and not session.cached.exists and not session.has_uncommitted:
+        context.drop(session)
+
+
+def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) -> None:
+    """What follows from a row of a batch that gave a finite result for it."""
+    work = _work_of(cached)
+    end = work.computed + batch.steps
+    _collect(work, batch, row, end)
+    work.computed = end
+    if work.needs_prediction:
+        _feed(cached, work, batch, row)
+    if end < work.to_compute:
+        work.status = Status.READY
+        context.cache_of(cached.version).ready.append(cached)
+        return
+    cached.work = None
+    _finish(context, cached, work)
+    context.ready[cached.session] = None
+
+
+def _collect(work: Computable, batch: Batch, row: int, end: int) -> None:
+    before, after = batch.states_before.get(row), batch.states_after.get(row)
+    if before is not None:
+        work.checkpoint_state = before
+    if isinstance(work, LogReplay):
+        if after is not None and work.checkpoint_at == end:
+            work.checkpoint_state = after
+        for one in work.duplicates:
+            low, high = max(work.computed, one.first), min(end, one.last)
+            if low < high and batch.computed is not None:
+                one.pieces.append(Piece(batch.computed, row, low - work.computed, high - work.computed))
+            if one.last == end and one.step.wants_state:
+                one.state = after
+        return
+    if after is not None:
+        work.end_state = after
+    if work.names and batch.computed is not None:
+        work.pieces.append(Piece(batch.computed, row, 0, batch.steps))
+
+
+def _feed(cached: CachedState, work: Computable, batch: Batch, row: int) -> None:
+    """The next time step's input is the prediction after the last one."""
+    spec = cached.version.spec
+    if spec.feedback is None or not isinstance(work, Step) or work.rollout is None:
+        raise RuntimeError("a forecast is to be computed that cannot be")
+    known = work.rollout.known[work.rollout.steps - work.unfed]
+    following = spec.feedback.next_input(prediction_after(batch, row), known)
+    work.inputs += following.astype(spec.input.numpy_dtype).tobytes()
+    work.unfed -= 1
+
+
+def _finish(context: Context, cached: CachedState, work: Computable) -> None:
+    match work:
+        case Step():
+            if work.peek:
+                _finish_peek(context, cached, work)
+            else:
+                _finish_chunk(context, cached, work)
+        case LogReplay():
+            _finish_log_replay(context, cached, work)
+        case GetState():
+            context.finish(work, StateReply(cached.version, cached.frontier, work.end_state or b""))
+        case CarryOver():
+            _finish_carry_over(context, cached, work)
+
+
+def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
+    before = cached.frontier
+    after = advance(before, step.data, cached.version.spec.step_bytes)
+    cached.ahead = step.after = after
+    cached.current = 1 - cached.current
+    if step.checkpoint_state is not None:
+        cached.checkpoint = Checkpoint(before.step, before.head, step.checkpoint_state, bytearray())
+    if cached.checkpoint is not None:
+        cached.checkpoint.tail += step.data
+    step.computed_at, step.acked_step = context.now(), step.acked_at(before.step)
+    reply = _reply(cached, step, after, step.pieces, step.end_state, created=cached.created)
+    cached.created = False
+    context.cache_of(cached.version).used(cached)
+    context.commit_soon(cached.session, step, reply)
+
+
+def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:
+    step.computed_at = context.now()
+    after = advance(cached.frontier, step.inputs, cached.version.spec.step_bytes)
+    context.finish(step, _reply(cached, step, after, step.pieces, step.end_state))
+
+
+def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay) -> None:
+    session, record = cached.session, replay.record
+    context.meter.rebuilt(session.key.model, replay.to_compute)
+    if (unpaid := _unpaid(context, replay)) > 0:
+        context.owe(session.key.tenant, unpaid)
+    cached.current = 1 - cached.current
+    start = record.header.checkpoint_step
+    if replay.checkpoint_state is not None and replay.checkpoint_at is not None:
+        at = start + replay.checkpoint_at
+        tail = bytearray(record.inputs(at, record.position.step))
+        cached.checkpoint = Checkpoint(at, record.head_at(at), replay.checkpoint_state, tail)
+    now = context.now()
+    for request in session.queue:
+        if isinstance(request, Step) and session.is_read_for(request):
+            request.load_seconds = now - max(session.load_started, request.arrived)
+    for one in replay.duplicates:
+        step, end = one.step, start + one.last
+        step.started_at = step.computed_at = now
+        step.load_seconds = now - max(session.load_started, step.arrived)
+        after = Position(record.position.generation, end, record.head_at(end))
+        context.finish(step, _reply(cached, step, after, one.pieces, one.state, replayed=True))
+
+
+def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver) -> None:
+    """The state is there: another generation begins with it, once that is committed."""
+    session, state = cached.session, request.end_state
+    reading = session.reading
+    if reading is None or reading.record is None or state is None:
+        raise RuntimeError("a session is carried over whose record or state was forgotten")
+    record, target = reading.record, target_of(request, context.models[session.key.model])
+    if request.policy is Policy.KEEP:
+        at = kept_at(record, context.mint())
+    else:
+        at = advance(cached.header.position, request.data, target.spec.step_bytes)
+    write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())
+    context.drop(session)
+    context.commit_soon(session, request, write.reply)
+
+
+def _reply(
+    cached: CachedState,
+    step: Step,
+    after: Position,
+    pieces: list[Piece],
+    state: bytes | None,
+    *,
+    created: bool = False,
+    replayed: bool = False,
+) -> StepReply:
+    queued_seconds = max(step.started_at - step.arrived, 0.0)
+    computed_seconds = max(step.computed_at - step.started_at, 0.0)
+    outputs = Outputs(step.wanted, pieces)
+    return StepReply(cached.version, outputs, state, after, created, replayed, queued_seconds, computed_seconds)
+
+
+def _unpaid(context: Context, replay: LogReplay) -> int:
+    """Time steps of a log replay that nobody asked for and that its session's tenant caused: all those around
+    duplicates, and of another replay what an acknowledging client would not have left in the log. To read the rest
+    again is the server's own affair: it has forgotten the state."""
+    if replay.duplicates:
+        return replay.to_compute - sum(one.last - one.first for one in replay.duplicates)
+    return replay.to_compute - context.limits.max_log_steps // 2
+
+
+def not_finite(context: Context, cached: CachedState) -> None:
+    """The row fails alone and keeps its last state. This rejection, too, is decided on the store's record, for the
+    cached state may be stale."""
+    work, session = _work_of(cached), cached.session
+    model = session.key.model
+    if isinstance(work, CarryOver):
+        context.meter.non_finite(model)
+        text = "inputs: the state after the window would not be finite; the session stays as it is"
+        work_failed(context, cached, Rejection(Reason.NON_FINITE_RESULT, text, field="inputs"))
+        return
+    if not isinstance(work, Step):
+        context.meter.non_finite(model)
+        text = "the session's committed inputs did not give a finite state"
+        work_failed(context, cached, Rejection(Reason.INTERNAL_ERROR, text))
+        return
+    cached.work = None
+    if session.is_read_for(work) and not session.has_uncommitted:
+        position = cached.frontier if cached.exists else None
+        drop_uncommitted(context, session)
+        context.meter.non_finite(model)
+        context.finish(work, _non_finite(work, position))
+    else:
+        work.distrusts_hot = True
+        context.requeue(session, [work])
+    context.ready[session] = None
+
+
+def _non_finite(step: Step, position: Position | None) -> Rejection:
+    if step.computed < step.steps:
+        text = "inputs: the output or the state would not be finite; the session stays where it is"
+        return Rejection(Reason.NON_FINITE_RESULT, text, field="inputs", position=position)
+    text = (
+        f"rollout_steps: the output or the state would not be finite at rolled time step {step.computed - step.steps}"
+    )
+    return Rejection(Reason.NON_FINITE_RESULT, text, field="rollout_steps", position=position)
+
+
+def work_failed(context: Context, cached: CachedState, why: Rejection) -> None:
+    """The requests that it was for fail; the session goes on from the store's record."""
+    session = cached.session
+    failed = _work_of(cached).clients()
+    if not failed and session.queue:
+        failed = [session.queue[0]]  # the request that the log replay was for
+    cached.work = None
+    context.fail(session, failed, why)
+
+
+def _work_of(cached: CachedState) -> Computable:
+    if cached.work is None:
+        raise RuntimeError("a batch gave a result for a state on which nothing is computed")
+    return cached.work
