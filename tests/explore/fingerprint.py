@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.requests import Computable, LogReplay, Write
+from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
@@ -154,25 +158,12 @@ class _Namer:
         return call.key.session, position, self.header(call.header), call.log, call.checkpoint
 
     def node(self, node: Node) -> Any:
-        desk, store = node.sessions._desk, self.universe.store
+        if node.runs_core:
+            return self.core(node.sessions.core), *self.under_way(node), tuple(self.batch(one) for one in node.calls)
+        desk = node.sessions._desk
         lines = tuple(self.line(line) for _, line in sorted(desk.lines.items()))
-        reads = tuple(
-            (
-                read.loads[0].key.session,
-                read.results and tuple(self.read(result) for result in read.results),
-                read.read_at - store.file.folded if read.results and store.tracks else 0,
-            )
-            for read in node.reads
-        )
+        reads, writes = self.under_way(node)
         calls = tuple(self.engine_call(call) for call in node.calls)
-        writes = tuple(
-            (
-                tuple(self.call(call) for call in write.calls),
-                write.results and tuple(result.outcome for result in write.results),
-                write.landed_at - store.file.folded if write.results and store.tracks else 0,
-            )
-            for write in node.writes
-        )
         owners: Any = tuple(line.key.session for line in node.served.slots._owners if isinstance(line, Line))
         starved = tuple(line.key.session for line in node.served.starved)
         waiting_runs = tuple(self.run(run) for queue in (node.served.singles, node.served.longs) for run in queue)
@@ -181,6 +172,106 @@ class _Namer:
             for some in (node.served.cohorts, node.sessions._cohorts._computed)
         )
         return lines, reads, calls, writes, owners, len(node.served.slots._free), starved, waiting_runs, cohorts
+
+    def under_way(self, node: Node) -> Any:
+        """To the store and back: reads and writes."""
+        store = self.universe.store
+        reads = tuple(
+            (
+                read.loads[0].key.session,
+                read.results and tuple(self.read(result) for result in read.results),
+                read.read_at - store.file.folded if read.results and store.tracks else 0,
+            )
+            for read in node.reads
+        )
+        writes = tuple(
+            (
+                tuple(self.call(call) for call in write.calls),
+                write.results and tuple(result.outcome for result in write.results),
+                write.landed_at - store.file.folded if write.results and store.tracks else 0,
+            )
+            for write in node.writes
+        )
+        return reads, writes
+
+    def core(self, core: Core) -> Any:
+        context = core.context
+        caches = tuple(
+            (
+                tuple(session.key.session for session in cache.sessions),
+                len(cache._free),
+                tuple(session.key.session for session in cache.waiting),
+                tuple(self.cached(cached) for cached in cache.ready),
+            )
+            for cache in context.caches.values()
+        )
+        sets = (context.ready, context.to_load, context.to_load_alone, context.to_commit)
+        return (
+            tuple(self.session(session) for _, session in sorted(context.sessions.items())),
+            caches,
+            tuple(tuple(session.key.session for session in some) for some in sets),
+        )
+
+    def session(self, session: SessionState) -> Any:
+        queue = tuple(
+            (
+                self.request(request),
+                session.is_read_for(request),
+                session.loading and request.number <= session.load_number,
+            )
+            for request in session.queue
+        )
+        commit, reading = session.in_flight, session.reading
+        return (
+            session.key.session,
+            queue,
+            session.cached and self.cached(session.cached),
+            tuple(self.to_commit(request) for request in session.pending),
+            commit and (tuple(self.to_commit(one) for one in commit.requests), commit.cached is session.cached),
+            session.loading,
+            session.waits_for_slot,
+            reading and (self.record(reading.record) if reading.record is not None else "no record"),
+        )
+
+    def to_commit(self, request: Any) -> Any:
+        if isinstance(request, wire.Step):
+            return self.request(request), self.position(request.after), request.acked_step
+        commit = request.write.commit if isinstance(request.write, Write) else None
+        return self.request(request), commit and self.call(commit)
+
+    def cached(self, cached: CachedState) -> Any:
+        state = cached.seed if cached.seed is not None else int(cached.version.engine._states[cached.row])  # type: ignore[attr-defined]
+        kept = cached.checkpoint
+        return (
+            cached.session.key.session,
+            self.header(cached.header),
+            cached.exists,
+            self.position(cached.frontier),
+            state,
+            cached.seed is None,
+            cached.created,
+            kept and (kept.step, kept.state, bytes(kept.tail)),
+            cached.work and self.work(cached.work),
+            cached.in_batch,
+            cached.dropped,
+        )
+
+    def work(self, work: Computable) -> Any:
+        duplicates: Any = ()
+        if isinstance(work, LogReplay):
+            duplicates = tuple((self.request(one.step), one.first, one.last) for one in work.duplicates)
+        return (
+            type(work),
+            duplicates if isinstance(work, LogReplay) else self.request(work),
+            work.inputs,
+            work.computed,
+            work.to_compute,
+            work.checkpoint_at,
+            work.checkpoint_state,
+        )
+
+    def batch(self, batch: Batch) -> Any:
+        return batch.steps, tuple(self.cached(cached) for cached in batch.states)
 
     def engine_call(self, call: Any) -> Any:
         if isinstance(call, CohortCall):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellkeeper_service.core.models import Models as CoreModels
+from cellkeeper_service.core.models import Version
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.store import Commit, CommitResult, Load
 from cellkeeper_service.sessions.limits import Clock, Limits
@@ -15,6 +17,7 @@ from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Sessions
 
 from tests.sessions.counting_engine import CountingEngine
+from tests.sessions.driven_core import DrivenCore
 
 from .scope import Scope
 
@@ -61,8 +64,8 @@ class Node:
     """One replica. ticks: the commits that are ready at once go to the store together."""
 
     name: str
-    served: Served
-    sessions: Sessions
+    served: Any
+    sessions: Any
     ticks: bool = False
     reads: list[Read] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
@@ -83,7 +86,27 @@ class Node:
     @property
     def blank(self) -> bool:
         """Nothing ever came here."""
-        return not self.sessions._desk.lines and not (self.reads or self.calls or self.writes)
+        held = self.sessions.core.context.sessions if self.runs_core else self.sessions._desk.lines
+        return not held and not (self.reads or self.calls or self.writes)
+
+    @property
+    def runs_core(self) -> bool:
+        return isinstance(self.sessions, DrivenCore)
+
+    @property
+    def requests(self) -> list[Request]:
+        """All that have not been answered."""
+        if self.runs_core:
+            return list(self.sessions.requests())
+        return [request for line in self.sessions._desk.lines.values() for request in requests_of(line)]
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether it has something to do, though nothing is on its way."""
+        if self.runs_core:
+            return bool(self.sessions.holds_work)
+        served = self.served
+        return bool(served.starved or served.singles or served.longs or served.cohorts or self.sessions.wants_flight)
 
 
 def requests_of(line: Any) -> list[Request]:
@@ -103,8 +126,14 @@ def requests_of(line: Any) -> list[Request]:
 def new_node(name: str, scope: Scope, mint: Callable[[], bytes]) -> Node:
     """A replica that nothing ever came to."""
     due_steps = scope.other_due_steps if name == "B" and scope.other_due_steps else scope.due_steps
-    served = Served(CountingEngine(), scope.slots, due_steps)
-    served.due_steps = due_steps  # whatever the size of the state
     limits = Limits(max_log_steps=scope.max_log_steps, tick=TickLimits(4, 8))
-    sessions = Sessions({"m": Models([served])}, limits, Clock(still, still_ms), NullMeter(), mint)
+    clock = Clock(still, still_ms)
+    if scope.core:
+        version = Version(CountingEngine(), scope.slots, due_steps)
+        version.due_steps = due_steps  # whatever the size of the state
+        core = DrivenCore({"m": CoreModels([version])}, limits, clock, NullMeter(), mint)
+        return Node(name, version, core, scope.ticks)
+    served = Served(CountingEngine(), scope.slots, due_steps)
+    served.due_steps = due_steps
+    sessions = Sessions({"m": Models([served])}, limits, clock, NullMeter(), mint)
     return Node(name, served, sessions, scope.ticks)

@@ -83,8 +83,7 @@ def check_end(universe: Universe) -> None:
     for node in universe.nodes:
         if node.sessions.unanswered:
             raise Violation(f"{node.name} holds {node.sessions.unanswered} requests that it will never answer")
-        served = node.served
-        if served.starved or served.singles or served.longs or served.cohorts or node.sessions.wants_flight:
+        if node.holds_work:
             raise Violation(f"{node.name} holds work that it will never do")
     held = universe.store.ledger.standing
     for player in universe.players:

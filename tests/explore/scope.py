@@ -62,7 +62,8 @@ class Scope:
     short: single steps with positions come as frames, of one client or of several at once, and so may go the short way.
     slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
     atomic_reads, atomic_commits: the store's answer comes with its work. ticks: a replica's commits
-    that are ready at once go to the store together. steady: the log must be short at the end.
+    that are ready at once go to the store together. core: the replicas run the new core.
+    steady: the log must be short at the end.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -89,6 +90,7 @@ class Scope:
     atomic_reads: bool = True
     atomic_commits: bool = False
     ticks: bool = False
+    core: bool = False
     steady: int = field(default=0)
 
     @property

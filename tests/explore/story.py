@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
@@ -100,6 +101,8 @@ def _calls(calls: list[Any]) -> str:
 
 
 def _computed(call: Any) -> list[str]:
+    if isinstance(call, Batch):
+        return [_work(state) for state in call.states]
     if isinstance(call, CohortCall):
         taken = [frame.columns.steps[item] for frame in call.cohorts for item in frame.items]  # type: ignore[attr-defined]
         return [f"{step.key.session} in a frame {_inputs(unpack(step.data))}" for step in taken]
@@ -108,6 +111,11 @@ def _computed(call: Any) -> list[str]:
 
 def _run(run: Any) -> str:
     return f"{run.line.key.session} {run.kind.value} {_inputs(unpack(run.data))}"
+
+
+def _work(state: Any) -> str:
+    work = state.work
+    return f"{state.session.key.session} {type(work).__name__.lower()} {_inputs(unpack(work.inputs))}"
 
 
 def _inputs(inputs: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from tests.sessions.columns import Frame, fits_a_frame
 
 from . import events, promises
 from .events import NAMES, Event
-from .node import Node, Read, Write, new_node, requests_of
+from .node import Node, Read, Write, new_node
 from .player import Player, flying
 from .scope import Scope, Steps
 from .store import ExploredStore
@@ -127,7 +127,7 @@ class Universe:
 
     def _submit(self, request: Request, target: str) -> None:
         self._arrives(request)
-        if self.scope.short and isinstance(request, Step) and fits_a_frame(request):
+        if self.scope.short and not self.scope.core and isinstance(request, Step) and fits_a_frame(request):
             Frame([request]).submit(self.node(target).sessions)
         else:
             self.node(target).sessions.submit(request)
@@ -145,7 +145,11 @@ class Universe:
         steps = [self._request(index, what) for index, what in items]
         for step in steps:
             self._arrives(step)
-        Frame([step for step in steps if isinstance(step, Step)]).submit(self.node(target).sessions)
+        if self.scope.core:
+            for step in steps:
+                self.node(target).sessions.submit(step)
+        else:
+            Frame([step for step in steps if isinstance(step, Step)]).submit(self.node(target).sessions)
 
     def _do_slow(self, index: int, what: str) -> None:
         self._spend("slow")
@@ -219,7 +223,7 @@ class Universe:
         node = self.node(name)
         call = node.calls.pop(0)
         call.execute()
-        call.served.engine.calls.clear()  # it counts them for other tests
+        node.served.engine.calls.clear()  # it counts them for other tests
         node.sessions.computed(call)
 
     def _land(self, write: Write) -> None:
@@ -288,23 +292,21 @@ class Universe:
             node.writes = [write for write in node.writes if write.results is None]
             for write in unheard:
                 node.sessions.landed(write.flights, [LOST] * len(write.flights))
-            for line in node.sessions._desk.lines.values():
-                for request in requests_of(line):
-                    channel: Channel = request.done  # type: ignore[assignment]
-                    channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
+            for request in node.requests:
+                channel: Channel = request.done  # type: ignore[assignment]
+                channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
         """Connections break, so the clients know; what was on its way to the store may still arrive there."""
         self._spend("crashes")
         index = NAMES.index(name)
         node = self.nodes[index]
-        for line in node.sessions._desk.lines.values():
-            for request in requests_of(line):
-                channel: Channel = request.done  # type: ignore[assignment]
-                channel.answered = True
-                player = self.players[channel.player]
-                if channel.ticket in player.waiting:
-                    player.lost(channel.ticket)
+        for request in node.requests:
+            channel: Channel = request.done  # type: ignore[assignment]
+            channel.answered = True
+            player = self.players[channel.player]
+            if channel.ticket in player.waiting:
+                player.lost(channel.ticket)
         self.late += [write.without_answer() for write in node.writes if write.results is None]
         self.store.disconnect(name)
         self.nodes[index] = new_node(name, self.scope, self.mint)

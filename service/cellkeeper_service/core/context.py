@@ -22,9 +22,10 @@ from .state_cache import StateCache
 class Context:
     """Nothing here calls anybody back: what has happened is written down, and the core goes on from it.
 
-    ready: sessions whose first request may go on. queued: sessions with requests that nothing was started for. to_load, to_load_alone: sessions whose record is to be read; each of
-    the second by itself. to_commit: sessions with something to commit, and nothing in flight. finished: requests that
-    have their result, which their callers have not been told.
+    ready: sessions whose first request may go on. queued: sessions with requests that nothing was started for.
+    to_load, to_load_alone: sessions whose record is to be read; each of the second by itself.
+    to_commit: sessions with something to commit, and nothing in flight.
+    finished: requests that have their result, which their callers have not been told.
     """
 
     def __init__(

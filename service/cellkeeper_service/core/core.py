@@ -66,13 +66,16 @@ class Core:
 
     # the tick
 
-    def schedule(self) -> list[Batch]:
-        """Goes on with every session that is ready. Returns the batches of the next tick; their order is free."""
+    def schedule(self, engine_is_free: bool = True) -> list[Batch]:
+        """Goes on with every session that is ready. Returns the batches of the next tick; their order is free.
+
+        engine_is_free: False while the batches of the last tick are executed: none are formed then.
+        """
         context = self.context
         self._advance_ready()
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
-            if cache.ready:
+            if cache.ready and engine_is_free:
                 batches += form_batches(cache, context.limits.tick, self._is_alive)
         if context.ready:
             self._advance_ready()
