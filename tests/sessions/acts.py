@@ -61,7 +61,4 @@ def until(world: World, what: str, replica: int = 0) -> None:
 def at_rest(world: World) -> None:
     """Nothing is left behind: no line without a hot copy, no waiting line, no request, no slot."""
     for replica in world.replicas:
-        desk = replica.sessions._desk
-        assert (desk.unanswered, desk.unanswered_bytes, len(desk.waiting)) == (0, 0, 0)
-        assert all(line.hot is not None and line.key == name for name, line in desk.lines.items())
-        assert sum(line.hot is not None for line in desk.lines.values()) == replica.sessions.hot_count("m")
+        replica.check_rest()

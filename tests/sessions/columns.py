@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import pack
+from typing import Any
 
 import numpy as np
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.sessions.cohort import Replies
 from cellkeeper_service.sessions.requests import Step, StepReply
-from cellkeeper_service.sessions.sessions import Sessions
+
+from .driven_core import DrivenCore
 
 
 class Frame:
@@ -33,8 +35,12 @@ class Frame:
         self.gone = False
         self.arrivals: Sequence[float] = ()
 
-    def submit(self, sessions: Sessions) -> None:
-        """What cannot go the short way goes the long one."""
+    def submit(self, sessions: Any) -> None:
+        """What cannot go the short way goes the long one; the new core knows one way only."""
+        if isinstance(sessions, DrivenCore):
+            for step in self.steps:
+                sessions.submit(step)
+            return
         self.served = sessions._desk.models[self.model].default
         for item in sessions.submit_columns(self):
             sessions.submit(self.step(item))
@@ -62,9 +68,9 @@ class Frame:
             step.gone = True
 
 
-def submit_alone(step: Step, sessions: Sessions) -> None:
+def submit_alone(step: Step, sessions: Any) -> None:
     """As a unary call's: the short way if it can."""
-    if not sessions.gather(step):
+    if isinstance(sessions, DrivenCore) or not sessions.gather(step):
         sessions.submit(step)
 
 

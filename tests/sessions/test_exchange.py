@@ -18,7 +18,7 @@ NEW = b"\2"
 
 def exchange(world: World, keep: bool, version: bytes = NEW) -> Served:
     """The version takes new sessions from here on; what was served before stays beside it, or retires."""
-    models = world.replicas[0].sessions._desk.models["m"]
+    models = world.replicas[0].models
     served = models.find(version * 32) or Served(CountingEngine(version=version), 4, 3)
     others = [other for other in models if other is not served]
     models.exchange([served, *others] if keep else [served])
@@ -60,7 +60,7 @@ def test_an_old_version_comes_back() -> None:
 def test_a_hot_session_of_a_version_that_is_gone_is_refused_like_a_cold_one(short: bool) -> None:
     world = World()
     at = world.step([1], opened(world)).position
-    models = world.replicas[0].sessions._desk.models["m"]
+    models = world.replicas[0].models
     exchange(world, keep=False)
     reply = world.send([2], at, short=short)
     world.settle()
@@ -88,7 +88,7 @@ def test_what_is_under_way_ends_on_its_version(stage: str, short: bool) -> None:
     world.settle()
     assert reason(behind.result) == "MODEL_CHANGED"
     swept(world)
-    assert not world.replicas[0].sessions._desk.models["m"].retiring
+    assert not world.replicas[0].models.retiring
     at_rest(world)
 
 
@@ -100,8 +100,8 @@ def test_a_session_that_is_opened_in_between_leaves_nothing_behind() -> None:
     exchange(world, keep=False)
     swept(world)  # its commit lands behind the sweep
     assert isinstance(reply.result, OpenReply)
-    assert not world.replicas[0].sessions._desk.models["m"].retiring
-    assert world.replicas[0].sessions._desk.lines == {}
+    assert not world.replicas[0].models.retiring
+    assert world.replicas[0].held == {}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -112,7 +112,7 @@ def test_any_order(seed: int) -> None:
     world = World(slots=3)
     inputs: dict[str, list[int]] = {name: [] for name in "abcde"}
     at = {name: opened(world, name) for name in inputs}
-    models = world.replicas[0].sessions._desk.models["m"]
+    models = world.replicas[0].models
     under_way: list[tuple[str, int, Reply]] = []
     for _ in range(60):
         act = draw.random()

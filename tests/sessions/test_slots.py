@@ -40,7 +40,7 @@ def with_a_starved_line(world: World) -> tuple[Reply, Reply]:
     waiting = world.send([1], positions[1], session="first")
     world.replicas[0].collect()
     world.replicas[0].load(0)
-    assert len(world.replicas[0].served.starved) == 1
+    assert len(world.replicas[0].waiting_for_slot) == 1
     return running, waiting
 
 
@@ -60,7 +60,7 @@ def test_an_open_does_not_wait_for_a_slot() -> None:
     one.load(0)
     assert isinstance(opening.result, OpenReply)
     assert isinstance(session.result, SessionReply)
-    assert len(one.served.starved) == 1
+    assert len(one.waiting_for_slot) == 1
     world.settle()
     assert running.outputs == waiting.outputs == expected([1])
     at_rest(world)
@@ -74,18 +74,18 @@ def test_a_starved_line_whose_requests_expired_does_not_displace_the_sessions_ne
     starved = world.send([1], position, deadline=1.0)
     one.collect()
     one.load(0)
-    assert len(one.served.starved) == 2
+    assert len(one.waiting_for_slot) == 2
     world.now = 2.0
     one.sessions.expire()
     assert reason(starved.result) == "DEADLINE_PASSED"
     later = world.send([2], position)
-    line = one.sessions._desk.lines[key()]
+    line = one.held[key()]
     for _ in range(3):  # the slot passes on
         until(world, "calls")
         one.compute(0)
         one.collect()
         one.deliver(0)
-        assert one.sessions._desk.lines[key()] is line
+        assert one.held[key()] is line
     world.settle()
     assert running.outputs == waiting.outputs == expected([1])
     assert later.outputs == expected([2])
@@ -101,9 +101,9 @@ def test_starved_lines_are_served_in_their_order() -> None:
     one = world.replicas[0]
     one.collect()
     one.load(0)
-    order = [line.key.session for line in one.served.starved]
+    order = one.waiting_for_slot
     one.compute(0)  # its commit is still to come: no slot is free yet
-    assert [line.key.session for line in one.served.starved] == order == ["s0", "s1", "s2"]
+    assert one.waiting_for_slot == order == ["s0", "s1", "s2"]
     world.settle()
     assert all(isinstance(reply.result, StepReply) for reply in [busy, *replies])
 
@@ -134,7 +134,7 @@ def test_a_slot_freed_by_a_dead_first_step_goes_to_the_line_that_waits_for_it() 
     one.load(0)  # it is about to be created, and holds the slot
     waiting = world.send([2], position, session="other")
     one.sessions.take_loads()
-    lines, loads = [one.sessions._desk.lines[key("other")]], [Load(key("other"), True)]
+    lines, loads = [one.held[key("other")]], [Load(key("other"), True)]
     one.sessions.loaded(lines, world.store.load_many(loads))
     world.now = 2.0
     assert one.sessions.take_calls() == []

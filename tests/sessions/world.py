@@ -10,7 +10,9 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.core.models import Models as CoreModels
+from cellkeeper_service.core.models import Version
+from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
@@ -20,11 +22,12 @@ from cellkeeper_service.sessions.planner import TickLimits
 from cellkeeper_service.sessions.requests import Request, Step, StepReply
 from cellkeeper_service.sessions.rollout import Rollout
 from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import AnyFlight, Call, Sessions
+from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
 from .columns import Frame, submit_alone
 from .counting_engine import CountingEngine
+from .driven_core import DrivenCore
 
 FOREVER = 1e18
 
@@ -44,6 +47,7 @@ class World:
     """
 
     one_by_one = False
+    core = False  # the replicas run the new core
 
     def __init__(
         self,
@@ -128,7 +132,7 @@ class World:
             steps.append(step)
         return self.submit_together(steps, self.replicas[replica].sessions), replies
 
-    def submit_together(self, steps: Sequence[Step], sessions: Sessions) -> Frame:
+    def submit_together(self, steps: Sequence[Step], sessions: Any) -> Frame:
         """Short, one way or the other."""
         frame = Frame(steps)
         if self.one_by_one:
@@ -169,7 +173,7 @@ class Reply:
 class Write:
     """A commit or delete on its way to the store and back."""
 
-    flights: list[AnyFlight]
+    flights: list[Any]
     calls: list[Any]
     sent: bool = False
     results: list[CommitResult] = field(default_factory=list)
@@ -180,13 +184,52 @@ class Replica:
         self, world: World, slots: int, limits: Limits, replay: int, mint: Any, versions: Sequence[bytes]
     ) -> None:
         self.world = world
-        models = Models([Served(CountingEngine(version=version), slots, replay) for version in versions])
+        engines = [CountingEngine(version=version) for version in versions]
         clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
-        self.sessions = Sessions({"m": models}, limits, clock, NullMeter(), mint)
-        self.served = models.default
+        self.models: Any
+        self.sessions: Any
+        if world.core:
+            self.models = CoreModels([Version(engine, slots, replay) for engine in engines])
+            self.sessions = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
+        else:
+            self.models = Models([Served(engine, slots, replay) for engine in engines])
+            self.sessions = Sessions({"m": self.models}, limits, clock, NullMeter(), mint)
+        self.served = self.models.default
         self.loads: list[tuple[Any, Any]] = []
-        self.calls: list[Call] = []
+        self.calls: list[Any] = []
         self.writes: list[Write] = []
+
+    @property
+    def held(self) -> dict[Any, Any]:
+        """What is kept of each session."""
+        found: dict[Any, Any] = self.sessions.core.context.sessions if self.world.core else self.sessions._desk.lines
+        return found
+
+    @property
+    def waiting_for_slot(self) -> list[str]:
+        """The sessions, in their order."""
+        waiting = self.sessions.core.context.cache_of(self.served).waiting if self.world.core else self.served.starved
+        return [session.key.session for session in waiting]
+
+    def count_with(self, meter: Meter) -> None:
+        (self.sessions.core.context if self.world.core else self.sessions._desk).meter = meter
+
+    def check_rest(self) -> None:
+        """Nothing is left but sessions whose states are kept, and which have nothing to do."""
+        assert not self.waiting_for_slot
+        if self.world.core:
+            context = self.sessions.core.context
+            admission = context.admission
+            assert (admission.unanswered, admission.unanswered_bytes, len(context.queued)) == (0, 0, 0)
+            assert not self.sessions.holds_work
+            kept = [session.cached for session in self.held.values()]
+        else:
+            desk = self.sessions._desk
+            assert (desk.unanswered, desk.unanswered_bytes, len(desk.waiting)) == (0, 0, 0)
+            kept = [line.hot for line in self.held.values()]
+        assert all(one is not None for one in kept)
+        assert all(session.idle and session.key == name for name, session in self.held.items())
+        assert len(kept) == self.sessions.hot_count("m")
 
     def work(self) -> bool:
         """Does everything that can be done now, without loss. False: there was nothing to do."""

@@ -88,12 +88,14 @@ class Core:
 
     def _advance_ready(self) -> None:
         context = self.context
-        while context.ready:
-            ready, context.ready = context.ready, {}
-            for session in ready:
-                advance(context, session)
+        while True:
+            while context.ready:
+                ready, context.ready = context.ready, {}
+                for session in ready:
+                    advance(context, session)
+            self._give_slots()  # one may be free although no session is ready: a batch that came too late has left it
             if not context.ready:
-                self._give_slots()
+                return
 
     def _give_slots(self) -> None:
         """Lets sessions that wait for a slot try again, in their order."""
