@@ -138,7 +138,8 @@ class SessionState:
     @property
     def idle(self) -> bool:
         """Nothing of this session waits, or is being read, computed or written."""
-        return not (self.queue or self.loading or self.has_uncommitted) and self.computing is None
+        at_work = self.loading or self.pending or self.in_flight is not None or self.computing is not None
+        return not (self.queue or at_work)
 
     def is_read_for(self, request: Request) -> bool:
         """Whether the record was read after the request arrived, and is as it was."""

@@ -1,0 +1,172 @@
+"""Ways to switch off the rules of the protocol in the new core, one at a time. See switches.py: what is not here is the
+same for both cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from cellkeeper_service.core import advance, commit, computing, core, decision_table, lifecycle
+from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.context import Context
+from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.session import CachedState, InflightCommit, SessionState
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.errors import Rejection
+
+
+@contextmanager
+def head_of_requests() -> Iterator[None]:
+    """A request is taken for its step number alone."""
+    refuse, go_on = decision_table.refuse_misplaced, advance.continues
+
+    def refuse_misplaced(record: Record, asked: Any) -> Rejection | None:
+        if record.header.checkpoint_step <= asked.step <= record.position.step:
+            asked = asked._replace(head=record.head_at(asked.step))
+        return refuse(record, asked)
+
+    def continues(context: Context, session: SessionState, step: wire.Step) -> Any:
+        asked = step.position
+        if asked is not None and session.cached is not None and asked.step == session.cached.frontier.step:
+            step.position = asked._replace(head=session.cached.frontier.head)
+        try:
+            return go_on(context, session, step)
+        finally:
+            step.position = asked
+
+    with (
+        patch.object(decision_table, "refuse_misplaced", refuse_misplaced),
+        patch.object(lifecycle, "refuse_misplaced", refuse_misplaced),
+        patch.object(advance, "continues", continues),
+    ):
+        yield
+
+
+def _unknown_is(outcome: Outcome) -> AbstractContextManager[Any]:
+    on_committed = Core.on_committed
+
+    def believes(self: Core, commits: Sequence[InflightCommit], results: Sequence[CommitResult]) -> None:
+        results = [one._replace(outcome=outcome) if one.outcome is Outcome.UNKNOWN else one for one in results]
+        on_committed(self, commits, results)
+
+    return patch.object(Core, "on_committed", believes)
+
+
+def unknown_is_not_committed() -> AbstractContextManager[Any]:
+    return _unknown_is(Outcome.COMMITTED)
+
+
+def unknown_is_not_failed() -> AbstractContextManager[Any]:
+    return _unknown_is(Outcome.REFUSED)
+
+
+def _before_advancing(look: Callable[[Context, SessionState, wire.Step], Any]) -> AbstractContextManager[Any]:
+    """look: the result of the session's first request, a positioned step, where it has one without asking the store."""
+    go_on = advance.advance
+
+    def hasty(context: Context, session: SessionState) -> None:
+        while session.queue and isinstance(first := session.queue[0], wire.Step) and first.position is not None:
+            result = look(context, session, first)
+            if result is None:
+                break
+            session.queue.popleft()
+            context.finish(first, result)
+        go_on(context, session)
+
+    return patch.object(core, "advance", hasty)
+
+
+def store_decides_rejections() -> AbstractContextManager[Any]:
+    def look(context: Context, session: SessionState, step: wire.Step) -> Any:
+        cached = session.cached
+        busy = session.loading or session.has_uncommitted or session.computing is not None
+        if cached is None or not cached.exists or busy or step.position == cached.frontier:
+            return None
+        at = cached.frontier
+        header = cached.header.replace(position=at, checkpoint_step=at.step, checkpoint_head=at.head)
+        record = Record(header, bytes(cached.version.spec.state_bytes), b"")
+        verdict = decision_table.decide(record, step, context.models[session.key.model])
+        return verdict if isinstance(verdict, Rejection) else None
+
+    return _before_advancing(look)
+
+
+def duplicates_wait_for_commits() -> AbstractContextManager[Any]:
+    def look(context: Context, session: SessionState, step: wire.Step) -> Any:
+        commit = session.in_flight
+        for one in [*session.pending, *(commit.requests if commit else [])]:
+            if isinstance(one, wire.Step) and one.position == step.position and one.data == step.data:
+                return one.result
+        return None
+
+    return _before_advancing(look)
+
+
+def state_is_kept_until_acked() -> AbstractContextManager[Any]:
+    chunk_commit = commit.chunk_commit
+
+    def now_or_never(key: Any, cached: CachedState, chunks: Sequence[wire.Step], now_ms: int) -> Commit:
+        built = chunk_commit(key, cached, chunks, now_ms)
+        if built.checkpoint is None:
+            cached.checkpoint = None
+        return built
+
+    return patch.object(commit, "chunk_commit", now_or_never)
+
+
+def replies_wait_for_commits() -> AbstractContextManager[Any]:
+    """A chunk's reply leaves when it is computed."""
+    finish_chunk = computing._finish_chunk
+
+    def hasty(context: Context, cached: CachedState, step: wire.Step) -> None:
+        finish_chunk(context, cached, step)
+        step.done(step.result)
+        step.done = lambda result: None
+
+    return patch.object(computing, "_finish_chunk", hasty)
+
+
+@contextmanager
+def the_log_is_bounded() -> Iterator[None]:
+    """A checkpoint is due where the model says so, whatever the log's limit; and every chunk fits."""
+    due = CachedState.checkpoint_due
+    with (
+        patch.object(SessionState, "log_fits", lambda self, step, most: True),
+        patch.object(CachedState, "checkpoint_due", lambda self, steps, most: due(self, steps, 1 << 30)),
+    ):
+        yield
+
+
+def one_is_computed_at_a_time() -> AbstractContextManager[Any]:
+    """What is behind a chunk that is computed is begun as if it were not."""
+
+    def may_advance(self: SessionState) -> bool:
+        return bool(self.queue) and not self.loading and not self.waits_for_slot
+
+    return patch.object(SessionState, "may_advance", property(may_advance))
+
+
+def decisions_wait_for_commits() -> AbstractContextManager[Any]:
+    """What does not continue the cached state is read and decided while a commit is in flight."""
+    return patch.object(SessionState, "has_uncommitted", property(lambda self: False))
+
+
+def busy_sessions_stay_cached() -> AbstractContextManager[Any]:
+    """A session may be evicted while it has something to do."""
+    return patch.object(SessionState, "idle", property(lambda self: self.computing is None and not self.loading))
+
+
+def late_batches_are_thrown_away() -> AbstractContextManager[Any]:
+    """What a batch computed of a state that was dropped meanwhile counts."""
+
+    def on_computed(self: Core, batch: Any) -> None:
+        revived = [one for one in batch.states if one.dropped and one.work is not None]
+        for one in revived:
+            one.dropped = False
+        computed(self, batch)
+
+    computed = Core.on_computed
+    return patch.object(Core, "on_computed", on_computed)
