@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps, steps
 from .truth import Inputs
@@ -178,7 +179,9 @@ def drawn(draw: random.Random) -> Scope:
         "unread",
         "power_cuts",
     )
-    faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1)
+    faults: dict[str, Any] = dict.fromkeys(
+        draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1
+    )
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
     if "power_cuts" in faults:
         faults["power_cuts"] = draw.choice((2, 3))

@@ -41,12 +41,12 @@ def test_rollouts_of_many_sessions_share_their_calls() -> None:
     for name in "abcdef":
         opened(world, name)
     engine = world.replicas[0].served.engine
-    engine.calls.clear()  # type: ignore[attr-defined]
+    engine.calls.clear()
     replies = [world.send([n], None, session=name, peek=True, rollout_steps=5) for n, name in enumerate("abcdef")]
     world.settle()
     for number, reply in enumerate(replies):
         assert reply.outputs == expected(rolled([number], 5))
-    assert engine.calls == [(1, 6)] * 6  # type: ignore[attr-defined]
+    assert engine.calls == [(1, 6)] * 6
 
 
 def test_a_rollout_does_not_hold_up_another_session() -> None:
@@ -121,7 +121,7 @@ def test_nobody_waits_for_a_rollout_any_more() -> None:
     gone.request.gone = True
     world.settle()
     assert reason(gone.result) == "CALLER_GONE"
-    computed = sum(steps for steps, _ in one.served.engine.calls)  # type: ignore[attr-defined]
+    computed = sum(steps for steps, _ in one.served.engine.calls)
     assert computed < 10
     assert world.step([1], at).outputs["prediction"].tolist() == expected([1])
     at_rest(world)

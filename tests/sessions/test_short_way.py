@@ -232,13 +232,13 @@ def test_a_poisoned_item_fails_alone_and_counts_once() -> None:
     world = World()
     a, b = warmed(world, "a"), warmed(world, "b")
     counts, engine = counted(world), world.replicas[0].served.engine
-    engine.calls.clear()  # type: ignore[attr-defined]
+    engine.calls.clear()
     _, (bad, good) = world.send_frame({"a": (POISON, a), "b": (2, b)})
     world.settle()
     assert reason(bad.result) == "NON_FINITE_RESULT"
     assert bad.result.position == standing(world, "a").position == a
     assert good.outputs == expected([1, 2])[1:]
-    assert engine.calls == [(1, 2), (1, 1)]  # type: ignore[attr-defined]
+    assert engine.calls == [(1, 2), (1, 1)]
     assert (counts.non_finite_rows, counts.refused) == (1, ["non_finite_result"])
     at_rest(world)
 

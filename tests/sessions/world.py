@@ -235,7 +235,7 @@ class Replica:
         """Does everything that can be done now, without loss. False: there was nothing to do."""
         self.collect()
         if not (self.loads or self.calls or self.writes):
-            return self.sessions.wants_load or self.sessions.wants_call or self.sessions.wants_flight
+            return bool(self.sessions.wants_load or self.sessions.wants_call or self.sessions.wants_flight)
         while self.loads:
             self.load(0)
         while self.calls:

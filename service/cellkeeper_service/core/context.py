@@ -71,13 +71,13 @@ class Context:
         """Puts the request into its session's queue, or finishes it where there is no room."""
         request.arrived = self.now()
         session = self.sessions.get(request.key)
-        if session is None:
-            session = self.sessions[request.key] = SessionState(request.key)
-        refused = self.admission.enter(request, len(session.queue))
+        refused = self.admission.enter(request, 0 if session is None else len(session.queue))
         if refused is not None:
             self.finish(request, refused)
-        else:
-            session.queue.append(request)
+            return
+        if session is None:
+            session = self.sessions[request.key] = SessionState(request.key)
+        session.queue.append(request)
         self.ready[session] = None
 
     def finish(self, request: Request, result: Any) -> None:

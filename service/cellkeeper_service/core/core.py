@@ -33,7 +33,7 @@ from .computing import is_alive, not_finite, take_slice, work_failed
 from .context import Context
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .models import Models, Version
-from .requests import LogReplay, Request, Step
+from .requests import Computable, LogReplay, Request, Step
 from .session import CachedState, InflightCommit, Reading, SessionState
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,13 @@ class Core:
                     break
 
     def _is_alive(self, cached: CachedState) -> bool:
-        return is_alive(self.context, cached)
+        work = cached.work
+        try:
+            return is_alive(self.context, cached)
+        except Exception:
+            log.exception("internal error: a session's request failed")
+            self._work_broken(cached, work)
+            return False
 
     # the engine
 
@@ -125,6 +131,7 @@ class Core:
         for row, cached in enumerate(batch.states):
             if not cache.left_batch(cached):
                 continue
+            work = cached.work
             try:
                 if finite is not None and not finite[row]:
                     not_finite(context, cached)
@@ -132,7 +139,7 @@ class Core:
                     take_slice(context, batch, row, cached)
             except Exception:
                 log.exception("internal error: a session's request failed")
-                self._work_broken(cached)
+                self._work_broken(cached, work)
 
     def on_failed(self, batch: Batch, why: Rejection | None = None) -> list[Batch]:
         """The engine raised. why: of the engine as a whole, so that every request of the batch fails. None: one of them
@@ -146,9 +153,9 @@ class Core:
                     work_failed(context, cached, why or internal_error())
         return halves
 
-    def _work_broken(self, cached: CachedState) -> None:
-        """After an exception in what follows from a batch."""
-        session, work = cached.session, cached.work
+    def _work_broken(self, cached: CachedState, work: Computable | None) -> None:
+        """After an exception in what follows from a batch for this work."""
+        session = cached.session
         cached.work = None
         broken = [] if work is None else work.clients()
         if isinstance(work, LogReplay) and not broken:

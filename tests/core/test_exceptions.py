@@ -1,0 +1,108 @@
+"""An exception in any event is one request's: never its neighbours', and nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cellkeeper_service.core import advance, committing, computing, core
+from cellkeeper_service.core.session import SessionState
+
+from tests.sessions.acts import at_rest, opened, standing
+from tests.sessions.counting_engine import expected
+from tests.sessions.world import World, reason
+
+
+def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[..., Any]:
+    """Does what the function does, but not for the session `bad`. of: gives the session's id from the arguments."""
+
+    def sometimes(*arguments: Any) -> Any:
+        if of(*arguments) == "bad":
+            raise ZeroDivisionError
+        return real(*arguments)
+
+    return sometimes
+
+
+PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
+    "a first request goes on": (advance, "_go_on", lambda context, session, request: session.key.session),
+    "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
+    "a chunk is begun": (advance, "start_chunk", lambda context, cached, step: step.key.session),
+    "work enters a batch": (core, "is_alive", lambda context, cached: cached.session.key.session),
+    "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
+    "a chunk was computed": (computing, "_finish_chunk", lambda context, cached, step: step.key.session),
+    "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
+    "a commit was done": (committing, "committed", lambda context, commit: commit.session.key.session),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("slots", [1, 4])
+def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(slots=slots)
+    good, bad = opened(world, "good"), opened(world, "bad")
+    module, name, of = PLACES[place]
+    how = {"peek": place == "a request is decided"}  # a chunk that continues its session needs no decision
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, raises_for(getattr(module, name), of))
+        replies = [world.send([1], good, session="good", **how), world.send([1], bad, session="bad", **how)]
+        world.settle()
+    assert replies[0].outputs == expected([1])
+    assert reason(replies[1].result) == "INTERNAL_ERROR"
+    again = world.send([1], bad, session="bad")  # the session goes on from its record, wherever that stands
+    world.settle()
+    assert again.outputs == expected([1])
+    assert standing(world, "bad").position == again.result.position
+    at_rest(world)
+
+
+def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    opened(world, "good")
+    opened(world, "bad")
+    loaded = core.Core._loaded
+
+    def sometimes(self: core.Core, session: SessionState, result: Any) -> None:
+        if session.key.session == "bad":
+            raise ZeroDivisionError
+        loaded(self, session, result)
+
+    monkeypatch.setattr(core.Core, "_loaded", sometimes)
+    # peeks are decided on the record
+    replies = {name: world.send([1], session=name, peek=True) for name in ("good", "bad")}
+    world.settle()
+    assert replies["good"].outputs == expected([1])
+    assert reason(replies["bad"].result) == "INTERNAL_ERROR"
+    at_rest(world)
+
+
+def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    places = {name: opened(world, name) for name in "abc"}
+    engine = world.replicas[0].served.engine
+    run = engine.run
+
+    def picky(inputs: Any, *more: Any) -> Any:
+        if (inputs == 13).any():
+            raise ValueError("13")
+        return run(inputs, *more)
+
+    monkeypatch.setattr(engine, "run", picky)
+    replies = [world.send([value], places[name], session=name) for name, value in zip("abc", (1, 13, 3), strict=True)]
+    one = world.replicas[0]
+    one.collect()
+    batches = list(one.calls)
+    one.calls.clear()
+    while batches:
+        batch = batches.pop()
+        try:
+            batch.execute()
+        except ValueError:
+            batches += one.sessions.failed(batch)
+        else:
+            one.sessions.computed(batch)
+    world.settle()
+    assert [replies[0].outputs, replies[2].outputs] == [expected([1]), expected([3])]
+    assert reason(replies[1].result) == "INTERNAL_ERROR"
+    at_rest(world)
