@@ -33,7 +33,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
     "a chunk was computed": (computing, "_finish_chunk", lambda context, cached, step: step.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
-    "a commit was done": (committing, "committed", lambda context, commit: commit.session.key.session),
+    "a commit was done": (core, "committed", lambda context, commit: commit.session.key.session),
 }
 
 

@@ -59,7 +59,7 @@ def advance(context: Context, session: SessionState) -> None:
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     """False: the request waits for the session's own commits."""
-    dead = context.dead(request, context.now())
+    dead = context.dead(request, context.now)
     if dead is not None:
         session.queue.popleft()
         context.finish(request, dead)
@@ -69,7 +69,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     elif session.has_uncommitted:
         return False
     elif session.reading is None or not session.is_read_for(request):
-        session.loading, session.load_started = True, context.now()
+        session.loading, session.load_started = True, context.now
         context.to_load.append(session)
         request.status = Status.LOADING
     else:

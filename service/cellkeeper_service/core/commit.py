@@ -33,14 +33,15 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
     after = chunks[-1].after
     if after is None:
         raise RuntimeError("a chunk is to be committed that was not computed")
-    header = cached.header.replace(position=after, updated_ms=now_ms, numerics=cached.version.numerics)
+    header = cached.header.advanced(after, now_ms, cached.version.numerics)
     expected = cached.header if cached.exists else None
     checkpoint = cached.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
         header = header.replace(checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)
         log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
         return Commit(key, expected, header, log, checkpoint.state)
-    return Commit(key, expected, header, b"".join([chunk.data for chunk in chunks]), None)
+    log = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+    return Commit(key, expected, header, log, None)
 
 
 def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rejection | None:

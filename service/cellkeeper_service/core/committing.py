@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.domain.store import Commit, CommitResult
 
 from .commit import build_commit, why_not_again
 from .context import Context, late
@@ -13,7 +13,7 @@ from .session import InflightCommit, SessionState
 def launch(context: Context, session: SessionState) -> InflightCommit | None:
     """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
     decided again."""
-    now = context.now()
+    now = context.now
     requests, session.pending = session.pending, []
     first_late = next((index for index, request in enumerate(requests) if now >= request.deadline), None)
     in_time = requests[:first_late]
@@ -43,7 +43,7 @@ def committed(context: Context, commit: InflightCommit) -> None:
             context.meter.checkpointed(session.key.model)
     for request in commit.requests:
         write = request.write
-        if isinstance(write, Write) and write.version is not None and write.seed is not None:
+        if write is not None and isinstance(write, Write) and write.version is not None and write.seed is not None:
             context.place(session, write.version, write.commit.header, write.seed)
         context.finish(request, request.result)
 
@@ -65,14 +65,3 @@ def not_committed(context: Context, commit: InflightCommit, result: CommitResult
     context.requeue(session, again + behind)
     for request, why in answered:
         context.finish(request, why)
-
-
-def settle_commit(context: Context, commit: InflightCommit, result: CommitResult) -> None:
-    """What became of one commit."""
-    session = commit.session
-    session.in_flight = None
-    context.meter.committed(result.outcome.value, 1)
-    if result.outcome is Outcome.COMMITTED:
-        committed(context, commit)
-    else:
-        not_committed(context, commit, result)

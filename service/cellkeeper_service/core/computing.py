@@ -79,7 +79,7 @@ def is_alive(context: Context, cached: CachedState) -> bool:
     work = cached.work
     if isinstance(work, LogReplay) or work is None or (work.computed > 0 and not work.unfed):
         return work is not None
-    now = context.now()
+    now = context.now
     why = context.dead(work, now)
     if why is None:
         if isinstance(work, Step) and work.computed == 0:
@@ -112,7 +112,7 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
         return
     cached.work = None
     _finish(context, cached, work)
-    context.ready[cached.session] = None
+    context.go_on(cached.session)
 
 
 def _collect(work: Computable, batch: Batch, row: int, end: int) -> None:
@@ -164,13 +164,13 @@ def _finish(context: Context, cached: CachedState, work: Computable) -> None:
 def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     before = cached.frontier
     after = advance(before, step.data, cached.version.spec.step_bytes)
-    cached.ahead = step.after = after
+    cached.frontier = step.after = after
     cached.current = 1 - cached.current
     if step.checkpoint_state is not None:
         cached.checkpoint = Checkpoint(before.step, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
-    step.computed_at, step.acked_step = context.now(), step.acked_at(before.step)
+    step.computed_at, step.acked_step = context.now, step.acked_at(before.step)
     reply = _reply(cached, step, after, step.pieces, step.end_state, created=cached.created)
     cached.created = False
     context.cache_of(cached.version).used(cached)
@@ -178,7 +178,7 @@ def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
 
 
 def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:
-    step.computed_at = context.now()
+    step.computed_at = context.now
     after = advance(cached.frontier, step.inputs, cached.version.spec.step_bytes)
     context.finish(step, _reply(cached, step, after, step.pieces, step.end_state))
 
@@ -194,7 +194,7 @@ def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay)
         at = start + replay.checkpoint_at
         tail = bytearray(record.inputs(at, record.position.step))
         cached.checkpoint = Checkpoint(at, record.head_at(at), replay.checkpoint_state, tail)
-    now = context.now()
+    now = context.now
     for request in session.queue:
         if isinstance(request, Step) and session.is_read_for(request):
             request.load_seconds = now - max(session.load_started, request.arrived)

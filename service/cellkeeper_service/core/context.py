@@ -52,9 +52,11 @@ class Context:
         self.to_load_alone: deque[SessionState] = deque()
         self.to_commit: dict[SessionState, None] = {}
         self.finished: list[Request] = []
+        self.now = 0.0  # of the event, monotonic
 
-    def now(self) -> float:
-        return self.clock.monotonic()
+    def begin_event(self) -> None:
+        """Everything that one event does happens at one time."""
+        self.now = self.clock.monotonic()
 
     def cache_of(self, version: Version) -> StateCache:
         cache = self.caches.get(version)
@@ -69,7 +71,7 @@ class Context:
 
     def enter(self, request: Request) -> None:
         """Puts the request into its session's queue, or finishes it where there is no room."""
-        request.arrived = self.now()
+        request.arrived = self.now
         session = self.sessions.get(request.key)
         refused = self.admission.enter(request, 0 if session is None else len(session.queue))
         if refused is not None:
@@ -82,7 +84,7 @@ class Context:
 
     def finish(self, request: Request, result: Any) -> None:
         """The request has its one result."""
-        now = self.now()
+        now = self.now
         self.admission.leave(request)
         request.status, request.result = Status.DONE, result
         if isinstance(result, Rejection):
@@ -118,6 +120,11 @@ class Context:
             self.to_commit[session] = None
 
     # sessions
+
+    def go_on(self, session: SessionState) -> None:
+        """Something that the session waited for has happened."""
+        if session.queue or session.cached is None:
+            self.ready[session] = None
 
     def settle(self, session: SessionState) -> None:
         """Keeps account of a session that nothing more can be started for: it waits, or it is forgotten."""

@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Postponed, StoreError
+from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance
 from .batch import Batch, form_batches
 from .commit import store_unavailable
-from .committing import launch, settle_commit
+from .committing import committed, launch, not_committed
 from .computing import is_alive, not_finite, take_slice, work_failed
 from .context import Context
 from .limits import MAX_CALL_ITEMS, Clock, Limits
@@ -62,7 +62,14 @@ class Core:
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked."""
+        self.context.begin_event()
         self.context.enter(request)
+
+    def submit_many(self, requests: Iterable[Request]) -> None:
+        """The same for requests that come together."""
+        self.context.begin_event()
+        for request in requests:
+            self.context.enter(request)
 
     # the tick
 
@@ -72,6 +79,7 @@ class Core:
         engine_is_free: False while the batches of the last tick are executed: none are formed then.
         """
         context = self.context
+        context.begin_event()
         self._advance_ready()
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
@@ -122,6 +130,7 @@ class Core:
 
     def on_computed(self, batch: Batch) -> None:
         context, name = self.context, batch.version.spec.name
+        context.begin_event()
         if batch.steps:
             context.meter.tick(name, len(batch), batch.steps)
         if batch.change is not None:
@@ -145,6 +154,7 @@ class Core:
         """The engine raised. why: of the engine as a whole, so that every request of the batch fails. None: one of them
         is at fault; it is looked for in the smaller batches that are returned, and fails alone."""
         context = self.context
+        context.begin_event()
         halves = batch.halves() if why is None else []
         if not halves:
             cache = context.cache_of(batch.version)
@@ -184,6 +194,7 @@ class Core:
 
     def on_loaded(self, sessions: Sequence[SessionState], results: Sequence[Record | StoreError | None]) -> None:
         context = self.context
+        context.begin_event()
         for session, result in zip(sessions, results, strict=True):
             if isinstance(result, Postponed):
                 (context.to_load_alone if result.alone else context.to_load).append(session)
@@ -211,14 +222,16 @@ class Core:
             context.drop(session)
             context.meter.evicted(session.key.model, "stale")
         context.meter.loaded(session.key.model, session.cached is not None)
-        now = context.now()
+        now = context.now
         for request in session.queue:
             if isinstance(request, Step) and session.is_read_for(request):
                 request.load_seconds = now - max(session.load_started, request.arrived)
 
     def take_commits(self) -> list[InflightCommit]:
         """What is to be written now, at most one commit or delete for each session."""
-        context, commits = self.context, []
+        context = self.context
+        context.begin_event()
+        commits: list[InflightCommit] = []
         for session in list(context.to_commit)[:MAX_CALL_ITEMS]:
             del context.to_commit[session]
             requests = session.pending
@@ -236,23 +249,31 @@ class Core:
 
     def on_committed(self, commits: Sequence[InflightCommit], results: Sequence[CommitResult]) -> None:
         context = self.context
+        context.begin_event()
         for commit, result in zip(commits, results, strict=True):
             session = commit.session
+            session.in_flight = None
             try:
-                settle_commit(context, commit, result)
+                if result.outcome is Outcome.COMMITTED:
+                    committed(context, commit)
+                else:
+                    not_committed(context, commit, result)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, commit.requests)
-            context.ready[session] = None
+            context.go_on(session)
             if session.pending:
                 context.to_commit[session] = None
+        for outcome, count in Counter([result.outcome for result in results]).items():
+            context.meter.committed(outcome.value, count)
 
     # time
 
     def expire(self) -> None:
         """Finishes waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
         context = self.context
-        now = context.now()
+        context.begin_event()
+        now = context.now
         for session in list(context.queued):
             dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
             if not dead:

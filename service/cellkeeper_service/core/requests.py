@@ -99,6 +99,8 @@ class Computable(Request):
         """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one
         batch without padding."""
         left = self.to_compute - self.unfed - self.computed
+        if left == 1:
+            return 1
         for end in self.ends:
             if end > self.computed:
                 left = min(left, end - self.computed)
@@ -161,7 +163,7 @@ class Step(Computable):
         return StepTimes(queue, self.load_seconds, compute, max(now - self.computed_at, 0.0), now - self.arrived)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class StepReply:
     """outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, where wanted."""
 

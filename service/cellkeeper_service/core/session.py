@@ -29,7 +29,7 @@ class CachedState:
     whether it was right.
 
     header: of the record as it was last read or committed.
-    ahead: the position after what was computed beyond the header, committed or not; None: nothing was.
+    frontier: the position after everything computed, committed or not.
     seed: the state at the frontier while it is not in the arena yet.
     """
 
@@ -39,18 +39,13 @@ class CachedState:
     header: Header
     exists: bool  # whether the store holds `header`; False: the first commit creates the record
     seed: bytes | None
-    ahead: Position | None = None
+    frontier: Position
     current: int = 0  # which of the slot's two rows holds the state at the frontier
     checkpoint: Checkpoint | None = None  # a candidate, not written yet
     created: bool = False  # the next reply tells that the session was created
     work: Computable | None = None  # what is computed on it
     in_batch: bool = False
     dropped: bool = False  # it counts no more; what a batch still computes of it is thrown away
-
-    @property
-    def frontier(self) -> Position:
-        """The position after everything computed, committed or not."""
-        return self.header.position if self.ahead is None else self.ahead
 
     @property
     def row(self) -> int:

@@ -47,7 +47,7 @@ class StateCache:
         """The session's state at a record that stands at `header`. None: no slot is free."""
         if self.version.retired or not self._free:
             return None
-        cached = CachedState(session, self.version, self._free.pop(), header, True, state)
+        cached = CachedState(session, self.version, self._free.pop(), header, True, state, header.position)
         session.cached = self._states[session] = cached
         return cached
 

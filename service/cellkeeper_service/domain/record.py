@@ -94,6 +94,12 @@ class Header:
         checkpoint = before[16:32]  # step and head
         return Header.unpack(position + updated_ms + checkpoint + before[56:104] + numerics + before[112:])
 
+    def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
+        """After more steps behind the same checkpoint."""
+        before = self.packed
+        time = updated_ms.to_bytes(8, "little")
+        return Header.unpack(position.pack() + time + before[40:104] + numerics + before[112:])
+
     @property
     def position(self) -> Position:
         return Position.unpack(self.packed)
