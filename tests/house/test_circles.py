@@ -13,7 +13,7 @@ import grimp
 import pytest
 
 PACKAGES = ("cellkeeper_service", "cellkeeper", "cellkeeper_proto")
-SESSIONS = "cohort decision hot lifecycle line requests run served"
+SESSIONS = "cohort hot line run served"
 KNOWN: dict[str, set[str]] = {
     "cellkeeper": {"_blocking client", "_carry _session aio"},
     "cellkeeper_service.sessions": {SESSIONS},

@@ -131,10 +131,6 @@ class Core:
     def on_computed(self, batch: Batch) -> None:
         context, name = self.context, batch.version.spec.name
         context.begin_event()
-        if batch.steps:
-            context.meter.tick(name, len(batch), batch.steps)
-        if batch.change is not None:
-            context.meter.state_change(name, *batch.change)
         finite = None if batch.computed is None else batch.computed.finite
         cache = context.cache_of(batch.version)
         for row, cached in enumerate(batch.states):
@@ -149,6 +145,10 @@ class Core:
             except Exception:
                 log.exception("internal error: a session's request failed")
                 self._work_broken(cached, work)
+        if batch.steps:
+            context.meter.tick(name, len(batch), batch.steps)
+        if batch.change is not None:
+            context.meter.state_change(name, *batch.change)
 
     def on_failed(self, batch: Batch, why: Rejection | None = None) -> list[Batch]:
         """The engine raised. why: of the engine as a whole, so that every request of the batch fails. None: one of them
