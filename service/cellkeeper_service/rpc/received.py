@@ -73,8 +73,14 @@ class Received:
 
 
 def _copy(descriptor: int) -> socket.socket:
-    """So that what is closed here is ours. For IPv4 too: its addresses are shorter, and say what they are."""
-    return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
+    """So that what is closed here is ours. For IPv4 too: its addresses are shorter, and say what they are. Raises
+    OSError where it is no socket."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=copy)
+    except BaseException:
+        os.close(copy)
+        raise
 
 
 def plain(peer: str) -> str:
