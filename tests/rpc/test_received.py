@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 from cellkeeper_service.rpc.received import DESCRIPTORS, Received
 
@@ -30,3 +34,13 @@ def test_looking_for_a_connection_that_has_gone_leaves_nothing_open() -> None:
         for _ in range(20):
             assert received.of(["ipv4:127.0.0.1:1"]) == {}
         assert len(os.listdir(DESCRIPTORS)) == before
+
+
+def test_looking_for_a_connection_leaves_the_locks_of_files_alone(tmp_path: Path) -> None:
+    """Whoever closes a copy of a file's descriptor loses every lock on it: SQLite's, in a server."""
+    taken = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with (tmp_path / "file").open("wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        Received().of(["ipv4:127.0.0.1:1"])
+        other = subprocess.run([sys.executable, "-c", taken, file.name], capture_output=True, text=True, check=False)
+        assert "BlockingIOError" in other.stderr
