@@ -7,7 +7,8 @@ What is checked, at every event:
 - the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
 - a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
 - a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
-  in the middle of a change of lives, or while a step that it had given up was not settled; and then only with a reason that says so;
+  in the middle of a change of lives, or while a step that it had given up was not settled; and then only with a reason
+  that says so;
 - a restart of Redis, after a power cut or without, leaves every record as somebody may have been told it is; a record
   that was not read or written since the restart before may also be what a commit that was lost then made of it;
 - every request is answered once;
