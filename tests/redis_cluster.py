@@ -147,12 +147,17 @@ class RedisCluster:
         return True
 
     def _ready(self, number: int) -> bool:
-        if b"cluster_state:ok" not in self.command(number, "CLUSTER", "INFO"):
+        """Whether it works, and names a node for every slot, and every replica there is: without full coverage, a
+        node that has not yet heard of the others' slots is "ok", too."""
+        info = self.command(number, "CLUSTER", "INFO")
+        if b"cluster_state:ok" not in info or b"cluster_slots_assigned:%d\r" % SLOTS not in info:
             return False
         if number >= PRIMARIES:
             with self.nodes[number].client() as client:
-                return bool(client.info("replication").get("master_link_status") == "up")
-        return len(self.command(number, "CLUSTER", "SLOTS")[0]) == 2 + len(self.nodes) // PRIMARIES
+                if client.info("replication").get("master_link_status") != "up":
+                    return False
+        ranges = self.command(number, "CLUSTER", "SLOTS")
+        return all(len(nodes) == len(self.nodes) // PRIMARIES for _, _, *nodes in ranges)
 
     def _takes_part(self, number: int) -> bool:
         try:

@@ -27,6 +27,7 @@ class TorchKernelCells:
     def __init__(
         self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device, precision: Precision
     ) -> None:
+        torch.set_num_threads(1)  # several wait for each other wherever the tests have company
         self._cells = TorchCells(config, tensors)
         self._intake = Intake(config)
         self._width = sum(state.nbytes for state in cell_states(config)) // 4

@@ -117,7 +117,17 @@ class _Namer:
             lines.append((session, self.position(history.position), chunks, past, history._settling, line.consumed))
         waiting = tuple(attempt.name for attempt in player.waiting.values())
         left = tuple((session, self.position(position)) for session, position in player.left.items())
-        return player.at, player.lives, tuple(lines), waiting, player.called, player.failed, player.gave_up, left
+        return (
+            player.at,
+            player.lives,
+            tuple(lines),
+            waiting,
+            player.called,
+            player.failed,
+            player.gave_up,
+            player.forgot,
+            left,
+        )
 
     def request(self, request: Request) -> Any:
         channel: Any = request.done

@@ -57,7 +57,7 @@ def run(lists: Lists, call: Call, peer: Peer) -> tuple[list[Answer], list[Write]
     script = _Run(lists, peer)
     answers = [script.item(name, *words) for name, words in call]
     if peer.first_write and script.pushed is not None:
-        script.say_again(script.pushed.name, script.pushed.values[-2:])
+        script.say_again(script.pushed.name, script.pushed.values[-1])
     return answers, script.writes
 
 
@@ -68,7 +68,7 @@ def load(lists: Lists, names: Sequence[bytes], peer: Peer) -> list[Write]:
         elements = lists.get(name)
         if elements and run_of(elements[-1]) != peer.run:
             for _ in range(1 + peer.first_write):
-                script.say_again(name, elements[-2:])
+                script.say_again(name, elements[-1])
     return script.writes
 
 
@@ -152,17 +152,15 @@ class _Run:
                 elif elements[-1][:1] == b"S" and elements[-2].startswith(base):
                     self.write(Write(name, Command.KEEP_LAST_FOUR))
             case b"repeat":
-                self.say_again(name, elements[-2:])
-                self.say_again(name, elements[-2:])
+                self.say_again(name, elements[-1])
+                self.say_again(name, elements[-1])
                 self.pushed = None
             case _:
                 raise ValueError(f"no model of {kind!r}")
         return 1
 
-    def say_again(self, name: bytes, end: Elements) -> None:
-        """end: the last element, behind its inputs if it has some."""
-        inputs = end[-2:-1] if end[-1][0] != _BASE and end[-2:-1] and end[-2][:1] == b"D" else ()
-        self.write(Write(name, Command.PUSH, (*inputs, again(end[-1], self._run))))
+    def say_again(self, name: bytes, last: bytes) -> None:
+        self.write(Write(name, Command.PUSH, (again(last, self._run),)))
 
     def _base(self, body: bytes) -> bytes:
         return b"B" + self._run + body

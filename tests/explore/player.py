@@ -53,6 +53,7 @@ class Player:
     called: bool = False  # the current call was sent before: its retry carries the same request id
     failed: str = ""
     gave_up: bool = False
+    forgot: bool = False  # a step that it had given up, and of which it did not know whether it counts, when it died
     left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
 
     @property
@@ -146,6 +147,7 @@ class Player:
         """A new process, which knows the script and how far its answers went."""
         if isinstance(self.op, Append) and self.called:
             self.failed = "OUTCOME_UNKNOWN"
+        self.forgot |= self.gave_up and not all(line.history.idle for line in self.lines.values())
         self.left = {session: Position(*line.history.position) for session, line in self.lines.items()}
         self.lives += 1
         self.lines, self.waiting, self.called = {}, {}, False

@@ -7,7 +7,8 @@ What is checked, at every event:
 - the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
 - a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
 - a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
-  in the middle of a change of lives; and then only with a reason that says so;
+  in the middle of a change of lives, or while a step that it had given up was not settled; and then only with a reason
+  that says so;
 - a restart of Redis, after a power cut or without, leaves every record as somebody may have been told it is; a record
   that was not read or written since the restart before may also be what a commit that was lost then made of it;
 - every request is answered once;
@@ -66,6 +67,8 @@ def check_refusal(universe: Universe, player: Player) -> None:
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
         if any(isinstance(op, Fork) for op in player.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
+    if player.forgot:  # what its predecessor had given up was applied, and it goes on with the next chunk
+        allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
     kinds = {type(op) for op in player.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again

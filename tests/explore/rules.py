@@ -104,6 +104,20 @@ SHORT_WAY = (
 
 LIVES = ((Open("s"), steps("s", 11), Delete("s"), Open("s"), steps("s", 12)),)
 
+# The first write of a connection is a whole transaction, which a cut may leave a part of.
+CUT_AFTER_A_RESTART: tuple[Event, ...] = (
+    ("send", 0, "open s", "A"),
+    ("loaded", "A", 0),
+    ("land", "A", 0),
+    ("landed", "A", 0),
+    ("hear", 0, "open s"),
+    ("power_cut", 0, -1),
+    ("send", 0, "s[0]=11", "A"),
+    ("compute", "A"),
+    ("land", "A", 0),
+    ("power_cut", 1, 1),
+)
+
 # What a power cut needs of the lists in Redis.
 IN_REDIS = (
     Rule(
@@ -116,7 +130,8 @@ IN_REDIS = (
         "18b",
         "entries that were superseded are skipped",
         redis_switches.superseded_entries_are_skipped,
-        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, power_cuts=2),
+        Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
+        CUT_AFTER_A_RESTART,
     ),
     Rule(
         "18c",
@@ -158,18 +173,7 @@ IN_REDIS = (
         "what was written in another run of Redis is said again before anybody is told of it",
         redis_switches.what_is_read_is_said_again,
         Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
-        (
-            ("send", 0, "open s", "A"),
-            ("loaded", "A", 0),
-            ("land", "A", 0),
-            ("landed", "A", 0),
-            ("hear", 0, "open s"),
-            ("power_cut", 0, -1),
-            ("send", 0, "s[0]=11", "A"),
-            ("compute", "A"),
-            ("land", "A", 0),
-            ("power_cut", 1, 1),
-        ),
+        CUT_AFTER_A_RESTART,
     ),
     Rule(
         "18h",

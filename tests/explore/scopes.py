@@ -126,6 +126,9 @@ POWER_CUTS = {
     "2 records in a tick, 2 power cuts": Scope(
         (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=2, ticks=True
     ),
+    "2 clients on one session, 3 power cuts, synced each second": Scope(
+        (opened(11), opened(21)), power_cuts=3, synced=False, depth=2, ticks=True
+    ),
     "an append, 2 power cuts": Scope(((*opened(11), Append("s", 12)),), power_cuts=2),
     "a restart, 2 power cuts": Scope((opened(11, 12),), power_cuts=2, restarts=1),
 }

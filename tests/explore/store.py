@@ -266,7 +266,8 @@ class ExploredStore:
 
     def _check_restart(self, told: Lists, written: frozenset[bytes]) -> None:
         """Every record can be read and is what it says. It is also what it was when Redis stopped; or, where nothing
-        was written to it since the restart before, what a commit that was lost then made of that."""
+        was written to it or read of it since the restart before, what a commit that was lost then had made of it in its
+        run, which another cut's comeback may have changed since."""
         contents = {}
         for key in self.sessions():
             record = self.record(key)
@@ -276,7 +277,7 @@ class ExploredStore:
             before, after = (self._header(lists, name) for lists in (told, self.lists))
             allowed = {None if before is None else before.packed}
             for change in self.file.comebacks if name not in written else ():
-                if change.name == name and change.before in allowed:
+                if change.name == name:
                     allowed.add(change.after)
             if (None if after is None else after.packed) not in allowed:
                 was, now = ("nothing" if one is None else _told(one) for one in (before, after))

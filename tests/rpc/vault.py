@@ -121,7 +121,7 @@ class Vault:
                 "UPDATE chunks SET inputs = CAST(substr(inputs, 1, length(inputs) - 1) || x'7f' AS BLOB)", (session,)
             )
         else:
-            self.change_elements(session, lambda elements: [*elements[:-1], flipped(elements[-1])])
+            self._change_inputs(session, flipped)
 
     def swap_log(self, session: str) -> None:
         """Swaps the last two inputs in the log."""
@@ -129,7 +129,16 @@ class Vault:
             swapped = "substr(inputs, 1, length(inputs) - 8) || substr(inputs, -4) || substr(inputs, -8, 4)"
             self.execute(f"UPDATE chunks SET inputs = CAST({swapped} AS BLOB)", (session,))
         else:
-            self.change_elements(session, lambda last: [*last[:-1], last[-1][:-8] + last[-1][-4:] + last[-1][-8:-4]])
+            self._change_inputs(session, lambda inputs: inputs[:-8] + inputs[-4:] + inputs[-8:-4])
+
+    def _change_inputs(self, session: str, change: Callable[[bytes], bytes]) -> None:
+        """Redis: of the last element that has some."""
+
+        def changed(elements: list[bytes]) -> list[bytes]:
+            at = max(number for number, element in enumerate(elements) if element[:1] == b"D")
+            return [*elements[:at], change(elements[at]), *elements[at + 1 :]]
+
+        self.change_elements(session, changed)
 
     def flip_checkpoint(self, session: str) -> None:
         """Flips a bit of the checkpoint's state."""

@@ -23,6 +23,7 @@ from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis_keys import redis_key
 
 from tests.redis_cluster import PRIMARIES, RedisCluster, slot_of
+from tests.redis_server import RedisServer, free_port
 from tests.store.records import append, committed, create, generation, inputs, key, log_of
 from tests.store.worker import marked
 
@@ -56,6 +57,12 @@ def create_all(store: Store, names: list[str]) -> dict[str, Header]:
 def append_all(store: Store, headers: dict[str, Header], seed: int) -> tuple[list[Commit], list[CommitResult]]:
     commits = [append(key(name), header, inputs(seed)) for name, header in headers.items()]
     return commits, store.commit_many(commits)
+
+
+def load_all(store: Store, names: list[str]) -> dict[str, Header]:
+    records = dict(zip(names, store.load_many([Load(key(name), touch=True) for name in names]), strict=True))
+    assert {name: record for name, record in records.items() if not isinstance(record, Record)} == {}
+    return {name: record.header for name, record in records.items() if isinstance(record, Record)}
 
 
 def owners(cluster: RedisCluster, names: list[str]) -> dict[str, int]:
@@ -135,8 +142,7 @@ def test_a_killed_node_and_its_replica() -> None:
             lost = where[commit.key.session] == 0
             assert result.outcome is (Outcome.UNKNOWN if lost else Outcome.COMMITTED), result
             assert "replicas that have it: 0" in result.message or not lost
-        records = store.load_many([Load(commit.key, touch=True) for commit in commits])
-        assert [record.header for record in records if isinstance(record, Record)] == [c.header for c in commits]
+        assert load_all(store, SESSIONS) == {commit.key.session: commit.header for commit in commits}
         assert {at.session for at, _ in store.scan("", "weather", "", "", 1000).sessions} == set(SESSIONS)
         store.close()
 
@@ -149,11 +155,7 @@ def test_a_killed_node_and_its_replica() -> None:
         assert outcomes == [Outcome.UNKNOWN if where[name] == 1 else Outcome.COMMITTED for name in SESSIONS]
         cluster.nodes[1].kill()
         cluster.take_over(4)
-        records = store.load_many([Load(key(name), touch=True) for name in SESSIONS])
-        headers = {
-            name: record.header for name, record in zip(SESSIONS, records, strict=True) if isinstance(record, Record)
-        }
-        assert len(headers) == len(SESSIONS)
+        headers = load_all(store, SESSIONS)
         assert {result.outcome for result in append_all(store, headers, 5)[1]} == {Outcome.COMMITTED}
         store.close()
 
@@ -182,8 +184,7 @@ def test_a_slot_on_two_nodes(redis_cluster: RedisCluster, cluster_store: Store, 
             commits, results = append_all(cluster_store, headers, moved)  # ASK, TRYAGAIN
             assert results == [CommitResult(Outcome.COMMITTED)] * len(headers)
             headers = {commit.key.session: commit.header for commit in commits}
-            records = cluster_store.load_many([Load(commit.key, touch=True) for commit in commits])
-            assert [record.header for record in records if isinstance(record, Record)] == list(headers.values())
+            assert load_all(cluster_store, list(headers)) == headers
         (name,) = set(companions(7)) - set(names)
         committed(cluster_store, create(key(name), seed=99))  # a new one goes to the target
         assert cluster_store.commit_many([create(key(name), seed=100)])[0].outcome is Outcome.CONFLICT
@@ -303,6 +304,25 @@ def test_one_node_of_the_url_is_enough(redis_cluster: RedisCluster) -> None:
     with pytest.raises(StoreError, match=r"cluster mode.*redis\+cluster://"):
         single.check()
     single.close()
+
+
+def test_a_node_that_knows_no_other(redis_cluster: RedisCluster) -> None:
+    """It answers, and names no node for any slot: the next one is asked."""
+    with RedisServer(
+        {"cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-port": str(free_port())}
+    ) as lone:
+        _, _, others = redis_cluster.url.partition("//")
+        store = open_store(f"redis+cluster://127.0.0.1:{lone.port},{others}", timeout_ms=TIMEOUT_MS)
+        store.check()
+        store.close()
+        store = open_store(f"redis+cluster://127.0.0.1:{lone.port},{others}", timeout_ms=TIMEOUT_MS)
+        headers = create_all(store, SESSIONS)
+        assert load_all(store, SESSIONS) == headers
+        store.close()
+        store = open_store(f"redis+cluster://127.0.0.1:{lone.port}", timeout_ms=TIMEOUT_MS)
+        with pytest.raises(StoreError, match="no node"):
+            store.check()
+        store.close()
 
 
 def test_no_cluster_there() -> None:

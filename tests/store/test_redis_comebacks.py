@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -13,7 +14,7 @@ from cellkeeper_service.store.open import open_store
 from tests.redis_sentinel import wait_until
 from tests.redis_server import RedisServer
 from tests.store.lives import aof, command_starts
-from tests.store.records import append, committed, create, inputs, key, replace
+from tests.store.records import HOUR_MS, append, committed, create, inputs, key, replace
 
 OTHER = "zz"  # sent behind `pump-17`, and so the one that a cut takes
 
@@ -215,3 +216,68 @@ def test_what_an_operator_does_survives_a_crash(server: RedisServer) -> None:
     restart(server)
     with opened(server) as store:
         assert read(store).log in (inputs(1), inputs(1) + inputs(2))
+
+
+def test_a_server_goes_on_from_what_came_back_without_reading(server: RedisServer) -> None:
+    """Two servers have the session in memory. One knows the first of two entries that cuts took, and goes on from it
+    when it is there again, behind the other one's."""
+    with opened(server) as store:
+        start = committed(store, create(key(), log=inputs(1)))
+        other = committed(store, create(key(OTHER)))
+        first = append(key(), start, inputs(2))
+        cut(server, store, first, append(key(OTHER), other, inputs(2)))
+    with opened(server) as store:
+        ends_the_transaction(store)
+        cut(server, store, append(key(), start, inputs(3, 2)), append(key(OTHER), at(store, OTHER), inputs(3)))
+    with opened(server) as store:
+        second = append(key(), first.header, inputs(4))
+        committed(store, second, append(key(), second.header, inputs(5)))
+        told = read(store)
+        assert told.log == inputs(1) + inputs(2) + inputs(4) + inputs(5)
+    restart(server)
+    with opened(server) as store:
+        assert read(store) == told
+
+
+@pytest.mark.parametrize("ttl_ms", [0, HOUR_MS])
+def test_a_ttl_that_is_not_asked_for_any_more_is_gone_whatever_is_read_meanwhile(
+    server: RedisServer, ttl_ms: int
+) -> None:
+    """Readings refresh TTLs, between the calls of a commit that changes one, too."""
+    with opened(server) as store, opened(server) as reader, server.client() as client:
+        many = [key(f"many-{number}") for number in range(300)]
+        headers = {at: committed(store, create(at, ttl_ms=HOUR_MS // 2)) for at in [key(), *many]}
+        done = threading.Event()
+
+        def read_on() -> None:
+            while not done.is_set():
+                reader.load_many([Load(key(), touch=True)])
+
+        thread = threading.Thread(target=read_on)
+        thread.start()
+        try:
+            for turn in range(20):
+                lasting = ttl_ms if turn % 2 == 0 else HOUR_MS // 2
+                commits = [append(at, headers[at], inputs(turn), ttl_ms=lasting) for at in headers]
+                assert {one.outcome for one in store.commit_many(commits)} == {Outcome.COMMITTED}
+                headers = {commit.key: commit.header for commit in commits}
+                (name,) = client.keys("*weather:pump-17")
+                left = client.pttl(name)
+                assert left == -1 if lasting == 0 else 0 < left <= lasting
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_a_longer_ttl_never_leaves_the_shorter_one(server: RedisServer) -> None:
+    """The power fails between the commit and its TTL."""
+    with opened(server) as store, server.client() as client:
+        start = committed(store, create(key(), ttl_ms=5_000))
+        committed(store, append(key(), start, inputs(1), ttl_ms=HOUR_MS))
+        content = aof(server).read_bytes()
+        server.kill()
+        last = [begin for begin in command_starts(content) if b"PEXPIREAT" in content[begin : begin + 30]][-1]
+        aof(server).write_bytes(content[:last])
+        server.restart()
+        (name,) = client.keys("*")
+        assert client.pttl(name) == -1

@@ -72,6 +72,7 @@ def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> No
 def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
     """It lives, and answers: reads it would answer from what it has."""
     header = committed(store, create(key()))
+    world.wait_until_whole()  # nothing of this is lost then
     primary = world.primary()
     world.fail_over()
     world.wait_until_whole()  # a commit before would be lost with the old one's others
@@ -108,8 +109,8 @@ def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -
 
 def test_who_is_cut_off_from_the_sentinels_is_left(world: RedisSentinels, store: Store) -> None:
     """A primary that answers us as ever, while the sentinels have made another: only they can tell."""
-    world.wait_until_whole()
     header = committed(store, create(key()))
+    world.wait_until_whole()  # nothing is lost then
     primary = world.primary()
     link = store._servers.link(0)  # type: ignore[attr-defined]
     world.fail_over()

@@ -79,6 +79,13 @@ class HalfSent:
         if not self._by_peer:
             return
         began = time.monotonic()
+        try:
+            self._look_at_all(began)
+        except Exception:
+            log.exception("half-sent frames could not be looked at; they are looked at again")
+        self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.monotonic() - began)))
+
+    def _look_at_all(self, began: float) -> None:
         received = self._received.of(self._by_peer)
         for peer, count in received.items():
             self._look(self._by_peer[peer], count, self._before.get(peer))
@@ -88,7 +95,6 @@ class HalfSent:
             if any(stream.ended is not None and began - stream.ended > PATIENCE_SECONDS for stream in streams):
                 log.warning("%s takes no replies to streams that were ended: its connection is cut", peer)
                 self._received.cut(peer)
-        self._sweep_in(max(SWEEP_SECONDS, SWEEP_SHARE * (time.monotonic() - began)))
 
     def _look(self, streams: list[OpenStream], count: int, before: int | None) -> None:
         if before is None:  # the connection is new here, and what came over it may all be of these

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
@@ -53,7 +54,7 @@ class Received:
         if descriptor is None:
             return
         try:
-            with _copy(descriptor) as connection:
+            with _borrowed(descriptor) as connection:
                 if _name(connection.getpeername()) == plain(peer):
                     connection.shutdown(socket.SHUT_RDWR)
         except OSError:  # it has ended by itself
@@ -62,7 +63,7 @@ class Received:
     def _take(self, descriptor: int, wanted: dict[str, str], found: dict[str, int]) -> None:
         """Whether it is one of them: a descriptor may be closed, and be another's, at any time."""
         try:
-            with _copy(descriptor) as connection:
+            with _borrowed(descriptor) as connection:
                 peer = wanted.get(_name(connection.getpeername()))
                 if peer is not None:
                     info = connection.getsockopt(LEVEL, TCP_INFO or 0, INFO_BYTES)
@@ -72,9 +73,18 @@ class Received:
             return
 
 
-def _copy(descriptor: int) -> socket.socket:
-    """So that what is closed here is ours. For IPv4 too: its addresses are shorter, and say what they are."""
-    return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """A socket of somebody else, who closes it. Raises OSError where it is none.
+
+    Not a copy: to close one of a file, even by mistake, would take away every lock that this process has on that file
+    (fcntl(2)), and SQLite's with them. For IPv4 too: its addresses are shorter, and say what they are.
+    """
+    borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
 
 
 def plain(peer: str) -> str:

@@ -2,7 +2,7 @@
 -- read_elements finds the base as base_of does.
 
 local TTL_REFRESH_BELOW = 0.9
-local BASE, INPUTS, ENTRY, WHOLE = 66, 68, 83, 87
+local BASE, ENTRY, WHOLE = 66, 83, 87
 local FIXED, MOVING, RUN = 114, 22, 4
 -- Where an element has its run, its fixed part, and its moving part (of an entry, and of the other two).
 local RUN_AT = {[BASE] = 2, [ENTRY] = 9, [WHOLE] = 9}
@@ -68,9 +68,14 @@ local function header_of(fixed, moving)
   return sub(fixed, 1, 16) .. sub(moving, 5, 8) .. sub(fixed, 17, 20) .. sub(moving, 9) .. sub(fixed, 21)
 end
 
--- The key gets its TTL (8 bytes) anew, where less than nine tenths of it are left, or more than all.
-local function refresh(key, packed_ttl)
-  local ttl = math.min(struct.unpack('<I8', packed_ttl), 1e14)
+-- The TTL that a header asks for, as Redis takes it; nil where it asks for none.
+local function ttl_of(fixed)
+  local ttl = sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
+  return ttl ~= NEVER and math.min(struct.unpack('<I8', ttl), 1e14) or nil
+end
+
+-- The key gets its TTL anew, where less than nine tenths of it are left, or more than all.
+local function refresh(key, ttl)
   local left = call('PTTL', key)
   if failed(left) then
     return left
@@ -78,27 +83,11 @@ local function refresh(key, packed_ttl)
   return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and call('PEXPIRE', key, string.format('%.0f', ttl))
 end
 
--- The same with the TTL that its header asks for; nothing where it asks for none.
-local function expire(key, fixed)
-  local ttl = sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
-  return ttl ~= NEVER and refresh(key, ttl)
-end
-
--- An element that says what the last one says, and that it was pushed in this run. It goes behind the inputs of that, if
--- that is an entry. tag: of `last`.
-local function again(last, tag, run)
+-- Pushes an entry that says what the last element says, and that it was said in this run. tag: of `last`.
+local function say_again(key, last, tag, run)
   if tag == BASE then
     local moving = sub(last, IN_BASE + FIXED)
-    return 'S\1\0\0' .. mark_of(moving) .. run .. moving
+    return call('RPUSH', key, 'S\1\0\0' .. mark_of(moving) .. run .. moving)
   end
-  return sub(last, 1, 8) .. run .. sub(last, IN_ENTRY)
-end
-
--- Pushes that. inputs: the element in front of the last one.
-local function say_again(key, inputs, last, tag, run)
-  local element = again(last, tag, run)
-  if tag ~= BASE and inputs and byte(inputs, 1) == INPUTS then
-    return call('RPUSH', key, inputs, element)
-  end
-  return call('RPUSH', key, element)
+  return call('RPUSH', key, sub(last, 1, 8) .. run .. sub(last, IN_ENTRY))
 end

@@ -52,12 +52,11 @@ local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
 
 -- A record that was not written in this run is, before anybody is told of it: its last element may be one that a crash
 -- brought back, and the file may end with another that contradicts it. docs/adr/203. An error, or nothing.
-local function confirm(key, record, last, tag)
+local function confirm(key, last, tag)
   if find(last, run, RUN_AT[tag], true) ~= RUN_AT[tag] then
-    local inputs = record[#record - 1]
-    local reply = say_again(key, inputs, last, tag, run)
+    local reply = say_again(key, last, tag, run)
     if first_write and not failed(reply) then
-      reply = say_again(key, inputs, last, tag, run)
+      reply = say_again(key, last, tag, run)
     end
     return failed(reply) and reply
   end
@@ -75,13 +74,15 @@ for i, key in ipairs(KEYS) do
     answers[i] = record.err or record
     local last = record[#record]
     local tag = last and sub(key, 1, 3) ~= 'ck1' and tag_of(last)
-    local unconfirmed = tag and confirm(key, record, last, tag)
+    local unconfirmed = tag and confirm(key, last, tag)
     if unconfirmed then
       answers[i] = unconfirmed.err
     elseif tag and sub(how, 1, 5) == 'touch' then
       local fixed = parts(key, last)
-      if fixed then
-        expire(key, fixed) -- one that fails leaves the record readable
+      local ttl = fixed and ttl_of(fixed)
+      local left = ttl and call('PTTL', key)
+      if type(left) == 'number' and left >= 0 then -- (a key without one may be about to be kept for ever)
+        refresh(key, ttl) -- one that fails leaves the record readable
       end
     end
   end

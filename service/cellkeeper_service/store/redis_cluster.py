@@ -16,7 +16,7 @@ from cellkeeper_service.store.redis_keys import bucket_of
 from cellkeeper_service.store.redis_link import Link
 from cellkeeper_service.store.redis_runs import Runs
 from cellkeeper_service.store.redis_servers import Detour
-from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET, Address, Slots, read_slots
+from cellkeeper_service.store.redis_slots import OUR_SLOTS, SLOT_OF_BUCKET, Address, Slots, read_slots
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379
@@ -51,24 +51,29 @@ class Cluster:
         return SLOT_OF_BUCKET[bucket_of(key)]
 
     def refresh(self) -> None:
-        """Asks one node after the other until one answers, for no longer than the timeout."""
+        """Asks one node after the other until one names a node for every slot, for no longer than the timeout. Where
+        none does, the one that knows most is believed: a node that has just joined or forgotten the others knows less.
+        """
         if not self._stale:
             return
         with self._lock:
             if not self._stale:
                 return
             deadline = monotonic() + self._timeout_ms / 1000.0
+            best: Slots | None = None
             for address in tuple(self._known):
                 self._to_the_end(address)
                 try:
-                    reply = self._link_at(address).one("CLUSTER", "SLOTS")
+                    slots = read_slots(self._link_at(address).one("CLUSTER", "SLOTS"), address)
                 except StoreError as error:
                     self._why = f"{address}: {error}"
                 else:
-                    self._take(read_slots(reply, address))
-                    return
-                if monotonic() > deadline:
-                    return
+                    if best is None or len(slots.owners) > len(best.owners):
+                        best = slots
+                if monotonic() > deadline or (best is not None and len(best.owners) == len(OUR_SLOTS)):
+                    break
+            if best is not None:
+                self._take(best)
 
     def link(self, group: int) -> Link:
         address = self._slots.owners.get(group)
@@ -107,10 +112,15 @@ class Cluster:
         if self._stale:
             raise StoreError(self._silent())
         slots = self._slots
+        if not slots.primaries:
+            raise StoreError(
+                "no node of the Redis Cluster has slots, as far as the nodes in the URL know; see redis-cli --cluster "
+                "create, or --cluster add-node"
+            )
         nodes = {str(address): self._link_at(address) for address in slots.primaries.values()}
         replicas = {str(address): self._link_at(address) for address in slots.replicas.values()}
         facts = check_cluster(nodes, replicas, wait_replicas)
-        uncovered = sorted(set(SLOT_OF_BUCKET) - set(slots.owners))
+        uncovered = sorted(OUR_SLOTS - set(slots.owners))
         if uncovered:
             raise StoreError(
                 f"slot {uncovered[0]}, and {len(uncovered) - 1} more that are needed, have no node in the Redis "

@@ -87,11 +87,12 @@ def delete_item(name: bytes, generation: bytes) -> Item:
 
 
 def _ttl_calls(expected: Header, header: Header) -> tuple[tuple[Words, ...], tuple[Words, ...], tuple[bytes, ...]]:
-    """What goes before and after a commit that changes the TTL, and the words of one that refreshes it. A TTL that is
-    to be gone goes first: a key may lose its TTL early, and must not keep one that its header does not ask for."""
+    """What goes before and after a commit that changes the TTL, and the words of one that refreshes it. The TTL that
+    was goes first: a key may lose its TTL early, and must not keep one that its header does not ask for."""
     before, after = expected.packed[_TTL], header.packed[_TTL]
     if before == after:
         return (), (), () if after == _NEVER else (b"ttl", after)
+    first = () if before == _NEVER else (words(b"persist", moving_of(expected.packed)),)
     if after == _NEVER:
-        return (words(b"persist", moving_of(expected.packed)),), (), ()
-    return (), (EXPIRE,), ()
+        return first, (words(b"persist", moving_of(header.packed)),), ()
+    return first, (EXPIRE,), ()

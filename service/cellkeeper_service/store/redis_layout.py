@@ -16,9 +16,9 @@
     crc32   4 bytes    (integers are little-endian)
 
 A commit is one RPUSH: of C, D and B where it writes a checkpoint, of D and one entry where it appends to the log. An
-entry without inputs, or one that is pushed again, says that the record was read in another run. No element is ever
-changed. The last element holds the header, and is small: the script reads it, and Redis's Lua hashes every byte that it
-is given. An entry wins over earlier ones that it contradicts. docs/adr/203 says why, and why a list says the same
+entry without inputs says again what stands there: somebody reads it, and it was last written in another run. No element
+is ever changed. The last element holds the header, and is small: the script reads it, and Redis's Lua hashes every byte
+that it is given. Which earlier entries count is told by the heads. docs/adr/203 says why, and why a list says the same
 however often a crash of Redis brings an old push back.
 """
 
@@ -26,8 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import NamedTuple
 from zlib import crc32
 
+from cellkeeper_service.domain.position import advance_head
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.store.damage import damaged, read_record, reading
@@ -100,31 +102,54 @@ def _read(
     if moving[:4] != crc(fixed):
         return damaged(key, "its base is not what was written: the checksum differs", standing)
     header = Header.unpack(joined(fixed, moving))
-    step_bytes, start = header.step_bytes, header.position.step
-    if not step_bytes:
+    if not header.step_bytes:
         return damaged(key, "its time steps have 0 bytes", standing)
-    mark = mark_of(moving)
-    kept: list[tuple[int, bytes]] = []  # the step after each chunk, and the chunk
+    log = _log(elements, at, fixed, moving, header)
+    if log is None:
+        return damaged(key, "its entries do not lead to each other from its base on", standing)
+    last = elements[-1]
+    own, now = (fixed, moving) if last[0] == _B else _parts(last, fixed)
+    if now[:4] != crc(own):
+        return damaged(key, "its last entry does not belong to its base", standing)
+    return read_record(key, joined(own, now), state, b"".join([elements[at - 1][1:], *log]))
+
+
+class _Entry(NamedTuple):
+    """earlier: those that end where it starts, the nearest first."""
+
+    step: int
+    head: bytes
+    chunk: bytes
+    earlier: tuple[_Entry, ...]
+
+
+def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: Header) -> list[bytes] | None:
+    """The inputs of the entries that lead from the base to the last one: each follows the nearest earlier one whose
+    head and its own inputs give its head. Others were lost for a while, and were gone on without. None: there is no
+    such way."""
+    mark, step_bytes = mark_of(moving), base.step_bytes
+    first = entry = _Entry(base.position.step, base.position.head, b"", ())
+    at_step: dict[int, tuple[_Entry, ...]] = {first.step: (first,)}
     chunk = b""
     for element in elements[at + 1 :]:
         if element[0] == _D:
             chunk = element[1:]
             continue
         mine, chunk = chunk, b""
-        if element[0] not in (_S, _W) or element[_MARK] != mark:
-            continue  # a checkpoint that was lost for a while, and is not the one that the record went on from
-        own, now = _split(element, _IN_ENTRY) if element[0] == _W else (fixed, element[_IN_ENTRY:])
-        if now[:4] != (crc(own) if element[0] == _W else moving[:4]):
-            return damaged(key, "an entry does not belong to its base", standing)
-        header = Header.unpack(joined(own, now))
-        after = header.position.step
-        before = after - len(mine) // step_bytes
-        while kept and kept[-1][0] > before:
-            kept.pop()  # it was written on the same step, and lost for a while
-        if (kept[-1][0] if kept else start) != before:
-            return damaged(key, f"its entries do not follow each other: one starts at step {before}", standing)
-        kept.append((after, mine))
-    return read_record(key, header.packed, state, b"".join([elements[at - 1][1:], *(chunk for _, chunk in kept)]))
+        if element[0] in (_S, _W) and element[_MARK] == mark:  # else of a checkpoint that was gone on without
+            _, step, head = Header.unpack(joined(*_parts(element, fixed))).position
+            entry = _Entry(step, head, mine, at_step.get(step - len(mine) // step_bytes, ()))
+            at_step[step] = (entry, *at_step.get(step, ()))
+    chunks = []
+    while entry is not first:
+        chunks.append(entry.chunk)
+        earlier = entry.earlier
+        if not entry.chunk or len({one.head for one in earlier}) > 1:
+            earlier = tuple(one for one in earlier if advance_head(one.head, entry.chunk, step_bytes) == entry.head)
+        if not earlier:
+            return None
+        entry = earlier[0]
+    return chunks[::-1]
 
 
 def standing_header(last: bytes, base: bytes | None) -> bytes:
@@ -133,9 +158,7 @@ def standing_header(last: bytes, base: bytes | None) -> bytes:
         return joined(*_split(last, _IN_BASE))
     if last[0] == _S and base is None:
         raise ValueError("an entry without its base")
-    if base is None or last[0] == _W:
-        return joined(*_split(last, _IN_ENTRY))
-    return joined(_split(base, _IN_BASE)[0], last[_IN_ENTRY:])
+    return joined(*_parts(last, b"" if base is None else _split(base, _IN_BASE)[0]))
 
 
 def _standing(last: bytes, base: bytes | None) -> Header | None:
@@ -165,3 +188,8 @@ def _split(element: bytes, start: int) -> tuple[bytes, bytes]:
     """fixed, moving."""
     middle = start + FIXED_BYTES
     return element[start:middle], element[middle:]
+
+
+def _parts(entry: bytes, base_fixed: bytes) -> tuple[bytes, bytes]:
+    """fixed, moving."""
+    return _split(entry, _IN_ENTRY) if entry[0] == _W else (base_fixed, entry[_IN_ENTRY:])

@@ -128,7 +128,9 @@ class Link:
         if self._runs is not None and not wire.peer.is_known:
             wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
             info = _reply(wire.connection)
-            run_id = "" if isinstance(info, Exception) else info_fields(info).get("run_id", "")
+            if isinstance(info, Exception):
+                raise info
+            run_id = info_fields(info).get("run_id", "")
             wire.peer.tells(run_id)
             self._runs.saw(self._address, run_id)
 

@@ -9,6 +9,7 @@ from redis.crc import key_slot
 from cellkeeper_service.store.redis_keys import BUCKETS
 
 SLOT_OF_BUCKET = tuple(key_slot(b"{%03d}" % bucket) for bucket in range(BUCKETS))
+OUR_SLOTS = frozenset(SLOT_OF_BUCKET)
 
 
 class Address(NamedTuple):
@@ -32,14 +33,13 @@ class Slots(NamedTuple):
 
 def read_slots(reply: Any, asked: Address) -> Slots:
     """From the reply to CLUSTER SLOTS. A node without a host is at the host that was asked."""
-    ours = sorted(set(SLOT_OF_BUCKET))
     slots = Slots({}, {}, {})
     for first, last, *nodes in reply:
         addresses = [_address(node, asked) for node in nodes]
         for number, (node, address) in enumerate(zip(nodes, addresses, strict=True)):
             known = slots.replicas if number else slots.primaries
             known[node[2].decode()] = address
-        slots.owners.update({slot: addresses[0] for slot in ours if first <= slot <= last})
+        slots.owners.update({slot: addresses[0] for slot in OUR_SLOTS if first <= slot <= last})
     return slots
 
 

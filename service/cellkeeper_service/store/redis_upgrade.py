@@ -36,7 +36,7 @@ class Upgrade:
 
     def saw(self, name: bytes) -> None:
         if len(self._seen) >= MAX_SEEN:
-            del self._seen[next(iter(self._seen))]
+            self._seen.pop(next(iter(self._seen)), None)
         self._seen[name] = None
 
     def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:

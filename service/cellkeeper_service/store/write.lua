@@ -16,7 +16,8 @@
 --                   of this run; many of these can be in one call. Each of those below is a call of its own
 --          "delete", generation
 --          "expire"                             sets the TTL that the header asks for
---          "persist", moving                    takes the TTL away, if this header stands there
+--          "persist", moving                    takes the TTL away, if this header stands there. In front of a commit
+--                   that changes it, and behind one that takes it away, as others may have set it in between
 --          "drop"                               deletes a record of the layout before
 --          "repeat"                             says the last element again, twice; see ARGV[1]
 -- Answers, one for each item:
@@ -30,7 +31,7 @@
 -- refused from the first one on, or not at all.
 
 local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
-local pushed, pushed_inputs, pushed_to -- the last push, on a connection's first write
+local pushed, pushed_to -- the last element, on a connection's first write
 
 local NO_RECORD = {'damaged', 'its last element is none of a record'}
 
@@ -42,7 +43,7 @@ local function push(key, inputs, element, checkpoint)
     return {'refused', reply.err}
   end
   if first_write then
-    pushed, pushed_inputs, pushed_to = element, inputs, key
+    pushed, pushed_to = element, key
   end
   return 1
 end
@@ -109,7 +110,8 @@ function one.expire(key, last)
   if not fixed then
     return NO_RECORD
   end
-  local reply = expire(key, fixed)
+  local ttl = ttl_of(fixed)
+  local reply = ttl and refresh(key, ttl)
   return failed(reply) and {'refused', reply.err} or 1
 end
 
@@ -117,17 +119,18 @@ end
 function one.persist(key, last, moving)
   local answer = compare(key, last, moving)
   if not answer then
-    call('PEXPIRE', key, '100000000000000')
+    local fixed = parts(key, last)
+    call('PEXPIRE', key, string.format('%.0f', fixed and ttl_of(fixed) or 1e14))
     call('PERSIST', key)
   end
   return answer or 1
 end
 
 one['repeat'] = function(key, last)
-  local tag, inputs = tag_of(last), call('LINDEX', key, -2)
+  local tag = tag_of(last)
   for _ = 1, 2 do
     if tag then
-      say_again(key, inputs, last, tag, run)
+      say_again(key, last, tag, run)
     else
       call('RPUSH', key, last)
     end
@@ -167,12 +170,12 @@ for i, key in ipairs(KEYS) do
   end
   local answer = write(key, kind, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
   if ttl and answer == 1 then
-    refresh(key, ttl)
+    refresh(key, math.min(struct.unpack('<I8', ttl), 1e14))
   end
   answers[i] = answer
   at = at + WORDS[kind]
 end
 if pushed then
-  say_again(pushed_to, pushed_inputs, pushed, byte(pushed, 1), run)
+  say_again(pushed_to, pushed, byte(pushed, 1), run)
 end
 return answers
