@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
-from .models import Models, Version
+from .models import Models
 from .requests import CarryOver, CopyInto, Request, Step
 
 
 class Admission:
     """Counts requests, and the bytes that they and their replies hold."""
 
-    def __init__(self, models: Mapping[str, Models[Version]], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, Models], limits: Limits) -> None:
         self.unanswered = 0
         self.unanswered_bytes = 0
         self.arrivals = 0

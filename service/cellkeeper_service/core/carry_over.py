@@ -4,7 +4,6 @@ Pure: what is to be written is returned, not written."""
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position, first_position
@@ -14,7 +13,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_unserved
 from .lifecycle import NewGeneration, done_before, new_header
-from .models import Models, V, Version
+from .models import Models, Version
 from .requests import CarryOver, Moved, Policy, Write
 
 
@@ -26,7 +25,7 @@ class Needs(Enum):
 
 
 def carry_over(
-    record: Record | None, request: CarryOver, models: Models[Any], new: NewGeneration
+    record: Record | None, request: CarryOver, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection | Needs:
     """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
     if record is None:
@@ -50,7 +49,7 @@ def carry_over(
 
 
 def _keep(
-    record: Record, request: CarryOver, models: Models[Any], target: Version, new: NewGeneration
+    record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
 ) -> Write | Rejection | Needs:
     if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
         return _refused(
@@ -81,7 +80,7 @@ def kept_at(record: Record, generation: bytes) -> Position:
     return first_position(generation, record.position.step)
 
 
-def target_of(request: CarryOver, models: Models[V]) -> V:
+def target_of(request: CarryOver, models: Models) -> Version:
     target = models.find(request.target)
     if target is None:
         raise LookupError("a session is to be carried over to a version that is not served")

@@ -9,7 +9,7 @@ from cellkeeper_service.errors import Reason, Rejection
 from .batch import Batch, prediction_after
 from .carry_over import carried, kept_at, target_of
 from .context import Context, no_reply
-from .outputs import Outputs, Piece
+from .outputs import Piece
 from .requests import (
     CarryOver,
     Computable,
@@ -20,7 +20,6 @@ from .requests import (
     StateReply,
     Status,
     Step,
-    StepReply,
 )
 from .session import CachedState, Checkpoint, SessionState
 
@@ -171,16 +170,15 @@ def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.computed_at, step.acked_step = context.now, step.acked_at(before.step)
-    reply = _reply(cached, step, after, step.pieces, step.end_state, created=cached.created)
-    cached.created = False
+    step.version, step.created, cached.created = cached.version, cached.created, False
     context.cache_of(cached.version).used(cached)
-    context.commit_soon(cached.session, step, reply)
+    context.commit_soon(cached.session, step, None)
 
 
 def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:
-    step.computed_at = context.now
-    after = advance(cached.frontier, step.inputs, cached.version.spec.step_bytes)
-    context.finish(step, _reply(cached, step, after, step.pieces, step.end_state))
+    step.computed_at, step.version = context.now, cached.version
+    step.after = advance(cached.frontier, step.inputs, cached.version.spec.step_bytes)
+    context.finish(step, None)
 
 
 def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay) -> None:
@@ -202,8 +200,10 @@ def _finish_log_replay(context: Context, cached: CachedState, replay: LogReplay)
         step, end = one.step, start + one.last
         step.started_at = step.computed_at = now
         step.load_seconds = now - max(session.load_started, step.arrived)
-        after = Position(record.position.generation, end, record.head_at(end))
-        context.finish(step, _reply(cached, step, after, one.pieces, one.state, replayed=True))
+        step.version, step.replayed = cached.version, True
+        step.after = Position(record.position.generation, end, record.head_at(end))
+        step.pieces, step.end_state = one.pieces, one.state
+        context.finish(step, None)
 
 
 def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver) -> None:
@@ -220,22 +220,6 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
     write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())
     context.drop(session)
     context.commit_soon(session, request, write.reply)
-
-
-def _reply(
-    cached: CachedState,
-    step: Step,
-    after: Position,
-    pieces: list[Piece],
-    state: bytes | None,
-    *,
-    created: bool = False,
-    replayed: bool = False,
-) -> StepReply:
-    queued_seconds = max(step.started_at - step.arrived, 0.0)
-    computed_seconds = max(step.computed_at - step.started_at, 0.0)
-    outputs = Outputs(step.wanted, pieces)
-    return StepReply(cached.version, outputs, state, after, created, replayed, queued_seconds, computed_seconds)
 
 
 def _unpaid(context: Context, replay: LogReplay) -> int:

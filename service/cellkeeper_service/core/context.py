@@ -14,7 +14,7 @@ from .admission import Admission
 from .lifecycle import NewGeneration
 from .limits import Clock, Limits
 from .models import Models, Version
-from .requests import Request, Status, Step, StepReply
+from .requests import Request, Status, Step
 from .session import CachedState, SessionState
 from .state_cache import StateCache
 
@@ -30,7 +30,7 @@ class Context:
 
     def __init__(
         self,
-        models: Mapping[str, Models[Version]],
+        models: Mapping[str, Models],
         limits: Limits,
         clock: Clock,
         meter: Meter,
@@ -89,8 +89,8 @@ class Context:
         request.status, request.result = Status.DONE, result
         if isinstance(result, Rejection):
             self.meter.rejected(result.reason.value)
-        elif isinstance(result, StepReply) and isinstance(request, Step):
-            self.meter.step_done(request.key.model, request.steps, request.times(now), result.replayed)
+        elif isinstance(request, Step):
+            self.meter.step_done(request.key.model, request.steps, request.times(now), request.replayed)
         self.finished.append(request)
 
     def goes_on_as(self, request: Request, other: Request) -> None:

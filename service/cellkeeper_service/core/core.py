@@ -32,7 +32,7 @@ from .committing import committed, launch, not_committed
 from .computing import is_alive, not_finite, take_slice, work_failed
 from .context import Context
 from .limits import MAX_CALL_ITEMS, Clock, Limits
-from .models import Models, Version
+from .models import Models
 from .requests import Computable, LogReplay, Request, Step
 from .session import CachedState, InflightCommit, Reading, SessionState
 
@@ -48,7 +48,7 @@ class Core:
 
     def __init__(
         self,
-        models: Mapping[str, Models[Version]],
+        models: Mapping[str, Models],
         limits: Limits,
         clock: Clock,
         meter: Meter,
@@ -71,6 +71,11 @@ class Core:
         for request in requests:
             self.context.enter(request)
 
+    def refuse(self, count: int, deadline: float) -> Rejection | None:
+        return None
+
+    def answered(self, came: float) -> None: ...
+
     # the tick
 
     def schedule(self, engine_is_free: bool = True) -> list[Batch]:
@@ -88,6 +93,16 @@ class Core:
         if context.ready:
             self._advance_ready()
         return batches
+
+    @property
+    def wants_load(self) -> bool:
+        """Whether `take_loads` has something to give."""
+        return bool(self.context.to_load or self.context.to_load_alone)
+
+    @property
+    def wants_commit(self) -> bool:
+        """Whether `take_commits` has something to give."""
+        return bool(self.context.to_commit)
 
     @property
     def has_work(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 from cellkeeper_service.domain.position import MAX_STEP, Position
 from cellkeeper_service.domain.record import Header, Record
@@ -19,7 +18,7 @@ class Verdict(Enum):
     REPLAY = "replay"  # applied before: the same outputs again
 
 
-def decide(record: Record | None, step: Step, models: Models[Any]) -> Verdict | Rejection:
+def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. `record` is the store's, read after `step` arrived."""
     asked = step.position
     if record is None:
@@ -89,7 +88,7 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
     return None
 
 
-def refuse_unserved(record: Record, models: Models[Any]) -> Rejection | None:
+def refuse_unserved(record: Record, models: Models) -> Rejection | None:
     """None if a served version of the model may continue this record."""
     header = record.header
     served = models.find(header.fingerprint)
@@ -112,7 +111,7 @@ def refuse_unserved(record: Record, models: Models[Any]) -> Rejection | None:
     return None
 
 
-def model_changed(header: Header, models: Models[Any]) -> Rejection | None:
+def model_changed(header: Header, models: Models) -> Rejection | None:
     """None if the record's version is served."""
     if models.find(header.fingerprint) is not None:
         return None

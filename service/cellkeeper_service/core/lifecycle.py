@@ -4,7 +4,6 @@ returned, not written."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from cellkeeper_service.domain.origin import Work, origin_of, whose
 from cellkeeper_service.domain.position import Position, first_position
@@ -44,7 +43,7 @@ class NewGeneration:
 
 
 def open_session(
-    record: Record | None, request: Open, models: Models[Any], new: NewGeneration
+    record: Record | None, request: Open, models: Models, new: NewGeneration
 ) -> Write | OpenReply | Rejection:
     if record is None:
         if request.expect is not None:
@@ -74,13 +73,13 @@ def open_session(
     return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
 
 
-def reset(record: Record | None, request: Reset, models: Models[Any], new: NewGeneration) -> Write | Moved | Rejection:
+def reset(record: Record | None, request: Reset, models: Models, new: NewGeneration) -> Write | Moved | Rejection:
     state = models.default.engine.initial_state
     return _new_generation(record, request, models.default, state, 0, new)
 
 
 def set_state(
-    record: Record | None, request: SetState, models: Models[Any], new: NewGeneration
+    record: Record | None, request: SetState, models: Models, new: NewGeneration
 ) -> Write | Moved | Rejection:
     return _new_generation(record, request, models.default, request.state, request.step, new)
 
@@ -179,7 +178,7 @@ def _origin(request: MakesGeneration) -> bytes:
 
 
 def of_damaged(
-    damage: DamagedRecord, request: Request, models: Models[Any], new: NewGeneration
+    damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
 ) -> Write | Erase | Deleted | Rejection:
     """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
     compared, reset. Everything else is refused."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Generic, TypeVar
 
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.domain.feedback import Feedback
@@ -33,19 +32,16 @@ class Version:
         return self._decisive.union(*set(wanted))
 
 
-V = TypeVar("V", bound=Version)
-
-
-class Models(Generic[V]):
+class Models:
     """The served versions of one model. The record of a session picks its version; new sessions take the first."""
 
-    def __init__(self, versions: list[V], accepts_other_numerics: bool = False) -> None:
+    def __init__(self, versions: list[Version], accepts_other_numerics: bool = False) -> None:
         self.default = versions[0]
         self.accepts_other_numerics = accepts_other_numerics
-        self.retiring: list[V] = []  # not found any more, and not at rest yet
+        self.retiring: list[Version] = []  # not found any more, and not at rest yet
         self._by_fingerprint = {version.spec.fingerprint: version for version in versions}
 
-    def __iter__(self) -> Iterator[V]:
+    def __iter__(self) -> Iterator[Version]:
         return iter(self._by_fingerprint.values())
 
     @property
@@ -57,10 +53,10 @@ class Models(Generic[V]):
         version = self.find(fingerprint)
         return version is not None and version.spec.feedback is not None
 
-    def find(self, fingerprint: bytes) -> V | None:
+    def find(self, fingerprint: bytes) -> Version | None:
         return self._by_fingerprint.get(fingerprint)
 
-    def exchange(self, versions: list[V]) -> None:
+    def exchange(self, versions: list[Version]) -> None:
         """Serves these from now on, the first to new sessions. Versions that are not among them retire: sessions of
         theirs are refused like those of any version that is not served, once what is under way has ended."""
         before = list(self)

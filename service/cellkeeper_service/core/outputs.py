@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,3 +39,32 @@ class Outputs(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def gather(requests: Iterable[Sequence[Piece]], name: str) -> bytes:
+    """One output of many requests, request by request, raw. Neighbours that lie in one batch are taken from it
+    together."""
+    parts: list[bytes] = []
+    here: tuple[Computed, int, int] | None = None
+    rows: list[int] = []
+    for pieces in requests:
+        for batch, row, first, last in pieces:
+            if here is not None and here[0] is batch and here[1] == first and here[2] == last:
+                rows.append(row)
+                continue
+            if here is not None:
+                parts.append(_rows(*here, rows, name))
+            here, rows = (batch, first, last), [row]
+    if here is not None:
+        parts.append(_rows(*here, rows, name))
+    return b"".join(parts)
+
+
+def _rows(batch: Computed, first: int, last: int, rows: list[int], name: str) -> bytes:
+    """Time steps first..last - 1 of these rows, row by row."""
+    values = batch.outputs[name]
+    if last - first == 1:
+        taken = values[first].take(rows, axis=0)
+    else:
+        taken = values[first:last].take(rows, axis=1).swapaxes(0, 1)
+    return bytes(taken.tobytes())

@@ -14,12 +14,13 @@ from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 
+from .outputs import Outputs, Piece
+
 if TYPE_CHECKING:
     from .models import Version
-    from .outputs import Piece
 
 Done = Callable[[Any], None]
-"""Takes the request's result, or a Rejection. Called exactly once, on the loop's thread."""
+"""Takes the request, which has its result. Called exactly once, on the loop's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,17 @@ class Request:
     arrived: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)  # order of arrival over all sessions
     held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
-    answered: bool = field(default=False, init=False)  # or it goes on as another
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # commits without an answer
     status: Status = field(default=Status.WAITING, init=False)
-    result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed
+    result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
     write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
 
     touches = True  # its success is a sign of life: it refreshes the TTL
+
+    def reply(self) -> Any:
+        """What its caller is told: its result, or a Rejection."""
+        return self.result
 
 
 @dataclass(slots=True, eq=False)
@@ -145,8 +149,12 @@ class Step(Computable):
     computed_at: float = field(default=0.0, init=False)  # last slice
     load_seconds: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
-    after: Position | None = field(default=None, init=False)  # once it is computed
     acked_step: int = field(default=0, init=False)  # `acked_at` where it was computed
+    version: Version | None = field(default=None, init=False)  # that computed it
+    after: Position | None = field(default=None, init=False)  # once it is computed
+    created: bool = field(default=False, init=False)  # it created its session
+    replayed: bool = field(default=False, init=False)  # it had been applied before
+    item: int = 0  # its place in the frame that it came in
 
     @property
     def all_steps(self) -> int:
@@ -157,6 +165,24 @@ class Step(Computable):
         """The step up to which the client holds every reply, when this chunk is applied at `step`."""
         return step if self.acked is None else min(self.acked, step)
 
+    def reply(self) -> StepReply | Rejection:
+        """What a rejection leaves of it, or where it led: see StepReply. Its `result` is a Rejection or None."""
+        if self.result is not None:
+            return self.result  # type: ignore[no-any-return]
+        if self.version is None or self.after is None:
+            raise RuntimeError("the reply is asked for of a step that was not computed")
+        outputs = Outputs(self.wanted, self.pieces)
+        times = self.queued_seconds, self.computed_seconds
+        return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
+
+    @property
+    def queued_seconds(self) -> float:
+        return max(self.started_at - self.arrived, 0.0)
+
+    @property
+    def computed_seconds(self) -> float:
+        return max(self.computed_at - self.started_at, 0.0)
+
     def times(self, now: float) -> StepTimes:
         queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
         compute = max(self.computed_at - self.started_at, 0.0)
@@ -165,7 +191,9 @@ class Step(Computable):
 
 @dataclass(slots=True, eq=False)
 class StepReply:
-    """outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, where wanted."""
+    """A step that was applied, or looked at, as its caller is told of it.
+
+    outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, where wanted."""
 
     served: Version
     outputs: Mapping[str, Array]

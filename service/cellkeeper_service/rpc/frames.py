@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.requests import Done, Step
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.position import POSITION_BYTES, Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
-from cellkeeper_service.sessions.requests import Done, Step
 
 from . import fields, tensors
 from .catalog import Catalog
@@ -36,6 +36,7 @@ class Frame:
     starts: Sequence[int]  # the item's first time step in `values`
     values: Array  # [sum of steps, *input shape]
     valid: bool  # every value can be taken
+    data: bytes  # the same in the model's dtype, raw: what the heads are computed on
     positions: bytes
     acked: bytes
     needs_positions: bool
@@ -43,7 +44,7 @@ class Frame:
     outputs: frozenset[str]
     with_state: bool
     deadline: float
-    uniform: bool  # single steps with positions, to be committed, of which no item can be wrong by its columns alone
+    distinct: bool  # each session stands in it once
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -51,19 +52,24 @@ class Frame:
     def step(self, item: int, done: Done) -> Step:
         """The item's step. Raises a Rejection that is this item's alone."""
         steps, start = self.steps[item], self.starts[item]
-        check_steps(steps, self.catalog, f"steps[{item}]")
-        key = SessionKey(self.catalog.tenant, self.name, fields.session_id(self.sessions[item], f"sessions[{item}]"))
-        wish = self._position(item)
+        session = self.sessions[item]
+        if steps != 1:
+            check_steps(steps, self.catalog, f"steps[{item}]")
+        key = SessionKey(self.catalog.tenant, self.name, fields.session_id(session, f"sessions[{item}]"))
+        position = self._position(item)
         acked = None
         if self.acked:
-            acked = fields.acked(int.from_bytes(self.acked[8 * item : 8 * item + 8], "little"), wish, f"acked[{item}]")
-        values = self.values[start : start + steps]
+            acked = int.from_bytes(self.acked[8 * item : 8 * item + 8], "little")
+            fields.acked(acked, position, f"acked[{item}]")
         if not self.valid:
-            tensors.check_values(values, self.spec)
+            tensors.check_values(self.values[start : start + steps], self.spec)
         if steps > 1 or self.with_state:
             self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
-        data = tensors.input_bytes(values, self.spec)
-        return Step(key, self.deadline, done, data, steps, wish, acked, self.peek, self.outputs, self.with_state)
+        width = self.spec.step_bytes
+        data = self.data[start * width : (start + steps) * width]
+        return Step(
+            key, self.deadline, done, data, steps, position, acked, self.peek, self.outputs, self.with_state, None, item
+        )
 
     def _position(self, item: int) -> Position | None:
         packed = self.positions[POSITION_BYTES * item : POSITION_BYTES * (item + 1)]
@@ -71,10 +77,10 @@ class Frame:
             if self.needs_positions:
                 raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
             return None
-        wish = Position.unpack(packed)
-        if wish.step >= fields.MAX_STEP:
-            raise invalid(f"positions[{item}].step", wish.step, f"less than {fields.MAX_STEP}")
-        return wish
+        position = Position.unpack(packed)
+        if position.step >= fields.MAX_STEP:
+            raise invalid(f"positions[{item}].step", position.step, f"less than {fields.MAX_STEP}")
+        return position
 
 
 def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
@@ -103,9 +109,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     if latest is not None:
         deadline = min(deadline, latest)
     valid = tensors.all_valid(values, spec)
-    size = count * (REPLY_ITEM_BYTES + catalog.check_reply_size(1, outputs, False, spec))
-    fits = size <= catalog.limits.max_message_bytes // 2
-    uniform = singles and not message.peek and not with_state and valid and fits and bool(positions)
+    catalog.check_reply_size(1, outputs, False, spec)
     return Frame(
         catalog=catalog,
         name=name,
@@ -115,6 +119,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         starts=starts,
         values=values,
         valid=valid,
+        data=tensors.input_bytes(values, spec),
         positions=positions,
         acked=acked,
         needs_positions=needs_positions,
@@ -122,13 +127,13 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         outputs=outputs,
         with_state=with_state,
         deadline=deadline,
-        uniform=uniform and len(set(sessions)) == count,
+        distinct=len(set(sessions)) == count,
     )
 
 
 def second_items(frame: Frame) -> dict[int, Rejection]:
     """The items whose session stood in the frame before, and why they are refused."""
-    if len(set(frame.sessions)) == len(frame):
+    if frame.distinct:
         return {}
     seen: set[str] = set()
     refused = {}

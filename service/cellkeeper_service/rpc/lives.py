@@ -7,11 +7,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.domain.clock import LONGEST_TTL_MS
-from cellkeeper_service.domain.origin import content_of
-from cellkeeper_service.domain.spec import ModelSpec
-from cellkeeper_service.errors import Rejection, invalid
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.requests import (
     CarryOver,
     Delete,
     Deleted,
@@ -25,6 +21,10 @@ from cellkeeper_service.sessions.requests import (
     Reset,
     SetState,
 )
+from cellkeeper_service.domain.clock import LONGEST_TTL_MS
+from cellkeeper_service.domain.origin import content_of
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Rejection, invalid
 
 from . import fields, tensors
 from .catalog import Catalog
