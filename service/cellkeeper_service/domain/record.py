@@ -69,7 +69,7 @@ class Header:
         step_bytes: int,  # bytes of one time step in the input log
     ) -> None:
         times = (updated_ms, checkpoint_step, checkpoint_head, created_ms, ttl_ms)
-        self.packed = _LAYOUT.pack(position.pack(), *times, fingerprint, numerics, origin, step_bytes)
+        self.packed = _LAYOUT.pack(position, *times, fingerprint, numerics, origin, step_bytes)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Header:
@@ -98,7 +98,7 @@ class Header:
         """After more steps behind the same checkpoint."""
         before = self.packed
         time = updated_ms.to_bytes(8, "little")
-        return Header.unpack(position.pack() + time + before[40:104] + numerics + before[112:])
+        return Header.unpack(position + time + before[40:104] + numerics + before[112:])
 
     @property
     def position(self) -> Position:

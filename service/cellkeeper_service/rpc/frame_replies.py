@@ -153,7 +153,7 @@ class FrameReplies:
         return pb.StepFrameReply(
             frame_id=self._frame_id,
             items=struct.pack(f"<{len(ready)}I", *[step.item for step in ready]),
-            positions=b"".join([_after(step).pack() for step in ready]),
+            positions=b"".join([_after(step) for step in ready]),
             steps=[] if counts.count(1) == len(counts) else counts,
             outputs=_columns(ready, self._frame),
             flags=bytes([step.created + 2 * step.replayed for step in ready]),

@@ -144,7 +144,7 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
             raise invalid(f"{where}.target", repr(item.target), "another session than the source")
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
         request_id = fields.request_id(item.request_id, f"{where}.request_id")
-        content = content_of("Fork", item.source.encode(), b"" if at is None else at.pack())
+        content = content_of("Fork", item.source.encode(), b"" if at is None else at)
         return lambda done: Fork(source, deadline, done, target, at, request_id, content)
 
     return _each(request.items, read, catalog, _target)
