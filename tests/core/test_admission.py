@@ -66,7 +66,7 @@ def text(refused: Rejection | None) -> str:
 
 def test_nothing_is_refused_before_anything_was_measured() -> None:
     fresh = control()
-    enter(fresh, 10_000, now=0.0, deadline=0.001)
+    enter(fresh, 1_000, now=0.0, deadline=0.001)
     assert fresh.refuse(0.001, now=0.0) is None
 
 
@@ -187,6 +187,16 @@ def test_one_that_stands_still_is_noticed_by_asking_alone() -> None:
         now = quarter / 4
         refused = busy.refuse(now + 2.0, now)
     assert text(refused) == LATE
+
+
+def test_a_pause_of_less_than_a_second_is_no_standstill() -> None:
+    """Between two commits nothing is finished, and what they finish comes at once."""
+    busy = at_work(1000)
+    before = busy.requests_per_second
+    enter(busy, 400, now=1.9)
+    assert busy.requests_per_second == before
+    enter(busy, 1, now=2.0)
+    assert busy.requests_per_second == before / 2
 
 
 def rate_with(result: object) -> float:
