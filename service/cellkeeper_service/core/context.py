@@ -10,7 +10,7 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.errors import Reason, Rejection, internal_error
 
-from .admission import Admission
+from .admission import AdmissionControl
 from .lifecycle import NewGeneration
 from .limits import Clock, Limits
 from .models import Models, Version
@@ -43,7 +43,7 @@ class Context:
         self.meter = meter
         self.mint = mint
         self.owe = owe
-        self.admission = Admission(models, limits)
+        self.admission = AdmissionControl(models, limits)
         self.sessions: dict[SessionKey, SessionState] = {}
         self.caches: dict[Version, StateCache] = {}
         self.ready: dict[SessionState, None] = {}
@@ -70,10 +70,10 @@ class Context:
     # requests
 
     def enter(self, request: Request) -> None:
-        """Puts the request into its session's queue, or finishes it where there is no room."""
+        """Puts the request into its session's queue, or finishes it where it is not taken."""
         request.arrived = self.now
         session = self.sessions.get(request.key)
-        refused = self.admission.enter(request, 0 if session is None else len(session.queue))
+        refused = self.admission.enter(request, 0 if session is None else len(session.queue), self.now)
         if refused is not None:
             self.finish(request, refused)
             return
@@ -85,7 +85,7 @@ class Context:
     def finish(self, request: Request, result: Any) -> None:
         """The request has its one result."""
         now = self.now
-        self.admission.leave(request)
+        self.admission.leave(request, result, now)
         request.status, request.result = Status.DONE, result
         if isinstance(result, Rejection):
             self.meter.rejected(result.reason.value)
@@ -95,7 +95,7 @@ class Context:
 
     def goes_on_as(self, request: Request, other: Request) -> None:
         """The request counts no more: it goes on as another, which may be in another session."""
-        self.admission.leave(request)
+        self.admission.release(request)
         request.status = Status.DONE
         self.enter(other)
 

@@ -72,9 +72,18 @@ class Core:
             self.context.enter(request)
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
-        return None
+        """Why none of `count` steps with that deadline would be taken, if so; they are counted as rejected then. To be
+        asked before they are read: it is cheap, and looks at none of them."""
+        context = self.context
+        refused = context.admission.refuse(deadline, context.clock.monotonic())
+        if refused is not None:
+            for _ in range(count):
+                context.meter.rejected(refused.reason.value)
+        return refused
 
-    def answered(self, came: float) -> None: ...
+    def answered(self, came: float) -> None:
+        """A call with steps, which came at that time of the monotonic clock, has its answer."""
+        self.context.admission.answered(came, self.context.clock.monotonic())
 
     # the tick
 

@@ -76,7 +76,7 @@ class CoreLoop:
 
     def admit(self, deadline: float) -> Rejection | None:
         """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
-        self._share.came()
+        self._share.call_came()
         return self.refuse(1, deadline)
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
@@ -129,14 +129,13 @@ class CoreLoop:
                 self._start_store_calls()
             self._deliver()
             ended = time.monotonic()
-            share.worked(ended - started)
+            share.ticked(ended - started)
             if batches or wake.is_set() or self._can_start_more():
                 await asyncio.sleep(0)
-                if share.high:
-                    await share.let_in(ended - started)
+                await share.let_in(ended - started)
             else:
                 await wake.wait()
-                share.rested(time.monotonic() - ended)
+                share.idled(time.monotonic() - ended)
         if self._lost is not None:
             raise self._lost
 

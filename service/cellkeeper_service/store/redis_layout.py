@@ -137,8 +137,8 @@ def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: 
             continue
         mine, chunk = chunk, b""
         if element[0] in (_S, _W) and element[_MARK] == mark:  # else of a checkpoint that was gone on without
-            at = Header.unpack(joined(*_parts(element, fixed))).position
-            step, head = at.step, at.head
+            position = Header.unpack(joined(*_parts(element, fixed))).position
+            step, head = position.step, position.head
             entry = _Entry(step, head, mine, at_step.get(step - len(mine) // step_bytes, ()))
             at_step[step] = (entry, *at_step.get(step, ()))
     chunks = []
