@@ -142,5 +142,5 @@ def moved(record: Record, log: bytes) -> Record:
     header = record.header
     start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
     after = start.after(np.frombuffer(log, np.uint8).reshape(-1, header.step_bytes))
-    position = header.position._replace(step=after.step, head=after.head)
+    position = header.position.changed(step=after.step, head=after.head)
     return replace(record, header=header.replace(position=position), log=log)

@@ -19,7 +19,7 @@ done = FrameReplies._done
 
 def spoiled_done(self, step):
     if step.key.session.endswith("broken") and step.result is None:
-        step.pieces = [piece._replace(row=10_000) for piece in step.pieces]
+        step.pieces = [(batch, 10_000, first, last) for batch, _, first, last in step.pieces]
     done(self, step)
 
 FrameReplies._done = spoiled_done

@@ -43,7 +43,7 @@ class Vault:
             position=advance(start, log, 4), checkpoint_step=0, checkpoint_head=start.head, origin=new_id()
         )
         if "step" in fields:
-            fields["position"] = header.position._replace(step=fields.pop("step"))
+            fields["position"] = header.position.changed(step=fields.pop("step"))
         header = header.replace(**fields)
         commit = Commit(SessionKey("", self._api.model, session), None, header, log, self.sample.checkpoint)
         (result,) = self._store.commit_many([commit])

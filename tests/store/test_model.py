@@ -59,9 +59,9 @@ class Stores(RuleBasedStateMachine):
         expected: Header | None = {
             "standing": None if record is None else standing,
             "absent": None,
-            "step": standing.replace(position=stands._replace(step=stands.step + 1)),
-            "head": standing.replace(position=stands._replace(head=bytes(8))),
-            "generation": standing.replace(position=stands._replace(generation=bytes(16))),
+            "step": standing.replace(position=stands.changed(step=stands.step + 1)),
+            "head": standing.replace(position=stands.changed(head=bytes(8))),
+            "generation": standing.replace(position=stands.changed(generation=bytes(16))),
         }[str(attempt["expected"])]
         base, head = stands.step, stands.head
         if record is not None and checkpoint is None:

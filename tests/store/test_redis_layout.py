@@ -73,7 +73,7 @@ def test_another_ttl_in_the_middle_of_a_log(store: Store, client: redis.Redis) -
 def test_steps_and_times_beyond_the_moving_part(store: Store) -> None:
     """The low 32 bits of the step and the low 48 of the time are what an entry has of its own."""
     first = create(AT)
-    position = first.header.position._replace(step=2**32 - 2)
+    position = first.header.position.changed(step=2**32 - 2)
     header = first.header.replace(position=position, checkpoint_step=position.step, updated_ms=2**48 - 3)
     committed(store, first._replace(header=header))
     log = b""

@@ -59,10 +59,10 @@ def advance(context: Context, session: SessionState) -> None:
 
 def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     """False: the request waits for the session's own commits."""
-    dead = context.dead(request, context.now)
-    if dead is not None:
+    now = context.now
+    if request.gone or now >= request.deadline:
         session.queue.popleft()
-        context.finish(request, dead)
+        context.finish(request, context.dead(request, now))
     elif isinstance(request, Step) and (cached := continues(context, session, request)) is not None:
         session.queue.popleft()
         start_chunk(context, cached, request)
@@ -82,12 +82,13 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
     cached = session.cached
     if cached is None or step.peek or step.distrusts_hot or cached.version.retired:
         return None
-    frontier = cached.frontier
-    if step.position is not None and step.position != frontier:
+    if step.position is not None and step.position != cached.frontier:
         return None
-    if frontier.step + step.steps > MAX_STEP:
+    end, most = cached.step + step.steps, cached.max_log_steps
+    if end > MAX_STEP:
         return None
-    return cached if session.log_fits(step, context.limits.log_steps(cached.version.spec.step_bytes)) else None
+    fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
+    return cached if fits or session.log_fits(step, most) else None
 
 
 def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
@@ -143,7 +144,7 @@ def _decide_step(context: Context, session: SessionState, step: Step, record: Re
         if step.peek:
             session.queue.popleft()
             start_peek(context, cached, step)
-        elif session.log_fits(step, context.limits.log_steps(cached.version.spec.step_bytes)):
+        elif session.log_fits(step, cached.max_log_steps):
             session.queue.popleft()
             start_chunk(context, cached, step)
         else:
@@ -184,7 +185,7 @@ def _cached_at(context: Context, session: SessionState, record: Record, acked: i
     """The state at the record's position; None: something was started, or is awaited, that leads there."""
     cached = session.cached
     if cached is not None and cached.frontier == record.position:
-        cached.header = record.header
+        cached.stands_at(record.header)
         return cached
     cached = _place_record(context, session, record)
     if cached is not None and record.log:

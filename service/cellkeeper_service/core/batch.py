@@ -11,7 +11,7 @@ from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import TickLimits
 from .models import Version
-from .requests import CarryOver, Computable, GetState, LogReplay, Status, Step
+from .requests import Computable, Status
 from .session import CachedState
 from .state_cache import StateCache
 from .state_change import state_change
@@ -36,20 +36,30 @@ class Batch:
         self.states_before: dict[int, bytes] = {}
         self.states_after: dict[int, bytes] = {}
         self._sample = sample_change and steps > 0
-        works = [_work_of(state) for state in states]
-        # a chunk leaves the row that it started from as it was
-        self._read = [
-            state.other_row if work.computed else state.row for state, work in zip(states, works, strict=True)
-        ]
-        self._write = [state.other_row for state in states]
-        width = version.spec.step_bytes
-        self._raw = b"".join([work.inputs[work.computed * width : (work.computed + steps) * width] for work in works])
-        self._wanted = version.wanted_with([work.names for work in works])
-        self._before = [row for row, work in enumerate(works) if steps and work.checkpoint_at == work.computed == 0]
-        self._after = [row for row, work in enumerate(works) if wants_state(work, work.computed + steps)]
-        for state, work in zip(states, works, strict=True):
+        self._read: list[int] = []  # the arena's rows that hold the states
+        self._write: list[int] = []  # those that take the next
+        self._before: list[int] = []
+        self._after: list[int] = []
+        names: set[frozenset[str]] = set()
+        raw: list[bytes] = []
+        width = version.step_bytes
+        for row, state in enumerate(states):
+            work = _work_of(state)
+            computed, here = work.computed, 2 * state.slot + state.current
+            # a chunk leaves the row that it started from as it was
+            self._read.append(here ^ 1 if computed else here)
+            self._write.append(here ^ 1)
+            end, inputs = computed + steps, work.inputs
+            raw.append(inputs if len(inputs) == steps * width else inputs[computed * width : end * width])
+            names.add(work.names)
+            if work.checkpoint_at == 0 == computed and steps:
+                self._before.append(row)
+            if work.ends and end in work.ends:
+                self._after.append(row)
             state.in_batch = True
             work.status = Status.COMPUTING
+        self._raw = b"".join(raw)
+        self._wanted = version.wanted_with(names)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -94,34 +104,34 @@ class Batch:
         return {row: state.tobytes() for row, state in zip(wanted, states, strict=True)}
 
 
-def wants_state(work: Computable, end: int) -> bool:
-    """Whether the state after the work's first `end` steps is wanted."""
-    if isinstance(work, Step):
-        return work.wants_state and end == work.to_compute
-    if isinstance(work, LogReplay):
-        return end > 0 and (work.checkpoint_at == end or end in work.ends)
-    return isinstance(work, (GetState, CarryOver)) and end == work.to_compute
-
-
-def form_batches(cache: StateCache, limits: TickLimits, alive: Callable[[CachedState], bool]) -> list[Batch]:
+def form_batches(
+    cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
+) -> list[Batch]:
     """The batches of the version's next tick: a slice of each ready request, oldest first, within one budget of time
     steps; one batch for each length. The first that finds no room waits for the next tick, and those behind it with
-    it. alive: says no to those that are not to be computed, and has done with them."""
-    budget = limits.max_long_steps + cache.version.engine.max_batch
+    it. end_dead: ends work that is late or whose caller has gone, unless it goes on all the same: False."""
+    ready, max_batch = cache.ready, cache.version.engine.max_batch
+    budget = limits.max_long_steps + max_batch
     by_length: dict[int, list[CachedState]] = {}
-    while cache.ready and budget > 0:
-        cached = cache.ready[0]
-        if cached.dropped or cached.work is None:
-            cache.ready.popleft()
+    while ready and budget > 0:
+        cached = ready[0]
+        work = cached.work
+        if cached.dropped or work is None:
+            ready.popleft()
             continue
-        steps = cached.work.slice_steps(limits.max_slice_steps)
-        bucket = by_length.setdefault(steps, [])
-        if len(bucket) == cache.version.engine.max_batch:
+        steps = 1 if work.to_compute == 1 and not work.computed else work.slice_steps(limits.max_slice_steps)
+        bucket = by_length.get(steps)
+        if bucket is None:
+            bucket = by_length[steps] = []
+        elif len(bucket) == max_batch:
             break
-        cache.ready.popleft()
-        if alive(cached):
-            bucket.append(cached)
-            budget -= max(steps, 1)
+        ready.popleft()
+        if (work.gone or now >= work.deadline) and end_dead(cached):
+            continue
+        if not work.computed:
+            work.started_at = now
+        bucket.append(cached)
+        budget -= steps or 1
     batches = []
     for steps, states in by_length.items():
         if states:

@@ -4,6 +4,7 @@ nobody is asked for the time."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
@@ -23,7 +24,7 @@ def build_commit(session: SessionState, requests: list[Request], now_ms: int) ->
         return InflightCommit(session, requests, Delete(session.key, write.generation), None)
     if session.cached is None:
         raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
-    chunks = [request for request in requests if isinstance(request, Step)]
+    chunks: Any = requests  # what is pending without a write is a chunk
     return InflightCommit(session, requests, chunk_commit(session.key, session.cached, chunks, now_ms), session.cached)
 
 

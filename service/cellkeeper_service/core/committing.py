@@ -10,16 +10,19 @@ from .requests import Request, Write
 from .session import InflightCommit, SessionState
 
 
-def launch(context: Context, session: SessionState) -> InflightCommit | None:
+def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
     """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
-    decided again."""
-    now = context.now
+    decided again. now_ms: unix time, for the header."""
+    now, first_late = context.now, None
     requests, session.pending = session.pending, []
-    first_late = next((index for index, request in enumerate(requests) if now >= request.deadline), None)
-    in_time = requests[:first_late]
+    for index, request in enumerate(requests):
+        if now >= request.deadline:
+            first_late = index
+            break
+    in_time = requests if first_late is None else requests[:first_late]
     try:
         if in_time:
-            session.in_flight = build_commit(session, in_time, context.clock.wall_ms())
+            session.in_flight = build_commit(session, in_time, now_ms)
             session.reading = None
     except Exception:
         session.pending = requests
@@ -39,6 +42,7 @@ def committed(context: Context, commit: InflightCommit) -> None:
     if isinstance(call, Commit) and cached is not None and not cached.dropped:
         cached.header, cached.exists = call.header, True
         if call.checkpoint is not None:
+            cached.stands_at(call.header)
             cached.checkpoint = None
             context.meter.checkpointed(session.key.model)
     for request in commit.requests:

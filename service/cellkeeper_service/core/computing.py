@@ -9,7 +9,6 @@ from cellkeeper_service.errors import Reason, Rejection
 from .batch import Batch, prediction_after
 from .carry_over import carried, kept_at, target_of
 from .context import Context, no_reply
-from .outputs import Piece
 from .requests import (
     CarryOver,
     Computable,
@@ -27,26 +26,27 @@ NO_OUTPUTS: frozenset[str] = frozenset()
 
 
 def start_chunk(context: Context, cached: CachedState, step: Step) -> None:
-    step.begin(step.data, step.steps, step.wanted)
-    if cached.checkpoint_due(step.steps, context.limits.log_steps(cached.version.spec.step_bytes)):
+    step.begin(step.data, step.steps, step.wanted, (step.steps,) if step.wants_state else ())
+    if cached.checkpoint_due(step.steps, cached.max_log_steps):
         step.checkpoint_at = 0
     context.cache_of(cached.version).start(cached, step)
 
 
 def start_peek(context: Context, cached: CachedState, step: Step) -> None:
-    step.begin(step.data, step.all_steps, step.wanted, unfed=step.all_steps - step.steps)
+    steps = step.all_steps
+    step.begin(step.data, steps, step.wanted, (steps,) if step.wants_state else (), unfed=steps - step.steps)
     context.cache_of(cached.version).start(cached, step)
 
 
 def start_read(context: Context, cached: CachedState, request: GetState | CarryOver) -> None:
     """The state as it is."""
-    request.begin(b"", 0, NO_OUTPUTS)
+    request.begin(b"", 0, NO_OUTPUTS, (0,))
     context.cache_of(cached.version).start(cached, request)
 
 
 def start_rerun(context: Context, cached: CachedState, request: CarryOver) -> None:
     """cached: the initial state of the version that takes the session over."""
-    request.begin(request.data, request.steps, NO_OUTPUTS)
+    request.begin(request.data, request.steps, NO_OUTPUTS, (request.steps,))
     context.cache_of(cached.version).start(cached, request)
 
 
@@ -61,34 +61,29 @@ def start_log_replay(context: Context, cached: CachedState, record: Record, dupl
             first = step.position.step - start
             replay.duplicates.append(Duplicate(step, first, first + step.steps))
     names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
-    replay.begin(record.log, end - start, names)
     ends = {one.last for one in replay.duplicates if one.step.wants_state}
-    if end - start >= cached.version.due_steps and start < acked <= end:
-        replay.checkpoint_at = acked - start
+    checkpoint_due = end - start >= cached.version.due_steps and start < acked <= end
+    if checkpoint_due:
         ends.add(acked - start)
-    replay.ends = tuple(sorted(ends))
+    replay.begin(record.log, end - start, names, sorted(ends))
+    replay.checkpoint_at = acked - start if checkpoint_due else None
     for step in duplicates:
         step.status = Status.READY
     context.cache_of(cached.version).start(cached, replay)
 
 
-def is_alive(context: Context, cached: CachedState) -> bool:
-    """False for work that is not to be computed; its request has its result then. What has begun is ended, but for a
-    forecast: its steps are many, and nobody else has a use for them."""
-    work = cached.work
-    if isinstance(work, LogReplay) or work is None or (work.computed > 0 and not work.unfed):
-        return work is not None
-    now = context.now
-    why = context.dead(work, now)
-    if why is None:
-        if isinstance(work, Step) and work.computed == 0:
-            work.started_at = now
-        return True
+def end_dead(context: Context, cached: CachedState) -> bool:
+    """Ends work that nobody waits for any more, and whose request has its result then. False: it has begun and goes on,
+    as all but forecasts do: their steps are many, and nobody else has a use for them."""
+    work = _work_of(cached)
+    why = context.dead(work, context.now)
+    if why is None or (work.computed > 0 and not work.unfed):
+        return False
     session, cached.work = cached.session, None
     drop_uncommitted(context, session)
     context.finish(work, why)
     context.ready[session] = None
-    return False
+    return True
 
 
 def drop_uncommitted(context: Context, session: SessionState) -> None:
@@ -101,9 +96,16 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     """What follows from a row of a batch that gave a finite result for it."""
     work = _work_of(cached)
     end = work.computed + batch.steps
-    _collect(work, batch, row, end)
+    if isinstance(work, LogReplay):
+        _share_out(work, batch, row, end)
+    elif work.names and batch.computed is not None:
+        work.pieces = (*work.pieces, (batch.computed, row, 0, batch.steps))
+    if batch.states_before and row in batch.states_before:
+        work.checkpoint_state = batch.states_before[row]
+    if batch.states_after and row in batch.states_after:
+        work.end_state = batch.states_after[row]
     work.computed = end
-    if work.needs_prediction:
+    if work.unfed and work.needs_prediction:
         _feed(cached, work, batch, row)
     if end < work.to_compute:
         work.status = Status.READY
@@ -114,24 +116,17 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     context.go_on(cached.session)
 
 
-def _collect(work: Computable, batch: Batch, row: int, end: int) -> None:
-    before, after = batch.states_before.get(row), batch.states_after.get(row)
-    if before is not None:
-        work.checkpoint_state = before
-    if isinstance(work, LogReplay):
-        if after is not None and work.checkpoint_at == end:
-            work.checkpoint_state = after
-        for one in work.duplicates:
-            low, high = max(work.computed, one.first), min(end, one.last)
-            if low < high and batch.computed is not None:
-                one.pieces.append(Piece(batch.computed, row, low - work.computed, high - work.computed))
-            if one.last == end and one.step.wants_state:
-                one.state = after
-        return
-    if after is not None:
-        work.end_state = after
-    if work.names and batch.computed is not None:
-        work.pieces.append(Piece(batch.computed, row, 0, batch.steps))
+def _share_out(replay: LogReplay, batch: Batch, row: int, end: int) -> None:
+    """Gives each duplicate what is its own of a slice that ends at `end`."""
+    after = batch.states_after.get(row)
+    if after is not None and replay.checkpoint_at == end:
+        replay.checkpoint_state = after
+    for one in replay.duplicates:
+        low, high = max(replay.computed, one.first), min(end, one.last)
+        if low < high and batch.computed is not None:
+            one.pieces.append((batch.computed, row, low - replay.computed, high - replay.computed))
+        if one.last == end and one.step.wants_state:
+            one.state = after
 
 
 def _feed(cached: CachedState, work: Computable, batch: Batch, row: int) -> None:
@@ -146,30 +141,30 @@ def _feed(cached: CachedState, work: Computable, batch: Batch, row: int) -> None
 
 
 def _finish(context: Context, cached: CachedState, work: Computable) -> None:
-    match work:
-        case Step():
-            if work.peek:
-                _finish_peek(context, cached, work)
-            else:
-                _finish_chunk(context, cached, work)
-        case LogReplay():
-            _finish_log_replay(context, cached, work)
-        case GetState():
-            context.finish(work, StateReply(cached.version, cached.frontier, work.end_state or b""))
-        case CarryOver():
-            _finish_carry_over(context, cached, work)
+    if isinstance(work, Step):
+        if work.peek:
+            _finish_peek(context, cached, work)
+        else:
+            _finish_chunk(context, cached, work)
+    elif isinstance(work, LogReplay):
+        _finish_log_replay(context, cached, work)
+    elif isinstance(work, GetState):
+        context.finish(work, StateReply(cached.version, cached.frontier, work.end_state or b""))
+    elif isinstance(work, CarryOver):
+        _finish_carry_over(context, cached, work)
 
 
 def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
-    before = cached.frontier
-    after = advance(before, step.data, cached.version.spec.step_bytes)
-    cached.frontier = step.after = after
+    before, at = cached.frontier, cached.step
+    cached.frontier = step.after = advance(before, step.data, cached.version.step_bytes)
+    cached.step = at + step.steps
     cached.current = 1 - cached.current
     if step.checkpoint_state is not None:
-        cached.checkpoint = Checkpoint(before.step, before.head, step.checkpoint_state, bytearray())
+        cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
-    step.computed_at, step.acked_step = context.now, step.acked_at(before.step)
+    step.acked_step = at if step.acked is None else min(step.acked, at)
+    step.computed_at = context.now
     step.version, step.created, cached.created = cached.version, cached.created, False
     context.cache_of(cached.version).used(cached)
     context.commit_soon(cached.session, step, None)
@@ -177,7 +172,7 @@ def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
 
 def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:
     step.computed_at, step.version = context.now, cached.version
-    step.after = advance(cached.frontier, step.inputs, cached.version.spec.step_bytes)
+    step.after = advance(cached.frontier, step.inputs, cached.version.step_bytes)
     context.finish(step, None)
 
 
@@ -216,7 +211,7 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
     if request.policy is Policy.KEEP:
         at = kept_at(record, context.mint())
     else:
-        at = advance(cached.header.position, request.data, target.spec.step_bytes)
+        at = advance(cached.header.position, request.data, target.step_bytes)
     write = request.write = carried(record, request, target, at, state, context.clock.wall_ms())
     context.drop(session)
     context.commit_soon(session, request, write.reply)

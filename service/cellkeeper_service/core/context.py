@@ -61,7 +61,8 @@ class Context:
     def cache_of(self, version: Version) -> StateCache:
         cache = self.caches.get(version)
         if cache is None:
-            cache = self.caches[version] = StateCache(version)
+            most = self.limits.log_steps(version.spec.step_bytes)
+            cache = self.caches[version] = StateCache(version, most)
         return cache
 
     def new_generation(self) -> NewGeneration:
@@ -84,13 +85,8 @@ class Context:
 
     def finish(self, request: Request, result: Any) -> None:
         """The request has its one result."""
-        now = self.now
-        self.admission.leave(request, result, now)
+        self.admission.leave(request, result, self.now)
         request.status, request.result = Status.DONE, result
-        if isinstance(result, Rejection):
-            self.meter.rejected(result.reason.value)
-        elif isinstance(request, Step):
-            self.meter.step_done(request.key.model, request.steps, request.times(now), request.replayed)
         self.finished.append(request)
 
     def goes_on_as(self, request: Request, other: Request) -> None:
@@ -130,8 +126,8 @@ class Context:
         """Keeps account of a session that nothing more can be started for: it waits, or it is forgotten."""
         if session.queue:
             self.queued[session] = None
-        else:
-            self.queued.pop(session, None)
+            return
+        self.queued.pop(session, None)
         empty = session.cached is None and session.idle and not session.waits_for_slot
         if empty and self.sessions.get(session.key) is session:  # not another that came after it
             del self.sessions[session.key]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
@@ -29,8 +29,9 @@ from .advance import advance
 from .batch import Batch, form_batches
 from .commit import store_unavailable
 from .committing import committed, launch, not_committed
-from .computing import is_alive, not_finite, take_slice, work_failed
+from .computing import end_dead, not_finite, take_slice, work_failed
 from .context import Context
+from .counting import count_finished
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .models import Models
 from .requests import Computable, LogReplay, Request, Step
@@ -98,7 +99,7 @@ class Core:
         batches: list[Batch] = []
         for cache in list(context.caches.values()):
             if cache.ready and engine_is_free:
-                batches += form_batches(cache, context.limits.tick, self._is_alive)
+                batches += form_batches(cache, context.limits.tick, context.now, self._end_dead)
         if context.ready:
             self._advance_ready()
         return batches
@@ -141,14 +142,14 @@ class Core:
                         cache.waiting.rotate(1)  # it keeps its place
                     break
 
-    def _is_alive(self, cached: CachedState) -> bool:
+    def _end_dead(self, cached: CachedState) -> bool:
         work = cached.work
         try:
-            return is_alive(self.context, cached)
+            return end_dead(self.context, cached)
         except Exception:
             log.exception("internal error: a session's request failed")
             self._work_broken(cached, work)
-            return False
+            return True
 
     # the engine
 
@@ -255,25 +256,33 @@ class Core:
         """What is to be written now, at most one commit or delete for each session."""
         context = self.context
         context.begin_event()
+        now_ms = context.clock.wall_ms()
         commits: list[InflightCommit] = []
-        for session in list(context.to_commit)[:MAX_CALL_ITEMS]:
-            del context.to_commit[session]
+        if len(context.to_commit) <= MAX_CALL_ITEMS:
+            sessions, context.to_commit = list(context.to_commit), {}
+        else:
+            sessions = list(context.to_commit)[:MAX_CALL_ITEMS]
+            for session in sessions:
+                del context.to_commit[session]
+        for session in sessions:
             requests = session.pending
             if not requests or session.in_flight is not None:
                 continue
             try:
-                commit = launch(context, session)
+                commit = launch(context, session, now_ms)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 session.in_flight = None
                 context.broken(session, requests)
             else:
-                commits += [] if commit is None else [commit]
+                if commit is not None:
+                    commits.append(commit)
         return commits
 
     def on_committed(self, commits: Sequence[InflightCommit], results: Sequence[CommitResult]) -> None:
         context = self.context
         context.begin_event()
+        outcomes = [result.outcome for result in results]
         for commit, result in zip(commits, results, strict=True):
             session = commit.session
             session.in_flight = None
@@ -288,8 +297,9 @@ class Core:
             context.go_on(session)
             if session.pending:
                 context.to_commit[session] = None
-        for outcome, count in Counter([result.outcome for result in results]).items():
-            context.meter.committed(outcome.value, count)
+        for outcome in Outcome:
+            if count := outcomes.count(outcome):
+                context.meter.committed(outcome.value, count)
 
     # time
 
@@ -330,6 +340,8 @@ class Core:
     def take_finished(self) -> list[Request]:
         """The requests that have their results and were not given before. Each is given once."""
         finished, self.context.finished = self.context.finished, []
+        if finished:
+            count_finished(finished, self.context.now, self.context.meter)
         return finished
 
     @property

@@ -21,7 +21,8 @@ class Version:
         self.spec: ModelSpec = engine.spec
         self.numerics = numerics_digest(engine.numerics)
         self.slot_count = slot_count
-        logged_step_bytes = self.spec.step_bytes + CHUNK_OVERHEAD_BYTES
+        self.step_bytes = self.spec.step_bytes
+        logged_step_bytes = self.step_bytes + CHUNK_OVERHEAD_BYTES
         self.due_steps = max(1, min(max_replay_steps, -(-self.spec.state_bytes // logged_step_bytes)))
         self.retired = False  # what is under way ends on it; nothing else is begun
         self._decisive = self.spec.decisive_outputs

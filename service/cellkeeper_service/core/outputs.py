@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from cellkeeper_service.domain.engine import Array, Computed
 
-
-class Piece(NamedTuple):
-    """Time steps first..last - 1 of row `row` of one batch."""
-
-    batch: Computed
-    row: int
-    first: int
-    last: int
+Piece = tuple[Computed, int, int, int]
+"""(batch, row, first, last): time steps first..last - 1 of row `row` of one batch."""
 
 
 class Outputs(Mapping[str, Array]):
@@ -24,7 +17,7 @@ class Outputs(Mapping[str, Array]):
 
     __slots__ = ("names", "pieces")
 
-    def __init__(self, names: frozenset[str], pieces: list[Piece]) -> None:
+    def __init__(self, names: frozenset[str], pieces: Sequence[Piece]) -> None:
         self.names = names
         self.pieces = pieces
 
@@ -63,6 +56,8 @@ def gather(requests: Iterable[Sequence[Piece]], name: str) -> bytes:
 def _rows(batch: Computed, first: int, last: int, rows: list[int], name: str) -> bytes:
     """Time steps first..last - 1 of these rows, row by row."""
     values = batch.outputs[name]
+    if len(rows) == 1:
+        return bytes(values[first:last, rows[0]].tobytes())
     if last - first == 1:
         taken = values[first].take(rows, axis=0)
     else:

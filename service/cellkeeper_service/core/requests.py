@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -86,18 +86,25 @@ class Computable(Request):
     unfed: int = field(default=0, init=False)  # the last so many take the predictions before them as their inputs
     inputs: bytes = field(default=b"", init=False)  # of the others and, as they become known, of those; raw
     names: frozenset[str] = field(default=frozenset(), init=False)  # of the outputs that are wanted
-    pieces: list[Piece] = field(default_factory=list, init=False)  # where its outputs are
-    ends: tuple[int, ...] = field(default=(), init=False)  # a slice has to end there: the state is wanted; ascending
+    pieces: Sequence[Piece] = field(default=(), init=False)  # where its outputs are
+    ends: Sequence[int] = field(default=(), init=False)  # a slice has to end there: the state is wanted; ascending
     checkpoint_at: int | None = field(default=None, init=False)  # the state there becomes a candidate for a checkpoint
     checkpoint_state: bytes | None = field(default=None, init=False)
     end_state: bytes | None = field(default=None, init=False)  # where it is wanted
+    started_at: float = field(default=0.0, init=False)  # first slice
 
-    def begin(self, inputs: bytes, to_compute: int, names: frozenset[str], unfed: int = 0) -> None:
+    def begin(
+        self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
+    ) -> None:
         self.status = Status.READY
-        self.inputs, self.to_compute, self.names, self.unfed, self.computed = inputs, to_compute, names, unfed, 0
-        self.ends, self.checkpoint_at = (), None
-        self.checkpoint_state = self.end_state = None
-        self.pieces = []
+        self.inputs = inputs
+        self.to_compute = to_compute
+        self.names = names
+        self.ends = ends
+        self.unfed = unfed
+        self.computed = 0
+        self.checkpoint_at = self.checkpoint_state = self.end_state = None
+        self.pieces = ()
 
     def slice_steps(self, max_slice_steps: int) -> int:
         """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one
@@ -145,7 +152,6 @@ class Step(Computable):
     wanted: frozenset[str]  # per-step outputs
     wants_state: bool
     rollout: Rollout | None = None  # with `peek` only
-    started_at: float = field(default=0.0, init=False)  # first slice
     computed_at: float = field(default=0.0, init=False)  # last slice
     load_seconds: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only

@@ -31,6 +31,7 @@ class CachedState:
     header: of the record as it was last read or committed.
     frontier: the position after everything computed, committed or not.
     seed: the state at the frontier while it is not in the arena yet.
+    step, log_start: kept beside their bytes, as every chunk asks for them.
     """
 
     session: SessionState
@@ -40,6 +41,9 @@ class CachedState:
     exists: bool  # whether the store holds `header`; False: the first commit creates the record
     seed: bytes | None
     frontier: Position
+    step: int  # the frontier's
+    log_start: int  # the header's checkpoint step
+    max_log_steps: int
     current: int = 0  # which of the slot's two rows holds the state at the frontier
     checkpoint: Checkpoint | None = None  # a candidate, not written yet
     created: bool = False  # the next reply tells that the session was created
@@ -51,25 +55,25 @@ class CachedState:
     def row(self) -> int:
         return 2 * self.slot + self.current
 
-    @property
-    def other_row(self) -> int:
-        return 2 * self.slot + 1 - self.current
+    def stands_at(self, header: Header) -> None:
+        """The record's header is this now."""
+        self.header, self.log_start = header, header.checkpoint_step
 
     def checkpoint_due(self, steps: int, max_log_steps: int) -> bool:
         """Whether the state at the frontier is to become a candidate before `steps` more: where one is due, or where
         the log has no room for them otherwise."""
-        logged = self.frontier.step - self.header.checkpoint_step
+        logged = self.step - self.log_start
         return self.checkpoint is None and (logged >= self.version.due_steps or logged + steps > max_log_steps)
 
     def log_steps_after(self, steps: int, acked: int) -> int:
         """How long the record's log would be after `steps` more, with the client's acks at `acked`."""
-        start = self.header.checkpoint_step
+        start = self.log_start
         if self.checkpoint is None:
-            if acked >= self.frontier.step:
-                start = self.frontier.step
+            if acked >= self.step:
+                start = self.step
         elif self.checkpoint.step <= acked:
             start = self.checkpoint.step
-        return self.frontier.step + steps - start
+        return self.step + steps - start
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +128,9 @@ class SessionState:
     @property
     def may_advance(self) -> bool:
         """Whether there is a first request that nothing was started for."""
-        return bool(self.queue) and self.computing is None and not self.loading and not self.waits_for_slot
+        if not self.queue or self.loading or self.waits_for_slot:
+            return False
+        return self.cached is None or self.cached.work is None
 
     @property
     def has_uncommitted(self) -> bool:
@@ -144,7 +150,7 @@ class SessionState:
         """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
         if self.cached is None:
             raise RuntimeError("the log's room is asked for of a session without a cached state")
-        acked = step.acked_at(self.cached.frontier.step)
+        acked = step.acked_at(self.cached.step)
         for item in self.pending:
             if isinstance(item, Step):
                 acked = min(acked, item.acked_step)

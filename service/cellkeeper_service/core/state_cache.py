@@ -21,8 +21,10 @@ class StateCache:
     waiting: sessions that wait for a slot. ready: states on which something is to be computed, oldest first.
     """
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, max_log_steps: int) -> None:
+        """max_log_steps: time steps in the log of a record of this version, at the most."""
         self.version = version
+        self.max_log_steps = max_log_steps
         self.waiting: deque[SessionState] = deque()
         self.ready: deque[CachedState] = deque()
         self.batches = 0
@@ -47,7 +49,10 @@ class StateCache:
         """The session's state at a record that stands at `header`. None: no slot is free."""
         if self.version.retired or not self._free:
             return None
-        cached = CachedState(session, self.version, self._free.pop(), header, True, state, header.position)
+        at, slot = header.position, self._free.pop()
+        cached = CachedState(
+            session, self.version, slot, header, True, state, at, at.step, header.checkpoint_step, self.max_log_steps
+        )
         session.cached = self._states[session] = cached
         return cached
 
@@ -78,6 +83,6 @@ class StateCache:
         return None
 
     def start(self, cached: CachedState, work: Computable) -> None:
-        """From here on the work, which has begun, is in a tick's choice."""
+        """Takes the work, which has begun, for one of the next batches."""
         cached.work = work
         self.ready.append(cached)

@@ -45,7 +45,7 @@ class Position(bytes):
     def head(self) -> bytes:
         return self[24:]
 
-    def replace(self, **changes: Any) -> Position:
+    def changed(self, **changes: Any) -> Position:
         """A copy with other values of the constructor's arguments."""
         return Position(**{"generation": self.generation, "step": self.step, "head": self.head, **changes})
 

@@ -70,12 +70,8 @@ class PrometheusMeter:
 
     # ------------------------------------------------------------------------------------- events (Meter)
 
-    def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
-        self._steps.note(model, steps, times, replayed)
-
-    def steps_done(self, model: str, count: int, times: StepTimes) -> None:
-        """`count` single steps that took the same way together."""
-        self._steps.note_many(model, count, times)
+    def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
+        self._steps.note(model, steps, times, replayed, count)
 
     def rejected(self, reason: str) -> None:
         self._rejections(reason).inc()

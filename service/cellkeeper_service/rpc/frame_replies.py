@@ -13,7 +13,6 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.outputs import gather
 from cellkeeper_service.core.requests import Step
 from cellkeeper_service.domain.meter import Meter
-from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, internal_error
 
@@ -153,21 +152,15 @@ class FrameReplies:
         return pb.StepFrameReply(
             frame_id=self._frame_id,
             items=struct.pack(f"<{len(ready)}I", *[step.item for step in ready]),
-            positions=b"".join([_after(step) for step in ready]),
+            positions=b"".join([step.after for step in ready if step.after is not None]),
             steps=[] if counts.count(1) == len(counts) else counts,
             outputs=_columns(ready, self._frame),
             flags=bytes([step.created + 2 * step.replayed for step in ready]),
             errors=errors,
-            queued_seconds=max([step.queued_seconds for step in ready], default=0.0),
-            computed_seconds=max([step.computed_seconds for step in ready], default=0.0),
+            queued_seconds=max([0.0, *[step.started_at - step.arrived for step in ready]]),
+            computed_seconds=max([0.0, *[step.computed_at - step.started_at for step in ready]]),
             last=last,
         )
-
-
-def _after(step: Step) -> Position:
-    if step.after is None:
-        raise RuntimeError("a step has no rejection, and no position either")
-    return step.after
 
 
 def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> pb.StepFrameReply:

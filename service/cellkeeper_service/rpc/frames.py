@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,49 +39,57 @@ class Frame:
     valid: bool  # every value can be taken
     data: bytes  # the same in the model's dtype, raw: what the heads are computed on
     positions: bytes
-    acked: bytes
+    acked: Sequence[int]
     needs_positions: bool
     peek: bool
     outputs: frozenset[str]
     with_state: bool
     deadline: float
     distinct: bool  # each session stands in it once
+    checked: bool  # the columns as a whole show that no item can be wrong
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def step(self, item: int, done: Done) -> Step:
         """The item's step. Raises a Rejection that is this item's alone."""
-        steps, start = self.steps[item], self.starts[item]
-        session = self.sessions[item]
-        if steps != 1:
-            check_steps(steps, self.catalog, f"steps[{item}]")
-        key = SessionKey(self.catalog.tenant, self.name, fields.session_id(session, f"sessions[{item}]"))
-        position = self._position(item)
-        acked = None
-        if self.acked:
-            acked = int.from_bytes(self.acked[8 * item : 8 * item + 8], "little")
-            fields.acked(acked, position, f"acked[{item}]")
-        if not self.valid:
-            tensors.check_values(self.values[start : start + steps], self.spec)
-        if steps > 1 or self.with_state:
-            self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
-        width = self.spec.step_bytes
-        data = self.data[start * width : (start + steps) * width]
+        if not self.checked:
+            self._check(item)
+        steps, start, width = self.steps[item], self.starts[item], self.spec.step_bytes
         return Step(
-            key, self.deadline, done, data, steps, position, acked, self.peek, self.outputs, self.with_state, None, item
+            SessionKey(self.catalog.tenant, self.name, self.sessions[item]),
+            self.deadline,
+            done,
+            self.data[start * width : (start + steps) * width],
+            steps,
+            self._position(item),
+            self.acked[item] if self.acked else None,
+            self.peek,
+            self.outputs,
+            self.with_state,
+            None,
+            item,
         )
 
     def _position(self, item: int) -> Position | None:
-        packed = self.positions[POSITION_BYTES * item : POSITION_BYTES * (item + 1)]
-        if not packed or packed == ABSENT:
-            if self.needs_positions:
-                raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+        if not self.positions:
             return None
-        position = Position.unpack(packed)
-        if position.step >= fields.MAX_STEP:
+        position = Position.unpack(self.positions, POSITION_BYTES * item)
+        return None if position == ABSENT else position
+
+    def _check(self, item: int) -> None:
+        steps, start, position = self.steps[item], self.starts[item], self._position(item)
+        check_steps(steps, self.catalog, f"steps[{item}]")
+        fields.session_id(self.sessions[item], f"sessions[{item}]")
+        if position is None and self.needs_positions:
+            raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+        if position is not None and position.step >= fields.MAX_STEP:
             raise invalid(f"positions[{item}].step", position.step, f"less than {fields.MAX_STEP}")
-        return position
+        if self.acked:
+            fields.acked(self.acked[item], position, f"acked[{item}]")
+        if not self.valid:
+            tensors.check_values(self.values[start : start + steps], self.spec)
+        self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
 
 
 def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
@@ -121,13 +130,14 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         valid=valid,
         data=tensors.input_bytes(values, spec),
         positions=positions,
-        acked=acked,
+        acked=struct.unpack(f"<{count}Q", acked) if acked else (),
         needs_positions=needs_positions,
         peek=message.peek,
         outputs=outputs,
         with_state=with_state,
         deadline=deadline,
         distinct=len(set(sessions)) == count,
+        checked=singles and valid and not with_state and _cannot_be_wrong(sessions, positions, acked),
     )
 
 
@@ -143,6 +153,20 @@ def second_items(frame: Frame) -> dict[int, Rejection]:
             refused[item] = Rejection(Reason.DUPLICATE_SESSION, text, field=f"sessions[{item}]")
         seen.add(session)
     return refused
+
+
+def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) -> bool:
+    """Whether these columns show at one look that every item has an id and a position, and acknowledges none after it.
+    False: each has to be looked at."""
+    lengths = list(map(len, sessions))
+    if not 0 < min(lengths) <= max(lengths) <= fields.PLAIN_SESSION_LENGTH:
+        return False
+    if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the step's highest byte
+        return False
+    if not acked:
+        return True
+    steps = np.frombuffer(positions, "<u8").reshape(len(sessions), 4)[:, 2]
+    return bool((np.frombuffer(acked, "<u8") <= steps).all())
 
 
 def _check_column(field: str, column: bytes, width: int, count: int) -> None:
