@@ -103,7 +103,7 @@ class ExploredStore:
         return [self.record(load.key) for load in loads]
 
     def commit_many(self, commits: Sequence[Commit], connection: str) -> list[CommitResult]:
-        """Of one tick: one run of the script has them all."""
+        """One run of the script has them all."""
         past = self._now()
         meant = [self._as_meant(commit) for commit in commits]
         answers = self.pipeline(self.layout.commit_calls(meant), connection)

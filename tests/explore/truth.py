@@ -148,7 +148,7 @@ class Ledger:
         self.ended |= {generation}
 
     def was_durable(self, generation: bytes, inputs: Inputs) -> bool:
-        return any(life == generation and held[: len(inputs)] == inputs for life, held in self.durable)
+        return any(of == generation and held[: len(inputs)] == inputs for of, held in self.durable)
 
     def _content(self, commit: Commit, before: tuple[bytes, Inputs] | None) -> Inputs:
         """The inputs that the record truly stands for now."""
