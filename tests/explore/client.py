@@ -116,11 +116,11 @@ class Client:
         elif isinstance(self.op, Append):
             self.failed = "OUTCOME_UNKNOWN"
 
-    def hear(self, ticket: int, result: Any) -> None:
+    def receive(self, ticket: int, result: Any) -> None:
         """An answer arrives."""
         attempt = self.waiting.pop(ticket)
         if attempt.chunk is None:
-            self._hear_call(self.op, result)
+            self._receive_call(self.op, result)
             return
         history = self.sessions[attempt.session].history
         if isinstance(result, Rejection):
@@ -172,7 +172,7 @@ class Client:
         elif verdict.action is Action.FAIL:
             self._fail(verdict.reason)
 
-    def _hear_call(self, op: Any, result: Any) -> None:
+    def _receive_call(self, op: Any, result: Any) -> None:
         if isinstance(result, Rejection):
             reason = result.reason.name
             if reason not in RETRIED:

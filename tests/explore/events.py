@@ -24,7 +24,7 @@ def _clients(universe: Universe) -> Iterator[Event]:
     left = universe.left
     targets = NAMES[: 1 if all(replica.blank for replica in universe.replicas) else len(universe.replicas)]
     for answer in universe.answers:
-        yield ("hear", answer.client, answer.name)
+        yield ("receive", answer.client, answer.name)
     if universe.scope.frames:
         yield from _frames(universe, targets)
     for index, client in enumerate(universe.clients):

@@ -17,7 +17,7 @@ PREFACE = f"""\
 # What each rule of the protocol is for
 
 Each section switches one rule off, in a test only, and shows the shortest history in which that breaks a promise.
-`tests/explore/test_rules.py` finds these histories anew in every run of the tests, finds nothing with the rule on, and
+`tests/explore/test_rules.py` finds these histories in every run of the tests, finds nothing with the rule on, and
 fails where this page is stale. The page is made by
 
     {COMMAND}

@@ -5,7 +5,7 @@ What is checked, at every event:
 - an answer's outputs, and its position, are the sequential model's for the history that the request named;
 - it leaves only once the store holds that step (acknowledged means committed);
 - the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
-- a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
+- a generation that was replaced or deleted is neither in the store again nor answers a positioned step as success;
 - a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
   between a reset, delete or fork and its reply, or while a step that it had given up was not settled; and then only
   with a reason that says so;
@@ -14,7 +14,7 @@ What is checked, at every event:
 - every request is answered once;
 - a record's log never passes its limit.
 
-And where nothing more can happen: every client is through or was told why not, no replica holds an unanswered request,
+And where nothing more can happen: every client is done or was told why not, no replica holds an unanswered request,
 what a client was told is in the store (unless that lost it), and a steady pipeline has left a short log.
 
 Accepted: a create that a power cut took may come back at the restart after next, after a delete that found nothing too.

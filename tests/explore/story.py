@@ -47,7 +47,7 @@ def tell(universe: Universe, event: Event) -> str:
         case "arrive":
             channel: Any = universe.slow[rest[0]].done
             return f"the delayed {channel.name} arrives at {rest[1]}"
-        case "hear":
+        case "receive":
             answer = next(one for one in universe.answers if (one.client, one.name) == (rest[0], rest[1]))
             return f"c{rest[0]} receives the reply to {rest[1]}: {_result(answer.result)}"
         case "timeout":
@@ -86,7 +86,8 @@ def tell(universe: Universe, event: Event) -> str:
         case "late":
             return f"the store executes what was still on its way, the {_calls(universe.late[rest[0]].calls)}"
         case "fall_back":
-            return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
+            of_one = f" of {rest[1]}" if rest[1] else ""
+            return f"the store fails over and loses its last {_counted(rest[0], 'commit')}{of_one}"
         case "power_cut":
             return _power_cut(universe, *rest)
     return str(event)
@@ -96,11 +97,15 @@ def _power_cut(universe: Universe, lost: int, writes: int) -> str:
     if not lost:
         return "Redis restarts"
     unit = universe.store.file.units[-lost]
-    what = f"power is lost; of the append-only file the last {lost} script(s) are missing"
+    what = f"power is lost, and with it the last {_counted(lost, 'script run')} in the append-only file"
     if writes < 0:
         return what
     left = ", ".join(write.command.value for write in unit.writes[:writes]) or "nothing"
-    return f"{what}, but of the first of these there is an open MULTI with {left}"
+    return f"{what}; an open MULTI with {left} is left of the first lost one"
+
+
+def _counted(count: int, what: str) -> str:
+    return what if count == 1 else f"{count} {what}s"
 
 
 def _calls(calls: list[Any]) -> str:

@@ -13,7 +13,7 @@ from .search import explore, replay
 from .story import story
 
 each = pytest.mark.parametrize("rule", RULES, ids=[rule.number for rule in RULES])
-STALE = f"docs/rules.md is stale; make it anew: {COMMAND}"
+STALE = f"docs/rules.md is stale; make it again: {COMMAND}"
 
 
 def written() -> list[str]:

@@ -55,7 +55,7 @@ class Channel:
         self.answered = True
         result = request.reply()
         if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
-            raise Violation(f"{self.name}: an exception in the service")
+            raise Violation(f"{self.name} is answered with INTERNAL_ERROR")
         self.universe.answered(self, result)
 
 
@@ -68,7 +68,8 @@ class Answer:
 
 
 class Universe:
-    """faults: how often each kind may still happen."""
+    """left: how often each fault may still happen. slow: requests that are delayed. late: writes on their way to the
+    store that nobody waits for."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -138,13 +139,13 @@ class Universe:
     def _do_arrive(self, number: int, target: str) -> None:
         self._submit([self.slow.pop(number)], target)
 
-    def _do_hear(self, index: int, name: str) -> None:
+    def _do_receive(self, index: int, name: str) -> None:
         answer = next((one for one in self.answers if (one.client, one.name) == (index, name)), None)
         if answer is None:
             raise Impossible("no such answer")
         self.answers.remove(answer)
         client = self.clients[index]
-        client.hear(answer.ticket, answer.result)
+        client.receive(answer.ticket, answer.result)
         promises.check_refusal(self, client)
 
     def _do_timeout(self, index: int, name: str) -> None:
@@ -190,7 +191,7 @@ class Universe:
         read = replica.reads.pop(number)
         if read.results is None:
             self._read(name, read)
-        self.store.hear(read.read_at)
+        self.store.tell(read.read_at)
         replica.core.on_loaded(read.sessions, read.results or [])
 
     def _do_unread(self, name: str, number: int) -> None:
@@ -224,7 +225,7 @@ class Universe:
         write = replica.writes.pop(number)
         if write.results is None:
             self._apply(write)
-        self.store.hear(write.applied_at)
+        self.store.tell(write.applied_at)
         replica.core.on_committed(write.commits, write.results or [])
 
     def _do_unknown(self, name: str, number: int) -> None:
@@ -255,7 +256,7 @@ class Universe:
         self.store.fall_back(commits, key)
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
-        """Redis stops and starts anew. What was on its way to it is lost, or was not sent yet; of what it did without
+        """Redis stops and restarts. What was on its way to it is lost, or was not sent yet; of what it did without
         having answered, the replicas learn nothing."""
         if (lost, writes) not in self.store.power_cuts():
             raise Impossible("the file has no such cut")
