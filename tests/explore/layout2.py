@@ -112,7 +112,7 @@ def base_of(elements: Elements) -> int | None:
 def _standing(elements: Elements) -> bytes:
     at = base_of(elements)
     if at is None:
-        raise Violation("what stands there ends with nothing that belongs to a record")
+        raise Violation("the list ends with nothing that belongs to a record")
     return standing_header(elements[-1], elements[at])
 
 

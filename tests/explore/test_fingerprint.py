@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import pytest
-
 from .fingerprint import fingerprint
 from .scope import Delete, Fork, Open, Reset, Scope, steps
 from .search import freeze, thaw
@@ -35,15 +33,14 @@ SCOPE = Scope(
 )
 
 
-@pytest.mark.parametrize("core", [False, True], ids=["sessions", "core"])
-def test_equal_fingerprints_have_equal_futures(core: bool) -> None:
+def test_equal_fingerprints_have_equal_futures() -> None:
     seed = random.SystemRandom().randrange(10**9)
     print(f"seed {seed}")
     draw = random.Random(seed)
     futures: dict[tuple[Scope, int], object] = {}
     met_again = 0
     for number in range(40):
-        scope = replace(SCOPE, short=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4, core=core)
+        scope = replace(SCOPE, frames=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4)
         universe = Universe(scope)
         for _ in range(draw.randint(5, 30)):
             events = universe.events()

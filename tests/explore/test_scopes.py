@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -17,10 +16,8 @@ from .search import explore, shrink, walk
 from .story import story
 
 
-@pytest.mark.parametrize("core", [False, True], ids=["sessions", "core"])
 @pytest.mark.parametrize("scope", SMALL.values(), ids=list(SMALL))
-def test_every_history_of_a_small_scope(scope: Scope, core: bool) -> None:
-    scope = replace(scope, core=core)
+def test_every_history_of_a_small_scope(scope: Scope) -> None:
     found = explore(scope, max_states=20_000)
     assert found.counterexample is None, "\n".join(story(scope, found.counterexample.events))
     assert found.complete
@@ -34,7 +31,7 @@ def test_drawn_histories_of_larger_scopes() -> None:
     seed = first
     while time.monotonic() < end:
         draw = random.Random(seed)
-        scope = replace(drawn(draw), core=seed % 2 == 0)
+        scope = drawn(draw)
         counterexample = walk(scope, draw)
         if counterexample is not None:
             counterexample = shrink(scope, counterexample)

@@ -8,11 +8,11 @@ from typing import Any
 from cellkeeper import Position as ClientPosition
 from cellkeeper._chunk import Action, Chunk, Verdict
 from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.requests import Request
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions import requests as wire
-from cellkeeper_service.sessions.requests import Request
 
 from .scope import Append, Delete, Fork, Open, Reset, Scope, Steps
 from .truth import Inputs, Violation, consumed, learn, outputs_after, pack, unpack
@@ -23,7 +23,7 @@ MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND",
 
 
 @dataclass(eq=False)
-class Line:
+class Known:
     """One session as this client knows it. consumed: the inputs up to the tail of its history, answered or not."""
 
     history: History
@@ -40,15 +40,15 @@ class Attempt:
 
 
 @dataclass(eq=False)
-class Player:
+class Client:
     """waiting: by ticket, what it still waits for an answer to. failed: why its script ended early."""
 
     name: str
     scope: Scope
     script: list[Any]
     at: int = 0
-    lives: int = 0  # restarts
-    lines: dict[str, Line] = field(default_factory=dict)
+    restarts: int = 0
+    sessions: dict[str, Known] = field(default_factory=dict)
     waiting: dict[int, Attempt] = field(default_factory=dict)
     called: bool = False  # the current call was sent before: its retry carries the same request id
     failed: str = ""
@@ -67,14 +67,14 @@ class Player:
     def prepare(self) -> None:
         """Puts into the windows what fits there; goes on to the next thing to do when one is finished."""
         while isinstance(op := self.op, Steps):
-            line = self.lines[op.session]
+            known = self.sessions[op.session]
             for chunk in op.chunks:
-                if set(chunk) & set(line.consumed):
+                if set(chunk) & set(known.consumed):
                     continue
-                if not line.history.room(len(chunk)):
+                if not known.history.room(len(chunk)):
                     return
-                self._append(line, chunk)
-            if not line.history.idle:
+                self._append(known, chunk)
+            if not known.history.idle:
                 return
             self._next()
 
@@ -84,23 +84,20 @@ class Player:
         if op is None:
             return ""
         if isinstance(op, Steps):
-            chunk = self.lines[op.session].history.upcoming
+            chunk = self.sessions[op.session].history.upcoming
             return "" if chunk is None else chunk_name(op.session, chunk)
         return "" if self.waiting else call_name(op)
 
     @property
-    def sends_single_step(self) -> bool:
+    def sends_chunk(self) -> bool:
         """Whether what it would send now could be an item of a frame."""
-        if not isinstance(self.op, Steps):
-            return False
-        chunk = self.lines[self.op.session].history.upcoming
-        return chunk is not None and chunk.steps == 1
+        return isinstance(self.op, Steps) and self.sessions[self.op.session].history.upcoming is not None
 
     def send(self, ticket: int, done: Any) -> Request:
         """The request, as it goes onto the wire."""
         op = self.op
         if isinstance(op, Steps):
-            outgoing = self.lines[op.session].history.next_chunk()
+            outgoing = self.sessions[op.session].history.next_chunk()
             if outgoing is None:
                 raise RuntimeError("nothing to send")
             chunk = outgoing.chunk
@@ -115,17 +112,17 @@ class Player:
         """It waits no longer for this one and will send it again."""
         attempt = self.waiting.pop(ticket)
         if attempt.chunk is not None:
-            self._judge(attempt, self.lines[attempt.session].history.on_error(attempt.chunk, LOST), None)
+            self._judge(attempt, self.sessions[attempt.session].history.on_error(attempt.chunk, LOST), None)
         elif isinstance(self.op, Append):
             self.failed = "OUTCOME_UNKNOWN"
 
-    def hear(self, ticket: int, result: Any) -> None:
+    def receive(self, ticket: int, result: Any) -> None:
         """An answer arrives."""
         attempt = self.waiting.pop(ticket)
         if attempt.chunk is None:
-            self._hear_call(self.op, result)
+            self._receive_call(self.op, result)
             return
-        history = self.lines[attempt.session].history
+        history = self.sessions[attempt.session].history
         if isinstance(result, Rejection):
             position = None if result.position is None else ClientPosition(*result.position)
             verdict = history.on_error(attempt.chunk, result.reason.name, position)
@@ -134,48 +131,48 @@ class Player:
         self._judge(attempt, verdict, result)
 
     def give_up(self) -> None:
-        """The caller of its oldest flying chunk waits no longer, and goes on to the next thing."""
-        line = self.lines[self.op.session]
-        chunk = next(chunk for chunk in flying(line.history))
-        line.history.abandon(chunk, "DEADLINE_PASSED")
+        """The caller of its oldest outstanding chunk waits no longer, and goes on to the next thing."""
+        known = self.sessions[self.op.session]
+        chunk = next(chunk for chunk in outstanding(known.history))
+        known.history.abandon(chunk, "DEADLINE_PASSED")
         self.gave_up = True
         self.waiting = {t: a for t, a in self.waiting.items() if a.chunk is None or a.chunk.counted}
-        line.consumed = consumed(Position(*line.history.tail))
+        known.consumed = consumed(Position(*known.history.tail))
         self._next()
 
     def restart(self) -> None:
         """A new process, which knows the script and how far its answers went."""
         if isinstance(self.op, Append) and self.called:
             self.failed = "OUTCOME_UNKNOWN"
-        self.forgot |= self.gave_up and not all(line.history.idle for line in self.lines.values())
-        self.left = {session: Position(*line.history.position) for session, line in self.lines.items()}
-        self.lives += 1
-        self.lines, self.waiting, self.called = {}, {}, False
+        self.forgot |= self.gave_up and not all(known.history.idle for known in self.sessions.values())
+        self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
+        self.restarts += 1
+        self.sessions, self.waiting, self.called = {}, {}, False
         self.script[self.at : self.at] = [Open(session) for session in self.left]
 
     # inside
 
-    def _append(self, line: Line, chunk: Inputs) -> None:
-        start = Position(*line.history.tail)
+    def _append(self, known: Known, chunk: Inputs) -> None:
+        start = Position(*known.history.tail)
         end = learn(start, chunk)
-        appended = line.history.append(pack(chunk))
+        appended = known.history.append(pack(chunk))
         if Position(*appended.end) != end:
             raise Violation("client and server do not agree on what a head is")
-        line.consumed += chunk
+        known.consumed += chunk
 
     def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
-        line, chunk = self.lines[attempt.session], attempt.chunk
+        known, chunk = self.sessions[attempt.session], attempt.chunk
         if chunk is None:
             raise RuntimeError("a call has no verdict")
         if verdict.action is Action.DELIVER:
-            whole = line.consumed[: chunk.end.step]
+            whole = known.consumed[: chunk.end.step]
             got = result.outputs["prediction"].tolist()
             if got != outputs_after(whole, chunk.steps):
                 raise Violation(f"{self.name} got outputs that are not those of {whole}")
         elif verdict.action is Action.FAIL:
             self._fail(verdict.reason)
 
-    def _hear_call(self, op: Any, result: Any) -> None:
+    def _receive_call(self, op: Any, result: Any) -> None:
         if isinstance(result, Rejection):
             reason = result.reason.name
             if reason not in RETRIED:
@@ -188,12 +185,12 @@ class Player:
         elif isinstance(op, Reset):
             self._take(op.session, result.position)
         elif isinstance(op, Delete):
-            del self.lines[op.session]
+            del self.sessions[op.session]
         self._next()
 
     def _take(self, session: str, position: Position) -> None:
         history = History(ClientPosition(*position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
-        self.lines[session] = Line(history, consumed(position))
+        self.sessions[session] = Known(history, consumed(position))
         self.left.pop(session, None)
         self._set_window()
 
@@ -204,21 +201,21 @@ class Player:
 
     def _set_window(self) -> None:
         op = self.op
-        if isinstance(op, Steps) and op.session in self.lines:
-            self.lines[op.session].history.window_steps = op.window
+        if isinstance(op, Steps) and op.session in self.sessions:
+            self.sessions[op.session].history.window_steps = op.window
 
     def _fail(self, reason: str) -> None:
         self.failed = reason
 
     def _call(self, op: Any, done: Any) -> Request:
         key = session_key(op[0])
-        request_id = f"{self.name}{self.lives}.{self.at}".encode().ljust(16, b"-")
+        request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
         if isinstance(op, Append):
             return step_request(op.session, done, pack((op.value,)), None, None)
         if isinstance(op, Open):
             expect = self.left.get(op.session) if self.scope.expects else None
             return wire.Open(key, FOREVER, done, request_id, expect, None, None)
-        position = Position(*self.lines[op[0]].history.position)
+        position = Position(*self.sessions[op[0]].history.position)
         if isinstance(op, Reset):
             return wire.Reset(key, FOREVER, done, position.generation, request_id)
         if isinstance(op, Delete):
@@ -234,7 +231,7 @@ def step_request(session: str, done: Any, raw: bytes, position: Position | None,
     return wire.Step(session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False)
 
 
-def flying(history: History) -> list[Chunk]:
+def outstanding(history: History) -> list[Chunk]:
     return [chunk for chunk in history._open if chunk.counted]
 
 
