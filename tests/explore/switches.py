@@ -36,13 +36,13 @@ def head_of_requests() -> Iterator[None]:
 
     def refuse_misplaced(record: Record, asked: Any) -> Rejection | None:
         if record.header.checkpoint_step <= asked.step <= record.position.step:
-            asked = asked._replace(head=record.head_at(asked.step))
+            asked = asked.changed(head=record.head_at(asked.step))
         return refuse(record, asked)
 
     def continues(context: Context, session: SessionState, step: wire.Step) -> Any:
         asked = step.position
         if asked is not None and session.cached is not None and asked.step == session.cached.frontier.step:
-            step.position = asked._replace(head=session.cached.frontier.head)
+            step.position = asked.changed(head=session.cached.frontier.head)
         try:
             return go_on(context, session, step)
         finally:
