@@ -124,10 +124,10 @@ class Client:
             return
         history = self.sessions[attempt.session].history
         if isinstance(result, Rejection):
-            position = None if result.position is None else ClientPosition(*result.position)
+            position = None if result.position is None else as_client(result.position)
             verdict = history.on_error(attempt.chunk, result.reason.name, position)
         else:
-            verdict = history.on_reply(attempt.chunk, ClientPosition(*result.position))
+            verdict = history.on_reply(attempt.chunk, as_client(result.position))
         self._judge(attempt, verdict, result)
 
     def give_up(self) -> None:
@@ -189,7 +189,7 @@ class Client:
         self._next()
 
     def _take(self, session: str, position: Position) -> None:
-        history = History(ClientPosition(*position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
+        history = History(as_client(position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
         self.sessions[session] = Known(history, consumed(position))
         self.left.pop(session, None)
         self._set_window()
@@ -225,6 +225,11 @@ class Client:
 
 def session_key(session: str) -> SessionKey:
     return SessionKey("", "m", session)
+
+
+def as_client(position: Position) -> ClientPosition:
+    """The service's position as the client has it."""
+    return ClientPosition(position.generation, position.step, position.head)
 
 
 def step_request(session: str, done: Any, raw: bytes, position: Position | None, acked: int | None) -> wire.Step:

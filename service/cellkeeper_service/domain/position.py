@@ -33,6 +33,10 @@ class Position(bytes):
         """Of the 32 bytes at `offset`."""
         return bytes.__new__(cls, packed[offset : offset + POSITION_BYTES])
 
+    def __getnewargs__(self) -> tuple[bytes, int, bytes]:  # type: ignore[override]
+        """For copies and pickles."""
+        return self.generation, self.step, self.head
+
     @property
     def generation(self) -> bytes:
         return self[:GENERATION_BYTES]
