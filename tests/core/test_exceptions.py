@@ -9,9 +9,9 @@ import pytest
 from cellkeeper_service.core import advance, committing, computing, core
 from cellkeeper_service.core.session import SessionState
 
-from tests.sessions.acts import at_rest, opened, standing
-from tests.sessions.counting_engine import expected
-from tests.sessions.world import World, reason
+from .acts import at_rest, opened, standing
+from .counting_engine import expected
+from .world import World, reason
 
 
 def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[..., Any]:
@@ -80,7 +80,7 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
 def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     places = {name: opened(world, name) for name in "abc"}
-    engine = world.replicas[0].served.engine
+    engine = world.replicas[0].version.engine
     run = engine.run
 
     def picky(inputs: Any, *more: Any) -> Any:
@@ -92,16 +92,16 @@ def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.
     replies = [world.send([value], places[name], session=name) for name, value in zip("abc", (1, 13, 3), strict=True)]
     one = world.replicas[0]
     one.collect()
-    batches = list(one.calls)
-    one.calls.clear()
+    batches = list(one.batches)
+    one.batches.clear()
     while batches:
         batch = batches.pop()
         try:
             batch.execute()
         except ValueError:
-            batches += one.sessions.failed(batch)
+            batches += one.core.on_failed(batch)
         else:
-            one.sessions.computed(batch)
+            one.core.on_computed(batch)
     world.settle()
     assert [replies[0].outputs, replies[2].outputs] == [expected([1]), expected([3])]
     assert reason(replies[1].result) == "INTERNAL_ERROR"

@@ -12,9 +12,9 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Load, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
-from ..sessions.counting_engine import expected
-from ..sessions.world import key
+from .counting_engine import expected
 from .loop import GatedStore, Server, outputs, play
+from .world import key
 
 NAMES = [f"s{index}" for index in range(8)]
 
@@ -60,7 +60,7 @@ async def retried(server: Server, places: dict[str, Position]) -> dict[str, Any]
 def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling(spoil))
-        server.scheduler.start()
+        server.loop.start()
         places = {name: await server.open(name) for name in NAMES}
         for name in NAMES:
             assert outputs(await server.step(1, places[name], session=name)) == expected([1])
@@ -72,9 +72,9 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
         server.store.begun = False  # type: ignore[attr-defined]
         again = await server.step(1, places[NAMES[3]], session=NAMES[3])
         assert outputs(again) == expected([1])
-        assert server.sessions.unanswered == 0
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        assert server.core.unanswered == 0
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)
 
@@ -82,15 +82,15 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
 def test_a_commit_whose_one_result_breaks_the_core() -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling("a result that is none"))
-        server.scheduler.start()
+        server.loop.start()
         server.store.begun = True  # type: ignore[attr-defined]
         asked = {name: server.step(1, session=name) for name in NAMES}
         got = {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
         broken = got.pop(NAMES[3])
         assert isinstance(broken, Rejection)
         assert [outputs(reply) for reply in got.values()] == [expected([1])] * 7
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)
 
@@ -98,13 +98,13 @@ def test_a_commit_whose_one_result_breaks_the_core() -> None:
 def test_a_store_without_threads_that_raises_is_one_that_did_not_answer() -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling("raising"), threads=0)
-        server.scheduler.start()
+        server.loop.start()
         places = {name: await server.open(name) for name in NAMES}
         got = await retried(server, {name: places[name]._replace(step=9) for name in NAMES})
         assert {reply.reason for reply in got.values()} == {Reason.STORE_UNAVAILABLE}
         server.store.begun = False  # type: ignore[attr-defined]
         assert outputs(await server.step(1, places[NAMES[0]], session=NAMES[0])) == expected([1])
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)

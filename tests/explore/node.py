@@ -16,8 +16,8 @@ from cellkeeper_service.sessions.requests import Request
 from cellkeeper_service.sessions.served import Models, Served
 from cellkeeper_service.sessions.sessions import Sessions
 
-from tests.sessions.counting_engine import CountingEngine
-from tests.sessions.driven_core import DrivenCore
+from tests.core.counting_engine import CountingEngine
+from tests.core.driven_core import DrivenCore
 
 from .scope import Scope
 
