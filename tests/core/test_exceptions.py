@@ -43,10 +43,10 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     world = World(slots=slots)
     good, bad = opened(world, "good"), opened(world, "bad")
     module, name, of = PLACES[place]
-    how = {"peek": place == "a request is decided"}  # a chunk that continues its session needs no decision
+    peek = place == "a request is decided"  # a chunk that continues its session needs no decision
     with monkeypatch.context() as patched:
         patched.setattr(module, name, raises_for(getattr(module, name), of))
-        replies = [world.send([1], good, session="good", **how), world.send([1], bad, session="bad", **how)]
+        replies = [world.send([1], good, session="good", peek=peek), world.send([1], bad, session="bad", peek=peek)]
         world.settle()
     assert replies[0].outputs == expected([1])
     assert reason(replies[1].result) == "INTERNAL_ERROR"
@@ -80,7 +80,7 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
 def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     places = {name: opened(world, name) for name in "abc"}
-    engine = world.replicas[0].version.engine
+    engine = world.replicas[0].engine
     run = engine.run
 
     def picky(inputs: Any, *more: Any) -> Any:

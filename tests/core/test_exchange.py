@@ -1,4 +1,4 @@
-"""Versions of a model are exchanged while sessions of the old one are at rest, cached, or in the middle of something."""
+"""Versions of a model are exchanged while sessions of the old one are idle, cached or in the middle of something."""
 
 from __future__ import annotations
 

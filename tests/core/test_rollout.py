@@ -40,7 +40,7 @@ def test_rollouts_of_many_sessions_share_their_calls() -> None:
     world = World(slots=8)
     for name in "abcdef":
         opened(world, name)
-    engine = world.replicas[0].version.engine
+    engine = world.replicas[0].engine
     engine.calls.clear()
     replies = [world.send([n], None, session=name, peek=True, rollout_steps=5) for n, name in enumerate("abcdef")]
     world.settle()
@@ -121,7 +121,7 @@ def test_nobody_waits_for_a_rollout_any_more() -> None:
     gone.request.gone = True
     world.settle()
     assert reason(gone.result) == "CALLER_GONE"
-    computed = sum(steps for steps, _ in one.version.engine.calls)
+    computed = sum(steps for steps, _ in one.engine.calls)
     assert computed < 10
     assert world.step([1], at).outputs["prediction"].tolist() == expected([1])
     at_rest(world)
@@ -129,7 +129,7 @@ def test_nobody_waits_for_a_rollout_any_more() -> None:
 
 def test_a_model_that_does_not_say_how_refuses() -> None:
     world = World()
-    engine = world.replicas[0].version.engine
+    engine = world.replicas[0].engine
     engine.spec = world.replicas[0].version.spec = replace(engine.spec, feedback=None)
     opened(world)
     result = world.step([1], None, peek=True, rollout_steps=1)

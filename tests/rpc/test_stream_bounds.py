@@ -82,6 +82,6 @@ def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
         await anext(replies)
         await replies.aclose()
         await fixture.end()
-        assert fixture.server.sessions.unanswered == 0
+        assert fixture.server.core.unanswered == 0
 
     play(test)
