@@ -43,17 +43,20 @@ class GatedStore(MemoryStore):
 class Server:
     """A core and its loop on a gated store, with `slots` slots, and a clock that a test can move forward."""
 
-    def __init__(self, slots: int = 4, store: GatedStore | None = None, threads: int = 4) -> None:
+    def __init__(
+        self, slots: int = 4, store: GatedStore | None = None, threads: int = 4, limits: Limits | None = None
+    ) -> None:
         self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)
-        self.models = {"m": Models([Version(CountingEngine(), slots, 3)])}
-        self.core = Core(self.models, Limits(), clock, NullMeter())
+        self.engine = CountingEngine()
+        self.models = {"m": Models([Version(self.engine, slots, 3)])}
+        self.core = Core(self.models, limits or Limits(), clock, NullMeter())
         self.loop = self.loop_on(StoreCalls(self.store, threads, NullMeter()))
 
-    def loop_on(self, calls: StoreCalls) -> CoreLoop:
-        """Another one of this core, not started."""
-        return CoreLoop(self.core, calls, lambda batch: 0.0)
+    def loop_on(self, calls: StoreCalls, batch_seconds: float = 0.0) -> CoreLoop:
+        """One for this core, not started. batch_seconds: what it expects each batch to take."""
+        return CoreLoop(self.core, calls, lambda batch: batch_seconds)
 
     def ask(self, make: Callable[[Done], Any]) -> asyncio.Future[Any]:
         """make: gives the request, from whom it tells its result. Returns what its caller is told."""

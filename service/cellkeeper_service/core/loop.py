@@ -137,6 +137,7 @@ class CoreLoop:
             else:
                 await wake.wait()
                 share.rested(time.monotonic() - ended)
+        self._deliver()  # an event between two ticks may have finished the last ones
         if self._lost is not None:
             raise self._lost
 
