@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.requests import Done, Request, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Load, StoreError
@@ -14,7 +15,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .counting_engine import expected
 from .loop import GatedStore, Server, outputs, play
-from .world import key
+from .world import key, pack
 
 NAMES = [f"s{index}" for index in range(8)]
 
@@ -104,6 +105,29 @@ def test_a_store_without_threads_that_raises_is_one_that_did_not_answer() -> Non
         assert {reply.reason for reply in got.values()} == {Reason.STORE_UNAVAILABLE}
         server.store.begun = False  # type: ignore[attr-defined]
         assert outputs(await server.step(1, places[NAMES[0]], session=NAMES[0])) == expected([1])
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_caller_that_cannot_be_told_is_the_only_one_who_is_not() -> None:
+    async def test() -> None:
+        server = Server(slots=16)
+        server.loop.start()
+
+        def broken(request: Request) -> None:
+            raise ZeroDivisionError
+
+        def step(done: Done) -> Step:
+            wanted = frozenset(["prediction"])
+            return Step(key("broken"), float("inf"), broken, pack([1]), 1, None, None, False, wanted, False)
+
+        server.ask(step)
+        asked = [server.step(1, session=name) for name in NAMES]
+        assert [outputs(await asyncio.wait_for(reply, 5)) for reply in asked] == [expected([1])] * 8
+        again = await asyncio.wait_for(server.step(2, session="broken"), 5)
+        assert outputs(again) == expected([1, 2])[1:], "the step was committed, whoever was told"
         await server.loop.drain()
         server.loop.store_calls.close()
 
