@@ -6,19 +6,19 @@ from typing import Any
 
 from cellkeeper_service.core.lifecycle import new_header
 from cellkeeper_service.core.models import Models, Version
-from cellkeeper_service.core.requests import Step
+from cellkeeper_service.core.requests import Request, Step
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record, SessionKey
 
-from tests.sessions.counting_engine import CountingEngine, expected
-from tests.sessions.world import FOREVER, pack
+from .counting_engine import CountingEngine, expected
+from .world import FOREVER, pack
 
 KEY = SessionKey("", "m", "s")
 GENERATION = b"g" * 16
 START = first_position(GENERATION)
 
 
-def nobody(result: Any) -> None:
+def nobody(request: Request) -> None:
     """Takes no reply."""
 
 
@@ -28,7 +28,7 @@ def version(due_steps: int = 4, slots: int = 4, byte: bytes = b"\1") -> Version:
     return made
 
 
-def models(*versions: Version) -> Models[Version]:
+def models(*versions: Version) -> Models:
     return Models(list(versions) or [version()])
 
 

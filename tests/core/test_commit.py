@@ -11,9 +11,8 @@ from cellkeeper_service.core.state_cache import StateCache
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 from cellkeeper_service.domain.store import Delete as StoreDelete
 
-from tests.sessions.world import FOREVER, pack
-
 from .made import KEY, at, nobody, record, step, version
+from .world import FOREVER, pack
 
 
 def session_at(inputs: list[int]) -> SessionState:

@@ -9,9 +9,9 @@ import pytest
 from cellkeeper_service.core import advance, committing, computing, core
 from cellkeeper_service.core.session import SessionState
 
-from tests.sessions.acts import at_rest, opened, standing
-from tests.sessions.counting_engine import expected
-from tests.sessions.world import World, reason
+from .acts import at_rest, opened, standing
+from .counting_engine import expected
+from .world import World, reason
 
 
 def raises_for(real: Callable[..., Any], of: Callable[..., str]) -> Callable[..., Any]:
@@ -43,10 +43,10 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     world = World(slots=slots)
     good, bad = opened(world, "good"), opened(world, "bad")
     module, name, of = PLACES[place]
-    how = {"peek": place == "a request is decided"}  # a chunk that continues its session needs no decision
+    peek = place == "a request is decided"  # a chunk that continues its session needs no decision
     with monkeypatch.context() as patched:
         patched.setattr(module, name, raises_for(getattr(module, name), of))
-        replies = [world.send([1], good, session="good", **how), world.send([1], bad, session="bad", **how)]
+        replies = [world.send([1], good, session="good", peek=peek), world.send([1], bad, session="bad", peek=peek)]
         world.settle()
     assert replies[0].outputs == expected([1])
     assert reason(replies[1].result) == "INTERNAL_ERROR"
@@ -80,7 +80,7 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
 def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     places = {name: opened(world, name) for name in "abc"}
-    engine = world.replicas[0].served.engine
+    engine = world.replicas[0].engine
     run = engine.run
 
     def picky(inputs: Any, *more: Any) -> Any:
@@ -92,16 +92,16 @@ def test_an_engine_that_refuses_one_row_computes_the_others(monkeypatch: pytest.
     replies = [world.send([value], places[name], session=name) for name, value in zip("abc", (1, 13, 3), strict=True)]
     one = world.replicas[0]
     one.collect()
-    batches = list(one.calls)
-    one.calls.clear()
+    batches = list(one.batches)
+    one.batches.clear()
     while batches:
         batch = batches.pop()
         try:
             batch.execute()
         except ValueError:
-            batches += one.sessions.failed(batch)
+            batches += one.core.on_failed(batch)
         else:
-            one.sessions.computed(batch)
+            one.core.on_computed(batch)
     world.settle()
     assert [replies[0].outputs, replies[2].outputs] == [expected([1]), expected([3])]
     assert reason(replies[1].result) == "INTERNAL_ERROR"

@@ -15,7 +15,7 @@ from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, StoreError
 
-from tests.sessions.counting_engine import CountingEngine
+from tests.core.counting_engine import CountingEngine
 
 from .scope import Scope
 

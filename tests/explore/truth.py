@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, StoreError
 
-from tests.sessions.counting_engine import expected
+from tests.core.counting_engine import expected
 
 WIDTH = 4
 Inputs = tuple[int, ...]

@@ -136,6 +136,7 @@ class CoreLoop:
             else:
                 await wake.wait()
                 share.idled(time.monotonic() - ended)
+        self._deliver()  # an event between two ticks may have finished the last ones
         if self._lost is not None:
             raise self._lost
 
@@ -195,10 +196,18 @@ class CoreLoop:
 
     def _deliver(self) -> None:
         for request in self.core.take_finished():
-            request.done(request)
+            tell(request)
 
     def _expire(self) -> None:
         self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
         self.core.expire()
         self._deliver()
         self._wake.set()  # what waited behind an expired request may start, and a drain may have its last reply
+
+
+def tell(request: Request) -> None:
+    """Tells the request's caller of its result. Where that fails, it is this caller's affair alone."""
+    try:
+        request.done(request)
+    except Exception:
+        log.exception("internal error: a request's caller could not be told of its result")

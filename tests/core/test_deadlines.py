@@ -80,10 +80,10 @@ def test_an_expired_request_lets_the_next_one_start() -> None:
     old = world.send([1], position, acked=0, deadline=1.0)  # waits for the commit
     next_one = world.send([2], advance(position, pack([1]), 4))
     world.now = 1.0
-    heart = world.replicas[0].sessions
-    heart.expire()
+    core = world.replicas[0].core
+    core.expire()
     assert reason(old.result) == "DEADLINE_PASSED"
-    assert heart.wants_call
+    assert core.has_work
     world.settle()
     assert first.outputs + next_one.outputs == expected([1, 2])
 
@@ -92,8 +92,8 @@ def test_nothing_is_read_for_requests_that_have_expired() -> None:
     world = World()
     reply = world.send([1], deadline=1.0)
     world.now = 1.0
-    heart = world.replicas[0].sessions
-    heart.expire()
+    core = world.replicas[0].core
+    core.expire()
     assert reason(reply.result) == "DEADLINE_PASSED"
-    assert heart.take_loads() == ([], [])
+    assert core.take_loads() == ([], [])
     at_rest(world)

@@ -36,8 +36,8 @@ def unpack(data: bytes) -> list[int]:
 
 
 @dataclass
-class Life:
-    """One generation: the step and the state of its first checkpoint, and every input since."""
+class Generation:
+    """The step and the state of its first checkpoint, and every input since."""
 
     start: int
     state: int
@@ -53,7 +53,7 @@ class Life:
 class LedgerStore(MemoryStore):
     def __init__(self, clock_ms: Callable[[], float]) -> None:
         super().__init__(clock_ms)
-        self.lives: dict[bytes, Life] = {}
+        self.generations: dict[bytes, Generation] = {}
         self.applied: set[int] = set()  # inputs of steps, each of which is sent in one chunk only
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
@@ -65,30 +65,30 @@ class LedgerStore(MemoryStore):
         return results
 
     def has(self, position: Position) -> bool:
-        life = self.lives.get(position.generation)
-        return life is not None and life.start <= position.step <= life.start + len(life.inputs)
+        generation = self.generations.get(position.generation)
+        return generation is not None and generation.start <= position.step <= generation.start + len(generation.inputs)
 
     def _enter(self, commit: Commit) -> None:
         header, log = commit.header, unpack(commit.log)
-        life = self.lives.get(header.position.generation)
-        if life is None:
+        generation = self.generations.get(header.position.generation)
+        if generation is None:
             assert commit.checkpoint is not None
             state = int.from_bytes(commit.checkpoint, "little")
-            life = self.lives[header.position.generation] = Life(header.checkpoint_step, state, [])
+            generation = self.generations[header.position.generation] = Generation(header.checkpoint_step, state, [])
             copied = header.origin in _copies
         else:
             copied = False
-        end = life.start + len(life.inputs)
+        end = generation.start + len(generation.inputs)
         if commit.checkpoint is None:
             new = log
         else:
-            assert int.from_bytes(commit.checkpoint, "little") == life.state_at(header.checkpoint_step)
+            assert int.from_bytes(commit.checkpoint, "little") == generation.state_at(header.checkpoint_step)
             known = end - header.checkpoint_step
-            assert log[:known] == life.inputs[header.checkpoint_step - life.start :]
+            assert log[:known] == generation.inputs[header.checkpoint_step - generation.start :]
             new = log[known:]
         assert header.position.step == end + len(new)
         assert POISON not in new
         if not copied:
             assert not self.applied.intersection(new), "applied twice"
             self.applied.update(new)
-        life.inputs += new
+        generation.inputs += new

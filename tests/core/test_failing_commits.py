@@ -7,13 +7,14 @@ from cellkeeper_service.domain.position import advance
 
 from .acts import at_rest, opened, standing, until
 from .counting_engine import expected
+from .counts import counted
 from .world import World, pack, reason
 
 
 @pytest.mark.parametrize("lands", ["before", "after", "never"])
 def test_an_unknown_outcome_is_decided_again(lands: str) -> None:
     world = World()
-    start = opened(world)
+    start, counts = opened(world), counted(world)
     reply = world.send([1], start)
     behind = world.send([2], advance(start, pack([1]), 4))
     until(world, "writes")
@@ -28,6 +29,7 @@ def test_an_unknown_outcome_is_decided_again(lands: str) -> None:
     world.settle()
     assert reply.outputs + behind.outputs == expected([1, 2])
     assert reply.result.replayed == (lands != "never")
+    assert counts.outcomes[0] == ("unknown", 1)
     assert standing(world).position.step == 2
     at_rest(world)
 
@@ -74,7 +76,7 @@ def test_a_store_that_cannot_be_read_is_told_to_those_who_asked() -> None:
     assert late.outputs == expected([2])
 
 
-def test_a_stale_hot_copy_is_found_out_by_its_commit() -> None:
+def test_a_stale_cached_state_is_found_out_by_its_commit() -> None:
     world = World(replicas=2)
     position = opened(world)
     position = world.step([1], position).position

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.domain.position import advance
-from cellkeeper_service.sessions.limits import Limits
 
 from .acts import TICK, at_rest, opened, standing
 from .counting_engine import expected
@@ -34,7 +34,7 @@ def test_a_steady_pipeline_checkpoints_and_its_log_stays_short(window: int) -> N
 def test_the_log_never_passes_its_limit(replay: int) -> None:
     world = World(limits=Limits(max_log_steps=10, tick=TICK), replay=replay)
     # a state of many steps' size: only the limit asks for a checkpoint
-    world.replicas[0].served.due_steps = replay
+    world.replicas[0].version.due_steps = replay
     position = opened(world)
     for value in range(60):
         position = world.step([value, value], position).position

@@ -1,4 +1,4 @@
-"""A scheduler without a network around it, on a store whose calls a test can hold back."""
+"""The core's loop without a network around it, on a store whose calls a test can hold back."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.limits import Clock, Limits
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.models import Models, Version
+from cellkeeper_service.core.requests import Done, Open, Request, Step, StepReply
+from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit, CommitResult, Page
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.scheduler.store_calls import StoreCalls
-from cellkeeper_service.sessions.limits import Clock, Limits
-from cellkeeper_service.sessions.requests import Done, Open, Step, StepReply
-from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
-from ..sessions.counting_engine import CountingEngine
-from ..sessions.world import key, pack
+from .counting_engine import CountingEngine
+from .world import key, pack
 
 
 class GatedStore(MemoryStore):
@@ -41,19 +41,31 @@ class GatedStore(MemoryStore):
 
 
 class Server:
-    """A scheduler on a gated store, with `slots` slots, and a clock that a test can move forward."""
+    """A core and its loop on a gated store, with `slots` slots, and a clock that a test can move forward."""
 
-    def __init__(self, slots: int = 4, store: GatedStore | None = None, threads: int = 4) -> None:
+    def __init__(
+        self, slots: int = 4, store: GatedStore | None = None, threads: int = 4, limits: Limits | None = None
+    ) -> None:
         self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)
-        self.models = {"m": Models([Served(CountingEngine(), slots, 3)])}
-        self.sessions = Sessions(self.models, Limits(), clock, NullMeter())
-        self.scheduler = Scheduler(self.sessions, StoreCalls(self.store, threads, NullMeter()), lambda call: 0.0)
+        self.engine = CountingEngine()
+        self.models = {"m": Models([Version(self.engine, slots, 3)])}
+        self.core = Core(self.models, limits or Limits(), clock, NullMeter())
+        self.loop = self.loop_on(StoreCalls(self.store, threads, NullMeter()))
+
+    def loop_on(self, calls: StoreCalls, batch_seconds: float = 0.0) -> CoreLoop:
+        """One for this core, not started. batch_seconds: what it expects each batch to take."""
+        return CoreLoop(self.core, calls, lambda batch: batch_seconds)
 
     def ask(self, make: Callable[[Done], Any]) -> asyncio.Future[Any]:
+        """make: gives the request, from whom it tells its result. Returns what its caller is told."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.scheduler.submit(make(future.set_result))
+
+        def done(request: Request) -> None:
+            future.set_result(request.reply())
+
+        self.loop.submit(make(done))
         return future
 
     def step(

@@ -1,13 +1,13 @@
-"""What the heart holds at the most."""
+"""What the core holds at the most."""
 
 from __future__ import annotations
 
-from cellkeeper_service.sessions.limits import Limits
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.requests import (
     StepReply,
 )
 
-from .acts import TICK, at_rest
+from .acts import TICK, at_rest, opened
 from .counting_engine import expected
 from .world import World, reason
 
@@ -20,6 +20,15 @@ def test_the_queues_are_bounded() -> None:
     assert reason(world.send([1], session="u").result) == "QUEUE_FULL"
     world.settle()
     assert [reply.outputs for reply in replies[:2]] == [expected([1]), expected([1, 1])[1:]]
+    at_rest(world)
+
+
+def test_of_steps_that_come_together_those_beyond_the_servers_room_are_refused_alone() -> None:
+    world = World(limits=Limits(max_requests=2, tick=TICK))
+    replies = world.send_together({name: (2, opened(world, name)) for name in "abc"})
+    world.settle()
+    assert [reply.outputs for reply in replies[:2]] == [expected([2])] * 2
+    assert reason(replies[2].result) == "QUEUE_FULL"
     at_rest(world)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from cellkeeper_service.domain.store import Load
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.requests import (
     GetSession,
     Open,
     OpenReply,
     SessionReply,
     StepReply,
 )
+from cellkeeper_service.domain.store import Load
 
 from .acts import at_rest, opened, stands, until
 from .counting_engine import expected
@@ -32,11 +32,11 @@ def test_more_sessions_than_slots(slots: int) -> None:
     at_rest(world)
 
 
-def with_a_starved_line(world: World) -> tuple[Reply, Reply]:
+def with_a_waiting_session(world: World) -> tuple[Reply, Reply]:
     """The replies to a step that is computed in the only slot, and to another session's that waits for the slot."""
     positions = [opened(world, name) for name in ("busy", "first")]
     running = world.send([1], positions[0], session="busy")
-    until(world, "calls")
+    until(world, "batches")
     waiting = world.send([1], positions[1], session="first")
     world.replicas[0].collect()
     world.replicas[0].load(0)
@@ -47,14 +47,14 @@ def with_a_starved_line(world: World) -> tuple[Reply, Reply]:
 def test_an_open_does_not_wait_for_a_slot() -> None:
     """Its record is written while the only slot is at work; what follows it does not wait for one either."""
     world = World(slots=1)
-    running, waiting = with_a_starved_line(world)
+    running, waiting = with_a_waiting_session(world)
     opening, session = Reply(), Reply()
     one = world.replicas[0]
-    one.sessions.submit(Open(key(), FOREVER, opening, b"o" * 16, None, None, None))
+    one.core.submit(Open(key(), FOREVER, opening, b"o" * 16, None, None, None))
     one.collect()
     one.load(0)
     one.collect()
-    one.sessions.submit(GetSession(key(), FOREVER, session))
+    one.core.submit(GetSession(key(), FOREVER, session))
     one.deliver(0)
     one.collect()
     one.load(0)
@@ -66,37 +66,37 @@ def test_an_open_does_not_wait_for_a_slot() -> None:
     at_rest(world)
 
 
-def test_a_starved_line_whose_requests_expired_does_not_displace_the_sessions_next_line() -> None:
+def test_requests_that_expire_while_their_session_waits_for_a_slot_leave_no_second_session() -> None:
     world = World(slots=1)
     position = opened(world)
-    running, waiting = with_a_starved_line(world)
+    running, waiting = with_a_waiting_session(world)
     one = world.replicas[0]
-    starved = world.send([1], position, deadline=1.0)
+    expired = world.send([1], position, deadline=1.0)
     one.collect()
     one.load(0)
     assert len(one.waiting_for_slot) == 2
     world.now = 2.0
-    one.sessions.expire()
-    assert reason(starved.result) == "DEADLINE_PASSED"
+    one.core.expire()
+    assert reason(expired.result) == "DEADLINE_PASSED"
     later = world.send([2], position)
-    line = one.held[key()]
+    session = one.sessions[key()]
     for _ in range(3):  # the slot passes on
-        until(world, "calls")
+        until(world, "batches")
         one.compute(0)
         one.collect()
         one.deliver(0)
-        assert one.held[key()] is line
+        assert one.sessions[key()] is session
     world.settle()
     assert running.outputs == waiting.outputs == expected([1])
     assert later.outputs == expected([2])
     at_rest(world)
 
 
-def test_starved_lines_are_served_in_their_order() -> None:
+def test_waiting_sessions_are_served_in_their_order() -> None:
     world = World(slots=1)
     positions = [opened(world, f"s{index}") for index in range(3)]
     busy = world.send([1], opened(world, "busy"), session="busy")
-    until(world, "calls")
+    until(world, "batches")
     replies = [world.send([1], position, session=f"s{index}") for index, position in enumerate(positions)]
     one = world.replicas[0]
     one.collect()
@@ -108,12 +108,12 @@ def test_starved_lines_are_served_in_their_order() -> None:
     assert all(isinstance(reply.result, StepReply) for reply in [busy, *replies])
 
 
-def test_a_slot_freed_by_a_late_chunk_goes_to_the_line_that_waits_for_it() -> None:
+def test_a_slot_freed_by_a_late_chunk_goes_to_the_session_that_waits_for_it() -> None:
     world = World(slots=1)
     position = opened(world, "other")
     late = world.send([1], opened(world), deadline=1.0)
     one = world.replicas[0]
-    until(world, "calls")
+    until(world, "batches")
     waiting = world.send([2], position, session="other")
     one.collect()
     one.load(0)
@@ -125,7 +125,7 @@ def test_a_slot_freed_by_a_late_chunk_goes_to_the_line_that_waits_for_it() -> No
     at_rest(world)
 
 
-def test_a_slot_freed_by_a_dead_first_step_goes_to_the_line_that_waits_for_it() -> None:
+def test_a_slot_freed_by_a_dead_first_step_goes_to_the_session_that_waits_for_it() -> None:
     world = World(slots=1)
     position = opened(world, "other")
     dead = world.send([1], deadline=1.0)
@@ -133,12 +133,12 @@ def test_a_slot_freed_by_a_dead_first_step_goes_to_the_line_that_waits_for_it() 
     one.collect()
     one.load(0)  # it is about to be created, and holds the slot
     waiting = world.send([2], position, session="other")
-    one.sessions.take_loads()
-    lines, loads = [one.held[key("other")]], [Load(key("other"), True)]
-    one.sessions.loaded(lines, world.store.load_many(loads))
+    one.core.take_loads()
+    sessions, loads = [one.sessions[key("other")]], [Load(key("other"), True)]
+    one.core.on_loaded(sessions, world.store.load_many(loads))
     world.now = 2.0
-    assert one.sessions.take_calls() == []
-    assert one.sessions.wants_call  # the other line has the slot now
+    assert one.core.schedule() == []
+    assert one.core.has_work  # the other session has the slot now
     world.settle()
     assert reason(dead.result) == "DEADLINE_PASSED"
     assert stands(world) is None

@@ -41,7 +41,7 @@ def test_a_first_step_that_is_poisoned_creates_nothing() -> None:
     at_rest(world)
 
 
-def test_a_poisoned_step_on_a_stale_hot_copy_is_decided_on_the_record() -> None:
+def test_a_poisoned_step_on_a_stale_cached_state_is_decided_on_the_record() -> None:
     world = World(replicas=2)
     start = opened(world)
     world.step([1], start)
@@ -60,7 +60,7 @@ def test_an_engine_that_raises_fails_its_requests_and_nothing_else() -> None:
     bad, behind = world.send([2], middle), world.send([3], advance(middle, pack([2]), 4))
     one = world.replicas[0]
     one.collect()
-    one.sessions.failed(one.calls.pop(0))
+    one.core.on_failed(one.batches.pop(0))
     world.settle()
     assert first.outputs == expected([1])
     assert reason(bad.result) == "INTERNAL_ERROR"

@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from cellkeeper_service.domain.position import Position, advance
-from cellkeeper_service.sessions.limits import Limits
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.requests import (
     Delete,
     Deleted,
     Fork,
@@ -18,6 +17,7 @@ from cellkeeper_service.sessions.requests import (
     SetState,
     StepReply,
 )
+from cellkeeper_service.domain.position import Position, advance
 
 from .acts import TICK, at_rest, opened, reset, standing, stands, until
 from .counting_engine import expected
@@ -30,7 +30,7 @@ def test_a_reset_between_pipelined_steps() -> None:
     start = opened(world)
     before = world.send([1], start)
     answer = Reply()
-    world.replicas[0].sessions.submit(Reset(key(), FOREVER, answer, start.generation, b"r" * 16))
+    world.replicas[0].core.submit(Reset(key(), FOREVER, answer, start.generation, b"r" * 16))
     behind, free = world.send([2], advance(start, pack([1]), 4)), world.send([3])
     world.settle()
     assert before.outputs == expected([1])
@@ -55,7 +55,7 @@ def test_a_reset_with_an_unknown_outcome_that_lands_late() -> None:
     world = World()
     start = opened(world)
     answer = Reply()
-    world.replicas[0].sessions.submit(Reset(key(), FOREVER, answer, start.generation, b"r" * 16))
+    world.replicas[0].core.submit(Reset(key(), FOREVER, answer, start.generation, b"r" * 16))
     until(world, "writes")
     one = world.replicas[0]
     late = one.lose(0)
@@ -104,7 +104,7 @@ def test_a_fork_with_an_unknown_outcome(lands: bool) -> None:
     world.step([1], opened(world))
     reply = Reply()
     one = world.replicas[0]
-    one.sessions.submit(fork(world, reply))
+    one.core.submit(fork(world, reply))
     until(world, "writes")
     late = one.lose(0)
     if lands:
@@ -121,7 +121,7 @@ def test_a_delete_retried_after_an_unknown_outcome(lands: bool) -> None:
     start = opened(world)
     reply = Reply()
     one = world.replicas[0]
-    one.sessions.submit(Delete(key(), FOREVER, reply, start.generation))
+    one.core.submit(Delete(key(), FOREVER, reply, start.generation))
     until(world, "writes")
     late = one.lose(0)
     if lands:
@@ -132,12 +132,12 @@ def test_a_delete_retried_after_an_unknown_outcome(lands: bool) -> None:
     at_rest(world)
 
 
-def test_a_late_delete_does_not_touch_the_next_life() -> None:
+def test_a_late_delete_does_not_touch_the_next_generation() -> None:
     world = World()
     start = opened(world)
     reply = Reply()
     one = world.replicas[0]
-    one.sessions.submit(Delete(key(), FOREVER, reply, start.generation))
+    one.core.submit(Delete(key(), FOREVER, reply, start.generation))
     until(world, "writes")
     late = one.lose(0)
     world.settle()
@@ -146,7 +146,7 @@ def test_a_late_delete_does_not_touch_the_next_life() -> None:
     assert world.step([1], again).outputs["prediction"].tolist() == expected([1])
 
 
-def test_a_session_that_expired_is_not_found_though_it_is_hot() -> None:
+def test_a_session_that_expired_is_not_found_though_it_is_cached() -> None:
     world = World(limits=Limits(default_ttl_ms=1000, tick=TICK))
     position = opened(world)
     position = world.step([1], position).position
@@ -165,7 +165,7 @@ def open_with_ttl(world: World, ttl_ms: int, replica: int) -> Any:
     return world.ask(Open(key(), FOREVER, reply, b"q" * 16, None, ttl_ms, None), reply, replica)
 
 
-def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_hot_copy() -> None:
+def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_cached_state() -> None:
     world = World(replicas=2)
     position = world.step([1], opened(world)).position
     open_with_ttl(world, 5000, replica=1)
@@ -173,9 +173,9 @@ def test_a_ttl_set_on_another_replica_outlives_a_step_on_a_hot_copy() -> None:
     assert standing(world).header.ttl_ms == 5000
 
 
-def test_a_step_on_a_hot_copy_after_a_lost_tail_was_written_again_with_a_checkpoint() -> None:
+def test_a_step_on_a_cached_state_after_a_lost_tail_was_written_again_with_a_checkpoint() -> None:
     """A fail-over loses a commit; another replica writes the same history again, but with a checkpoint in it. The
-    first replica's hot copy stands at the same position, and appends to what it takes for the old log."""
+    first replica's cached state stands at the same position, and appends to what it takes for the old log."""
     world = World(replicas=2, replay=2)
     positions = [opened(world)]
     for value in range(3):

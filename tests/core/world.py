@@ -4,28 +4,24 @@ test decides what happens next."""
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import numpy as np
-from cellkeeper_service.core.models import Models as CoreModels
-from cellkeeper_service.core.models import Version
+from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.models import Models, Version
+from cellkeeper_service.core.requests import Request, Rollout, Step, StepReply
+from cellkeeper_service.core.session import InflightCommit, SessionState
 from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions.limits import Clock, Limits
-from cellkeeper_service.sessions.planner import TickLimits
-from cellkeeper_service.sessions.requests import Request, Step, StepReply
-from cellkeeper_service.sessions.rollout import Rollout
-from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.memory import MemoryStore
 
-from .columns import Frame, submit_alone
 from .counting_engine import CountingEngine
 from .driven_core import DrivenCore
 
@@ -41,13 +37,7 @@ def pack(inputs: list[int]) -> bytes:
 
 
 class World:
-    """`replicas` of the service on one store. Time stands still unless a test moves it.
-
-    one_by_one: what is to go the short way comes as steps of their own, not as a frame.
-    """
-
-    one_by_one = False
-    core = False  # the replicas run the new core
+    """`replicas` of the service on one store. Time stands still unless a test moves it."""
 
     def __init__(
         self,
@@ -95,71 +85,64 @@ class World:
         peek: bool = False,
         wants_state: bool = False,
         deadline: float = FOREVER,
-        short: bool = False,
+        wanted: Iterable[str] = ("prediction",),
         rollout_steps: int = 0,
     ) -> Reply:
-        """short: as the one item of a frame, or as a step that comes by itself."""
+        """The reply will be there once the world has gone on far enough."""
         reply = Reply()
-        wanted = frozenset(["prediction"])
         step = Step(
-            key(session), deadline, reply, pack(inputs), len(inputs), position, acked, peek, wanted, wants_state
+            key(session),
+            deadline,
+            reply,
+            pack(inputs),
+            len(inputs),
+            position,
+            acked,
+            peek,
+            frozenset(wanted),
+            wants_state,
         )
         if rollout_steps:
             step.rollout = Rollout(rollout_steps, np.zeros((rollout_steps, 0), "<i4"))
         reply.request = step
-        sessions = self.replicas[replica].sessions
-        if short:
-            self.submit_together([step], sessions)
-        else:
-            sessions.submit(step)
+        self.replicas[replica].core.submit(step)
         return reply
 
-    def send_frame(
-        self,
-        items: Mapping[str, tuple[int, Position]],
-        *,
-        replica: int = 0,
-        acked: int | None = None,
-        deadline: float = FOREVER,
-    ) -> tuple[Frame, list[Reply]]:
-        """One frame of single steps: by session, the input and where it belongs."""
-        replies, steps, wanted = [], [], frozenset(["prediction"])
+    def send_together(self, items: Mapping[str, tuple[int, Position]]) -> list[Reply]:
+        """Single steps that come together, as a frame's do: by session, the input and where it belongs."""
+        replies: list[Reply] = []
+        steps: list[Step] = []
         for session, (value, position) in items.items():
             reply = Reply()
-            step = Step(key(session), deadline, reply, pack([value]), 1, position, acked, False, wanted, False)
+            wanted = frozenset(["prediction"])
+            step = Step(key(session), FOREVER, reply, pack([value]), 1, position, None, False, wanted, False)
             reply.request = step
             replies.append(reply)
             steps.append(step)
-        return self.submit_together(steps, self.replicas[replica].sessions), replies
-
-    def submit_together(self, steps: Sequence[Step], sessions: Any) -> Frame:
-        """Short, one way or the other."""
-        frame = Frame(steps)
-        if self.one_by_one:
-            for step in steps:
-                submit_alone(step, sessions)
-        else:
-            frame.submit(sessions)
-        return frame
+        self.replicas[0].core.submit_many(steps)
+        return replies
 
     def ask(self, request: Request, reply: Reply, replica: int = 0) -> Any:
         reply.request = request
-        self.replicas[replica].sessions.submit(request)
+        self.replicas[replica].core.submit(request)
         self.settle()
         return reply.result
 
 
 @dataclass(eq=False)
 class Reply:
-    """A reply channel; it must be used once."""
+    """What waits for a request's result; it must be told once.
+
+    request: that was sent. result: what its caller is told; None: nothing yet.
+    """
 
     result: Any = None
     request: Request | None = None
 
-    def __call__(self, result: Any) -> None:
+    def __call__(self, request: Request) -> None:
         if self.result is not None:
             raise AssertionError("answered twice")
-        self.result = result
+        self.result = request.reply()
 
     @property
     def outputs(self) -> list[int]:
@@ -171,9 +154,9 @@ class Reply:
 
 @dataclass(eq=False)
 class Write:
-    """A commit or delete on its way to the store and back."""
+    """Commits, or deletes, on their way to the store and back."""
 
-    flights: list[Any]
+    commits: list[InflightCommit]
     calls: list[Any]
     sent: bool = False
     results: list[CommitResult] = field(default_factory=list)
@@ -184,88 +167,74 @@ class Replica:
         self, world: World, slots: int, limits: Limits, replay: int, mint: Any, versions: Sequence[bytes]
     ) -> None:
         self.world = world
-        engines = [CountingEngine(version=version) for version in versions]
         clock = Clock(lambda: world.now, lambda: int(world.now * 1000))
-        self.models: Any
-        self.sessions: Any
-        if world.core:
-            self.models = CoreModels([Version(engine, slots, replay) for engine in engines])
-            self.sessions = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
-        else:
-            self.models = Models([Served(engine, slots, replay) for engine in engines])
-            self.sessions = Sessions({"m": self.models}, limits, clock, NullMeter(), mint)
-        self.served = self.models.default
-        self.loads: list[tuple[Any, Any]] = []
-        self.calls: list[Any] = []
+        self.models = Models([Version(CountingEngine(version=version), slots, replay) for version in versions])
+        self.core = DrivenCore({"m": self.models}, limits, clock, NullMeter(), mint)
+        self.version = self.models.default
+        self.engine: Any = self.version.engine  # its calls are looked at
+        self.loads: list[tuple[list[SessionState], list[Load]]] = []
+        self.batches: list[Batch] = []
         self.writes: list[Write] = []
 
     @property
-    def held(self) -> dict[Any, Any]:
-        """What is kept of each session."""
-        found: dict[Any, Any] = self.sessions.core.context.sessions if self.world.core else self.sessions._desk.lines
-        return found
+    def sessions(self) -> dict[SessionKey, SessionState]:
+        return self.core.core.context.sessions
 
     @property
     def waiting_for_slot(self) -> list[str]:
         """The sessions, in their order."""
-        waiting = self.sessions.core.context.cache_of(self.served).waiting if self.world.core else self.served.starved
+        waiting = self.core.core.context.cache_of(self.version).waiting
         return [session.key.session for session in waiting]
 
     def count_with(self, meter: Meter) -> None:
-        (self.sessions.core.context if self.world.core else self.sessions._desk).meter = meter
+        self.core.core.context.meter = meter
 
     def check_rest(self) -> None:
-        """Nothing is left but sessions whose states are kept, and which have nothing to do."""
+        """Nothing is left but sessions whose states are cached, and which have nothing to do."""
         assert not self.waiting_for_slot
-        if self.world.core:
-            context = self.sessions.core.context
-            admission = context.admission
-            assert (admission.unanswered, admission.unanswered_bytes, len(context.queued)) == (0, 0, 0)
-            assert not self.sessions.holds_work
-            kept = [session.cached for session in self.held.values()]
-        else:
-            desk = self.sessions._desk
-            assert (desk.unanswered, desk.unanswered_bytes, len(desk.waiting)) == (0, 0, 0)
-            kept = [line.hot for line in self.held.values()]
-        assert all(one is not None for one in kept)
-        assert all(session.idle and session.key == name for name, session in self.held.items())
-        assert len(kept) == self.sessions.hot_count("m")
+        context = self.core.core.context
+        admission = context.admission
+        assert (admission.unanswered, admission.unanswered_bytes, len(context.queued)) == (0, 0, 0)
+        assert not self.core.holds_work
+        assert all(session.cached is not None for session in self.sessions.values())
+        assert all(session.idle and session.key == name for name, session in self.sessions.items())
+        assert len(self.sessions) == self.core.cached_count("m")
 
     def work(self) -> bool:
         """Does everything that can be done now, without loss. False: there was nothing to do."""
         self.collect()
-        if not (self.loads or self.calls or self.writes):
-            return bool(self.sessions.wants_load or self.sessions.wants_call or self.sessions.wants_flight)
+        if not (self.loads or self.batches or self.writes):
+            return self.core.wants_load or self.core.has_work or self.core.wants_commit
         while self.loads:
             self.load(0)
-        while self.calls:
+        while self.batches:
             self.compute(0)
         while self.writes:
             self.deliver(0)
         return True
 
     def collect(self) -> None:
-        """Takes out of the heart what it wants done."""
-        lines, loads = self.sessions.take_loads()
+        """Takes out of the core what it wants done."""
+        sessions, loads = self.core.take_loads()
         if loads:
-            self.loads.append((lines, loads))
-        if not self.calls:
-            self.calls = self.sessions.take_calls()
-        flights = self.sessions.take_flights()
+            self.loads.append((sessions, loads))
+        if not self.batches:
+            self.batches = self.core.schedule()
+        commits = self.core.take_commits()
         for kind in (Commit, Delete):
-            some = [flight for flight in flights if isinstance(flight.call, kind)]
+            some = [commit for commit in commits if isinstance(commit.call, kind)]
             if some:
-                self.writes.append(Write(some, [flight.call for flight in some]))
+                self.writes.append(Write(some, [commit.call for commit in some]))
 
     def load(self, index: int, lose: bool = False) -> None:
-        lines, loads = self.loads.pop(index)
-        results = [StoreError("lost")] * len(loads) if lose else self.world.store.load_many(loads)
-        self.sessions.loaded(lines, results)
+        sessions, loads = self.loads.pop(index)
+        lost = [StoreError("lost")] * len(loads)
+        self.core.on_loaded(sessions, lost if lose else self.world.store.load_many(loads))
 
     def compute(self, index: int) -> None:
-        call = self.calls.pop(index)
-        call.execute()
-        self.sessions.computed(call)
+        batch = self.batches.pop(index)
+        batch.execute()
+        self.core.on_computed(batch)
 
     def reach_store(self, write: Write) -> None:
         store = self.world.store
@@ -278,17 +247,19 @@ class Replica:
         write = self.writes.pop(index)
         if not write.sent:
             self.reach_store(write)
-        self.sessions.landed(write.flights, write.results)
+        self.core.on_committed(write.commits, write.results)
 
     def lose(self, index: int) -> Write:
         """The answer does not come back. What is returned may still reach the store, or have reached it."""
         write = self.writes.pop(index)
-        self.sessions.landed(write.flights, [CommitResult(Outcome.UNKNOWN, None, "lost")] * len(write.flights))
+        self._answer(write, CommitResult(Outcome.UNKNOWN, None, "lost"))
         return write
 
     def refuse(self, index: int) -> None:
-        write = self.writes.pop(index)
-        self.sessions.landed(write.flights, [CommitResult(Outcome.REFUSED, None, "full")] * len(write.flights))
+        self._answer(self.writes.pop(index), CommitResult(Outcome.REFUSED, None, "full"))
+
+    def _answer(self, write: Write, result: CommitResult) -> None:
+        self.core.on_committed(write.commits, [result] * len(write.commits))
 
 
 def reason(result: Any) -> str:

@@ -1,18 +1,18 @@
-"""What tests of the heart do again and again."""
+"""What tests of the core do again and again."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cellkeeper_service.domain.position import Position
-from cellkeeper_service.domain.record import Record
-from cellkeeper_service.domain.store import Load
-from cellkeeper_service.sessions.planner import TickLimits
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.limits import TickLimits
+from cellkeeper_service.core.requests import (
     Open,
     OpenReply,
     Reset,
 )
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Load
 
 from .world import FOREVER, Reply, World, key
 
@@ -45,7 +45,7 @@ def reset(world: World, generation: bytes, origin: bytes = b"r" * 16, session: s
 
 
 def until(world: World, what: str, replica: int = 0) -> None:
-    """Lets the replica work until it has sent a write ("writes") or has a call to compute ("calls")."""
+    """Lets the replica work until it has sent a write ("writes") or has a batch to compute ("batches")."""
     one = world.replicas[replica]
     for _ in range(10):
         one.collect()
@@ -53,12 +53,12 @@ def until(world: World, what: str, replica: int = 0) -> None:
             return
         if one.loads:
             one.load(0)
-        elif one.calls:
+        elif one.batches:
             one.compute(0)
     raise AssertionError(f"no {what}")
 
 
 def at_rest(world: World) -> None:
-    """Nothing is left behind: no line without a hot copy, no waiting line, no request, no slot."""
+    """Nothing is left behind: no session that is not cached, none that waits, no request, no slot."""
     for replica in world.replicas:
         replica.check_rest()

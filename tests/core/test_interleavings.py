@@ -11,12 +11,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from cellkeeper_service.core.requests import Open, OpenReply, Step, StepReply
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.requests import Open, OpenReply, Step, StepReply
 
-from .columns import Frame, fits_a_frame, submit_alone
 from .counting_engine import expected
 from .world import FOREVER, Reply, World, Write, key, pack, some_chunk
 
@@ -29,7 +28,7 @@ class Client:
 
     def __init__(self, world: World, session: str, window: int, draw: random.Random) -> None:
         self.world, self.session, self.window, self.draw = world, session, window, draw
-        self.patient = draw.random() < 0.6  # sends single steps, each once while it waits: most go the short way
+        self.patient = draw.random() < 0.6  # sends single steps, each once while it waits
         count = draw.randrange(3, 14)
         self.chunks = [some_chunk(draw)[: 1 if self.patient else None] for _ in range(count)]
         self.positions: list[Position] = []
@@ -46,7 +45,7 @@ class Client:
         if self.opening is None or isinstance(self.opening.result, Rejection):
             self.opening = Reply()
             replica = self.draw.choice(self.world.replicas)
-            replica.sessions.submit(Open(key(self.session), FOREVER, self.opening, self.request_id, None, None, None))
+            replica.core.submit(Open(key(self.session), FOREVER, self.opening, self.request_id, None, None, None))
         elif isinstance(self.opening.result, OpenReply):
             position = self.opening.result.header.position
             assert position == first_position(position.generation)
@@ -121,19 +120,14 @@ def play(seed: int, replicas: int, window: int, losses: bool, slots: int) -> Non
 
 
 def send(world: World, clients: list[Client], draw: random.Random) -> None:
-    """What these clients want sent: single steps mostly as a frame, the rest one by one."""
-    sessions = draw.choice(world.replicas).sessions
+    """What these clients want sent, together or one by one."""
+    core = draw.choice(world.replicas).core
     steps = [step for client in clients if (step := client.act()) is not None]
-    together = [step for step in steps if fits_a_frame(step) and draw.random() < 0.7]
-    if together:
-        Frame(together).submit(sessions)
-    for step in steps:
-        if step in together:
-            continue
-        if draw.random() < 0.7:
-            submit_alone(step, sessions)
-        else:
-            sessions.submit(step)
+    if draw.random() < 0.7:
+        core.submit_many(steps)
+    else:
+        for step in steps:
+            core.submit(step)
 
 
 def happen(
@@ -149,7 +143,7 @@ def happen(
     what = draw.random()
     if what < 0.25 and replica.loads:
         replica.load(draw.randrange(len(replica.loads)), lose=losses and draw.random() < 0.1)
-    elif what < 0.6 and replica.calls:
+    elif what < 0.6 and replica.batches:
         replica.compute(0)
     elif what < 0.7 and replica.writes:
         write = draw.choice(replica.writes)

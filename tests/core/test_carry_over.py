@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.requests import CarryOver, Moved, Policy
 from cellkeeper_service.domain.position import Position, advance, first_position
-from cellkeeper_service.sessions.limits import Limits
-from cellkeeper_service.sessions.requests import CarryOver, Moved, Policy
 
 from .acts import TICK, at_rest, opened, standing, until
 from .counting_engine import FACTOR, POISON, expected
@@ -65,7 +65,7 @@ def test_keep_takes_the_state_and_the_step() -> None:
     goes_on(world, moved.position, expected([1, 2, 3])[-1])
 
 
-def test_keep_of_a_hot_session() -> None:
+def test_keep_of_a_cached_session() -> None:
     world = World(versions=(OLD, NEW))
     at = world.step([1, 2, 3], opened(world)).position
     moved = carried(world, at, Policy.KEEP)
@@ -133,7 +133,7 @@ def test_an_unknown_outcome_is_settled_by_the_second_try(policy: Policy, lands: 
     world, at = grown()
     reply = Reply()
     one = world.replicas[0]
-    one.sessions.submit(carry(reply, at, policy, [5, 6]))
+    one.core.submit(carry(reply, at, policy, [5, 6]))
     until(world, "writes")
     late = one.lose(0)
     if lands:
@@ -149,10 +149,10 @@ def test_an_unknown_outcome_is_settled_by_the_second_try(policy: Policy, lands: 
 
 @pytest.mark.parametrize("policy", Policy)
 def test_steps_around_it(policy: Policy) -> None:
-    """Those before are a part of what is carried; those behind belong to a life that is over."""
+    """Those before are a part of what is carried; those behind belong to a generation that is over."""
     world, at = grown()
     before, reply = world.send([4], at), Reply()
-    world.replicas[0].sessions.submit(carry(reply, at, policy, [5, 6]))
+    world.replicas[0].core.submit(carry(reply, at, policy, [5, 6]))
     behind = world.send([5], advance(at, pack([4]), 4))
     world.settle()
     assert before.outputs == expected([1, 2, 3, 4])[3:]
@@ -171,7 +171,7 @@ def test_a_step_elsewhere_while_it_is_computed_is_not_lost(policy: Policy) -> No
     world, at = grown()
     world.start((OLD,))
     reply = Reply()
-    world.replicas[0].sessions.submit(carry(reply, at, policy, [5, 6]))
+    world.replicas[0].core.submit(carry(reply, at, policy, [5, 6]))
     until(world, "writes")
     elsewhere = world.send([4], at, replica=1)
     while world.replicas[1].work():
@@ -200,8 +200,8 @@ def test_a_deadline_that_passes_while_a_window_is_computed() -> None:
     reply = Reply()
     request = carry(reply, at, Policy.RERUN, [1] * 9)
     request.deadline = 5.0
-    world.replicas[0].sessions.submit(request)
-    until(world, "calls")
+    world.replicas[0].core.submit(request)
+    until(world, "batches")
     world.now = 6.0
     world.settle()
     assert reason(reply.result) == "DEADLINE_PASSED"
@@ -221,7 +221,7 @@ def test_more_windows_than_slots() -> None:
         request = CarryOver(
             key(name), FOREVER, reply, at.generation, b"c" * 16, NEW * 32, Policy.RERUN, pack([3, 4, 5]), 3
         )
-        world.replicas[0].sessions.submit(request)
+        world.replicas[0].core.submit(request)
     world.settle()
     for name in names:
         _, reply = replies[name]

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.requests import Done, Request, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Load, StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
-from ..sessions.counting_engine import expected
-from ..sessions.world import key
+from .counting_engine import expected
 from .loop import GatedStore, Server, outputs, play
+from .world import key, pack
 
 NAMES = [f"s{index}" for index in range(8)]
 
@@ -60,7 +61,7 @@ async def retried(server: Server, places: dict[str, Position]) -> dict[str, Any]
 def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling(spoil))
-        server.scheduler.start()
+        server.loop.start()
         places = {name: await server.open(name) for name in NAMES}
         for name in NAMES:
             assert outputs(await server.step(1, places[name], session=name)) == expected([1])
@@ -72,9 +73,9 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
         server.store.begun = False  # type: ignore[attr-defined]
         again = await server.step(1, places[NAMES[3]], session=NAMES[3])
         assert outputs(again) == expected([1])
-        assert server.sessions.unanswered == 0
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        assert server.core.unanswered == 0
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)
 
@@ -82,15 +83,15 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
 def test_a_commit_whose_one_result_breaks_the_core() -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling("a result that is none"))
-        server.scheduler.start()
+        server.loop.start()
         server.store.begun = True  # type: ignore[attr-defined]
         asked = {name: server.step(1, session=name) for name in NAMES}
         got = {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
         broken = got.pop(NAMES[3])
         assert isinstance(broken, Rejection)
         assert [outputs(reply) for reply in got.values()] == [expected([1])] * 7
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)
 
@@ -98,13 +99,36 @@ def test_a_commit_whose_one_result_breaks_the_core() -> None:
 def test_a_store_without_threads_that_raises_is_one_that_did_not_answer() -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling("raising"), threads=0)
-        server.scheduler.start()
+        server.loop.start()
         places = {name: await server.open(name) for name in NAMES}
-        got = await retried(server, {name: places[name]._replace(step=9) for name in NAMES})
+        got = await retried(server, {name: places[name].changed(step=9) for name in NAMES})
         assert {reply.reason for reply in got.values()} == {Reason.STORE_UNAVAILABLE}
         server.store.begun = False  # type: ignore[attr-defined]
         assert outputs(await server.step(1, places[NAMES[0]], session=NAMES[0])) == expected([1])
-        await server.scheduler.drain()
-        server.scheduler.store_calls.close()
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_caller_that_cannot_be_told_is_the_only_one_who_is_not() -> None:
+    async def test() -> None:
+        server = Server(slots=16)
+        server.loop.start()
+
+        def broken(request: Request) -> None:
+            raise ZeroDivisionError
+
+        def step(done: Done) -> Step:
+            wanted = frozenset(["prediction"])
+            return Step(key("broken"), float("inf"), broken, pack([1]), 1, None, None, False, wanted, False)
+
+        server.ask(step)
+        asked = [server.step(1, session=name) for name in NAMES]
+        assert [outputs(await asyncio.wait_for(reply, 5)) for reply in asked] == [expected([1])] * 8
+        again = await asyncio.wait_for(server.step(2, session="broken"), 5)
+        assert outputs(again) == expected([1, 2])[1:], "the step was committed, whoever was told"
+        await server.loop.drain()
+        server.loop.store_calls.close()
 
     play(test)

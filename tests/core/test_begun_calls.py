@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.begun import Begun
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Outcome, Store
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.scheduler.store_calls import StoreCalls
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
 
 from tests.redis_server import RedisServer
 from tests.store.records import append, committed, create, inputs, key, log_of
 
-from ..sessions.counting_engine import expected
+from .counting_engine import expected
 from .loop import Server, outputs, play
 
 TIMEOUT_S = 0.5
@@ -232,13 +231,13 @@ def test_a_drained_server_leaves_no_reader(server: RedisServer, store: Store, st
         before = watched()
         world = Server()
         calls = StoreCalls(store, 4, NullMeter())
-        world.scheduler = Scheduler(world.sessions, calls, lambda call: 0.0)
-        world.scheduler.start()
+        world.loop = world.loop_on(calls)
+        world.loop.start()
         assert outputs(await world.step(1)) == expected([1])
         if stopped:
             server.pause()
         taken = world.step(2, seconds=8.0)
-        drain = asyncio.ensure_future(world.scheduler.drain())
+        drain = asyncio.ensure_future(world.loop.drain())
         reply = await taken
         await drain
         calls.close()

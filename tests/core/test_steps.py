@@ -1,9 +1,8 @@
-"""The table of steps, row by row."""
+"""What becomes of a step, by where it goes and where its session stands; and of reads."""
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.position import Position, advance, first_position
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.requests import (
     GetSession,
     GetState,
     Moved,
@@ -11,6 +10,7 @@ from cellkeeper_service.sessions.requests import (
     StateReply,
     StepReply,
 )
+from cellkeeper_service.domain.position import Position, advance, first_position
 
 from .acts import at_rest, opened, reset, standing, stands, until
 from .counting_engine import expected
@@ -40,7 +40,7 @@ def test_another_generation_is_refused() -> None:
     assert reason(world.step([1], first_position(b"g" * 16))) == "GENERATION_CHANGED"
 
 
-def test_the_record_picks_its_version_and_a_foreign_one_is_refused() -> None:
+def test_the_record_picks_its_version_and_one_that_is_not_served_is_refused() -> None:
     old = World(versions=[b"\1"])
     position = opened(old)
     both, new = World(versions=[b"\2", b"\1"]), World(versions=[b"\2"])
@@ -78,7 +78,7 @@ def test_another_head_is_another_history() -> None:
     world = World()
     start = opened(world)
     after = world.step([1, 2], start).position
-    assert reason(world.step([3], after._replace(head=b"x" * 8))) == "HISTORY_CHANGED"
+    assert reason(world.step([3], after.changed(head=b"x" * 8))) == "HISTORY_CHANGED"
     assert reason(world.step([3], Position(start.generation, 1, b"x" * 8))) == "HISTORY_CHANGED"
 
 
@@ -163,9 +163,9 @@ def test_a_read_comes_after_the_steps_before_it() -> None:
     position = opened(world)
     world.send([1], position)
     state, session = Reply(), Reply()
-    heart = world.replicas[0].sessions
-    heart.submit(GetState(key(), FOREVER, state))
-    heart.submit(GetSession(key(), FOREVER, session))
+    core = world.replicas[0].core
+    core.submit(GetState(key(), FOREVER, state))
+    core.submit(GetSession(key(), FOREVER, session))
     world.settle()
     assert isinstance(state.result, StateReply)
     assert state.result.state == expected([1])[-1].to_bytes(8, "little")

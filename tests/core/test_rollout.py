@@ -40,7 +40,7 @@ def test_rollouts_of_many_sessions_share_their_calls() -> None:
     world = World(slots=8)
     for name in "abcdef":
         opened(world, name)
-    engine = world.replicas[0].served.engine
+    engine = world.replicas[0].engine
     engine.calls.clear()
     replies = [world.send([n], None, session=name, peek=True, rollout_steps=5) for n, name in enumerate("abcdef")]
     world.settle()
@@ -55,7 +55,7 @@ def test_a_rollout_does_not_hold_up_another_session() -> None:
     opened(world), opened(world, "t")
     long = world.send([1] * 9, None, peek=True, rollout_steps=200)
     one = world.replicas[0]
-    until(world, "calls")
+    until(world, "batches")
     for _ in range(20):
         one.compute(0)
         one.collect()
@@ -65,7 +65,7 @@ def test_a_rollout_does_not_hold_up_another_session() -> None:
         one.collect()
         while one.loads:
             one.load(0)
-        while one.calls:
+        while one.batches:
             one.compute(0)
     one.deliver(0)
     assert other.outputs == expected([3])
@@ -109,19 +109,19 @@ def test_nobody_waits_for_a_rollout_any_more() -> None:
         world.send([n], at, peek=True, rollout_steps=50, deadline=deadline) for n, deadline in ((1, 5.0), (2, 9.0))
     )
     one = world.replicas[0]
-    until(world, "calls")
+    until(world, "batches")
     one.compute(0)
     one.collect()
     world.now = 6.0
     one.compute(0)
-    until(world, "calls")
+    until(world, "batches")
     assert reason(late.result) == "DEADLINE_PASSED"
     one.compute(0)
     assert gone.request is not None
     gone.request.gone = True
     world.settle()
     assert reason(gone.result) == "CALLER_GONE"
-    computed = sum(steps for steps, _ in one.served.engine.calls)
+    computed = sum(steps for steps, _ in one.engine.calls)
     assert computed < 10
     assert world.step([1], at).outputs["prediction"].tolist() == expected([1])
     at_rest(world)
@@ -129,8 +129,8 @@ def test_nobody_waits_for_a_rollout_any_more() -> None:
 
 def test_a_model_that_does_not_say_how_refuses() -> None:
     world = World()
-    engine = world.replicas[0].served.engine
-    engine.spec = world.replicas[0].served.spec = replace(engine.spec, feedback=None)
+    engine = world.replicas[0].engine
+    engine.spec = world.replicas[0].version.spec = replace(engine.spec, feedback=None)
     opened(world)
     result = world.step([1], None, peek=True, rollout_steps=1)
     assert (reason(result), result.field) == ("INVALID_FIELD", "rollout_steps")

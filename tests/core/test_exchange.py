@@ -1,13 +1,13 @@
-"""Versions of a model are exchanged while sessions of the old one are cold, hot, or in the middle of something."""
+"""Versions of a model are exchanged while sessions of the old one are idle, cached or in the middle of something."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+from cellkeeper_service.core.models import Version
+from cellkeeper_service.core.requests import Open, OpenReply, StepReply
 from cellkeeper_service.domain.position import advance
-from cellkeeper_service.sessions.requests import Open, OpenReply, StepReply
-from cellkeeper_service.sessions.served import Served
 
 from .acts import at_rest, opened, standing, until
 from .counting_engine import CountingEngine, expected
@@ -16,18 +16,18 @@ from .world import FOREVER, Reply, World, key, pack, reason
 NEW = b"\2"
 
 
-def exchange(world: World, keep: bool, version: bytes = NEW) -> Served:
+def exchange(world: World, keep: bool, version: bytes = NEW) -> Version:
     """The version takes new sessions from here on; what was served before stays beside it, or retires."""
     models = world.replicas[0].models
-    served = models.find(version * 32) or Served(CountingEngine(version=version), 4, 3)
+    served = models.find(version * 32) or Version(CountingEngine(version=version), 4, 3)
     others = [other for other in models if other is not served]
     models.exchange([served, *others] if keep else [served])
     return served
 
 
 def swept(world: World) -> None:
-    """As the scheduler does many times a second."""
-    world.replicas[0].sessions.expire()
+    """As the loop does many times a second."""
+    world.replicas[0].core.expire()
     world.settle()
 
 
@@ -50,38 +50,36 @@ def test_old_sessions_go_on_with_their_version_and_new_ones_take_the_new() -> No
 
 def test_an_old_version_comes_back() -> None:
     world = World()
-    old = world.replicas[0].served
+    old = world.replicas[0].version
     exchange(world, keep=True)
     assert exchange(world, keep=True, version=b"\1") is old
     assert world.step([1], session="t").served is old
 
 
-@pytest.mark.parametrize("short", [False, True])
-def test_a_hot_session_of_a_version_that_is_gone_is_refused_like_a_cold_one(short: bool) -> None:
+def test_a_cached_session_of_a_version_that_is_gone_is_refused_like_any_other() -> None:
     world = World()
     at = world.step([1], opened(world)).position
     models = world.replicas[0].models
     exchange(world, keep=False)
-    reply = world.send([2], at, short=short)
+    reply = world.send([2], at)
     world.settle()
     assert reason(reply.result) == "MODEL_CHANGED"
     assert standing(world).position == at
     assert len(models.retiring) == 1
     swept(world)
     assert not models.retiring
-    assert world.replicas[0].sessions.hot_count("m") == 0
+    assert world.replicas[0].core.cached_count("m") == 0
     at_rest(world)
 
 
-@pytest.mark.parametrize("short", [False, True])
-@pytest.mark.parametrize("stage", ["calls", "writes"])
-def test_what_is_under_way_ends_on_its_version(stage: str, short: bool) -> None:
+@pytest.mark.parametrize("stage", ["batches", "writes"])
+def test_what_is_under_way_ends_on_its_version(stage: str) -> None:
     world = World()
     at = world.step([1], opened(world)).position
-    reply = world.send([2], at, short=short)
+    reply = world.send([2], at)
     until(world, stage)
     exchange(world, keep=False)
-    world.replicas[0].sessions.expire()  # in the middle of it
+    world.replicas[0].core.expire()  # in the middle of it
     world.settle()
     assert reply.outputs == expected([1, 2])[1:]
     behind = world.send([3], reply.result.position)
@@ -95,13 +93,13 @@ def test_what_is_under_way_ends_on_its_version(stage: str, short: bool) -> None:
 def test_a_session_that_is_opened_in_between_leaves_nothing_behind() -> None:
     world = World()
     reply = Reply()
-    world.replicas[0].sessions.submit(Open(key(), FOREVER, reply, b"o" * 16, None, None, None))
+    world.replicas[0].core.submit(Open(key(), FOREVER, reply, b"o" * 16, None, None, None))
     until(world, "writes")
     exchange(world, keep=False)
     swept(world)  # its commit lands behind the sweep
     assert isinstance(reply.result, OpenReply)
     assert not world.replicas[0].models.retiring
-    assert world.replicas[0].held == {}
+    assert world.replicas[0].sessions == {}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -119,7 +117,7 @@ def test_any_order(seed: int) -> None:
         if act < 0.12:
             exchange(world, keep=draw.random() < 0.5, version=bytes([draw.randint(1, 3)]))
         elif act < 0.3:
-            world.replicas[0].sessions.expire()
+            world.replicas[0].core.expire()
         elif act < 0.6:
             world.settle()
             for name, value, reply in under_way:
@@ -134,7 +132,7 @@ def test_any_order(seed: int) -> None:
         else:
             name, value = draw.choice(list(inputs)), draw.randrange(100)
             if all(name != other for other, _, _ in under_way):
-                under_way.append((name, value, world.send([value], at[name], session=name, short=draw.random() < 0.5)))
+                under_way.append((name, value, world.send([value], at[name], session=name)))
             world.replicas[0].collect()
     world.settle()
     swept(world)
