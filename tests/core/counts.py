@@ -22,9 +22,9 @@ class Counts(NullMeter):
     def committed(self, outcome: str, count: int) -> None:
         self.outcomes.append((outcome, count))
 
-    def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
-        self.steps += steps
-        self.times.append(times)
+    def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
+        self.steps += steps * count
+        self.times += [times] * count
 
     def non_finite(self, model: str) -> None:
         self.non_finite_rows += 1

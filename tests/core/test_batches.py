@@ -35,34 +35,41 @@ def names(batches: list[Batch]) -> list[tuple[int, list[str]]]:
 
 
 def formed(cache: StateCache) -> list[Batch]:
-    return form_batches(cache, LIMITS, lambda cached: True)
+    return form_batches(cache, LIMITS, 0.0, lambda cached: False)
 
 
 def test_slices_of_one_length_share_a_batch() -> None:
-    cache = StateCache(version(slots=8))
+    cache = StateCache(version(slots=8), 100)
     ready(cache, 1, 5, 1, 4, 3)
     assert names(formed(cache)) == [(1, ["s0", "s2"]), (4, ["s1", "s3"]), (2, ["s4"])]
 
 
 def test_a_batch_is_no_larger_than_the_engine_allows_and_the_rest_keeps_its_order() -> None:
-    cache = StateCache(version(slots=16))
+    cache = StateCache(version(slots=16), 100)
     ready(cache, *[1] * 10, 4)
     assert names(formed(cache)) == [(1, [f"s{index}" for index in range(8)])]
     assert names(formed(cache)) == [(1, ["s8", "s9"]), (4, ["s10"])]
 
 
 def test_a_tick_has_a_budget_of_time_steps() -> None:
-    cache = StateCache(version(slots=16))
+    cache = StateCache(version(slots=16), 100)
     ready(cache, *[8] * 6)  # 8 steps, and as many as a batch of single ones
     assert names(formed(cache)) == [(4, ["s0", "s1", "s2", "s3"])]
     assert names(formed(cache)) == [(4, ["s4", "s5"])]
 
 
-def test_what_was_dropped_or_is_not_alive_is_left_out() -> None:
-    cache = StateCache(version(slots=4))
-    first, second, third = ready(cache, 1, 1, 1)
+def test_what_was_dropped_or_ended_in_time_is_left_out() -> None:
+    cache = StateCache(version(slots=5), 100)
+    first, second, third, fourth, fifth = ready(cache, 1, 1, 1, 1, 1)
     cache.drop(first)
-    assert names(form_batches(cache, LIMITS, lambda cached: cached is not second)) == [(1, ["s2"])]
+    for late, deadline in ((second, 1.0), (third, 1.5), (fourth, 1.0)):
+        assert late.work is not None
+        late.work.deadline = deadline
+    assert fifth.work is not None
+    fifth.work.gone = True
+    ended = [second, fifth]  # the fourth has begun, and goes on
+    assert names(form_batches(cache, LIMITS, 1.0, lambda cached: cached in ended)) == [(1, ["s2", "s3"])]
+    assert not fifth.in_batch
     assert third.in_batch
     assert third.work is not None
     assert third.work.status is Status.COMPUTING
@@ -70,7 +77,7 @@ def test_what_was_dropped_or_is_not_alive_is_left_out() -> None:
 
 
 def test_a_slot_is_not_free_before_the_batch_that_writes_to_it_is_done() -> None:
-    cache = StateCache(version(slots=1))
+    cache = StateCache(version(slots=1), 100)
     (cached,) = ready(cache, 1)
     formed(cache)
     cache.drop(cached)
@@ -81,7 +88,7 @@ def test_a_slot_is_not_free_before_the_batch_that_writes_to_it_is_done() -> None
 
 
 def test_a_batch_that_is_late_does_not_touch_a_request_that_was_begun_anew() -> None:
-    cache = StateCache(version(slots=2))
+    cache = StateCache(version(slots=2), 100)
     (cached,) = ready(cache, 1)
     work = cached.work
     assert work is not None
@@ -90,5 +97,5 @@ def test_a_batch_that_is_late_does_not_touch_a_request_that_was_begun_anew() -> 
     cache.drop(cached)
     work.begin(b"", 0, frozenset())
     batch.execute()
-    assert (work.checkpoint_state, work.pieces, work.computed, work.status) == (None, [], 0, Status.READY)
+    assert (work.checkpoint_state, work.pieces, work.computed, work.status) == (None, (), 0, Status.READY)
     assert batch.states_before == {0: bytes(8)}

@@ -19,7 +19,7 @@ def session_at(inputs: list[int]) -> SessionState:
     """Cached where its record stands."""
     served, session = version(), SessionState(KEY)
     stands = record(served, inputs)
-    StateCache(served).put(session, stands.header, stands.checkpoint)
+    StateCache(served, 100).put(session, stands.header, stands.checkpoint)
     return session
 
 

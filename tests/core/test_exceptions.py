@@ -29,7 +29,6 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a first request goes on": (advance, "_go_on", lambda context, session, request: session.key.session),
     "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
     "a chunk is begun": (advance, "start_chunk", lambda context, cached, step: step.key.session),
-    "work enters a batch": (core, "is_alive", lambda context, cached: cached.session.key.session),
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
     "a chunk was computed": (computing, "_finish_chunk", lambda context, cached, step: step.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
@@ -54,6 +53,25 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     world.settle()
     assert again.outputs == expected([1])
     assert standing(world, "bad").position == again.result.position
+    at_rest(world)
+
+
+def test_late_work_that_cannot_be_ended_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    good, bad = opened(world, "good"), opened(world, "bad")
+    for name, place in (("good", good), ("bad", bad)):
+        world.step([1], place, session=name)  # its state is cached from here on
+    at = {name: standing(world, name).position for name in ("good", "bad")}
+    ends = raises_for(computing.end_dead, lambda context, cached: cached.session.key.session)
+    monkeypatch.setattr(core, "end_dead", ends)
+    replies = [
+        world.send([2], at["good"], session="good"),
+        world.send([2], at["bad"], session="bad", deadline=world.now + 1),
+    ]
+    world.now += 2
+    world.settle()
+    assert replies[0].outputs == expected([1, 2])[1:]
+    assert reason(replies[1].result) == "INTERNAL_ERROR"
     at_rest(world)
 
 

@@ -98,11 +98,11 @@ def _compares(same: Callable[[Header, Header], bool]) -> AbstractContextManager[
 
 
 def head_in_the_store() -> AbstractContextManager[Any]:
-    return _compares(lambda standing, expected: standing.position[:2] == expected.position[:2])
+    return _compares(lambda standing, expected: standing.position[:24] == expected.position[:24])
 
 
 def generation_in_the_store() -> AbstractContextManager[Any]:
-    return _compares(lambda standing, expected: standing.position[1:] == expected.position[1:])
+    return _compares(lambda standing, expected: standing.position[16:] == expected.position[16:])
 
 
 def header_in_the_store() -> AbstractContextManager[Any]:

@@ -163,7 +163,7 @@ def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
         cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
-    step.acked_step = at if step.acked is None else min(step.acked, at)
+    step.acked_step = step.acked_at(at)
     step.computed_at = context.now
     step.version, step.created, cached.created = cached.version, cached.created, False
     context.cache_of(cached.version).used(cached)
