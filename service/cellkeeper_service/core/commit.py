@@ -34,8 +34,9 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
     after = chunks[-1].after
     if after is None:
         raise RuntimeError("a chunk is to be committed that was not computed")
-    header = cached.header.advanced(after, now_ms, cached.version.numerics)
-    expected = cached.header if cached.exists else None
+    before = cached.header
+    header = before.advanced(after, now_ms, cached.version.numerics)
+    expected = before if cached.exists else None
     checkpoint = cached.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
         header = header.replace(checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)

@@ -94,12 +94,15 @@ def drop_uncommitted(context: Context, session: SessionState) -> None:
 
 def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) -> None:
     """What follows from a row of a batch that gave a finite result for it."""
-    work = _work_of(cached)
+    work = cached.work
+    if work is None:
+        raise RuntimeError("a batch gave a result for a state on which nothing is computed")
     end = work.computed + batch.steps
     if isinstance(work, LogReplay):
         _share_out(work, batch, row, end)
     elif work.names and batch.computed is not None:
-        work.pieces = (*work.pieces, (batch.computed, row, 0, batch.steps))
+        piece = (batch.computed, row, 0, batch.steps)
+        work.pieces = (*work.pieces, piece) if work.pieces else (piece,)
     if batch.states_before and row in batch.states_before:
         work.checkpoint_state = batch.states_before[row]
     if batch.states_after and row in batch.states_after:
@@ -112,8 +115,14 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
         context.cache_of(cached.version).ready.append(cached)
         return
     cached.work = None
-    _finish(context, cached, work)
-    context.go_on(cached.session)
+    if isinstance(work, Step) and not work.peek:
+        _finish_chunk(context, cached, work)
+    else:
+        _finish(context, cached, work)
+    if cached.session.queue:
+        context.ready[cached.session] = None
+    elif cached.dropped:
+        context.go_on(cached.session)
 
 
 def _share_out(replay: LogReplay, batch: Batch, row: int, end: int) -> None:
@@ -142,10 +151,7 @@ def _feed(cached: CachedState, work: Computable, batch: Batch, row: int) -> None
 
 def _finish(context: Context, cached: CachedState, work: Computable) -> None:
     if isinstance(work, Step):
-        if work.peek:
-            _finish_peek(context, cached, work)
-        else:
-            _finish_chunk(context, cached, work)
+        _finish_peek(context, cached, work)
     elif isinstance(work, LogReplay):
         _finish_log_replay(context, cached, work)
     elif isinstance(work, GetState):
@@ -155,19 +161,20 @@ def _finish(context: Context, cached: CachedState, work: Computable) -> None:
 
 
 def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
-    before, at = cached.frontier, cached.step
-    cached.frontier = step.after = advance(before, step.data, cached.version.step_bytes)
+    before, at, version, session = cached.frontier, cached.step, cached.version, cached.session
+    cached.frontier = step.after = advance(before, step.data, version.step_bytes)
     cached.step = at + step.steps
-    cached.current = 1 - cached.current
+    cached.current ^= 1
     if step.checkpoint_state is not None:
         cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.acked_step = step.acked_at(at)
     step.computed_at = context.now
-    step.version, step.created, cached.created = cached.version, cached.created, False
-    context.cache_of(cached.version).used(cached)
-    context.commit_soon(cached.session, step, None)
+    step.version = version
+    step.created, cached.created = cached.created, False
+    context.caches[version].used(cached)
+    context.commit_soon(session, step, None)
 
 
 def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:

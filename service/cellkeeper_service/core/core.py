@@ -159,7 +159,8 @@ class Core:
         finite = None if batch.computed is None else batch.computed.finite
         cache = context.cache_of(batch.version)
         for row, cached in enumerate(batch.states):
-            if not cache.left_batch(cached):
+            cached.in_batch = False
+            if cached.dropped and not cache.left_batch(cached):
                 continue
             work = cached.work
             try:

@@ -96,9 +96,15 @@ class Header:
 
     def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
         """After more steps behind the same checkpoint."""
-        before = self.packed
-        time = updated_ms.to_bytes(8, "little")
-        return Header.unpack(position + time + before[40:104] + numerics + before[112:])
+        before, header = self.packed, object.__new__(Header)
+        header.packed = b"%b%b%b%b%b" % (
+            position,
+            updated_ms.to_bytes(8, "little"),
+            before[40:104],
+            numerics,
+            before[112:],
+        )
+        return header
 
     @property
     def position(self) -> Position:

@@ -52,6 +52,10 @@ class FrameReplies:
         if full is not None:
             self._answer_all(full)
             return
+        if frame.checked and frame.distinct and not beyond:
+            self._steps = frame.all_steps(done)
+            core.submit_many(self._steps)
+            return
         refused = {**beyond, **second_items(frame)}
         for item, why in refused.items():
             meter.rejected(why.reason.value)

@@ -71,6 +71,30 @@ class Frame:
             item,
         )
 
+    def all_steps(self, done: Done) -> list[Step]:
+        """Every item's step, of a checked frame: what `step` gives, without its questions."""
+        tenant, name, width, positions = self.catalog.tenant, self.name, self.spec.step_bytes, self.positions
+        deadline, data, peek, outputs = self.deadline, self.data, self.peek, self.outputs
+        acks: Sequence[int | None] = self.acked or [None] * len(self)
+        unpack, size = Position.unpack, POSITION_BYTES
+        return [
+            Step(
+                SessionKey(tenant, name, session),
+                deadline,
+                done,
+                data[item * width : item * width + width],
+                1,
+                unpack(positions, item * size),
+                acked,
+                peek,
+                outputs,
+                False,
+                None,
+                item,
+            )
+            for item, (session, acked) in enumerate(zip(self.sessions, acks, strict=True))
+        ]
+
     def _position(self, item: int) -> Position | None:
         if not self.positions:
             return None
