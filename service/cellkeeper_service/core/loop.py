@@ -18,6 +18,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, StoreE
 from cellkeeper_service.errors import Reason, Rejection, device_failed
 
 from .batch import Batch
+from .context import no_reply
 from .core import Core
 from .loop_share import LoopShare
 from .requests import Request
@@ -207,7 +208,8 @@ class CoreLoop:
 
 def tell(request: Request) -> None:
     """Tells the request's caller of its result. Where that fails, it is this caller's affair alone."""
+    done, request.done = request.done, no_reply  # it may hold the request: a circle, which only a search would find
     try:
-        request.done(request)
+        done(request)
     except Exception:
         log.exception("internal error: a request's caller could not be told of its result")
