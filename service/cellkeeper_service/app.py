@@ -42,7 +42,7 @@ from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version, show_models
 
-GC_THRESHOLD = 5_000
+GC_THRESHOLD = 20_000
 """New objects between two looks for garbage in circles. A tick makes a few thousand that live until their commit: to
 look at them every 700, as Python does, takes a tenth of the server's time and finds nothing."""
 

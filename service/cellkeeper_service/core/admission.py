@@ -77,10 +77,30 @@ class AdmissionControl:
         if self.unanswered_bytes > limits.max_request_bytes:
             return self._full("the server's", f"{limits.max_request_bytes} bytes of requests")
         if queued >= limits.max_session_requests:
-            return self._full("this session's", f"{limits.max_session_requests} requests")
+            return self.session_is_full()
         if unanswered > FREE_REQUESTS and self._misses(unanswered, request.deadline - now):
             return self._too_late()
         return None
+
+    def enter_alike(self, first: Step, count: int, now: float) -> int | None:
+        """Counts `count` steps of the same size and deadline, which find their sessions' queues empty or not full; the
+        first is one of them. Returns the number before their first one's. None: some find no room; none is counted."""
+        limits, held_bytes = self._limits, self._weigh(first)
+        unanswered, number = self.unanswered + count, self.arrivals
+        if unanswered > limits.max_requests or self.unanswered_bytes + count * held_bytes > limits.max_request_bytes:
+            return None
+        idle = self.unanswered == 0
+        worked_until = self._last_finished if idle else now
+        if worked_until - self._since >= RATE_WINDOW_SECONDS:
+            self._measure_rate(worked_until)
+        if idle:
+            self._since, self._finished = now, 0
+        if unanswered > FREE_REQUESTS and self._misses(unanswered, first.deadline - now):
+            return None
+        self.unanswered, self.arrivals = unanswered, number + count
+        self.unanswered_bytes += count * held_bytes
+        first.held_bytes = held_bytes
+        return number
 
     def leave(self, request: Request, result: Any, now: float) -> None:
         """The request has its result."""
@@ -113,6 +133,9 @@ class AdmissionControl:
         took would be served for nothing."""
         self._turn_latency(now)
         self._shortest = min(self._shortest, now - came)
+
+    def session_is_full(self) -> Rejection:
+        return self._full("this session's", f"{self._limits.max_session_requests} requests")
 
     def _misses(self, unanswered: int, seconds: float) -> bool:
         """Whether the last of so many requests would probably not be finished in that time."""

@@ -91,6 +91,21 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
     return cached if fits or session.log_fits(step, most) else None
 
 
+def start_at_once(context: Context, session: SessionState, step: Step) -> bool:
+    """What `advance` does with a new step of a session that has no others waiting, where it only continues the cached
+    state: it need not wait for the next tick to find that out. False: nothing was done."""
+    cached = session.cached
+    if cached is None or cached.work is not None or session.loading or step.position != cached.frontier or step.peek:
+        return False
+    end, now = cached.step + step.steps, context.now
+    if end - cached.log_start > cached.max_log_steps or now >= step.deadline or cached.version.retired:
+        return False
+    if end > MAX_STEP:
+        return False
+    start_chunk(context, cached, step)
+    return True
+
+
 def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
     record, models = reading.record, context.models[session.key.model]
     if reading.damage is not None:

@@ -11,7 +11,7 @@ from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import TickLimits
 from .models import Version
-from .requests import Computable, Status
+from .requests import Status
 from .session import CachedState
 from .state_cache import StateCache
 from .state_change import state_change
@@ -36,28 +36,31 @@ class Batch:
         self.states_before: dict[int, bytes] = {}
         self.states_after: dict[int, bytes] = {}
         self._sample = sample_change and steps > 0
-        self._read: list[int] = []  # the arena's rows that hold the states
-        self._write: list[int] = []  # those that take the next
         self._before: list[int] = []
         self._after: list[int] = []
+        read: list[int] = []  # the arena's rows that hold the states
+        write: list[int] = []  # those that take the next
         names: set[frozenset[str]] = set()
         raw: list[bytes] = []
         width = version.step_bytes
+        whole = steps * width
         for row, state in enumerate(states):
-            work = _work_of(state)
-            computed, here = work.computed, 2 * state.slot + state.current
+            work = state.work
+            if work is None:
+                raise RuntimeError("a state is put into a batch on which nothing is to be computed")
+            computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
             # a chunk leaves the row that it started from as it was
-            self._read.append(here ^ 1 if computed else here)
-            self._write.append(here ^ 1)
-            end, inputs = computed + steps, work.inputs
-            raw.append(inputs if len(inputs) == steps * width else inputs[computed * width : end * width])
+            read.append(here ^ 1 if computed else here)
+            write.append(here ^ 1)
+            raw.append(inputs if len(inputs) == whole else inputs[computed * width : computed * width + whole])
             names.add(work.names)
             if work.checkpoint_at == 0 == computed and steps:
                 self._before.append(row)
-            if work.ends and end in work.ends:
+            if work.ends and computed + steps in work.ends:
                 self._after.append(row)
             state.in_batch = True
             work.status = Status.COMPUTING
+        self._read, self._write = read, write
         self._raw = b"".join(raw)
         self._wanted = version.wanted_with(names)
 
@@ -113,37 +116,38 @@ def form_batches(
     ready, max_batch = cache.ready, cache.version.engine.max_batch
     budget = limits.max_long_steps + max_batch
     by_length: dict[int, list[CachedState]] = {}
-    while ready and budget > 0:
-        cached = ready[0]
+    taken = 0
+    for cached in ready:
         work = cached.work
         if cached.dropped or work is None:
-            ready.popleft()
+            taken += 1
             continue
-        steps = 1 if work.to_compute == 1 and not work.computed else work.slice_steps(limits.max_slice_steps)
+        if budget <= 0:
+            break
+        steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
         bucket = by_length.get(steps)
         if bucket is None:
             bucket = by_length[steps] = []
         elif len(bucket) == max_batch:
             break
-        ready.popleft()
+        taken += 1
         if (work.gone or now >= work.deadline) and end_dead(cached):
             continue
         if not work.computed:
             work.started_at = now
         bucket.append(cached)
         budget -= steps or 1
+    if taken == len(ready):
+        ready.clear()
+    else:
+        for _ in range(taken):
+            ready.popleft()
     batches = []
     for steps, states in by_length.items():
         if states:
             cache.batches += 1
             batches.append(Batch(cache.version, steps, states, cache.batches % SAMPLE_EVERY_CALLS == 0))
     return batches
-
-
-def _work_of(state: CachedState) -> Computable:
-    if state.work is None:
-        raise RuntimeError("a state is put into a batch on which nothing is to be computed")
-    return state.work
 
 
 def prediction_after(batch: Batch, row: int) -> Array:

@@ -39,7 +39,7 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
     expected = before if cached.exists else None
     checkpoint = cached.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
-        header = header.replace(checkpoint_step=checkpoint.step, checkpoint_head=checkpoint.head)
+        header = header.with_checkpoint(checkpoint.step, checkpoint.head)
         log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
         return Commit(key, expected, header, log, checkpoint.state)
     log = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])

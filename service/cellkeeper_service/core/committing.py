@@ -6,7 +6,7 @@ from cellkeeper_service.domain.store import Commit, CommitResult
 
 from .commit import build_commit, why_not_again
 from .context import Context, late
-from .requests import Request, Write
+from .requests import Request, Step, Write
 from .session import InflightCommit, SessionState
 
 
@@ -34,6 +34,37 @@ def launch(context: Context, session: SessionState, now_ms: int) -> InflightComm
         context.finish(too_late, late(too_late, now))
         context.ready[session] = None
     return session.in_flight
+
+
+def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
+    """What `launch` does with a single chunk that is appended in time, as nearly all are. None: nothing was done."""
+    pending, cached = session.pending, session.cached
+    if len(pending) != 1 or cached is None or cached.checkpoint is not None:
+        return None
+    step = pending[0]
+    if not isinstance(step, Step) or step.after is None or context.now >= step.deadline:
+        return None
+    before = cached.header
+    header = before.advanced(step.after, now_ms, cached.version.numerics)
+    commit = InflightCommit(
+        session, pending, Commit(session.key, before if cached.exists else None, header, step.data, None), cached
+    )
+    session.pending, session.in_flight, session.reading = [], commit, None
+    return commit
+
+
+def committed_chunk(context: Context, commit: InflightCommit) -> bool:
+    """What `committed` does with a single chunk that was appended, as nearly all are. False: nothing was done."""
+    requests, call, cached, session = commit.requests, commit.call, commit.cached, commit.session
+    if cached is None or cached.dropped or len(requests) != 1 or call.__class__ is not Commit or call.checkpoint:
+        return False
+    cached.header, cached.exists = call.header, True
+    context.finish(requests[0], None)
+    if session.queue:
+        context.ready[session] = None
+    if session.pending:
+        context.to_commit[session] = None
+    return True
 
 
 def committed(context: Context, commit: InflightCommit) -> None:

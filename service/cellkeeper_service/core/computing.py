@@ -116,7 +116,7 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
         return
     cached.work = None
     if isinstance(work, Step) and not work.peek:
-        _finish_chunk(context, cached, work)
+        finish_chunk(context, cached, work)
     else:
         _finish(context, cached, work)
     if cached.session.queue:
@@ -160,7 +160,8 @@ def _finish(context: Context, cached: CachedState, work: Computable) -> None:
         _finish_carry_over(context, cached, work)
 
 
-def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
+def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
+    """A chunk is computed whole. Its reply waits for its commit."""
     before, at, version, session = cached.frontier, cached.step, cached.version, cached.session
     cached.frontier = step.after = advance(before, step.data, version.step_bytes)
     cached.step = at + step.steps
@@ -174,7 +175,10 @@ def _finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     step.version = version
     step.created, cached.created = cached.created, False
     context.caches[version].used(cached)
-    context.commit_soon(session, step, None)
+    step.status, step.result = Status.COMMITTING, None
+    session.pending.append(step)
+    if session.in_flight is None:
+        context.to_commit[session] = None
 
 
 def _finish_peek(context: Context, cached: CachedState, step: Step) -> None:

@@ -74,12 +74,13 @@ class Context:
         """Puts the request into its session's queue, or finishes it where it is not taken."""
         request.arrived = self.now
         session = self.sessions.get(request.key)
-        refused = self.admission.enter(request, 0 if session is None else len(session.queue), self.now)
+        if session is None:
+            session = SessionState(request.key)
+        refused = self.admission.enter(request, len(session.queue), self.now)
         if refused is not None:
             self.finish(request, refused)
             return
-        if session is None:
-            session = self.sessions[request.key] = SessionState(request.key)
+        self.sessions[session.key] = session
         session.queue.append(request)
         self.ready[session] = None
 

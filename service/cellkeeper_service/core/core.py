@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
+from cellkeeper_service.domain.store import COMMITTED, CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
-from .advance import advance
+from .advance import advance, start_at_once
 from .batch import Batch, form_batches
 from .commit import store_unavailable
-from .committing import committed, launch, not_committed
-from .computing import end_dead, not_finite, take_slice, work_failed
+from .committing import committed, committed_chunk, launch, launch_chunk, not_committed
+from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
 from .context import Context
 from .counting import count_finished
 from .limits import MAX_CALL_ITEMS, Clock, Limits
@@ -63,14 +63,39 @@ class Core:
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked."""
-        self.context.begin_event()
-        self.context.enter(request)
+        self.submit_many((request,))
 
     def submit_many(self, requests: Iterable[Request]) -> None:
         """The same for requests that come together."""
-        self.context.begin_event()
+        context = self.context
+        context.begin_event()
         for request in requests:
-            self.context.enter(request)
+            context.enter(request)
+
+    def submit_alike(self, steps: Sequence[Step]) -> None:
+        """The same for single steps that want the same outputs by the same deadline, each of another session."""
+        context = self.context
+        context.begin_event()
+        number = context.admission.enter_alike(steps[0], len(steps), context.now)
+        if number is None:  # some of them find no room
+            for step in steps:
+                context.enter(step)
+            return
+        now, sessions, ready = context.now, context.sessions, context.ready
+        held_bytes = steps[0].held_bytes
+        for step in steps:
+            number += 1
+            step.number, step.held_bytes, step.arrived = number, held_bytes, now
+            session = sessions.get(step.key)
+            if session is None:
+                session = sessions[step.key] = SessionState(step.key)
+            elif not session.queue and start_at_once(context, session, step):
+                continue
+            elif len(session.queue) >= context.limits.max_session_requests:
+                context.finish(step, context.admission.session_is_full())
+                continue
+            session.queue.append(step)
+            ready[session] = None
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
         """Why none of `count` steps with that deadline would be taken, if so; they are counted as rejected then. To be
@@ -156,15 +181,30 @@ class Core:
     def on_computed(self, batch: Batch) -> None:
         context, name = self.context, batch.version.spec.name
         context.begin_event()
-        finite = None if batch.computed is None else batch.computed.finite
-        cache = context.cache_of(batch.version)
+        computed, steps = batch.computed, batch.steps
+        finite = None if computed is None else computed.finite
+        plain = None if batch.states_before or batch.states_after else computed  # no state is wanted of any
+        cache, ready = context.cache_of(batch.version), context.ready
         for row, cached in enumerate(batch.states):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):
                 continue
             work = cached.work
             try:
-                if finite is not None and not finite[row]:
+                if (
+                    plain is not None
+                    and isinstance(work, Step)
+                    and work.to_compute == steps
+                    and not work.peek
+                    and (finite is None or finite[row])
+                ):  # nearly always: what `take_slice` does with a whole chunk
+                    work.computed = steps
+                    work.pieces = ((plain, row, 0, steps),)
+                    cached.work = None
+                    finish_chunk(context, cached, work)
+                    if cached.session.queue:
+                        ready[cached.session] = None
+                elif finite is not None and not finite[row]:
                     not_finite(context, cached)
                 else:
                     take_slice(context, batch, row, cached)
@@ -270,7 +310,7 @@ class Core:
             if not requests or session.in_flight is not None:
                 continue
             try:
-                commit = launch(context, session, now_ms)
+                commit = launch_chunk(context, session, now_ms) or launch(context, session, now_ms)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 session.in_flight = None
@@ -287,6 +327,8 @@ class Core:
         for commit, result in zip(commits, results, strict=True):
             session = commit.session
             session.in_flight = None
+            if result is COMMITTED and committed_chunk(context, commit):
+                continue
             try:
                 if result.outcome is Outcome.COMMITTED:
                     committed(context, commit)
@@ -298,9 +340,8 @@ class Core:
             context.go_on(session)
             if session.pending:
                 context.to_commit[session] = None
-        for outcome in Outcome:
-            if count := outcomes.count(outcome):
-                context.meter.committed(outcome.value, count)
+        for outcome in set(outcomes):
+            context.meter.committed(outcome.value, outcomes.count(outcome))
 
     # time
 

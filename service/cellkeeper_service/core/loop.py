@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -21,7 +21,7 @@ from .batch import Batch
 from .context import no_reply
 from .core import Core
 from .loop_share import LoopShare
-from .requests import Request
+from .requests import Request, Step
 from .session import InflightCommit, SessionState
 from .store_calls import StoreCalls
 
@@ -105,6 +105,14 @@ class CoreLoop:
             return
         self.core.submit_many(requests)
         self._wake.set()
+
+    def submit_alike(self, steps: Sequence[Step]) -> None:
+        """The same for single steps that want the same outputs by the same deadline, each of another session."""
+        if self.draining:
+            self.submit_many(steps)
+        else:
+            self.core.submit_alike(steps)
+            self._wake.set()
 
     async def drain(self) -> None:
         """Takes no more requests, and returns when those that were taken have been answered."""

@@ -96,15 +96,15 @@ class Computable(Request):
     def begin(
         self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
     ) -> None:
+        if self.status is not Status.WAITING or self.to_compute:  # it was begun before
+            self.computed, self.pieces = 0, ()
+            self.checkpoint_at = self.checkpoint_state = self.end_state = None
         self.status = Status.READY
         self.inputs = inputs
         self.to_compute = to_compute
         self.names = names
         self.ends = ends
         self.unfed = unfed
-        self.computed = 0
-        self.checkpoint_at = self.checkpoint_state = self.end_state = None
-        self.pieces = ()
 
     def slice_steps(self, max_slice_steps: int) -> int:
         """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one

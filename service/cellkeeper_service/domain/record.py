@@ -87,13 +87,6 @@ class Header:
         values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
         return Header(**{**values, **changes})
 
-    def compacted(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
-        """After an append behind a checkpoint at this header's position. position: packed, 32 bytes. updated_ms: 8
-        bytes, little-endian."""
-        before = self.packed
-        checkpoint = before[16:32]  # step and head
-        return Header.unpack(position + updated_ms + checkpoint + before[56:104] + numerics + before[112:])
-
     def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
         """After more steps behind the same checkpoint."""
         before, header = self.packed, object.__new__(Header)
@@ -105,6 +98,11 @@ class Header:
             before[112:],
         )
         return header
+
+    def with_checkpoint(self, step: int, head: bytes) -> Header:
+        """With the checkpoint at that step, where the head is `head`."""
+        before = self.packed
+        return Header.unpack(before[:40] + step.to_bytes(8, "little") + head + before[56:])
 
     @property
     def position(self) -> Position:

@@ -54,7 +54,7 @@ class FrameReplies:
             return
         if frame.checked and frame.distinct and not beyond:
             self._steps = frame.all_steps(done)
-            core.submit_many(self._steps)
+            core.submit_alike(self._steps)
             return
         refused = {**beyond, **second_items(frame)}
         for item, why in refused.items():
