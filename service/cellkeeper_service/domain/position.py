@@ -87,8 +87,5 @@ def advance(position: Position, inputs: bytes, step_bytes: int) -> Position:
     """The position after consuming `inputs` at `position`."""
     generation, step, head = _LAYOUT.unpack(position)
     steps = len(inputs) // step_bytes
-    if steps == 1:
-        head = _hash(head, inputs)
-    else:
-        head = advance_head(head, inputs, step_bytes)
+    head = _hash(head, inputs) if steps == 1 else advance_head(head, inputs, step_bytes)
     return bytes.__new__(Position, _LAYOUT.pack(generation, step + steps, head))

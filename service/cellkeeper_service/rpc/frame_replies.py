@@ -124,8 +124,11 @@ class FrameReplies:
         except Exception:
             log.exception("the replies to a frame's items could not be made together")
             messages = self._messages(*self._without_broken(ready, errors))
+        send = self._send
+        if self._left == 0:  # nothing comes back here: these would be circles, which only a search would find
+            self._steps, self._send = [], _nowhere
         for message in messages:
-            self._send(message)
+            send(message)
 
     def _messages(self, ready: list[Step], errors: list[pb.ItemError]) -> list[pb.StepFrameReply]:
         limit = self._frame.catalog.limits.max_message_bytes // 2
@@ -165,6 +168,10 @@ class FrameReplies:
             computed_seconds=max([0.0, *[step.computed_at - step.started_at for step in ready]]),
             last=last,
         )
+
+
+def _nowhere(message: pb.StepFrameReply) -> None:
+    """Behind the last reply there is none."""
 
 
 def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> pb.StepFrameReply:
