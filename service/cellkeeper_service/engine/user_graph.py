@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
@@ -18,6 +18,7 @@ from .finite import finite_rows
 from .inputs import Intake
 from .limited_session import LimitedSession
 from .onnx_checks import parse_graph, refuse_operators
+from .onnx_device import GraphDevice, cpu_device, lost
 from .ort import describe, open_session
 from .unbounded_work import refuse_unbounded
 
@@ -28,11 +29,18 @@ class UserGraphEngine:
     """Implements domain.engine.Engine. A graph without a time axis is called once a time step."""
 
     name = "onnxruntime"
-    device = "cpu"
     free_bytes = None
 
-    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, trial_call_ms: int = TRIAL_CALL_MS) -> None:
-        """Calls have the limit `trial_call_ms` until `end_trial`. Raises StartError."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_batch: int,
+        threads: int = 1,
+        trial_call_ms: int = TRIAL_CALL_MS,
+        device: GraphDevice | None = None,
+    ) -> None:
+        """Calls have the limit `trial_call_ms` until `end_trial`. device: the CPU by default. Raises StartError, of it
+        GraphDeviceMissing where onnxruntime cannot use the device, and EngineLost where that fails."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
         self.spec: ModelSpec = bundle.spec
@@ -40,6 +48,8 @@ class UserGraphEngine:
         self.max_batch = max_batch
         self.initial_state = bundle.initial_state
         self._threads = threads
+        self._place = device or cpu_device()
+        self.device = self._place.name
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
@@ -47,7 +57,7 @@ class UserGraphEngine:
         refuse_operators(parsed, bundle.config, place)
         sent = [bundle.config.input_name, *(state.input for state in bundle.config.states)]
         refuse_unbounded(parsed, sent, place)
-        self._session = open_session(bundle.graph, threads, place)
+        self._session = open_session(bundle.graph, threads, place, self._place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)
         self._intake = Intake(bundle.config)
@@ -56,7 +66,7 @@ class UserGraphEngine:
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
             self._try(place)
-        except StartError:
+        except (StartError, EngineLost):
             self.end_trial()
             raise
 
@@ -69,7 +79,7 @@ class UserGraphEngine:
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
-        self.numerics = describe(self._threads, min_batch, exact)
+        self.numerics = describe(self._threads, min_batch, exact, self._place)
 
     def reserve(self, rows: int) -> None:
         self._arena.reserve(rows)
@@ -112,7 +122,13 @@ class UserGraphEngine:
         session = self._trial or self._session
         for call in calls:
             feeds[graph.input_name] = call
-            results = session.run(fetched, feeds)
+            try:
+                results = session.run(fetched, feeds)
+            except Exception as error:  # onnxruntime's errors have no public base class
+                failed = lost(self._place, error)
+                if failed is not None:
+                    raise failed from error
+                raise
             parts.append(results[: len(declared)])
             feeds |= zip((state.input for state in graph.states), results[len(declared) :], strict=True)
         for state, leaf in zip(graph.states, leaves, strict=False):
@@ -132,7 +148,7 @@ class UserGraphEngine:
         names = frozenset(output.name for output in self.spec.outputs)
         try:
             outputs = self._compute(inputs, leaves, names)
-        except StartError:
+        except (StartError, EngineLost):
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
             line = " ".join(str(error).split())[:300]
