@@ -13,6 +13,8 @@ class Driver:
 
     def __init__(self, devices: list[str], error: int = 0) -> None:
         self._devices, self._error = devices, error
+        self.memory_error = 0
+        self.retained = self.pushed = 0  # contexts
 
     def cuInit(self, flags: int) -> int:
         return self._error
@@ -27,6 +29,30 @@ class Driver:
 
     def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
         name.value = self._devices[device.value].encode()
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
+        self.retained += 1
+        return 0
+
+    def cuDevicePrimaryCtxRelease_v2(self, device: Any) -> int:
+        self.retained -= 1
+        return 0
+
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:
+        self.pushed += 1
+        return 0
+
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:
+        self.pushed -= 1
+        return 0
+
+    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:
+        if not (self.pushed and self.retained):
+            return 201
+        if self.memory_error:
+            return self.memory_error
+        free._obj.value, total._obj.value = 60 << 30, 80 << 30
         return 0
 
     def cuGetErrorString(self, code: int, text: Any) -> int:

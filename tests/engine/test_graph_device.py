@@ -19,7 +19,7 @@ from .test_user_graph import write
 
 VERSION = onnxruntime.__version__
 NO_PROVIDER = f"onnxruntime {VERSION} has no CUDAExecutionProvider for ONNX graphs"
-DEVICE = GraphDevice("cuda:0 A GPU", "cuda", 0, "", CUDA_PROVIDER)
+DEVICE = GraphDevice("cuda:0 A GPU", "cuda", 0, "", CUDA_PROVIDER, keeps_states=True)
 
 lacks_cuda = pytest.mark.skipif(
     CUDA_PROVIDER in onnxruntime.get_available_providers(), reason="this onnxruntime has the CUDA provider"
@@ -125,9 +125,27 @@ def test_what_decides_the_bits_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     device = cuda_device("cuda:1")
     assert device.versions == "CUDAExecutionProvider cuda 13.0 cublas 13.1.0 cudnn 9.10.2 Another GPU"
     assert device.name == "cuda:1 Another GPU"
-    assert device.options == {"device_id": "1", "use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
+    assert device.options == {
+        "device_id": "1",
+        "use_tf32": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "DEFAULT",
+    }
     install(monkeypatch, cuda=Driver(["A GPU"]))
     assert cuda_device("cuda:0").versions == "CUDAExecutionProvider cuda 13.0 cublas none cudnn none A GPU"
+
+
+@pytest.mark.usefixtures("offered")
+def test_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the context of the device, which is left as it was."""
+    driver = Driver(["A GPU"])
+    install(monkeypatch, cuda=driver)
+    assert cuda_device("cuda:0").free_bytes == 60 << 30
+    assert (driver.retained, driver.pushed) == (0, 0)
+    driver.memory_error = 999
+    with pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: cuMemGetInfo_v2 fails with 999: unknown error$"):
+        _ = cuda_device("cuda:0").free_bytes
+    assert (driver.retained, driver.pushed) == (0, 0)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0", "auto"])

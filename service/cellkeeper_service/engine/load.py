@@ -16,6 +16,7 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.missing import as_numbers
 
+from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .precision import Precision, read_precision
 from .unstreamable import Unstreamable
@@ -51,7 +52,7 @@ def load_engine(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
     try:
-        engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, read_precision(precision))
+        engine, why_cpu = _made(bundle, device, max_batch, threads, trial_call_ms, read_precision(precision))
         try:
             settle(engine, between)
             warm(engine)
@@ -63,6 +64,8 @@ def load_engine(
         raise StartError(
             f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
         ) from error
+    if why_cpu:  # now: a refusal is one line
+        log.warning("model %s: its ONNX graph runs on the CPU: %s", bundle.config.name, why_cpu)
     return engine
 
 
@@ -155,12 +158,24 @@ def _resolve(device: str, bundle: Bundle) -> str:
     if device != "auto":
         return device
     if isinstance(bundle.config, GraphConfig):
-        return device  # only onnxruntime's attempt tells
+        return AUTO_DEVICE  # only the attempt tells
     if not all(map(importlib.util.find_spec, ("torch", "triton"))):
         return "cpu"
     from .cuda.device import cuda_devices
 
     return AUTO_DEVICE if cuda_devices() else "cpu"
+
+
+def _made(
+    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
+) -> tuple[Tunable, str]:
+    """The engine, and why it is on the CPU where a graph was to be tried on a GPU."""
+    try:
+        return _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, precision), ""
+    except GraphDeviceMissing as error:
+        if device != "auto":
+            raise
+        return _make(bundle, "cpu", max_batch, threads, trial_call_ms, precision), error.why
 
 
 def _make(
@@ -196,18 +211,11 @@ def _graph_engine(
     if precision != "fp32":
         raise StartError(f"precision: got {precision}, expected fp32 for {name}: ONNX graphs have no other")
     _require("onnxruntime", f"the ONNX model {name}", "cellkeeper[server]")
-    from .onnx_device import GraphDeviceMissing, cuda_device
+    from .onnx_device import cpu_device, cuda_device
     from .user_graph import UserGraphEngine
 
-    if device != "cpu":
-        try:
-            place = cuda_device(AUTO_DEVICE if device == "auto" else device)
-            return UserGraphEngine(bundle, max_batch, threads, trial_call_ms, place)
-        except GraphDeviceMissing as error:
-            if device != "auto":
-                raise
-            log.warning("model %s: its ONNX graph runs on the CPU: %s", name, error.why)
-    return UserGraphEngine(bundle, max_batch, threads, trial_call_ms)
+    place = cpu_device() if device == "cpu" else cuda_device(device)
+    return UserGraphEngine(bundle, max_batch, threads, trial_call_ms, place)
 
 
 def _require(package: str, purpose: str, extra: str) -> None:

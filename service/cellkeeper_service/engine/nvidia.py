@@ -39,6 +39,22 @@ class CudaDriver:
         self._call("cuDeviceGetName", name, NAME_BYTES, device)
         return name.value.decode(errors="replace")
 
+    def free_bytes(self, number: int) -> int:
+        """Of the device's memory."""
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cuDeviceGet", ctypes.byref(device), number)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        try:
+            self._call("cuCtxPushCurrent_v2", context)
+            try:
+                self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+            finally:
+                self._call("cuCtxPopCurrent_v2", ctypes.byref(context))
+        finally:
+            self._call("cuDevicePrimaryCtxRelease_v2", device)
+        return free.value
+
     def _call(self, function: str, *arguments: Any) -> None:
         code: int = getattr(self._library, function)(*arguments)
         if code:

@@ -7,18 +7,23 @@ import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
 from cellkeeper_service.domain.engine import EngineLost
-from cellkeeper_service.errors import StartError
 
+from .device_missing import GraphDeviceMissing
 from .numerics import instruction_set
 
+if TYPE_CHECKING:
+    from .nvidia import CudaDriver
+
+CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
     "use_tf32": "0",  # products are IEEE float32, as everywhere where no reduced precision was asked for
+    "arena_extend_strategy": "kSameAsRequested",  # a power of two may be twice what the states need
     "cudnn_conv_algo_search": "DEFAULT",  # the same algorithm for every batch; the others measure, or go by the size
 }
 
@@ -28,18 +33,11 @@ _DEVICE_FAILED = re.compile(
 )
 
 
-class GraphDeviceMissing(StartError):
-    """This device cannot run ONNX graphs here. why: of the text, the part that does not name the device asked for."""
-
-    def __init__(self, device: str, why: str, remedy: str) -> None:
-        super().__init__(f"device: got {device}, but {why}; {remedy}, or choose cpu")
-        self.why = why
-
-
 @dataclass(frozen=True)
 class GraphDevice:
     """name: "cpu", or such as "cuda:0 NVIDIA H100 80GB HBM3". kind and number: as onnxruntime names the device.
-    versions: what decides the bits. provider: onnxruntime's, with its options."""
+    versions: what decides the bits. provider: onnxruntime's, with its options. keeps_states: they stay in its memory
+    between calls. driver: what tells how much of that is free."""
 
     name: str
     kind: str
@@ -47,14 +45,24 @@ class GraphDevice:
     versions: str
     provider: str
     options: Mapping[str, str] = field(default_factory=dict)
+    keeps_states: bool = False
+    driver: CudaDriver | None = None
 
     @property
-    def is_cpu(self) -> bool:
-        return self.kind == "cpu"
+    def free_bytes(self) -> int | None:
+        """Of its own memory; None where states are in the host's. Raises EngineLost."""
+        if self.driver is None:
+            return None
+        from .nvidia import DriverError
+
+        try:
+            return self.driver.free_bytes(self.number)
+        except DriverError as error:
+            raise EngineLost(f"{self.name} failed: {error}") from error
 
 
 def cpu_device() -> GraphDevice:
-    return GraphDevice("cpu", "cpu", 0, instruction_set(), "CPUExecutionProvider")
+    return GraphDevice("cpu", "cpu", 0, instruction_set(), CPU_PROVIDER)
 
 
 def cuda_device(device: str) -> GraphDevice:
@@ -85,7 +93,7 @@ def cuda_device(device: str) -> GraphDevice:
             onnxruntime.preload_dlls()
     versions = f"{CUDA_PROVIDER} cuda {cuda_version} {library_versions(cuda_version)} {model}"
     options = {"device_id": str(number), **CUDA_OPTIONS}
-    return GraphDevice(f"{device} {model}", "cuda", number, versions, CUDA_PROVIDER, options)
+    return GraphDevice(f"{device} {model}", "cuda", number, versions, CUDA_PROVIDER, options, True, driver)
 
 
 def check_provider(device: GraphDevice, session: Any) -> None:
@@ -101,6 +109,6 @@ def check_provider(device: GraphDevice, session: Any) -> None:
 
 def lost(device: GraphDevice, error: Exception) -> EngineLost | None:
     """What the failure of a call means for the process: None where the call alone failed."""
-    if device.is_cpu or not _DEVICE_FAILED.search(str(error)):
+    if not device.keeps_states or not _DEVICE_FAILED.search(str(error)):
         return None
     return EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}")

@@ -20,7 +20,7 @@ from .arena import Arena, Floats, WholeRows, whole_rows
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .inputs import Intake
-from .onnx_device import GraphDevice, check_provider, cpu_device, lost
+from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
 
 MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
 
@@ -159,10 +159,10 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if not device.is_cpu:
+    providers: list[Any] = [(device.provider, dict(device.options))]
+    if device.provider != CPU_PROVIDER:
         options.use_deterministic_compute = True
-        providers.insert(0, (device.provider, dict(device.options)))
+        providers.append(CPU_PROVIDER)
     try:
         session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no public base class
