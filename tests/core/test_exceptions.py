@@ -30,10 +30,13 @@ PLACES: dict[str, tuple[Any, str, Callable[..., str]]] = {
     "a request is decided": (advance, "_decide", lambda context, session, request, reading: session.key.session),
     "a chunk is begun": (advance, "start_chunk", lambda context, cached, step: step.key.session),
     "a slice was computed": (core, "take_slice", lambda context, batch, row, cached: cached.session.key.session),
-    "a chunk was computed": (computing, "_finish_chunk", lambda context, cached, step: step.key.session),
+    "a chunk was computed": (core, "finish_chunk", lambda context, cached, step: step.key.session),
+    "a chunk's commit is built": (core, "launch_chunk", lambda context, session, now_ms: session.key.session),
     "a commit is built": (committing, "build_commit", lambda session, requests, now_ms: session.key.session),
+    "a chunk's commit was done": (core, "committed_chunk", lambda context, commit: commit.session.key.session),
     "a commit was done": (core, "committed", lambda context, commit: commit.session.key.session),
 }
+SHORT_CUTS = {"a commit is built": "launch_chunk", "a commit was done": "committed_chunk"}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -42,12 +45,16 @@ def test_only_the_session_at_fault_fails(place: str, slots: int, monkeypatch: py
     world = World(slots=slots)
     good, bad = opened(world, "good"), opened(world, "bad")
     module, name, of = PLACES[place]
-    peek = place == "a request is decided"  # a chunk that continues its session needs no decision
+    # a chunk that continues its session needs no decision
+    peek = place in ("a first request goes on", "a request is decided")
+    inputs = [1] * 6 if place == "a slice was computed" else [1]  # a whole chunk is no slice
     with monkeypatch.context() as patched:
+        if place in SHORT_CUTS:
+            patched.setattr(core, SHORT_CUTS[place], lambda *arguments: None)
         patched.setattr(module, name, raises_for(getattr(module, name), of))
-        replies = [world.send([1], good, session="good", peek=peek), world.send([1], bad, session="bad", peek=peek)]
+        replies = [world.send(inputs, place, session=name, peek=peek) for name, place in (("good", good), ("bad", bad))]
         world.settle()
-    assert replies[0].outputs == expected([1])
+    assert replies[0].outputs == expected(inputs)
     assert reason(replies[1].result) == "INTERNAL_ERROR"
     again = world.send([1], bad, session="bad")  # the session goes on from its record, wherever that stands
     world.settle()

@@ -207,15 +207,17 @@ def duplicates_wait_for_commits() -> AbstractContextManager[Any]:
     return _before_advancing(look)
 
 
-def replies_wait_for_commits() -> AbstractContextManager[Any]:
+@contextmanager
+def replies_wait_for_commits() -> Iterator[None]:
     """A chunk's reply leaves when it is computed."""
-    finish_chunk = computing._finish_chunk
+    finish_chunk = computing.finish_chunk
 
     def hasty(context: Context, cached: CachedState, step: wire.Step) -> None:
         finish_chunk(context, cached, step)
         context.finished.append(step)
 
-    return patch.object(computing, "_finish_chunk", hasty)
+    with patch.object(computing, "finish_chunk", hasty), patch.object(core, "finish_chunk", hasty):
+        yield
 
 
 def decisions_wait_for_commits() -> AbstractContextManager[Any]:

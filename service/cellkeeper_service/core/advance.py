@@ -91,18 +91,24 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
     return cached if fits or session.log_fits(step, most) else None
 
 
-def start_at_once(context: Context, session: SessionState, step: Step) -> bool:
-    """What `advance` does with a new step of a session that has no others waiting, where it only continues the cached
-    state: it need not wait for the next tick to find that out. False: nothing was done."""
+def start_at_once(context: Context, session: SessionState, step: Request) -> bool:
+    """What `advance` does with a new chunk that only continues the cached state of a session with no requests waiting:
+    it need not wait for the next tick. False: nothing was done."""
     cached = session.cached
-    if cached is None or cached.work is not None or session.loading or step.position != cached.frontier or step.peek:
+    if cached is None or session.queue or cached.work is not None or session.loading or not isinstance(step, Step):
+        return False
+    if step.position != cached.frontier or step.peek:
         return False
     end, now = cached.step + step.steps, context.now
     if end - cached.log_start > cached.max_log_steps or now >= step.deadline or cached.version.retired:
         return False
     if end > MAX_STEP:
         return False
-    start_chunk(context, cached, step)
+    try:
+        start_chunk(context, cached, step)
+    except Exception:
+        log.exception("internal error: a session's request failed")
+        context.broken(session, [step])
     return True
 
 

@@ -70,8 +70,8 @@ class Context:
 
     # requests
 
-    def enter(self, request: Request) -> None:
-        """Puts the request into its session's queue, or finishes it where it is not taken."""
+    def admit(self, request: Request) -> SessionState | None:
+        """Counts a request that arrives, and gives its session. None: it is not taken, and has its result."""
         request.arrived = self.now
         session = self.sessions.get(request.key)
         if session is None:
@@ -79,8 +79,11 @@ class Context:
         refused = self.admission.enter(request, len(session.queue), self.now)
         if refused is not None:
             self.finish(request, refused)
-            return
-        self.sessions[session.key] = session
+            return None
+        self.sessions[request.key] = session
+        return session
+
+    def enqueue(self, session: SessionState, request: Request) -> None:
         session.queue.append(request)
         self.ready[session] = None
 
@@ -94,7 +97,9 @@ class Context:
         """The request counts no more: it goes on as another, which may be in another session."""
         self.admission.release(request)
         request.status = Status.DONE
-        self.enter(other)
+        session = self.admit(other)
+        if session is not None:
+            self.enqueue(session, other)
 
     def requeue(self, session: SessionState, requests: Iterable[Request]) -> None:
         """Puts requests back to the session's front, in their order: they are decided again."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import COMMITTED, CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
+from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
@@ -70,32 +70,32 @@ class Core:
         context = self.context
         context.begin_event()
         for request in requests:
-            context.enter(request)
+            session = context.admit(request)
+            if session is not None and not start_at_once(context, session, request):
+                context.enqueue(session, request)
 
     def submit_alike(self, steps: Sequence[Step]) -> None:
-        """The same for single steps that want the same outputs by the same deadline, each of another session."""
+        """The same for single steps that want the same outputs by the same deadline, each of another session: they are
+        counted together."""
         context = self.context
         context.begin_event()
-        number = context.admission.enter_alike(steps[0], len(steps), context.now)
+        now, number = context.now, context.admission.enter_alike(steps[0], len(steps), context.now)
         if number is None:  # some of them find no room
-            for step in steps:
-                context.enter(step)
+            self.submit_many(steps)
             return
-        now, sessions, ready = context.now, context.sessions, context.ready
-        held_bytes = steps[0].held_bytes
+        sessions, held_bytes = context.sessions, steps[0].held_bytes
         for step in steps:
             number += 1
             step.number, step.held_bytes, step.arrived = number, held_bytes, now
             session = sessions.get(step.key)
             if session is None:
                 session = sessions[step.key] = SessionState(step.key)
-            elif not session.queue and start_at_once(context, session, step):
+            if start_at_once(context, session, step):
                 continue
-            elif len(session.queue) >= context.limits.max_session_requests:
+            if len(session.queue) < context.limits.max_session_requests:
+                context.enqueue(session, step)
+            else:
                 context.finish(step, context.admission.session_is_full())
-                continue
-            session.queue.append(step)
-            ready[session] = None
 
     def refuse(self, count: int, deadline: float) -> Rejection | None:
         """Why none of `count` steps with that deadline would be taken, if so; they are counted as rejected then. To be
@@ -327,13 +327,13 @@ class Core:
         for commit, result in zip(commits, results, strict=True):
             session = commit.session
             session.in_flight = None
-            if result is COMMITTED and committed_chunk(context, commit):
-                continue
             try:
-                if result.outcome is Outcome.COMMITTED:
-                    committed(context, commit)
-                else:
+                if result.outcome is not Outcome.COMMITTED:
                     not_committed(context, commit, result)
+                elif committed_chunk(context, commit):
+                    continue
+                else:
+                    committed(context, commit)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, commit.requests)
