@@ -41,7 +41,7 @@ class Erase:
 
 
 class Status(Enum):
-    WAITING = "waiting"  # behind others of its session, for the session's own commits, or for a slot
+    WAITING = "waiting"  # behind others of its session, or for the session's own commits
     LOADING = "loading"  # its session's record is being read
     READY = "ready"  # it is known what has to be computed for it
     COMPUTING = "computing"  # a slice of it is in a batch

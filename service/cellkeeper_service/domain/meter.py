@@ -1,4 +1,4 @@
-"""What the heart and the scheduler tell about their work. Metrics implements it; tests may count with it."""
+"""What the core and its loop tell about their work. Metrics implements it; tests may count with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unary calls: a request goes into its line, and the call waits for its reply or goes away."""
+"""Unary calls: a request is submitted, and the call waits for its reply or goes away."""
 
 from __future__ import annotations
 
