@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import (
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import (
     RUN_BYTES,
     base_body,
     checkpoint_element,

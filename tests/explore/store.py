@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store.redis_keys import redis_key, session_key
-from cellkeeper_service.store.redis_layout import RUN_BYTES
+from cellkeeper_service.store.redis.keys import redis_key, session_key
+from cellkeeper_service.store.redis.layout import RUN_BYTES
 
 from . import layout2
 from .layout2 import Answer, Call, Calls, Peer

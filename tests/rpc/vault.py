@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Load, Outcome
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import old_key, redis_key
+from cellkeeper_service.store.redis.keys import old_key, redis_key
 
 from .calls import Api, Array, Chunk, new_id, numbers
 

@@ -8,9 +8,9 @@ import pytest
 from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Store
-from cellkeeper_service.store import sqlite
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.sqlite import store as sqlite
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test

@@ -17,9 +17,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis_failures import ERROR_REPLIES, Refused, Unknown, text_of
-from cellkeeper_service.store.redis_runs import Runs
-from cellkeeper_service.store.redis_wire import Wire
+from cellkeeper_service.store.redis.failures import ERROR_REPLIES, Refused, Unknown, text_of
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.wire import Wire
 
 MAX_CONNECTIONS = 1024
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store.redis_slots import Address
+from cellkeeper_service.store.redis.slots import Address
 
 FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
 DEFAULT_PORT = 26379

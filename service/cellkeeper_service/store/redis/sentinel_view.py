@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cellkeeper_service.store.redis_failures import Refused, text_of
-from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_slots import Address
+from cellkeeper_service.store.redis.failures import Refused, text_of
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.slots import Address
 
 
 class View(NamedTuple):

@@ -1,7 +1,7 @@
 """What Cellkeeper keeps in Redis: every key, its type, its TTL, and the scripts that touch it.
 
     key        ck2:{BUCKET}:TENANT:MODEL:SESSION
-    type       list; its elements: redis_layout.py
+    type       list; its elements: layout.py
     TTL        the header's ttl_ms, counted from the last commit or touching load; written anew only once less
                than 90 % of it is left; no TTL where ttl_ms is 0
 
@@ -15,8 +15,8 @@
 A single key holds a record, so it is there whole or not at all, and expires at one instant. Why a list:
 docs/adr/201-redis-list-per-session.md.
 
-ck1 is the layout before (redis_layout1.py). Its records are read where no ck2 record stands, and written as ck2 before
-their session's next commit (redis_upgrade.py).
+ck1 is the layout before (layout1.py). Its records are read where no ck2 record stands, and written as ck2 before
+their session's next commit (upgrade.py).
 
 Scripts, each called once for a whole tick (on a cluster once for each slot in it); one key for each item, and nothing
 else is touched:

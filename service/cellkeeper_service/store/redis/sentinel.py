@@ -11,15 +11,15 @@ from typing import NamedTuple
 import redis
 
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
-from cellkeeper_service.store.redis_check import check_replicas, check_server, check_split
-from cellkeeper_service.store.redis_failures import Refused
-from cellkeeper_service.store.redis_link import Link, info_fields
-from cellkeeper_service.store.redis_runs import Runs
-from cellkeeper_service.store.redis_scan import page_at
-from cellkeeper_service.store.redis_sentinel_url import SentinelUrl
-from cellkeeper_service.store.redis_sentinel_view import View, ask_view, replica_addresses
-from cellkeeper_service.store.redis_servers import Detour
-from cellkeeper_service.store.redis_slots import Address
+from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
+from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.link import Link, info_fields
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.scan import page_at
+from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
+from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
+from cellkeeper_service.store.redis.servers import Detour
+from cellkeeper_service.store.redis.slots import Address
 
 WATCH_S = 0.5
 """Between two looks at the sentinels. A primary that is cut off from them, and not from us, answers as ever: only they
@@ -46,7 +46,7 @@ class _Primary(NamedTuple):
 
 
 class Sentinel:
-    """url: redis+sentinel:// or rediss+sentinel://, see redis_sentinel_url.py. The sentinels that it names are asked,
+    """url: redis+sentinel:// or rediss+sentinel://, see sentinel_url.py. The sentinels that it names are asked,
     and no others."""
 
     name = "redis+sentinel"

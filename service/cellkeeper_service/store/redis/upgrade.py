@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
-from cellkeeper_service.store import redis_layout1
-from cellkeeper_service.store.redis_commits import LEAVE_WHOLE, Item, commit_item, words
-from cellkeeper_service.store.redis_failures import Refused, not_read
-from cellkeeper_service.store.redis_keys import old_key, session_key
+from cellkeeper_service.store.redis import layout1
+from cellkeeper_service.store.redis.commits import LEAVE_WHOLE, Item, commit_item, words
+from cellkeeper_service.store.redis.failures import Refused, not_read
+from cellkeeper_service.store.redis.keys import old_key, session_key
 
 MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
 
@@ -85,4 +85,4 @@ def read_old(name: bytes, found: Any) -> Record | StoreError | None:
         return found
     if isinstance(found, bytes):
         return not_read(session_key(name), found)
-    return redis_layout1.read_elements(session_key(name), found) if found else None
+    return layout1.read_elements(session_key(name), found) if found else None

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from cellkeeper_service.domain.begun import Stage
 from cellkeeper_service.domain.store import CommitResult
-from cellkeeper_service.store.redis_exchange import Exchange
-from cellkeeper_service.store.redis_scripts import ScriptRun
+from cellkeeper_service.store.redis.exchange import Exchange
+from cellkeeper_service.store.redis.script_run import ScriptRun
 
 
 class BegunWrite:

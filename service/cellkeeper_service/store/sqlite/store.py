@@ -26,14 +26,14 @@ from cellkeeper_service.domain.store import (
     StoreFacts,
     StoreLost,
 )
-from cellkeeper_service.store import sqlite_rows
 from cellkeeper_service.store.cursor import session_after, session_cursor
 from cellkeeper_service.store.damage import BAD_ID, damaged, read_header
 from cellkeeper_service.store.expiry import next_expiry_ms
-from cellkeeper_service.store.sqlite_bulk import LEAST, Group, commit_group, group_of
-from cellkeeper_service.store.sqlite_file import SqliteFile
-from cellkeeper_service.store.sqlite_ids import is_damaged, shown
-from cellkeeper_service.store.sqlite_schema import open_file
+from cellkeeper_service.store.sqlite import rows
+from cellkeeper_service.store.sqlite.bulk import LEAST, Group, commit_group, group_of
+from cellkeeper_service.store.sqlite.file import SqliteFile
+from cellkeeper_service.store.sqlite.ids import is_damaged, shown
+from cellkeeper_service.store.sqlite.schema import open_file
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
 _NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
@@ -77,7 +77,7 @@ class SqliteStore:
     def check(self) -> None:
         """Raises StoreError where the file cannot be written now, or is not the one that was opened."""
         try:
-            self._write(lambda connection, now_ms: sqlite_rows.sweep(connection, now_ms, SWEEP_RECORDS))
+            self._write(lambda connection, now_ms: rows.sweep(connection, now_ms, SWEEP_RECORDS))
         except sqlite3.Error as error:
             raise StoreError(
                 f"SQLite cannot write {str(self._path)!r}: {error}; free space, or check rights"
@@ -95,15 +95,15 @@ class SqliteStore:
                     if room <= 0:
                         results.append(Postponed(alone=False))
                         continue
-                    row = sqlite_rows.find(connection, load.key)
-                    if row is None or sqlite_rows.is_expired(row[2], now_ms):
+                    row = rows.find(connection, load.key)
+                    if row is None or rows.is_expired(row[2], now_ms):
                         results.append(None)
                         continue
                     record, header, expires_ms = row
-                    if len(loads) > 1 and sqlite_rows.log_bytes(connection, record) > LOAD_BYTES:
+                    if len(loads) > 1 and rows.log_bytes(connection, record) > LOAD_BYTES:
                         results.append(Postponed(alone=True))
                         continue
-                    result = sqlite_rows.load(connection, load.key, record, header)
+                    result = rows.load(connection, load.key, record, header)
                     results.append(result)
                     if isinstance(result, Record):
                         room -= len(result.log) + len(result.checkpoint)
@@ -123,10 +123,10 @@ class SqliteStore:
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
-            sqlite_rows.sweep(connection, now_ms, SWEEP_RECORDS)
+            rows.sweep(connection, now_ms, SWEEP_RECORDS)
             done = _commit_groups(connection, commits)
             return [
-                COMMITTED if number in done else sqlite_rows.apply_commit(connection, commit, now_ms)
+                COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
                 for number, commit in enumerate(commits)
             ]
 
@@ -134,7 +134,7 @@ class SqliteStore:
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
-            return [sqlite_rows.apply_delete(connection, delete, now_ms) for delete in deletes]
+            return [rows.apply_delete(connection, delete, now_ms) for delete in deletes]
 
         return self._results(apply, len(deletes))
 

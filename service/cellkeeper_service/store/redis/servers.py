@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cellkeeper_service.domain.store import Listed, StoreFacts
-from cellkeeper_service.store.redis_check import check_server
-from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_runs import Runs
-from cellkeeper_service.store.redis_scan import page_at
+from cellkeeper_service.store.redis.check import check_server
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.scan import page_at
 
 _CURSOR_MAX = 2**64 - 1
 

@@ -1,4 +1,4 @@
-"""Records in Redis: one list for each session, one round trip for a whole tick. Layout: redis_keys.py."""
+"""Records in Redis: one list for each session, one round trip for a whole tick. Layout: keys.py."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cellkeeper_service.domain.store import (
     StoreError,
     StoreFacts,
 )
-from cellkeeper_service.store.redis_begun import BegunWrite
-from cellkeeper_service.store.redis_commits import (
+from cellkeeper_service.store.redis.begun import BegunWrite
+from cellkeeper_service.store.redis.commits import (
     LEAVE,
     LEAVE_WHOLE,
     TOUCH,
@@ -28,13 +28,13 @@ from cellkeeper_service.store.redis_commits import (
     commit_item,
     delete_item,
 )
-from cellkeeper_service.store.redis_failures import Refused, not_read
-from cellkeeper_service.store.redis_keys import match_pattern, old_key, redis_key
-from cellkeeper_service.store.redis_layout import read_elements
-from cellkeeper_service.store.redis_script import script
-from cellkeeper_service.store.redis_scripts import ScriptRun
-from cellkeeper_service.store.redis_servers import Servers
-from cellkeeper_service.store.redis_upgrade import Upgrade, read_old
+from cellkeeper_service.store.redis.failures import Refused, not_read
+from cellkeeper_service.store.redis.keys import match_pattern, old_key, redis_key
+from cellkeeper_service.store.redis.layout import read_elements
+from cellkeeper_service.store.redis.script import script
+from cellkeeper_service.store.redis.script_run import ScriptRun
+from cellkeeper_service.store.redis.servers import Servers
+from cellkeeper_service.store.redis.upgrade import Upgrade, read_old
 
 TOO_LARGE = 1  # load.lua's answer
 
@@ -99,7 +99,7 @@ class RedisStore:
         return self._write(items, deletes=True)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the contract says; on a cluster as redis_cluster_scan.py says."""
+        """As the contract says; on a cluster as cluster_scan.py says."""
         return Page(*self._servers.page(match_pattern(tenant, model, prefix), cursor, limit))
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import (
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import (
     MOVING_BYTES,
     base_body,
     checkpoint_element,
@@ -17,7 +17,7 @@ from cellkeeper_service.store.redis_layout import (
     inputs_element,
     moving_of,
 )
-from cellkeeper_service.store.redis_link import bulk
+from cellkeeper_service.store.redis.link import bulk
 
 
 class Words(NamedTuple):

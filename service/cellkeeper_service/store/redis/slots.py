@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
-from cellkeeper_service.store.redis_keys import BUCKETS
+from cellkeeper_service.store.redis.keys import BUCKETS
 
 SLOT_OF_BUCKET = tuple(key_slot(b"{%03d}" % bucket) for bucket in range(BUCKETS))
 OUR_SLOTS = frozenset(SLOT_OF_BUCKET)

@@ -1,4 +1,4 @@
--- Reads many records of either layout. Keys: redis_keys.py; elements: redis_layout.py, redis_layout1.py.
+-- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py, store/redis/layout1.py.
 --
 -- KEYS[i]      the record of item i
 -- ARGV[1]      as in write.lua

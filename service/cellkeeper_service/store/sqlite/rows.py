@@ -9,7 +9,7 @@ from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, Sessi
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
 from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
-from cellkeeper_service.store.sqlite_ids import damaged_id
+from cellkeeper_service.store.sqlite.ids import damaged_id
 
 _DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"

@@ -9,14 +9,14 @@ from urllib.parse import SplitResult, urlsplit
 import redis
 
 from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
-from cellkeeper_service.store.redis_check import check_cluster
-from cellkeeper_service.store.redis_cluster_scan import ClusterScan
-from cellkeeper_service.store.redis_failures import Refused
-from cellkeeper_service.store.redis_keys import bucket_of
-from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_runs import Runs
-from cellkeeper_service.store.redis_servers import Detour
-from cellkeeper_service.store.redis_slots import OUR_SLOTS, SLOT_OF_BUCKET, Address, Slots, read_slots
+from cellkeeper_service.store.redis.check import check_cluster
+from cellkeeper_service.store.redis.cluster_scan import ClusterScan
+from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.keys import bucket_of
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.servers import Detour
+from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Address, Slots, read_slots
 
 FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
 DEFAULT_PORT = 6379

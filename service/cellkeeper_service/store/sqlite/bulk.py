@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import HEADER_BYTES
 from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.store.sqlite_rows import checksum_of
+from cellkeeper_service.store.sqlite.rows import checksum_of
 
 LEAST = 4  # fewer are not worth it
 

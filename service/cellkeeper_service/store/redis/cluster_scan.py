@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterator
 
 from cellkeeper_service.domain.store import Listed, StoreError
-from cellkeeper_service.store.redis_keys import BUCKETS
-from cellkeeper_service.store.redis_link import Link, info_fields
-from cellkeeper_service.store.redis_scan import headers_at, headers_of, scan_names
-from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
+from cellkeeper_service.store.redis.keys import BUCKETS
+from cellkeeper_service.store.redis.link import Link, info_fields
+from cellkeeper_service.store.redis.scan import headers_at, headers_of, scan_names
+from cellkeeper_service.store.redis.slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
 
 TRIES = 20
 

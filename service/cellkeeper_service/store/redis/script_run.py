@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import redis
 
-from cellkeeper_service.store.redis_commits import Item, Words
-from cellkeeper_service.store.redis_exchange import Exchange
-from cellkeeper_service.store.redis_failures import Refused, Unknown, not_run, text_of
-from cellkeeper_service.store.redis_link import Link, Sent, bulk, packed
-from cellkeeper_service.store.redis_script import Script
-from cellkeeper_service.store.redis_servers import Servers
-from cellkeeper_service.store.redis_wire import Wire
+from cellkeeper_service.store.redis.commits import Item, Words
+from cellkeeper_service.store.redis.exchange import Exchange
+from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
+from cellkeeper_service.store.redis.script import Script
+from cellkeeper_service.store.redis.servers import Servers
+from cellkeeper_service.store.redis.wire import Wire
 
 _logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import redis
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import DamagedRecord, Listed, StoreError
 from cellkeeper_service.store.damage import read_header
-from cellkeeper_service.store.redis_failures import not_read
-from cellkeeper_service.store.redis_keys import is_old, session_key
-from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_script import script
+from cellkeeper_service.store.redis.failures import not_read
+from cellkeeper_service.store.redis.keys import is_old, session_key
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.script import script
 
 _logger = logging.getLogger(__name__)
 _FAILED = b"failed: "  # header.lua's answer where it could not read

@@ -1,4 +1,4 @@
--- What the scripts know of a record's list; it stands in front of each of them. Elements: redis_layout.py, whose
+-- What the scripts know of a record's list; it stands in front of each of them. Elements: store/redis/layout.py, whose
 -- read_elements finds the base as base_of does.
 
 local TTL_REFRESH_BELOW = 0.9

@@ -11,8 +11,8 @@ import hiredis
 import redis
 from redis.connection import DefaultParser
 
-from cellkeeper_service.store.redis_failures import ERROR_REPLIES
-from cellkeeper_service.store.redis_layout import RUN_BYTES
+from cellkeeper_service.store.redis.failures import ERROR_REPLIES
+from cellkeeper_service.store.redis.layout import RUN_BYTES
 
 READ_BYTES = 65536
 RUN_ID_DIGITS = 40
@@ -22,7 +22,7 @@ NOT_ENOUGH = object()
 class Peer:
     """What is known of the server at the other end of one socket.
 
-    run: the run of the server, as elements of records have it (redis_layout.py). Where the server does not tell,
+    run: the run of the server, as elements of records have it (layout.py). Where the server does not tell,
     a name that only this socket has. is_known: the server was asked. has_written: a whole transaction was written over
     this socket, so the append-only file of this run does not go on with one that a crash cut (docs/adr/203).
     """

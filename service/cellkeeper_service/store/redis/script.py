@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
-from cellkeeper_service.store.redis_link import bulk
+from cellkeeper_service.store.redis.link import bulk
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script `name`.lua of this package, with elements.lua in front, and trim.lua in front of that."""
-    here = files("cellkeeper_service.store")
+    """The script `name`.lua of this package's lua folder, with elements.lua in front, and trim.lua in front of that."""
+    here = files("cellkeeper_service.store.redis") / "lua"
     parts = ("trim", "elements", name) if name == "write" else ("elements", name)
     text = b"".join([here.joinpath(f"{part}.lua").read_bytes() for part in parts])
     sha = sha1(text).hexdigest().encode()

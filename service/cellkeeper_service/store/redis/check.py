@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from cellkeeper_service.domain.store import StoreError, StoreFacts
-from cellkeeper_service.store.redis_link import Link, info_fields
+from cellkeeper_service.store.redis.link import Link, info_fields
 
 OLDEST_VERSION = (7, 0)  # before it, Redis makes a transaction of every script, also of one write: docs/adr/203
 

@@ -8,9 +8,9 @@ from typing import Any
 import redis
 
 from cellkeeper_service.domain.begun import Stage
-from cellkeeper_service.store.redis_failures import Unknown, text_of
-from cellkeeper_service.store.redis_link import Link
-from cellkeeper_service.store.redis_wire import Wire
+from cellkeeper_service.store.redis.failures import Unknown, text_of
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.wire import Wire
 
 
 class Exchange:
