@@ -14,6 +14,7 @@
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
+# make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
 # make gpu-check    everything that needs a CUDA device, in six minutes; installs nothing: PYTHON has torch with CUDA
 # make gpu-packages the folder .gpu-packages, to be carried to such a machine: what a server needs that is not there
 # make bench-report draws out/bench.json into docs/img
@@ -64,7 +65,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-against bench-gpu gpu-check gpu-packages bench-report \
+	bench-million bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages bench-report \
 	chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -143,6 +144,9 @@ bench-against: .venv/stamp
 
 bench-gpu: .venv/stamp
 	@$(BIN)/python -m bench.gpu $(BENCH_ARGS)
+
+bench-gpu-frames: .venv/stamp
+	@$(BIN)/python -m bench.gpu_frames $(BENCH_ARGS)
 
 gpu-check:
 	@PYTHON="$(PYTHON)" scripts/gpu-check $(CHECK_ARGS)

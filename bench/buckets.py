@@ -10,7 +10,7 @@ import argparse
 from itertools import pairwise
 
 from cellkeeper_service.domain.record import SessionKey
-from cellkeeper_service.store.redis_keys import BUCKETS, bucket_of, redis_key
+from cellkeeper_service.store.redis.keys import BUCKETS, bucket_of, redis_key
 from redis.crc import key_slot
 
 SLOTS = 16384

@@ -1,7 +1,8 @@
 """`make bench-gpu`: the GPU engine alone, beside torch's LSTM (cuDNN) and what the device allows.
 
-The peers compute the same step with torch.nn.LSTM on states that torch gathers from and scatters to an arena of their
-own: launched one by one, and captured in a CUDA graph. All take inputs from pinned host memory and bring outputs there.
+The peers (gpu_peers.py) compute the same step with torch on states that it gathers from and scatters to an arena of
+their own: cuDNN's LSTM launched one by one and captured in a CUDA graph, and the cell under torch.compile. All take
+inputs from pinned host memory and bring outputs there.
 
 The floors are measured in the same run: a copy within the device gives bytes a second, a product of two large matrices
 in the engine's precision gives operations a second. A step of B sessions must read the weights once, read and write B
@@ -17,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 from tests.bundles import make_bundle
 
-from .gpu_peers import PEERS, Peer
+from .gpu_peers import PEERS, make_peers
 from .machine import machine
 
 FEATURES = 64
@@ -66,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda:0", help="cuda:N")
     parser.add_argument("--precision", choices=PRECISIONS, action="append", help="several times; all by default")
+    parser.add_argument("--peers", type=words, default=tuple(PEERS), help=f"with commas between, of {', '.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each contender in each round")
     parser.add_argument("--json", type=Path, default=Path("out/bench-gpu.json"))
@@ -74,15 +76,28 @@ def main() -> None:
         sys.exit("bench-gpu: torch finds no CUDA device on this machine, so nothing was measured")
     device = CudaDevice(options.device)
     rounds: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for run in RUNS:
             bundle = bundle_of(run, Path(folder))
             for precision in options.precision or PRECISIONS:
-                rounds += measured(run, bundle, device, precision, options.rounds, options.seconds)
+                results, without = measured(
+                    run, bundle, device, precision, options.peers, options.rounds, options.seconds
+                )
+                rounds += results
+                missing += [asdict(run) | {"precision": precision, "without": without}] if without else []
                 options.json.parent.mkdir(parents=True, exist_ok=True)
-                report = {"machine": machine(), "device": device.name, "versions": device.versions, "rounds": rounds}
+                report: dict[str, Any] = {"machine": machine(), "device": device.name, "versions": device.versions}
+                report |= {"rounds": rounds, "missing": missing}
                 options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
     print(f"{device.name}\n\n{table(rounds)}")
+
+
+def words(text: str) -> tuple[str, ...]:
+    unknown = set(text.split(",")) - PEERS.keys()
+    if unknown:
+        raise argparse.ArgumentTypeError(f"got {', '.join(sorted(unknown))}, expected some of {', '.join(PEERS)}")
+    return tuple(text.split(","))
 
 
 def bundle_of(run: Run, folder: Path) -> Bundle:
@@ -91,9 +106,15 @@ def bundle_of(run: Run, folder: Path) -> Bundle:
 
 
 def measured(
-    run: Run, bundle: Bundle, device: CudaDevice, precision: Precision, rounds: int, seconds: float
-) -> list[dict[str, Any]]:
-    """The engine and its peers in turn, `rounds` times, with the floors between."""
+    run: Run,
+    bundle: Bundle,
+    device: CudaDevice,
+    precision: Precision,
+    names: Sequence[str],
+    rounds: int,
+    seconds: float,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The engine and its peers in turn, `rounds` times, with the floors between; and peers that cannot be had."""
     engine = CudaEngine(bundle, run.batch, device, precision)
     rows = np.arange(run.batch, dtype=np.intp)
     engine.reserve(run.batch)
@@ -101,9 +122,8 @@ def measured(
     inputs = np.random.default_rng(0).standard_normal((1, run.batch, FEATURES)).astype(np.float32)
     wanted = frozenset({"prediction"})
     contenders: dict[str, Callable[[], Any]] = {"cellkeeper": lambda: engine.run(inputs, rows, rows, wanted)}
-    for name, captured in PEERS.items():
-        peer = Peer(bundle, run.batch, device.torch_device, precision, captured)
-        contenders[name] = peer.caller(inputs)
+    peers, missing = make_peers(names, bundle, run.batch, device.torch_device, precision)
+    contenders |= {name: peer.caller(inputs) for name, peer in peers.items()}
     results = []
     for _ in range(rounds):
         floors = {
@@ -115,7 +135,7 @@ def measured(
                 {"contender": name, "precision": precision} | asdict(run) | timed(call, run.batch, seconds) | floors
             )
             results.append(result | {"device_us": on_the_device(engine, run.batch)} if name == "cellkeeper" else result)
-    return results
+    return results, missing
 
 
 def timed(call: Callable[[], Any], batch: int, seconds: float) -> dict[str, float]:

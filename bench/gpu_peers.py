@@ -1,9 +1,17 @@
-"""What bench-gpu compares with: torch.nn.LSTM (cuDNN) on states that torch gathers and scatters by index."""
+"""What bench-gpu compares with: LSTMs of torch's on states that torch gathers and scatters by index.
+
+cudnn             torch.nn.LSTM, launched one kernel by one
+cudnn in a graph  the same, captured in a CUDA graph
+compiled          the cell written out, gathered and scattered under torch.compile, captured in a CUDA graph; it would
+                  leave torch.nn.LSTM as it is
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +19,38 @@ from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import RecurrentConfig
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
 
-PEERS = {"cudnn": False, "cudnn in a graph": True}
-"""By name, whether its step is captured in a CUDA graph."""
+States = tuple[Tensor, Tensor]
+
+
+class Kind(NamedTuple):
+    """captured: in a CUDA graph. compiled: by torch.compile, of the cell written out."""
+
+    captured: bool
+    compiled: bool = False
+
+
+PEERS = {"cudnn": Kind(False), "cudnn in a graph": Kind(True), "compiled": Kind(True, True)}
+
+
+def make_peers(
+    names: Sequence[str], bundle: Bundle, batch: int, device: torch.device, precision: Precision
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Those that can be had, and of the others why not, which goes to stderr too: torch.compile needs a C compiler, and
+    does not know every device."""
+    peers: dict[str, Peer] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            peers[name] = Peer(bundle, batch, device, precision, PEERS[name])
+        except Exception as error:  # noqa: PERF203  # what torch.compile raises has no common class
+            if not PEERS[name].compiled:
+                raise
+            missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            print(f"bench-gpu: without {name}: {missing[name]}", file=sys.stderr, flush=True)
+    return peers, missing
 
 
 class Peer:
@@ -22,7 +59,7 @@ class Peer:
     bf16: the whole model in bfloat16, states too, as torch has it; tf32: as cuDNN's and cuBLAS' switches have it.
     """
 
-    def __init__(self, bundle: Bundle, batch: int, device: torch.device, precision: Precision, captured: bool) -> None:
+    def __init__(self, bundle: Bundle, batch: int, device: torch.device, precision: Precision, kind: Kind) -> None:
         config = bundle.config
         if not isinstance(config, RecurrentConfig):
             raise TypeError("a graph has no peer")
@@ -43,7 +80,11 @@ class Peer:
         self._output = torch.zeros(1, batch, config.output_size, device=device)
         self._output_down = torch.zeros(1, batch, config.output_size).pin_memory()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._launch = self._capture() if captured else self._step
+        self._layers = written_out(self._rnn) if kind.compiled else self._rnn
+        self._step: Callable[[], object] = (
+            torch.compile(self._advance, fullgraph=True) if kind.compiled else self._advance
+        )
+        self._launch = self._capture() if kind.captured else self._step
 
     def caller(self, inputs: NDArray[np.float32]) -> Callable[[], None]:
         """A call from inputs [1, B, F] on the host to outputs on the host."""
@@ -60,14 +101,14 @@ class Peer:
 
         return call
 
-    def _step(self) -> None:
+    def _advance(self) -> None:
         states = self._h.index_select(1, self._rows), self._c.index_select(1, self._rows)
-        hidden, (h, c) = self._rnn(self._inputs.to(self._dtype), states)
+        hidden, (h, c) = self._layers(self._inputs.to(self._dtype), states)
         self._output.copy_(self._head(hidden))
         self._h.index_copy_(1, self._rows, h)
         self._c.index_copy_(1, self._rows, c)
 
-    def _capture(self) -> Callable[[], None]:
+    def _capture(self) -> Callable[[], object]:
         with self._switched(), torch.inference_mode():
             with torch.cuda.stream(self._stream):
                 for _ in range(3):
@@ -82,3 +123,24 @@ class Peer:
         torch.backends.cuda.matmul.allow_tf32 = self._tf32
         flags: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._tf32)
         return flags
+
+
+def written_out(rnn: torch.nn.LSTM) -> Callable[[Tensor, States], tuple[Tensor, States]]:
+    """One time step of `rnn` in operations that torch.compile can put together: what the module itself is called with
+    and gives, x [1, B, F] and the states [layers, B, H]."""
+
+    kinds = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+    weights = [[getattr(rnn, f"{kind}_l{layer}") for kind in kinds] for layer in range(rnn.num_layers)]
+
+    def layers(x: Tensor, states: States) -> tuple[Tensor, States]:
+        above, hs, cs = x[0], [], []
+        for layer, (w_ih, b_ih, w_hh, b_hh) in enumerate(weights):
+            before_h, before_c = states[0][layer], states[1][layer]
+            i, f, g, o = (linear(above, w_ih, b_ih) + linear(before_h, w_hh, b_hh)).chunk(4, 1)
+            c = f.sigmoid() * before_c + i.sigmoid() * g.tanh()
+            above = o.sigmoid() * c.tanh()
+            hs.append(above)
+            cs.append(c)
+        return above[None], (torch.stack(hs), torch.stack(cs))
+
+    return layers

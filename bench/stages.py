@@ -22,16 +22,16 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.app import session_limits, wire_limits
 from cellkeeper_service.config import Settings
+from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.limits import Clock
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import Store
 from cellkeeper_service.metrics import PrometheusMeter
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.frame_replies import FrameReplies
 from cellkeeper_service.rpc.frames import read_frame
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.scheduler.store_calls import StoreCalls
-from cellkeeper_service.sessions.limits import Clock
-from cellkeeper_service.sessions.sessions import Sessions
 from cellkeeper_service.store.open import open_store
 from cellkeeper_service.versions import load_engines, make_models
 
@@ -43,7 +43,20 @@ from .models import MAIN, MODELS
 from .weights import write_model
 
 SIZES = (1, 16, 64, 256)
-STAGES = ("parse", "check", "decide", "plan", "engine", "share out", "flights", "commit", "land", "encode")
+STAGES = (
+    "parse",
+    "check",
+    "schedule",
+    "batch",
+    "engine",
+    "on_computed",
+    "take_commits",
+    "commit",
+    "on_committed",
+    "encode",
+)
+"""check: the frame's fields, and a request for each item. batch: the states read and written around the engine's call,
+inputs and outputs laid out for it."""
 
 
 class Bench:
@@ -58,9 +71,8 @@ class Bench:
         models = make_models(engines, settings)
         self.meter: Meter = PrometheusMeter()
         clock = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000)
-        self.sessions = Sessions(models, session_limits(settings), clock, self.meter)
-        calls = StoreCalls(store, 0, self.meter)
-        self.scheduler = Scheduler(self.sessions, calls, lambda call: 0.0)
+        self.core = Core(models, session_limits(settings), clock, self.meter)
+        self.loop = CoreLoop(self.core, StoreCalls(store, 0, self.meter), lambda batch: 0.0)
         self.catalog = Catalog(models, wire_limits(settings))
         self.store = store
         self.names = [f"stage-{items}-{number}" for number in range(items)]
@@ -99,24 +111,28 @@ class Bench:
         message = pb.StepFrame.FromString(data)
         tick()
         frame = read_frame(message, self.catalog, latest=None, needs_positions=False)
-        replies = FrameReplies(1, frame, sent.append, whole=True)
+        FrameReplies(1, frame, sent.append, whole=True).submit(self.loop, self.meter)
         tick()
-        replies.submit(self.scheduler, self.meter)
+        batches = self.core.schedule()
+        if self.core.wants_load:  # new sessions are looked for in the store first
+            sessions, loads = self.core.take_loads()
+            self.core.on_loaded(sessions, self.store.load_many(loads))
+            batches = self.core.schedule()
         tick()
-        self._settle_loads()
-        calls = self.sessions.take_calls()
+        for batch in batches:
+            batch.execute()
         tick()
-        for call in calls:
-            call.execute()
+        for batch in batches:
+            self.core.on_computed(batch)
         tick()
-        for call in calls:
-            self.sessions.computed(call)
-        flights = self.sessions.take_flights()
-        commits: list[Any] = [flight.call for flight in flights]
+        commits = self.core.take_commits()
+        calls: list[Any] = [commit.call for commit in commits]
         tick()
-        results = self.store.commit_many(commits)
+        results = self.store.commit_many(calls)
         tick()
-        self.sessions.landed(flights, results)
+        self.core.on_committed(commits, results)
+        for request in self.core.take_finished():
+            request.done(request)
         tick()
         await asyncio.sleep(0)
         encoded = sent[0].SerializeToString()
@@ -129,16 +145,11 @@ class Bench:
         if note:
             self._note(np.diff(clock).tolist())
 
-    def _settle_loads(self) -> None:
-        """New sessions are looked for in the store first."""
-        lines, loads = self.sessions.take_loads()
-        if loads:
-            self.sessions.loaded(lines, self.store.load_many(loads))
-
     def _note(self, spans: Sequence[float]) -> None:
-        parse, check, decide, plan, execute, flights, commit, land, encode = spans
+        parse, check, schedule, execute, on_computed, take_commits, commit, on_committed, encode = spans
         engine = self._engine_seconds
-        found = (parse, check, decide, plan, engine, execute - engine, flights, commit, land, encode)
+        around = execute - engine
+        found = (parse, check, schedule, around, engine, on_computed, take_commits, commit, on_committed, encode)
         for stage, seconds in zip(STAGES, found, strict=True):
             self.seconds[stage].append(seconds)
 

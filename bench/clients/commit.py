@@ -29,8 +29,8 @@ class StoreCommits:
         async def send(flow: int) -> int:
             commits = []
             for number, (key, before) in enumerate(zip(keys, headers, strict=True)):
-                generation, step, head = before.position
-                after = _header(Position(generation, step + 1, head), step_bytes)
+                step = before.position.step
+                after = _header(before.position.changed(step=step + 1), step_bytes)
                 due = (step + number) % CHECKPOINT_EVERY == 0
                 commits.append(Commit(key, before, after, log, state if due else None))
                 headers[number] = after

@@ -17,6 +17,11 @@ from cellkeeper_service import event_loop
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.config import Settings, split_address
+from cellkeeper_service.core.core import Core, owe_nothing
+from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.models import Models, Version
+from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Store
 from cellkeeper_service.engine.load import load_engine, warm
@@ -35,13 +40,11 @@ from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
 from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.rpc.unread import Unread
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.scheduler.store_calls import StoreCalls
-from cellkeeper_service.sessions.limits import Clock, Limits
-from cellkeeper_service.sessions.planner import TickLimits
-from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Sessions, owe_nothing
 from cellkeeper_service.versions import Costs, expected_cost, load_engines, make_models, serve_version, show_models
+
+GC_THRESHOLD = 20_000
+"""New objects between two looks for garbage in circles. A tick makes a few thousand that live until their commit: to
+look at them every 700, as Python does, takes a tenth of the server's time and finds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +112,22 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     clock = Clock(time.monotonic, unix_ms)
     allowances = make_allowances(prepared.tokens, settings)
     owe = owe_nothing if allowances is None else allowances.owe
-    sessions = Sessions(models, session_limits(settings), clock, meter, owe=owe)
+    core = Core(models, session_limits(settings), clock, meter, owe=owe)
     threads = 0 if store.name == "memory" else settings.store_threads
     store_calls = StoreCalls(store, threads, meter)
-    scheduler = Scheduler(sessions, store_calls, expected_cost(prepared.costs))
+    loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     door = Door(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
     transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=door.is_open)
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
-    servicer = Servicer(door, scheduler, meter, unread, half_sent)
+    servicer = Servicer(door, loop, meter, unread, half_sent)
     server = RpcServer(servicer, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
-    meter.watch_queue(lambda: sessions.unanswered)
-    meter.watch_hot_sessions(lambda: {name: sessions.hot_count(name) for name in models})
+    meter.watch_queue(lambda: core.unanswered)
+    meter.watch_hot_sessions(lambda: {name: core.cached_count(name) for name in models})
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -133,7 +136,8 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
 
     listen_host, _ = split_address(settings.listen, "--listen")
     gc.freeze()  # what lives as long as the server need not be looked at again
-    scheduler.start(stopping.set)
+    gc.set_threshold(GC_THRESHOLD)
+    loop.start(stopping.set)
     port = await server.start(settings.listen)
     watch = asyncio.get_running_loop().create_task(door.watch(), name="tokens")
     prepared.readiness.serving(store_calls.reach)
@@ -147,23 +151,23 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
 
     prepared.readiness.end()
     await server.announce_end()
-    if settings.drain_delay_ms and scheduler.running:
+    if settings.drain_delay_ms and loop.running:
         say(f"stopping: serving on for {settings.drain_delay_ms} ms, so that load balancers notice")
         await asyncio.sleep(settings.drain_delay_ms / 1000)
     say("stopping: finishing what is under way")
     grace_seconds = settings.drain_timeout_ms / 1000
     await server.close(grace_seconds)
-    await asyncio.wait_for(_drain(scheduler, server, grace_seconds), grace_seconds + 5)
+    await asyncio.wait_for(_drain(loop, server, grace_seconds), grace_seconds + 5)
     watch.cancel()  # not before: a token that is withdrawn meanwhile ends its streams
     await reloader.close()
     store_calls.close()
     say("stopped")
 
 
-async def _drain(scheduler: Scheduler, server: RpcServer, grace_seconds: float) -> None:
+async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> None:
     """New requests are refused from here on; the replies to the others leave before the connections close."""
     try:
-        await asyncio.wait_for(scheduler.drain(), grace_seconds)
+        await asyncio.wait_for(loop.drain(), grace_seconds)
     except asyncio.TimeoutError:
         say("stopping: some requests were not finished in time; they were not acknowledged")
     await server.stop(1.0)
@@ -174,7 +178,7 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
     names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
     folders = [Path(folder) for folder in settings.models]
 
-    def load(bundle: Bundle, between: Callable[[], None]) -> Served:
+    def load(bundle: Bundle, between: Callable[[], None]) -> Version:
         limits = settings.max_batch, settings.threads
         engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
         costs[engine.spec.fingerprint] = warm(engine)
@@ -251,7 +255,7 @@ def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, se
             engine, spec = served.engine, served.spec
             exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
             fingerprint = spec.fingerprint.hex()[:12]
-            say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slots.count} hot sessions")
+            say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slot_count} hot sessions")
     meter.store_opened(store.name, lambda: store.facts)
     say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
     if settings.tokens and not settings.tls_cert:

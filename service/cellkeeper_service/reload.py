@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
-from cellkeeper_service.sessions.served import Models, Served
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Found:
     """What a folder holds. served: None where that version is served already."""
 
     spec: ModelSpec
-    served: Served | None
+    served: Version | None
 
 
 class Reloader:
@@ -49,7 +49,7 @@ class Reloader:
         folders: Sequence[Path],
         names: Sequence[str],
         models: Mapping[str, Models],
-        load: Callable[[Bundle, Callable[[], None]], Served],
+        load: Callable[[Bundle, Callable[[], None]], Version],
         *,
         keep: int,
         count: Callable[[str], None],
@@ -114,7 +114,7 @@ class Reloader:
         changed = False
         for name, models in self._models.items():
             before = list(models)
-            first: list[Served] = []
+            first: list[Version] = []
             for item in found:
                 if item.spec.name == name:
                     version = item.served or models.find(item.spec.fingerprint)
@@ -131,8 +131,8 @@ class Reloader:
             self._on_change()
         return changed
 
-    def _tell(self, name: str, versions: Sequence[Served], retired: Sequence[Served]) -> None:
-        def listed(some: Sequence[Served]) -> str:
+    def _tell(self, name: str, versions: Sequence[Version], retired: Sequence[Version]) -> None:
+        def listed(some: Sequence[Version]) -> str:
             return ", ".join(served.spec.fingerprint.hex()[:12] for served in some) or "none"
 
         text = "reload: model %s: %s takes new sessions; served beside it: %s; no longer served: %s"

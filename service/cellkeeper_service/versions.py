@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cellkeeper_service.config import Settings
+from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.engine import Engine
 from cellkeeper_service.engine.load import load_engine, warm
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.metrics import ModelRow, PrometheusMeter
 from cellkeeper_service.model.bundle import read_bundle
-from cellkeeper_service.sessions.served import Models, Served
-from cellkeeper_service.sessions.sessions import Call
 
 MAX_SLOTS = 1 << 18
 HOST_ARENA_MIB = 256  # where --arena-mib does not say
-Cost = Callable[[Call], float]
+Cost = Callable[[Batch], float]
 Costs = dict[bytes, dict[int, float]]
 """Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
 
@@ -53,7 +53,7 @@ def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
     return models
 
 
-def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
+def serve_version(engine: Engine, settings: Settings, shares: int) -> Version:
     """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
     arena_mib = settings.arena_mib or _default_arena_mib(engine)
     budget_bytes = arena_mib * 1024 * 1024 // shares
@@ -63,7 +63,7 @@ def serve_version(engine: Engine, settings: Settings, shares: int) -> Served:
             f"arena_mib: {arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
             f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
         )
-    return Served(engine, slots, settings.max_replay_steps)
+    return Version(engine, slots, settings.max_replay_steps)
 
 
 def _default_arena_mib(engine: Engine) -> int:
@@ -94,15 +94,15 @@ def expected_cost(costs: Costs) -> Cost:
     """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
     tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
 
-    def cost(call: Call) -> float:
-        fingerprint = call.served.spec.fingerprint
+    def cost(batch: Batch) -> float:
+        fingerprint = batch.version.spec.fingerprint
         found = tables.get(fingerprint)
         if found is None:
             table = costs[fingerprint]
             found = tables[fingerprint] = (sorted(table), table)
         sizes, table = found
-        size = sizes[min(bisect_left(sizes, call.batch), len(sizes) - 1)]
-        return table[size] * call.steps
+        size = sizes[min(bisect_left(sizes, len(batch)), len(sizes) - 1)]
+        return table[size] * batch.steps
 
     return cost
 

@@ -1,8 +1,7 @@
 """A client that speaks the wire directly and steps many sessions of one model together: single steps, all in one frame.
 
-That is the traffic that goes the short way through the servers' heart, and leaves it for the long one in the middle:
-frames are sent again, to two servers at once, to another server than the last one, and before the one ahead of them is
-answered.
+That is the ordinary traffic of a server, with what disturbs it in the middle: frames are sent again, to two servers at
+once, to another server than the last one, and before the one ahead of them is answered.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 
 import redis
-from cellkeeper_service.store.redis_slots import SLOT_OF_BUCKET
+from cellkeeper_service.store.redis.slots import SLOT_OF_BUCKET
 
 from tests.redis_cluster import PRIMARIES, RedisCluster
 

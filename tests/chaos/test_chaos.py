@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import (
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import (
     RUN_BYTES,
     base_body,
     checkpoint_element,
@@ -142,5 +142,5 @@ def moved(record: Record, log: bytes) -> Record:
     header = record.header
     start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
     after = start.after(np.frombuffer(log, np.uint8).reshape(-1, header.step_bytes))
-    position = header.position._replace(step=after.step, head=after.head)
+    position = header.position.changed(step=after.step, head=after.head)
     return replace(record, header=header.replace(position=position), log=log)

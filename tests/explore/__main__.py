@@ -2,7 +2,7 @@
 
 Goes through the scopes from small to large, each as far as its share of the time allows, then draws larger ones. Prints
 what was gone through, and the shortest history it can where a promise is broken (exit status 1). The last line is a
-summary in JSON. --rules instead switches each rule of the protocol off and prints what that breaks, as a table.
+summary in JSON. --rules instead switches each rule of the protocol off and prints docs/rules.md.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import random
 import sys
 import time
 
+from .page import page
 from .rules import RULES
 from .scope import Scope
 from .scopes import LARGE, SMALL, drawn
 from .search import Counterexample, explore, shrink, walk
 from .story import story
-
-RULE_STATES = 60_000
 
 
 def main(arguments: list[str]) -> int:
@@ -29,9 +28,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=int(os.environ.get("SEED") or random.SystemRandom().randrange(10**9))
     )
-    parser.add_argument("--rules", action="store_true", help="the table of switched-off rules")
+    parser.add_argument("--rules", action="store_true", help="prints docs/rules.md")
     parsed = parser.parse_args(arguments)
-    return print_rules() if parsed.rules else run(parsed.seconds, parsed.seed)
+    if parsed.rules:
+        print(page(), end="")
+        return 0
+    return run(parsed.seconds, parsed.seed)
 
 
 def run(seconds: float, seed: int) -> int:
@@ -39,7 +41,7 @@ def run(seconds: float, seed: int) -> int:
     print(f"seed {seed}, {seconds:g} s\n")
     print("| scope | states | ends | longest | whole | seconds |")
     print("|---|---:|---:|---:|---|---:|")
-    scopes = {**SMALL, **{f"rule {rule.number}: {rule.text}": rule.scope for rule in RULES}, **LARGE}
+    scopes = {**SMALL, **{f"rule {rule.number}: {rule.title}": rule.scope for rule in RULES}, **LARGE}
     states = ends = whole = 0
     for number, (name, scope) in enumerate(scopes.items()):
         left = 0.7 * seconds - (time.monotonic() - begun)
@@ -81,22 +83,6 @@ def broken(scope: Scope, counterexample: Counterexample, where: str) -> int:
     print("\n".join(story(scope, counterexample.events)))
     print(json.dumps({"violations": 1, "where": where, "why": counterexample.why}))
     return 1
-
-
-def print_rules() -> int:
-    print("| rule | the test that catches its absence | what breaks | the shortest history | states |")
-    print("|---|---|---|---|---:|")
-    missed = 0
-    for rule in RULES:
-        with rule.off():
-            found = explore(rule.scope, max_states=RULE_STATES, shortest=True, begin=rule.begin)
-            lines = story(rule.scope, found.counterexample.events) if found.counterexample else []
-        missed += not lines
-        why = lines.pop().removeprefix("=> ") if lines else "nothing was found"
-        history = "<br>".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-        test = f"tests/explore/test_rules.py::test_each_rule_is_needed[{rule.number}]"
-        print(f"| {rule.number} {rule.text} | `{test}` | {why} | {history} | {found.states} |", flush=True)
-    return 1 if missed else 0
 
 
 if __name__ == "__main__":

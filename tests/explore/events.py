@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .player import flying
+from .client import outstanding
 from .scope import Steps
 
 if TYPE_CHECKING:
@@ -22,24 +22,28 @@ def possible(universe: Universe) -> list[Event]:
 
 def _clients(universe: Universe) -> Iterator[Event]:
     left = universe.left
-    targets = NAMES[: 1 if all(node.blank for node in universe.nodes) else len(universe.nodes)]
+    targets = NAMES[: 1 if all(replica.blank for replica in universe.replicas) else len(universe.replicas)]
     for answer in universe.answers:
-        yield ("hear", answer.player, answer.name)
+        yield ("receive", answer.client, answer.name)
     if universe.scope.frames:
         yield from _frames(universe, targets)
-    for index, player in enumerate(universe.players):
-        what = player.can_send()
+    for index, client in enumerate(universe.clients):
+        what = client.can_send()
         if what:
             for target in targets:
                 yield ("send", index, what, target)
             if left["slow"]:
                 yield ("slow", index, what)
         if left["timeouts"]:
-            for attempt in player.waiting.values():
+            for attempt in client.waiting.values():
                 yield ("timeout", index, attempt.name)
-        if left["give_ups"] and isinstance(player.op, Steps) and flying(player.lines[player.op.session].history):
+        if (
+            left["give_ups"]
+            and isinstance(client.op, Steps)
+            and outstanding(client.sessions[client.op.session].history)
+        ):
             yield ("give_up", index)
-        if left["restarts"] and not player.done and player.lines:
+        if left["restarts"] and not client.done and client.sessions:
             yield ("restart", index)
     for number in range(len(universe.slow)):
         for target in targets:
@@ -47,11 +51,11 @@ def _clients(universe: Universe) -> Iterator[Event]:
 
 
 def _frames(universe: Universe, targets: str) -> Iterator[Event]:
-    """One frame of what all clients with single steps, of different sessions, would send now."""
+    """One frame of the chunks that all clients, of different sessions, would send now."""
     senders = [
-        (index, player.can_send(), player.op.session)
-        for index, player in enumerate(universe.players)
-        if player.sends_single_step
+        (index, client.can_send(), client.op.session)
+        for index, client in enumerate(universe.clients)
+        if client.sends_chunk
     ]
     if len(senders) > 1 and len({session for _, _, session in senders}) == len(senders):
         items = tuple((index, what) for index, what, _ in senders)
@@ -61,27 +65,27 @@ def _frames(universe: Universe, targets: str) -> Iterator[Event]:
 
 def _replicas(universe: Universe) -> Iterator[Event]:
     left, scope = universe.left, universe.scope
-    for node in universe.nodes:
-        for number, read in enumerate(node.reads):
+    for replica in universe.replicas:
+        for number, read in enumerate(replica.reads):
             if read.results is None and not scope.atomic_reads:
-                yield ("read", node.name, number)
+                yield ("read", replica.name, number)
             else:
-                yield ("loaded", node.name, number)
+                yield ("loaded", replica.name, number)
             if left["unread"]:
-                yield ("unread", node.name, number)
-        if node.calls:
-            yield ("compute", node.name)
-        for number, write in enumerate(node.writes):
+                yield ("unread", replica.name, number)
+        if replica.batches:
+            yield ("compute", replica.name)
+        for number, write in enumerate(replica.writes):
             if write.results is None and not scope.atomic_commits:
-                yield ("land", node.name, number)
+                yield ("apply", replica.name, number)
             else:
-                yield ("landed", node.name, number)
+                yield ("answered", replica.name, number)
             if left["unknowns"]:
-                yield ("unknown", node.name, number)
+                yield ("unknown", replica.name, number)
             if left["refusals"] and write.results is None:
-                yield ("refuse", node.name, number)
-        if left["crashes"] and not node.blank:
-            yield ("crash", node.name)
+                yield ("refuse", replica.name, number)
+        if left["crashes"] and not replica.blank:
+            yield ("crash", replica.name)
 
 
 def _store(universe: Universe) -> Iterator[Event]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, StoreError
-from cellkeeper_service.store import redis_layout1
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis import layout1 as redis_layout1
+from cellkeeper_service.store.redis.keys import redis_key
 
 from .layout2 import Answer, Call, Calls, Peer
 from .redis_lists import Command, Elements, Lists, Write

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, StoreError
-from cellkeeper_service.store import redis_layout
-from cellkeeper_service.store.redis_commits import Item, Words, commit_item, delete_item
-from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_layout import FIXED_BYTES, mark_of, moving_of, standing_header
+from cellkeeper_service.store.redis import layout as redis_layout
+from cellkeeper_service.store.redis.commits import Item, Words, commit_item, delete_item
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import FIXED_BYTES, mark_of, moving_of, standing_header
 
 from .redis_lists import Command, Elements, Lists, Write
 from .truth import Violation
@@ -112,7 +112,7 @@ def base_of(elements: Elements) -> int | None:
 def _standing(elements: Elements) -> bytes:
     at = base_of(elements)
     if at is None:
-        raise Violation("what stands there ends with nothing that belongs to a record")
+        raise Violation("the list ends with nothing that belongs to a record")
     return standing_header(elements[-1], elements[at])
 
 

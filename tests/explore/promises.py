@@ -5,16 +5,16 @@ What is checked, at every event:
 - an answer's outputs, and its position, are the sequential model's for the history that the request named;
 - it leaves only once the store holds that step (acknowledged means committed);
 - the record is always the tuple of inputs that its position names: nothing lost, nothing twice, no hole;
-- a generation that was replaced or deleted neither stands again nor answers a positioned step as success;
+- a generation that was replaced or deleted is neither in the store again nor answers a positioned step as success;
 - a correct client is never refused for good, unless others use its session, the store lost commits, or it was restarted
-  in the middle of a change of lives, or while a step that it had given up was not settled; and then only with a reason
-  that says so;
+  between a reset, delete or fork and its reply, or while a step that it had given up was not settled; and then only
+  with a reason that says so;
 - a restart of Redis, after a power cut or without, leaves every record as somebody may have been told it is; a record
   that was not read or written since the restart before may also be what a commit that was lost then made of it;
 - every request is answered once;
 - a record's log never passes its limit.
 
-And where nothing more can happen: every client is through or was told why not, no replica holds an unanswered request,
+And where nothing more can happen: every client is done or was told why not, no replica holds an unanswered request,
 what a client was told is in the store (unless that lost it), and a steady pipeline has left a short log.
 
 Accepted: a create that a power cut took may come back at the restart after next, after a delete that found nothing too.
@@ -24,10 +24,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.domain.position import Position
-from cellkeeper_service.sessions.requests import Step, StepReply
 
-from .player import MOVED_BY_OTHERS, Player
+from .client import MOVED_BY_OTHERS, Client
 from .scope import Delete, Fork, Reset
 from .truth import Violation, consumed, learn, outputs_after, unpack
 
@@ -53,9 +53,9 @@ def check_answer(universe: Universe, channel: Channel, step: Step, reply: StepRe
         raise Violation(f"{channel.name} is acknowledged, and the store never held {whole}")
 
 
-def check_refusal(universe: Universe, player: Player) -> None:
+def check_refusal(universe: Universe, client: Client) -> None:
     """What a client was told for good. Raises Violation."""
-    reason = player.failed
+    reason = client.failed
     if not reason or reason == "OUTCOME_UNKNOWN":
         return
     allowed: set[str] = set()
@@ -63,42 +63,41 @@ def check_refusal(universe: Universe, player: Player) -> None:
         allowed |= MOVED_BY_OTHERS | {"STEP_CONFLICT", "STEP_COMPACTED", "STEP_GAP"}
     if universe.fell_back:
         allowed |= MOVED_BY_OTHERS | {"HISTORY_LOST"}
-        if player.lives:  # an Open that insists on what is lost; a replay that meets its own predecessor's
+        if client.restarts:  # an Open that insists on what is lost; a replay that meets its own predecessor's
             allowed |= {"STEP_GAP", "STEP_COMPACTED"}
-        if any(isinstance(op, Fork) for op in player.script):
+        if any(isinstance(op, Fork) for op in client.script):
             allowed.add("STEP_GAP")  # a fork of what is lost
-    if player.forgot:  # what its predecessor had given up was applied, and it goes on with the next chunk
+    if client.forgot:  # what its predecessor had given up was applied, and it goes on with the next chunk
         allowed |= {"STEP_CONFLICT", "STEP_COMPACTED"}
-    kinds = {type(op) for op in player.script}
+    kinds = {type(op) for op in client.script}
     if {Delete, Fork} <= kinds and (universe.scope.unknowns or universe.scope.slow or universe.scope.crashes):
         allowed.add("SESSION_EXISTS")  # a late copy of the first fork found the target deleted, and made it again
-    if player.lives and any(isinstance(op, (Reset, Delete, Fork)) for op in player.script):
+    if client.restarts and any(isinstance(op, (Reset, Delete, Fork)) for op in client.script):
         allowed |= MOVED_BY_OTHERS
     if reason not in allowed:
-        raise Violation(f"{player.name}, which did everything right, is refused for good: {reason}")
+        raise Violation(f"{client.name}, which did everything right, is refused for good: {reason}")
 
 
 def check_end(universe: Universe) -> None:
     """Nothing more can happen. Raises Violation."""
-    for player in universe.players:
-        if not player.done:
-            raise Violation(f"{player.name} is stuck at {player.op}")
-    for node in universe.nodes:
-        if node.sessions.unanswered:
-            raise Violation(f"{node.name} holds {node.sessions.unanswered} requests that it will never answer")
-        served = node.served
-        if served.starved or served.singles or served.longs or served.cohorts or node.sessions.wants_flight:
-            raise Violation(f"{node.name} holds work that it will never do")
+    for client in universe.clients:
+        if not client.done:
+            raise Violation(f"{client.name} is stuck at {client.op}")
+    for replica in universe.replicas:
+        if replica.core.unanswered:
+            raise Violation(f"{replica.name} holds {replica.core.unanswered} requests that it will never answer")
+        if replica.holds_work:
+            raise Violation(f"{replica.name} holds work that it will never do")
     held = universe.store.ledger.standing
-    for player in universe.players:
-        for session, line in player.lines.items():
-            position = Position(*line.history.position)
+    for client in universe.clients:
+        for session, known in client.sessions.items():
+            position = Position(*known.history.position)
             generation, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
             told = consumed(position)
-            if universe.scope.shared or universe.fell_back or player.failed:
+            if universe.scope.shared or universe.fell_back or client.failed:
                 continue
             if generation != position.generation or inputs[: len(told)] != told:
-                raise Violation(f"{player.name} was told {told}, and the store has {inputs}")
+                raise Violation(f"{client.name} was told {told}, and the store has {inputs}")
     if universe.scope.steady:
         for key in universe.store.sessions():
             record = universe.store.record(key)

@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import StoreError
-from cellkeeper_service.store import redis_layout
 from cellkeeper_service.store.damage import read_record
-from cellkeeper_service.store.redis_layout import read_elements, standing_header
+from cellkeeper_service.store.redis import layout as redis_layout
+from cellkeeper_service.store.redis.layout import read_elements, standing_header
 
 from . import layout1, layout2
 from .layout2 import Answer, Call, Calls, Peer, base_of, run_of

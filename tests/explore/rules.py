@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import redis_switches, short_switches, switches
+from . import client_switches, redis_switches, switches
 from .events import Event
 from .scope import Append, Delete, Fork, Open, Reset, Scope, steps
 from .switches import Switch
@@ -12,130 +12,243 @@ from .switches import Switch
 
 @dataclass(frozen=True)
 class Rule:
-    """off: switches it off while it is entered. scope: where that is found out. begin: how its histories begin, where
-    there are too many to go through all of them."""
+    """title: what holds. text: what it says and why, in one or two sentences. off: switches it off while it is entered.
+    scope: where that is found out. begin: how its histories begin, where there are too many to go through all of
+    them."""
 
     number: str
+    title: str
     text: str
     off: Switch
     scope: Scope
     begin: tuple[Event, ...] = ()
 
 
-TWO_ON_ONE = ((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21)))
-
-# In the short way alone: the long one keeps each of them. A session's first step is never an item of it.
-SHORT_WAY = (
+PROTOCOL = (
     Rule(
-        "1s",
-        "a head is compared with the item's",
-        short_switches.head_of_requests,
-        Scope(
-            ((Open("s"), steps("s", 11, 12, 13, window=2)), (Open("s"), steps("s", 21))),
-            replicas=1,
-            slow=1,
-            due_steps=4,
-            atomic_commits=True,
-            short=True,
-        ),
+        "1",
+        "A request's head is compared with the session's",
+        "A chunk names the history that it continues by step number and head, a hash of all inputs before it. It "
+        "is applied only where both are those of the session, so that a chunk never continues another client's "
+        "steps.",
+        switches.head_of_requests,
+        Scope(((Open("s"), steps("s", 11, 12, window=2)), (Open("s"), steps("s", 21))), replicas=1, slow=1),
     ),
     Rule(
-        "3bs",
-        "the whole header is in an item's compare-and-set",
+        "2",
+        "The head is in the store's compare-and-set",
+        "A commit succeeds only on a record with the head that it was computed on. Two replicas that computed "
+        "different steps from the same step number cannot both commit.",
+        switches.head_in_the_store,
+        Scope(((Open("s"), steps("s", 11, 12)), (Append("s", 21),)), fall_backs=1, atomic_commits=True),
+    ),
+    Rule(
+        "3a",
+        "The generation is in the store's compare-and-set",
+        "A commit succeeds only on a record of the generation that it was computed in. A late commit of a session "
+        "that was deleted does not change the session created after it, even where both had consumed the same "
+        "inputs.",
+        switches.generation_in_the_store,
+        Scope(((Open("s"), Fork("s", "t"), steps("t", 11), Delete("t"), Fork("s", "t")),), unknowns=1),
+    ),
+    Rule(
+        "3b",
+        "The whole header is in the store's compare-and-set",
+        "The position alone is not enough: a record at the same position may have its checkpoint elsewhere, and a "
+        "commit that appends to the log relies on where the log begins.",
         switches.header_in_the_store,
         Scope(
-            ((Open("s"), steps("s", 11, 12, 13)),),
-            fall_backs=1,
-            due_steps=4,
-            other_due_steps=1,
-            atomic_commits=True,
-            short=True,
+            ((Open("s"), steps("s", 11, 12, 13)),), fall_backs=1, due_steps=4, other_due_steps=1, atomic_commits=True
         ),
     ),
     Rule(
-        "4s",
-        "an item's checkpoint is held back by `acked`",
-        short_switches.checkpoint_waits_for_acks,
-        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=1, timeouts=1, due_steps=2, short=True),
+        "4",
+        "A checkpoint waits for `acked`",
+        "A checkpoint drops the log before it, so it is written only where the client holds the replies up to "
+        "there. The reply to a step that the log has lost cannot be computed again.",
+        switches.checkpoint_waits_for_acks,
+        Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, timeouts=1),
     ),
     Rule(
-        "6s",
-        "unknown is not committed, of an item",
-        short_switches.unknown_is_not_committed,
-        Scope(((Open("s"), steps("s", 11, 12)),), unknowns=1, short=True),
+        "5",
+        "`acked` covers every reply up to there",
+        "A client that has received a later reply and misses an earlier one acknowledges only what is before the gap.",
+        client_switches.acks_without_holes,
+        Scope(((Open("s"), steps("s", 11, 12, 13, window=3)),), replicas=1, timeouts=1),
     ),
     Rule(
-        "7s",
-        "an item that does not fit the hot copy is decided on the store's record",
-        short_switches.store_decides_rejections,
-        Scope(((Open("s"), steps("s", 11), Reset("s"), steps("s", 12)),), short=True),
+        "6a",
+        "A commit whose outcome is unknown does not count as committed",
+        "Where the store's answer is lost, the request is decided again on the record instead of being answered as "
+        "done.",
+        switches.unknown_is_not_committed,
+        Scope(((Open("s"), steps("s", 11)),), unknowns=1),
     ),
     Rule(
-        "8s",
-        "items are answered after their commits only",
-        short_switches.replies_wait_for_commits,
-        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, short=True),
+        "6b",
+        "A commit whose outcome is unknown does not count as refused",
+        "It may have been executed. A step without a position is therefore answered with OUTCOME_UNKNOWN and not "
+        "with a reason for which a client sends it again.",
+        switches.unknown_is_not_failed,
+        Scope(((Open("s"), Append("s", 11)),), unknowns=1),
     ),
     Rule(
-        "14s",
-        "an item does not make the log longer than its limit",
-        short_switches.the_log_is_bounded,
-        Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, max_log_steps=2, due_steps=8, short=True),
+        "7",
+        "Rejections are decided on the store's record",
+        "A cached state may be stale, because another replica has served the session since. A chunk that does not "
+        "continue the cached state is decided on a record that was read after it arrived.",
+        switches.store_decides_rejections,
+        Scope(((Open("s"), steps("s", 11), Reset("s"), steps("s", 12)),)),
     ),
     Rule(
-        "15s",
-        "one item of a session at a time",
-        short_switches.one_item_of_a_session,
-        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, timeouts=1, short=True),
+        "8a",
+        "A duplicate is answered after the session's own commits",
+        "A chunk that is already computed and not committed yet may still be lost. Its duplicate waits for the "
+        "outcome.",
+        switches.duplicates_wait_for_commits,
+        Scope(((Open("s"), steps("s", 11)),), timeouts=1),
     ),
     Rule(
-        "16s",
-        "what is behind an item waits until it has landed",
-        short_switches.requests_wait_for_items,
-        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, timeouts=1, short=True),
+        "8b",
+        "A reply leaves after its commit",
+        "What a client was told is durable: no reply leaves before the store has accepted what it tells of.",
+        switches.replies_wait_for_commits,
+        Scope(((Open("s"), steps("s", 11, 12)),), replicas=1),
     ),
     Rule(
-        "17s",
-        "a session is not evicted while an item of it is on its way",
-        short_switches.sessions_stay_hot,
-        Scope(((Open("s"), steps("s", 11, 12)), (Open("r"), steps("r", 21, 22))), replicas=1, slots=1, short=True),
+        "9",
+        "Generations are minted by the server",
+        "Each creation gets a generation of its own. A client that chose it would give a delayed copy of its "
+        "request the generation of a session that was deleted since.",
+        switches.server_mints_generations,
+        Scope(((Open("s"), Delete("s")),), slow=1, timeouts=1),
+    ),
+    Rule(
+        "10a",
+        "Reset names its generation",
+        "A reset applies only to the generation that its sender knows. A delayed copy of it does not reset the "
+        "session a second time.",
+        switches.reset_names_its_generation,
+        Scope(((Open("s"), Reset("s"), Reset("s"), steps("s", 11)),), slow=1, timeouts=1),
+    ),
+    Rule(
+        "10b",
+        "Delete names its generation",
+        "A delete applies only to the generation that its sender knows. A delayed copy of it does not delete the "
+        "session that was created after it.",
+        switches.delete_names_its_generation,
+        Scope(((Open("s"), Delete("s"), Open("s"), steps("s", 11)),), slow=1, timeouts=1),
+    ),
+    Rule(
+        "11",
+        "The client replays on its own history only",
+        "After the store lost commits, a client sends its steps again from where the record stands. It does so "
+        "only where the record's position is one that it went through itself.",
+        client_switches.client_replays_on_its_own_history,
+        Scope(
+            ((Open("s"), steps("s", (11, 12), 13)), (Open("s"), steps("s", 21))),
+            replicas=1,
+            fall_backs=1,
+            atomic_commits=True,
+        ),
+    ),
+    Rule(
+        "12",
+        "STEP_COMPACTED is harmless where the client holds the reply",
+        "A chunk that is sent again may meet a record whose log no longer has it. A client that already holds the "
+        "reply takes that as success.",
+        client_switches.compacted_is_harmless_when_held,
+        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=1, fall_backs=1, timeouts=1),
+    ),
+    Rule(
+        "13",
+        "A state is kept at a chunk's boundary until the acks have passed it",
+        "With several chunks in flight the acks are always behind. The state for a checkpoint is kept until the "
+        "acks reach it; otherwise no checkpoint would ever be written and the log would only grow.",
+        switches.state_is_kept_until_acked,
+        Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
+    ),
+    Rule(
+        "14",
+        "A chunk does not make the log longer than its limit",
+        "Where the log has no room, a checkpoint is written first, or the chunk is rejected with ACK_BEHIND.",
+        switches.the_log_is_bounded,
+        Scope(((Open("s"), steps("s", 11, 12, 13)),), replicas=1, max_log_steps=2, due_steps=8),
+    ),
+    Rule(
+        "15",
+        "One request of a session is computed at a time",
+        "A session has one state: the next chunk starts from where the one before it has ended.",
+        switches.one_is_computed_at_a_time,
+        Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1),
+    ),
+    Rule(
+        "16",
+        "Decisions on the record wait for the session's own commits",
+        "A record that is read while a commit is in flight may be from before or after it. What is decided on a "
+        "record waits until nothing of the session is uncommitted.",
+        switches.decisions_wait_for_commits,
+        Scope(
+            ((Open("s"), steps("s", 11, 12, 13, 14, window=2)),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1
+        ),
+    ),
+    Rule(
+        "17a",
+        "A session is not evicted while it has something to do",
+        "Only the state of an idle session leaves the cache. What is computed and not committed exists nowhere else.",
+        switches.busy_sessions_stay_cached,
+        Scope(((Open("s"), steps("s", 11, 12)), (Open("r"), steps("r", 21, 22))), replicas=1, slots=1),
+    ),
+    Rule(
+        "17b",
+        "What a batch computes on a dropped state does not count",
+        "A failed commit drops the cached state, and its requests start again from the record. A batch that is "
+        "still computing on the dropped state is ignored when it ends.",
+        switches.late_batches_are_thrown_away,
+        Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, unknowns=1),
     ),
 )
 
-LIVES = ((Open("s"), steps("s", 11), Delete("s"), Open("s"), steps("s", 12)),)
+RECREATED = ((Open("s"), steps("s", 11), Delete("s"), Open("s"), steps("s", 12)),)
 
 # The first write of a connection is a whole transaction, which a cut may leave a part of.
 CUT_AFTER_A_RESTART: tuple[Event, ...] = (
     ("send", 0, "open s", "A"),
     ("loaded", "A", 0),
-    ("land", "A", 0),
-    ("landed", "A", 0),
-    ("hear", 0, "open s"),
+    ("apply", "A", 0),
+    ("answered", "A", 0),
+    ("receive", 0, "open s"),
     ("power_cut", 0, -1),
     ("send", 0, "s[0]=11", "A"),
     ("compute", "A"),
-    ("land", "A", 0),
+    ("apply", "A", 0),
     ("power_cut", 1, 1),
 )
 
-# What a power cut needs of the lists in Redis.
+# What a power cut needs of the lists in Redis: see docs/adr/203.
 IN_REDIS = (
     Rule(
         "18a",
-        "a record's list in Redis only grows",
+        "A record's list in Redis only grows",
+        "A commit pushes to the list and changes nothing that stands in it. After a power cut Redis may execute "
+        "part of an old transaction again, and a change in place would then hit a list that it was not made for.",
         redis_switches.lists_only_grow,
         Scope(((Open("s"), steps("s", 11, 12)),), replicas=1, power_cuts=2),
     ),
     Rule(
         "18b",
-        "entries that were superseded are skipped",
+        "Entries that were superseded are skipped",
+        "A commit that a power cut left half written may come back behind a restart, beside the one that took its "
+        "place. A reader follows only the entries that lead from the last one back to its base.",
         redis_switches.superseded_entries_are_skipped,
         Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
         CUT_AFTER_A_RESTART,
     ),
     Rule(
         "18c",
-        "a trim is not in the transaction of its push",
+        "A trim is not in the transaction of its push",
+        "A trim is a call of its own behind the push. Part of a transaction may be executed after a restart, and a "
+        "trim without its push would remove what still counts.",
         redis_switches.trims_are_alone,
         Scope(
             ((Open("s"), Reset("s")), (Open("s"), steps("s", 21))),
@@ -147,19 +260,25 @@ IN_REDIS = (
     ),
     Rule(
         "18d",
-        "a delete is in no transaction",
+        "A delete is in no transaction",
+        "A delete is a call of its own with a single write, which Redis does not wrap in a transaction. So no "
+        "power cut leaves a delete in the file that is executed later.",
         redis_switches.deletes_are_alone,
-        Scope(LIVES, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
+        Scope(RECREATED, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
     ),
     Rule(
         "18e",
-        "a connection's first write is a whole transaction",
+        "A connection's first write is a whole transaction",
+        "Its EXEC ends a transaction that a power cut left open in the append-only file. Otherwise the next "
+        "restart drops everything behind that MULTI, acknowledged commits included.",
         redis_switches.first_write_is_a_transaction,
-        Scope(LIVES, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
+        Scope(RECREATED, replicas=1, power_cuts=2, synced=False, depth=2, due_steps=4),
     ),
     Rule(
         "18f",
-        "an entry names its base, and does not only say how far away that is",
+        "An entry names its base",
+        "An entry carries a mark of the base that it belongs to, not only the number of elements back to it. What "
+        "is pushed again, or what a power cut took or brought back, changes that distance.",
         redis_switches.links_name_their_base,
         Scope(
             ((Open("s"), steps("s", 11), Reset("s"), Open("s"), steps("s", 12)),),
@@ -170,27 +289,31 @@ IN_REDIS = (
     ),
     Rule(
         "18g",
-        "what was written in another run of Redis is said again before anybody is told of it",
+        "What another run of Redis wrote is written again before anybody is told of it",
+        "What is read after a restart of Redis is pushed once more in this run, and only then is anybody told of "
+        "it. So what was told wins over whatever a power cut left in the file.",
         redis_switches.what_is_read_is_said_again,
         Scope(((Open("s"), steps("s", 11)), (Open("r"),)), replicas=1, power_cuts=3),
         CUT_AFTER_A_RESTART,
     ),
     Rule(
         "18h",
-        "a trim keeps a base of its own run only",
+        "A trim keeps only a base of its own run",
+        "A trim that a power cut left in the file is executed after the next restart. That is harmless only where "
+        "everything from its base on was pushed in the same run of Redis.",
         redis_switches.trims_keep_what_their_run_pushed,
         Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=2, power_cuts=3, due_steps=1, timeouts=1),
         (
             ("send", 0, "open s", "A"),
             ("loaded", "A", 0),
-            ("land", "A", 0),
-            ("landed", "A", 0),
-            ("hear", 0, "open s"),
+            ("apply", "A", 0),
+            ("answered", "A", 0),
+            ("receive", 0, "open s"),
             ("send", 0, "s[0]=11", "A"),
             ("compute", "A"),
-            ("land", "A", 0),
-            ("landed", "A", 0),
-            ("hear", 0, "s[0]=11"),
+            ("apply", "A", 0),
+            ("answered", "A", 0),
+            ("receive", 0, "s[0]=11"),
             ("send", 0, "s[1]=12", "A"),
             ("compute", "A"),
             ("timeout", 0, "s[1]=12"),
@@ -198,114 +321,11 @@ IN_REDIS = (
             ("loaded", "B", 0),
             ("compute", "B"),
             ("compute", "B"),
-            ("land", "A", 0),
-            ("landed", "A", 0),
+            ("apply", "A", 0),
+            ("answered", "A", 0),
             ("power_cut", 0, -1),
         ),
     ),
 )
 
-RULES = (
-    Rule(
-        "1", "a head is compared with the request's", switches.head_of_requests, Scope(TWO_ON_ONE, replicas=1, slow=1)
-    ),
-    Rule(
-        "2",
-        "the head is in the store's compare-and-set",
-        switches.head_in_the_store,
-        Scope(((Open("s"), steps("s", 11, 12)), (Append("s", 21),)), fall_backs=1, atomic_commits=True),
-    ),
-    Rule(
-        "3",
-        "the generation is in the store's compare-and-set",
-        switches.generation_in_the_store,
-        Scope(((Open("s"), Fork("s", "t"), steps("t", 11), Delete("t"), Fork("s", "t")),), unknowns=1),
-    ),
-    Rule(
-        "3b",
-        "the whole header, not only the position, is in the compare-and-set",
-        switches.header_in_the_store,
-        Scope(
-            ((Open("s"), steps("s", 11, 12, 13)),), fall_backs=1, due_steps=4, other_due_steps=1, atomic_commits=True
-        ),
-    ),
-    Rule(
-        "4",
-        "a checkpoint is held back by `acked`",
-        switches.checkpoint_waits_for_acks,
-        Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, timeouts=1),
-    ),
-    Rule(
-        "5",
-        "`acked` means every reply up to there",
-        switches.acks_without_holes,
-        Scope(((Open("s"), steps("s", 11, 12, 13, window=3)),), replicas=1, timeouts=1),
-    ),
-    Rule(
-        "6a",
-        "unknown is not committed",
-        switches.unknown_is_not_committed,
-        Scope(((Open("s"), steps("s", 11)),), unknowns=1),
-    ),
-    Rule(
-        "6b",
-        "unknown is not failed",
-        switches.unknown_is_not_failed,
-        Scope(((Open("s"), Append("s", 11)),), unknowns=1),
-    ),
-    Rule(
-        "7",
-        "rejections are decided on the store's record",
-        switches.store_decides_rejections,
-        Scope(((Open("s"), steps("s", 11), Reset("s"), steps("s", 12)),)),
-    ),
-    Rule(
-        "8",
-        "duplicates are answered after the session's own commits only",
-        switches.duplicates_wait_for_commits,
-        Scope(((Open("s"), steps("s", 11)),), timeouts=1),
-    ),
-    Rule(
-        "9",
-        "generations are minted by the server",
-        switches.server_mints_generations,
-        Scope(((Open("s"), Delete("s")),), slow=1, timeouts=1),
-    ),
-    Rule(
-        "10a",
-        "Reset names its generation",
-        switches.reset_names_its_generation,
-        Scope(((Open("s"), Reset("s"), Reset("s"), steps("s", 11)),), slow=1, timeouts=1),
-    ),
-    Rule(
-        "10b",
-        "Delete names its generation",
-        switches.delete_names_its_generation,
-        Scope(((Open("s"), Delete("s"), Open("s"), steps("s", 11)),), slow=1, timeouts=1),
-    ),
-    Rule(
-        "11",
-        "the client replays on its own history only",
-        switches.client_replays_on_its_own_history,
-        Scope(
-            ((Open("s"), steps("s", (11, 12), 13)), (Open("s"), steps("s", 21))),
-            replicas=1,
-            fall_backs=1,
-            atomic_commits=True,
-        ),
-    ),
-    Rule(
-        "12",
-        "a held reply makes STEP_COMPACTED harmless",
-        switches.compacted_is_harmless_when_held,
-        Scope(((Open("s"), steps("s", 11, 12, 13, window=2)),), replicas=1, fall_backs=1, timeouts=1),
-    ),
-    Rule(
-        "13",
-        "a state is kept at a chunk's boundary until the acks have passed it",
-        switches.state_is_kept_until_acked,
-        Scope(((Open("s"), steps("s", 11, 12, 13, 14, 15, 16, 17, 18, window=2)),), replicas=1, steady=4),
-    ),
-    *SHORT_WAY,
-    *IN_REDIS,
-)
+RULES = (*PROTOCOL, *IN_REDIS)

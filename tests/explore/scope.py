@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .truth import Inputs
@@ -47,22 +47,29 @@ Op = Open | Steps | Append | Reset | Delete | Fork
 
 @dataclass(frozen=True)
 class Scope:
-    """scripts: one for each client. due_steps: when a checkpoint is due;
-    other_due_steps: on the second replica, where it has another setting.
+    """scripts: one for each client. due_steps: when a checkpoint is due; other_due_steps: on the second replica, where
+    it has another setting.
 
-    The rest says how often each may happen in one history: slow: a request that stays on its way as long as it likes.
-    timeouts: a client stops waiting for an answer and sends again. unknowns: the store's answer is lost, and
-    its script may still run late. refusals: the store says no. unread: a reading fails. fall_backs: the store loses its
-    last commits, `depth` at the most. power_cuts: the store stops and starts anew, its append-only file cut anywhere
-    behind what is safe: with `synced` (appendfsync always) all that somebody heard of, without it all but `depth` runs
-    of the script; a plain restart is one of them. restarts: a client starts anew; `expects`: it insists on its own
-    history.
-    give_ups: a caller's deadline passes. crashes: a replica is killed and started anew.
+    How often each fault may happen in one history:
 
-    short: single steps with positions come as frames, of one client or of several at once, and so may go the short way.
-    slots: hot sessions on a replica. buffer_steps: inputs that a client keeps. max_log_steps: the record's log.
-    atomic_reads, atomic_commits: the store's answer comes with its work. ticks: a replica's commits
-    that are ready at once go to the store together. steady: the log must be short at the end.
+    slow: a request is delayed for as long as it likes.
+    timeouts: a client stops waiting for a reply and sends again.
+    unknowns: the store's answer is lost, and the commit may still be executed later.
+    refusals: the store refuses a commit.
+    unread: a record could not be read.
+    fall_backs: the store loses its last commits, `depth` at the most.
+    power_cuts: the store stops and restarts, its append-only file cut anywhere behind what is safe: with `synced`
+    (appendfsync always) all that somebody was told of, without it all but `depth` runs of the script. A plain restart
+    is one of them.
+    restarts: a client crashes and restarts; `expects`: it insists on its own history.
+    give_ups: a caller's deadline passes.
+    crashes: a replica crashes and restarts.
+
+    frames: what several clients send, each to its own session, may also come in one frame.
+    slots: sessions in a replica's state cache. buffer_steps: inputs that a client keeps.
+    max_log_steps: of the record's log. steady: the log must be at most so long at the end; 0: it may be of any length.
+    atomic_reads, atomic_commits: the store's answer comes with its work.
+    commits_together: a replica's commits that are ready at once go to the store in one call.
     """
 
     scripts: tuple[tuple[Op, ...], ...]
@@ -80,7 +87,7 @@ class Scope:
     expects: bool = False
     give_ups: int = 0
     crashes: int = 0
-    short: bool = False
+    frames: bool = False
     due_steps: int = 1
     other_due_steps: int = 0
     slots: int = 4
@@ -88,13 +95,8 @@ class Scope:
     max_log_steps: int = 8
     atomic_reads: bool = True
     atomic_commits: bool = False
-    ticks: bool = False
-    steady: int = field(default=0)
-
-    @property
-    def frames(self) -> bool:
-        """Whether one frame may carry steps of several clients."""
-        return self.short and len(self.scripts) > 1
+    commits_together: bool = False
+    steady: int = 0
 
     @property
     def shared(self) -> bool:

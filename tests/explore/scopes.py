@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps, steps
 from .truth import Inputs
@@ -15,56 +15,55 @@ def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[
     return (Open(session), steps(session, *values, window=window))
 
 
-LIVES = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
+RECREATED = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
 TWO_SESSIONS = (opened(11, 12), opened(21, 22, session="r"))
-LONGER_LIVES = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
+TWO_STEPS_EACH = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
 FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
 
 SMALL = {
-    "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1, short=True),
+    "2 steps, window 1, a reply lost": Scope((opened(11, 12),), timeouts=1),
     "2 steps, window 2, 1 replica, a reply lost": Scope(
         (opened(11, 12, window=2),), replicas=1, timeouts=1, atomic_commits=True
     ),
-    "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2, short=True),
+    "2 steps, window 1, the store silent twice": Scope((opened(11, 12),), unknowns=2),
     "2 steps, window 2, 1 replica, the store silent": Scope(
         (opened(11, 12, window=2),), replicas=1, unknowns=1, atomic_commits=True
     ),
-    "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2, short=True),
+    "2 steps, window 1, a tail lost": Scope((opened(11, 12),), fall_backs=1, depth=2),
     "2 clients on one session": Scope((opened(11), opened(21)), atomic_commits=True),
     "2 sessions on 1 slot": Scope((opened(11), opened(21, session="r")), replicas=1, slots=1),
-    "reset, delete, re-open": Scope((LIVES,)),
+    "reset, delete, re-open": Scope((RECREATED,)),
     "fork": Scope((FORKED,)),
-    "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True, short=True),
+    "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True),
     "1 append, the store silent": Scope(((*opened(11), Append("s", 12)),), unknowns=1),
-    # a session's first step goes the long way: only then is its state where the engine has it
-    "frames of 2 sessions": Scope(TWO_SESSIONS, replicas=1, short=True),
-    "frames of 2 sessions on 1 slot": Scope(TWO_SESSIONS, replicas=1, slots=1, atomic_commits=True, short=True),
-    "frames, 2 clients on one session": Scope(
-        (opened(11, 12), opened(21, 22)), replicas=1, atomic_commits=True, short=True
+    "2 sessions in frames": Scope(TWO_SESSIONS, replicas=1, frames=True),
+    "2 sessions in frames on 1 slot": Scope(TWO_SESSIONS, replicas=1, slots=1, atomic_commits=True, frames=True),
+    "2 clients on one session, 2 steps each, 1 replica": Scope(
+        (opened(11, 12), opened(21, 22)), replicas=1, atomic_commits=True
     ),
-    "frames, 3 steps, window 2, the store silent": Scope(
-        (opened(11, 12, 13, window=2),), replicas=1, unknowns=1, due_steps=2, atomic_commits=True, short=True
+    "3 steps, window 2, 1 replica, the store silent": Scope(
+        (opened(11, 12, 13, window=2),), replicas=1, unknowns=1, due_steps=2, atomic_commits=True
     ),
-    "frames, refused, and a crash": Scope((opened(11, 12),), refusals=1, crashes=1, atomic_commits=True, short=True),
-    "frames, lives": Scope((LONGER_LIVES,), atomic_commits=True, short=True),
-    "frames, an append, the store silent": Scope(
-        ((*opened(11, 12), Append("s", 13)),), unknowns=1, atomic_commits=True, short=True
+    "2 steps, a refusal and a crash": Scope((opened(11, 12),), refusals=1, crashes=1, atomic_commits=True),
+    "reset, delete, re-open, 2 steps each": Scope((TWO_STEPS_EACH,), atomic_commits=True),
+    "2 steps and an append, the store silent": Scope(
+        ((*opened(11, 12), Append("s", 13)),), unknowns=1, atomic_commits=True
     ),
-    "frames, a short log": Scope((opened(11, 12, 13, 14),), replicas=1, max_log_steps=2, due_steps=8, short=True),
+    "4 steps, a short log": Scope((opened(11, 12, 13, 14),), replicas=1, max_log_steps=2, due_steps=8),
     "2 steps, a power cut and a restart": Scope((opened(11, 12),), power_cuts=2),
     "2 steps, 1 replica, 3 power cuts": Scope((opened(11, 12),), replicas=1, power_cuts=3),
     "2 steps, 2 power cuts, synced each second": Scope(
         (opened(11, 12),), replicas=1, power_cuts=2, synced=False, depth=3
     ),
-    "reset, delete, re-open, 2 power cuts": Scope(
+    "open, reset, delete, open, 2 power cuts": Scope(
         ((*opened(11), Reset("s"), Delete("s"), Open("s")),), replicas=1, power_cuts=2
     ),
-    "reset, delete, re-open, 2 power cuts, synced each second": Scope(
+    "open, reset, delete, open, 2 power cuts, synced each second": Scope(
         ((*opened(11), Reset("s"), Delete("s"), Open("s")),), replicas=1, power_cuts=2, synced=False, depth=2
     ),
 }
 
-LONG_WAY = {
+STEPS_AND_FAULTS = {
     "2 steps, window 2, a reply lost": Scope((opened(11, 12, window=2),), timeouts=1, atomic_commits=True),
     "2 steps, window 2, the store silent": Scope((opened(11, 12, window=2),), unknowns=1, atomic_commits=True),
     "2 steps, window 2, a reply lost, apart": Scope((opened(11, 12, window=2),), timeouts=1, atomic_reads=False),
@@ -82,10 +81,10 @@ LONG_WAY = {
     "2 clients on one session, silent": Scope((opened(11), opened(21)), unknowns=1),
     "2 clients on one session, a tail lost": Scope((opened(11, 12), opened(21)), fall_backs=1, atomic_commits=True),
     "2 sessions": Scope((opened(11, 12), opened(21, session="r")), atomic_commits=True),
-    "lives, slow copies": Scope((LIVES,), slow=1, timeouts=1, atomic_commits=True),
-    "lives, the store silent twice": Scope((LIVES,), unknowns=2),
-    "lives, a tail lost": Scope((LIVES,), fall_backs=1, depth=2),
-    "lives, a crash": Scope((LIVES,), crashes=1, unknowns=1, atomic_commits=True),
+    "reset, delete, re-open, slow copies": Scope((RECREATED,), slow=1, timeouts=1, atomic_commits=True),
+    "reset, delete, re-open, the store silent twice": Scope((RECREATED,), unknowns=2),
+    "reset, delete, re-open, a tail lost": Scope((RECREATED,), fall_backs=1, depth=2),
+    "reset, delete, re-open, a crash": Scope((RECREATED,), crashes=1, unknowns=1, atomic_commits=True),
     "fork, slow copies": Scope((FORKED,), slow=1, timeouts=1, atomic_commits=True),
     "fork, the store silent": Scope((FORKED,), unknowns=1, timeouts=1, atomic_commits=True),
     "fork, a tail of one record lost": Scope((FORKED,), fall_backs=1, depth=2, atomic_commits=True),
@@ -101,8 +100,13 @@ LONG_WAY = {
 }
 
 POWER_CUTS = {
-    "2 records in a tick, 2 power cuts, synced each second": Scope(
-        (opened(11), opened(21, session="r")), replicas=1, power_cuts=2, synced=False, ticks=True, atomic_commits=True
+    "2 records in a commit call, 2 power cuts, synced each second": Scope(
+        (opened(11), opened(21, session="r")),
+        replicas=1,
+        power_cuts=2,
+        synced=False,
+        commits_together=True,
+        atomic_commits=True,
     ),
     "2 steps, 3 power cuts, a reply lost": Scope((opened(11, 12),), power_cuts=3, timeouts=1),
     "3 steps, 3 power cuts, other checkpoints": Scope(
@@ -118,15 +122,17 @@ POWER_CUTS = {
     "2 clients on one session, a delete, 2 power cuts": Scope(
         ((*opened(11), Delete("s")), opened(21)), power_cuts=2, due_steps=4
     ),
-    "lives, 2 power cuts": Scope((LIVES,), power_cuts=2),
-    "lives, 2 power cuts, synced each second": Scope((LIVES,), power_cuts=2, synced=False, depth=2),
+    "reset, delete, re-open, 2 power cuts": Scope((RECREATED,), power_cuts=2),
+    "reset, delete, re-open, 2 power cuts, synced each second": Scope(
+        (RECREATED,), power_cuts=2, synced=False, depth=2
+    ),
     "fork, 2 power cuts": Scope((FORKED,), power_cuts=2),
     "fork, 2 power cuts, synced each second": Scope((FORKED,), power_cuts=2, synced=False, depth=2),
-    "2 records in a tick, 2 power cuts": Scope(
-        (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=2, ticks=True
+    "2 records in a commit call, 2 power cuts": Scope(
+        (opened(11, 12), opened(21, session="r")), replicas=1, power_cuts=2, commits_together=True
     ),
     "2 clients on one session, 3 power cuts, synced each second": Scope(
-        (opened(11), opened(21)), power_cuts=3, synced=False, depth=2, ticks=True
+        (opened(11), opened(21)), power_cuts=3, synced=False, depth=2, commits_together=True
     ),
     "an append, 2 power cuts": Scope(((*opened(11), Append("s", 12)),), power_cuts=2),
     "a restart, 2 power cuts": Scope((opened(11, 12),), power_cuts=2, restarts=1),
@@ -135,35 +141,25 @@ POWER_CUTS = {
 
 LARGE = {
     **POWER_CUTS,
-    **LONG_WAY,
-    **{f"frames, {name}": replace(scope, short=True) for name, scope in LONG_WAY.items() if "window 2" in name},
-    "frames, lives, the store silent": Scope((LONGER_LIVES,), unknowns=1, timeouts=1, short=True),
-    "frames, lives, slow copies": Scope((LONGER_LIVES,), slow=1, timeouts=1, atomic_commits=True, short=True),
-    "frames, 3 steps, up to 3 commits lost": Scope((opened(11, 12, 13),), fall_backs=1, depth=3, short=True),
-    "frames, 3 steps, silent, other checkpoints": Scope(
-        (opened(11, 12, 13),), unknowns=1, timeouts=1, due_steps=2, other_due_steps=1, short=True
+    **STEPS_AND_FAULTS,
+    "reset, delete, re-open, 2 steps each, the store silent": Scope((TWO_STEPS_EACH,), unknowns=1, timeouts=1),
+    "reset, delete, re-open, 2 steps each, slow copies": Scope(
+        (TWO_STEPS_EACH,), slow=1, timeouts=1, atomic_commits=True
     ),
-    "frames of 2 sessions, silent": Scope(TWO_SESSIONS, replicas=1, unknowns=1, atomic_commits=True, short=True),
-    "frames of 2 sessions, 2 replicas": Scope(TWO_SESSIONS, atomic_commits=True, short=True),
-    "frames of 2 sessions, crash and reply lost": Scope(
-        TWO_SESSIONS,
-        replicas=1,
-        crashes=1,
-        timeouts=1,
-        atomic_commits=True,
-        short=True,
+    "3 steps, window 1, up to 3 commits lost": Scope((opened(11, 12, 13),), fall_backs=1, depth=3),
+    "3 steps, window 1, silent, other checkpoints": Scope(
+        (opened(11, 12, 13),), unknowns=1, timeouts=1, due_steps=2, other_due_steps=1
     ),
-    "frames, 2 clients on one session, 2 replicas": Scope(
-        (opened(11, 12), opened(21, 22)), atomic_commits=True, short=True
-    ),
-    "frames, a short log, a reply lost": Scope(
-        (opened(11, 12, 13, 14, window=2),), replicas=1, max_log_steps=2, due_steps=8, timeouts=1, short=True
+    "2 sessions in frames, silent": Scope(TWO_SESSIONS, replicas=1, unknowns=1, atomic_commits=True, frames=True),
+    "2 sessions in frames, 2 replicas": Scope(TWO_SESSIONS, atomic_commits=True, frames=True),
+    "2 sessions in frames, a crash and a reply lost": Scope(
+        TWO_SESSIONS, replicas=1, crashes=1, timeouts=1, atomic_commits=True, frames=True
     ),
 }
 
 
 def drawn(draw: random.Random) -> Scope:
-    """Any scope: up to 2 clients, 4 chunks in a row, changes of lives, and one to six kinds of faults."""
+    """Any scope: up to 2 clients, 4 chunks in a row, resets, deletes and forks, and one to six kinds of faults."""
     values = count(11)
     shared = draw.random() < 0.4
     clients = draw.choice((1, 1, 2))
@@ -181,7 +177,9 @@ def drawn(draw: random.Random) -> Scope:
         "unread",
         "power_cuts",
     )
-    faults = dict.fromkeys(draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1)
+    faults: dict[str, Any] = dict.fromkeys(
+        draw.choices(kinds, (4, 5, 4, 5, 2, 1, 2, 1, 1, 4), k=draw.choice((1, 2, 2, 3, 6))), 1
+    )
     faults.update({kind: 2 for kind in faults if draw.random() < 0.3})
     if "power_cuts" in faults:
         faults["power_cuts"] = draw.choice((2, 3))
@@ -198,8 +196,8 @@ def drawn(draw: random.Random) -> Scope:
         max_log_steps=draw.choice((4, 8)),
         atomic_reads=draw.random() < 0.7,
         atomic_commits=draw.random() < 0.5,
-        ticks=draw.random() < 0.5,
-        short=draw.random() < 0.6,
+        commits_together=draw.random() < 0.5,
+        frames=draw.random() < 0.6,
         **faults,
     )
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.limits import Clock, Limits
 
 from .events import Event
 from .fingerprint import fingerprint

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store.redis_keys import redis_key, session_key
-from cellkeeper_service.store.redis_layout import RUN_BYTES
+from cellkeeper_service.store.redis.keys import redis_key, session_key
+from cellkeeper_service.store.redis.layout import RUN_BYTES
 
 from . import layout2
 from .layout2 import Answer, Call, Calls, Peer
@@ -50,7 +50,7 @@ class File:
 
     @property
     def end(self) -> int:
-        """A name of this point in the file, for `hear`."""
+        """A name of this point in the file, for `tell`."""
         return self.folded + len(self.units)
 
     def fold(self, first: int) -> None:
@@ -72,7 +72,7 @@ class File:
 class ExploredStore:
     """depth: how many commits a fail-over may lose at the most, and a power cut where writes are not synced at once.
 
-    synced: appendfsync always: nobody hears of a write before it is safe. tracks: a power cut may still come.
+    synced: appendfsync always: nobody is told of a write before it is safe. tracks: a power cut may still come.
     """
 
     layout: ClassVar[Any] = layout2
@@ -103,7 +103,7 @@ class ExploredStore:
         return [self.record(load.key) for load in loads]
 
     def commit_many(self, commits: Sequence[Commit], connection: str) -> list[CommitResult]:
-        """Of one tick: one run of the script has them all."""
+        """One run of the script has them all."""
         past = self._now()
         meant = [self._as_meant(commit) for commit in commits]
         answers = self.pipeline(self.layout.commit_calls(meant), connection)
@@ -130,8 +130,8 @@ class ExploredStore:
         self._seal()
         return results
 
-    def hear(self, end: int) -> None:
-        """Somebody learns what was done up to this point of the file."""
+    def tell(self, end: int) -> None:
+        """Somebody is told what was done up to this point of the file."""
         self.file.told = max(self.file.told, end - self.file.folded)
         self._seal()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.session import CachedState
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.sessions import requests as wire
-from cellkeeper_service.sessions.cohort import CohortCall
 
 from .events import Event
 from .scope import Scope
@@ -40,45 +41,53 @@ def tell(universe: Universe, event: Event) -> str:
         case "send":
             return f"c{rest[0]} sends {rest[1]} to {rest[2]}"
         case "frame":
-            return f"one frame takes {', '.join(f'{what} of c{index}' for index, what in rest[0])} to {rest[1]}"
+            return f"one frame carries {', '.join(f'{what} of c{index}' for index, what in rest[0])} to {rest[1]}"
         case "slow":
-            return f"c{rest[0]} sends {rest[1]}, which takes its time"
+            return f"c{rest[0]} sends {rest[1]}, which is delayed"
         case "arrive":
             channel: Any = universe.slow[rest[0]].done
-            return f"the slow {channel.name} arrives at {rest[1]}"
-        case "hear":
-            answer = next(one for one in universe.answers if (one.player, one.name) == (rest[0], rest[1]))
-            return f"c{rest[0]} hears of {rest[1]}: {_result(answer.result)}"
+            return f"the delayed {channel.name} arrives at {rest[1]}"
+        case "receive":
+            answer = next(one for one in universe.answers if (one.client, one.name) == (rest[0], rest[1]))
+            return f"c{rest[0]} receives the reply to {rest[1]}: {_result(answer.result)}"
         case "timeout":
-            return f"c{rest[0]} hears nothing of {rest[1]} and stops waiting"
+            return f"c{rest[0]} receives no reply to {rest[1]} and stops waiting"
         case "give_up":
-            return f"c{rest[0]}'s caller gives up"
+            return f"c{rest[0]}'s caller stops waiting: its deadline has passed"
         case "restart":
-            return f"c{rest[0]} dies and starts anew"
+            return f"c{rest[0]} crashes and restarts"
         case "crash":
-            return f"{rest[0]} dies and starts anew"
+            return f"{rest[0]} crashes and restarts"
         case "read" | "loaded" | "unread":
-            read = universe.node(rest[0]).reads[rest[1]]
-            what = {"read": "reads", "loaded": "has read", "unread": "fails to read"}[kind]
-            return f"{rest[0]} {what} {read.loads[0].key.session}"
+            read = universe.replica(rest[0]).reads[rest[1]]
+            session = read.loads[0].key.session
+            if kind == "read":
+                return f"the store reads the record of {session} for {rest[0]}"
+            if kind == "unread":
+                return f"{rest[0]} could not read the record of {session}"
+            return f"{rest[0]} receives the record of {session}"
         case "compute":
-            return f"{rest[0]} computes " + ", ".join(sorted(_computed(universe.node(rest[0]).calls[0])))
-        case "land" | "landed" | "unknown" | "refuse":
-            write = universe.node(rest[0]).writes[rest[1]]
+            return f"{rest[0]} computes " + ", ".join(sorted(_computed(universe.replica(rest[0]).batches[0])))
+        case "apply" | "answered" | "unknown" | "refuse":
+            write = universe.replica(rest[0]).writes[rest[1]]
             call = _calls(write.calls)
-            if kind == "land":
-                return f"{rest[0]}'s script reaches the store: {call}"
-            if kind == "landed":
-                outcome = ", ".join(one.outcome.value for one in write.results) if write.results else "done"
-                return f"{rest[0]} hears from the store: {call}: {outcome}"
+            if kind == "apply":
+                return f"the store executes {rest[0]}'s {call}"
+            if kind == "answered" and write.results:
+                outcome = ", ".join(one.outcome.value for one in write.results)
+                return f"{rest[0]} receives the store's answer: {outcome}"
+            if kind == "answered":
+                return f"the store executes and answers {rest[0]}'s {call}"
             if kind == "refuse":
                 return f"the store refuses {rest[0]}'s {call}"
-            fate = "landed" if write.results else "is still on its way"
-            return f"{rest[0]} hears nothing from the store; its script ({call}) {fate}"
+            if write.results:
+                return f"the store's answer to {rest[0]}'s {call} is lost"
+            return f"{rest[0]} receives no answer from the store; still on its way is its {call}"
         case "late":
-            return f"the late script reaches the store: {_calls(universe.late[rest[0]].calls)}"
+            return f"the store executes what was still on its way, the {_calls(universe.late[rest[0]].calls)}"
         case "fall_back":
-            return f"the store fails over and loses its last {rest[0]} commit(s){' of ' + rest[1] if rest[1] else ''}"
+            of_one = f" of {rest[1]}" if rest[1] else ""
+            return f"the store fails over and loses its last {_counted(rest[0], 'commit')}{of_one}"
         case "power_cut":
             return _power_cut(universe, *rest)
     return str(event)
@@ -86,28 +95,33 @@ def tell(universe: Universe, event: Event) -> str:
 
 def _power_cut(universe: Universe, lost: int, writes: int) -> str:
     if not lost:
-        return "Redis starts anew"
+        return "Redis restarts"
     unit = universe.store.file.units[-lost]
-    what = f"power is lost; of the append-only file the last {lost} script(s) are missing"
+    what = f"power is lost, and with it the last {_counted(lost, 'script run')} in the append-only file"
     if writes < 0:
         return what
     left = ", ".join(write.command.value for write in unit.writes[:writes]) or "nothing"
-    return f"{what}, but of the first of these there is an open MULTI with {left}"
+    return f"{what}; an open MULTI with {left} is left of the first lost one"
+
+
+def _counted(count: int, what: str) -> str:
+    return what if count == 1 else f"{count} {what}s"
 
 
 def _calls(calls: list[Any]) -> str:
     return "; ".join(_call(call) for call in calls)
 
 
-def _computed(call: Any) -> list[str]:
-    if isinstance(call, CohortCall):
-        taken = [frame.columns.steps[item] for frame in call.cohorts for item in frame.items]  # type: ignore[attr-defined]
-        return [f"{step.key.session} in a frame {_inputs(unpack(step.data))}" for step in taken]
-    return [_run(run) for run in call.runs]
+def _computed(batch: Batch) -> list[str]:
+    return [_work(state) for state in batch.states]
 
 
-def _run(run: Any) -> str:
-    return f"{run.line.key.session} {run.kind.value} {_inputs(unpack(run.data))}"
+def _work(state: CachedState) -> str:
+    work = state.work
+    if work is None:
+        raise RuntimeError("a batch holds a state on which nothing is computed")
+    what = "the log of" if isinstance(work, wire.LogReplay) else "on"
+    return f"{_inputs(unpack(work.inputs))} {what} {state.session.key.session}"
 
 
 def _inputs(inputs: tuple[int, ...]) -> str:
@@ -124,17 +138,16 @@ def _at(position: Position | None) -> str:
 
 def _call(call: Any) -> str:
     if not isinstance(call, Commit):
-        return f"delete {call.key.session} of g{call.generation.lstrip(bytes(1)).hex()}"
+        return f"delete of {call.key.session} g{call.generation.lstrip(bytes(1)).hex()}"
     header = call.header
     how = "append" if call.checkpoint is None else f"checkpoint at {header.checkpoint_step}"
-    return (
-        f"{call.key.session}: {_at(call.expected.position if call.expected else None)} -> {_at(header.position)}, {how}"
-    )
+    expected = _at(call.expected.position if call.expected else None)
+    return f"commit of {call.key.session} from {expected} to {_at(header.position)}, {how}"
 
 
 def _result(result: Any) -> str:
     if isinstance(result, Rejection):
-        return f"{result.reason.name}, the record stands at {_at(result.position)}"
+        return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):
         return f"done{', again' if result.replayed else ''}, at {_at(result.position)}"
     if isinstance(result, wire.OpenReply):

@@ -40,7 +40,7 @@ def test_equal_fingerprints_have_equal_futures() -> None:
     futures: dict[tuple[Scope, int], object] = {}
     met_again = 0
     for number in range(40):
-        scope = replace(SCOPE, short=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4)
+        scope = replace(SCOPE, frames=number % 2 == 0, power_cuts=number % 4 // 2 * 2, synced=number % 8 < 4)
         universe = Universe(scope)
         for _ in range(draw.randint(5, 30)):
             events = universe.events()

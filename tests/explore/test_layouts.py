@@ -12,8 +12,8 @@ import redis
 from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete
-from cellkeeper_service.store.redis_keys import redis_key
-from cellkeeper_service.store.redis_script import script
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.script import script
 
 from tests.redis_server import RedisServer
 from tests.store.records import STEP_BYTES, generation, header

@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import Commit, StoreError
 
-from tests.sessions.counting_engine import expected
+from tests.core.counting_engine import expected
 
 WIDTH = 4
 Inputs = tuple[int, ...]
@@ -114,7 +114,7 @@ class Ledger:
         after = self._content(commit, before)
         generation, start = header.position.generation, header.checkpoint_step
         if generation in self.ended:
-            raise Violation("a generation that was replaced or deleted stands in the store again")
+            raise Violation("a generation that was replaced or deleted is in the store again")
         if before is not None and before[0] == generation and after[: len(before[1])] != before[1]:
             raise Violation(f"committed steps are lost: the record was {before[1]}, and is {after} now")
         if len(set(after)) != len(after):
@@ -148,7 +148,7 @@ class Ledger:
         self.ended |= {generation}
 
     def was_durable(self, generation: bytes, inputs: Inputs) -> bool:
-        return any(life == generation and held[: len(inputs)] == inputs for life, held in self.durable)
+        return any(of == generation and held[: len(inputs)] == inputs for of, held in self.durable)
 
     def _content(self, commit: Commit, before: tuple[bytes, Inputs] | None) -> Inputs:
         """The inputs that the record truly stands for now."""

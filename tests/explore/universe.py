@@ -6,16 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cellkeeper_service.domain.store import Commit, CommitResult, Outcome, StoreError
+from cellkeeper_service.core.requests import Request, Step, StepReply
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome, StoreError
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.sessions.requests import Request, Step, StepReply
-
-from tests.sessions.columns import Frame, fits_a_frame
 
 from . import events, promises
+from .client import Client, outstanding
 from .events import NAMES, Event
-from .node import Node, Read, Write, new_node, requests_of
-from .player import Player, flying
+from .replica import Read, Replica, Write, new_replica
 from .scope import Scope, Steps
 from .store import ExploredStore
 from .truth import Violation, born
@@ -44,36 +42,34 @@ class Channel:
     """Where a request's answer goes. ended: its generation had ended when it arrived."""
 
     universe: Universe
-    player: int
+    client: int
     ticket: int
     name: str
     request: Request | None = None
     ended: bool = False
     answered: bool = False
 
-    def __call__(self, result: Any) -> None:
-        try:
-            if self.answered:
-                raise Violation(f"{self.name} was answered twice")
-            self.answered = True
-            if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
-                raise Violation(f"{self.name}: an exception in the service")
-            self.universe.answered(self, result)
-        except Exception as error:  # the service takes it for one of its own
-            self.universe.broken = self.universe.broken or error
-            raise
+    def __call__(self, request: Request) -> None:
+        if self.answered:
+            raise Violation(f"{self.name} was answered twice")
+        self.answered = True
+        result = request.reply()
+        if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
+            raise Violation(f"{self.name} is answered with INTERNAL_ERROR")
+        self.universe.answered(self, result)
 
 
 @dataclass(eq=False)
 class Answer:
-    player: int
+    client: int
     ticket: int
     name: str
     result: Any
 
 
 class Universe:
-    """faults: how often each kind may still happen."""
+    """left: how often each fault may still happen. slow: requests that are delayed. late: writes on their way to the
+    store that nobody waits for."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -83,15 +79,14 @@ class Universe:
         self.minted = 0
         self.tickets = 0
         self.fell_back = False
-        self.broken: Exception | None = None
-        self.nodes = [new_node(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
-        self.players = [Player(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
+        self.replicas = [new_replica(NAMES[index], scope, self.mint) for index in range(scope.replicas)]
+        self.clients = [Client(f"c{index}", scope, list(script)) for index, script in enumerate(scope.scripts)]
         self.slow: list[Request] = []
         self.answers: list[Answer] = []
         self.late: list[Write] = []
         self.left = {kind: int(getattr(scope, kind)) for kind in FAULTS}
-        for player in self.players:
-            player.prepare()
+        for client in self.clients:
+            client.prepare()
 
     def events(self) -> list[Event]:
         """Everything that can happen next."""
@@ -104,12 +99,10 @@ class Universe:
     def do(self, event: Event) -> None:
         """Lets it happen. Raises Violation, or Impossible for an event that cannot be."""
         getattr(self, f"_do_{event[0]}")(*event[1:])
-        for node in self.nodes:
-            node.collect()
-        for player in self.players:
-            player.prepare()
-        if self.broken is not None:
-            raise self.broken
+        for replica in self.replicas:
+            replica.go_on()
+        for client in self.clients:
+            client.prepare()
 
     def _spend(self, kind: str) -> None:
         if not self.left[kind]:
@@ -117,82 +110,74 @@ class Universe:
         self.left[kind] -= 1
 
     def _request(self, index: int, what: str) -> Request:
-        player = self.players[index]
-        if not what or player.can_send() != what:
+        client = self.clients[index]
+        if not what or client.can_send() != what:
             raise Impossible("not to be sent now")
         self.tickets += 1
         channel = Channel(self, index, self.tickets, what)
-        channel.request = player.send(self.tickets, channel)
+        channel.request = client.send(self.tickets, channel)
         return channel.request
 
-    def _submit(self, request: Request, target: str) -> None:
-        self._arrives(request)
-        if self.scope.short and isinstance(request, Step) and fits_a_frame(request):
-            Frame([request]).submit(self.node(target).sessions)
-        else:
-            self.node(target).sessions.submit(request)
-
-    def _arrives(self, request: Request) -> None:
-        channel: Channel = request.done  # type: ignore[assignment]
-        channel.ended = _generation(request) in self.store.ledger.ended
+    def _submit(self, requests: list[Request], target: str) -> None:
+        for request in requests:
+            channel: Channel = request.done  # type: ignore[assignment]
+            channel.ended = _generation(request) in self.store.ledger.ended
+        self.replica(target).core.submit_many(requests)
 
     def _do_send(self, index: int, what: str, target: str) -> None:
-        self._submit(self._request(index, what), target)
+        self._submit([self._request(index, what)], target)
 
     def _do_frame(self, items: tuple[tuple[int, str], ...], target: str) -> None:
-        if not all(self.players[index].sends_single_step for index, _ in items):
+        if not all(self.clients[index].sends_chunk for index, _ in items):
             raise Impossible("not a frame")
-        steps = [self._request(index, what) for index, what in items]
-        for step in steps:
-            self._arrives(step)
-        Frame([step for step in steps if isinstance(step, Step)]).submit(self.node(target).sessions)
+        self._submit([self._request(index, what) for index, what in items], target)
 
     def _do_slow(self, index: int, what: str) -> None:
         self._spend("slow")
         self.slow.append(self._request(index, what))
 
     def _do_arrive(self, number: int, target: str) -> None:
-        self._submit(self.slow.pop(number), target)
+        self._submit([self.slow.pop(number)], target)
 
-    def _do_hear(self, index: int, name: str) -> None:
-        answer = next((one for one in self.answers if (one.player, one.name) == (index, name)), None)
+    def _do_receive(self, index: int, name: str) -> None:
+        answer = next((one for one in self.answers if (one.client, one.name) == (index, name)), None)
         if answer is None:
             raise Impossible("no such answer")
         self.answers.remove(answer)
-        player = self.players[index]
-        player.hear(answer.ticket, answer.result)
-        promises.check_refusal(self, player)
+        client = self.clients[index]
+        client.receive(answer.ticket, answer.result)
+        promises.check_refusal(self, client)
 
     def _do_timeout(self, index: int, name: str) -> None:
         self._spend("timeouts")
-        player = self.players[index]
-        ticket = next((t for t, attempt in player.waiting.items() if attempt.name == name), None)
+        client = self.clients[index]
+        ticket = next((t for t, attempt in client.waiting.items() if attempt.name == name), None)
         if ticket is None:
             raise Impossible("no such attempt")
-        player.lost(ticket)
+        client.lost(ticket)
         self._forget_answers()
 
     def _do_give_up(self, index: int) -> None:
-        player = self.players[index]
-        if not isinstance(player.op, Steps) or not flying(player.lines[player.op.session].history):
+        client = self.clients[index]
+        if not isinstance(client.op, Steps) or not outstanding(client.sessions[client.op.session].history):
             raise Impossible("nothing to give up")
         self._spend("give_ups")
-        player.give_up()
+        client.give_up()
         self._forget_answers()
 
     def _do_restart(self, index: int) -> None:
-        player = self.players[index]
-        if player.done or not player.lines:
+        client = self.clients[index]
+        if client.done or not client.sessions:
             raise Impossible("nothing to restart")
         self._spend("restarts")
-        player.restart()
+        client.restart()
         self._forget_answers()
 
     def _forget_answers(self) -> None:
-        self.answers = [one for one in self.answers if one.ticket in self.players[one.player].waiting]
+        self.answers = [one for one in self.answers if one.ticket in self.clients[one.client].waiting]
 
     def _do_read(self, name: str, number: int) -> None:
-        read = self.node(name).reads[number]
+        read = self.replica(name).reads[number]
         if read.results is not None:
             raise Impossible("read already")
         self._read(name, read)
@@ -202,63 +187,65 @@ class Universe:
         read.read_at = self.store.file.end
 
     def _do_loaded(self, name: str, number: int) -> None:
-        node = self.node(name)
-        read = node.reads.pop(number)
+        replica = self.replica(name)
+        read = replica.reads.pop(number)
         if read.results is None:
             self._read(name, read)
-        self.store.hear(read.read_at)
-        node.sessions.loaded(read.lines, read.results or [])
+        self.store.tell(read.read_at)
+        replica.core.on_loaded(read.sessions, read.results or [])
 
     def _do_unread(self, name: str, number: int) -> None:
         self._spend("unread")
-        node = self.node(name)
-        read = node.reads.pop(number)
-        node.sessions.loaded(read.lines, [StoreError("lost")] * len(read.loads))
+        replica = self.replica(name)
+        read = replica.reads.pop(number)
+        replica.core.on_loaded(read.sessions, [StoreError("lost")] * len(read.loads))
 
     def _do_compute(self, name: str) -> None:
-        node = self.node(name)
-        call = node.calls.pop(0)
-        call.execute()
-        call.served.engine.calls.clear()  # it counts them for other tests
-        node.sessions.computed(call)
+        replica = self.replica(name)
+        batch = replica.batches.pop(0)
+        batch.execute()
+        replica.engine.calls.clear()  # it counts them for other tests
+        replica.core.on_computed(batch)
 
-    def _land(self, write: Write) -> None:
-        many = self.store.commit_many if isinstance(write.calls[0], Commit) else self.store.delete_many
-        write.results = many(write.calls, write.connection)
-        write.landed_at = self.store.file.end
+    def _apply(self, write: Write) -> None:
+        commits = [call for call in write.calls if isinstance(call, Commit)]
+        deletes = [call for call in write.calls if isinstance(call, Delete)]
+        write.results = self.store.commit_many(commits, write.connection) if commits else []
+        write.results += self.store.delete_many(deletes, write.connection)
+        write.applied_at = self.store.file.end
 
-    def _do_land(self, name: str, number: int) -> None:
-        write = self.node(name).writes[number]
+    def _do_apply(self, name: str, number: int) -> None:
+        write = self.replica(name).writes[number]
         if write.results is not None:
-            raise Impossible("landed already")
-        self._land(write)
+            raise Impossible("applied already")
+        self._apply(write)
 
-    def _do_landed(self, name: str, number: int) -> None:
-        node = self.node(name)
-        write = node.writes.pop(number)
+    def _do_answered(self, name: str, number: int) -> None:
+        replica = self.replica(name)
+        write = replica.writes.pop(number)
         if write.results is None:
-            self._land(write)
-        self.store.hear(write.landed_at)
-        node.sessions.landed(write.flights, write.results or [])
+            self._apply(write)
+        self.store.tell(write.applied_at)
+        replica.core.on_committed(write.commits, write.results or [])
 
     def _do_unknown(self, name: str, number: int) -> None:
-        node = self.node(name)
-        write = node.writes.pop(number)
+        replica = self.replica(name)
+        write = replica.writes.pop(number)
         self._spend("unknowns")
         if write.results is None:
             self.late.append(write.without_answer())
-        node.sessions.landed(write.flights, [LOST] * len(write.flights))
+        replica.core.on_committed(write.commits, [LOST] * len(write.commits))
 
     def _do_refuse(self, name: str, number: int) -> None:
-        node = self.node(name)
-        if node.writes[number].results is not None:
-            raise Impossible("landed already")
+        replica = self.replica(name)
+        if replica.writes[number].results is not None:
+            raise Impossible("applied already")
         self._spend("refusals")
-        write = node.writes.pop(number)
-        node.sessions.landed(write.flights, [CommitResult(Outcome.REFUSED, None, "full")] * len(write.flights))
+        write = replica.writes.pop(number)
+        replica.core.on_committed(write.commits, [CommitResult(Outcome.REFUSED, None, "full")] * len(write.commits))
 
     def _do_late(self, number: int) -> None:
-        self._land(self.late.pop(number))
+        self._apply(self.late.pop(number))
 
     def _do_fall_back(self, commits: int, session: str) -> None:
         if commits > len(self.store.past):
@@ -269,7 +256,7 @@ class Universe:
         self.store.fall_back(commits, key)
 
     def _do_power_cut(self, lost: int, writes: int) -> None:
-        """Redis stops and starts anew. What was on its way to it is lost, or was not sent yet; of what it did without
+        """Redis stops and restarts. What was on its way to it is lost, or was not sent yet; of what it did without
         having answered, the replicas learn nothing."""
         if (lost, writes) not in self.store.power_cuts():
             raise Impossible("the file has no such cut")
@@ -277,48 +264,46 @@ class Universe:
         kept_at = self.store.file.end - lost
         self.fell_back |= self.store.power_cut(lost, writes, tracks=self.left["power_cuts"] > 0)
         self.late.clear()
-        for node in self.nodes:
-            unread = [read for read in node.reads if read.results is not None and read.read_at > kept_at]
-            node.reads = [read for read in node.reads if read not in unread]
-            for read in node.reads:
+        for replica in self.replicas:
+            unread = [read for read in replica.reads if read.results is not None and read.read_at > kept_at]
+            replica.reads = [read for read in replica.reads if read not in unread]
+            for read in replica.reads:
                 read.read_at = 0  # an answer that was under way already
             for read in unread:
-                node.sessions.loaded(read.lines, [StoreError("lost")] * len(read.loads))
-            unheard = [write for write in node.writes if write.results is not None]
-            node.writes = [write for write in node.writes if write.results is None]
+                replica.core.on_loaded(read.sessions, [StoreError("lost")] * len(read.loads))
+            unheard = [write for write in replica.writes if write.results is not None]
+            replica.writes = [write for write in replica.writes if write.results is None]
             for write in unheard:
-                node.sessions.landed(write.flights, [LOST] * len(write.flights))
-            for line in node.sessions._desk.lines.values():
-                for request in requests_of(line):
-                    channel: Channel = request.done  # type: ignore[assignment]
-                    channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
+                replica.core.on_committed(write.commits, [LOST] * len(write.commits))
+            for request in replica.requests:
+                channel: Channel = request.done  # type: ignore[assignment]
+                channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
         """Connections break, so the clients know; what was on its way to the store may still arrive there."""
         self._spend("crashes")
         index = NAMES.index(name)
-        node = self.nodes[index]
-        for line in node.sessions._desk.lines.values():
-            for request in requests_of(line):
-                channel: Channel = request.done  # type: ignore[assignment]
-                channel.answered = True
-                player = self.players[channel.player]
-                if channel.ticket in player.waiting:
-                    player.lost(channel.ticket)
-        self.late += [write.without_answer() for write in node.writes if write.results is None]
+        replica = self.replicas[index]
+        for request in replica.requests:
+            channel: Channel = request.done  # type: ignore[assignment]
+            channel.answered = True
+            client = self.clients[channel.client]
+            if channel.ticket in client.waiting:
+                client.lost(channel.ticket)
+        self.late += [write.without_answer() for write in replica.writes if write.results is None]
         self.store.disconnect(name)
-        self.nodes[index] = new_node(name, self.scope, self.mint)
+        self.replicas[index] = new_replica(name, self.scope, self.mint)
 
     def answered(self, channel: Channel, result: Any) -> None:
         """A replica answers."""
         request = channel.request
         if isinstance(result, StepReply) and isinstance(request, Step):
             promises.check_answer(self, channel, request, result)
-        if channel.ticket in self.players[channel.player].waiting:
-            self.answers.append(Answer(channel.player, channel.ticket, channel.name, result))
+        if channel.ticket in self.clients[channel.client].waiting:
+            self.answers.append(Answer(channel.client, channel.ticket, channel.name, result))
 
-    def node(self, name: str) -> Node:
-        return self.nodes[NAMES.index(name)]
+    def replica(self, name: str) -> Replica:
+        return self.replicas[NAMES.index(name)]
 
     def mint(self) -> bytes:
         self.minted += 1

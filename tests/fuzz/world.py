@@ -83,7 +83,7 @@ class World:
         return [*MODELS, *self.names(), "prediction", "hidden", "state", "h", "c", *self.tokens]
 
     def blobs(self) -> list[bytes]:
-        known = [position.pack() for position in list(self.positions.values())[-20:]]
+        known = [bytes(position) for position in list(self.positions.values())[-20:]]
         return [bytes(16), bytes(4 * FEATURES), *self.fingerprints, *known, *(packed[:16] for packed in known)]
 
     def position(self, draw: random.Random, model: str, session: str) -> Position:
@@ -181,7 +181,7 @@ class World:
             dtype=shape.dtype,
             step_shape=shape.step,
             inputs=_inputs(draw, shape, sum(steps) or count).tobytes(),
-            positions=b"".join(place.pack() for place in places),
+            positions=b"".join(places),
             peek=draw.random() < 0.1,
             outputs=draw.sample(("prediction", "hidden", "state"), draw.randrange(3)),
             timeout_ms=draw.choice((0, 0, 1, 2000, 2**32 - 1)),

@@ -20,9 +20,9 @@ Samples = dict[str, float]
 
 def every_event(meter: Meter) -> None:
     """Each at least once, with numbers that tell them apart."""
-    meter.step_done("co2", 3, StepTimes(queue=0.0001, load=0.02, compute=0.002, commit=0.004, total=0.0261), False)
-    meter.step_done("co2", 5, StepTimes(queue=0.0001, compute=0.002, commit=0.004, total=0.0061), False)
-    meter.step_done("co2", 7, StepTimes(queue=0.0001, total=0.0001), True)
+    meter.steps_done("co2", 3, StepTimes(queue=0.0001, load=0.02, compute=0.002, commit=0.004, total=0.0261), False, 1)
+    meter.steps_done("co2", 5, StepTimes(queue=0.0001, compute=0.002, commit=0.004, total=0.0061), False, 1)
+    meter.steps_done("co2", 7, StepTimes(queue=0.0001, total=0.0001), True, 1)
     meter.rejected("step_gap")
     meter.rejected("step_gap")
     meter.rejected("queue_full")

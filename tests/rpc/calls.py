@@ -124,7 +124,7 @@ def step_message(model: str, chunk: Chunk, *, peek: bool = False, outputs: Seque
 def frame_message(
     model: str, chunks: Sequence[Chunk], *, peek: bool = False, outputs: Sequence[str] = (), timeout_ms: int = 0
 ) -> pb.StepFrame:
-    positions = [ABSENT if chunk.position is None else chunk.position.pack() for chunk in chunks]
+    positions = [ABSENT if chunk.position is None else chunk.position for chunk in chunks]
     acked = [0 if chunk.acked is None else chunk.acked for chunk in chunks]
     return pb.StepFrame(
         frame_id=7,

@@ -14,8 +14,8 @@ from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.stream import Stream
 
-from ..scheduler.loop import Server, play
-from ..sessions.world import pack
+from ..core.loop import Server, play
+from ..core.world import pack
 
 
 def frame(number: int, **more: Any) -> pb.StepFrame:
@@ -29,8 +29,8 @@ class Fixture:
         self.server = Server()
         self.taken = 0
         catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
-        self.stream = Stream(Caller(ANYBODY, catalog), self.server.scheduler, NullMeter(), None, lambda caller: None)
-        self.server.scheduler.start()
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, NullMeter(), None, lambda caller: None)
+        self.server.loop.start()
 
     async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:
         for number in range(count):
@@ -40,8 +40,8 @@ class Fixture:
             raise OSError("the frames ended badly")
 
     async def end(self) -> None:
-        await self.server.scheduler.drain()
-        self.server.scheduler.store_calls.close()
+        await self.server.loop.drain()
+        self.server.loop.store_calls.close()
 
 
 @pytest.mark.parametrize("model", ["", "unknown"])
@@ -82,6 +82,6 @@ def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
         await anext(replies)
         await replies.aclose()
         await fixture.end()
-        assert fixture.server.sessions.unanswered == 0
+        assert fixture.server.core.unanswered == 0
 
     play(test)

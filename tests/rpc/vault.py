@@ -13,7 +13,7 @@ from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Load, Outcome
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import old_key, redis_key
+from cellkeeper_service.store.redis.keys import old_key, redis_key
 
 from .calls import Api, Array, Chunk, new_id, numbers
 
@@ -43,7 +43,7 @@ class Vault:
             position=advance(start, log, 4), checkpoint_step=0, checkpoint_head=start.head, origin=new_id()
         )
         if "step" in fields:
-            fields["position"] = header.position._replace(step=fields.pop("step"))
+            fields["position"] = header.position.changed(step=fields.pop("step"))
         header = header.replace(**fields)
         commit = Commit(SessionKey("", self._api.model, session), None, header, log, self.sample.checkpoint)
         (result,) = self._store.commit_many([commit])

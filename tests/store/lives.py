@@ -17,7 +17,7 @@ from pathlib import Path
 from cellkeeper_service.domain.record import Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis.keys import redis_key
 
 from tests.redis_server import RedisServer
 from tests.store.layout1.store import OldStore, name_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cellkeeper_service.store.redis_keys import BUCKETS
+from cellkeeper_service.store.redis.keys import BUCKETS
 
 from bench.buckets import SLOTS, bucket_slots, equal_ranges, even_ranges, shares
 

@@ -8,9 +8,9 @@ import pytest
 from cellkeeper_service.domain.position import advance, first_position
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Delete, Load, Store
-from cellkeeper_service.store import sqlite
 from cellkeeper_service.store.memory import MemoryStore
 from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.sqlite import store as sqlite
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -59,9 +59,9 @@ class Stores(RuleBasedStateMachine):
         expected: Header | None = {
             "standing": None if record is None else standing,
             "absent": None,
-            "step": standing.replace(position=stands._replace(step=stands.step + 1)),
-            "head": standing.replace(position=stands._replace(head=bytes(8))),
-            "generation": standing.replace(position=stands._replace(generation=bytes(16))),
+            "step": standing.replace(position=stands.changed(step=stands.step + 1)),
+            "head": standing.replace(position=stands.changed(head=bytes(8))),
+            "generation": standing.replace(position=stands.changed(generation=bytes(16))),
         }[str(attempt["expected"])]
         base, head = stands.step, stands.head
         if record is not None and checkpoint is None:

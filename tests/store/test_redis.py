@@ -11,8 +11,8 @@ import redis
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Load, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import BUCKETS, redis_key, session_key
-from cellkeeper_service.store.redis_layout import TTL_IN_FIXED_BYTES, fixed_of
+from cellkeeper_service.store.redis.keys import BUCKETS, redis_key, session_key
+from cellkeeper_service.store.redis.layout import TTL_IN_FIXED_BYTES, fixed_of
 from hypothesis import given
 from hypothesis import strategies as st
 

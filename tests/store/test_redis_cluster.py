@@ -20,7 +20,7 @@ from cellkeeper_service.domain.store import (
     StoreError,
 )
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis.keys import redis_key
 
 from tests.redis_cluster import PRIMARIES, RedisCluster, slot_of
 from tests.redis_server import RedisServer, free_port
@@ -231,7 +231,7 @@ def test_a_slot_moves_while_appends_run(redis_cluster: RedisCluster) -> None:
 def test_a_listing_survives_moves(
     redis_cluster: RedisCluster, cluster_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellkeeper_service.store.redis_scan.SCAN_COUNT", 10)  # many pages for each node
+    monkeypatch.setattr("cellkeeper_service.store.redis.scan.SCAN_COUNT", 10)  # many pages for each node
     names = [f"p{n}" for n in range(400)]
     headers = create_all(cluster_store, names)
     seen: dict[str, Header | DamagedRecord] = {}

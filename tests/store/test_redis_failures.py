@@ -12,7 +12,7 @@ import pytest
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Delete, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis.keys import redis_key
 
 from tests.redis_server import RedisServer
 from tests.store.begun import BegunStore

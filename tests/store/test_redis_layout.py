@@ -10,7 +10,7 @@ import redis
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_keys import redis_key
+from cellkeeper_service.store.redis.keys import redis_key
 
 from tests.redis_server import RedisServer
 from tests.store.layout1.store import OldStore, name_of
@@ -73,7 +73,7 @@ def test_another_ttl_in_the_middle_of_a_log(store: Store, client: redis.Redis) -
 def test_steps_and_times_beyond_the_moving_part(store: Store) -> None:
     """The low 32 bits of the step and the low 48 of the time are what an entry has of its own."""
     first = create(AT)
-    position = first.header.position._replace(step=2**32 - 2)
+    position = first.header.position.changed(step=2**32 - 2)
     header = first.header.replace(position=position, checkpoint_step=position.step, updated_ms=2**48 - 3)
     committed(store, first._replace(header=header))
     log = b""

@@ -10,7 +10,7 @@ import pytest
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis_sentinel_url import SentinelUrl
+from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 
 from tests.redis_sentinel import SERVICE, RedisSentinels, wait_until
 from tests.store.begun import BegunStore
@@ -172,7 +172,7 @@ def test_sentinels_that_are_gone_stop_nothing(world: RedisSentinels, store: Stor
 def test_a_listing_goes_on_on_another_server(
     world: RedisSentinels, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellkeeper_service.store.redis_scan.SCAN_COUNT", 10)
+    monkeypatch.setattr("cellkeeper_service.store.redis.scan.SCAN_COUNT", 10)
     names = {f"p{number}" for number in range(200)}
     assert store.commit_many([create(key(name)) for name in names]) == [CommitResult(Outcome.COMMITTED)] * 200
     page = store.scan("", "weather", "p", "", 50)

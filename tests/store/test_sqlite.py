@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import COMMITTED, DamagedRecord, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store import sqlite_schema
-from cellkeeper_service.store.sqlite import SWEEP_RECORDS, SqliteStore
+from cellkeeper_service.store.sqlite import schema as sqlite_schema
+from cellkeeper_service.store.sqlite.store import SWEEP_RECORDS, SqliteStore
 
 from tests.store.records import append, committed, create, generation, inputs, key, log_of, replace
 from tests.store.worker import marked

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.store import Load, Outcome, StoreLost
-from cellkeeper_service.store.sqlite import SqliteStore
+from cellkeeper_service.store.sqlite.store import SqliteStore
 
 from tests.store.records import append, committed, create, inputs, key, log_of
 
@@ -162,7 +162,7 @@ def test_a_link_to_the_file_is_followed(linked: str, path: Path, tmp_path: Path)
 _ON_READ_ONLY = """
 import subprocess, sys
 from cellkeeper_service.domain.store import Load
-from cellkeeper_service.store.sqlite import SqliteStore
+from cellkeeper_service.store.sqlite.store import SqliteStore
 from tests.store.records import append, committed, create, inputs, key
 
 folder = sys.argv[1]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import COMMITTED, Commit, Delete, Load, StoreError
-from cellkeeper_service.store.sqlite import SqliteStore
+from cellkeeper_service.store.sqlite.store import SqliteStore
 
 from tests.store.records import append, committed, create, generation, inputs, key, replace
 

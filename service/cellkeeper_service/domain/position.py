@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any
 
 GENERATION_BYTES = 16
 HEAD_BYTES = 8
@@ -12,31 +12,53 @@ POSITION_BYTES = 32
 MAX_STEP = 2**63 - 1  # of a session; a position with a later one is refused
 
 _LAYOUT = struct.Struct("<16sQ8s")
+_EMPTY_HASH = blake2b(digest_size=HEAD_BYTES)
 
 
-class Position(NamedTuple):
-    """One point of one history, exactly.
+class Position(bytes):
+    """One point of one history, exactly: 32 bytes, as they stand in records and messages. Most positions are only
+    compared and passed on.
 
     generation: 16 random bytes, one life of a session.
-    step: how many time steps that life has consumed.
+    step: how many time steps that life has consumed, little-endian in bytes 16 to 23.
     head: 8 bytes that name the inputs consumed.
     """
 
-    generation: bytes
-    step: int
-    head: bytes
+    __slots__ = ()
 
-    def pack(self) -> bytes:
-        """32 bytes: generation, step (little-endian), head."""
-        return _LAYOUT.pack(self.generation, self.step, self.head)
+    def __new__(cls, generation: bytes, step: int, head: bytes) -> Position:
+        return bytes.__new__(cls, _LAYOUT.pack(generation, step, head))
 
     @classmethod
     def unpack(cls, packed: bytes, offset: int = 0) -> Position:
-        """The inverse of `pack`, from the 32 bytes at `offset`."""
-        return cls(*_LAYOUT.unpack_from(packed, offset))
+        """Of the 32 bytes at `offset`."""
+        return bytes.__new__(cls, packed[offset : offset + POSITION_BYTES])
+
+    def __getnewargs__(self) -> tuple[bytes, int, bytes]:  # type: ignore[override]
+        """For copies and pickles."""
+        return self.generation, self.step, self.head
+
+    @property
+    def generation(self) -> bytes:
+        return self[:GENERATION_BYTES]
+
+    @property
+    def step(self) -> int:
+        return int.from_bytes(self[16:24], "little")
+
+    @property
+    def head(self) -> bytes:
+        return self[24:]
+
+    def changed(self, **changes: Any) -> Position:
+        """A copy with other values of the constructor's arguments."""
+        return Position(**{"generation": self.generation, "step": self.step, "head": self.head, **changes})
 
     def __str__(self) -> str:
         return f"{self.generation.hex()[:8]}:{self.step}:{self.head.hex()}"
+
+    def __repr__(self) -> str:
+        return f"Position(generation={self.generation!r}, step={self.step}, head={self.head!r})"
 
 
 def first_position(generation: bytes, step: int = 0) -> Position:
@@ -50,14 +72,20 @@ def advance_head(head: bytes, inputs: bytes, step_bytes: int) -> bytes:
     BLAKE2b-64(head, input) time step by time step, so that it does not depend on the chunking.
     """
     for start in range(0, len(inputs), step_bytes):
-        head = blake2b(head + inputs[start : start + step_bytes], digest_size=HEAD_BYTES).digest()
+        head = _hash(head, inputs[start : start + step_bytes])
     return head
+
+
+def _hash(head: bytes, inputs: bytes) -> bytes:
+    found = _EMPTY_HASH.copy()  # a third cheaper than to make one
+    found.update(head)
+    found.update(inputs)
+    return found.digest()
 
 
 def advance(position: Position, inputs: bytes, step_bytes: int) -> Position:
     """The position after consuming `inputs` at `position`."""
-    return Position(
-        position.generation,
-        position.step + len(inputs) // step_bytes,
-        advance_head(position.head, inputs, step_bytes),
-    )
+    generation, step, head = _LAYOUT.unpack(position)
+    steps = len(inputs) // step_bytes
+    head = _hash(head, inputs) if steps == 1 else advance_head(head, inputs, step_bytes)
+    return bytes.__new__(Position, _LAYOUT.pack(generation, step + steps, head))

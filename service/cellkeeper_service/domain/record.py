@@ -69,7 +69,7 @@ class Header:
         step_bytes: int,  # bytes of one time step in the input log
     ) -> None:
         times = (updated_ms, checkpoint_step, checkpoint_head, created_ms, ttl_ms)
-        self.packed = _LAYOUT.pack(position.pack(), *times, fingerprint, numerics, origin, step_bytes)
+        self.packed = _LAYOUT.pack(position, *times, fingerprint, numerics, origin, step_bytes)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Header:
@@ -87,12 +87,22 @@ class Header:
         values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
         return Header(**{**values, **changes})
 
-    def compacted(self, position: bytes, updated_ms: bytes, numerics: bytes) -> Header:
-        """After an append behind a checkpoint at this header's position. position: packed, 32 bytes. updated_ms: 8
-        bytes, little-endian."""
+    def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
+        """After more steps behind the same checkpoint."""
+        before, header = self.packed, object.__new__(Header)
+        header.packed = b"%b%b%b%b%b" % (
+            position,
+            updated_ms.to_bytes(8, "little"),
+            before[40:104],
+            numerics,
+            before[112:],
+        )
+        return header
+
+    def with_checkpoint(self, step: int, head: bytes) -> Header:
+        """With the checkpoint at that step, where the head is `head`."""
         before = self.packed
-        checkpoint = before[16:32]  # step and head
-        return Header.unpack(position + updated_ms + checkpoint + before[56:104] + numerics + before[112:])
+        return Header.unpack(before[:40] + step.to_bytes(8, "little") + head + before[56:])
 
     @property
     def position(self) -> Position:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnxruntime
@@ -34,9 +35,27 @@ class LimitedSession:
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """As the session's own. Raises StartError where it takes longer than the limit."""
+        with self._limited():
+            results: list[Array] = self._session.run(outputs, feeds, self._options)
+        return results
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        """As the session's own. Raises StartError where it takes longer than the limit."""
+        with self._limited():
+            self._session.run_with_iobinding(binding, self._options)
+
+    def io_binding(self) -> Any:
+        return self._session.io_binding()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._watch.join()
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
         self._stop_at = time.monotonic() + self._limit_ms / 1000
         try:
-            results: list[Array] = self._session.run(outputs, feeds, self._options)
+            yield
         except Exception as error:  # onnxruntime's errors have no public base class
             if not self._options.terminate:
                 raise
@@ -46,11 +65,6 @@ class LimitedSession:
             ) from error
         finally:
             self._stop_at = float("inf")
-        return results
-
-    def close(self) -> None:
-        self._closed.set()
-        self._watch.join()
 
     def _stop_late_calls(self) -> None:
         while not self._closed.wait(self._limit_ms / 1000 / CHECKS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -15,10 +16,14 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.missing import as_numbers
 
+from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .precision import Precision, read_precision
 from .unstreamable import Unstreamable
 
+log = logging.getLogger(__name__)
+
+AUTO_DEVICE = "cuda:0"  # what "auto" tries
 OFFLINE_STEPS = 256  # time steps of an offline run in one call
 
 
@@ -33,7 +38,8 @@ def load_engine(
 ) -> Engine:
     """An engine, tested for exactness and warmed up.
 
-    device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it, otherwise the CPU. threads: of one call on the
+    device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it (for a user's graph: where onnxruntime can use it),
+    otherwise the CPU. threads: of one call on the
     CPU. between: called between the calls of the test; what it raises ends the loading. trial_call_ms: the longest that
     one call of a user's graph may take meanwhile. precision: of the products on a GPU, "fp32", "tf32" or "bf16". Raises
     StartError where a package or the device is missing, the model
@@ -46,7 +52,7 @@ def load_engine(
             f"max_batch, threads and trial_call_ms: got {max_batch}, {threads} and {trial_call_ms}, expected 1 or more"
         )
     try:
-        engine = _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, read_precision(precision))
+        engine, why_cpu = _made(bundle, device, max_batch, threads, trial_call_ms, read_precision(precision))
         try:
             settle(engine, between)
             warm(engine)
@@ -58,6 +64,8 @@ def load_engine(
         raise StartError(
             f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
         ) from error
+    if why_cpu:  # now: a refusal is one line
+        log.warning("model %s: its ONNX graph runs on the CPU: %s", bundle.config.name, why_cpu)
     return engine
 
 
@@ -149,26 +157,35 @@ def _resolve(device: str, bundle: Bundle) -> str:
     check_device(device)
     if device != "auto":
         return device
-    if isinstance(bundle.config, GraphConfig) or not all(map(importlib.util.find_spec, ("torch", "triton"))):
+    if isinstance(bundle.config, GraphConfig):
+        return AUTO_DEVICE  # only the attempt tells
+    if not all(map(importlib.util.find_spec, ("torch", "triton"))):
         return "cpu"
     from .cuda.device import cuda_devices
 
-    return "cuda:0" if cuda_devices() else "cpu"
+    return AUTO_DEVICE if cuda_devices() else "cpu"
+
+
+def _made(
+    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
+) -> tuple[Tunable, str]:
+    """The engine, and why it is on the CPU where a graph was to be tried on a GPU."""
+    try:
+        return _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, precision), ""
+    except GraphDeviceMissing as error:
+        if device != "auto":
+            raise
+        return _make(bundle, "cpu", max_batch, threads, trial_call_ms, precision), error.why
 
 
 def _make(
     bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
 ) -> Tunable:
     config = bundle.config
+    if isinstance(config, GraphConfig):
+        return _graph_engine(bundle, device, max_batch, threads, trial_call_ms, precision)
     if device == "cpu" and precision != "fp32":
         raise StartError(f"precision: got {precision}, expected fp32 for {config.name}: it runs on the CPU")
-    if isinstance(config, GraphConfig):
-        if device != "cpu":
-            raise StartError(f"device: got {device}, expected cpu for {config.name}: ONNX graphs run there only")
-        _require("onnxruntime", f"the ONNX model {config.name}", "cellkeeper[server]")
-        from .user_graph import UserGraphEngine
-
-        return UserGraphEngine(bundle, max_batch, threads, trial_call_ms)
     if device != "cpu":
         for package in ("torch", "triton"):
             _require(package, f"the model {config.name} on {device}", "cellkeeper[torch]")
@@ -185,6 +202,20 @@ def _make(
     from .torch_engine import TorchEngine
 
     return TorchEngine(bundle, max_batch, threads)
+
+
+def _graph_engine(
+    bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
+) -> Tunable:
+    name = bundle.config.name
+    if precision != "fp32":
+        raise StartError(f"precision: got {precision}, expected fp32 for {name}: ONNX graphs have no other")
+    _require("onnxruntime", f"the ONNX model {name}", "cellkeeper[server]")
+    from .onnx_device import cpu_device, cuda_device
+    from .user_graph import UserGraphEngine
+
+    place = cpu_device() if device == "cpu" else cuda_device(device)
+    return UserGraphEngine(bundle, max_batch, threads, trial_call_ms, place)
 
 
 def _require(package: str, purpose: str, extra: str) -> None:

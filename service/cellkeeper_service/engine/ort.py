@@ -20,7 +20,7 @@ from .arena import Arena, Floats, WholeRows, whole_rows
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .inputs import Intake
-from .numerics import instruction_set
+from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
 
 MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
 
@@ -148,24 +148,37 @@ class OnnxRuntimeEngine:
         return self._buffers[name][:size].reshape(shape)
 
 
-def open_session(model: bytes, threads: int, place: str) -> Any:
-    """An onnxruntime session on the CPU. Raises StartError where it refuses the graph."""
+def open_session(model: bytes, threads: int, place: str, device: GraphDevice | None = None) -> Any:
+    """An onnxruntime session on the device, the CPU by default; nodes for which the device's provider has no kernel run
+    on the CPU. Raises StartError where onnxruntime refuses the graph, GraphDeviceMissing where it cannot use the
+    device, EngineLost where that fails."""
+    device = device or cpu_device()
     onnxruntime.disable_telemetry_events()  # nobody who serves a model has asked for it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    providers: list[Any] = [(device.provider, dict(device.options))]
+    if device.provider != CPU_PROVIDER:
+        options.use_deterministic_compute = True
+        providers.append(CPU_PROVIDER)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no public base class
+        failed = lost(device, error)
+        if failed is not None:
+            raise failed from error
         line = " ".join(str(error).split())[:300]
         raise StartError(f"{place}: onnxruntime refuses the graph ({line}); check the model") from error
+    check_provider(device, session)
+    return session
 
 
-def describe(threads: int, min_batch: int, exact: bool) -> str:
+def describe(threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None) -> str:
     """The numerics text. Threads stand there only where they may decide the bits."""
-    parts = [f"onnxruntime {onnxruntime.__version__} {instruction_set()}", f"min_batch={min_batch}"]
+    versions = (device or cpu_device()).versions
+    parts = [f"onnxruntime {onnxruntime.__version__} {versions}", f"min_batch={min_batch}"]
     if not exact:
         parts.append(f"threads={threads}")
     return " ".join(parts)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
+from onnxruntime import OrtValue
 
-from cellkeeper_service.domain.engine import Array, Computed, Rows
+from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, Features, GraphConfig
 
 from .arena import Arena, whole_rows
+from .binding import HOST, Fetches, call
 from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
+from .graph_states import FLOAT_BYTES, DeviceStates, GraphStates, HostStates
 from .inputs import Intake
 from .limited_session import LimitedSession
 from .onnx_checks import parse_graph, refuse_operators
+from .onnx_device import GraphDevice, cpu_device
 from .ort import describe, open_session
 from .unbounded_work import refuse_unbounded
 
@@ -25,14 +31,24 @@ _DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)"
 
 
 class UserGraphEngine:
-    """Implements domain.engine.Engine. A graph without a time axis is called once a time step."""
+    """Implements domain.engine.Engine. A graph without a time axis is called once a time step.
+
+    On a GPU the states stay in the device's memory: they are gathered there, go from time step to time step there, and
+    are scattered there. Inputs and wanted outputs travel with each call.
+    """
 
     name = "onnxruntime"
-    device = "cpu"
-    free_bytes = None
 
-    def __init__(self, bundle: Bundle, max_batch: int, threads: int = 1, trial_call_ms: int = TRIAL_CALL_MS) -> None:
-        """Calls have the limit `trial_call_ms` until `end_trial`. Raises StartError."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        max_batch: int,
+        threads: int = 1,
+        trial_call_ms: int = TRIAL_CALL_MS,
+        device: GraphDevice | None = None,
+    ) -> None:
+        """Calls have the limit `trial_call_ms` until `end_trial`. device: the CPU by default. Raises StartError, of it
+        GraphDeviceMissing where onnxruntime cannot use the device, and EngineLost where that fails."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
         self.spec: ModelSpec = bundle.spec
@@ -40,6 +56,8 @@ class UserGraphEngine:
         self.max_batch = max_batch
         self.initial_state = bundle.initial_state
         self._threads = threads
+        self._place = device or cpu_device()
+        self.device = self._place.name
         self.settle(1, False, 0.0)
         self._graph = bundle.config
         place = str(bundle.path / bundle.config.graph)
@@ -47,16 +65,19 @@ class UserGraphEngine:
         refuse_operators(parsed, bundle.config, place)
         sent = [bundle.config.input_name, *(state.input for state in bundle.config.states)]
         refuse_unbounded(parsed, sent, place)
-        self._session = open_session(bundle.graph, threads, place)
+        self._session = open_session(bundle.graph, threads, place, self._place)
         self._constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         self._input_dtype = _check_names(self._session, bundle.config, place)
         self._intake = Intake(bundle.config)
-        self._widths = [state.nbytes // 4 for state in self.spec.states]
-        self._arena = Arena(self._widths)
+        self._stay = {state.output: self._place for state in self._graph.states}
+        self._graph_bytes = FLOAT_BYTES * sum(prod(state.shape) for state in self._graph.states)
+        self._states = self._make_states(place)
+        # what fills missing values is the intake's, and that runs on the host
+        self._held = Arena(self.spec.input.shape) if self._intake.holds else None
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
             self._try(place)
-        except StartError:
+        except (StartError, EngineLost):
             self.end_trial()
             raise
 
@@ -69,70 +90,94 @@ class UserGraphEngine:
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Takes what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
-        self.numerics = describe(self._threads, min_batch, exact)
+        self.numerics = describe(self._threads, min_batch, exact, self._place)
+
+    @property
+    def free_bytes(self) -> int | None:
+        return self._place.free_bytes
 
     def reserve(self, rows: int) -> None:
-        self._arena.reserve(rows)
+        self._states.reserve(rows)
+        if self._held is not None:
+            self._held.reserve(rows)
 
     def write_states(self, rows: Rows, states: Array) -> None:
-        self._arena.write(rows, states)
+        self._states.write(rows, states[:, : self._graph_bytes])
+        if self._held is not None:
+            self._held.write(rows, states[:, self._graph_bytes :])
 
     def read_states(self, rows: Rows) -> Array:
-        return self._arena.read(rows)
+        states = self._states.read(rows)
+        return states if self._held is None else np.concatenate([states, self._held.read(rows)], axis=1)
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         steps, batch = inputs.shape[:2]
         padded = max(batch, self.min_batch)
-        leaves = [np.zeros((padded, width), np.float32) for width in self._widths]
-        mine = [leaf[:batch] for leaf in leaves]
-        rows = [whole_rows(leaf) for leaf in mine]
-        self._arena.gather(read, rows)
+        before = self._states.gather(read, padded)
+        held = None
+        if self._held is not None:
+            held = np.zeros((batch, *self.spec.input.shape), np.float32)
+            self._held.gather(read, [whole_rows(held)])
         filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
-        good = self._intake.fill(inputs, filled[:, :batch], mine[-1] if self._intake.holds else None)
-        outputs = self._compute(filled, leaves, wanted)
-        self._arena.scatter(write, rows)
+        good = self._intake.fill(inputs, filled[:, :batch], held)
+        outputs, results = self._compute(filled, before, wanted)
+        after = self._states.scatter(write, results)
+        if self._held is not None and held is not None:
+            self._held.scatter(write, [whole_rows(held)])
         outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
-        after = np.concatenate(mine, axis=1)
         return Computed(outputs, finite_rows(good, after, outputs))
 
-    def _compute(self, inputs: Array, leaves: list[Any], wanted: frozenset[str]) -> dict[str, Array]:
-        """Advances `leaves` in place; gives the outputs [T, P, ...]."""
+    def _compute(
+        self, inputs: Array, states: Mapping[str, Any], wanted: frozenset[str]
+    ) -> tuple[dict[str, Array], list[Any]]:
+        """states: by the graph's input name. Gives the outputs [T, P, ...], and the states after them."""
         graph = self._graph
         declared = [output for output in graph.outputs if output.name in wanted]
-        fetched = [*(output.output for output in declared), *(state.output for state in graph.states)]
+        fetches: Fetches = {**{output.output: HOST for output in declared}, **self._stay}
         values = inputs.astype(self._input_dtype, copy=False)
         calls = list(values) if graph.layout == "step" else [values]
         if graph.layout == "batch_first":
             calls = [np.ascontiguousarray(values.swapaxes(0, 1))]
-        feeds: dict[str, Array] = dict(self._constants)
-        for state, leaf in zip(graph.states, leaves, strict=False):
-            whole = leaf.reshape(-1, *state.shape)
-            feeds[state.input] = np.ascontiguousarray(np.moveaxis(whole, 0, state.batch_axis))
+        feeds: dict[str, Any] = {**self._constants, **states}
         parts: list[list[Array]] = []
         session = self._trial or self._session
-        for call in calls:
-            feeds[graph.input_name] = call
-            results = session.run(fetched, feeds)
-            parts.append(results[: len(declared)])
-            feeds |= zip((state.input for state in graph.states), results[len(declared) :], strict=True)
-        for state, leaf in zip(graph.states, leaves, strict=False):
-            leaf[...] = np.moveaxis(feeds[state.input], state.batch_axis, 0).reshape(leaf.shape)
+        results: list[Any] = []
+        for one in calls:
+            feeds[graph.input_name] = one
+            given = dict(zip(fetches, call(session, self._place, feeds, fetches), strict=True))
+            parts.append([given[output.output] for output in declared])
+            results = [given[state.output] for state in graph.states]
+            feeds |= zip((state.input for state in graph.states), results, strict=True)
+        for state, result in zip(graph.states, results, strict=True):
+            expected = [*state.shape[: state.batch_axis], inputs.shape[1], *state.shape[state.batch_axis :]]
+            came = list(result.shape() if isinstance(result, OrtValue) else result.shape)
+            if came != expected:
+                raise ValueError(f"state {state.name}: got {came}, expected {expected}")
         outputs: dict[str, Array] = {}
         for i, output in enumerate(declared):
             if graph.layout == "step":
                 outputs[output.name] = np.stack([part[i] for part in parts])
             else:
                 outputs[output.name] = parts[0][i] if graph.layout == "time_first" else parts[0][i].swapaxes(0, 1)
-        return outputs
+        return outputs, results
+
+    def _make_states(self, place: str) -> GraphStates:
+        if self._place.keeps_states:
+            return DeviceStates(self._graph.states, self._place, place)
+        return HostStates(self._graph.states)
 
     def _try(self, place: str) -> None:
         """Two sessions take one step, so that a wrong declaration is found here and not by a client."""
         inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.dtype)
-        leaves = [np.zeros((2, width), np.float32) for width in self._widths]
         names = frozenset(output.name for output in self.spec.outputs)
         try:
-            outputs = self._compute(inputs, leaves, names)
-        except StartError:
+            rows = np.arange(2, dtype=np.intp)
+            self._states.reserve(2)
+            self._states.write(rows, np.zeros((2, self._graph_bytes), np.uint8))
+            outputs, results = self._compute(inputs, self._states.gather(rows, 2), names)
+            self._states.scatter(rows, results)
+            self._states.reserve(0)
+        except (StartError, EngineLost):
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
             line = " ".join(str(error).split())[:300]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -16,12 +16,11 @@ from prometheus_client.registry import Collector
 from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.store import StoreFacts
 
-from .per_model import SECONDS, StateFamilies, StepFamilies
+from .per_call import commit_families, frame_families, store_families, tick_families
+from .per_model import StateFamilies, StepFamilies
 
 # A time stamp beside every counter would be twice the series, for nothing that anybody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
-
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class PrometheusMeter:
@@ -33,15 +32,12 @@ class PrometheusMeter:
         self._steps = StepFamilies()
         self._states = StateFamilies()
         self._gauges = _Gauges(version)
-        for collector in (self._steps, self._states, self._gauges):
+        self._ticks, self._store_calls = tick_families(), store_families()
+        self._frames, self._commits = frame_families(), commit_families()
+        often = self._steps, self._ticks, self._commits, self._store_calls, self._frames
+        for collector in (*often, self._states, self._gauges):
             self.registry.register(collector)
 
-        self._batch_size = self._histograms("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES, "model")
-        self._computed = self._counters(
-            "cellkeeper_computed_steps",
-            "Time steps that engine calls computed, over all their sessions: applied, replayed or dropped.",
-            "model",
-        )
         self._loads = self._counters(
             "cellkeeper_loads",
             "Readings of a record, by whether the session was hot at its position (hot) or not (cold).",
@@ -51,38 +47,24 @@ class PrometheusMeter:
         self._rebuilt = self._counters(
             "cellkeeper_load_replayed_steps", "Time steps computed again from input logs at cold loads.", "model"
         )
-        self._commits = self._counters(
-            "cellkeeper_commits", "Chunks and other changes, by the result of the commit that carried them.", "result"
-        )
         self._checkpoints = self._counters("cellkeeper_checkpoints", "Commits that wrote a state.", "model")
         self._evictions = self._counters("cellkeeper_evictions", "Hot sessions let go.", "model", "reason")
         self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
         self._non_finite = self._counters(
             "cellkeeper_non_finite_rows", "Chunks refused because an output or a state was not finite.", "model"
         )
-        self._round_trips = self._counters("cellkeeper_store_round_trips", "Calls of the store.", "call")
-        self._store_items = self._counters("cellkeeper_store_items", "Sessions in calls of the store.", "call")
-        self._store_errors = self._counters("cellkeeper_store_errors", "Calls of the store that failed.", "call")
-        self._store_seconds = self._histograms("cellkeeper_store_seconds", "Seconds of a store call.", SECONDS, "call")
         self._reloads = self._counters("cellkeeper_reloads", "SIGHUPs: folders read again, by result.", "result")
-        self._frames = self._counters("cellkeeper_frames", "Step messages, by direction.", "direction")
-        self._frame_items = self._counters("cellkeeper_frame_items", "Items in step messages.", "direction")
 
     # ------------------------------------------------------------------------------------- events (Meter)
 
-    def step_done(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
-        self._steps.note(model, steps, times, replayed)
-
-    def steps_done(self, model: str, count: int, times: StepTimes) -> None:
-        """`count` single steps that took the same way together."""
-        self._steps.note_many(model, count, times)
+    def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
+        self._steps.note(model, steps, times, replayed, count)
 
     def rejected(self, reason: str) -> None:
         self._rejections(reason).inc()
 
     def tick(self, model: str, batch: int, steps: int) -> None:
-        self._batch_size(model).observe(batch)
-        self._computed(model).inc(batch * steps)
+        self._ticks.note(model, batch, batch * steps)
 
     def loaded(self, model: str, hot: bool) -> None:
         self._loads(model, "hot" if hot else "cold").inc()
@@ -91,7 +73,7 @@ class PrometheusMeter:
         self._rebuilt(model).inc(steps)
 
     def committed(self, outcome: str, count: int) -> None:
-        self._commits(outcome).inc(count)
+        self._commits.note(outcome, count)
 
     def checkpointed(self, model: str) -> None:
         self._checkpoints(model).inc()
@@ -103,17 +85,13 @@ class PrometheusMeter:
         self._non_finite(model).inc()
 
     def store_call(self, call: str, items: int, seconds: float, failed: bool) -> None:
-        self._round_trips(call).inc()
-        self._store_items(call).inc(items)
-        self._store_seconds(call).observe(seconds)
-        self._store_errors(call).inc(failed)
+        self._store_calls.note(call, items, failed, seconds)
 
     def state_change(self, model: str, norm: float, relative_change: float) -> None:
         self._states.tally(model).note((norm, relative_change))
 
     def frame(self, direction: str, items: int) -> None:
-        self._frames(direction).inc()
-        self._frame_items(direction).inc(items)
+        self._frames.note(direction, items)
 
     # ------------------------------------------------------------------------------------- what stands there
 
@@ -144,9 +122,6 @@ class PrometheusMeter:
 
     def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
         return cache(Counter(name, text, labels, registry=self.registry).labels)
-
-    def _histograms(self, name: str, text: str, bounds: tuple[float, ...], label: str) -> Callable[..., Histogram]:
-        return cache(Histogram(name, text, (label,), buckets=bounds, registry=self.registry).labels)
 
 
 class ModelRow(NamedTuple):

@@ -37,25 +37,11 @@ class StepFamilies(Collector):
             found = self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
         return found
 
-    def note(self, model: str, steps: int, times: StepTimes, replayed: bool) -> None:
-        """One chunk. The steps of a replayed one were counted when they were applied."""
+    def note(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
+        """`count` chunks with the same times. The steps of replayed ones were counted when they were applied."""
         tally = self._models.get(model) or self.tally(model)
-        tally.note(
-            (
-                times.queue,
-                times.load,
-                times.compute,
-                times.commit,
-                times.total,
-                0.0 if replayed else steps,
-                1.0 if replayed else 0.0,
-            )
-        )
-
-    def note_many(self, model: str, count: int, times: StepTimes) -> None:
-        """`count` chunks of one step each, all with the same times."""
-        tally = self._models.get(model) or self.tally(model)
-        tally.note((times.queue, times.load, times.compute, times.commit, times.total, 1.0, 0.0), count)
+        row = (times.queue, times.load, times.compute, times.commit, times.total)
+        tally.note((*row, 0.0, 1.0) if replayed else (*row, float(steps), 0.0), count)
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(

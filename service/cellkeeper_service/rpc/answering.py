@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
+from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from .caller import Caller
 from .catalog import Catalog
@@ -37,7 +37,7 @@ class Answering(Protocol):
     """Whose methods answer."""
 
     door: Door
-    scheduler: Scheduler
+    core: CoreLoop
     meter: Meter
     unread: Unread
 
@@ -78,7 +78,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
         try:
             caller = self.door.enter(method.__name__, context)
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
-            if admits and (full := self.scheduler.admit(until)) is not None:
+            if admits and (full := self.core.admit(until)) is not None:
                 raise Decided(full)
             caller.enter()
             try:
@@ -96,7 +96,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
             finally:
                 caller.leave()
             if admits:
-                self.scheduler.answered(came)
+                self.core.answered(came)
             return reply
         except Decided as decided:
             await abort(context, decided.rejection.with_traceback(None), method.__name__)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
+from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
-from cellkeeper_service.sessions.served import Models, Served
 
 from . import fields
 
@@ -76,7 +76,7 @@ class Catalog:
             raise Rejection(Reason.PERMISSION_DENIED, text, field="outputs")
         return outputs, with_state
 
-    def version(self, name: str, fingerprint: bytes) -> Served:
+    def version(self, name: str, fingerprint: bytes) -> Version:
         """The version of that fingerprint, or the one that takes new sessions where it is empty."""
         name, models = self.find(name)
         if not fingerprint:

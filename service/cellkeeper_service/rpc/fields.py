@@ -12,6 +12,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 MAX_SESSION_BYTES = 256
+PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # characters that never take more bytes
 DEFAULT_OUTPUTS = ("prediction",)
 STATE_OUTPUT = "state"
 MAX_STEP = 2**63
@@ -27,7 +28,7 @@ def session_id(text: str, field: str = "session") -> str:
 def is_session_id(text: str) -> bool:
     """Whether a session can have this id."""
     count = len(text)
-    return 0 < count <= MAX_SESSION_BYTES // 4 or 0 < count <= MAX_SESSION_BYTES >= len(text.encode())
+    return 0 < count <= PLAIN_SESSION_LENGTH or 0 < count <= MAX_SESSION_BYTES >= len(text.encode())
 
 
 def position(message: pb.Position, field: str = "position") -> Position:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.requests import Done, Step
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.position import POSITION_BYTES, Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
-from cellkeeper_service.sessions.requests import Done, Step
 
 from . import fields, tensors
 from .catalog import Catalog
@@ -36,45 +37,83 @@ class Frame:
     starts: Sequence[int]  # the item's first time step in `values`
     values: Array  # [sum of steps, *input shape]
     valid: bool  # every value can be taken
+    data: bytes  # the same in the model's dtype, raw: what the heads are computed on
     positions: bytes
-    acked: bytes
+    acked: Sequence[int]
     needs_positions: bool
     peek: bool
     outputs: frozenset[str]
     with_state: bool
     deadline: float
-    uniform: bool  # single steps with positions, to be committed, of which no item can be wrong by its columns alone
+    distinct: bool  # each session stands in it once
+    checked: bool  # the columns as a whole show that no item can be wrong
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def step(self, item: int, done: Done) -> Step:
         """The item's step. Raises a Rejection that is this item's alone."""
-        steps, start = self.steps[item], self.starts[item]
-        check_steps(steps, self.catalog, f"steps[{item}]")
-        key = SessionKey(self.catalog.tenant, self.name, fields.session_id(self.sessions[item], f"sessions[{item}]"))
-        wish = self._position(item)
-        acked = None
-        if self.acked:
-            acked = fields.acked(int.from_bytes(self.acked[8 * item : 8 * item + 8], "little"), wish, f"acked[{item}]")
-        values = self.values[start : start + steps]
-        if not self.valid:
-            tensors.check_values(values, self.spec)
-        if steps > 1 or self.with_state:
-            self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
-        data = tensors.input_bytes(values, self.spec)
-        return Step(key, self.deadline, done, data, steps, wish, acked, self.peek, self.outputs, self.with_state)
+        if not self.checked:
+            self._check(item)
+        steps, start, width = self.steps[item], self.starts[item], self.spec.step_bytes
+        return Step(
+            SessionKey(self.catalog.tenant, self.name, self.sessions[item]),
+            self.deadline,
+            done,
+            self.data[start * width : (start + steps) * width],
+            steps,
+            self._position(item),
+            self.acked[item] if self.acked else None,
+            self.peek,
+            self.outputs,
+            self.with_state,
+            None,
+            item,
+        )
+
+    def all_steps(self, done: Done) -> list[Step]:
+        """Every item's step, of a checked frame: what `step` gives, without its questions."""
+        tenant, name, width, positions = self.catalog.tenant, self.name, self.spec.step_bytes, self.positions
+        deadline, data, peek, outputs = self.deadline, self.data, self.peek, self.outputs
+        acks: Sequence[int | None] = self.acked or [None] * len(self)
+        unpack, size = Position.unpack, POSITION_BYTES
+        return [
+            Step(
+                SessionKey(tenant, name, session),
+                deadline,
+                done,
+                data[item * width : item * width + width],
+                1,
+                unpack(positions, item * size),
+                acked,
+                peek,
+                outputs,
+                False,
+                None,
+                item,
+            )
+            for item, (session, acked) in enumerate(zip(self.sessions, acks, strict=True))
+        ]
 
     def _position(self, item: int) -> Position | None:
-        packed = self.positions[POSITION_BYTES * item : POSITION_BYTES * (item + 1)]
-        if not packed or packed == ABSENT:
-            if self.needs_positions:
-                raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+        if not self.positions:
             return None
-        wish = Position.unpack(packed)
-        if wish.step >= fields.MAX_STEP:
-            raise invalid(f"positions[{item}].step", wish.step, f"less than {fields.MAX_STEP}")
-        return wish
+        position = Position.unpack(self.positions, POSITION_BYTES * item)
+        return None if position == ABSENT else position
+
+    def _check(self, item: int) -> None:
+        steps, start, position = self.steps[item], self.starts[item], self._position(item)
+        check_steps(steps, self.catalog, f"steps[{item}]")
+        fields.session_id(self.sessions[item], f"sessions[{item}]")
+        if position is None and self.needs_positions:
+            raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")
+        if position is not None and position.step >= fields.MAX_STEP:
+            raise invalid(f"positions[{item}].step", position.step, f"less than {fields.MAX_STEP}")
+        if self.acked:
+            fields.acked(self.acked[item], position, f"acked[{item}]")
+        if not self.valid:
+            tensors.check_values(self.values[start : start + steps], self.spec)
+        self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
 
 
 def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
@@ -103,9 +142,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     if latest is not None:
         deadline = min(deadline, latest)
     valid = tensors.all_valid(values, spec)
-    size = count * (REPLY_ITEM_BYTES + catalog.check_reply_size(1, outputs, False, spec))
-    fits = size <= catalog.limits.max_message_bytes // 2
-    uniform = singles and not message.peek and not with_state and valid and fits and bool(positions)
+    catalog.check_reply_size(1, outputs, False, spec)
     return Frame(
         catalog=catalog,
         name=name,
@@ -115,20 +152,22 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
         starts=starts,
         values=values,
         valid=valid,
+        data=tensors.input_bytes(values, spec),
         positions=positions,
-        acked=acked,
+        acked=struct.unpack(f"<{count}Q", acked) if acked else (),
         needs_positions=needs_positions,
         peek=message.peek,
         outputs=outputs,
         with_state=with_state,
         deadline=deadline,
-        uniform=uniform and len(set(sessions)) == count,
+        distinct=len(set(sessions)) == count,
+        checked=singles and valid and not with_state and _cannot_be_wrong(sessions, positions, acked),
     )
 
 
 def second_items(frame: Frame) -> dict[int, Rejection]:
     """The items whose session stood in the frame before, and why they are refused."""
-    if len(set(frame.sessions)) == len(frame):
+    if frame.distinct:
         return {}
     seen: set[str] = set()
     refused = {}
@@ -138,6 +177,20 @@ def second_items(frame: Frame) -> dict[int, Rejection]:
             refused[item] = Rejection(Reason.DUPLICATE_SESSION, text, field=f"sessions[{item}]")
         seen.add(session)
     return refused
+
+
+def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) -> bool:
+    """Whether these columns show at one look that every item has an id and a position, and acknowledges none after it.
+    False: each has to be looked at."""
+    lengths = list(map(len, sessions))
+    if not 0 < min(lengths) <= max(lengths) <= fields.PLAIN_SESSION_LENGTH:
+        return False
+    if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the step's highest byte
+        return False
+    if not acked:
+        return True
+    steps = np.frombuffer(positions, "<u8").reshape(len(sessions), 4)[:, 2]
+    return bool((np.frombuffer(acked, "<u8") <= steps).all())
 
 
 def _check_column(field: str, column: bytes, width: int, count: int) -> None:

@@ -7,11 +7,7 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.domain.clock import LONGEST_TTL_MS
-from cellkeeper_service.domain.origin import content_of
-from cellkeeper_service.domain.spec import ModelSpec
-from cellkeeper_service.errors import Rejection, invalid
-from cellkeeper_service.sessions.requests import (
+from cellkeeper_service.core.requests import (
     CarryOver,
     Delete,
     Deleted,
@@ -25,6 +21,10 @@ from cellkeeper_service.sessions.requests import (
     Reset,
     SetState,
 )
+from cellkeeper_service.domain.clock import LONGEST_TTL_MS
+from cellkeeper_service.domain.origin import content_of
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import Rejection, invalid
 
 from . import fields, tensors
 from .catalog import Catalog
@@ -144,7 +144,7 @@ def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> li
             raise invalid(f"{where}.target", repr(item.target), "another session than the source")
         at = fields.position(item.position, f"{where}.position") if item.HasField("position") else None
         request_id = fields.request_id(item.request_id, f"{where}.request_id")
-        content = content_of("Fork", item.source.encode(), b"" if at is None else at.pack())
+        content = content_of("Fork", item.source.encode(), b"" if at is None else at)
         return lambda done: Fork(source, deadline, done, target, at, request_id, content)
 
     return _each(request.items, read, catalog, _target)

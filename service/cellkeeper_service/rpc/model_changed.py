@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from cellkeeper_service.core.decision_table import model_changed
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import GetSession, SessionReply
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.sessions.decision import model_changed
-from cellkeeper_service.sessions.requests import GetSession, SessionReply
 
 from . import fields
 from .catalog import Catalog
@@ -21,7 +21,7 @@ BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPL
 
 def ask(
     refused: Rejection,
-    scheduler: Scheduler,
+    core: CoreLoop,
     catalog: Catalog,
     model: str,
     sessions: Sequence[str],
@@ -50,10 +50,13 @@ def ask(
         if left == 0:
             done(reasons)
 
+    def done_with(item: int, request: GetSession) -> None:
+        answered(item, request.result)
+
     for item, session in enumerate(sessions):
         if fields.is_session_id(session):
             key = SessionKey(catalog.tenant, name, session)
-            scheduler.submit(GetSession(key, until, partial(answered, item)))
+            core.submit(GetSession(key, until, partial(done_with, item)))
         else:
             answered(item, None)
     answered(0, None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.models import Version
+from cellkeeper_service.core.requests import StateReply
 from cellkeeper_service.domain.clock import unix_ms
 from cellkeeper_service.domain.record import Header
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import invalid
-from cellkeeper_service.sessions.requests import StateReply
-from cellkeeper_service.sessions.served import Served
 
 from . import tensors
 from .catalog import WireLimits
@@ -56,7 +56,7 @@ def page_size(request: pb.ListSessionsRequest) -> int:
     return request.page_size or DEFAULT_PAGE_SIZE
 
 
-def model_info(served: Served, limits: WireLimits) -> pb.ModelInfo:
+def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
     engine, spec = served.engine, served.spec
     return pb.ModelInfo(
         name=spec.name,

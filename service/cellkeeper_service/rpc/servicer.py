@@ -10,10 +10,10 @@ from contextlib import aclosing
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import Done, GetSession, GetState
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, invalid
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.sessions.requests import Done, GetSession, GetState
 
 from . import lives, model_changed, reading
 from .answering import Call, admitted, answering, checked
@@ -25,15 +25,15 @@ from .status import abort
 from .steps import read_step, write_step
 from .stream import Stream
 from .unread import Unread
-from .waiting import Context, deadline, replies_to, reply_to, reply_to_step
+from .waiting import Context, deadline, replies_to, reply_to
 
 log = logging.getLogger(__name__)
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, scheduler: Scheduler, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
+    def __init__(self, door: Door, core: CoreLoop, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
         self.door = door
-        self.scheduler = scheduler
+        self.core = core
         self.meter = meter
         self.unread = unread
         self._half_sent = half_sent
@@ -59,7 +59,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             maker = lives.read_open(request, call.catalog, call.deadline)
         except Rejection as refused:
             raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
-        return lives.write_open(checked(await reply_to(self.scheduler, maker)))
+        return lives.write_open(checked(await reply_to(self.core, maker)))
 
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
@@ -67,7 +67,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             maker = read_step(request, call.catalog, call.deadline)
         except Rejection as refused:
             raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
-        return write_step(checked(await reply_to_step(self.scheduler, maker)))
+        return write_step(checked(await reply_to(self.core, maker)))
 
     @admitted
     async def StepBatch(self, request: pb.StepFrame, call: Call) -> pb.StepFrameReply:
@@ -93,7 +93,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
                 future.set_result(reply)
 
         replies = FrameReplies(request.frame_id, frame, send, whole=True)
-        replies.submit(self.scheduler, self.meter, call.charge.refused if call.charge else {})
+        replies.submit(self.core, self.meter, call.charge.refused if call.charge else {})
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -113,7 +113,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             latest = None
             if context.time_remaining() is not None:
                 latest = deadline(context, caller.catalog.limits.default_timeout_ms)
-            stream = Stream(caller, self.scheduler, self.meter, latest, self.door.check)
+            stream = Stream(caller, self.core, self.meter, latest, self.door.check)
             self._streams.add(stream)
             self._no_streams.clear()
             with (
@@ -175,7 +175,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         def make(done: Done) -> GetState:
             return GetState(key, until, done)
 
-        return reading.state_response(checked(await reply_to(self.scheduler, make)))
+        return reading.state_response(checked(await reply_to(self.core, make)))
 
     @answering
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.SessionInfo:
@@ -185,7 +185,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         def make(done: Done) -> GetSession:
             return GetSession(key, until, done)
 
-        reply = checked(await reply_to(self.scheduler, make))
+        reply = checked(await reply_to(self.core, make))
         return reading.session_info(request.session, reply.header, reply.hot)
 
     @answering
@@ -193,14 +193,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         name, _ = call.catalog.find(request.model)
         limit = reading.page_size(request)
         try:
-            page = await self.scheduler.store_calls.scan(
+            page = await self.core.store_calls.scan(
                 call.catalog.tenant, name, request.prefix, request.page_token, limit
             )
         except ValueError as error:
             raise invalid("page_token", repr(request.page_token), "the next_page_token of an earlier page") from error
-        infos = [
-            reading.listed(key.session, found, self.scheduler.sessions.is_hot(key)) for key, found in page.sessions
-        ]
+        infos = [reading.listed(key.session, found, self.core.is_cached(key)) for key, found in page.sessions]
         return pb.ListSessionsResponse(sessions=infos, next_page_token=page.cursor)
 
     @answering
@@ -224,11 +222,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
             if not future.done():
                 future.set_result(reasons)
 
-        model_changed.ask(refused, self.scheduler, call.catalog, model, sessions, call.deadline, done)
+        model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, done)
         return await future
 
     async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
         for maker in makers:
             if isinstance(maker, Rejection):
                 self.meter.rejected(maker.reason.value)
-        return lives.write_results(await replies_to(self.scheduler, makers))
+        return lives.write_results(await replies_to(self.core, makers))

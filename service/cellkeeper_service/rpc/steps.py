@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.decision_table import cannot_roll_out
+from cellkeeper_service.core.requests import Done, Rollout, Step, StepReply
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
-from cellkeeper_service.sessions.requests import Done, Step, StepReply
-from cellkeeper_service.sessions.rollout import Rollout, cannot_roll_out
 
 from . import fields, tensors
 from .catalog import Catalog

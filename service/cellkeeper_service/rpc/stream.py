@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, internal_error
-from cellkeeper_service.scheduler.scheduler import Scheduler
 
 from . import model_changed
 from .caller import Caller
@@ -30,7 +30,7 @@ class Stream:
     def __init__(
         self,
         caller: Caller,
-        scheduler: Scheduler,
+        core: CoreLoop,
         meter: Meter,
         latest: float | None,
         check: Callable[[Caller], None],
@@ -39,7 +39,7 @@ class Stream:
         where the caller may not go on."""
         self._caller = caller
         self._check = check
-        self._scheduler = scheduler
+        self._core = core
         self._meter = meter
         self._latest = latest
         self._out: asyncio.Queue[pb.StepFrameReply | Rejection | None] = asyncio.Queue()
@@ -134,7 +134,7 @@ class Stream:
         if over is not None:
             replies.refuse_all(over, self._meter)
         else:
-            replies.submit(self._scheduler, self._meter, charge.refused if charge else {})
+            replies.submit(self._core, self._meter, charge.refused if charge else {})
 
     def _refuse(self, message: pb.StepFrame, refused: Rejection) -> None:
         charge: Charge | None = None
@@ -159,7 +159,7 @@ class Stream:
         catalog = self._caller.catalog
         until = time.monotonic() + catalog.limits.default_timeout_ms / 1000
         until = until if self._latest is None else min(until, self._latest)
-        model_changed.ask(refused, self._scheduler, catalog, message.model, message.sessions, until, done)
+        model_changed.ask(refused, self._core, catalog, message.model, message.sessions, until, done)
 
     def _end_if_answered(self) -> None:
         if self._ended and not self._open and not self._asking:

@@ -1,4 +1,4 @@
-"""Unary calls: a request goes into its line, and the call waits for its reply or goes away."""
+"""Unary calls: a request is submitted, and the call waits for its reply or goes away."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import Done, Request
 from cellkeeper_service.errors import Rejection
-from cellkeeper_service.scheduler.scheduler import Scheduler
-from cellkeeper_service.sessions.requests import Done, Request, Step
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,17 +22,19 @@ def deadline(context: Context, default_timeout_ms: int) -> float:
     return time.monotonic() + (default_timeout_ms / 1000 if remaining is None else remaining)
 
 
-async def reply_to(scheduler: Scheduler, make: Callable[[Done], Request]) -> Any:
+async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
     """Submits the request that `make` builds around a reply channel, and returns its result, a Rejection included."""
-    return await _reply(scheduler.submit, make)
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    request = make(_resolver(future))
+    core.submit(request)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        request.gone = True
+        raise
 
 
-async def reply_to_step(scheduler: Scheduler, make: Callable[[Done], Step]) -> Any:
-    """The same for a step that came by itself."""
-    return await _reply(scheduler.submit_step, make)
-
-
-async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
+async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
     """The results of several requests, in their order; a Rejection in place of a request is its own result."""
     loop = asyncio.get_running_loop()
     requests: list[Request] = []
@@ -45,7 +47,7 @@ async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request
         request = maker(_resolver(future))
         requests.append(request)
         results.append(future)
-        scheduler.submit(request)
+        core.submit(request)
     try:
         return [await result if isinstance(result, asyncio.Future) else result for result in results]
     except asyncio.CancelledError:
@@ -54,20 +56,9 @@ async def replies_to(scheduler: Scheduler, makers: list[Callable[[Done], Request
         raise
 
 
-async def _reply(submit: Callable[[Any], None], make: Callable[[Done], Request]) -> Any:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    request = make(_resolver(future))
-    submit(request)
-    try:
-        return await future
-    except asyncio.CancelledError:
-        request.gone = True
-        raise
-
-
 def _resolver(future: asyncio.Future[Any]) -> Done:
-    def resolve(result: Any) -> None:
+    def resolve(request: Request) -> None:
         if not future.done():
-            future.set_result(result)
+            future.set_result(request.reply())
 
     return resolve

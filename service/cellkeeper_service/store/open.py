@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from cellkeeper_service.domain.store import Store, StoreError
 from cellkeeper_service.store.memory import MemoryStore
-from cellkeeper_service.store.sqlite import SqliteStore
+from cellkeeper_service.store.sqlite.store import SqliteStore
 
 FORMS = (
     "memory:, sqlite:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix://PATH?db=DB, "
@@ -21,7 +21,7 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
         or "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
         "rediss+cluster://..." for a Redis Cluster, of which any nodes are named, and the others found.
         "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." names the sentinels
-        of a primary and its replicas: redis_sentinel_url.py.
+        of a primary and its replicas: store/redis/sentinel_url.py.
     timeout_ms: Redis: to connect, and for each wait for an answer; SQLite: to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
@@ -37,18 +37,18 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
         if scheme != "unix":
             _check_redis_url(url)
         # Only a service that keeps its records in Redis needs redis-py.
-        from cellkeeper_service.store.redis import RedisStore
-        from cellkeeper_service.store.redis_servers import OneServer
+        from cellkeeper_service.store.redis.servers import OneServer
+        from cellkeeper_service.store.redis.store import RedisStore
 
         return RedisStore(OneServer(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
     if scheme in ("redis+cluster", "rediss+cluster") and rest.startswith("//"):
-        from cellkeeper_service.store.redis import RedisStore
-        from cellkeeper_service.store.redis_cluster import Cluster
+        from cellkeeper_service.store.redis.cluster import Cluster
+        from cellkeeper_service.store.redis.store import RedisStore
 
         return RedisStore(Cluster(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
     if scheme in ("redis+sentinel", "rediss+sentinel") and rest.startswith("//"):
-        from cellkeeper_service.store.redis import RedisStore
-        from cellkeeper_service.store.redis_sentinel import Sentinel
+        from cellkeeper_service.store.redis.sentinel import Sentinel
+        from cellkeeper_service.store.redis.store import RedisStore
 
         return RedisStore(Sentinel(url, timeout_ms), timeout_ms=timeout_ms, wait_replicas=wait_replicas)
     if wait_replicas:

@@ -1,4 +1,4 @@
--- Compare-and-set of many records, each on its own. Keys and elements: redis_keys.py.
+-- Compare-and-set of many records, each on its own. Keys and elements: store/redis/keys.py.
 --
 -- KEYS[i]  the record of item i
 -- ARGV     for each item: "append", expected, header, ttl_ms, log

@@ -1,4 +1,4 @@
--- Deletes many records, each if it is of the generation meant. Keys and elements: redis_keys.py.
+-- Deletes many records, each if it is of the generation meant. Keys and elements: store/redis/keys.py.
 --
 -- KEYS[i]  the record of item i
 -- ARGV[i]  the generation, the first 16 bytes of the header

@@ -1,4 +1,4 @@
--- Reads many records. Keys and elements: redis_keys.py.
+-- Reads many records. Keys and elements: store/redis/keys.py.
 --
 -- KEYS[i]      the record of item i
 -- ARGV[1]      the offset of ttl_ms in the header

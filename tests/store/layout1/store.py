@@ -9,8 +9,8 @@ from typing import Any
 import redis
 from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
 from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Load, Outcome, StoreError
-from cellkeeper_service.store.redis_keys import old_key, redis_key
-from cellkeeper_service.store.redis_layout1 import read_elements
+from cellkeeper_service.store.redis.keys import old_key, redis_key
+from cellkeeper_service.store.redis.layout1 import read_elements
 
 TTL_OFFSET_BYTES = 64
 

@@ -1,0 +1,140 @@
+"""`make bench-gpu-frames`: a server on the device, asked through gRPC frames, beside its engine alone.
+
+Two flows send frames of 256 sessions, one time step each, and wait for the answer: on the memory store, which shows the
+service itself, and on SQLite, which makes every step durable. The engine alone takes batches of as many, from inputs on
+the host to outputs on the host. They take turns, round by round, on one device; the client is a process of its own.
+
+`--device cpu` measures the same without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.engine.precision import PRECISIONS, Precision
+
+from tests.server_process import ServerProcess
+
+from .client_process import ClientProcess
+from .cores import cpu_seconds
+from .gpu import timed
+from .load import Load
+from .machine import machine
+from .models import MODELS
+from .weights import write_model
+
+FLOWS = 2
+ENGINE = "engine alone"
+WARM_SECONDS = 0.3  # makes the sessions
+ARENA_MIB = 64  # of each server: the others need memory of the device too
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_frames", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--models", default="2x128,2x512", help=f"with commas between, of {', '.join(MODELS)}")
+    parser.add_argument("--items", type=int, default=256, help="sessions of a frame, and of a batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round")
+    parser.add_argument("--json", type=Path, default=Path("out/bench-gpu-frames.json"))
+    options = parser.parse_args()
+    rounds: list[dict[str, Any]] = []
+    for model in options.models.split(","):
+        rounds += measured(model, options.device, options.precision, options.items, options.rounds, options.seconds)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {"machine": machine(), "flows": FLOWS, "items": options.items, "rounds": rounds}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
+    print(table(rounds))
+
+
+def measured(
+    model: str, device: str, precision: Precision, items: int, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """One result for each contender and round. Raises RuntimeError where a server or a load fails."""
+    results = []
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-gpu-frames-") as folder, ExitStack() as running:
+        bundle = write_model(Path(folder), model)
+        engine = load_engine(bundle, device, items, precision=precision)
+        about = {"model": model, "precision": precision, "device": engine.device, "numerics": engine.numerics}
+        rows = np.arange(items, dtype=np.intp)
+        engine.reserve(items)
+        engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (items, 1)))
+        shape = (1, items, *engine.spec.input.shape)
+        inputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        wanted = frozenset({"prediction"})
+        contenders: dict[str, Callable[[], dict[str, float]]] = {
+            ENGINE: lambda: timed(lambda: engine.run(inputs, rows, rows, wanted), items, seconds)
+        }
+        words = ["--device", device, "--precision", precision]
+        words += ["--max-batch", str(items), "--arena-mib", str(ARENA_MIB)]
+        for name, store in {"memory": "memory:", "SQLite": f"sqlite:{Path(folder) / 'store.db'}"}.items():
+            server = running.enter_context(ServerProcess([bundle], store, words))
+            client = ClientProcess(f"cellkeeper {name}", server.target)
+            running.callback(client.close)
+            load = Load("frames", model, flows=FLOWS, items=items)
+            asked(client, load, WARM_SECONDS)
+            contenders[f"frames, {name}"] = frames(server, client, load, seconds)
+        for _ in range(rounds):
+            results += [about | {"contender": name} | measure() for name, measure in contenders.items()]
+    return results
+
+
+def frames(server: ServerProcess, client: ClientProcess, load: Load, seconds: float) -> Callable[[], dict[str, float]]:
+    """What measures one round of frames; CPU time is the server's, over its warm-up too."""
+
+    def measure() -> dict[str, float]:
+        steps, spent = server.metric("cellkeeper_steps_total"), cpu_seconds(server.pid)
+        figures = asked(client, load, seconds)
+        steps, spent = server.metric("cellkeeper_steps_total") - steps, cpu_seconds(server.pid) - spent
+        return {
+            **{name: figures[name] for name in ("steps_per_second", "p50_ms", "p99_ms")},
+            "server_cpu_us_per_step": 1e6 * spent / steps,
+        }
+
+    return measure
+
+
+def asked(client: ClientProcess, load: Load, seconds: float) -> dict[str, Any]:
+    client.begin(load, seconds)
+    figures = client.end()
+    if "error" in figures:
+        raise RuntimeError(figures["error"])
+    return figures
+
+
+def table(rounds: list[dict[str, Any]]) -> str:
+    """A line for each contender of each model: medians over the rounds."""
+    lines = [
+        "| model | precision | device | contender | steps/s | p50 ms | p99 ms | server us a step | of the engine's |",
+        "|---|---|---|---|" + "---:|" * 5,
+    ]
+    for model, contender in dict.fromkeys((one["model"], one["contender"]) for one in rounds):
+        mine = [one for one in rounds if (one["model"], one["contender"]) == (model, contender)]
+        alone = [one for one in rounds if (one["model"], one["contender"]) == (model, ENGINE)]
+        rate, p50, p99 = (
+            statistics.median(one[name] for one in mine) for name in ("steps_per_second", "p50_ms", "p99_ms")
+        )
+        spent = [one["server_cpu_us_per_step"] for one in mine if "server_cpu_us_per_step" in one]
+        cpu = f"{statistics.median(spent):.1f}" if spent else ""
+        share = statistics.median(
+            one["steps_per_second"] / other["steps_per_second"] for one, other in zip(mine, alone, strict=True)
+        )
+        lines.append(
+            f"| {model} | {mine[0]['precision']} | {mine[0]['device']} | {contender} | {rate:,.0f} | {p50:.3f} | "
+            f"{p99:.3f} | {cpu} | {share:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

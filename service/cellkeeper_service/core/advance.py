@@ -1,0 +1,283 @@
+"""A session's state machine: its first request goes on until something has to be read, computed or committed for it.
+
+Requests are decided on the record that was read after they arrived. Only a chunk that goes exactly where the cached
+state stands needs no record: that the cached state was stale is found out by its commit, whose compare-and-set fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from cellkeeper_service.domain.origin import origin_of
+from cellkeeper_service.domain.position import MAX_STEP, first_position
+from cellkeeper_service.domain.record import NO_ORIGIN, Record
+from cellkeeper_service.errors import Reason, Rejection
+
+from . import lifecycle
+from .carry_over import Needs, carry_over, target_of
+from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
+from .context import Context
+from .decision_table import Verdict, decide, not_found, refuse_unserved
+from .lifecycle import new_header
+from .models import Version
+from .requests import (
+    CarryOver,
+    CopyInto,
+    Delete,
+    Deleted,
+    Erase,
+    Fork,
+    GetSession,
+    GetState,
+    Open,
+    Request,
+    Reset,
+    SessionReply,
+    SetState,
+    Status,
+    Step,
+    Write,
+)
+from .session import CachedState, Checkpoint, Reading, SessionState
+
+log = logging.getLogger(__name__)
+
+
+def advance(context: Context, session: SessionState) -> None:
+    """Starts whatever the session's first request needs next; finishes those that need nothing more."""
+    while session.may_advance:
+        request = session.queue[0]
+        try:
+            if not _go_on(context, session, request):
+                break
+        except Exception:
+            log.exception("internal error: a session's request failed")
+            context.broken(session, [request])
+    context.settle(session)
+
+
+def _go_on(context: Context, session: SessionState, request: Request) -> bool:
+    """False: the request waits for the session's own commits."""
+    now = context.now
+    if request.gone or now >= request.deadline:
+        session.queue.popleft()
+        context.finish(request, context.dead(request, now))
+    elif isinstance(request, Step) and (cached := continues(context, session, request)) is not None:
+        session.queue.popleft()
+        start_chunk(context, cached, request)
+    elif session.has_uncommitted:
+        return False
+    elif session.reading is None or not session.is_read_for(request):
+        session.loading, session.load_started = True, context.now
+        context.to_load.append(session)
+        request.status = Status.LOADING
+    else:
+        _decide(context, session, request, session.reading)
+    return True
+
+
+def continues(context: Context, session: SessionState, step: Step) -> CachedState | None:
+    """The ordinary case: the chunk goes where the cached state stands."""
+    cached = session.cached
+    if cached is None or step.peek or step.distrusts_hot or cached.version.retired:
+        return None
+    if step.position is not None and step.position != cached.frontier:
+        return None
+    end, most = cached.step + step.steps, cached.max_log_steps
+    if end > MAX_STEP:
+        return None
+    fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
+    return cached if fits or session.log_fits(step, most) else None
+
+
+def start_at_once(context: Context, session: SessionState, step: Request) -> bool:
+    """What `advance` does with a new chunk that only continues the cached state of a session with no requests waiting:
+    it need not wait for the next tick. False: nothing was done."""
+    cached = session.cached
+    if cached is None or session.queue or cached.work is not None or session.loading or not isinstance(step, Step):
+        return False
+    if step.position != cached.frontier or step.peek:
+        return False
+    end, now = cached.step + step.steps, context.now
+    if end - cached.log_start > cached.max_log_steps or now >= step.deadline or cached.version.retired:
+        return False
+    if end > MAX_STEP:
+        return False
+    try:
+        start_chunk(context, cached, step)
+    except Exception:
+        log.exception("internal error: a session's request failed")
+        context.broken(session, [step])
+    return True
+
+
+def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
+    record, models = reading.record, context.models[session.key.model]
+    if reading.damage is not None:
+        decided = lifecycle.of_damaged(reading.damage, request, models, context.new_generation())
+        if isinstance(request, Fork) and isinstance(decided, Rejection):
+            _copy(context, session, request, decided)
+        else:
+            _conclude(context, session, request, decided)
+        return
+    match request:
+        case Step():
+            _decide_step(context, session, request, record)
+        case GetState():
+            _decide_read(context, session, request, record)
+        case GetSession():
+            found = not_found() if record is None else SessionReply(record.header, session.cached is not None)
+            _conclude(context, session, request, found)
+        case Open():
+            opened = lifecycle.open_session(record, request, models, context.new_generation())
+            _conclude(context, session, request, opened)
+        case Reset():
+            _conclude(context, session, request, lifecycle.reset(record, request, models, context.new_generation()))
+        case SetState():
+            _conclude(context, session, request, lifecycle.set_state(record, request, models, context.new_generation()))
+        case CarryOver():
+            _carry_over(context, session, request, record)
+        case Delete():
+            _conclude(context, session, request, lifecycle.delete(record, request))
+        case CopyInto():
+            _conclude(context, session, request, lifecycle.copy_into(record, request, context.new_generation()))
+        case Fork():
+            _copy(context, session, request, lifecycle.fork(record, request))
+        case _:
+            raise TypeError(f"no decision for {type(request).__name__}")
+
+
+def _decide_step(context: Context, session: SessionState, step: Step, record: Record | None) -> None:
+    models = context.models[session.key.model]
+    verdict = decide(record, step, models)
+    if isinstance(verdict, Rejection):
+        _conclude(context, session, step, verdict)
+    elif record is None:
+        context.drop(session)
+        created = _create(context, session, models.default)
+        if created is not None:
+            session.queue.popleft()
+            start_chunk(context, created, step)
+    elif verdict is Verdict.REPLAY:
+        _replay(context, session, record)
+    elif cached := _cached_at(context, session, record, step.acked_at(record.position.step)):
+        if step.peek:
+            session.queue.popleft()
+            start_peek(context, cached, step)
+        elif session.log_fits(step, cached.max_log_steps):
+            session.queue.popleft()
+            start_chunk(context, cached, step)
+        else:
+            _conclude(context, session, step, _ack_behind(context, record))
+
+
+def _decide_read(context: Context, session: SessionState, request: GetState, record: Record | None) -> None:
+    if record is None:
+        _conclude(context, session, request, not_found())
+    elif refused := refuse_unserved(record, context.models[session.key.model]):
+        _conclude(context, session, request, refused)
+    elif cached := _cached_at(context, session, record, record.position.step):
+        session.queue.popleft()
+        start_read(context, cached, request)
+
+
+def _carry_over(context: Context, session: SessionState, request: CarryOver, record: Record | None) -> None:
+    models = context.models[session.key.model]
+    decided = carry_over(record, request, models, context.new_generation())
+    if record is None or not isinstance(decided, Needs):
+        _conclude(context, session, request, decided)
+    elif decided is Needs.WINDOW:
+        target = target_of(request, models)
+        start = first_position(context.mint())
+        header = new_header(target, start, origin_of(request.request_id, request.content), 0, context.clock.wall_ms())
+        context.drop(session)
+        cached = context.place_or_wait(session, target, header, target.engine.initial_state)
+        if cached is not None:
+            cached.exists = False
+            session.queue.popleft()
+            start_rerun(context, cached, request)
+    elif cached := _cached_at(context, session, record, record.position.step):
+        session.queue.popleft()
+        start_read(context, cached, request)
+
+
+def _cached_at(context: Context, session: SessionState, record: Record, acked: int) -> CachedState | None:
+    """The state at the record's position; None: something was started, or is awaited, that leads there."""
+    cached = session.cached
+    if cached is not None and cached.frontier == record.position:
+        cached.stands_at(record.header)
+        return cached
+    cached = _place_record(context, session, record)
+    if cached is not None and record.log:
+        start_log_replay(context, cached, record, [], acked)
+        return None
+    return cached
+
+
+def _replay(context: Context, session: SessionState, record: Record) -> None:
+    """The first request, and the duplicates right behind it, get their outputs again from one log replay."""
+    cached = _place_record(context, session, record)
+    if cached is None:
+        return
+    models = context.models[session.key.model]
+    duplicates: list[Step] = []
+    while session.queue and isinstance(step := session.queue[0], Step) and session.is_read_for(step):
+        if decide(record, step, models) is not Verdict.REPLAY:
+            break
+        session.queue.popleft()
+        duplicates.append(step)
+    try:
+        start_log_replay(context, cached, record, duplicates, record.position.step)
+    except Exception:
+        context.requeue(session, duplicates)
+        raise
+
+
+def _place_record(context: Context, session: SessionState, record: Record) -> CachedState | None:
+    context.drop(session)
+    version = context.models[session.key.model].find(record.header.fingerprint)
+    if version is None:
+        raise LookupError("a record was decided to be served whose model version is not")
+    return context.place_or_wait(session, version, record.header, record.checkpoint)
+
+
+def _create(context: Context, session: SessionState, version: Version) -> CachedState | None:
+    """A new generation that has no record before its first commit, which writes this checkpoint."""
+    new, state = context.new_generation(), version.engine.initial_state
+    start = first_position(new.generation)
+    header = new_header(version, start, NO_ORIGIN, new.default_ttl_ms, new.now_ms)
+    cached = context.place_or_wait(session, version, header, state)
+    if cached is not None:
+        cached.exists, cached.created = False, True
+        cached.checkpoint = Checkpoint(start.step, start.head, state, bytearray())
+    return cached
+
+
+def _conclude(context: Context, session: SessionState, request: Request, decided: Any) -> None:
+    """Finishes the session's first request, or has committed what was decided before it is finished."""
+    session.queue.popleft()
+    if isinstance(decided, (Write, Erase)):
+        request.write = decided
+        context.drop(session)
+        context.commit_soon(session, request, decided.reply if isinstance(decided, Write) else Deleted(True))
+    else:
+        context.finish(request, decided)
+
+
+def _copy(context: Context, session: SessionState, fork: Fork, source: Record | Rejection) -> None:
+    """The fork goes on in the target's session."""
+    session.queue.popleft()
+    copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
+    into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)
+    context.goes_on_as(fork, into)
+
+
+def _ack_behind(context: Context, record: Record) -> Rejection:
+    logged = record.position.step - record.header.checkpoint_step
+    most = context.limits.log_steps(record.header.step_bytes)
+    text = (
+        f"acked: the log holds {logged} steps of at most {most}, and the replies to "
+        "them are not acknowledged; expected an `acked` nearer to the position"
+    )
+    return Rejection(Reason.ACK_BEHIND, text, field="acked", position=record.position)

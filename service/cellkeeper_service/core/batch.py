@@ -1,0 +1,158 @@
+"""Batches: which slices of which requests share one engine call, and the call itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
+
+from .limits import TickLimits
+from .models import Version
+from .requests import Status
+from .session import CachedState
+from .state_cache import StateCache
+from .state_change import state_change
+
+
+class Batch:
+    """The next `steps` time steps of the work of each of `states`, all of one version.
+
+    `execute` is the only place where arenas are touched. It may be called on another thread than everything else,
+    while no other batch of the same engine is being executed. What it gives stays here (see outputs.Piece): requests
+    may be begun anew meanwhile, on other states, and the batch does not touch them.
+
+    states_before, states_after: by row, the states that were wanted from before the slice, and from after it.
+    """
+
+    def __init__(self, version: Version, steps: int, states: Sequence[CachedState], sample_change: bool) -> None:
+        self.version = version
+        self.steps = steps
+        self.states = states
+        self.computed: Computed | None = None
+        self.change: tuple[float, float] | None = None  # a state's norm, and how far it moved relative to that
+        self.states_before: dict[int, bytes] = {}
+        self.states_after: dict[int, bytes] = {}
+        self._sample = sample_change and steps > 0
+        self._before: list[int] = []
+        self._after: list[int] = []
+        read: list[int] = []  # the arena's rows that hold the states
+        write: list[int] = []  # those that take the next
+        names: set[frozenset[str]] = set()
+        raw: list[bytes] = []
+        width = version.step_bytes
+        whole = steps * width
+        for row, state in enumerate(states):
+            work = state.work
+            if work is None:
+                raise RuntimeError("a state is put into a batch on which nothing is to be computed")
+            computed, here, inputs = work.computed, 2 * state.slot + state.current, work.inputs
+            # a chunk leaves the row that it started from as it was
+            read.append(here ^ 1 if computed else here)
+            write.append(here ^ 1)
+            raw.append(inputs if len(inputs) == whole else inputs[computed * width : computed * width + whole])
+            names.add(work.names)
+            if work.checkpoint_at == 0 == computed and steps:
+                self._before.append(row)
+            if work.ends and computed + steps in work.ends:
+                self._after.append(row)
+            state.in_batch = True
+            work.status = Status.COMPUTING
+        self._read, self._write = read, write
+        self._raw = b"".join(raw)
+        self._wanted = version.wanted_with(names)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def halves(self) -> list[Batch]:
+        """Smaller batches instead of one that the engine refused; nothing where there is one request."""
+        middle = len(self.states) // 2
+        parts = (self.states[:middle], self.states[middle:]) if middle else ()
+        return [Batch(self.version, self.steps, states, False) for states in parts]
+
+    def execute(self) -> None:
+        """Writes the seeds, reads the states before, computes, reads the states after."""
+        self._write_seeds()
+        if self.steps:
+            self.states_before = self._read_states(self._before, self._read)
+            self._compute()
+        self.states_after = self._read_states(self._after, self._write if self.steps else self._read)
+
+    def _write_seeds(self) -> None:
+        seeded = [(state, seed) for state in self.states if (seed := state.seed) is not None]
+        if not seeded:
+            return
+        states = np.frombuffer(b"".join([seed for _, seed in seeded]), np.uint8)
+        rows = np.array([state.row for state, _ in seeded], np.intp)
+        self.version.engine.write_states(rows, states.reshape(len(seeded), -1))
+        for state, _ in seeded:
+            state.seed = None
+
+    def _compute(self) -> None:
+        count, steps, spec = len(self.states), self.steps, self.version.spec
+        inputs = np.frombuffer(self._raw, spec.input.numpy_dtype).reshape(count, steps, *spec.input.shape)
+        inputs = inputs.reshape(1, count, *spec.input.shape) if steps == 1 else inputs.swapaxes(0, 1)
+        read, write = np.array(self._read, np.intp), np.array(self._write, np.intp)
+        self.computed = self.version.engine.run(np.ascontiguousarray(inputs), read, write, self._wanted)
+        if self._sample and read[0] != write[0]:
+            self.change = state_change(self.version.engine, read[:1], write[:1])
+
+    def _read_states(self, wanted: list[int], rows: list[int]) -> dict[int, bytes]:
+        if not wanted:
+            return {}
+        states = self.version.engine.read_states(np.array([rows[row] for row in wanted], np.intp))
+        return {row: state.tobytes() for row, state in zip(wanted, states, strict=True)}
+
+
+def form_batches(
+    cache: StateCache, limits: TickLimits, now: float, end_dead: Callable[[CachedState], bool]
+) -> list[Batch]:
+    """The batches of the version's next tick: a slice of each ready request, oldest first, within one budget of time
+    steps; one batch for each length. The first that finds no room waits for the next tick, and those behind it with
+    it. end_dead: ends work that is late or whose caller has gone, unless it goes on all the same: False."""
+    ready, max_batch = cache.ready, cache.version.engine.max_batch
+    budget = limits.max_long_steps + max_batch
+    by_length: dict[int, list[CachedState]] = {}
+    taken = 0
+    for cached in ready:
+        work = cached.work
+        if cached.dropped or work is None:
+            taken += 1
+            continue
+        if budget <= 0:
+            break
+        steps = 1 if work.to_compute == 1 else work.slice_steps(limits.max_slice_steps)
+        bucket = by_length.get(steps)
+        if bucket is None:
+            bucket = by_length[steps] = []
+        elif len(bucket) == max_batch:
+            break
+        taken += 1
+        if (work.gone or now >= work.deadline) and end_dead(cached):
+            continue
+        if not work.computed:
+            work.started_at = now
+        bucket.append(cached)
+        budget -= steps or 1
+    if taken == len(ready):
+        ready.clear()
+    else:
+        for _ in range(taken):
+            ready.popleft()
+    batches = []
+    for steps, states in by_length.items():
+        if states:
+            cache.batches += 1
+            batches.append(Batch(cache.version, steps, states, cache.batches % SAMPLE_EVERY_CALLS == 0))
+    return batches
+
+
+def prediction_after(batch: Batch, row: int) -> Array:
+    """[...], of the row's last time step in this batch."""
+    if batch.computed is None:
+        raise RuntimeError("there is no prediction before the batch was executed")
+    last: Array = batch.computed.outputs["prediction"][-1, row]
+    return last

@@ -1,0 +1,92 @@
+"""CarryOver: what becomes of a session that another version of its model takes over, decided on the store's record.
+Pure: what is to be written is returned, not written."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cellkeeper_service.domain.origin import origin_of
+from cellkeeper_service.domain.position import Position, first_position
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.errors import Reason, Rejection
+
+from .decision_table import generation_changed, not_found, refuse_unserved
+from .lifecycle import NewGeneration, done_before, new_header
+from .models import Models, Version
+from .requests import CarryOver, Moved, Policy, Write
+
+
+class Needs(Enum):
+    """What has to be computed before anything can be written."""
+
+    STATE = "state"  # the session's, by its own version
+    WINDOW = "window"  # what the window gives, by the new version
+
+
+def carry_over(
+    record: Record | None, request: CarryOver, models: Models, new: NewGeneration
+) -> Write | Moved | Rejection | Needs:
+    """A session that belongs to the new version already stays as it is: carrying many over can be begun again."""
+    if record is None:
+        return not_found()
+    done = done_before(record, request)
+    if done is not None:
+        return done
+    if record.position.generation != request.generation:
+        return generation_changed(record.position)
+    target = target_of(request, models)
+    if record.header.fingerprint == target.spec.fingerprint:
+        return Moved(record.position)
+    match request.policy:
+        case Policy.RESET:
+            start = first_position(new.generation)
+            return carried(record, request, target, start, target.engine.initial_state, new.now_ms)
+        case Policy.RERUN:
+            return Needs.WINDOW
+        case Policy.KEEP:
+            return _keep(record, request, models, target, new)
+
+
+def _keep(
+    record: Record, request: CarryOver, models: Models, target: Version, new: NewGeneration
+) -> Write | Rejection | Needs:
+    if len(record.checkpoint) != target.spec.state_bytes or record.header.step_bytes != target.spec.step_bytes:
+        return _refused(
+            record,
+            f"has a state of {len(record.checkpoint)} bytes and time steps of {record.header.step_bytes}, the other "
+            f"{target.spec.state_bytes} and {target.spec.step_bytes}: this state does not go into that model",
+        )
+    if not record.log:
+        return carried(record, request, target, kept_at(record, new.generation), record.checkpoint, new.now_ms)
+    if models.find(record.header.fingerprint) is None:
+        logged = record.position.step - record.header.checkpoint_step
+        return _refused(
+            record,
+            f"is not served, and the state after the last {logged} time steps can be computed by it alone: serve both "
+            "versions",
+        )
+    return refuse_unserved(record, models) or Needs.STATE
+
+
+def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
+    """The new generation: this state at `at`, nothing in the log."""
+    header = new_header(target, at, origin_of(request.request_id, request.content), record.header.ttl_ms, now_ms)
+    return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
+
+
+def kept_at(record: Record, generation: bytes) -> Position:
+    """Where a generation begins that keeps the record's state."""
+    return first_position(generation, record.position.step)
+
+
+def target_of(request: CarryOver, models: Models) -> Version:
+    target = models.find(request.target)
+    if target is None:
+        raise LookupError("a session is to be carried over to a version that is not served")
+    return target
+
+
+def _refused(record: Record, why: str) -> Rejection:
+    text = f"policy KEEP: the session's version {record.header.fingerprint.hex()[:12]} {why}; or use RERUN or RESET"
+    return Rejection(Reason.MODEL_CHANGED, text, field="policy", position=record.position)

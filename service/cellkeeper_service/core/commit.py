@@ -1,0 +1,73 @@
+"""What one session's next commit writes, and what its requests become when it is refused. Pure: nothing is sent, and
+nobody is asked for the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcome
+from cellkeeper_service.errors import Reason, Rejection
+
+from .limits import Limits
+from .requests import Erase, Request, Step, Write
+from .session import CachedState, InflightCommit, SessionState
+
+
+def build_commit(session: SessionState, requests: list[Request], now_ms: int) -> InflightCommit:
+    """One commit of `requests`, which are computed chunks in order, or one change of the session."""
+    write = requests[0].write
+    if isinstance(write, Write):
+        return InflightCommit(session, requests, write.commit, None)
+    if isinstance(write, Erase):
+        return InflightCommit(session, requests, Delete(session.key, write.generation), None)
+    if session.cached is None:
+        raise RuntimeError("chunks wait for their commit, but the state they were computed on is gone")
+    chunks: Any = requests  # what is pending without a write is a chunk
+    return InflightCommit(session, requests, chunk_commit(session.key, session.cached, chunks, now_ms), session.cached)
+
+
+def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], now_ms: int) -> Commit:
+    """Appends, or replaces the checkpoint where there is a candidate and every chunk's sender holds the replies before
+    it: the reply to a step that the log has lost cannot be computed again."""
+    after = chunks[-1].after
+    if after is None:
+        raise RuntimeError("a chunk is to be committed that was not computed")
+    before = cached.header
+    header = before.advanced(after, now_ms, cached.version.numerics)
+    expected = before if cached.exists else None
+    checkpoint = cached.checkpoint
+    if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
+        header = header.with_checkpoint(checkpoint.step, checkpoint.head)
+        log = bytes(checkpoint.tail[: (after.step - checkpoint.step) * header.step_bytes])
+        return Commit(key, expected, header, log, checkpoint.state)
+    log = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
+    return Commit(key, expected, header, log, None)
+
+
+def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rejection | None:
+    """What the request of a commit that was not done is answered; None: it is decided again, on the record. Counts."""
+    match result.outcome:
+        case Outcome.REFUSED:
+            return store_unavailable(result.message, limits)
+        case Outcome.CONFLICT:
+            request.conflicts += 1
+            if request.conflicts <= limits.max_conflicts:
+                return None
+            text = "others wrote to the session each time this was about to be committed; send it again"
+            position = result.standing.position if result.standing else None
+            return Rejection(Reason.COMMIT_CONFLICT, text, position=position)
+        case _:
+            request.unknowns += 1
+            if isinstance(request, Step) and request.position is None:
+                text = f"the store did not answer ({result.message}): the step may have been applied"
+                return Rejection(Reason.OUTCOME_UNKNOWN, text)
+            if request.unknowns <= limits.max_unknowns:
+                return None
+            return store_unavailable(result.message, limits)
+
+
+def store_unavailable(why: str, limits: Limits) -> Rejection:
+    text = f"the store is not available: {why}"
+    return Rejection(Reason.STORE_UNAVAILABLE, text, retry_delay_ms=limits.retry_delay_ms)

@@ -1,0 +1,102 @@
+"""Writing: one commit in flight for each session; what is computed meanwhile goes out together with the next."""
+
+from __future__ import annotations
+
+from cellkeeper_service.domain.store import Commit, CommitResult
+
+from .commit import build_commit, why_not_again
+from .context import Context, late
+from .requests import Request, Step, Write
+from .session import InflightCommit, SessionState
+
+
+def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
+    """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
+    decided again. now_ms: unix time, for the header."""
+    now, first_late = context.now, None
+    requests, session.pending = session.pending, []
+    for index, request in enumerate(requests):
+        if now >= request.deadline:
+            first_late = index
+            break
+    in_time = requests if first_late is None else requests[:first_late]
+    try:
+        if in_time:
+            session.in_flight = build_commit(session, in_time, now_ms)
+            session.reading = None
+    except Exception:
+        session.pending = requests
+        raise
+    if first_late is not None:
+        too_late = requests[first_late]
+        session.pending = requests[first_late + 1 :]
+        context.requeue(session, context.unwind(session))
+        context.finish(too_late, late(too_late, now))
+        context.ready[session] = None
+    return session.in_flight
+
+
+def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
+    """What `launch` does with a single chunk that is appended in time, as nearly all are. None: nothing was done."""
+    pending, cached = session.pending, session.cached
+    if len(pending) != 1 or cached is None or cached.checkpoint is not None:
+        return None
+    step = pending[0]
+    if not isinstance(step, Step) or step.after is None or context.now >= step.deadline:
+        return None
+    before = cached.header
+    header = before.advanced(step.after, now_ms, cached.version.numerics)
+    commit = InflightCommit(
+        session, pending, Commit(session.key, before if cached.exists else None, header, step.data, None), cached
+    )
+    session.pending, session.in_flight, session.reading = [], commit, None
+    return commit
+
+
+def committed_chunk(context: Context, commit: InflightCommit) -> bool:
+    """What `committed` does with a single chunk that was appended, as nearly all are. False: nothing was done."""
+    requests, call, cached, session = commit.requests, commit.call, commit.cached, commit.session
+    if cached is None or cached.dropped or len(requests) != 1 or call.__class__ is not Commit or call.checkpoint:
+        return False
+    cached.header, cached.exists = call.header, True
+    context.finish(requests[0], None)
+    if session.queue:
+        context.ready[session] = None
+    if session.pending:
+        context.to_commit[session] = None
+    return True
+
+
+def committed(context: Context, commit: InflightCommit) -> None:
+    """The store has accepted it: its requests have their results."""
+    session, call, cached = commit.session, commit.call, commit.cached
+    if isinstance(call, Commit) and cached is not None and not cached.dropped:
+        cached.header, cached.exists = call.header, True
+        if call.checkpoint is not None:
+            cached.stands_at(call.header)
+            cached.checkpoint = None
+            context.meter.checkpointed(session.key.model)
+    for request in commit.requests:
+        write = request.write
+        if write is not None and isinstance(write, Write) and write.version is not None and write.seed is not None:
+            context.place(session, write.version, write.commit.header, write.seed)
+        context.finish(request, request.result)
+
+
+def not_committed(context: Context, commit: InflightCommit, result: CommitResult) -> None:
+    """Everything computed on a commit that failed fails with it, and is decided again on a fresh reading."""
+    session = commit.session
+    # a state that was dropped while its commit was in flight has left its requests in the queue already
+    behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
+    again: list[Request] = []
+    answered = []
+    for request in commit.requests:
+        why = why_not_again(request, result, context.limits)
+        if why is None:
+            again.append(request)
+        else:
+            answered.append((request, why))
+    session.reading = None
+    context.requeue(session, again + behind)
+    for request, why in answered:
+        context.finish(request, why)

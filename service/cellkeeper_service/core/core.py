@@ -1,0 +1,400 @@
+"""The core: what every session's requests do, in which order, and what their results are.
+
+Plain synchronous logic without I/O, clocks or threads of its own. Events tell it what has happened:
+
+    submit(request)                     a request arrives
+    on_loaded(sessions, results)        the store has read what `take_loads` asked for
+    on_computed(batch), on_failed(...)  the engine has executed a batch, or could not
+    on_committed(commits, results)      the store has answered what `take_commits` gave
+    expire()                            time has passed
+
+They change states and mark sessions ready; they call nobody back. `schedule` alone goes on with the sessions that are
+ready, and gives the batches of the next tick. What is to be read, committed and answered then is taken from here.
+Whoever drives it may interleave all of that as it likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
+from cellkeeper_service.errors import Rejection, internal_error
+
+from .advance import advance, start_at_once
+from .batch import Batch, form_batches
+from .commit import store_unavailable
+from .committing import committed, committed_chunk, launch, launch_chunk, not_committed
+from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
+from .context import Context
+from .counting import count_finished
+from .limits import MAX_CALL_ITEMS, Clock, Limits
+from .models import Models
+from .requests import Computable, LogReplay, Request, Step
+from .session import CachedState, InflightCommit, Reading, SessionState
+
+log = logging.getLogger(__name__)
+
+
+def owe_nothing(tenant: str, steps: int) -> None:
+    """Where nobody's steps are counted."""
+
+
+class Core:
+    """Every session that this replica is busy with or has cached."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Models],
+        limits: Limits,
+        clock: Clock,
+        meter: Meter,
+        mint: Callable[[], bytes] = lambda: os.urandom(16),
+        owe: Callable[[str, int], None] = owe_nothing,
+    ) -> None:
+        """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
+        compute how many time steps beyond those asked for."""
+        self.context = Context(models, limits, clock, meter, mint, owe)
+        self._alone_next = False
+
+    def submit(self, request: Request) -> None:
+        """Takes a request whose fields have been checked."""
+        self.submit_many((request,))
+
+    def submit_many(self, requests: Iterable[Request]) -> None:
+        """The same for requests that come together."""
+        context = self.context
+        context.begin_event()
+        for request in requests:
+            session = context.admit(request)
+            if session is not None and not start_at_once(context, session, request):
+                context.enqueue(session, request)
+
+    def submit_alike(self, steps: Sequence[Step]) -> None:
+        """The same for single steps that want the same outputs by the same deadline, each of another session: they are
+        counted together."""
+        context = self.context
+        context.begin_event()
+        now, number = context.now, context.admission.enter_alike(steps[0], len(steps), context.now)
+        if number is None:  # some of them find no room
+            self.submit_many(steps)
+            return
+        sessions, held_bytes = context.sessions, steps[0].held_bytes
+        for step in steps:
+            number += 1
+            step.number, step.held_bytes, step.arrived = number, held_bytes, now
+            session = sessions.get(step.key)
+            if session is None:
+                session = sessions[step.key] = SessionState(step.key)
+            if start_at_once(context, session, step):
+                continue
+            if len(session.queue) < context.limits.max_session_requests:
+                context.enqueue(session, step)
+            else:
+                context.finish(step, context.admission.session_is_full())
+
+    def refuse(self, count: int, deadline: float) -> Rejection | None:
+        """Why none of `count` steps with that deadline would be taken, if so; they are counted as rejected then. To be
+        asked before they are read: it is cheap, and looks at none of them."""
+        context = self.context
+        refused = context.admission.refuse(deadline, context.clock.monotonic())
+        if refused is not None:
+            for _ in range(count):
+                context.meter.rejected(refused.reason.value)
+        return refused
+
+    def answered(self, came: float) -> None:
+        """A call with steps, which came at that time of the monotonic clock, has its answer."""
+        self.context.admission.answered(came, self.context.clock.monotonic())
+
+    # the tick
+
+    def schedule(self, engine_is_free: bool = True) -> list[Batch]:
+        """Goes on with every session that is ready. Returns the batches of the next tick; their order is free.
+
+        engine_is_free: False while the batches of the last tick are executed: none are formed then.
+        """
+        context = self.context
+        context.begin_event()
+        self._advance_ready()
+        batches: list[Batch] = []
+        for cache in list(context.caches.values()):
+            if cache.ready and engine_is_free:
+                batches += form_batches(cache, context.limits.tick, context.now, self._end_dead)
+        if context.ready:
+            self._advance_ready()
+        return batches
+
+    @property
+    def wants_load(self) -> bool:
+        """Whether `take_loads` has something to give."""
+        return bool(self.context.to_load or self.context.to_load_alone)
+
+    @property
+    def wants_commit(self) -> bool:
+        """Whether `take_commits` has something to give."""
+        return bool(self.context.to_commit)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `schedule` has something to do."""
+        return bool(self.context.ready) or any(cache.ready for cache in self.context.caches.values())
+
+    def _advance_ready(self) -> None:
+        context = self.context
+        while True:
+            while context.ready:
+                ready, context.ready = context.ready, {}
+                for session in ready:
+                    advance(context, session)
+            self._give_slots()  # one may be free although no session is ready: a batch that came too late has left it
+            if not context.ready:
+                return
+
+    def _give_slots(self) -> None:
+        """Lets sessions that wait for a slot try again, in their order."""
+        for cache in list(self.context.caches.values()):
+            for _ in range(len(cache.waiting)):
+                session = cache.waiting.popleft()
+                session.waits_for_slot = False
+                advance(self.context, session)
+                if session.waits_for_slot:
+                    if cache.waiting and cache.waiting[-1] is session:
+                        cache.waiting.rotate(1)  # it keeps its place
+                    break
+
+    def _end_dead(self, cached: CachedState) -> bool:
+        work = cached.work
+        try:
+            return end_dead(self.context, cached)
+        except Exception:
+            log.exception("internal error: a session's request failed")
+            self._work_broken(cached, work)
+            return True
+
+    # the engine
+
+    def on_computed(self, batch: Batch) -> None:
+        context, name = self.context, batch.version.spec.name
+        context.begin_event()
+        computed, steps = batch.computed, batch.steps
+        finite = None if computed is None else computed.finite
+        plain = None if batch.states_before or batch.states_after else computed  # no state is wanted of any
+        cache, ready = context.cache_of(batch.version), context.ready
+        for row, cached in enumerate(batch.states):
+            cached.in_batch = False
+            if cached.dropped and not cache.left_batch(cached):
+                continue
+            work = cached.work
+            try:
+                if (
+                    plain is not None
+                    and isinstance(work, Step)
+                    and work.to_compute == steps
+                    and not work.peek
+                    and (finite is None or finite[row])
+                ):  # nearly always: what `take_slice` does with a whole chunk
+                    work.computed = steps
+                    work.pieces = ((plain, row, 0, steps),)
+                    cached.work = None
+                    finish_chunk(context, cached, work)
+                    if cached.session.queue:
+                        ready[cached.session] = None
+                elif finite is not None and not finite[row]:
+                    not_finite(context, cached)
+                else:
+                    take_slice(context, batch, row, cached)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                self._work_broken(cached, work)
+        if batch.steps:
+            context.meter.tick(name, len(batch), batch.steps)
+        if batch.change is not None:
+            context.meter.state_change(name, *batch.change)
+
+    def on_failed(self, batch: Batch, why: Rejection | None = None) -> list[Batch]:
+        """The engine raised. why: of the engine as a whole, so that every request of the batch fails. None: one of them
+        is at fault; it is looked for in the smaller batches that are returned, and fails alone."""
+        context = self.context
+        context.begin_event()
+        halves = batch.halves() if why is None else []
+        if not halves:
+            cache = context.cache_of(batch.version)
+            for cached in batch.states:
+                if cache.left_batch(cached):
+                    work_failed(context, cached, why or internal_error())
+        return halves
+
+    def _work_broken(self, cached: CachedState, work: Computable | None) -> None:
+        """After an exception in what follows from a batch for this work."""
+        session = cached.session
+        cached.work = None
+        broken = [] if work is None else work.clients()
+        if isinstance(work, LogReplay) and not broken:
+            broken = [*session.queue][:1]  # the request that the log replay was for
+        self.context.broken(session, broken)
+
+    # the store
+
+    def take_loads(self) -> tuple[list[SessionState], list[Load]]:
+        """What is to be read now. A reading counts for the requests that had arrived when it was taken from here."""
+        context = self.context
+        if context.to_load_alone and (self._alone_next or not context.to_load):
+            wanted = [context.to_load_alone.popleft()]
+        else:
+            wanted, context.to_load = context.to_load[:MAX_CALL_ITEMS], context.to_load[MAX_CALL_ITEMS:]
+        self._alone_next = not self._alone_next
+        sessions = []
+        for session in wanted:
+            if session.queue:
+                session.load_number = context.admission.arrivals
+                sessions.append(session)
+            else:  # nobody waits for it any more
+                session.loading = False
+                context.settle(session)
+        return sessions, [Load(one.key, any(request.touches for request in one.queue)) for one in sessions]
+
+    def on_loaded(self, sessions: Sequence[SessionState], results: Sequence[Record | StoreError | None]) -> None:
+        context = self.context
+        context.begin_event()
+        for session, result in zip(sessions, results, strict=True):
+            if isinstance(result, Postponed):
+                (context.to_load_alone if result.alone else context.to_load).append(session)
+                continue
+            session.loading = False
+            try:
+                self._loaded(session, result)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                context.broken(session, [one for one in session.queue if one.number <= session.load_number])
+            context.ready[session] = None
+
+    def _loaded(self, session: SessionState, result: Record | StoreError | None) -> None:
+        context = self.context
+        if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
+            asked = [request for request in session.queue if request.number <= session.load_number]
+            session.queue = deque(request for request in session.queue if request.number > session.load_number)
+            for request in asked:
+                context.finish(request, store_unavailable(str(result), context.limits))
+            return
+        damage, record = (result, None) if isinstance(result, DamagedRecord) else (None, result)
+        session.reading = Reading(session.load_number, record, damage)
+        cached = session.cached
+        if cached is not None and (record is None or cached.frontier != record.position):
+            context.drop(session)
+            context.meter.evicted(session.key.model, "stale")
+        context.meter.loaded(session.key.model, session.cached is not None)
+        now = context.now
+        for request in session.queue:
+            if isinstance(request, Step) and session.is_read_for(request):
+                request.load_seconds = now - max(session.load_started, request.arrived)
+
+    def take_commits(self) -> list[InflightCommit]:
+        """What is to be written now, at most one commit or delete for each session."""
+        context = self.context
+        context.begin_event()
+        now_ms = context.clock.wall_ms()
+        commits: list[InflightCommit] = []
+        if len(context.to_commit) <= MAX_CALL_ITEMS:
+            sessions, context.to_commit = list(context.to_commit), {}
+        else:
+            sessions = list(context.to_commit)[:MAX_CALL_ITEMS]
+            for session in sessions:
+                del context.to_commit[session]
+        for session in sessions:
+            requests = session.pending
+            if not requests or session.in_flight is not None:
+                continue
+            try:
+                commit = launch_chunk(context, session, now_ms) or launch(context, session, now_ms)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                session.in_flight = None
+                context.broken(session, requests)
+            else:
+                if commit is not None:
+                    commits.append(commit)
+        return commits
+
+    def on_committed(self, commits: Sequence[InflightCommit], results: Sequence[CommitResult]) -> None:
+        context = self.context
+        context.begin_event()
+        outcomes = [result.outcome for result in results]
+        for commit, result in zip(commits, results, strict=True):
+            session = commit.session
+            session.in_flight = None
+            try:
+                if result.outcome is not Outcome.COMMITTED:
+                    not_committed(context, commit, result)
+                elif committed_chunk(context, commit):
+                    continue
+                else:
+                    committed(context, commit)
+            except Exception:
+                log.exception("internal error: a session's request failed")
+                context.broken(session, commit.requests)
+            context.go_on(session)
+            if session.pending:
+                context.to_commit[session] = None
+        for outcome in set(outcomes):
+            context.meter.committed(outcome.value, outcomes.count(outcome))
+
+    # time
+
+    def expire(self) -> None:
+        """Finishes waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
+        context = self.context
+        context.begin_event()
+        now = context.now
+        for session in list(context.queued):
+            dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
+            if not dead:
+                continue
+            gone = {id(request) for request, _ in dead}
+            session.queue = deque(request for request in session.queue if id(request) not in gone)
+            for request, why in dead:
+                context.finish(request, why)
+            context.ready[session] = None
+        self._let_retired_go()
+
+    def _let_retired_go(self) -> None:
+        """Drops what is cached of versions that retire, as far as nothing is under way there, and such versions
+        themselves once they are at rest."""
+        context = self.context
+        for models in context.models.values():
+            for version in list(models.retiring):
+                cache = context.cache_of(version)
+                for session in cache.sessions:
+                    if session.idle:
+                        context.drop(session)
+                        context.settle(session)
+                        context.meter.evicted(session.key.model, "retired")
+                if cache.at_rest:
+                    models.retiring.remove(version)
+                    del context.caches[version]
+
+    # results
+
+    def take_finished(self) -> list[Request]:
+        """The requests that have their results and were not given before. Each is given once."""
+        finished, self.context.finished = self.context.finished, []
+        if finished:
+            count_finished(finished, self.context.now, self.context.meter)
+        return finished
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that have no result."""
+        return self.context.admission.unanswered
+
+    def is_cached(self, key: SessionKey) -> bool:
+        session = self.context.sessions.get(key)
+        return session is not None and session.cached is not None
+
+    def cached_count(self, model: str) -> int:
+        models = self.context.models[model]
+        return sum(len(self.context.cache_of(version)) for version in (*models, *models.retiring))

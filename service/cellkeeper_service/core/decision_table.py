@@ -1,0 +1,149 @@
+"""What a step does, decided on the store's record: the table of the protocol, row by row, in its order."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cellkeeper_service.domain.position import MAX_STEP, Position
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.errors import Reason, Rejection, invalid
+
+from .models import Models
+from .requests import Step
+
+
+class Verdict(Enum):
+    CREATE = "create"  # no record, no position: a new session
+    APPLY = "apply"  # at the record's position
+    REPLAY = "replay"  # applied before: the same outputs again
+
+
+def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
+    """The table. `record` is the store's, read after `step` arrived."""
+    asked = step.position
+    if record is None:
+        return not_found() if asked is not None or step.peek else Verdict.CREATE
+    stands = record.position
+    if asked is not None and asked.generation != stands.generation:
+        return generation_changed(stands)
+    unserved = refuse_unserved(record, models)
+    if unserved is not None:
+        return unserved
+    if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
+        return cannot_roll_out(step.rollout.steps)
+    if asked is None:
+        return beyond_the_last(stands, step) or Verdict.APPLY
+    misplaced = refuse_misplaced(record, asked)
+    if misplaced is not None:
+        return misplaced
+    if asked.step == stands.step:
+        return beyond_the_last(stands, step) or Verdict.APPLY
+    if step.rollout is not None:
+        text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
+        return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
+    end = asked.step + step.steps
+    if end <= stands.step and record.inputs(asked.step, end) == step.data:
+        return Verdict.REPLAY
+    return Rejection(
+        Reason.STEP_CONFLICT,
+        f"steps {asked.step}..{end - 1}: other inputs were applied there; the session stands at step {stands.step}",
+        field="inputs",
+        position=stands,
+    )
+
+
+def beyond_the_last(stands: Position, step: Step) -> Rejection | None:
+    """Why the chunk is refused, if it goes beyond the last step that a session can have."""
+    if step.peek or stands.step + step.steps <= MAX_STEP:
+        return None
+    text = f"inputs: got {step.steps} time steps at step {stands.step}, expected none after step {MAX_STEP}; reset it"
+    return Rejection(Reason.INVALID_FIELD, text, field="inputs", position=stands)
+
+
+def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
+    """None if `asked` is a point of this record's history that its log can still tell."""
+    stands = record.position
+    if asked.step > stands.step:
+        return Rejection(
+            Reason.STEP_GAP,
+            f"position.step: got {asked.step}, but the session stands at step {stands.step}",
+            field="position.step",
+            position=stands,
+        )
+    if asked.step < record.header.checkpoint_step:
+        return Rejection(
+            Reason.STEP_COMPACTED,
+            f"position.step: got {asked.step}, but the log starts at step {record.header.checkpoint_step}: "
+            "a reply that the client holds already counts as done",
+            field="position.step",
+            position=stands,
+        )
+    if asked.head != record.head_at(asked.step):
+        return Rejection(
+            Reason.HISTORY_CHANGED,
+            f"position.head: at step {asked.step} the session has consumed other inputs than the sender's",
+            field="position.head",
+            position=stands,
+        )
+    return None
+
+
+def refuse_unserved(record: Record, models: Models) -> Rejection | None:
+    """None if a served version of the model may continue this record."""
+    header = record.header
+    served = models.find(header.fingerprint)
+    if served is None:
+        return model_changed(header, models)
+    if header.numerics != served.numerics and not models.accepts_other_numerics:
+        return Rejection(
+            Reason.NUMERICS_CHANGED,
+            f"the session was computed with other numerics than this server's ({served.engine.numerics}); "
+            "continue it on a server of its own kind, or start this one with --accept-other-numerics",
+            position=header.position,
+        )
+    if len(record.checkpoint) != served.spec.state_bytes or header.step_bytes != served.spec.step_bytes:
+        return Rejection(
+            Reason.DATA_LOSS,
+            f"the session's record is damaged: it has a state of {len(record.checkpoint)} bytes and steps of "
+            f"{header.step_bytes}, expected {served.spec.state_bytes} and {served.spec.step_bytes}; reset or delete it",
+            position=header.position,
+        )
+    return None
+
+
+def model_changed(header: Header, models: Models) -> Rejection | None:
+    """None if the record's version is served."""
+    if models.find(header.fingerprint) is not None:
+        return None
+    return Rejection(
+        Reason.MODEL_CHANGED,
+        f"the session belongs to model version {header.fingerprint.hex()[:12]}, which is not served; "
+        "reset it or carry it over to go on with the served one",
+        position=header.position,
+    )
+
+
+def not_found() -> Rejection:
+    return Rejection(
+        Reason.SESSION_NOT_FOUND,
+        "session: no such session (never opened, deleted or expired)",
+        field="session",
+    )
+
+
+def generation_changed(stands: Position) -> Rejection:
+    return Rejection(
+        Reason.GENERATION_CHANGED,
+        f"position.generation: another life of the session stands there, at step {stands.step}",
+        field="position.generation",
+        position=stands,
+    )
+
+
+def cannot_roll_out(steps: int) -> Rejection:
+    """For a model that does not say what becomes of its predictions."""
+    expected = (
+        'none, or a model whose config.json has "feedback": for each input feature the index of the predicted value '
+        'that it becomes, or "known"; for token ids "argmax", with one predicted value for each id'
+    )
+    return invalid("rollout_steps", steps, expected)

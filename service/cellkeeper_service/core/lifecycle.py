@@ -1,0 +1,216 @@
+"""What Open, Reset, SetState, Fork and Delete do, decided on the store's record. Pure: what is to be written is
+returned, not written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellkeeper_service.domain.origin import Work, origin_of, whose
+from cellkeeper_service.domain.position import Position, first_position
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import Commit, DamagedRecord
+from cellkeeper_service.errors import Reason, Rejection
+
+from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
+from .models import Models, Version
+from .requests import (
+    CarryOver,
+    CopyInto,
+    Delete,
+    Deleted,
+    Erase,
+    Fork,
+    Moved,
+    Open,
+    OpenReply,
+    Request,
+    Reset,
+    SetState,
+    Write,
+)
+
+MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
+"""What makes a generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """What a new generation is made with."""
+
+    generation: bytes
+    now_ms: int
+    default_ttl_ms: int
+
+
+def open_session(
+    record: Record | None, request: Open, models: Models, new: NewGeneration
+) -> Write | OpenReply | Rejection:
+    if record is None:
+        if request.expect is not None:
+            return not_found()
+        ttl_ms = new.default_ttl_ms if request.ttl_ms is None else request.ttl_ms
+        served = models.default
+        state = request.initial_state if request.initial_state is not None else served.engine.initial_state
+        header = new_header(served, first_position(new.generation), _origin(request), ttl_ms, new.now_ms)
+        commit = Commit(request.key, None, header, b"", state)
+        return Write(commit, OpenReply(header, True), served, state)
+    done = done_before(record, request)
+    if isinstance(done, Rejection):
+        return done
+    unserved = refuse_unserved(record, models)
+    if unserved is not None:
+        return unserved
+    if request.expect is not None:
+        if request.expect.generation != record.position.generation:
+            return generation_changed(record.position)
+        misplaced = refuse_misplaced(record, request.expect)
+        if misplaced is not None:
+            return misplaced
+    created = done is not None
+    if request.ttl_ms is None or request.ttl_ms == record.header.ttl_ms:
+        return OpenReply(record.header, created)
+    header = record.header.replace(ttl_ms=request.ttl_ms, updated_ms=new.now_ms)
+    return Write(Commit(request.key, record.header, header, b"", None), OpenReply(header, created))
+
+
+def reset(record: Record | None, request: Reset, models: Models, new: NewGeneration) -> Write | Moved | Rejection:
+    state = models.default.engine.initial_state
+    return _new_generation(record, request, models.default, state, 0, new)
+
+
+def set_state(
+    record: Record | None, request: SetState, models: Models, new: NewGeneration
+) -> Write | Moved | Rejection:
+    return _new_generation(record, request, models.default, request.state, request.step, new)
+
+
+def _new_generation(
+    record: Record | None, request: Reset | SetState, served: Version, state: bytes, step: int, new: NewGeneration
+) -> Write | Moved | Rejection:
+    """Ends the generation that the request names and starts another, under the version that takes new sessions."""
+    if record is None:
+        return not_found()
+    done = done_before(record, request)
+    if done is not None:
+        return done
+    if record.position.generation != request.generation:
+        return generation_changed(record.position)
+    position = first_position(new.generation, step)
+    header = new_header(served, position, _origin(request), record.header.ttl_ms, new.now_ms)
+    commit = Commit(request.key, record.header, header, b"", state)
+    return Write(commit, Moved(position), served, state)
+
+
+def fork(record: Record | None, request: Fork) -> Record | Rejection:
+    """The source's record up to the position asked for."""
+    if record is None:
+        return not_found()
+    asked = request.position
+    if asked is None:
+        return record
+    if asked.generation != record.position.generation:
+        return generation_changed(record.position)
+    misplaced = refuse_misplaced(record, asked)
+    if misplaced is not None:
+        return misplaced
+    log = record.inputs(record.header.checkpoint_step, asked.step)
+    return Record(record.header.replace(position=asked), record.checkpoint, log)
+
+
+def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> Write | Moved | Rejection:
+    """The copy under a new generation. Its heads stay the source's: they name the inputs consumed."""
+    if record is not None:
+        done = done_before(record, request)
+        if done is not None:
+            return done
+        if request.otherwise is None:
+            return Rejection(
+                Reason.SESSION_EXISTS,
+                f"target: session {request.key.session!r} exists already",
+                field="target",
+            )
+    if request.copy is None:
+        return request.otherwise or not_found()
+    source = request.copy
+    position = Position(new.generation, source.position.step, source.position.head)
+    header = source.header.replace(
+        position=position,
+        created_ms=new.now_ms,
+        updated_ms=new.now_ms,
+        origin=_origin(request),
+    )
+    return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
+
+
+def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
+    """That another generation stands there, or none, means that the named life is over: success.
+
+    After a try without an answer, finding it gone counts as this request's own work.
+    """
+    if record is not None and not request.generation:
+        text = f"{request.where}: got 0 bytes, expected the session's 16: without them only a damaged one is deleted"
+        return Rejection(Reason.INVALID_FIELD, text, field=request.where, position=record.position)
+    if record is None or record.position.generation != request.generation:
+        return Deleted(request.unknowns > 0)
+    return Erase(request.generation)
+
+
+def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
+    """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
+    with the same request_id did."""
+    match whose(record.header.origin, request.request_id, request.content):
+        case Work.OWN:
+            return Moved(record.position)
+        case Work.REUSED:
+            return Rejection(
+                Reason.INVALID_FIELD,
+                "request_id: got that of another request, which began the session's generation; expected 16 random "
+                "bytes for each request, the same at its retries only",
+                field="request_id",
+                position=record.position,
+            )
+        case Work.OTHERS:
+            return None
+
+
+def _origin(request: MakesGeneration) -> bytes:
+    return origin_of(request.request_id, request.content)
+
+
+def of_damaged(
+    damage: DamagedRecord, request: Request, models: Models, new: NewGeneration
+) -> Write | Erase | Deleted | Rejection:
+    """What becomes of a session whose record cannot be served: it can be deleted and, where its header is there to be
+    compared, reset. Everything else is refused."""
+    header = damage.header
+    position = None if header is None else header.position
+    match request:
+        case Delete() if header is not None and request.generation not in (b"", header.position.generation):
+            return Deleted(request.unknowns > 0)
+        case Delete() if header is not None or not request.generation:
+            return Erase(b"" if header is None else header.position.generation)
+        case Reset() if header is not None and request.generation != header.position.generation:
+            return generation_changed(header.position)
+        case Reset() if header is not None:
+            served, start = models.default, first_position(new.generation)
+            after = new_header(served, start, _origin(request), header.ttl_ms, new.now_ms)
+            state = served.engine.initial_state
+            return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
+    text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"
+    return Rejection(Reason.DATA_LOSS, text, position=position)
+
+
+def new_header(served: Version, position: Position, origin: bytes, ttl_ms: int, now_ms: int) -> Header:
+    """The header of a generation's first record, whose checkpoint is at its start."""
+    return Header(
+        position=position,
+        updated_ms=now_ms,
+        checkpoint_step=position.step,
+        checkpoint_head=position.head,
+        created_ms=now_ms,
+        ttl_ms=ttl_ms,
+        fingerprint=served.spec.fingerprint,
+        numerics=served.numerics,
+        origin=origin,
+        step_bytes=served.spec.step_bytes,
+    )

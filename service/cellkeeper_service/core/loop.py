@@ -1,0 +1,223 @@
+"""The loop: whatever happens, it lets the core go on, computes the tick's batches, and brings commits to the store.
+
+While a batch is computed, requests queue; the next tick takes a slice of every ready session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from cellkeeper_service.domain.engine import EngineLost
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import Commit, CommitResult, Delete, StoreError
+from cellkeeper_service.errors import Reason, Rejection, device_failed
+
+from .batch import Batch
+from .context import no_reply
+from .core import Core
+from .loop_share import LoopShare
+from .requests import Request, Step
+from .session import InflightCommit, SessionState
+from .store_calls import StoreCalls
+
+log = logging.getLogger(__name__)
+
+INLINE_SECONDS = 0.002
+"""A batch that is expected to take less is executed on the loop's thread: handing a small one to another thread costs
+more than the batch."""
+
+EXPIRY_SECONDS = 0.05
+"""How often waiting requests are looked through for passed deadlines. Nothing else waits for this."""
+
+
+class CoreLoop:
+    """Drives one core from within an asyncio event loop. Everything here is for that loop's thread."""
+
+    def __init__(self, core: Core, store_calls: StoreCalls, cost: Callable[[Batch], float]) -> None:
+        """cost: the expected seconds of a batch."""
+        self.core = core
+        self.store_calls = store_calls
+        self.draining = False
+        self._cost = cost
+        self._wake = asyncio.Event()
+        self._share = LoopShare()
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._task: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._lost: EngineLost | None = None
+        self._on_crash: Callable[[], None] = lambda: None
+
+    def start(self, on_crash: Callable[[], None] = lambda: None) -> None:
+        """Starts the loop's task. Call it from within the running event loop.
+
+        on_crash: called if the loop ends by an error: nothing will be answered any more, and `drain` raises it. Also
+        called, first, where an engine is lost: what waits is refused then, and what was computed is still committed.
+        """
+        self._on_crash = on_crash
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                if not isinstance(error, EngineLost):  # that has been logged
+                    log.critical("the loop ended", exc_info=error)
+                on_crash()
+
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="core loop")
+        self._task.add_done_callback(ended)
+        self._expire()
+
+    @property
+    def running(self) -> bool:
+        """Requests are being answered."""
+        return self._task is not None and not self._task.done()
+
+    def admit(self, deadline: float) -> Rejection | None:
+        """Why a call with that deadline is refused, if it is. To be asked before its message is read."""
+        self._share.call_came()
+        return self.refuse(1, deadline)
+
+    def refuse(self, count: int, deadline: float) -> Rejection | None:
+        """Why none of so many steps with that deadline would be taken, if so."""
+        return self.core.refuse(count, deadline)
+
+    def answered(self, came: float) -> None:
+        """A call with steps, which came at that time, has its answer."""
+        self.core.answered(came)
+
+    def is_cached(self, key: SessionKey) -> bool:
+        return self.core.is_cached(key)
+
+    def submit(self, request: Request) -> None:
+        self.submit_many((request,))
+
+    def submit_many(self, requests: Iterable[Request]) -> None:
+        """Takes requests that come together. Each `done` is called with its request once that has its result."""
+        if self.draining:
+            text = "the server is shutting down; another replica, or the next one here, will go on"
+            why = Rejection(Reason.DRAINING, text, retry_delay_ms=100)
+            for request in requests:
+                request.result = why
+                request.done(request)
+            return
+        self.core.submit_many(requests)
+        self._wake.set()
+
+    def submit_alike(self, steps: Sequence[Step]) -> None:
+        """The same for single steps that want the same outputs by the same deadline, each of another session."""
+        if self.draining:
+            self.submit_many(steps)
+        else:
+            self.core.submit_alike(steps)
+            self._wake.set()
+
+    async def drain(self) -> None:
+        """Takes no more requests, and returns when those that were taken have been answered."""
+        self.draining = True
+        self._wake.set()
+        try:
+            if self._task:
+                await self._task
+        finally:
+            if self._expiry:
+                self._expiry.cancel()
+            self._engine_thread.shutdown(wait=False)
+
+    async def _run(self) -> None:
+        core, share, wake = self.core, self._share, self._wake
+        while not (self.draining and core.unanswered == 0):
+            wake.clear()
+            started = time.monotonic()
+            batches = core.schedule()
+            self._start_store_calls()  # a store in memory answers here
+            for batch in batches:
+                await self._compute(batch)
+                self._start_store_calls()
+            self._deliver()
+            ended = time.monotonic()
+            share.ticked(ended - started)
+            if batches or wake.is_set() or self._can_start_more():
+                await asyncio.sleep(0)
+                await share.let_in(ended - started)
+            else:
+                await wake.wait()
+                share.idled(time.monotonic() - ended)
+        self._deliver()  # an event between two ticks may have finished the last ones
+        if self._lost is not None:
+            raise self._lost
+
+    def _can_start_more(self) -> bool:
+        """Starting one thing can make another ready that was looked for before it; no event tells of that."""
+        core, has_room = self.core, self.store_calls.has_room
+        return core.has_work or (core.wants_load and has_room("load")) or (core.wants_commit and has_room("write"))
+
+    async def _compute(self, batch: Batch) -> None:
+        if self._lost is not None:
+            self.core.on_failed(batch, device_failed(self._lost))
+            return
+        try:
+            if self._cost(batch) < INLINE_SECONDS:
+                batch.execute()
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._engine_thread, batch.execute)
+        except EngineLost as error:
+            log.critical("model %s: %s; this process ends", batch.version.spec.name, error)
+            self._lost, self.draining = error, True
+            self.core.on_failed(batch, device_failed(error))
+            self._on_crash()
+        except Exception:
+            log.exception("the engine failed: model %s, batch of %d", batch.version.spec.name, len(batch))
+            for half in self.core.on_failed(batch):
+                await self._compute(half)
+        else:
+            self.core.on_computed(batch)
+
+    def _start_store_calls(self) -> None:
+        core, calls = self.core, self.store_calls
+        if core.wants_load and calls.has_room("load"):
+            sessions, loads = core.take_loads()
+            if loads:
+                calls.load(loads, partial(self._loaded, sessions))
+        if core.wants_commit and calls.has_room("write"):
+            self._commit(core.take_commits())
+
+    def _commit(self, commits: list[InflightCommit]) -> None:
+        appends = [commit for commit in commits if isinstance(commit.call, Commit)]
+        if appends:
+            calls = [commit.call for commit in appends if isinstance(commit.call, Commit)]
+            self.store_calls.commit(calls, partial(self._committed, appends))
+        if len(appends) < len(commits):
+            others = [commit for commit in commits if isinstance(commit.call, Delete)]
+            deletes = [commit.call for commit in others if isinstance(commit.call, Delete)]
+            self.store_calls.delete(deletes, partial(self._committed, others))
+
+    def _loaded(self, sessions: list[SessionState], results: list[Record | StoreError | None]) -> None:
+        self.core.on_loaded(sessions, results)
+        self._wake.set()
+
+    def _committed(self, commits: list[InflightCommit], results: list[CommitResult]) -> None:
+        self.core.on_committed(commits, results)
+        self._deliver()  # not at the end of the tick: replies leave while the next one is computed
+        self._wake.set()
+
+    def _deliver(self) -> None:
+        for request in self.core.take_finished():
+            tell(request)
+
+    def _expire(self) -> None:
+        self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
+        self.core.expire()
+        self._deliver()
+        self._wake.set()  # what waited behind an expired request may start, and a drain may have its last reply
+
+
+def tell(request: Request) -> None:
+    """Tells the request's caller of its result. Where that fails, it is this caller's affair alone."""
+    done, request.done = request.done, no_reply  # it may hold the request: a circle, which only a search would find
+    try:
+        done(request)
+    except Exception:
+        log.exception("internal error: a request's caller could not be told of its result")

@@ -1,0 +1,353 @@
+"""Requests: one slotted object from its arrival to its reply, with the status that it has reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.meter import StepTimes
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.errors import Rejection
+
+from .outputs import Outputs, Piece
+
+if TYPE_CHECKING:
+    from .models import Version
+
+Done = Callable[[Any], None]
+"""Takes the request, which has its result. Called exactly once, on the loop's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Commit this; once it is committed the reply is `reply`, and `seed` (where given) is the state there."""
+
+    commit: Commit
+    reply: Any
+    version: Version | None = None
+    seed: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete the record of this generation; empty: the one without a header."""
+
+    generation: bytes
+
+
+class Status(Enum):
+    WAITING = "waiting"  # behind others of its session, or for the session's own commits
+    LOADING = "loading"  # its session's record is being read
+    READY = "ready"  # it is known what has to be computed for it
+    COMPUTING = "computing"  # a slice of it is in a batch
+    COMMITTING = "committing"  # what it writes is on its way to the store, or waits for the commit before it
+    DONE = "done"  # it has its result
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One thing to do with one session. `deadline` is in seconds of the monotonic clock."""
+
+    key: SessionKey
+    deadline: float
+    done: Done
+    gone: bool = field(default=False, init=False)  # the caller went away: nobody reads the reply
+    arrived: float = field(default=0.0, init=False)
+    number: int = field(default=0, init=False)  # order of arrival over all sessions
+    held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
+    conflicts: int = field(default=0, init=False)  # commits lost against other writers
+    unknowns: int = field(default=0, init=False)  # commits without an answer
+    status: Status = field(default=Status.WAITING, init=False)
+    result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
+    write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
+
+    touches = True  # its success is a sign of life: it refreshes the TTL
+
+    def reply(self) -> Any:
+        """What its caller is told: its result, or a Rejection."""
+        return self.result
+
+
+@dataclass(slots=True, eq=False)
+class Computable(Request):
+    """A request for which something is computed: `to_compute` time steps, slice by slice; `computed` of them are.
+
+    Single steps, chunks, peeks, forecasts, log replays, reads of the state and reruns of a window differ by these
+    fields. They are set anew by `begin` whenever the request is decided again.
+    """
+
+    to_compute: int = field(default=0, init=False)
+    computed: int = field(default=0, init=False)
+    unfed: int = field(default=0, init=False)  # the last so many take the predictions before them as their inputs
+    inputs: bytes = field(default=b"", init=False)  # of the others and, as they become known, of those; raw
+    names: frozenset[str] = field(default=frozenset(), init=False)  # of the outputs that are wanted
+    pieces: Sequence[Piece] = field(default=(), init=False)  # where its outputs are
+    ends: Sequence[int] = field(default=(), init=False)  # a slice has to end there: the state is wanted; ascending
+    checkpoint_at: int | None = field(default=None, init=False)  # the state there becomes a candidate for a checkpoint
+    checkpoint_state: bytes | None = field(default=None, init=False)
+    end_state: bytes | None = field(default=None, init=False)  # where it is wanted
+    started_at: float = field(default=0.0, init=False)  # first slice
+
+    def begin(
+        self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
+    ) -> None:
+        if self.status is not Status.WAITING or self.to_compute:  # it was begun before
+            self.computed, self.pieces = 0, ()
+            self.checkpoint_at = self.checkpoint_state = self.end_state = None
+        self.status = Status.READY
+        self.inputs = inputs
+        self.to_compute = to_compute
+        self.names = names
+        self.ends = ends
+        self.unfed = unfed
+
+    def slice_steps(self, max_slice_steps: int) -> int:
+        """Length of the next slice: the largest power of two that fits, so that slices of many sessions meet in one
+        batch without padding."""
+        left = self.to_compute - self.unfed - self.computed
+        if left == 1:
+            return 1
+        for end in self.ends:
+            if end > self.computed:
+                left = min(left, end - self.computed)
+                break
+        left = min(left, max_slice_steps)
+        return 1 << (left.bit_length() - 1) if left > 0 else 0
+
+    def clients(self) -> list[Request]:
+        """Those that get a reply of it."""
+        return [self]
+
+    @property
+    def needs_prediction(self) -> bool:
+        """The next time step's input is the prediction after what was computed."""
+        return 0 < self.unfed == self.to_compute - self.computed
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A forecast: `steps` time steps behind a chunk, steps >= 1, whose inputs are the model's own predictions.
+
+    known: [steps, features that the caller supplies].
+    """
+
+    steps: int
+    known: Array
+
+
+@dataclass(slots=True, eq=False)
+class Step(Computable):
+    """One chunk. `data` is `steps` time steps in the model's dtype, raw."""
+
+    data: bytes
+    steps: int
+    position: Position | None
+    acked: int | None  # the client holds every reply up to here; None: up to its position
+    peek: bool
+    wanted: frozenset[str]  # per-step outputs
+    wants_state: bool
+    rollout: Rollout | None = None  # with `peek` only
+    computed_at: float = field(default=0.0, init=False)  # last slice
+    load_seconds: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
+    distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
+    acked_step: int = field(default=0, init=False)  # `acked_at` where it was computed
+    version: Version | None = field(default=None, init=False)  # that computed it
+    after: Position | None = field(default=None, init=False)  # once it is computed
+    created: bool = field(default=False, init=False)  # it created its session
+    replayed: bool = field(default=False, init=False)  # it had been applied before
+    item: int = 0  # its place in the frame that it came in
+
+    @property
+    def all_steps(self) -> int:
+        """Those that have outputs: the chunk's and the rolled ones."""
+        return self.steps if self.rollout is None else self.steps + self.rollout.steps
+
+    def acked_at(self, step: int) -> int:
+        """The step up to which the client holds every reply, when this chunk is applied at `step`."""
+        return step if self.acked is None else min(self.acked, step)
+
+    def reply(self) -> StepReply | Rejection:
+        """What a rejection leaves of it, or where it led: see StepReply. Its `result` is a Rejection or None."""
+        if self.result is not None:
+            return self.result  # type: ignore[no-any-return]
+        if self.version is None or self.after is None:
+            raise RuntimeError("the reply is asked for of a step that was not computed")
+        outputs = Outputs(self.wanted, self.pieces)
+        times = self.queued_seconds, self.computed_seconds
+        return StepReply(self.version, outputs, self.end_state, self.after, self.created, self.replayed, *times)
+
+    @property
+    def queued_seconds(self) -> float:
+        return max(self.started_at - self.arrived, 0.0)
+
+    @property
+    def computed_seconds(self) -> float:
+        return max(self.computed_at - self.started_at, 0.0)
+
+    def times(self, now: float) -> StepTimes:
+        queue = max(self.started_at - self.arrived - self.load_seconds, 0.0)
+        compute = max(self.computed_at - self.started_at, 0.0)
+        return StepTimes(queue, self.load_seconds, compute, max(now - self.computed_at, 0.0), now - self.arrived)
+
+
+@dataclass(slots=True, eq=False)
+class StepReply:
+    """A step that was applied, or looked at, as its caller is told of it.
+
+    outputs: by name, [T, ...]. state: state_bytes raw bytes after the chunk, where wanted."""
+
+    served: Version
+    outputs: Mapping[str, Array]
+    state: bytes | None
+    position: Position
+    created: bool
+    replayed: bool
+    queued_seconds: float
+    computed_seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Open(Request):
+    request_id: bytes
+    expect: Position | None
+    ttl_ms: int | None  # None: the server's default for a new session, unchanged for an old one
+    initial_state: bytes | None
+    content: bytes = b""  # see domain.origin
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReply:
+    header: Header
+    created: bool
+
+
+@dataclass(slots=True, eq=False)
+class Reset(Request):
+    generation: bytes
+    request_id: bytes
+    content: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class SetState(Request):
+    generation: bytes
+    request_id: bytes
+    step: int
+    state: bytes
+    content: bytes = b""
+
+
+class Policy(Enum):
+    """What becomes of the state of a session that another version takes over."""
+
+    KEEP = "keep"  # stays as it is
+    RERUN = "rerun"  # is what a window of inputs gives
+    RESET = "reset"  # is the initial one
+
+
+@dataclass(slots=True, eq=False)
+class CarryOver(Computable):
+    """target: the fingerprint of a served version. data: RERUN's window, `steps` time steps, raw."""
+
+    generation: bytes
+    request_id: bytes
+    target: bytes
+    policy: Policy
+    data: bytes
+    steps: int
+    content: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class Fork(Request):
+    """Stands in the source's queue; what it reads there goes on as a `CopyInto` in the target's."""
+
+    target: SessionKey
+    position: Position | None
+    request_id: bytes
+    content: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class CopyInto(Request):
+    """Creates a session as a copy. Where the source could not be read, `otherwise` says why: a retry may still find
+    that its first try had succeeded."""
+
+    request_id: bytes
+    copy: Record | None
+    otherwise: Rejection | None
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The reply to Reset, SetState, CarryOver and Fork: where the session stands now."""
+
+    position: Position
+
+
+@dataclass(slots=True, eq=False)
+class Delete(Request):
+    """generation: empty for a damaged session only. where: the field that it came in, for a refusal."""
+
+    generation: bytes
+    where: str = "generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    deleted: bool
+
+
+@dataclass(slots=True, eq=False)
+class GetState(Computable):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class StateReply:
+    served: Version
+    position: Position
+    state: bytes
+
+
+@dataclass(slots=True, eq=False)
+class GetSession(Request):
+    touches = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReply:
+    header: Header
+    hot: bool
+
+
+@dataclass(slots=True, eq=False)
+class LogReplay(Computable):
+    """Not a client's: it computes a record's log, so that the request behind it finds the session's state.
+
+    record: of which the state is made. duplicates: chunks that lie within the log, each with the log's steps
+    first..last - 1 that are its own: they get their outputs again.
+    """
+
+    record: Record
+    duplicates: list[Duplicate]
+
+    def clients(self) -> list[Request]:
+        return [duplicate.step for duplicate in self.duplicates]
+
+
+@dataclass(slots=True, eq=False)
+class Duplicate:
+    """A chunk that was applied before, and which steps of the replayed log it is."""
+
+    step: Step
+    first: int
+    last: int
+    pieces: list[Piece] = field(default_factory=list)
+    state: bytes | None = None  # at its end, where it is wanted

@@ -1,0 +1,165 @@
+"""One session on this replica: its requests, and how far the first of them has come."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
+
+from .models import Version
+from .requests import Computable, Request, Step
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A state at a chunk's boundary, kept until the acks allow to write it; `tail` is the input since then."""
+
+    step: int
+    head: bytes
+    state: bytes
+    tail: bytearray
+
+
+@dataclass(slots=True, eq=False)
+class CachedState:
+    """A session's state beside the engine. It only makes the ordinary case fast: the store's compare-and-set decides
+    whether it was right.
+
+    header: of the record as it was last read or committed.
+    frontier: the position after everything computed, committed or not.
+    seed: the state at the frontier while it is not in the arena yet.
+    step, log_start: kept beside their bytes, as every chunk asks for them.
+    """
+
+    session: SessionState
+    version: Version
+    slot: int
+    header: Header
+    exists: bool  # whether the store holds `header`; False: the first commit creates the record
+    seed: bytes | None
+    frontier: Position
+    step: int  # the frontier's
+    log_start: int  # the header's checkpoint step
+    max_log_steps: int
+    current: int = 0  # which of the slot's two rows holds the state at the frontier
+    checkpoint: Checkpoint | None = None  # a candidate, not written yet
+    created: bool = False  # the next reply tells that the session was created
+    work: Computable | None = None  # what is computed on it
+    in_batch: bool = False
+    dropped: bool = False  # it counts no more; what a batch still computes of it is thrown away
+
+    @property
+    def row(self) -> int:
+        return 2 * self.slot + self.current
+
+    def stands_at(self, header: Header) -> None:
+        """The record's header is this now."""
+        self.header, self.log_start = header, header.checkpoint_step
+
+    def checkpoint_due(self, steps: int, max_log_steps: int) -> bool:
+        """Whether the state at the frontier is to become a candidate before `steps` more: where one is due, or where
+        the log has no room for them otherwise."""
+        logged = self.step - self.log_start
+        return self.checkpoint is None and (logged >= self.version.due_steps or logged + steps > max_log_steps)
+
+    def log_steps_after(self, steps: int, acked: int) -> int:
+        """How long the record's log would be after `steps` more, with the client's acks at `acked`."""
+        start = self.log_start
+        if self.checkpoint is None:
+            if acked >= self.step:
+                start = self.step
+        elif self.checkpoint.step <= acked:
+            start = self.checkpoint.step
+        return self.step + steps - start
+
+
+@dataclass(slots=True, eq=False)
+class InflightCommit:
+    """One commit or delete that the store has not answered yet, and what it carries.
+
+    cached: the state that its chunks were computed on; None: it carries no chunk.
+    """
+
+    session: SessionState
+    requests: list[Request]
+    call: Commit | Delete
+    cached: CachedState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The store's record as it was read for the requests up to number `number`: None where there is none.
+
+    damage: what was found instead of a record.
+    """
+
+    number: int
+    record: Record | None
+    damage: DamagedRecord | None = None
+
+
+@dataclass(slots=True, eq=False)
+class SessionState:
+    """A session's state machine, driven by the core alone.
+
+    Requests wait in `queue`, first in, first out. One is computed at a time, on `cached`; those that are computed and
+    not committed are `pending`, in order, and one commit of them is in flight at a time. reading: only while nothing of
+    ours has been sent since.
+    """
+
+    key: SessionKey
+    queue: deque[Request] = field(default_factory=deque)
+    cached: CachedState | None = None
+    pending: list[Request] = field(default_factory=list)
+    in_flight: InflightCommit | None = None
+    loading: bool = False
+    load_started: float = 0.0
+    load_number: int = 0
+    waits_for_slot: bool = False
+    reading: Reading | None = None
+
+    @property
+    def computing(self) -> Computable | None:
+        return None if self.cached is None else self.cached.work
+
+    @property
+    def may_advance(self) -> bool:
+        """Whether there is a first request that nothing was started for."""
+        if not self.queue or self.loading or self.waits_for_slot:
+            return False
+        return self.cached is None or self.cached.work is None
+
+    @property
+    def has_uncommitted(self) -> bool:
+        return bool(self.pending) or self.in_flight is not None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of this session waits, or is being read, computed or written."""
+        at_work = self.loading or self.pending or self.in_flight is not None or self.computing is not None
+        return not (self.queue or at_work)
+
+    def is_read_for(self, request: Request) -> bool:
+        """Whether the record was read after the request arrived, and is as it was."""
+        return self.reading is not None and request.number <= self.reading.number
+
+    def log_fits(self, step: Step, max_log_steps: int) -> bool:
+        """Whether the record's log has room for the chunk, behind what is computed and not committed yet."""
+        if self.cached is None:
+            raise RuntimeError("the log's room is asked for of a session without a cached state")
+        acked = step.acked_at(self.cached.step)
+        for item in self.pending:
+            if isinstance(item, Step):
+                acked = min(acked, item.acked_step)
+        return self.cached.log_steps_after(step.steps, acked) <= max_log_steps
+
+    def requests(self) -> list[Request]:
+        """All that have no result yet, those furthest on first."""
+        found = [] if self.in_flight is None else list(self.in_flight.requests)
+        found += self.pending
+        work = self.computing
+        found += [] if work is None else work.clients()
+        return [*found, *self.queue]

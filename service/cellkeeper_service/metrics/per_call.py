@@ -1,0 +1,94 @@
+"""Families that every tick, store call and message counts into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .per_model import SECONDS
+from .tally import Tally
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class Column(NamedTuple):
+    """One family of a group. bounds: of a histogram's buckets; empty: a counter, which sums the column. Without a
+    column of its own (`rows`) it counts the events."""
+
+    name: str
+    text: str
+    bounds: Sequence[float] = ()
+    rows: bool = False
+
+
+class Families(Collector):
+    """Families with one label whose numbers are noted together, a row for each event: see Tally."""
+
+    def __init__(self, label: str, *columns: Column) -> None:
+        self._label = label
+        self._columns = columns
+        self._bounds = [column.bounds for column in columns if not column.rows]
+        self._tallies: dict[str, Tally] = {}
+
+    def note(self, value: str, *row: float) -> None:
+        """value: of the label. row: a number for each column that has some."""
+        tally = self._tallies.get(value)
+        if tally is None:
+            tally = self._tallies.setdefault(value, Tally(self._bounds))
+        tally.note(row)
+
+    def collect(self) -> Iterator[Metric]:
+        tallies = list(self._tallies.items())
+        number = 0
+        for column in self._columns:
+            family: HistogramMetricFamily | CounterMetricFamily
+            if column.bounds:
+                family = HistogramMetricFamily(column.name, column.text, labels=(self._label,))
+                for value, tally in tallies:
+                    family.add_metric((value,), tally.buckets(number), tally.sum(number))
+            else:
+                family = CounterMetricFamily(column.name, column.text, labels=(self._label,))
+                for value, tally in tallies:
+                    family.add_metric((value,), tally.rows if column.rows else tally.sum(number))
+            number += not column.rows
+            yield family
+
+
+def tick_families() -> Families:
+    return Families(
+        "model",
+        Column("cellkeeper_batch_size", "Sessions in one engine call.", BATCHES),
+        Column(
+            "cellkeeper_computed_steps",
+            "Time steps that engine calls computed, over all their sessions: applied, replayed or dropped.",
+        ),
+    )
+
+
+def store_families() -> Families:
+    return Families(
+        "call",
+        Column("cellkeeper_store_round_trips", "Calls of the store.", rows=True),
+        Column("cellkeeper_store_items", "Sessions in calls of the store."),
+        Column("cellkeeper_store_errors", "Calls of the store that failed."),
+        Column("cellkeeper_store_seconds", "Seconds of a store call.", SECONDS),
+    )
+
+
+def frame_families() -> Families:
+    return Families(
+        "direction",
+        Column("cellkeeper_frames", "Step messages, by direction.", rows=True),
+        Column("cellkeeper_frame_items", "Items in step messages."),
+    )
+
+
+def commit_families() -> Families:
+    return Families(
+        "result",
+        Column("cellkeeper_commits", "Chunks and other changes, by the result of the commit that carried them."),
+    )

@@ -1,1 +1,0 @@
-"""Ticks: what runs when, on which thread."""

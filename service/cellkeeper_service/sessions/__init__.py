@@ -1,1 +1,0 @@
-"""Records, hot slots, and the decision table: the heart of the service."""

@@ -1,0 +1,118 @@
+"""Whether a Redis server is fit to keep records: asked once, when the service starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from cellkeeper_service.domain.store import StoreError, StoreFacts
+from cellkeeper_service.store.redis.link import Link, info_fields
+
+OLDEST_VERSION = (7, 0)  # before it, Redis makes a transaction of every script, also of one write: docs/adr/203
+
+_logger = logging.getLogger(__name__)
+
+
+def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> StoreFacts:
+    """Raises StoreError, with what to do, where records could be lost or could not be written at all.
+
+    Logs a warning where the server keeps less than may be expected (no append-only file, too few replicas).
+    """
+    info = server_info(link)
+    version = info.get("redis_version", "")
+    if _version(version) < OLDEST_VERSION:
+        raise StoreError(f"Redis is version {version or 'unknown'}, expected 7.0 or newer; upgrade it")
+    if info.get("role") != "master":
+        raise StoreError(f"Redis has the role {info.get('role')!r}, expected 'master'; name the primary in the URL")
+    if info.get("cluster_enabled") == "1" and not in_cluster:
+        raise StoreError("Redis runs in cluster mode, expected a single server; use redis+cluster://HOST:PORT")
+    check_eviction(info)
+    if info.get("aof_enabled") != "1":
+        _logger.warning(
+            "Redis has no append-only file: a crash loses what came after its last snapshot; set appendonly "
+            "yes, and appendfsync always where not even the last second may be lost"
+        )
+    if int(info.get("connected_slaves", "0")) < wait_replicas:
+        _logger.warning(
+            "Redis has %s replicas connected, wait_replicas is %d: every commit is unknown without them",
+            info.get("connected_slaves", "0"),
+            wait_replicas,
+        )
+    return StoreFacts(
+        _persistence(link, info), info.get("maxmemory_policy", ""), int(info.get("connected_slaves", "0"))
+    )
+
+
+def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> StoreFacts:
+    """The same for every primary of a cluster, by address, and for the eviction policy of its replicas."""
+    found = []
+    for address, link in primaries.items():
+        try:
+            facts = check_server(link, wait_replicas, in_cluster=True)
+            state = info_fields(link.one("CLUSTER", "INFO")).get("cluster_state")
+        except StoreError as error:
+            raise StoreError(f"node {address}: {error}") from error
+        if state != "ok":
+            raise StoreError(
+                f"node {address}: cluster_state is {state!r}, expected 'ok'; see redis-cli --cluster check {address}"
+            )
+        found.append(facts)
+    check_replicas(replicas)
+    persistence = sorted({facts.persistence for facts in found})
+    fewest = min(facts.replicas for facts in found)
+    return StoreFacts(" and ".join(persistence), " and ".join(sorted({facts.eviction for facts in found})), fewest)
+
+
+def check_split(link: Link, wait_replicas: int) -> None:
+    """Warns where a primary that is cut off would go on taking writes that its fail-over then throws away."""
+    if wait_replicas == 0 and "min_slaves_good_slaves" not in server_info(link):
+        _logger.warning(
+            "Redis has no min-replicas-to-write: a primary that is cut off from its replicas goes on taking writes, "
+            "which are lost when one of them takes over; set min-replicas-to-write 1 and min-replicas-max-lag, or "
+            "--wait-replicas"
+        )
+
+
+def check_replicas(replicas: Mapping[str, Link]) -> None:
+    """Raises StoreError where one of these, by address, may evict; one that does not answer is a warning."""
+    for address, link in replicas.items():
+        try:
+            info = server_info(link)
+        except StoreError as error:
+            _logger.warning("Redis: the replica %s does not answer: %s", address, error)
+            continue
+        try:
+            check_eviction(info)
+        except StoreError as error:
+            raise StoreError(f"replica {address}: {error}") from error
+
+
+def check_eviction(info: Mapping[str, str]) -> None:
+    """Raises StoreError where this server may drop records when its memory is full."""
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        raise StoreError(
+            f"Redis has maxmemory-policy {policy!r}, which may drop sessions, expected 'noeviction'; run "
+            "CONFIG SET maxmemory-policy noeviction, and put it into redis.conf"
+        )
+
+
+def server_info(link: Link) -> dict[str, str]:
+    """INFO, field by field. It has what CONFIG GET would tell, and is allowed where CONFIG is not."""
+    return info_fields(link.one("INFO"))
+
+
+def _persistence(link: Link, info: Mapping[str, str]) -> str:
+    """appendfsync, where the user may ask for it; what INFO tells otherwise."""
+    if info.get("aof_enabled") != "1":
+        return "no append-only file"
+    try:
+        _, policy = link.one("CONFIG", "GET", "appendfsync")
+    except (StoreError, ValueError):
+        return "append-only file"
+    return f"appendfsync {policy.decode(errors='replace')}"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = text.split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

@@ -1,0 +1,210 @@
+"""The nodes of a Redis Cluster: who has which bucket, and where to go when that has changed."""
+
+from __future__ import annotations
+
+from threading import Lock
+from time import monotonic
+from urllib.parse import SplitResult, urlsplit
+
+import redis
+
+from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
+from cellkeeper_service.store.redis.check import check_cluster
+from cellkeeper_service.store.redis.cluster_scan import ClusterScan
+from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.keys import bucket_of
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.servers import Detour
+from cellkeeper_service.store.redis.slots import OUR_SLOTS, SLOT_OF_BUCKET, Address, Slots, read_slots
+
+FORM = "redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]"
+DEFAULT_PORT = 6379
+
+_CANNOT_NOW = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ReadOnlyError,
+)
+
+
+class Cluster:
+    """url: redis+cluster:// or rediss+cluster://; any of the nodes, the others are found."""
+
+    name = "redis+cluster"
+    asks_role = False  # a replica sends callers away by itself
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        self.runs = Runs()
+        self._url, seeds = _read_url(url)
+        self._timeout_ms = timeout_ms
+        self._lock = Lock()
+        self._stale = True
+        self._why = "it was not asked yet"
+        self._slots = Slots({}, {}, {})
+        self._seeds = seeds
+        self._known = list(seeds)  # in the order to ask; who was asked, or failed, goes to the end
+        self._links = {address: self._new_link(address) for address in seeds}
+
+    def group(self, key: bytes) -> int:
+        return SLOT_OF_BUCKET[bucket_of(key)]
+
+    def refresh(self) -> None:
+        """Asks one node after the other until one names a node for every slot, for no longer than the timeout. Where
+        none does, the one that knows most is believed: a node that has just joined or forgotten the others knows less.
+        """
+        if not self._stale:
+            return
+        with self._lock:
+            if not self._stale:
+                return
+            deadline = monotonic() + self._timeout_ms / 1000.0
+            best: Slots | None = None
+            for address in tuple(self._known):
+                self._to_the_end(address)
+                try:
+                    slots = read_slots(self._link_at(address).one("CLUSTER", "SLOTS"), address)
+                except StoreError as error:
+                    self._why = f"{address}: {error}"
+                else:
+                    if best is None or len(slots.owners) > len(best.owners):
+                        best = slots
+                if monotonic() > deadline or (best is not None and len(best.owners) == len(OUR_SLOTS)):
+                    break
+            if best is not None:
+                self._take(best)
+
+    def link(self, group: int) -> Link:
+        address = self._slots.owners.get(group)
+        if address is None:
+            self._stale = True
+            raise Refused(self._nowhere(group))
+        return self._link_at(address)
+
+    def at_hand(self) -> Link | None:
+        return None
+
+    def detour(self, link: Link, error: Exception) -> Detour | None:
+        if isinstance(error, redis.exceptions.AskError):  # (MOVED is one, too)
+            moved = isinstance(error, redis.exceptions.MovedError)
+            self._stale |= moved
+            target = self._link_at(Address(error.host or self._address_of(link).host, error.port))
+            return Detour(target, asking=not moved, singly=not moved)
+        if isinstance(error, redis.exceptions.TryAgainError):
+            return Detour(singly=True, pause=True)
+        if isinstance(error, Refused):
+            self.lost(link)
+            return Detour()
+        if isinstance(error, _CANNOT_NOW):
+            self._stale = True
+            return Detour(pause=True)
+        return None
+
+    def lost(self, link: Link) -> None:
+        with self._lock:
+            self._to_the_end(self._address_of(link))
+            self._stale = True
+
+    def check(self, wait_replicas: int) -> StoreFacts:
+        self._stale = True
+        self.refresh()
+        if self._stale:
+            raise StoreError(self._silent())
+        slots = self._slots
+        if not slots.primaries:
+            raise StoreError(
+                "no node of the Redis Cluster has slots, as far as the nodes in the URL know; see redis-cli --cluster "
+                "create, or --cluster add-node"
+            )
+        nodes = {str(address): self._link_at(address) for address in slots.primaries.values()}
+        replicas = {str(address): self._link_at(address) for address in slots.replicas.values()}
+        facts = check_cluster(nodes, replicas, wait_replicas)
+        uncovered = sorted(OUR_SLOTS - set(slots.owners))
+        if uncovered:
+            raise StoreError(
+                f"slot {uncovered[0]}, and {len(uncovered) - 1} more that are needed, have no node in the Redis "
+                "Cluster; see redis-cli --cluster check, and --cluster fix"
+            )
+        return facts
+
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
+        scan = ClusterScan(cursor)
+        sessions: list[Listed] = []
+        self.refresh()
+        for _ in range(len(self._slots.primaries) or 1):
+            sessions += self._part(scan, pattern, limit)
+            if scan.disturbed or len(sessions) >= limit or not scan.cursor():
+                break
+        return sessions, scan.cursor()
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+
+    def _part(self, scan: ClusterScan, pattern: bytes, limit: int) -> list[Listed]:
+        """Goes on with a listing on one node."""
+        self._stale |= scan.between_nodes
+        self.refresh()
+        slots = self._slots
+        if scan.between_nodes:
+            wanted = tuple(scan.wanted_slots())
+            owner = next((slots.owners[group] for group in wanted if group in slots.owners), None)
+            if owner is None:
+                self._stale = True
+                raise Refused(self._nowhere(wanted[0]))
+            scan.node = next(name for name, at in slots.primaries.items() if at == owner)
+        address = slots.primaries.get(scan.node)
+        sessions = scan.skip() if address is None else scan.page(self._link_at(address), pattern, limit)
+        self._stale |= scan.disturbed
+        return sessions
+
+    def _nowhere(self, group: int) -> str:
+        if not self._slots.owners:
+            return self._silent()
+        return f"slot {group} has no node in the Redis Cluster; see redis-cli --cluster check, and --cluster fix"
+
+    def _silent(self) -> str:
+        return f"no node of the Redis Cluster said which slots it has; the last one tried: {self._why}"
+
+    def _take(self, slots: Slots) -> None:
+        named = {*slots.primaries.values(), *slots.replicas.values()}
+        keep = named | set(self._seeds)
+        self._known = [at for at in self._known if at in keep]
+        self._known[:0] = [at for at in named if at not in self._known]
+        # Links are dropped, not closed: another thread may be waiting for an answer.
+        self._links = {at: link for at, link in self._links.items() if at in keep}
+        self._slots, self._stale = slots, False
+
+    def _to_the_end(self, address: Address) -> None:
+        if address in self._known:
+            self._known.remove(address)
+            self._known.append(address)
+
+    def _link_at(self, address: Address) -> Link:
+        link = self._links.get(address)
+        return link or self._links.setdefault(address, self._new_link(address))
+
+    def _address_of(self, link: Link) -> Address:
+        return next((at for at, other in tuple(self._links.items()) if other is link), self._seeds[0])
+
+    def _new_link(self, address: Address) -> Link:
+        user, at, _ = self._url.netloc.rpartition("@")
+        return Link(self._url._replace(netloc=f"{user}{at}{address}").geturl(), self._timeout_ms, self.runs)
+
+
+def _read_url(url: str) -> tuple[SplitResult, list[Address]]:
+    """The URL of a node, yet without the right host, and the nodes that are named."""
+    parts = urlsplit(url)
+    if parts.path not in ("", "/", "/0"):
+        raise StoreError(f"store: got database {parts.path[1:]!r}, expected none: a Redis Cluster has only 0")
+    seeds = []
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{host}")
+        try:
+            seeds.append(Address(one.hostname or "", one.port or DEFAULT_PORT))
+        except ValueError as error:
+            raise StoreError(f"store: got a Redis URL that cannot be read: {error}; expected {FORM}") from error
+        if not one.hostname or one.path:
+            raise StoreError(f"store: got a Redis URL with the node {host!r}; expected {FORM}")
+    return parts._replace(scheme=parts.scheme.partition("+")[0], path=""), seeds

@@ -1,0 +1,111 @@
+"""Listing the sessions of a Redis Cluster, while its slots may move.
+
+SCAN goes over what one server process holds at the moment, and its cursor means something to that process only. So the
+listing keeps a set of buckets that are still to do. It takes a node that has some of them, and goes over that node's
+keys; at the end, those buckets are done that the node said to own, and not to be giving away, when it began and after
+every page. A restarted process, a fail-over or a moved slot makes the buckets concerned go over again, wherever they
+are by then.
+
+So a session that is there from the first page to the last is listed, perhaps several times, unless its slot moved away
+and back between two pages, or a fail-over lost it meanwhile. While a slot is being moved its bucket cannot be finished:
+after TRIES goes in vain the listing is refused, and goes on from the same cursor once the slot has arrived.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from cellkeeper_service.domain.store import Listed, StoreError
+from cellkeeper_service.store.redis.keys import BUCKETS
+from cellkeeper_service.store.redis.link import Link, info_fields
+from cellkeeper_service.store.redis.scan import headers_at, headers_of, scan_names
+from cellkeeper_service.store.redis.slots import SLOT_OF_BUCKET, STANDING_COMMANDS, Standing, read_standing
+
+TRIES = 20
+
+_ALL = (1 << BUCKETS) - 1
+_CURSOR = re.compile(
+    r"([0-9a-f]{1,32})\.([0-9a-f]{1,32})\.([0-9]{1,3})\.([0-9]{1,20})\.([0-9a-f]{40})?\.([0-9a-f]{40})?"
+)
+
+
+class ClusterScan:
+    """One listing, at the place that a cursor names. ValueError for a text that is no cursor."""
+
+    def __init__(self, cursor: str) -> None:
+        self.node = ""  # the id of the node that is gone over
+        self.disturbed = False  # a bucket moved, or the node changed
+        self._todo = _ALL
+        self._doing = 0  # those of them that this go over the node will finish
+        self._tries = 0  # goes that finished no bucket, one after the other
+        self._at = 0
+        self._process = ""
+        if cursor:
+            match = _CURSOR.fullmatch(cursor)
+            if match is None or not cursor.isascii():
+                raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+            self._todo, self._doing = int(match[1], 16), int(match[2], 16)
+            self._tries, self._at = int(match[3]), int(match[4])
+            self.node, self._process = match[5] or "", match[6] or ""
+            named = self.node and self._process
+            if (self._doing and not named) or self._doing & ~self._todo or not self._todo:
+                raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+
+    @property
+    def between_nodes(self) -> bool:
+        """Whether `node` must be chosen: the id of one that has one of `wanted_slots`, the first if it can be."""
+        return not self._doing
+
+    def wanted_slots(self) -> Iterator[int]:
+        return (SLOT_OF_BUCKET[bucket] for bucket in range(BUCKETS) if self._todo >> bucket & 1)
+
+    def cursor(self) -> str:
+        """Where to go on; empty at the end."""
+        if not self._todo:
+            return ""
+        return f"{self._todo:x}.{self._doing:x}.{self._tries}.{self._at}.{self.node}.{self._process}"
+
+    def skip(self) -> list[Listed]:
+        """The node is none any more."""
+        self._next(done=0)
+        return []
+
+    def page(self, link: Link, pattern: bytes, limit: int) -> list[Listed]:
+        """Some sessions of the node behind `link`. Raises StoreError."""
+        if not self._doing:
+            standing = _standing(link.call(*STANDING_COMMANDS))
+            self._at, self._process, self._doing = 0, standing.process, self._settled(standing) & self._todo
+            if not self._doing:
+                return self.skip()
+        names, self._at = scan_names(link, pattern, self._at, limit)
+        replies = link.call(*headers_at(names), *STANDING_COMMANDS)  # in this order: it still stood after the reads
+        standing = _standing(replies[-2:])
+        before, self._doing = self._doing, self._doing & self._settled(standing)
+        self.disturbed = before != self._doing or standing.process != self._process
+        if standing.process != self._process or not self._doing:
+            self._next(done=0)
+        elif not self._at:
+            self._next(done=self._doing)
+        return headers_of(names, replies[:-2])
+
+    def _next(self, done: int) -> None:
+        """This go is over."""
+        self._todo &= ~done
+        self._tries = 0 if done else self._tries + 1
+        self._doing, self._at, self.node, self._process = 0, 0, "", ""
+        self.disturbed |= not done
+        if self._tries > TRIES:
+            slot = next(self.wanted_slots())
+            raise StoreError(f"slot {slot} of the Redis Cluster is being moved; go on with the same cursor afterwards")
+
+    @staticmethod
+    def _settled(standing: Standing) -> int:
+        return sum(1 << bucket for bucket, slot in enumerate(SLOT_OF_BUCKET) if slot in standing.settled)
+
+
+def _standing(replies: list[object]) -> Standing:
+    info, nodes = replies
+    if not (isinstance(info, bytes) and isinstance(nodes, bytes)):
+        raise StoreError(f"Redis refused INFO or CLUSTER NODES: {info if isinstance(info, Exception) else nodes}")
+    return read_standing(info_fields(info), nodes)

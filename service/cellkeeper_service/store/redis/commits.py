@@ -1,0 +1,98 @@
+"""Commits and deletes as write.lua takes them."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from cellkeeper_service.domain.record import Header
+from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import (
+    MOVING_BYTES,
+    base_body,
+    checkpoint_element,
+    crc,
+    fixed_of,
+    inputs_element,
+    moving_of,
+)
+from cellkeeper_service.store.redis.link import bulk
+
+
+class Words(NamedTuple):
+    """Arguments of a script as Redis takes them (`bulk`), one after another. number: how many."""
+
+    packed: bytes
+    number: int
+
+
+class Item(NamedTuple):
+    """One key and its words. before, after: words for calls of their own about the same key, sent together with it.
+    trim: the words of a call behind it, which all that have such words go in."""
+
+    key: bytes
+    words: Words
+    before: tuple[Words, ...] = ()
+    after: tuple[Words, ...] = ()
+    trim: Words | None = None
+
+
+def words(*parts: bytes) -> Words:
+    return Words(b"".join([bulk(part) for part in parts]), len(parts))
+
+
+EXPIRE, REPEAT, TRIM = words(b"expire"), words(b"repeat"), words(b"trim")
+TOUCH, LEAVE = words(b"touch"), words(b"leave")  # of load.lua
+TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
+# A header in the pieces that `fixed_of` and `moving_of` are made of: fixed, moving, fixed, moving, fixed.
+_PIECES = Struct("<16s4s4s14s94s")
+_APPEND = bulk(b"append") + b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b%%b\r\n$%%d\r\nD%%b\r\n" % (2 * (MOVING_BYTES,))
+_TTL, _NEVER = slice(64, 72), bytes(8)
+
+
+def commit_item(commit: Commit) -> Item:
+    key, expected, header, log, checkpoint = commit
+    after = header.packed
+    if expected is None:
+        state = b"" if checkpoint is None else checkpoint_element(checkpoint)
+        create = words(b"create", base_body(after), inputs_element(log), state)
+        return Item(redis_key(key), create, after=(EXPIRE,) if after[_TTL] != _NEVER else ())
+    before = expected.packed
+    if checkpoint is None and after[_TTL] == _NEVER:  # nearly every commit: in one pass
+        a, low, b, rest, c = _PIECES.unpack(before)
+        new_a, new_low, new_b, new_rest, new_c = _PIECES.unpack(after)
+        if a == new_a and b == new_b and c == new_c:
+            same = crc(b"%b%b%b" % (a, b, c))
+            packed = _APPEND % (same, low, rest, same, new_low, new_rest, 1 + len(log), log)
+            return Item(redis_key(key), Words(packed, 4))
+    first, then, refresh = _ttl_calls(expected, header)
+    moving = moving_of(before)
+    if checkpoint is not None:
+        replace = words(
+            *refresh, b"replace", moving, base_body(after), inputs_element(log), checkpoint_element(checkpoint)
+        )
+        return Item(redis_key(key), replace, first, then, TRIM)
+    if fixed_of(before) == fixed_of(after):
+        entry = words(*refresh, b"append", moving, moving_of(after), inputs_element(log))
+    else:
+        entry = words(*refresh, b"whole", moving, fixed_of(after) + moving_of(after), inputs_element(log))
+    return Item(redis_key(key), entry, first, then)
+
+
+def delete_item(name: bytes, generation: bytes) -> Item:
+    """name: the key. The push in front of it is the whole transaction that a connection begins its writes with; a
+    delete must not be in one."""
+    return Item(name, words(b"delete", generation), (REPEAT,))
+
+
+def _ttl_calls(expected: Header, header: Header) -> tuple[tuple[Words, ...], tuple[Words, ...], tuple[bytes, ...]]:
+    """What goes before and after a commit that changes the TTL, and the words of one that refreshes it. The TTL that
+    was goes first: a key may lose its TTL early, and must not keep one that its header does not ask for."""
+    before, after = expected.packed[_TTL], header.packed[_TTL]
+    if before == after:
+        return (), (), () if after == _NEVER else (b"ttl", after)
+    first = () if before == _NEVER else (words(b"persist", moving_of(expected.packed)),)
+    if after == _NEVER:
+        return first, (words(b"persist", moving_of(header.packed)),), ()
+    return first, (EXPIRE,), ()

@@ -1,0 +1,79 @@
+"""Commands and their replies on an idle connection, without waiting for anything."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import redis
+
+from cellkeeper_service.domain.begun import Stage
+from cellkeeper_service.store.redis.failures import Unknown, text_of
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.wire import Wire
+
+
+class Exchange:
+    """Sends the commands, which are packed, at once. `replies` must be called; until then the connection is its own,
+    and open, whatever went wrong, so that a loop can stop watching it first.
+
+    An error reply makes it BLOCKED, as what follows from it may have to wait; and so does a socket that takes a part.
+    """
+
+    def __init__(self, link: Link, wire: Wire, commands: list[bytes]) -> None:
+        self.link = link
+        self.stage = Stage.WAITING
+        self.wire = wire
+        self._count = len(commands)
+        self._replies: list[Any] = []
+        self._error: Exception = redis.exceptions.TimeoutError("timeout")
+        self._unsent: memoryview | bytes = b""
+        self.deadline = monotonic() + link.timeout_s
+        data = b"".join(commands)
+        try:
+            sent = wire.write(data)
+        except OSError as error:
+            self._error, self.stage = error, Stage.DONE
+            return
+        if sent < len(data):
+            self._unsent, self.stage = memoryview(data)[sent:], Stage.BLOCKED
+
+    def fileno(self) -> int:
+        return self.wire.fileno()
+
+    def advance(self) -> Stage:
+        """Reads what is there."""
+        if self.stage is not Stage.WAITING:
+            return self.stage
+        try:
+            replies = self.wire.read(self._count - len(self._replies))
+        except (redis.RedisError, OSError, ValueError) as error:  # (one whose text is not UTF-8 is the last)
+            self._error, self.stage = error, Stage.DONE
+            return self.stage
+        if replies is not None:
+            self._replies += replies
+            self.deadline = monotonic() + self.link.timeout_s
+            if len(self._replies) == self._count:
+                failed = any(isinstance(reply, Exception) for reply in self._replies)
+                self.stage = Stage.BLOCKED if failed else Stage.DONE
+        return self.stage
+
+    def replies(self) -> list[Any]:
+        """One for each command; an error reply as an exception; Unknown for those that did not come. Waits only where
+        it is BLOCKED. The connection is handed back, or closed where a reply may still be on its way."""
+        if self._unsent:
+            return self._rest()
+        missing = self._count - len(self._replies)
+        if missing:
+            self._replies += [Unknown(f"Redis gave no answer: {text_of(self._error)}")] * missing
+        self.link.put_back(self.wire, dirty=missing > 0 or not self.wire.clean)
+        return self._replies
+
+    def _rest(self) -> list[Any]:
+        """Sends what is left of the commands, and waits for the replies."""
+        try:
+            self.wire.write_all(self._unsent)
+        except OSError as error:
+            self.link.put_back(self.wire, dirty=True)
+            return [Unknown(f"Redis gave no answer: {text_of(error)}")] * self._count
+        return self.link.sent(self.wire, self._count).replies()

@@ -1,0 +1,196 @@
+"""The elements of a record's list in Redis, layout 2: how they are made, and what a list of them says.
+
+    C  checkpoint  'C' crc32(state) state       the state at the header's checkpoint step
+    D  inputs      'D' inputs                   of the element behind it
+    B  base        'B' run fixed moving         the header after D, the inputs since the checkpoint C; always C, D, B
+    S  entry       'S' link run moving          the header after D, if there is one: this moving part, and the base's
+                                                fixed one
+    W  entry       'W' link run fixed moving    the same with a fixed part of its own (another TTL, say)
+
+    fixed   114 bytes  what commits seldom change in the header
+    moving  22 bytes   crc32(fixed), and what every commit changes in the header: the low 4 bytes of the step, the head,
+                       and the low 6 bytes of the time of the commit
+    run     4 bytes    in which run of Redis the element was pushed: the first bytes of its run id
+    link    7 bytes    the distance to the base in elements (3 bytes), and its mark: crc32(fixed) and the first four
+                       bytes of the head, by exclusive or
+    crc32   4 bytes    (integers are little-endian)
+
+A commit is one RPUSH: of C, D and B where it writes a checkpoint, of D and one entry where it appends to the log. An
+entry without inputs says again what stands there: somebody reads it, and it was last written in another run. No element
+is ever changed. The last element holds the header, and is small: the script reads it, and Redis's Lua hashes every byte
+that it is given. Which earlier entries count is told by the heads. docs/adr/203 says why, and why a list says the same
+however often a crash of Redis brings an old push back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import NamedTuple
+from zlib import crc32
+
+from cellkeeper_service.domain.position import advance_head
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.store import DamagedRecord
+from cellkeeper_service.store.damage import damaged, read_record, reading
+
+RUN_BYTES = 4
+MOVING_BYTES = 22
+FIXED_BYTES = HEADER_BYTES - 18
+TTL_IN_FIXED_BYTES = 46  # where `fixed` has ttl_ms, 8 bytes: the scripts read it
+
+_CRC = Struct("<I")
+_C, _D, _B, _S, _W = b"CDBSW"
+_MARK = slice(4, 8)  # of an element with a link
+_IN_BASE, _IN_ENTRY = 1 + RUN_BYTES, 8 + RUN_BYTES
+
+
+def fixed_of(packed: bytes) -> bytes:
+    """The part of a packed header that appends seldom change."""
+    return packed[:16] + packed[20:24] + packed[38:]
+
+
+def moving_of(packed: bytes) -> bytes:
+    """The part of a packed header that every append changes."""
+    return crc(fixed_of(packed)) + packed[16:20] + packed[24:38]
+
+
+def crc(part: bytes) -> bytes:
+    return _CRC.pack(crc32(part))
+
+
+def mark_of(moving: bytes) -> bytes:
+    """What names a base, by its moving part."""
+    return bytes([one ^ other for one, other in zip(moving[:4], moving[8:12], strict=False)])
+
+
+def joined(fixed: bytes, moving: bytes) -> bytes:
+    """The packed header of these parts."""
+    return fixed[:16] + moving[4:8] + fixed[16:20] + moving[8:] + fixed[20:]
+
+
+def checkpoint_element(state: bytes) -> bytes:
+    return b"C" + crc(state) + state
+
+
+def inputs_element(log: bytes) -> bytes:
+    return b"D" + log
+
+
+def base_body(packed: bytes) -> bytes:
+    """What the script makes a base of, by the tag and the run. packed: the header."""
+    return fixed_of(packed) + moving_of(packed)
+
+
+def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
+    """The record that a list holds, or what is wrong with it."""
+    at = _base_of(elements)
+    standing = _standing(elements[-1], None if at is None else elements[at])
+    return reading(key, standing, lambda: _read(key, elements, at, standing))
+
+
+def _read(
+    key: SessionKey, elements: Sequence[bytes], at: int | None, standing: Header | None
+) -> Record | DamagedRecord:
+    """at: the index of the base. standing: the header that the list ends with."""
+    if at is None or at < 2 or elements[at - 2][:1] != b"C" or elements[at - 1][:1] != b"D":
+        return damaged(key, "its last entry does not lead to a checkpoint", standing)
+    base, state = elements[at], elements[at - 2][5:]
+    if elements[at - 2][1:5] != crc(state):
+        return damaged(key, "its checkpoint is not what was written: the checksum differs", standing)
+    fixed, moving = _split(base, _IN_BASE)
+    if moving[:4] != crc(fixed):
+        return damaged(key, "its base is not what was written: the checksum differs", standing)
+    header = Header.unpack(joined(fixed, moving))
+    if not header.step_bytes:
+        return damaged(key, "its time steps have 0 bytes", standing)
+    log = _log(elements, at, fixed, moving, header)
+    if log is None:
+        return damaged(key, "its entries do not lead to each other from its base on", standing)
+    last = elements[-1]
+    own, now = (fixed, moving) if last[0] == _B else _parts(last, fixed)
+    if now[:4] != crc(own):
+        return damaged(key, "its last entry does not belong to its base", standing)
+    return read_record(key, joined(own, now), state, b"".join([elements[at - 1][1:], *log]))
+
+
+class _Entry(NamedTuple):
+    """earlier: those that end where it starts, the nearest first."""
+
+    step: int
+    head: bytes
+    chunk: bytes
+    earlier: tuple[_Entry, ...]
+
+
+def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: Header) -> list[bytes] | None:
+    """The inputs of the entries that lead from the base to the last one: each follows the nearest earlier one whose
+    head and its own inputs give its head. Others were lost for a while, and were gone on without. None: there is no
+    such way."""
+    mark, step_bytes = mark_of(moving), base.step_bytes
+    first = entry = _Entry(base.position.step, base.position.head, b"", ())
+    at_step: dict[int, tuple[_Entry, ...]] = {first.step: (first,)}
+    chunk = b""
+    for element in elements[at + 1 :]:
+        if element[0] == _D:
+            chunk = element[1:]
+            continue
+        mine, chunk = chunk, b""
+        if element[0] in (_S, _W) and element[_MARK] == mark:  # else of a checkpoint that was gone on without
+            position = Header.unpack(joined(*_parts(element, fixed))).position
+            step, head = position.step, position.head
+            entry = _Entry(step, head, mine, at_step.get(step - len(mine) // step_bytes, ()))
+            at_step[step] = (entry, *at_step.get(step, ()))
+    chunks = []
+    while entry is not first:
+        chunks.append(entry.chunk)
+        earlier = entry.earlier
+        if not entry.chunk or len({one.head for one in earlier}) > 1:
+            earlier = tuple(one for one in earlier if advance_head(one.head, entry.chunk, step_bytes) == entry.head)
+        if not earlier:
+            return None
+        entry = earlier[0]
+    return chunks[::-1]
+
+
+def standing_header(last: bytes, base: bytes | None) -> bytes:
+    """The packed header that a list ends with: its last element, and the base of that where it is an S."""
+    if last[0] == _B:
+        return joined(*_split(last, _IN_BASE))
+    if last[0] == _S and base is None:
+        raise ValueError("an entry without its base")
+    return joined(*_parts(last, b"" if base is None else _split(base, _IN_BASE)[0]))
+
+
+def _standing(last: bytes, base: bytes | None) -> Header | None:
+    """The same where there is one: the scripts see it there, too."""
+    if last[:1] not in (b"B", b"W") and (last[:1] != b"S" or base is None):
+        return None
+    packed = standing_header(last, base)
+    return Header.unpack(packed) if len(packed) == HEADER_BYTES else None
+
+
+def _base_of(elements: Sequence[bytes]) -> int | None:
+    """The index of the base that the last element goes back to."""
+    last = elements[-1]
+    if last[:1] == b"B":
+        return len(elements) - 1
+    if last[:1] not in (b"S", b"W"):
+        return None
+    # The distance was right when the entry was written; what a crash brought back lies in between now.
+    for at in range(len(elements) - 1 - int.from_bytes(last[1:4], "little"), -1, -1):
+        element = elements[at]
+        if element[:1] == b"B" and mark_of(element[_IN_BASE + FIXED_BYTES :]) == last[_MARK]:
+            return at
+    return None
+
+
+def _split(element: bytes, start: int) -> tuple[bytes, bytes]:
+    """fixed, moving."""
+    middle = start + FIXED_BYTES
+    return element[start:middle], element[middle:]
+
+
+def _parts(entry: bytes, base_fixed: bytes) -> tuple[bytes, bytes]:
+    """fixed, moving."""
+    return _split(entry, _IN_ENTRY) if entry[0] == _W else (base_fixed, entry[_IN_ENTRY:])

@@ -1,0 +1,200 @@
+"""Talks to one Redis server, and knows what a failure means: not sent, refused, or no way to tell.
+
+redis-py repeats commands on its own by default; a compare-and-set that is repeated conflicts with itself. So
+the retries are off here, every connection is used directly, and one that failed is closed, never used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.redis.failures import ERROR_REPLIES, Refused, Unknown, text_of
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.wire import Wire
+
+MAX_CONNECTIONS = 1024
+
+
+class Sent:
+    """Commands on their way to one server. `replies` or `abandon` must be called."""
+
+    def __init__(self, link: Link, wire: Wire, count: int) -> None:
+        self._link = link
+        self._wire: Wire | None = wire
+        self._connection = wire.connection
+        self._count = count
+        self._deadline = monotonic() + link.timeout_s
+
+    def replies(self) -> list[Any]:
+        """One for each command; an error reply as an exception; Unknown for those that did not come."""
+        connection = self._connection
+        replies: list[Any] = []
+        try:
+            if not connection.can_read(timeout=max(0.0, self._deadline - monotonic())):
+                raise redis.exceptions.TimeoutError("timeout")
+            while len(replies) < self._count:
+                replies.append(_reply(connection))
+        except (redis.RedisError, OSError) as error:
+            connection.disconnect()
+            unknown = Unknown(f"Redis gave no answer: {text_of(error)}")
+            replies += [unknown] * (self._count - len(replies))
+        finally:
+            self.abandon(dirty=len(replies) < self._count)
+        return replies
+
+    def abandon(self, *, dirty: bool = True) -> None:
+        """Hands the connection back; a reply that may still be on its way must not meet the next command."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._link.put_back(wire, dirty=dirty)
+
+
+class Link:
+    """Connections to one server; safe to use from several threads.
+
+    url: redis://, rediss:// or unix://, as redis-py takes them.
+    timeout_ms: for connecting, and for every wait for bytes.
+    runs: is told which run of the server every new connection meets.
+    """
+
+    def __init__(self, url: str, timeout_ms: int, runs: Runs | None = None) -> None:
+        self._runs = runs
+        self._address = urlsplit(url).netloc.rpartition("@")[2] or urlsplit(url).path
+        self.timeout_s = timeout_ms / 1000.0
+        try:
+            self._pool = redis.ConnectionPool.from_url(
+                url,
+                max_connections=MAX_CONNECTIONS,
+                socket_timeout=self.timeout_s,
+                socket_connect_timeout=self.timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                retry_on_timeout=False,
+                health_check_interval=0,
+                protocol=2,
+            )
+        except ValueError as error:
+            raise StoreError(
+                f"store: got a Redis URL that cannot be read: {error}; expected redis://HOST:PORT/DB"
+            ) from error
+        self._idle: list[Wire] = []  # in use, to redis-py: its pool looks at a connection longer than a send takes
+
+    def take_idle(self) -> Wire | None:
+        """A connection that is open and at rest, for `put_back`; None where there is none, or only with TLS. Never
+        waits."""
+        while self._idle:
+            try:
+                wire = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if wire.idle:
+                return wire
+            self.put_back(wire, dirty=True)  # the server has closed it
+        return None
+
+    def put_back(self, wire: Wire, *, dirty: bool) -> None:
+        """dirty: it is closed, and made anew when it is needed."""
+        if dirty:
+            wire.connection.disconnect()
+        if dirty or not wire.direct:
+            self._pool.release(wire.connection)
+        else:
+            self._idle.append(wire)
+
+    def take(self) -> Wire:
+        """A connection, for `send` or `put_back`; a new one where none is at rest. Raises Refused."""
+        wire = self.take_idle()
+        if wire is not None:
+            return wire
+        try:
+            wire = Wire(self._pool.get_connection())
+            self._meet(wire)
+        except (redis.RedisError, OSError) as error:
+            if wire is not None:
+                self.put_back(wire, dirty=True)
+            raise Refused(f"Redis cannot be reached: {text_of(error)}") from error
+        return wire
+
+    def _meet(self, wire: Wire) -> None:
+        """Asks a new connection's server which run of it this is."""
+        if self._runs is not None and not wire.peer.is_known:
+            wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
+            info = _reply(wire.connection)
+            if isinstance(info, Exception):
+                raise info
+            run_id = info_fields(info).get("run_id", "")
+            wire.peer.tells(run_id)
+            self._runs.saw(self._address, run_id)
+
+    def send(self, wire: Wire, *commands: bytes) -> Sent:
+        """Sends all commands, which are packed, at once, and does not wait for the replies.
+
+        Raises Unknown where sending stopped on the way.
+        """
+        sent = self.sent(wire, len(commands))
+        try:
+            wire.connection.send_packed_command([b"".join(commands)], check_health=False)
+        except (redis.RedisError, OSError) as error:
+            sent.abandon()
+            raise Unknown(f"Redis gave no answer: {text_of(error)}") from error
+        except BaseException:
+            sent.abandon()
+            raise
+        return sent
+
+    def sent(self, wire: Wire, count: int) -> Sent:
+        """The wait for the replies to commands that were sent just now."""
+        return Sent(self, wire, count)
+
+    def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
+        """Sends all commands at once; one reply for each, error replies as exceptions, not raised.
+
+        Raises Refused where nothing was sent, Unknown where something was and a reply did not come.
+        """
+        replies = self.send(self.take(), *[packed(*command) for command in commands]).replies()
+        if isinstance(replies[-1], Unknown):
+            raise replies[-1]
+        return replies
+
+    def one(self, *command: bytes | str | int) -> Any:
+        """One command and its reply; raises Refused for an error reply, as this is for reading."""
+        (reply,) = self.call(command)
+        if isinstance(reply, Exception):
+            raise Refused(f"Redis refused {command[0]!s}: {text_of(reply)}") from reply
+        return reply
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+
+def packed(*words: bytes | str | int) -> bytes:
+    """A command as Redis takes it."""
+    command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stubs allow one word only
+    return command
+
+
+def info_fields(text: bytes) -> dict[str, str]:
+    """The name:value lines of INFO or CLUSTER INFO."""
+    fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in fields if colon}
+
+
+def bulk(word: bytes) -> bytes:
+    """One argument of a command as Redis takes it."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def _reply(connection: Any) -> Any:
+    """The next reply; an error reply as an exception."""
+    try:
+        return connection.read_response(disconnect_on_error=False)
+    except ERROR_REPLIES as error:
+        return error

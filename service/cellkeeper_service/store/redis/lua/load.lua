@@ -1,0 +1,90 @@
+-- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py, store/redis/layout1.py.
+--
+-- KEYS[i]      the record of item i
+-- ARGV[1]      as in write.lua
+-- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
+-- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read, or
+-- 1: it is too large to be read with others, or 2: the others have used up what a call may read.
+
+local LOAD_BYTES = 4194304 -- LOAD_BYTES in domain/store.py
+local ELEMENT_BYTES = 64 -- as which an element counts beside its own: it takes Lua about as long
+local room = LOAD_BYTES -- for what is answered
+local patience = 8 * LOAD_BYTES -- for what is read, large ones included
+
+-- The elements from the end on, in pieces: of one that is too large no more is read than it takes to find that out.
+local function read(key, whole)
+  if whole then
+    return redis.pcall('LRANGE', key, 0, -1)
+  end
+  local length = redis.pcall('LLEN', key)
+  if failed(length) then
+    return length
+  end
+  local pieces, bytes = {}, 0
+  local stop = length
+  while stop > 0 do
+    local start = math.max(0, stop - 64)
+    local piece = redis.pcall('LRANGE', key, start, stop - 1)
+    for _, element in ipairs(piece) do
+      bytes = bytes + #element + ELEMENT_BYTES
+    end
+    if bytes > LOAD_BYTES then
+      patience = patience - bytes
+      return nil
+    end
+    pieces[#pieces + 1] = piece
+    stop = start
+  end
+  room, patience = room - bytes, patience - bytes
+  if #pieces == 1 then
+    return pieces[1]
+  end
+  local record = {}
+  for i = #pieces, 1, -1 do
+    for _, element in ipairs(pieces[i]) do
+      record[#record + 1] = element
+    end
+  end
+  return record
+end
+
+local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
+
+-- A record that was not written in this run is, before anybody is told of it: its last element may be one that a crash
+-- brought back, and the file may end with another that contradicts it. docs/adr/203. An error, or nothing.
+local function confirm(key, last, tag)
+  if find(last, run, RUN_AT[tag], true) ~= RUN_AT[tag] then
+    local reply = say_again(key, last, tag, run)
+    if first_write and not failed(reply) then
+      reply = say_again(key, last, tag, run)
+    end
+    return failed(reply) and reply
+  end
+end
+
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local how = ARGV[1 + i]
+  local whole = sub(how, -6) == ' whole'
+  local unread = not whole and (room <= 0 or patience <= 0)
+  local record = not unread and read(key, whole)
+  if not record then
+    answers[i] = unread and 2 or 1
+  else
+    answers[i] = record.err or record
+    local last = record[#record]
+    local tag = last and sub(key, 1, 3) ~= 'ck1' and tag_of(last)
+    local unconfirmed = tag and confirm(key, last, tag)
+    if unconfirmed then
+      answers[i] = unconfirmed.err
+    elseif tag and sub(how, 1, 5) == 'touch' then
+      local fixed = parts(key, last)
+      local ttl = fixed and ttl_of(fixed)
+      local left = ttl and call('PTTL', key)
+      if type(left) == 'number' and left >= 0 then -- (a key without one may be about to be kept for ever)
+        refresh(key, ttl) -- one that fails leaves the record readable
+      end
+    end
+  end
+end
+return answers

@@ -1,0 +1,79 @@
+"""Listing the sessions of one Redis server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from cellkeeper_service.domain.record import Header, SessionKey
+from cellkeeper_service.domain.store import DamagedRecord, Listed, StoreError
+from cellkeeper_service.store.damage import read_header
+from cellkeeper_service.store.redis.failures import not_read
+from cellkeeper_service.store.redis.keys import is_old, session_key
+from cellkeeper_service.store.redis.link import Link
+from cellkeeper_service.store.redis.script import script
+
+_logger = logging.getLogger(__name__)
+_FAILED = b"failed: "  # header.lua's answer where it could not read
+
+SCAN_COUNT = 1000  # keys that one SCAN looks at, at least
+SCAN_ROUNDS = 20  # SCANs for one page, at most: a page may come out short, or empty with a cursor
+
+
+def page_at(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[Listed], int]:
+    """About `limit` sessions from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
+    names, after = scan_names(link, pattern, at, limit)
+    replies = link.call(*headers_at(names)) if names else []
+    return headers_of(names, replies), after
+
+
+def scan_names(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
+    """About `limit` distinct keys from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
+    names: dict[bytes, None] = {}
+    for _ in range(SCAN_ROUNDS):
+        after, found = link.one("SCAN", at, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        at = int(after)
+        names.update(dict.fromkeys(found))
+        if not at or len(names) >= limit:
+            break
+    return list(names), at
+
+
+def headers_at(names: Sequence[bytes]) -> list[tuple[bytes | str | int, ...]]:
+    """The commands that read the headers of these keys. One more comes first, whose reply `headers_of` takes, too."""
+    which = script("header")
+    reads = [("LINDEX", name, 0) if is_old(name) else ("EVALSHA", which.sha, 1, name) for name in names]
+    return [("SCRIPT", "LOAD", which.text), *reads]
+
+
+def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[Listed]:
+    """What the commands of `headers_at` answered; keys that expired or moved away meanwhile are left out, and those
+    that are no session's."""
+    sessions: dict[SessionKey, Header | DamagedRecord] = {}
+    for name, reply in zip(names, replies[1:], strict=True):
+        if reply is None or isinstance(reply, redis.exceptions.AskError):  # (MOVED is one, too)
+            continue
+        try:
+            key = session_key(name)
+        except ValueError as error:
+            _logger.warning("Redis has a key that is no session's: %s", error)
+            continue
+        if key not in sessions or not is_old(name):  # a record of today wins over one of the layout before
+            sessions[key] = _header(key, reply)
+    return list(sessions.items())
+
+
+def _header(key: SessionKey, reply: Any) -> Header | DamagedRecord:
+    """Raises StoreError where the reading failed."""
+    if isinstance(reply, redis.exceptions.ResponseError) or (isinstance(reply, bytes) and reply.startswith(_FAILED)):
+        reply = str(reply).encode() if isinstance(reply, Exception) else reply[len(_FAILED) :]
+        failed = not_read(key, reply)
+        if not isinstance(failed, DamagedRecord):
+            raise failed
+        return failed
+    if isinstance(reply, Exception):
+        raise StoreError(f"Redis cannot read session {key.session!r}: {reply}")
+    return read_header(key, reply)

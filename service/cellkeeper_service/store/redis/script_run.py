@@ -1,0 +1,245 @@
+"""Runs a script over many keys: a call for each group of keys, every server's calls in one round trip.
+
+All servers are sent to before the first is read from, so a tick takes as long as the slowest of them. What became
+unknown on one connection is unknown for the items on that connection only. Calls that were certainly not run are
+tried again where the servers say, in at most ROUNDS rounds, none begun later than twice the timeout: a server that
+hangs takes the whole of the first, and the items of the others have a right to the next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import monotonic, sleep
+from typing import Any, NamedTuple
+
+import redis
+
+from cellkeeper_service.store.redis.commits import Item, Words
+from cellkeeper_service.store.redis.exchange import Exchange
+from cellkeeper_service.store.redis.failures import Refused, Unknown, not_run, text_of
+from cellkeeper_service.store.redis.link import Link, Sent, bulk, packed
+from cellkeeper_service.store.redis.script import Script
+from cellkeeper_service.store.redis.servers import Servers
+from cellkeeper_service.store.redis.wire import Wire
+
+_logger = logging.getLogger(__name__)
+
+ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
+PAUSE_S = 0.02
+ROLE, PRIMARY = packed("ROLE"), (b"master",)
+_EVALSHA = bulk(b"EVALSHA")
+
+
+class _Call(NamedTuple):
+    """Items that go together. link: where to, None: to the server that has the group."""
+
+    items: tuple[int, ...]
+    group: int
+    link: Link | None = None
+    asking: bool = False
+    avoid: Link | None = None  # it could not be reached a moment ago
+
+
+class ScriptRun:
+    """One script over `items`.
+
+    writes: the script is write.lua.
+    apart: each item is a call of its own.
+    wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
+    timeout_s: the servers'; no call is tried again after twice as long.
+    replicas: after `answers`, where `wait` was asked: what WAIT gave, by the item's number.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        which: Script,
+        items: Sequence[Item],
+        writes: bool = False,
+        apart: bool = False,
+        wait: tuple[int, int] | None = None,
+        timeout_s: float = 1.0,
+    ) -> None:
+        self._servers = servers
+        self._which = which
+        self._items = items
+        self._writes = writes
+        self._apart = apart
+        self._wait = wait
+        self.replicas: dict[int, Any] = {}
+        self._unloaded: set[Link] = set()  # servers that do not know the script
+        self._answers: list[Any] = [Refused("Redis was not asked")] * len(items)
+        self._again: list[_Call] = []
+        self._pause = False
+        self._rounds = 0
+        self._deadline = monotonic() + 2 * timeout_s
+
+    def begin(self, link: Link, wire: Wire) -> Exchange:
+        """Sends the first round without waiting, all of it to this server, on a connection of its at rest. What comes
+        of it goes to `read`; `answers` does what is left then."""
+        self._rounds = 1
+        return Exchange(link, wire, self._commands(link, wire, [self._whole()]))
+
+    def read(self, link: Link, wire: Wire, replies: list[Any]) -> None:
+        """Takes the replies to what was begun."""
+        self._read(link, wire, [self._whole()], replies)
+
+    def answers(self) -> list[Any]:
+        """One for each item, in order: the script's, or Refused, or Unknown. Never raises a StoreError."""
+        if self._rounds == 0:
+            self._again = self._by_group()
+        while self._again and self._rounds < ROUNDS and not (self._rounds and monotonic() > self._deadline):
+            if self._pause:
+                sleep(PAUSE_S)
+            calls, self._again, self._pause = self._again, [], False
+            self._rounds += 1
+            self._servers.refresh()
+            self._round(calls)
+        return self._answers
+
+    def _whole(self) -> _Call:
+        return _Call(tuple(range(len(self._items))), 0)
+
+    def _by_group(self) -> list[_Call]:
+        if self._apart:
+            return [_Call((number,), self._servers.group(item.key)) for number, item in enumerate(self._items)]
+        groups: dict[int, list[int]] = {}
+        for number, item in enumerate(self._items):
+            groups.setdefault(self._servers.group(item.key), []).append(number)
+        return [_Call(tuple(numbers), group) for group, numbers in groups.items()]
+
+    def _round(self, calls: list[_Call]) -> None:
+        """Sends every call, then reads every answer."""
+        by_link: dict[Link, list[_Call]] = {}
+        for call in calls:
+            try:
+                link = call.link or self._servers.link(call.group)
+            except Refused as error:
+                self._settle(call, error)
+                continue
+            if link is not call.avoid:  # else its items stay refused
+                by_link.setdefault(link, []).append(call)
+        sent: list[tuple[Link, Wire, list[_Call], Sent]] = []
+        try:
+            for link, mine in by_link.items():
+                try:
+                    wire = link.take()
+                except Refused as error:
+                    for call in mine:
+                        self._not_run(call, link, error)
+                    continue
+                pending = self._send(link, wire, mine)
+                if pending is not None:
+                    sent.append((link, wire, mine, pending))
+            for link, wire, mine, pending in sent:
+                self._read(link, wire, mine, pending.replies())
+        finally:
+            for *_, pending in sent:
+                pending.abandon()
+
+    def _send(self, link: Link, wire: Wire, calls: list[_Call]) -> Sent | None:
+        """None where that failed; the calls are dealt with then."""
+        try:
+            return link.send(wire, *self._commands(link, wire, calls))
+        except Unknown as error:
+            self._servers.lost(link)
+            for call in calls:
+                self._settle(call, error)
+        return None
+
+    def _commands(self, link: Link, wire: Wire, calls: list[_Call]) -> list[bytes]:
+        """Every command packed. The scripts' are put together from parts that are packed already: a library that
+        looks at each of a thousand arguments takes longer than Redis does."""
+        commands = []
+        if link in self._unloaded:
+            commands.append(packed("SCRIPT", "LOAD", self._which.text))
+        peer = bulk((b"0" if wire.peer.has_written else b"1") + wire.peer.run)
+        for call in calls:
+            asking = [packed("ASKING")] if call.asking else []
+            items = [self._items[number] for number in call.items]
+            before = [(item, words) for item in items if item.before for words in item.before]
+            after = [(item, words) for item in items if item.after for words in item.after]
+            for item, words in before:
+                commands += [*asking, self._command(peer, [item], [words])]
+            commands += [*asking, self._command(peer, items, [item.words for item in items])]
+            trimmed = [item for item in items if item.trim is not None]
+            if trimmed:
+                commands += [*asking, self._command(peer, trimmed, [item.trim for item in trimmed if item.trim])]
+            for item, words in after:
+                commands += [*asking, self._command(peer, [item], [words])]
+        if self._servers.asks_role:
+            commands.append(ROLE)
+        if self._wait is not None:
+            commands.append(packed("WAIT", *self._wait))
+        return commands
+
+    def _command(self, peer: bytes, items: list[Item], words: list[Words]) -> bytes:
+        """One call of the script. More than one item: docs/adr/203 says which may go together."""
+        count = 4 + len(items) + sum([one.number for one in words])
+        parts = [b"*%d\r\n" % count, _EVALSHA, self._which.call, bulk(b"%d" % len(items))]
+        parts += [bulk(item.key) for item in items]
+        parts.append(peer)
+        parts += [one.packed for one in words]
+        return b"".join(parts)
+
+    def _read(self, link: Link, wire: Wire, calls: list[_Call], replies: list[Any]) -> None:
+        if isinstance(replies[-1], Unknown):
+            self._servers.lost(link)
+        at = 1 if link in self._unloaded else 0
+        self._unloaded.discard(link)
+        replicas = None if self._wait is None else replies[-1]
+        role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
+        for call in calls:
+            apart = 2 if call.asking else 1  # replies to each call
+            at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
+            reply, after = replies[at], at + 1
+            trims = any(self._items[number].trim is not None for number in call.items)
+            at = after + apart * (trims + sum([len(self._items[number].after) for number in call.items]))
+            if not isinstance(reply, Exception):
+                _warn_of(replies[after + call.asking : at : apart])
+            if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
+                # A replica answers reads from what it has, and what it took as a primary is lost.
+                self._servers.lost(link)
+                self._settle(call, Unknown(f"the server did not say that it is a primary, but {role!s:.80}"))
+            elif not isinstance(reply, Exception):
+                for number, answer in zip(call.items, reply, strict=True):
+                    self._answers[number] = answer
+                wire.peer.has_written |= self._writes and not self._apart and 1 in reply
+                if self._wait is not None:
+                    self.replicas.update(dict.fromkeys(call.items, replicas))
+            elif isinstance(reply, redis.exceptions.NoScriptError):
+                self._unloaded.add(link)
+                self._settle(call, Refused(f"Redis refused: {text_of(reply)}"))
+                self._again.append(call._replace(link=link))
+            elif isinstance(reply, Unknown):
+                self._settle(call, reply)
+            elif not_run(reply):
+                self._not_run(call, link, reply)
+            else:
+                self._settle(call, Unknown(f"the script failed: {text_of(reply)}"))
+
+    def _not_run(self, call: _Call, link: Link, error: Exception) -> None:
+        """Refused, unless another round goes better."""
+        unreachable = isinstance(error, Refused)
+        self._settle(call, error if unreachable else Refused(f"Redis refused: {text_of(error)}"))
+        detour = self._servers.detour(link, error)
+        if detour is None:
+            return
+        self._pause |= detour.pause
+        if detour.singly and len(call.items) > 1:
+            self._again += [call._replace(items=(number,), link=link) for number in call.items]
+        else:
+            avoid = link if unreachable else None
+            self._again.append(_Call(call.items, call.group, detour.link, detour.asking, avoid))
+
+    def _settle(self, call: _Call, error: Exception) -> None:
+        for number in call.items:
+            self._answers[number] = error
+
+
+def _warn_of(replies: list[Any]) -> None:
+    """What came after a commit, and failed: the record is right, and longer, or without its TTL until the next one."""
+    for reply in replies:
+        if isinstance(reply, Exception) or any(isinstance(answer, list) for answer in reply):
+            _logger.warning("Redis did not trim a record, or set its TTL, after a commit: %s", reply)

@@ -1,0 +1,209 @@
+"""A primary with replicas that Redis Sentinel watches: who the primary is now, and when to ask again. docs/adr/431."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import NamedTuple
+
+import redis
+
+from cellkeeper_service.domain.store import Listed, StoreError, StoreFacts
+from cellkeeper_service.store.redis.check import check_replicas, check_server, check_split
+from cellkeeper_service.store.redis.failures import Refused
+from cellkeeper_service.store.redis.link import Link, info_fields
+from cellkeeper_service.store.redis.runs import Runs
+from cellkeeper_service.store.redis.scan import page_at
+from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
+from cellkeeper_service.store.redis.sentinel_view import View, ask_view, replica_addresses
+from cellkeeper_service.store.redis.servers import Detour
+from cellkeeper_service.store.redis.slots import Address
+
+WATCH_S = 0.5
+"""Between two looks at the sentinels. A primary that is cut off from them, and not from us, answers as ever: only they
+can tell that its replica has taken over."""
+
+RUN_ID_CHARACTERS = 40
+
+_CANNOT_NOW = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ReadOnlyError,
+)
+_NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: it may be cut off, and no primary any more
+
+_logger = logging.getLogger(__name__)
+
+
+class _Primary(NamedTuple):
+    """epoch: of the configuration that names it; every fail-over makes a higher one."""
+
+    address: Address
+    epoch: int
+    link: Link
+
+
+class Sentinel:
+    """url: redis+sentinel:// or rediss+sentinel://, see sentinel_url.py. The sentinels that it names are asked,
+    and no others."""
+
+    name = "redis+sentinel"
+    asks_role = True
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        self.runs = Runs()
+        self._url = SentinelUrl.read(url)
+        self._timeout_ms = timeout_ms
+        self._lock = Lock()
+        self._stale = True
+        self._why = "no sentinel was asked yet"
+        self._primary: _Primary | None = None
+        self._down = False  # the sentinels agree that it is
+        # In the order to ask; who gave no answer goes to the end.
+        self._sentinels = [(at, Link(self._url.of_sentinel(at), timeout_ms)) for at in self._url.sentinels]
+        self._closed = Event()
+        self._watch = Thread(target=self._look, name="sentinels", daemon=True)
+
+    def group(self, key: bytes) -> int:
+        return 0
+
+    def refresh(self) -> None:
+        """Asks the sentinels where the last call went wrong, and for the first time."""
+        if not self._stale:
+            return
+        with self._lock:
+            if self._stale:
+                self._take(self._views()[0])
+            if not self._watch.is_alive() and not self._closed.is_set():
+                self._watch.start()
+
+    def link(self, group: int) -> Link:
+        primary = self._primary
+        if primary is None:
+            raise Refused(self._why)
+        if self._down:
+            raise Refused(
+                f"the sentinels of {self._url.service!r} agree that its primary {primary.address} is down; a replica "
+                "takes over, if there is one in step"
+            )
+        return primary.link
+
+    def at_hand(self) -> Link | None:
+        primary = self._primary
+        return None if primary is None or self._stale or self._down else primary.link
+
+    def detour(self, link: Link, error: Exception) -> Detour | None:
+        if isinstance(error, Refused):
+            self.lost(link)
+            return Detour()
+        if isinstance(error, _CANNOT_NOW) or str(error).startswith(_NO_REPLICAS):
+            self.lost(link)
+            return Detour(pause=True)
+        return None
+
+    def lost(self, link: Link) -> None:
+        self._stale = True
+
+    def check(self, wait_replicas: int) -> StoreFacts:
+        views, silent = self._views(everybody=True)
+        with self._lock:
+            self._take(views)
+        for address, why in silent.items():
+            _logger.warning("Redis Sentinel: %s gave no answer: %s", address, why)
+        link = self.link(0)
+        try:
+            facts = check_server(link, wait_replicas)
+            check_split(link, wait_replicas)
+            link.one("ROLE")
+        except StoreError as error:
+            raise StoreError(f"primary of {self._url.service!r}: {error}") from error
+        self._check_replicas(replica_addresses(self._sentinels[0][1], self._url.service))
+        return facts
+
+    def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
+        """The cursor is SCAN's, which is good in one run of one server only: behind another one it starts again."""
+        process, _, at = cursor.partition(".")
+        if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):
+            raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
+        self.refresh()
+        link = self.link(0)
+        try:
+            here = info_fields(link.one("INFO", "server")).get("run_id", "")
+            sessions, after = page_at(link, pattern, int(at) if cursor and process == here else 0, limit)
+            role = link.one("ROLE")[0]
+        except StoreError:
+            self.lost(link)
+            raise
+        if role != b"master":
+            self.lost(link)
+            raise Refused(f"the server is a {role.decode(errors='replace')} now, expected a master")
+        return sessions, f"{here}.{after}" if after else ""
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:  # nobody starts it from here on
+            watching = self._watch.is_alive()
+        if watching:
+            self._watch.join()
+        for _, link in self._sentinels:
+            link.close()
+        if self._primary is not None:
+            self._primary.link.close()
+
+    def _look(self) -> None:
+        """Everybody is asked: who made the switch knows it first, and the others hear of it within seconds."""
+        while not self._closed.wait(WATCH_S):
+            views, _ = self._views(everybody=True)  # without the lock: one that hangs holds up nobody
+            with self._lock:
+                self._take(views)
+
+    def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
+        """What sentinels say, and who gave no answer, and why. More than half are enough where somebody waits, as more
+        than half elect who makes a replica the primary."""
+        views: list[View] = []
+        silent: dict[Address, str] = {}
+        deadline = monotonic() + self._timeout_ms / 1000.0
+        for address, link in tuple(self._sentinels):
+            try:
+                views.append(ask_view(link, self._url.service))
+            except StoreError as error:
+                silent[address] = str(error)
+            enough = 2 * len(views) > len(self._sentinels) or monotonic() > deadline
+            if enough and not everybody:
+                break
+        self._sentinels = sorted(self._sentinels, key=lambda sentinel: sentinel[0] in silent)
+        if not views:
+            told = "; ".join(f"{address}: {why}" for address, why in silent.items())
+            self._why = f"no sentinel said who the primary of {self._url.service!r} is: {told}"
+        return views, silent
+
+    def _take(self, views: Sequence[View]) -> None:
+        """Takes over what the newest says. Under the lock.
+
+        Where none answers, the primary that is known stays: that the sentinels are gone does not stop it.
+        """
+        if not views:
+            return
+        newest = max(views, key=lambda view: view.epoch)
+        known = self._primary
+        self._stale = False
+        if known is not None and newest.epoch < known.epoch:
+            return  # they are behind
+        self._down = newest.down
+        if known is None or newest.address != known.address:
+            _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
+            # The link before is dropped, not closed: another thread may be waiting for an answer.
+            link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
+            self._primary = _Primary(newest.address, newest.epoch, link)
+        else:
+            self._primary = known._replace(epoch=newest.epoch)
+
+    def _check_replicas(self, addresses: Sequence[Address]) -> None:
+        replicas = {str(at): Link(self._url.of_server(at), self._timeout_ms) for at in addresses}
+        try:
+            check_replicas(replicas)
+        finally:
+            for link in replicas.values():
+                link.close()

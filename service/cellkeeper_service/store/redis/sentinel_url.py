@@ -1,0 +1,62 @@
+"""The URL of a primary that Redis Sentinel watches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+
+from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.redis.slots import Address
+
+FORM = "redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
+DEFAULT_PORT = 26379
+SENTINEL_USER, SENTINEL_PASSWORD = "sentinel_username", "sentinel_password"
+
+
+class SentinelUrl(NamedTuple):
+    """sentinels: where they are. service: what they call the primary and its replicas.
+
+    USER:PASSWORD are those of the Redis servers; the sentinels' own, where they have one, stand in the query, as
+    sentinel_username and sentinel_password. The rest of the query goes to redis-py, for servers and sentinels.
+    """
+
+    sentinels: tuple[Address, ...]
+    service: str
+    server: SplitResult  # the URL of a server, yet without the right host
+    sentinel: SplitResult
+
+    @classmethod
+    def read(cls, url: str) -> SentinelUrl:
+        """Raises StoreError."""
+        parts = urlsplit(url)
+        service, _, database = parts.path.strip("/").partition("/")
+        if not service:
+            raise StoreError(f"store: got a Redis URL without the name that the sentinels use; expected {FORM}")
+        if database and not (database.isascii() and database.isdigit()):
+            raise StoreError(f"store: got database {database!r}, expected a number; {FORM}")
+        login, at, hosts = parts.netloc.rpartition("@")
+        query = dict(parse_qsl(parts.query))
+        user, password = query.pop(SENTINEL_USER, ""), query.pop(SENTINEL_PASSWORD, "")
+        own = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
+        scheme = parts.scheme.partition("+")[0]
+        server = SplitResult(scheme, login + at, f"/{database or 0}", urlencode(query), "")
+        sentinel = SplitResult(scheme, own, "", urlencode(query), "")
+        return cls(tuple(map(_address, hosts.split(","))), service, server, sentinel)
+
+    def of_server(self, address: Address) -> str:
+        """redis://... of the primary or of a replica there."""
+        return self.server._replace(netloc=f"{self.server.netloc}{address}").geturl()
+
+    def of_sentinel(self, address: Address) -> str:
+        return self.sentinel._replace(netloc=f"{self.sentinel.netloc}{address}").geturl()
+
+
+def _address(host: str) -> Address:
+    one = urlsplit(f"//{host}")
+    try:
+        address = Address(one.hostname or "", one.port or DEFAULT_PORT)
+    except ValueError as error:
+        raise StoreError(f"store: got a Redis URL that cannot be read: {error}; expected {FORM}") from error
+    if not one.hostname or one.path:
+        raise StoreError(f"store: got a Redis URL with the sentinel {host!r}; expected {FORM}")
+    return address

@@ -1,0 +1,182 @@
+"""Records in Redis: one list for each session, one round trip for a whole tick. Layout: keys.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    Commit,
+    CommitResult,
+    Delete,
+    Load,
+    Outcome,
+    Page,
+    Postponed,
+    StoreError,
+    StoreFacts,
+)
+from cellkeeper_service.store.redis.begun import BegunWrite
+from cellkeeper_service.store.redis.commits import (
+    LEAVE,
+    LEAVE_WHOLE,
+    TOUCH,
+    TOUCH_WHOLE,
+    Item,
+    commit_item,
+    delete_item,
+)
+from cellkeeper_service.store.redis.failures import Refused, not_read
+from cellkeeper_service.store.redis.keys import match_pattern, old_key, redis_key
+from cellkeeper_service.store.redis.layout import read_elements
+from cellkeeper_service.store.redis.script import script
+from cellkeeper_service.store.redis.script_run import ScriptRun
+from cellkeeper_service.store.redis.servers import Servers
+from cellkeeper_service.store.redis.upgrade import Upgrade, read_old
+
+TOO_LARGE = 1  # load.lua's answer
+
+
+class RedisStore:
+    """Records on one Redis server, or on those of a cluster.
+
+    timeout_ms: for connecting, and for every wait for an answer; the one that `servers` was made with.
+    wait_replicas: how many replicas must have a commit before it counts; 0: the server alone decides. A
+        commit that fewer have within half of timeout_ms is UNKNOWN.
+    """
+
+    def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
+        self.name = servers.name
+        self._facts = StoreFacts("unknown")
+        self._servers = servers
+        self._timeout_s = timeout_ms / 1000.0
+        self._wait_replicas = wait_replicas
+        wait_ms = max(1, timeout_ms // 2)  # the answer must still come within timeout_ms
+        self._wait = (wait_replicas, wait_ms) if wait_replicas else None
+        self._upgrade = Upgrade(self._run)
+
+    def check(self) -> None:
+        """Raises StoreError where a server is not there, too old, a replica, or may evict."""
+        self._facts = self._servers.check(self._wait_replicas)
+
+    @property
+    def facts(self) -> StoreFacts:
+        return self._facts._replace(restarts=self._servers.runs.restarts)
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        names = [redis_key(load.key) for load in loads]
+        touch, leave = (TOUCH, LEAVE) if len(loads) > 1 else (TOUCH_WHOLE, LEAVE_WHOLE)
+        items = [Item(name, touch if load.touch else leave) for name, load in zip(names, loads, strict=True)]
+        old = [Item(old_key(name), leave) for name in names]
+        answers = self._run("load", [*items, *old])
+        return [
+            self._record(load.key, name, answers[number], answers[number + len(names)])
+            for number, (load, name) in enumerate(zip(loads, names, strict=True))
+        ]
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        return self._write([commit_item(commit) for commit in commits])
+
+    def begin_commit(self, commits: Sequence[Commit]) -> BegunWrite | None:
+        """Where all records are on one server that is known, and a connection to it without TLS is at rest."""
+        if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
+            return None
+        link = self._servers.at_hand()
+        wire = link.take_idle() if link is not None and commits else None
+        if link is None or wire is None:
+            return None
+        try:
+            run = self._script_run("write", [commit_item(commit) for commit in commits])
+            return BegunWrite(run, run.begin(link, wire), self._results)
+        except BaseException:
+            link.put_back(wire, dirty=True)
+            raise
+
+    def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
+        items = [delete_item(redis_key(delete.key), delete.generation) for delete in deletes]
+        return self._write(items, deletes=True)
+
+    def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
+        """As the contract says; on a cluster as cluster_scan.py says."""
+        return Page(*self._servers.page(match_pattern(tenant, model, prefix), cursor, limit))
+
+    def close(self) -> None:
+        self._servers.close()
+
+    def _write(self, items: Sequence[Item], *, deletes: bool = False) -> list[CommitResult]:
+        names = [item.key for item in items]
+        failed: dict[bytes, StoreError] = {}
+        broken: set[bytes] = set()
+        if self._upgrade.concerns(lambda: names):
+            failed, broken = self._upgrade.before_write(names)
+        written = [item for item in items if item.key not in failed]
+        results = iter(self._results(self._script_run("write", written, apart=deletes)))
+        all_results = [_result(failed[name]) if name in failed else next(results) for name in names]
+        if deletes and broken:  # what was to be deleted is gone, and nothing of today stood beside it
+            nothing = CommitResult(Outcome.CONFLICT)
+            return [
+                COMMITTED if name in broken and result == nothing else result
+                for name, result in zip(names, all_results, strict=True)
+            ]
+        return all_results
+
+    def _script_run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> ScriptRun:
+        writes = name == "write"
+        return ScriptRun(
+            self._servers,
+            script(name),
+            items,
+            writes=writes,
+            apart=apart,
+            wait=self._wait if writes else None,
+            timeout_s=self._timeout_s,
+        )
+
+    def _run(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]:
+        return self._script_run(name, items, apart=apart).answers() if items else []
+
+    def _record(self, key: SessionKey, name: bytes, found: Any, old: Any) -> Record | StoreError | None:
+        """The record of load.lua's answers; a record of today wins over one of the layout before."""
+        if isinstance(found, int):
+            return Postponed(found == TOO_LARGE)
+        if old:
+            self._upgrade.saw(name)
+        if not found:
+            return Postponed(old == TOO_LARGE) if isinstance(old, int) else read_old(name, old)
+        if isinstance(found, StoreError):
+            return found
+        if isinstance(found, bytes):
+            return not_read(key, found)
+        return read_elements(key, found)
+
+    def _results(self, run: ScriptRun) -> list[CommitResult]:
+        results = [COMMITTED if answer == 1 else _result(answer) for answer in run.answers()]
+        if self._wait is not None:
+            results = [self._replicated(result, run.replicas.get(number)) for number, result in enumerate(results)]
+        return results
+
+    def _replicated(self, result: CommitResult, replicas: Any) -> CommitResult:
+        """replicas: how many have it, or an error."""
+        if result is not COMMITTED or (isinstance(replicas, int) and replicas >= self._wait_replicas):
+            return result
+        return CommitResult(
+            Outcome.UNKNOWN, message=f"replicas that have it: {replicas}, expected {self._wait_replicas}"
+        )
+
+
+def _result(answer: Any) -> CommitResult:
+    """One answer of write.lua that does not say "done", or why there is none."""
+    if isinstance(answer, Refused):
+        return CommitResult(Outcome.REFUSED, message=str(answer))
+    if isinstance(answer, StoreError):
+        return CommitResult(Outcome.UNKNOWN, message=str(answer))
+    if answer == 0:
+        return CommitResult(Outcome.CONFLICT)
+    if isinstance(answer, bytes):
+        return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
+    kind, text = answer
+    if kind == b"damaged":  # what stands there is not what was expected, and reading it tells why
+        return CommitResult(Outcome.CONFLICT)
+    return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

@@ -1,0 +1,88 @@
+"""Carries records of the layout before into the one of today, each before its session's next write. docs/adr/203.
+
+A record of today wins over an old one of the same session, so nothing depends on how far this came: the new record is
+made with the old one's header, then the old one is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Commit, DamagedRecord, StoreError
+from cellkeeper_service.store.redis import layout1
+from cellkeeper_service.store.redis.commits import LEAVE_WHOLE, Item, commit_item, words
+from cellkeeper_service.store.redis.failures import Refused, not_read
+from cellkeeper_service.store.redis.keys import old_key, session_key
+
+MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
+
+DROP = words(b"drop")
+
+
+class Run(Protocol):
+    """Runs a script of the store: one answer for each item, as ScriptRun gives them."""
+
+    def __call__(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]: ...
+
+
+class Upgrade:
+    """Which sessions have an old record, as far as loads have shown, by their key of today."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._seen: dict[bytes, None] = {}
+
+    def saw(self, name: bytes) -> None:
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.pop(next(iter(self._seen)), None)
+        self._seen[name] = None
+
+    def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:
+        """Whether one of them has to be carried over first. names: only asked where there are old records at all."""
+        return bool(self._seen) and not self._seen.keys().isdisjoint(names())
+
+    def before_write(self, names: Iterable[bytes]) -> tuple[dict[bytes, StoreError], set[bytes]]:
+        """Carries over what has to be. Returns why that failed, for those that must not be written now, and the keys
+        whose old record was damaged and is gone now."""
+        old = [name for name in names if name in self._seen]
+        failed: dict[bytes, StoreError] = {}
+        carried: list[bytes] = []
+        broken: set[bytes] = set()
+        creates: dict[bytes, Item] = {}
+        elements = self._run("load", [Item(old_key(name), LEAVE_WHOLE) for name in old])
+        for name, found in zip(old, elements, strict=True):
+            record = read_old(name, found)
+            if record is None:
+                self._seen.pop(name, None)
+            elif isinstance(record, Record):
+                commit = Commit(session_key(name), None, record.header, record.log, record.checkpoint)
+                creates[name] = commit_item(commit)
+            elif not isinstance(record, DamagedRecord):
+                failed[name] = record
+            else:
+                carried.append(name)  # damaged: nothing of it can be carried over, and nothing follows from it
+                broken.add(name)
+        answers = self._run("write", list(creates.values()))
+        for name, answer in zip(creates, answers, strict=True):
+            if answer == 1 or isinstance(answer, bytes):  # bytes: somebody was quicker
+                carried.append(name)
+            else:
+                failed[name] = answer if isinstance(answer, StoreError) else Refused(f"Redis: {answer[1]!r}")
+        dropped = self._run("write", [Item(old_key(name), DROP) for name in carried], apart=True)
+        for name, answer in zip(carried, dropped, strict=True):
+            if answer in (0, 1):
+                self._seen.pop(name, None)
+            if answer != 1:
+                broken.discard(name)
+        return failed, broken
+
+
+def read_old(name: bytes, found: Any) -> Record | StoreError | None:
+    """The old record of load.lua's answer. name: its key of today."""
+    if isinstance(found, StoreError):
+        return found
+    if isinstance(found, bytes):
+        return not_read(session_key(name), found)
+    return layout1.read_elements(session_key(name), found) if found else None

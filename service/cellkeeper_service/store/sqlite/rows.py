@@ -1,0 +1,150 @@
+"""Records as rows: what one transaction of the SQLite store does for one session."""
+
+from __future__ import annotations
+
+import sqlite3
+from zlib import crc32
+
+from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
+from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
+from cellkeeper_service.store.expiry import next_expiry_ms
+from cellkeeper_service.store.sqlite.ids import damaged_id
+
+_DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
+NO_CHECKPOINT = "a first commit without a checkpoint"
+
+
+def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
+    """(record, packed header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
+    UTF-8: nothing may go on with such a row."""
+    query = (
+        "SELECT record, CAST(header AS BLOB), expires_ms FROM records WHERE tenant = ? AND model = ? AND session = ?"
+    )
+    row: tuple[int, bytes, int] | None = connection.execute(
+        query, (key.tenant, key.model, key.session.encode())
+    ).fetchone()
+    if row is None and (raw := damaged_id(key.session)) is not None:
+        row = connection.execute(query, (key.tenant, key.model, raw)).fetchone()
+        return None if row is None else (row[0], b"", row[2])
+    return row
+
+
+def checksum_of(state: bytes) -> bytes:
+    """As checkpoints have it."""
+    return crc32(state).to_bytes(4, "little")
+
+
+def is_expired(expires_ms: int, now_ms: int) -> bool:
+    return 0 < expires_ms <= now_ms
+
+
+def log_bytes(connection: sqlite3.Connection, record: int) -> int:
+    """How long a record's log is; SQLite reads none of it for this."""
+    query = "SELECT coalesce(sum(length(inputs)), 0) FROM chunks WHERE record = ?"
+    return int(connection.execute(query, (record,)).fetchone()[0])
+
+
+def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+    """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
+    if not header and damaged_id(key.session) is not None:
+        return damaged(key, BAD_ID)
+    try:
+        return _load(connection, key, record, header)
+    except sqlite3.DatabaseError as error:
+        if not str(error).startswith(_DAMAGED):
+            raise
+        return damaged(key, f"SQLite cannot read it: {error}", _header(header))
+
+
+def _load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+    query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
+    row = connection.execute(query, (record,)).fetchone()
+    if row is None:
+        return damaged(key, "it has a header and no checkpoint", _header(header))
+    state, checksum = row
+    if checksum is not None and checksum != checksum_of(state):
+        what = "its checkpoint is not what was written: the checksum differs"
+        return damaged(key, what, _header(header))
+    chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
+    return reading(
+        key, _header(header), lambda: read_record(key, header, state, b"".join(chunk for (chunk,) in chunks))
+    )
+
+
+def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
+    """One commit, in a write transaction."""
+    row = find(connection, commit.key)
+    if row is not None and is_expired(row[2], now_ms):
+        remove(connection, row[0])
+        row = None
+    expected = None if commit.expected is None else commit.expected.pack()
+    if (None if row is None else row[1]) != expected:
+        return CommitResult(Outcome.CONFLICT, None if row is None else _header(row[1]))
+    header = commit.header.pack()
+    if row is None:
+        if commit.checkpoint is None:
+            return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
+        record = _insert(connection, commit.key, header, next_expiry_ms(now_ms, commit.header.ttl_ms, 0))
+    else:
+        record, _, expires_ms = row
+        _update(connection, record, header, expires_ms, next_expiry_ms(now_ms, commit.header.ttl_ms, expires_ms))
+    if commit.checkpoint is not None:
+        row_of = (record, commit.checkpoint, checksum_of(commit.checkpoint))
+        connection.execute("REPLACE INTO checkpoints VALUES (?, ?, ?)", row_of)
+        connection.execute("DELETE FROM chunks WHERE record = ?", (record,))
+    if commit.log:
+        connection.execute(
+            "INSERT INTO chunks SELECT ?1, coalesce(max(chunk), 0) + 1, ?2 FROM chunks WHERE record = ?1",
+            (record, commit.log),
+        )
+    return COMMITTED
+
+
+def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) -> CommitResult:
+    """One delete, in a write transaction."""
+    row = find(connection, delete.key)
+    if row is None or is_expired(row[2], now_ms):
+        return CommitResult(Outcome.CONFLICT)
+    record, header, _ = row
+    standing = _header(header)
+    if standing is not None and standing.position.generation != delete.generation:
+        return CommitResult(Outcome.CONFLICT, standing)
+    remove(connection, record)
+    return COMMITTED
+
+
+def sweep(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
+    """Removes at most `limit` expired records, in a write transaction."""
+    expired = connection.execute(
+        "SELECT record FROM records WHERE expires_ms > 0 AND expires_ms <= ? LIMIT ?", (now_ms, limit)
+    ).fetchall()
+    for (record,) in expired:
+        remove(connection, record)
+
+
+def remove(connection: sqlite3.Connection, record: int) -> None:
+    """Removes the record and all that belongs to it, in a write transaction."""
+    for table in ("records", "checkpoints", "chunks"):
+        connection.execute(f"DELETE FROM {table} WHERE record = ?", (record,))
+
+
+def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:
+    row: tuple[int] = connection.execute(
+        "INSERT INTO records (tenant, model, session, header, expires_ms) VALUES (?, ?, ?, ?, ?) RETURNING record",
+        (key.tenant, key.model, key.session.encode(), header, expires_ms),
+    ).fetchone()
+    return row[0]
+
+
+def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
+    if expires_ms == before_ms:  # the usual case leaves the index on expires_ms alone
+        connection.execute("UPDATE records SET header = ? WHERE record = ?", (header, record))
+    else:
+        connection.execute(
+            "UPDATE records SET header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
+        )
+
+
+def _header(packed: bytes) -> Header | None:
+    return Header.unpack(packed) if len(packed) == HEADER_BYTES else None

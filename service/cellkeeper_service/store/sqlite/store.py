@@ -1,0 +1,274 @@
+"""Records in one SQLite file: the embedded default. Several server processes may share the file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import (
+    COMMITTED,
+    LOAD_BYTES,
+    Commit,
+    CommitResult,
+    Delete,
+    Listed,
+    Load,
+    Outcome,
+    Page,
+    Postponed,
+    StoreError,
+    StoreFacts,
+    StoreLost,
+)
+from cellkeeper_service.store.cursor import session_after, session_cursor
+from cellkeeper_service.store.damage import BAD_ID, damaged, read_header
+from cellkeeper_service.store.expiry import next_expiry_ms
+from cellkeeper_service.store.sqlite import rows
+from cellkeeper_service.store.sqlite.bulk import LEAST, Group, commit_group, group_of
+from cellkeeper_service.store.sqlite.file import SqliteFile
+from cellkeeper_service.store.sqlite.ids import is_damaged, shown
+from cellkeeper_service.store.sqlite.schema import open_file
+
+SWEEP_RECORDS = 64  # expired records that one write removes, at most
+_NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
+_BEYOND_ALL = b"\xff" * 1024  # above every session id
+
+
+_T = TypeVar("_T")
+
+
+class _CommitFailed(sqlite3.Error):
+    """COMMIT failed, or its file was lost, in a way that does not tell whether it will be found after a crash."""
+
+
+class SqliteStore:
+    """One SQLite file in WAL mode, one connection for each thread, one transaction for each call.
+
+    path: the file; it and its folder are made where they are missing.
+    timeout_ms: how long to wait for other writers.
+    clock_ms: unix time in milliseconds; processes that share the file must agree on it.
+    """
+
+    name = "sqlite"
+    facts = StoreFacts("synchronous full")
+
+    def __init__(self, path: str | Path, *, timeout_ms: int = 1000, clock_ms: Callable[[], int] = unix_ms) -> None:
+        self._path = Path(path)
+        self._timeout_ms = timeout_ms
+        self._clock_ms = clock_ms
+        self._local = threading.local()
+        self._lock = threading.Lock()  # guards the list
+        self._writing = threading.Lock()  # threads of one process queue here; SQLite's own waiting is a slow poll
+        self._connections: list[sqlite3.Connection] = []
+        self._file: SqliteFile | None = None
+        self._closed = False
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"SQLite cannot make the folder of {str(path)!r}: {error}; name another") from error
+        self._connection()
+
+    def check(self) -> None:
+        """Raises StoreError where the file cannot be written now, or is not the one that was opened."""
+        try:
+            self._write(lambda connection, now_ms: rows.sweep(connection, now_ms, SWEEP_RECORDS))
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"SQLite cannot write {str(self._path)!r}: {error}; free space, or check rights"
+            ) from error
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        results: list[Record | StoreError | None] = []
+        refreshes: list[tuple[int, int, int]] = []
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                now_ms, room = self._clock_ms(), LOAD_BYTES
+                for load in loads:
+                    if room <= 0:
+                        results.append(Postponed(alone=False))
+                        continue
+                    row = rows.find(connection, load.key)
+                    if row is None or rows.is_expired(row[2], now_ms):
+                        results.append(None)
+                        continue
+                    record, header, expires_ms = row
+                    if len(loads) > 1 and rows.log_bytes(connection, record) > LOAD_BYTES:
+                        results.append(Postponed(alone=True))
+                        continue
+                    result = rows.load(connection, load.key, record, header)
+                    results.append(result)
+                    if isinstance(result, Record):
+                        room -= len(result.log) + len(result.checkpoint)
+                    if load.touch and isinstance(result, Record):
+                        next_ms = next_expiry_ms(now_ms, result.header.ttl_ms, expires_ms)
+                        if next_ms != expires_ms:
+                            refreshes.append((next_ms, record, expires_ms))
+            finally:
+                connection.execute("ROLLBACK")
+        except StoreLost as error:
+            return [error] * len(loads)
+        except (sqlite3.Error, StoreError) as error:
+            return [StoreError(f"SQLite cannot read {str(self._path)!r}: {error}")] * len(loads)
+        if refreshes:
+            self._refresh(refreshes)
+        return results
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
+            rows.sweep(connection, now_ms, SWEEP_RECORDS)
+            done = _commit_groups(connection, commits)
+            return [
+                COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
+                for number, commit in enumerate(commits)
+            ]
+
+        return self._results(apply, len(commits))
+
+    def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
+        def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
+            return [rows.apply_delete(connection, delete, now_ms) for delete in deletes]
+
+        return self._results(apply, len(deletes))
+
+    def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
+        after = session_after(cursor)
+        first = prefix.encode()
+        query = (
+            "SELECT session, CAST(header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
+            "AND session < ? AND session > ? AND (expires_ms = 0 OR expires_ms > ?) ORDER BY session LIMIT ?"
+        )
+        beyond = first[:-1] + bytes([first[-1] + 1]) if first else _BEYOND_ALL
+        passed = after or b""
+        try:
+            found = (
+                self._connection()
+                .execute(query, (tenant, model, first, beyond, passed, self._clock_ms(), limit + 1))
+                .fetchall()
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"SQLite cannot read {str(self._path)!r}: {error}") from error
+        page: list[Listed] = []
+        for raw, header in found[:limit]:
+            key = SessionKey(tenant, model, shown(raw))
+            page.append((key, damaged(key, BAD_ID) if is_damaged(raw) else read_header(key, header)))
+        return Page(page, session_cursor(found[limit - 1][0]) if len(found) > limit else "")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            connections, self._connections = self._connections, []
+            file, self._file = self._file, None
+        for connection in connections:
+            # Where the file was replaced, SQLite leaves the -wal of the new one alone.
+            connection.close()
+        if file is not None:
+            file.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection, to the file that was opened first. Raises StoreError."""
+        self._check_file()
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            with self._lock:
+                if self._closed:
+                    raise StoreError("the SQLite store is closed")
+                connection = open_file(self._path, self._timeout_ms, make=self._file is None)
+                try:
+                    if self._file is None:
+                        self._file = SqliteFile(self._path, connection)
+                    else:
+                        self._file.check()  # it may have been replaced just before
+                except StoreError:
+                    connection.close()
+                    raise
+                self._connections.append(connection)
+            self._local.connection = connection
+        return connection
+
+    def _check_file(self) -> None:
+        """Raises StoreLost where the file at the path is not the one that was opened."""
+        file = self._file
+        if file is not None:
+            file.check()
+
+    def _results(
+        self, apply: Callable[[sqlite3.Connection, int], list[CommitResult]], count: int
+    ) -> list[CommitResult]:
+        """One transaction for all items: where it fails, it fails for all."""
+        try:
+            return self._write(apply)
+        except _CommitFailed as error:
+            failed = CommitResult(Outcome.UNKNOWN, message=f"SQLite failed to commit: {error}")
+        except (sqlite3.Error, StoreError) as error:
+            failed = CommitResult(Outcome.REFUSED, message=f"SQLite wrote nothing: {error}")
+        return [failed] * count
+
+    def _write(self, apply: Callable[[sqlite3.Connection, int], _T]) -> _T:
+        """Runs `apply` in a write transaction.
+
+        Raises sqlite3.Error or StoreError where nothing was written, _CommitFailed where that is not certain.
+        """
+        connection = self._connection()
+        if not self._writing.acquire(timeout=self._timeout_ms / 1000.0):
+            raise sqlite3.OperationalError(f"other threads kept on writing for {self._timeout_ms} ms")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = apply(connection, self._clock_ms())
+                _commit(connection)
+                self._check_written()
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        finally:
+            self._writing.release()
+        return result
+
+    def _check_written(self) -> None:
+        """Raises _CommitFailed where what was just committed is in a file that nobody will find."""
+        try:
+            self._check_file()
+        except StoreError as error:
+            raise _CommitFailed(str(error)) from error
+
+    def _refresh(self, refreshes: list[tuple[int, int, int]]) -> None:
+        """Writes new instants of expiry where the old ones still stand. What was read is good without it."""
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            self._write(
+                lambda connection, _: connection.executemany(
+                    "UPDATE records SET expires_ms = ? WHERE record = ? AND expires_ms = ?", refreshes
+                )
+            )
+
+
+def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit]) -> set[int]:
+    """Makes what it can of the commits many at a time; the numbers of those."""
+    done: set[int] = set()
+    groups: dict[Group, list[int]] = {}
+    for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
+        group = group_of(commit)
+        if group is not None:
+            groups.setdefault(group, []).append(number)
+    for group, numbers in groups.items():
+        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers]):
+            done.update(numbers)
+    return done
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # A full disk or a busy file is found before the transaction's last page is written. After any other
+        # failure (of an fsync, say) the pages may be in the log, to be found after a crash.
+        if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
+            raise
+        raise _CommitFailed(str(error)) from error

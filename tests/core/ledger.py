@@ -1,0 +1,94 @@
+"""A store that keeps the books: every input that was ever committed, by generation, so that a record that says
+something else, an input applied twice, or a reply that nothing committed stands out at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cellkeeper_service.domain.origin import origin_of
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.store.memory import MemoryStore
+
+from .counting_engine import FACTOR, POISON
+
+_copies: set[bytes] = set()
+
+
+def copying(request_id: bytes) -> bytes:
+    """The id, known from here on as that of a fork: its session's inputs were applied in another before."""
+    _copies.add(origin_of(request_id, b""))
+    return request_id
+
+
+def run(state: int, inputs: Sequence[int]) -> list[int]:
+    """The states after each of `inputs`."""
+    states = []
+    for value in inputs:
+        state = (state * FACTOR + value + 1) % 2**62
+        states.append(state)
+    return states
+
+
+def unpack(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+
+
+@dataclass
+class Generation:
+    """The step and the state of its first checkpoint, and every input since."""
+
+    start: int
+    state: int
+    inputs: list[int]
+
+    def state_at(self, step: int) -> int:
+        return run(self.state, self.inputs[: step - self.start])[-1] if step > self.start else self.state
+
+    def outputs(self, first: int, last: int) -> list[int]:
+        return run(self.state, self.inputs[: last - self.start])[first - self.start :]
+
+
+class LedgerStore(MemoryStore):
+    def __init__(self, clock_ms: Callable[[], float]) -> None:
+        super().__init__(clock_ms)
+        self.generations: dict[bytes, Generation] = {}
+        self.applied: set[int] = set()  # inputs of steps, each of which is sent in one chunk only
+
+    def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
+        assert len({commit.key for commit in commits}) == len(commits), "one session twice in one call"
+        results = super().commit_many(commits)
+        for commit, result in zip(commits, results, strict=True):
+            if result.outcome is Outcome.COMMITTED:
+                self._enter(commit)
+        return results
+
+    def has(self, position: Position) -> bool:
+        generation = self.generations.get(position.generation)
+        return generation is not None and generation.start <= position.step <= generation.start + len(generation.inputs)
+
+    def _enter(self, commit: Commit) -> None:
+        header, log = commit.header, unpack(commit.log)
+        generation = self.generations.get(header.position.generation)
+        if generation is None:
+            assert commit.checkpoint is not None
+            state = int.from_bytes(commit.checkpoint, "little")
+            generation = self.generations[header.position.generation] = Generation(header.checkpoint_step, state, [])
+            copied = header.origin in _copies
+        else:
+            copied = False
+        end = generation.start + len(generation.inputs)
+        if commit.checkpoint is None:
+            new = log
+        else:
+            assert int.from_bytes(commit.checkpoint, "little") == generation.state_at(header.checkpoint_step)
+            known = end - header.checkpoint_step
+            assert log[:known] == generation.inputs[header.checkpoint_step - generation.start :]
+            new = log[known:]
+        assert header.position.step == end + len(new)
+        assert POISON not in new
+        if not copied:
+            assert not self.applied.intersection(new), "applied twice"
+            self.applied.update(new)
+        generation.inputs += new

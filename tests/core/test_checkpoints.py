@@ -1,0 +1,65 @@
+"""When a checkpoint is written, and that the log stays bounded."""
+
+from __future__ import annotations
+
+import pytest
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.domain.position import advance
+
+from .acts import TICK, at_rest, opened, standing
+from .counting_engine import expected
+from .world import Reply, World, pack, reason
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_steady_pipeline_checkpoints_and_its_log_stays_short(window: int) -> None:
+    world = World(replay=5)
+    position = opened(world)
+    replies: list[Reply] = []
+    values = list(range(200))
+    for index, value in enumerate(values):
+        acked = max(index - window + 1, 0)
+        replies.append(world.send([value], position, acked=acked))
+        position = advance(position, pack([value]), 4)
+        if index >= window - 1:
+            world.settle()
+            header = standing(world).header
+            assert header.checkpoint_step <= acked
+            assert header.position.step - header.checkpoint_step <= 5 + 2 * window
+    assert [reply.outputs[0] for reply in replies] == expected(values)
+    assert standing(world).header.checkpoint_step > 180
+
+
+@pytest.mark.parametrize("replay", [3, 1000])
+def test_the_log_never_passes_its_limit(replay: int) -> None:
+    world = World(limits=Limits(max_log_steps=10, tick=TICK), replay=replay)
+    # a state of many steps' size: only the limit asks for a checkpoint
+    world.replicas[0].version.due_steps = replay
+    position = opened(world)
+    for value in range(60):
+        position = world.step([value, value], position).position
+        record = standing(world)
+        assert record.position.step - record.header.checkpoint_step <= 10
+
+
+def test_acks_that_stay_behind_are_refused_until_they_come() -> None:
+    world = World(limits=Limits(max_log_steps=10, tick=TICK))
+    position = opened(world)
+    for value in range(10):
+        position = world.step([value], position, acked=0).position
+    result = world.step([10], position, acked=0)
+    assert reason(result) == "ACK_BEHIND"
+    assert result.position == position
+    assert standing(world).header.checkpoint_step == 0
+    assert world.step([10], position, acked=10).outputs["prediction"].tolist() == expected(range(11))[10:]
+    at_rest(world)
+
+
+def test_acks_behind_are_refused_from_a_cold_start_too() -> None:
+    world = World(replicas=3, limits=Limits(max_log_steps=10, tick=TICK))
+    position = opened(world)
+    for value in range(10):
+        position = world.step([value], position, acked=0).position
+    assert reason(world.step([10], position, acked=0, replica=1)) == "ACK_BEHIND"
+    assert world.step([10], position, acked=4, replica=2).outputs["prediction"].tolist() == expected(range(11))[10:]
+    assert standing(world).header.checkpoint_step == 4

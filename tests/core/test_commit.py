@@ -1,0 +1,111 @@
+"""What a commit writes: appended inputs, or a checkpoint and the inputs behind it; and what a failed one means."""
+
+from __future__ import annotations
+
+import pytest
+from cellkeeper_service.core.commit import build_commit, why_not_again
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.requests import Delete, Erase, Step
+from cellkeeper_service.core.session import Checkpoint, SessionState
+from cellkeeper_service.core.state_cache import StateCache
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
+from cellkeeper_service.domain.store import Delete as StoreDelete
+
+from .made import KEY, at, nobody, record, step, version
+from .world import FOREVER, pack
+
+
+def session_at(inputs: list[int]) -> SessionState:
+    """Cached where its record stands."""
+    served, session = version(), SessionState(KEY)
+    stands = record(served, inputs)
+    StateCache(served, 100).put(session, stands.header, stands.checkpoint)
+    return session
+
+
+def chunk(before: list[int], inputs: list[int], acked: int | None = None) -> Step:
+    """Computed, not committed."""
+    made = step(inputs, at(before), acked)
+    made.after, made.acked_step = at(before + inputs), made.acked_at(len(before))
+    return made
+
+
+def test_chunks_are_appended_in_one_commit() -> None:
+    session = session_at([1])
+    assert session.cached is not None
+    commit = build_commit(session, [chunk([1], [2]), chunk([1, 2], [3, 4])], now_ms=7)
+    assert isinstance(commit.call, Commit)
+    assert (commit.call.expected, commit.call.log, commit.call.checkpoint) == (
+        session.cached.header,
+        pack([2, 3, 4]),
+        None,
+    )
+    assert commit.call.header.position == at([1, 2, 3, 4])
+    assert (commit.call.header.updated_ms, commit.call.header.checkpoint_step) == (7, 0)
+    assert commit.cached is session.cached
+
+
+def test_a_record_that_is_not_there_yet_is_expected_not_to_be() -> None:
+    session = session_at([])
+    assert session.cached is not None
+    session.cached.exists = False
+    commit = build_commit(session, [chunk([], [1])], now_ms=0)
+    assert isinstance(commit.call, Commit)
+    assert commit.call.expected is None
+
+
+@pytest.mark.parametrize(("acked", "written"), [(None, True), (2, True), (1, False)])
+def test_a_checkpoint_is_written_once_every_reply_before_it_is_held(acked: int | None, written: bool) -> None:
+    session = session_at([1, 2])
+    assert session.cached is not None
+    session.cached.checkpoint = Checkpoint(2, at([1, 2]).head, b"state at2", bytearray(pack([3])))
+    commit = build_commit(session, [chunk([1, 2], [3], acked)], now_ms=0).call
+    assert isinstance(commit, Commit)
+    assert (commit.checkpoint, commit.header.checkpoint_step) == ((b"state at2", 2) if written else (None, 0))
+    assert commit.log == pack([3])
+
+
+def test_the_log_behind_a_checkpoint_holds_what_was_committed_before_too() -> None:
+    session = session_at([1, 2])
+    assert session.cached is not None
+    session.cached.checkpoint = Checkpoint(1, at([1]).head, b"state at1", bytearray(pack([2, 3, 4])))
+    commit = build_commit(session, [chunk([1, 2], [3])], now_ms=0).call  # 4 is computed, and not in this commit
+    assert isinstance(commit, Commit)
+    assert (commit.checkpoint, commit.log) == (b"state at1", pack([2, 3]))
+
+
+def test_an_erasure_is_a_delete_of_its_generation() -> None:
+    request = Delete(KEY, FOREVER, nobody, b"g" * 16)
+    request.write = Erase(b"g" * 16)
+    assert build_commit(SessionState(KEY), [request], now_ms=0).call == StoreDelete(KEY, b"g" * 16)
+
+
+def test_chunks_whose_state_is_gone_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match="is gone"):
+        build_commit(SessionState(KEY), [chunk([], [1])], now_ms=0)
+
+
+def test_a_conflict_is_decided_again_as_often_as_allowed() -> None:
+    asked, conflict = step([1], at([])), CommitResult(Outcome.CONFLICT)
+    assert why_not_again(asked, conflict, Limits(max_conflicts=1)) is None
+    why = why_not_again(asked, conflict, Limits(max_conflicts=1))
+    assert why is not None
+    assert why.reason.name == "COMMIT_CONFLICT"
+
+
+def test_an_unknown_outcome_is_told_for_a_step_without_position_and_decided_again_for_others() -> None:
+    unknown = CommitResult(Outcome.UNKNOWN, None, "silence")
+    why = why_not_again(step([1]), unknown, Limits())
+    assert why is not None
+    assert why.reason.name == "OUTCOME_UNKNOWN"
+    asked = step([1], at([]))
+    assert why_not_again(asked, unknown, Limits(max_unknowns=1)) is None
+    again = why_not_again(asked, unknown, Limits(max_unknowns=1))
+    assert again is not None
+    assert again.reason.name == "STORE_UNAVAILABLE"
+
+
+def test_a_refusal_is_told_at_once() -> None:
+    why = why_not_again(step([1], at([])), CommitResult(Outcome.REFUSED, None, "full"), Limits())
+    assert why is not None
+    assert why.reason.name == "STORE_UNAVAILABLE"

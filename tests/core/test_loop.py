@@ -1,0 +1,208 @@
+"""The loop itself: it never sleeps while something can be started, and it ends when it should."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from cellkeeper_service.core import loop as loop_module
+from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.store_calls import MAX_SCANS
+from cellkeeper_service.domain.engine import Array, Computed
+from cellkeeper_service.domain.position import advance
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import Load, StoreError
+from cellkeeper_service.errors import Reason, Rejection
+
+from .counting_engine import expected
+from .loop import GatedStore, Server, outputs, play
+from .world import key, pack
+
+
+def test_what_a_late_chunk_leaves_ready_is_started_without_another_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunk's deadline passes behind another's commit. What waits behind it needs a record, and nothing else
+    happens that could wake the loop."""
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
+
+    async def test() -> None:
+        server = Server()
+        server.loop.start()
+        start = await server.open()
+        server.store.gate.clear()
+        first = server.step(1, start)
+        while server.core.has_work or not server.loop.store_calls.any_under_way:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        middle = advance(start, pack([1]), 4)
+        late = server.step(2, middle, seconds=5.0)
+        behind = server.step(3, middle)  # not where the cached state stands: decided on the record
+        session = server.core.context.sessions[key()]
+        while not session.pending:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        server.ahead = 6.0
+        server.store.gate.set()
+        assert outputs(await first) == expected([1])
+        assert (await late).reason is Reason.DEADLINE_PASSED
+        assert outputs(await behind) == expected([1, 3])[1:]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_batch_that_may_take_long_is_computed_on_another_thread_and_requests_queue_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        server = Server()
+        server.loop = server.loop_on(server.loop.store_calls, batch_seconds=1.0)
+        server.loop.start()
+        run, begun, go_on = server.engine.run, threading.Event(), threading.Event()
+
+        def held_back(*given: Any) -> Computed:
+            begun.set()
+            assert go_on.wait(10)
+            return run(*given)
+
+        monkeypatch.setattr(server.engine, "run", held_back)
+        first = server.step(1, session="a")
+        while not begun.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0)  # on the loop's own thread this would never end
+        behind = [server.step(2, session=name) for name in "bc"]
+        go_on.set()
+        assert outputs(await first) == expected([1])
+        assert [outputs(await reply) for reply in behind] == [expected([2])] * 2
+        assert server.engine.calls == [(1, 1), (1, 2)]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_an_engine_that_refuses_one_row_fails_its_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        server = Server()
+        server.loop.start()
+        run = server.engine.run
+
+        def picky(inputs: Array, *more: Any) -> Computed:
+            if (inputs == 13).any():
+                raise ValueError("13")
+            return run(inputs, *more)
+
+        monkeypatch.setattr(server.engine, "run", picky)
+        values = {"a": 1, "b": 13, "c": 3}
+        places = {name: await server.open(name) for name in values}
+        replies = {name: server.step(value, places[name], session=name) for name, value in values.items()}
+        assert (await replies["b"]).reason is Reason.INTERNAL_ERROR
+        assert [outputs(await replies[name]) for name in "ac"] == [expected([1]), expected([3])]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_drain_waits_for_what_was_taken_and_refuses_the_rest() -> None:
+    async def test() -> None:
+        server = Server()
+        server.loop.start()
+        server.store.gate.clear()
+        taken = server.step(1)
+        drain = asyncio.ensure_future(server.loop.drain())
+        await asyncio.sleep(0)
+        refused = await server.step(2)
+        assert isinstance(refused, Rejection)
+        assert refused.reason is Reason.DRAINING
+        assert not drain.done()
+        server.store.gate.set()
+        assert outputs(await taken) == expected([1])
+        await drain
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_drain_tells_those_too_that_were_refused_just_before_it() -> None:
+    """Nothing is unanswered then, but whoever was refused has not been told yet."""
+
+    async def test() -> None:
+        server = Server(limits=Limits(max_request_bytes=1))
+        server.loop.start()
+        await asyncio.sleep(0)
+        refused = server.step(1)
+        await server.loop.drain()
+        assert refused.done()
+        assert refused.result().reason is Reason.QUEUE_FULL
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+class Unreadable(GatedStore):
+    """Its reads wait for the gate, and fail."""
+
+    def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
+        self.gate.wait(10)
+        return [StoreError("lost")] * len(loads)
+
+
+def test_a_drain_tells_the_last_ones_whose_session_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)  # it would tell them, too
+
+    async def test() -> None:
+        server = Server(store=Unreadable())
+        server.loop.start()
+        server.store.gate.clear()
+        asked = server.step(1)
+        while not server.loop.store_calls.any_under_way:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        drain = asyncio.ensure_future(server.loop.drain())
+        await asyncio.sleep(0)
+        server.store.gate.set()
+        await drain
+        assert asked.done()
+        assert asked.result().reason is Reason.STORE_UNAVAILABLE
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_loop_that_fails_says_so_and_does_not_live_on_as_a_shell() -> None:
+    async def test() -> None:
+        server = Server()
+        crashed = asyncio.Event()
+        server.loop.start(crashed.set)
+        server.core.schedule = lambda engine_is_free=True: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+        server.step(1)
+        await crashed.wait()
+        with pytest.raises(ZeroDivisionError):
+            await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_listings_are_bounded_and_do_not_hold_up_commits() -> None:
+    async def test() -> None:
+        server = Server()
+        calls = server.loop.store_calls
+        server.store.gate.clear()
+        scans = [asyncio.ensure_future(calls.scan("", "m", "", "", 10)) for _ in range(MAX_SCANS)]
+        await asyncio.sleep(0)
+        with pytest.raises(Rejection) as caught:
+            await calls.scan("", "m", "", "", 10)
+        assert caught.value.reason is Reason.QUEUE_FULL
+        server.loop.start()
+        loaded: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        calls.load([], loaded.set_result)
+        assert await loaded == []
+        server.store.gate.set()
+        for scan in scans:
+            assert (await scan).sessions == []
+        assert (await calls.scan("", "m", "", "", 10)).sessions == []
+        await server.loop.drain()
+        calls.close()
+
+    play(test)

@@ -1,0 +1,253 @@
+"""A client of the explored world: the real History, and around it what a client does with its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper import Position as ClientPosition
+from cellkeeper._chunk import Action, Chunk, Verdict
+from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper_service.core import requests as wire
+from cellkeeper_service.core.requests import Request
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.errors import Rejection
+
+from .scope import Append, Delete, Fork, Open, Reset, Scope, Steps
+from .truth import Inputs, Violation, consumed, learn, outputs_after, pack, unpack
+
+FOREVER = 1e18
+PREDICTION = frozenset(["prediction"])
+MOVED_BY_OTHERS = {"HISTORY_CHANGED", "GENERATION_CHANGED", "SESSION_NOT_FOUND", "SESSION_EXISTS"}
+
+
+@dataclass(eq=False)
+class Known:
+    """One session as this client knows it. consumed: the inputs up to the tail of its history, answered or not."""
+
+    history: History
+    consumed: Inputs
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One sending of a chunk (or of a call: chunk is None)."""
+
+    name: str
+    session: str
+    chunk: Chunk | None
+
+
+@dataclass(eq=False)
+class Client:
+    """waiting: by ticket, what it still waits for an answer to. failed: why its script ended early."""
+
+    name: str
+    scope: Scope
+    script: list[Any]
+    at: int = 0
+    restarts: int = 0
+    sessions: dict[str, Known] = field(default_factory=dict)
+    waiting: dict[int, Attempt] = field(default_factory=dict)
+    called: bool = False  # the current call was sent before: its retry carries the same request id
+    failed: str = ""
+    gave_up: bool = False
+    forgot: bool = False  # a step that it had given up, and of which it did not know whether it counts, when it died
+    left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
+
+    @property
+    def op(self) -> Any:
+        return self.script[self.at] if self.at < len(self.script) and not self.failed else None
+
+    @property
+    def done(self) -> bool:
+        return self.op is None
+
+    def prepare(self) -> None:
+        """Puts into the windows what fits there; goes on to the next thing to do when one is finished."""
+        while isinstance(op := self.op, Steps):
+            known = self.sessions[op.session]
+            for chunk in op.chunks:
+                if set(chunk) & set(known.consumed):
+                    continue
+                if not known.history.room(len(chunk)):
+                    return
+                self._append(known, chunk)
+            if not known.history.idle:
+                return
+            self._next()
+
+    def can_send(self) -> str:
+        """What it would send now; empty: nothing."""
+        op = self.op
+        if op is None:
+            return ""
+        if isinstance(op, Steps):
+            chunk = self.sessions[op.session].history.upcoming
+            return "" if chunk is None else chunk_name(op.session, chunk)
+        return "" if self.waiting else call_name(op)
+
+    @property
+    def sends_chunk(self) -> bool:
+        """Whether what it would send now could be an item of a frame."""
+        return isinstance(self.op, Steps) and self.sessions[self.op.session].history.upcoming is not None
+
+    def send(self, ticket: int, done: Any) -> Request:
+        """The request, as it goes onto the wire."""
+        op = self.op
+        if isinstance(op, Steps):
+            outgoing = self.sessions[op.session].history.next_chunk()
+            if outgoing is None:
+                raise RuntimeError("nothing to send")
+            chunk = outgoing.chunk
+            self.waiting[ticket] = Attempt(chunk_name(op.session, chunk), op.session, chunk)
+            start = Position(*chunk.start)
+            return step_request(op.session, done, chunk.inputs, start, outgoing.acked)
+        self.waiting[ticket] = Attempt(call_name(op), op[0], None)
+        self.called = True
+        return self._call(op, done)
+
+    def lost(self, ticket: int) -> None:
+        """It waits no longer for this one and will send it again."""
+        attempt = self.waiting.pop(ticket)
+        if attempt.chunk is not None:
+            self._judge(attempt, self.sessions[attempt.session].history.on_error(attempt.chunk, LOST), None)
+        elif isinstance(self.op, Append):
+            self.failed = "OUTCOME_UNKNOWN"
+
+    def receive(self, ticket: int, result: Any) -> None:
+        """An answer arrives."""
+        attempt = self.waiting.pop(ticket)
+        if attempt.chunk is None:
+            self._receive_call(self.op, result)
+            return
+        history = self.sessions[attempt.session].history
+        if isinstance(result, Rejection):
+            position = None if result.position is None else as_client(result.position)
+            verdict = history.on_error(attempt.chunk, result.reason.name, position)
+        else:
+            verdict = history.on_reply(attempt.chunk, as_client(result.position))
+        self._judge(attempt, verdict, result)
+
+    def give_up(self) -> None:
+        """The caller of its oldest outstanding chunk waits no longer, and goes on to the next thing."""
+        known = self.sessions[self.op.session]
+        chunk = next(chunk for chunk in outstanding(known.history))
+        known.history.abandon(chunk, "DEADLINE_PASSED")
+        self.gave_up = True
+        self.waiting = {t: a for t, a in self.waiting.items() if a.chunk is None or a.chunk.counted}
+        known.consumed = consumed(Position(*known.history.tail))
+        self._next()
+
+    def restart(self) -> None:
+        """A new process, which knows the script and how far its answers went."""
+        if isinstance(self.op, Append) and self.called:
+            self.failed = "OUTCOME_UNKNOWN"
+        self.forgot |= self.gave_up and not all(known.history.idle for known in self.sessions.values())
+        self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
+        self.restarts += 1
+        self.sessions, self.waiting, self.called = {}, {}, False
+        self.script[self.at : self.at] = [Open(session) for session in self.left]
+
+    # inside
+
+    def _append(self, known: Known, chunk: Inputs) -> None:
+        start = Position(*known.history.tail)
+        end = learn(start, chunk)
+        appended = known.history.append(pack(chunk))
+        if Position(*appended.end) != end:
+            raise Violation("client and server do not agree on what a head is")
+        known.consumed += chunk
+
+    def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
+        known, chunk = self.sessions[attempt.session], attempt.chunk
+        if chunk is None:
+            raise RuntimeError("a call has no verdict")
+        if verdict.action is Action.DELIVER:
+            whole = known.consumed[: chunk.end.step]
+            got = result.outputs["prediction"].tolist()
+            if got != outputs_after(whole, chunk.steps):
+                raise Violation(f"{self.name} got outputs that are not those of {whole}")
+        elif verdict.action is Action.FAIL:
+            self._fail(verdict.reason)
+
+    def _receive_call(self, op: Any, result: Any) -> None:
+        if isinstance(result, Rejection):
+            reason = result.reason.name
+            if reason not in RETRIED:
+                self._fail(reason)
+            return
+        if isinstance(op, Open):
+            self._take(op.session, result.header.position)
+        elif isinstance(op, Fork):
+            self._take(op.target, result.position)
+        elif isinstance(op, Reset):
+            self._take(op.session, result.position)
+        elif isinstance(op, Delete):
+            del self.sessions[op.session]
+        self._next()
+
+    def _take(self, session: str, position: Position) -> None:
+        history = History(as_client(position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
+        self.sessions[session] = Known(history, consumed(position))
+        self.left.pop(session, None)
+        self._set_window()
+
+    def _next(self) -> None:
+        self.at += 1
+        self.called = False
+        self._set_window()
+
+    def _set_window(self) -> None:
+        op = self.op
+        if isinstance(op, Steps) and op.session in self.sessions:
+            self.sessions[op.session].history.window_steps = op.window
+
+    def _fail(self, reason: str) -> None:
+        self.failed = reason
+
+    def _call(self, op: Any, done: Any) -> Request:
+        key = session_key(op[0])
+        request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
+        if isinstance(op, Append):
+            return step_request(op.session, done, pack((op.value,)), None, None)
+        if isinstance(op, Open):
+            expect = self.left.get(op.session) if self.scope.expects else None
+            return wire.Open(key, FOREVER, done, request_id, expect, None, None)
+        position = Position(*self.sessions[op[0]].history.position)
+        if isinstance(op, Reset):
+            return wire.Reset(key, FOREVER, done, position.generation, request_id)
+        if isinstance(op, Delete):
+            return wire.Delete(key, FOREVER, done, position.generation)
+        return wire.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
+
+
+def session_key(session: str) -> SessionKey:
+    return SessionKey("", "m", session)
+
+
+def as_client(position: Position) -> ClientPosition:
+    """The service's position as the client has it."""
+    return ClientPosition(position.generation, position.step, position.head)
+
+
+def step_request(session: str, done: Any, raw: bytes, position: Position | None, acked: int | None) -> wire.Step:
+    return wire.Step(session_key(session), FOREVER, done, raw, len(raw) // 4, position, acked, False, PREDICTION, False)
+
+
+def outstanding(history: History) -> list[Chunk]:
+    return [chunk for chunk in history._open if chunk.counted]
+
+
+def chunk_name(session: str, chunk: Chunk) -> str:
+    inputs = ",".join(str(value) for value in unpack(chunk.inputs))
+    return f"{session}[{chunk.start.step}]={inputs}"
+
+
+def call_name(op: Any) -> str:
+    if isinstance(op, Append):
+        return f"append {op.value} to {op.session}"
+    if isinstance(op, Fork):
+        return f"fork {op.source} to {op.target}"
+    return f"{type(op).__name__.lower()} {op[0]}"

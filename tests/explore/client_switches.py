@@ -1,0 +1,56 @@
+"""Ways to switch off the rules of the protocol that the client keeps. See switches.py."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+from cellkeeper._chunk import ChunkState, Outgoing
+from cellkeeper._history import History
+
+
+def acks_without_holes() -> AbstractContextManager[Any]:
+    next_chunk = History.next_chunk
+
+    def with_holes(self: History) -> Outgoing | None:
+        outgoing = next_chunk(self)
+        if outgoing is None:
+            return None
+        chunk = outgoing.chunk
+        highest = max([c.end.step for c in self._open if c.state is ChunkState.DONE], default=0)
+        chunk.acked_sent = min(max(outgoing.acked, highest), chunk.start.step)
+        return Outgoing(chunk, chunk.acked_sent)
+
+    return patch.object(History, "next_chunk", with_holes)
+
+
+def client_replays_on_its_own_history() -> AbstractContextManager[Any]:
+    gap = History._gap
+
+    def on_any(self: History, chunk: Any, position: Any) -> Any:
+        if position is None or self._reason_against(position) != "HISTORY_CHANGED":
+            return gap(self, chunk, position)
+        self._again(chunk)
+        self._reopen(position.step)
+        at, held = position, self.position.step
+        for one in self._open:
+            if one.start.step >= position.step:
+                one.start = at
+                one.end = at = at.advance(one.inputs, 4)
+            if one.end.step == held:
+                self.position = one.end
+        return gap.__globals__["_RESEND"]
+
+    return patch.object(History, "_gap", on_any)
+
+
+def compacted_is_harmless_when_held() -> AbstractContextManager[Any]:
+    on_error = History.on_error
+
+    def strict(self: History, chunk: Any, reason: str, position: Any = None) -> Any:
+        if reason == "STEP_COMPACTED" and chunk.held and self._landed(chunk):
+            return self._fail(chunk, reason)
+        return on_error(self, chunk, reason, position)
+
+    return patch.object(History, "on_error", strict)
