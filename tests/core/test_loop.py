@@ -140,6 +140,21 @@ def test_a_drain_tells_those_too_that_were_refused_just_before_it() -> None:
     play(test)
 
 
+def test_who_is_not_taken_is_told_at_once() -> None:
+    """A long batch may keep the loop from its next turn."""
+
+    async def test() -> None:
+        server = Server(limits=Limits(max_request_bytes=1))
+        server.loop.start()
+        refused = server.step(1)
+        assert refused.done()
+        assert refused.result().reason is Reason.QUEUE_FULL
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
 class Unreadable(GatedStore):
     """Its reads wait for the gate, and fail."""
 

@@ -101,10 +101,10 @@ class CoreLoop:
             why = Rejection(Reason.DRAINING, text, retry_delay_ms=100)
             for request in requests:
                 request.result = why
-                request.done(request)
+                tell(request)
             return
         self.core.submit_many(requests)
-        self._wake.set()
+        self._submitted()
 
     def submit_alike(self, steps: Sequence[Step]) -> None:
         """The same for single steps that want the same outputs by the same deadline, each of another session."""
@@ -112,7 +112,11 @@ class CoreLoop:
             self.submit_many(steps)
         else:
             self.core.submit_alike(steps)
-            self._wake.set()
+            self._submitted()
+
+    def _submitted(self) -> None:
+        self._deliver()  # those that are not taken: a long batch may keep the loop from its next turn
+        self._wake.set()
 
     async def drain(self) -> None:
         """Takes no more requests, and returns when those that were taken have been answered."""
