@@ -243,3 +243,21 @@ def test_no_session() -> None:
     for policy in Policy:
         assert reason(carried(world, first_position(b"g" * 16), policy, [1])) == "SESSION_NOT_FOUND"
     at_rest(world)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("computing", [False, True])
+def test_a_target_that_retires_meanwhile_is_refused_and_the_session_stays(policy: Policy, computing: bool) -> None:
+    world, at = grown(versions=(OLD, NEW))
+    reply, one = Reply(), world.replicas[0]
+    window = [5] if policy is Policy.RERUN else None
+    one.core.submit(carry(reply, at, policy, window))
+    if computing and policy is not Policy.RESET:
+        until(world, "batches")
+    one.models.exchange([one.models.default])
+    world.settle()
+    assert reason(reply.result) == "INVALID_FIELD"
+    assert reply.result.field == "fingerprint"
+    assert standing(world).position == at
+    assert world.step([4], at).position.step == 4
+    at_rest(world)

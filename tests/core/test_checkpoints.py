@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.domain.position import advance
+from cellkeeper_service.domain.store import Commit, Delete
 
 from .acts import TICK, at_rest, opened, standing
 from .counting_engine import expected
-from .world import Reply, World, pack, reason
+from .world import Reply, World, key, pack, reason
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -63,3 +64,31 @@ def test_acks_behind_are_refused_from_a_cold_start_too() -> None:
     assert reason(world.step([10], position, acked=0, replica=1)) == "ACK_BEHIND"
     assert world.step([10], position, acked=4, replica=2).outputs["prediction"].tolist() == expected(range(11))[10:]
     assert standing(world).header.checkpoint_step == 4
+
+
+def test_a_candidate_from_before_the_records_checkpoint_is_not_written() -> None:
+    """Another replica wrote the same history with a later checkpoint, after a fail-over had lost the last commit."""
+    most = 8
+    world = World(2, limits=Limits(max_log_steps=most, tick=TICK), replay=3)
+    position = opened(world)
+    at = [position]
+    for value in range(6):
+        before = standing(world)
+        at.append(world.step([10 + value], at[-1], acked=0).position)  # the candidate stays: nothing is acknowledged
+    world.store.delete_many([Delete(key(), position.generation)])
+    world.store.commit_many([Commit(key(), None, before.header, before.log, before.checkpoint)])
+    world.step([15], at[5], acked=5, replica=1)
+    world.step([99], at[6], peek=True)  # the first replica finds the record where its cached state stands
+    world.step([1] * (most - 1), at[6], acked=6)
+    record = standing(world)
+    assert record.header.checkpoint_step >= 5
+    assert len(record.log) // 4 <= most
+    at_rest(world)
+
+
+def test_a_session_at_rest_keeps_no_record() -> None:
+    world = World()
+    world.step([1], opened(world), peek=True)
+    session = world.replicas[0].sessions[key()]
+    assert session.idle
+    assert session.reading is None

@@ -15,7 +15,7 @@ from cellkeeper_service.domain.record import NO_ORIGIN, Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
-from .carry_over import Needs, carry_over, target_of
+from .carry_over import Needs, carry_over, target_retired
 from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
@@ -188,7 +188,10 @@ def _carry_over(context: Context, session: SessionState, request: CarryOver, rec
     if record is None or not isinstance(decided, Needs):
         _conclude(context, session, request, decided)
     elif decided is Needs.WINDOW:
-        target = target_of(request, models)
+        target = models.find(request.target)
+        if target is None:
+            _conclude(context, session, request, target_retired(request, models))
+            return
         start = first_position(context.mint())
         header = new_header(target, start, origin_of(request.request_id, request.content), 0, context.clock.wall_ms())
         context.drop(session)

@@ -9,7 +9,7 @@ from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .decision_table import generation_changed, not_found, refuse_unserved
 from .lifecycle import NewGeneration, done_before, new_header
@@ -35,7 +35,9 @@ def carry_over(
         return done
     if record.position.generation != request.generation:
         return generation_changed(record.position)
-    target = target_of(request, models)
+    target = models.find(request.target)
+    if target is None:
+        return target_retired(request, models)
     if record.header.fingerprint == target.spec.fingerprint:
         return Moved(record.position)
     match request.policy:
@@ -80,11 +82,10 @@ def kept_at(record: Record, generation: bytes) -> Position:
     return first_position(generation, record.position.step)
 
 
-def target_of(request: CarryOver, models: Models) -> Version:
-    target = models.find(request.target)
-    if target is None:
-        raise LookupError("a session is to be carried over to a version that is not served")
-    return target
+def target_retired(request: CarryOver, models: Models) -> Rejection:
+    """The version to carry over to was served when the request came, and is not any more."""
+    known = ", ".join(version.spec.fingerprint.hex()[:12] for version in models)
+    return invalid("fingerprint", request.target.hex()[:12], f"one of {known}")
 
 
 def _refused(record: Record, why: str) -> Rejection:

@@ -7,7 +7,7 @@ from cellkeeper_service.domain.record import Record
 from cellkeeper_service.errors import Reason, Rejection
 
 from .batch import Batch, prediction_after
-from .carry_over import carried, kept_at, target_of
+from .carry_over import carried, kept_at, target_retired
 from .context import Context, no_reply
 from .requests import (
     CarryOver,
@@ -117,12 +117,10 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     cached.work = None
     if isinstance(work, Step) and not work.peek:
         finish_chunk(context, cached, work)
+        context.go_on(cached.session)
     else:
         _finish(context, cached, work)
-    if cached.session.queue:
-        context.ready[cached.session] = None
-    elif cached.dropped:
-        context.go_on(cached.session)
+        context.ready[cached.session] = None  # also where nothing waits: its reading may be let go
 
 
 def _share_out(replay: LogReplay, batch: Batch, row: int, end: int) -> None:
@@ -218,7 +216,12 @@ def _finish_carry_over(context: Context, cached: CachedState, request: CarryOver
     reading = session.reading
     if reading is None or reading.record is None or state is None:
         raise RuntimeError("a session is carried over whose record or state was forgotten")
-    record, target = reading.record, target_of(request, context.models[session.key.model])
+    models = context.models[session.key.model]
+    record, target = reading.record, models.find(request.target)
+    if target is None:
+        context.drop(session)
+        context.finish(request, target_retired(request, models))
+        return
     if request.policy is Policy.KEEP:
         at = kept_at(record, context.mint())
     else:

@@ -134,7 +134,10 @@ class Context:
             self.queued[session] = None
             return
         self.queued.pop(session, None)
-        empty = session.cached is None and session.idle and not session.waits_for_slot
+        if not session.idle:
+            return
+        session.reading = None  # it counts for no request that comes later, and may be large
+        empty = session.cached is None and not session.waits_for_slot
         if empty and self.sessions.get(session.key) is session:  # not another that came after it
             del self.sessions[session.key]
 

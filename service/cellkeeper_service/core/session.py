@@ -56,8 +56,11 @@ class CachedState:
         return 2 * self.slot + self.current
 
     def stands_at(self, header: Header) -> None:
-        """The record's header is this now."""
+        """The record's header is this now. A candidate from before its checkpoint, which another replica wrote, is of
+        no more use: written, it would make the log longer again."""
         self.header, self.log_start = header, header.checkpoint_step
+        if self.checkpoint is not None and self.checkpoint.step < self.log_start:
+            self.checkpoint = None
 
     def checkpoint_due(self, steps: int, max_log_steps: int) -> bool:
         """Whether the state at the frontier is to become a candidate before `steps` more: where one is due, or where
