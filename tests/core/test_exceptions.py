@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cellkeeper_service.core import advance, committing, computing, core
-from cellkeeper_service.core.session import SessionState
+from cellkeeper_service.core import advance, committing, computing, core, loading
 
 from .acts import at_rest, opened, standing
 from .counting_engine import expected
@@ -86,14 +85,9 @@ def test_a_reading_that_cannot_be_taken_in_fails_the_requests_it_was_for(monkeyp
     world = World()
     opened(world, "good")
     opened(world, "bad")
-    loaded = core.Core._loaded
-
-    def sometimes(self: core.Core, session: SessionState, result: Any) -> None:
-        if session.key.session == "bad":
-            raise ZeroDivisionError
-        loaded(self, session, result)
-
-    monkeypatch.setattr(core.Core, "_loaded", sometimes)
+    monkeypatch.setattr(
+        core, "loaded", raises_for(loading.loaded, lambda context, session, result: session.key.session)
+    )
     # peeks are decided on the record
     replies = {name: world.send([1], session=name, peek=True) for name in ("good", "bad")}
     world.settle()

@@ -11,7 +11,8 @@ from typing import Any
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
-from cellkeeper_service.core.requests import Computable, LogReplay, Request, Write
+from cellkeeper_service.core.log_replay import LogReplay
+from cellkeeper_service.core.requests import Computable, Request, Write
 from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, Delete

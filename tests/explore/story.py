@@ -6,6 +6,7 @@ from typing import Any
 
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.log_replay import LogReplay
 from cellkeeper_service.core.session import CachedState
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit
@@ -120,7 +121,7 @@ def _work(state: CachedState) -> str:
     work = state.work
     if work is None:
         raise RuntimeError("a batch holds a state on which nothing is computed")
-    what = "the log of" if isinstance(work, wire.LogReplay) else "on"
+    what = "the log of" if isinstance(work, LogReplay) else "on"
     return f"{_inputs(unpack(work.inputs))} {what} {state.session.key.session}"
 
 

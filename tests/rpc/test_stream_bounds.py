@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.frame_replies import FrameReplies
 from cellkeeper_service.rpc.stream import Stream
 
 from ..core.loop import Server, play
@@ -85,3 +88,35 @@ def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
         assert fixture.server.core.unanswered == 0
 
     play(test)
+
+
+def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests would stay until the next search for circles, hundreds for each frame."""
+    seen: list[weakref.ref[FrameReplies]] = []
+
+    class Watched(FrameReplies):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            seen.append(weakref.ref(self))
+
+    monkeypatch.setattr("cellkeeper_service.rpc.stream.FrameReplies", Watched)
+
+    async def test() -> None:
+        fixture = Fixture()
+        position = await fixture.server.open()
+
+        async def frames() -> AsyncIterator[pb.StepFrame]:
+            yield frame(1)  # refused
+            yield pb.StepFrame(frame_id=2, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position)
+
+        replies = {reply.frame_id: reply async for reply in fixture.stream.replies(frames())}
+        assert [len(replies[number].errors) for number in (1, 2)] == [1, 0]
+        assert [one() for one in seen] == [None, None]
+        await fixture.end()
+
+    gc.collect()
+    gc.disable()
+    try:
+        play(test)
+    finally:
+        gc.enable()

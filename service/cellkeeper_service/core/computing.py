@@ -9,12 +9,11 @@ from cellkeeper_service.errors import Reason, Rejection
 from .batch import Batch, prediction_after
 from .carry_over import carried, kept_at, target_retired
 from .context import Context, no_reply
+from .log_replay import Duplicate, LogReplay
 from .requests import (
     CarryOver,
     Computable,
-    Duplicate,
     GetState,
-    LogReplay,
     Policy,
     StateReply,
     Status,

@@ -23,7 +23,8 @@ class Context:
     """Nothing here calls anybody back: what has happened is written down, and the core goes on from it.
 
     ready: sessions whose first request may go on. queued: sessions with requests that nothing was started for.
-    to_load, to_load_alone: sessions whose record is to be read; each of the second by itself.
+    to_load, to_load_alone: sessions whose record is to be read; each of the second by itself. alone_next: it is the
+        second's turn.
     to_commit: sessions with something to commit, and nothing in flight.
     finished: requests that have their result, which their callers have not been told.
     """
@@ -50,6 +51,7 @@ class Context:
         self.queued: dict[SessionState, None] = {}
         self.to_load: list[SessionState] = []
         self.to_load_alone: deque[SessionState] = deque()
+        self.alone_next = False
         self.to_commit: dict[SessionState, None] = {}
         self.finished: list[Request] = []
         self.now = 0.0  # of the event, monotonic

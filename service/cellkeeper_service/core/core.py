@@ -17,25 +17,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import CommitResult, DamagedRecord, Load, Outcome, Postponed, StoreError
+from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
 from .batch import Batch, form_batches
-from .commit import store_unavailable
 from .committing import committed, committed_chunk, launch, launch_chunk, not_committed
 from .computing import end_dead, finish_chunk, not_finite, take_slice, work_failed
 from .context import Context
 from .counting import count_finished
+from .expiry import end_dead_requests, let_retired_go
 from .limits import MAX_CALL_ITEMS, Clock, Limits
+from .loading import loaded, next_loads
+from .log_replay import LogReplay
 from .models import Models
-from .requests import Computable, LogReplay, Request, Step
-from .session import CachedState, InflightCommit, Reading, SessionState
+from .requests import Computable, Request, Step
+from .session import CachedState, InflightCommit, SessionState
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,6 @@ class Core:
         """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
         compute how many time steps beyond those asked for."""
         self.context = Context(models, limits, clock, meter, mint, owe)
-        self._alone_next = False
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked."""
@@ -242,20 +242,7 @@ class Core:
 
     def take_loads(self) -> tuple[list[SessionState], list[Load]]:
         """What is to be read now. A reading counts for the requests that had arrived when it was taken from here."""
-        context = self.context
-        if context.to_load_alone and (self._alone_next or not context.to_load):
-            wanted = [context.to_load_alone.popleft()]
-        else:
-            wanted, context.to_load = context.to_load[:MAX_CALL_ITEMS], context.to_load[MAX_CALL_ITEMS:]
-        self._alone_next = not self._alone_next
-        sessions = []
-        for session in wanted:
-            if session.queue:
-                session.load_number = context.admission.arrivals
-                sessions.append(session)
-            else:  # nobody waits for it any more
-                session.loading = False
-                context.settle(session)
+        sessions = next_loads(self.context)
         return sessions, [Load(one.key, any(request.touches for request in one.queue)) for one in sessions]
 
     def on_loaded(self, sessions: Sequence[SessionState], results: Sequence[Record | StoreError | None]) -> None:
@@ -267,31 +254,11 @@ class Core:
                 continue
             session.loading = False
             try:
-                self._loaded(session, result)
+                loaded(context, session, result)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, [one for one in session.queue if one.number <= session.load_number])
             context.ready[session] = None
-
-    def _loaded(self, session: SessionState, result: Record | StoreError | None) -> None:
-        context = self.context
-        if isinstance(result, StoreError) and not isinstance(result, DamagedRecord):
-            asked = [request for request in session.queue if request.number <= session.load_number]
-            session.queue = deque(request for request in session.queue if request.number > session.load_number)
-            for request in asked:
-                context.finish(request, store_unavailable(str(result), context.limits))
-            return
-        damage, record = (result, None) if isinstance(result, DamagedRecord) else (None, result)
-        session.reading = Reading(session.load_number, record, damage)
-        cached = session.cached
-        if cached is not None and (record is None or cached.frontier != record.position):
-            context.drop(session)
-            context.meter.evicted(session.key.model, "stale")
-        context.meter.loaded(session.key.model, session.cached is not None)
-        now = context.now
-        for request in session.queue:
-            if isinstance(request, Step) and session.is_read_for(request):
-                request.load_seconds = now - max(session.load_started, request.arrived)
 
     def take_commits(self) -> list[InflightCommit]:
         """What is to be written now, at most one commit or delete for each session."""
@@ -347,35 +314,9 @@ class Core:
 
     def expire(self) -> None:
         """Finishes waiting requests whose deadline has passed or whose caller has gone; lets retired versions go."""
-        context = self.context
-        context.begin_event()
-        now = context.now
-        for session in list(context.queued):
-            dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
-            if not dead:
-                continue
-            gone = {id(request) for request, _ in dead}
-            session.queue = deque(request for request in session.queue if id(request) not in gone)
-            for request, why in dead:
-                context.finish(request, why)
-            context.ready[session] = None
-        self._let_retired_go()
-
-    def _let_retired_go(self) -> None:
-        """Drops what is cached of versions that retire, as far as nothing is under way there, and such versions
-        themselves once they are at rest."""
-        context = self.context
-        for models in context.models.values():
-            for version in list(models.retiring):
-                cache = context.cache_of(version)
-                for session in cache.sessions:
-                    if session.idle:
-                        context.drop(session)
-                        context.settle(session)
-                        context.meter.evicted(session.key.model, "retired")
-                if cache.at_rest:
-                    models.retiring.remove(version)
-                    del context.caches[version]
+        self.context.begin_event()
+        end_dead_requests(self.context)
+        let_retired_go(self.context)
 
     # results
 

@@ -18,7 +18,6 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, StoreE
 from cellkeeper_service.errors import Reason, Rejection, device_failed
 
 from .batch import Batch
-from .context import no_reply
 from .core import Core
 from .loop_share import LoopShare
 from .requests import Request, Step
@@ -220,8 +219,7 @@ class CoreLoop:
 
 def tell(request: Request) -> None:
     """Tells the request's caller of its result. Where that fails, it is this caller's affair alone."""
-    done, request.done = request.done, no_reply  # it may hold the request: a circle, which only a search would find
     try:
-        done(request)
+        request.done(request)
     except Exception:
         log.exception("internal error: a request's caller could not be told of its result")

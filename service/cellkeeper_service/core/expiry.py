@@ -1,0 +1,37 @@
+"""What ends because time has passed: requests that nobody waits for, and versions that are not served any more."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .context import Context
+
+
+def end_dead_requests(context: Context) -> None:
+    """Finishes waiting requests whose deadline has passed or whose caller has gone."""
+    now = context.now
+    for session in list(context.queued):
+        dead = [(request, why) for request in session.queue if (why := context.dead(request, now))]
+        if not dead:
+            continue
+        gone = {id(request) for request, _ in dead}
+        session.queue = deque(request for request in session.queue if id(request) not in gone)
+        for request, why in dead:
+            context.finish(request, why)
+        context.ready[session] = None
+
+
+def let_retired_go(context: Context) -> None:
+    """Drops what is cached of versions that retire, as far as nothing is under way there, and such versions themselves
+    once they are at rest."""
+    for models in context.models.values():
+        for version in list(models.retiring):
+            cache = context.cache_of(version)
+            for session in cache.sessions:
+                if session.idle:
+                    context.drop(session)
+                    context.settle(session)
+                    context.meter.evicted(session.key.model, "retired")
+            if cache.at_rest:
+                models.retiring.remove(version)
+                del context.caches[version]
