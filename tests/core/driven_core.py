@@ -8,7 +8,7 @@ from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core, owe_nothing
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.models import Models
-from cellkeeper_service.core.requests import Request
+from cellkeeper_service.core.requests import Request, Step
 from cellkeeper_service.core.session import InflightCommit, SessionState
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
@@ -36,6 +36,10 @@ class DrivenCore:
 
     def submit_many(self, requests: Iterable[Request]) -> None:
         self.core.submit_many(requests)
+        self._go_on()
+
+    def submit_alike(self, steps: Sequence[Step]) -> None:
+        self.core.submit_alike(steps)
         self._go_on()
 
     def schedule(self) -> list[Batch]:

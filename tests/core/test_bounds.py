@@ -40,3 +40,26 @@ def test_the_bytes_of_unanswered_requests_are_bounded() -> None:
     assert first.outputs == expected([1, 2])
     assert isinstance(world.step([3, 4], session="t"), StepReply)
     at_rest(world)
+
+
+def test_of_steps_that_come_together_those_whose_session_has_no_room_are_refused_alone() -> None:
+    world = World(limits=Limits(max_session_requests=1, tick=TICK))
+    places = {name: opened(world, name) for name in "ab"}
+    waits = world.send([1], places["a"], session="a", peek=True)  # is decided on the record, which is not read yet
+    replies = world.send_together({name: (2, places[name]) for name in "ab"})
+    assert reason(replies[0].result) == "QUEUE_FULL"
+    world.settle()
+    assert waits.outputs == expected([1])
+    assert replies[1].outputs == expected([2])
+    at_rest(world)
+
+
+def test_the_bytes_of_steps_that_come_together_are_bounded() -> None:
+    world = World(limits=Limits(max_request_bytes=3 * (4 + 8), tick=TICK))
+    places = {name: opened(world, name) for name in "abcd"}
+    replies = world.send_together({name: (2, places[name]) for name in "ab"})
+    more = world.send_together({name: (2, places[name]) for name in "cd"})
+    world.settle()
+    assert [reply.outputs for reply in (*replies, more[0])] == [expected([2])] * 3
+    assert reason(more[1].result) == "QUEUE_FULL"
+    at_rest(world)

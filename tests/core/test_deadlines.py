@@ -97,3 +97,22 @@ def test_nothing_is_read_for_requests_that_have_expired() -> None:
     assert reason(reply.result) == "DEADLINE_PASSED"
     assert core.take_loads() == ([], [])
     at_rest(world)
+
+
+def test_a_step_that_comes_while_a_load_is_under_way_that_nobody_waits_for_any_more() -> None:
+    """The reading that comes back is older than the step would be."""
+    world = World()
+    position = world.step([1], opened(world)).position
+    late, one = world.send([9], peek=True, deadline=1.0), world.replicas[0]
+    one.collect()
+    world.now = 1.0
+    one.core.expire()
+    assert reason(late.result) == "DEADLINE_PASSED"
+    reply = world.send([2], position)
+    one.collect()
+    while one.batches:
+        one.compute(0)
+    one.load(0)
+    world.settle()
+    assert reply.outputs == expected([1, 2])[1:]
+    at_rest(world)

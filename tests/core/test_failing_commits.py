@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper_service.domain.position import advance
+from cellkeeper_service.errors import internal_error
 
 from .acts import at_rest, opened, standing, until
 from .counting_engine import expected
@@ -84,3 +85,18 @@ def test_a_stale_cached_state_is_found_out_by_its_commit() -> None:
     result = world.step([3], None)
     assert result.outputs["prediction"].tolist() == expected([1, 2, 3])[2:]
     assert reason(world.step([9], position)) in ("STEP_CONFLICT", "STEP_COMPACTED")
+
+
+def test_a_session_whose_state_was_dropped_meanwhile_is_forgotten_once_its_commit_is_done() -> None:
+    world = World()
+    start = opened(world)
+    reply = world.send([1], start)
+    until(world, "writes")
+    behind = world.send([2], advance(start, pack([1]), 4))
+    one = world.replicas[0]
+    one.collect()
+    one.core.on_failed(one.batches.pop(), internal_error())
+    assert reason(behind.result) == "INTERNAL_ERROR"
+    one.deliver(0)
+    assert reply.outputs == expected([1])
+    at_rest(world)

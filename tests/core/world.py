@@ -119,7 +119,7 @@ class World:
             reply.request = step
             replies.append(reply)
             steps.append(step)
-        self.replicas[0].core.submit_many(steps)
+        self.replicas[0].core.submit_alike(steps)
         return replies
 
     def ask(self, request: Request, reply: Reply, replica: int = 0) -> Any:

@@ -122,7 +122,11 @@ class Universe:
         for request in requests:
             channel: Channel = request.done  # type: ignore[assignment]
             channel.ended = _generation(request) in self.store.ledger.ended
-        self.replica(target).core.submit_many(requests)
+        core = self.replica(target).core
+        if steps := alike(requests):
+            core.submit_alike(steps)
+        else:
+            core.submit_many(requests)
 
     def _do_send(self, index: int, what: str, target: str) -> None:
         self._submit([self._request(index, what)], target)
@@ -310,6 +314,13 @@ class Universe:
         generation = self.minted.to_bytes(16, "big")
         born(generation)
         return generation
+
+
+def alike(requests: list[Request]) -> list[Step]:
+    """The requests, where a frame's replies take them together; nothing otherwise."""
+    steps = [one for one in requests if isinstance(one, Step) and one.steps == 1 and one.position is not None]
+    apart = len({step.key for step in steps}) == len(requests)
+    return steps if apart and len({(step.peek, step.wants_state) for step in steps}) == 1 else []
 
 
 def _generation(request: Request) -> bytes | None:

@@ -99,10 +99,8 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
         return False
     if step.position != cached.frontier or step.peek:
         return False
-    end, now = cached.step + step.steps, context.now
-    if end - cached.log_start > cached.max_log_steps or now >= step.deadline or cached.version.retired:
-        return False
-    if end > MAX_STEP:
+    end = cached.step + step.steps
+    if end - cached.log_start > cached.max_log_steps or end > MAX_STEP or cached.version.retired:
         return False
     try:
         start_chunk(context, cached, step)
