@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
@@ -11,6 +12,9 @@ from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .models import Version
 from .requests import Computable, Request, Step
+
+if TYPE_CHECKING:
+    from .state_cache import StateCache
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class CachedState:
     """
 
     session: SessionState
+    cache: StateCache  # that holds it
     version: Version
     slot: int
     header: Header

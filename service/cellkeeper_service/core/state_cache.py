@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 
 from cellkeeper_service.domain.record import Header
 
@@ -50,8 +51,9 @@ class StateCache:
         if self.version.retired or not self._free:
             return None
         at, slot = header.position, self._free.pop()
+        log_start, version = header.checkpoint_step, self.version
         cached = CachedState(
-            session, self.version, slot, header, True, state, at, at.step, header.checkpoint_step, self.max_log_steps
+            session, self, version, slot, header, True, state, at, at.step, log_start, self.max_log_steps
         )
         session.cached = self._states[session] = cached
         return cached
@@ -71,9 +73,12 @@ class StateCache:
             self._free.append(cached.slot)
         return not cached.dropped
 
-    def used(self, cached: CachedState) -> None:
-        if not cached.dropped:
-            self._states.move_to_end(cached.session)
+    def used(self, batch: Iterable[CachedState]) -> None:
+        """A batch was computed of these."""
+        move_to_end = self._states.move_to_end
+        for cached in batch:
+            if not cached.dropped:
+                move_to_end(cached.session)
 
     def evictable(self) -> CachedState | None:
         """The least recently used one whose session has nothing to do."""

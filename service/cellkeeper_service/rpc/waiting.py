@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -57,8 +57,8 @@ async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Re
 
 
 def _resolver(future: asyncio.Future[Any]) -> Done:
-    def resolve(request: Request) -> None:
+    def resolve(requests: Sequence[Request]) -> None:
         if not future.done():
-            future.set_result(request.reply())
+            future.set_result(requests[0].reply())
 
     return resolve
