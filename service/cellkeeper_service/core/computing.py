@@ -172,6 +172,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     step.computed_at, step.version = context.now, version
     if cached.created:
         step.created, cached.created = True, False
+    cached.cache.used(cached)
     step.status = COMMITTING
     session.pending.append(step)
     if session.in_flight is None:

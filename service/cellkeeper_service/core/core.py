@@ -186,7 +186,6 @@ class Core:
         finite = None if computed is None else computed.finite
         plain = None if batch.states_before or batch.states_after else computed  # no state is wanted of any
         cache, ready = context.cache_of(batch.version), context.ready
-        cache.used(batch.states)
         for row, cached in enumerate(batch.states):
             cached.in_batch = False
             if cached.dropped and not cache.left_batch(cached):

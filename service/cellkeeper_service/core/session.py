@@ -39,7 +39,7 @@ class CachedState:
     """
 
     session: SessionState
-    cache: StateCache  # that holds it
+    cache: StateCache = field(repr=False)  # that holds it
     version: Version
     slot: int
     header: Header

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
 
 from cellkeeper_service.domain.record import Header
 
@@ -73,12 +72,9 @@ class StateCache:
             self._free.append(cached.slot)
         return not cached.dropped
 
-    def used(self, batch: Iterable[CachedState]) -> None:
-        """A batch was computed of these."""
-        move_to_end = self._states.move_to_end
-        for cached in batch:
-            if not cached.dropped:
-                move_to_end(cached.session)
+    def used(self, cached: CachedState) -> None:
+        if not cached.dropped:
+            self._states.move_to_end(cached.session)
 
     def evictable(self) -> CachedState | None:
         """The least recently used one whose session has nothing to do."""
