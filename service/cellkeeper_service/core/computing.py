@@ -30,25 +30,25 @@ def start_chunk(context: Context, cached: CachedState, step: Step) -> None:
     if cached.checkpoint is None and cached.checkpoint_due(step.steps, cached.max_log_steps):
         step.checkpoint_at = 0
     cached.work = step
-    cached.cache.ready.append(cached)
+    cached.ready.append(cached)
 
 
 def start_peek(context: Context, cached: CachedState, step: Step) -> None:
     steps = step.all_steps
     step.begin(step.data, steps, step.wanted, (steps,) if step.wants_state else (), unfed=steps - step.steps)
-    cached.cache.start(cached, step)
+    cached.start(step)
 
 
 def start_read(context: Context, cached: CachedState, request: GetState | CarryOver) -> None:
     """The state as it is."""
     request.begin(b"", 0, NO_OUTPUTS, (0,))
-    cached.cache.start(cached, request)
+    cached.start(request)
 
 
 def start_rerun(context: Context, cached: CachedState, request: CarryOver) -> None:
     """cached: the initial state of the version that takes the session over."""
     request.begin(request.data, request.steps, NO_OUTPUTS, (request.steps,))
-    cached.cache.start(cached, request)
+    cached.start(request)
 
 
 def start_log_replay(context: Context, cached: CachedState, record: Record, duplicates: list[Step], acked: int) -> None:
@@ -70,7 +70,7 @@ def start_log_replay(context: Context, cached: CachedState, record: Record, dupl
     replay.checkpoint_at = acked - start if checkpoint_due else None
     for step in duplicates:
         step.status = READY
-    cached.cache.start(cached, replay)
+    cached.start(replay)
 
 
 def end_dead(context: Context, cached: CachedState) -> bool:
@@ -113,7 +113,7 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
         _feed(cached, work, batch, row)
     if end < work.to_compute:
         work.status = READY
-        cached.cache.ready.append(cached)
+        cached.ready.append(cached)
         return
     cached.work = None
     if isinstance(work, Step) and not work.peek:
@@ -172,7 +172,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     step.computed_at, step.version = context.now, version
     if cached.created:
         step.created, cached.created = True, False
-    cached.cache.used(cached)
+    context.caches[version].used(cached)
     step.status = COMMITTING
     session.pending.append(step)
     if session.in_flight is None:

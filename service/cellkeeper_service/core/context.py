@@ -146,7 +146,7 @@ class Context:
     def drop(self, session: SessionState) -> None:
         """The session is not cached from here on; what is being computed for it will not count."""
         if session.cached is not None:
-            session.cached.cache.drop(session.cached)
+            self.cache_of(session.cached.version).drop(session.cached)
 
     def unwind(self, session: SessionState) -> list[Request]:
         """Drops the cached state, and gives back the requests computed or being computed on it, in their order."""

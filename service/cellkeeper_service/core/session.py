@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Header, Record, SessionKey
@@ -12,9 +11,6 @@ from cellkeeper_service.domain.store import Commit, DamagedRecord, Delete
 
 from .models import Version
 from .requests import Computable, Request, Step
-
-if TYPE_CHECKING:
-    from .state_cache import StateCache
 
 
 @dataclass(slots=True)
@@ -39,7 +35,7 @@ class CachedState:
     """
 
     session: SessionState
-    cache: StateCache = field(repr=False)  # that holds it
+    ready: deque[CachedState] = field(repr=False)  # of its cache: those on which something is to be computed
     version: Version
     slot: int
     header: Header
@@ -59,6 +55,11 @@ class CachedState:
     @property
     def row(self) -> int:
         return 2 * self.slot + self.current
+
+    def start(self, work: Computable) -> None:
+        """Takes the work, which has begun, for one of the next batches."""
+        self.work = work
+        self.ready.append(self)
 
     def stands_at(self, header: Header) -> None:
         """The record's header is this now. A candidate from before its checkpoint, which another replica wrote, is of
