@@ -1,8 +1,9 @@
 """`make bench-opening`: sessions opened a second, many in one call (OpenMany) and one by one (Open), against a server
 that is warm.
 
-"new" sessions are created. "existing" ones are in the store and not in the server's memory: another server process has
-created them. Both ways are measured in turns, and every round has sessions of its own.
+"new" sessions are created. "existing" ones were created by an earlier process of the server, so that nothing of them is
+cached; the memory store loses its sessions with the process, and there they are cached. The two ways take turns, and
+every round has sessions of its own.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def measure(store: str, counts: Sequence[int], rounds: int, model: str) -> dict[
 
 
 async def warm(target: str) -> None:
-    """Whatever a server does the first time it has done."""
+    """Lets the server do what it does only the first time."""
     for way in WAYS:
         await timed(target, way, [os.urandom(8).hex() for _ in range(500)], created=True)
 
