@@ -66,8 +66,8 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages bench-report \
-	chaos explore fuzz overload attack soak parity up down image check-compose clean
+	bench-million bench-opening bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages \
+	bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
