@@ -205,7 +205,7 @@ def test_many_of_one_kind_in_one_call(
 
 @pytest.mark.parametrize("ttl_ms", [0, 60_000])
 @pytest.mark.parametrize("taken", [None, 0, 7])
-@pytest.mark.parametrize("log", [b"", inputs(3)])
+@pytest.mark.parametrize("log", [b"", inputs(3)], ids=["no log", "log"])
 def test_many_new_records_in_one_call(store: Store, taken: int | None, log: bytes, ttl_ms: int) -> None:
     """One that is there already is the only conflict. Ids are kept to the byte."""
     names = [*NAMES, "zero \x00", "\x00", "not \\xff", "e\u0301", "\xe9"]
