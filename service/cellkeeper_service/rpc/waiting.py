@@ -47,7 +47,7 @@ async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Re
         request = maker(_resolver(future))
         requests.append(request)
         results.append(future)
-        core.submit(request)
+    core.submit_many(requests)
     try:
         return [await result if isinstance(result, asyncio.Future) else result for result in results]
     except asyncio.CancelledError:
