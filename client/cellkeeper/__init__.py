@@ -11,10 +11,15 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
-from . import _grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
-from ._access import Tls
-from ._carry import CarriedOver
-from ._errors import (
+from ._transport import grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
+from ._session.inputs import Model, TensorSpec
+from ._session.late_steps import LateStep
+from ._session.retry import Backoff
+from ._transport.carry_over import CarriedOver
+from ._transport.credentials import Tls
+from .aio import AsyncClient, AsyncSession
+from .client import Client, Session
+from .errors import (
     AccessDenied,
     AckBehind,
     CellkeeperError,
@@ -45,13 +50,8 @@ from ._errors import (
     Unavailable,
     WrongEventLoop,
 )
-from ._late import LateStep
-from ._model import Model, TensorSpec
-from ._position import Position, first_position
-from ._reply import Counters, SessionInfo, StepReply
-from ._retry import Backoff
-from .aio import AsyncClient, AsyncSession
-from .client import Client, Session
+from .position import Position, first_position
+from .types import Counters, SessionInfo, StepReply
 
 __all__ = [
     "AccessDenied",

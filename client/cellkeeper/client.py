@@ -16,19 +16,19 @@ from weakref import finalize
 import grpc
 from numpy.typing import ArrayLike
 
-from ._access import Tls, TokenSource
-from ._blocking import Session
-from ._carry import CarriedOver, WindowOf
-from ._errors import CellkeeperError, Closed, ForkedProcess
-from ._forks import INHERITED, belongs_here
-from ._model import Model
-from ._position import Position
-from ._reply import Counters, SessionInfo, StepReply
-from ._retry import Backoff
-from ._session import AsyncSession
-from ._step_call import StepCall
-from ._waiter import Waiter
+from ._session.blocking_answer import Waiter
+from ._session.inputs import Model
+from ._session.retry import Backoff
+from ._session.step_call import StepCall
+from ._transport.carry_over import CarriedOver, WindowOf
+from ._transport.credentials import Tls, TokenSource
+from ._transport.forks import INHERITED, belongs_here
 from .aio import DEFAULT_TARGET, AsyncClient
+from .errors import CellkeeperError, Closed, ForkedProcess
+from .position import Position
+from .session import AsyncSession
+from .sync_session import Session
+from .types import Counters, SessionInfo, StepReply
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from cellkeeper import Tls
-from cellkeeper._doctor_endpoint import HEALTH, SERVING, Door
+from cellkeeper.doctor.endpoint import HEALTH, SERVING, Door
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper import first_position
-from cellkeeper._chunk import Chunk
-from cellkeeper._errors import ServerError
-from cellkeeper._flights import LEAST_ITEMS, Flight, Flights
-from cellkeeper._frames import replies
-from cellkeeper._kind import Kind, Layout
-from cellkeeper._step_call import StepCall
+from cellkeeper._session.chunk import Chunk
+from cellkeeper._session.frame_format import Kind, Layout
+from cellkeeper._session.step_call import StepCall
+from cellkeeper._transport.frame_codec import replies
+from cellkeeper._transport.inflight_frames import LEAST_ITEMS, Flight, Flights
+from cellkeeper.errors import ServerError
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 KIND = Kind(Layout("m", pb.FLOAT32, (1,)), ())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk, ChunkState, Outgoing
-from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper._session.chunk import Action, Chunk, ChunkState, Outgoing
+from cellkeeper._session.history import LOST, RETRIED, History
 
 WIDTH = 4
 START = first_position(bytes(range(16)))

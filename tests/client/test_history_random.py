@@ -7,8 +7,8 @@ from collections import deque
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk, ChunkState, Verdict
-from cellkeeper._history import LOST, History
+from cellkeeper._session.chunk import Action, Chunk, ChunkState, Verdict
+from cellkeeper._session.history import LOST, History
 
 WIDTH = 2
 START = first_position(bytes(range(16)))

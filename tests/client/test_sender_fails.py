@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from cellkeeper import AsyncClient, CellkeeperError, Unavailable
-from cellkeeper._endpoint import Endpoint
-from cellkeeper._frames import Frame
-from cellkeeper._stream import Stream
+from cellkeeper._transport.endpoint import Endpoint
+from cellkeeper._transport.frame_codec import Frame
+from cellkeeper._transport.stream import Stream
 
 X = [1.0, 2.0]
 

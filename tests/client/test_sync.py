@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
-from cellkeeper._waiter import Waiter
+from cellkeeper._session.blocking_answer import Waiter
 
 from .conftest import QUICK, ServerThread
 

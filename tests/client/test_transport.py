@@ -27,7 +27,7 @@ from cellkeeper import (
     Unavailable,
     first_position,
 )
-from cellkeeper._endpoints import rendezvous
+from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
 from .counting_server import CountingServer, Record, Refused, fresh

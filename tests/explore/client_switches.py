@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper._chunk import ChunkState, Outgoing
-from cellkeeper._history import History
+from cellkeeper._session.chunk import ChunkState, Outgoing
+from cellkeeper._session.history import History
 
 
 def acks_without_holes() -> AbstractContextManager[Any]:

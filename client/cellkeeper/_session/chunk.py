@@ -1,0 +1,91 @@
+"""What a history is made of: chunks, and verdicts on their outcomes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ..position import Position
+
+
+class ChunkState(Enum):
+    QUEUED = "queued"  # to be sent, or sent again
+    FLYING = "flying"  # sent, no outcome yet
+    DONE = "done"  # answered
+    DROPPED = "dropped"  # its caller was told that it failed
+
+
+class Chunk:
+    """Consecutive time steps of one session, sent as one.
+
+    inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
+    its reply was reported already, and it is sent only because the server lost it. uncertain: an attempt ended without
+    an outcome, so it may have been applied. late: its caller waits no longer. tag: its owner's.
+    """
+
+    __slots__ = (
+        "acked_sent",
+        "counted",
+        "end",
+        "held",
+        "inputs",
+        "late",
+        "sent",
+        "start",
+        "state",
+        "steps",
+        "tag",
+        "uncertain",
+    )
+
+    def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
+        self.inputs = inputs
+        self.start = start
+        self.end = end
+        self.steps = end[1] - start[1]
+        self.tag = tag
+        self.state = ChunkState.QUEUED
+        self.held = False
+        self.sent = False
+        self.counted = False  # among the flying
+        self.acked_sent = 0
+        self.uncertain = False
+        self.late = False
+
+    @property
+    def may_be_applied(self) -> bool:
+        """Sent, and no outcome said that the server did not apply it."""
+        return self.uncertain or self.state is ChunkState.FLYING
+
+    def __repr__(self) -> str:
+        return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
+
+
+class Outgoing(NamedTuple):
+    """What to send: the chunk, and up to which step this client holds every reply."""
+
+    chunk: Chunk
+    acked: int
+
+
+class Action(Enum):
+    DELIVER = "deliver"  # the reply belongs to the chunk's caller
+    COUNTED = "counted"  # done, and nobody waits for its reply
+    RESEND = "resend"  # again, the same bytes at the same position, after a pause
+    REPLAY = "replay"  # the server lost steps: they go again from where it stands
+    FAIL = "fail"  # `failed` are refused for good
+    IGNORE = "ignore"  # its caller was told already
+
+
+class Verdict(NamedTuple):
+    """What an outcome means.
+
+    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
+    first; those that are not dropped may have been applied, and are late from now on. replayed_steps: on REPLAY, how
+    many answered time steps are sent again.
+    """
+
+    action: Action
+    reason: str = ""
+    failed: tuple[Chunk, ...] = ()
+    replayed_steps: int = 0

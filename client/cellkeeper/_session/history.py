@@ -1,0 +1,377 @@
+"""One session as its client knows it: what was sent, what was answered, what to do about an error.
+
+Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send (or looks at `upcoming` first, and
+launches that), tells it every outcome (`on_reply`, `on_error`) and who waits no longer (`abandon`), and does what the
+verdict says.
+
+The rules:
+
+- A chunk keeps its bytes and its position for ever; every resend is identical.
+- After an error that says "again", nothing more is sent until every flying chunk came back; then everything
+  that is not answered goes out again, in order.
+- STEP_GAP: the server stands earlier than the chunk. Where it stands at a point of our own history, what it lacks
+  is sent again from there (replies that are held already are not reported twice). Where its head is not ours:
+  HISTORY_CHANGED. Where it stands before the oldest input kept: HISTORY_LOST.
+- A chunk that is refused for good takes the chunks behind it with it: they were built on it.
+- A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
+  nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
+- A generation is never exchanged for another one here. Whoever starts a new life makes a new History.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ..position import Position
+from .chunk import Action, Chunk, ChunkState, Outgoing, Verdict
+from .replay_buffer import Past
+
+# The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
+LOST = "LOST"
+RETRIED = frozenset(
+    {
+        LOST,
+        "STORE_UNAVAILABLE",
+        "DRAINING",
+        "QUEUE_FULL",
+        "COMMIT_CONFLICT",
+        "CALLER_GONE",
+        "DEADLINE_PASSED",
+    }
+)
+
+# Not applied in this attempt; after every other reason to send again that is open.
+_NOT_APPLIED = frozenset({"QUEUE_FULL", "ACK_BEHIND"})
+
+# The record does not hold the chunk at its position, and never will. After any other refusal, a chunk of which an
+# earlier attempt is unanswered may have been applied by that one.
+FINAL = frozenset(
+    {
+        "STEP_CONFLICT",
+        "HISTORY_CHANGED",
+        "INVALID_FIELD",
+        "NON_FINITE_INPUT",
+        "NON_FINITE_RESULT",
+        "REPLY_TOO_LARGE",
+    }
+)
+
+_QUEUED, _FLYING, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.FLYING, ChunkState.DONE, ChunkState.DROPPED
+DELIVER = Verdict(Action.DELIVER)
+_COUNTED = Verdict(Action.COUNTED)
+_RESEND = Verdict(Action.RESEND)
+_IGNORE = Verdict(Action.IGNORE)
+
+
+class History:
+    """See the module.
+
+    position: where the session stands at the start. step_bytes: bytes of one time step's input. window_steps:
+    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs
+    kept for a replay.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        *,
+        step_bytes: int,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+    ) -> None:
+        self.position = position  # every reply up to here is held
+        self.flying = 0
+        self._step_bytes = step_bytes
+        self.window_steps = window_steps
+        self._past = Past(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
+        self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
+        self.queued = 0  # chunks to be sent, or sent again
+        self.late = 0  # late chunks whose outcome is not known
+        self._resending = False  # some of these lie among others; else they are the last ones
+        self._settling = False
+
+    @property
+    def tail(self) -> Position:
+        """After everything that was appended and not refused."""
+        return self._open[-1].end if self._open else self.position
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to send and nothing unanswered."""
+        return not self._open and self.flying == 0
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits for an answer."""
+        return any(not chunk.late and not chunk.held for chunk in self._open)
+
+    @property
+    def ready(self) -> bool:
+        """`next_chunk` has one."""
+        return self.queued > 0 and not (self._settling and self.flying)
+
+    @property
+    def upcoming(self) -> Chunk | None:
+        """What `next_chunk` would give."""
+        queued = self.queued
+        if not queued or (self._settling and self.flying):
+            return None
+        if not self._resending:
+            return self._open[-queued]
+        return next((chunk for chunk in self._open if chunk.state is _QUEUED), None)
+
+    @property
+    def oldest_open(self) -> Chunk | None:
+        """The oldest chunk without an answer, or to be sent again."""
+        return self._open[0] if self._open else None
+
+    @property
+    def unanswered(self) -> tuple[Chunk, ...]:
+        """The chunks without an answer, or to be sent again, and answered ones between them; oldest first."""
+        return tuple(self._open)
+
+    def room(self, steps: int) -> bool:
+        """A chunk of that many time steps fits into the window. Nothing does while a late chunk is not settled."""
+        if not self._open:
+            return True
+        if self.late:
+            return False
+        waiting = self._open[-1].end.step - self.position.step
+        return waiting == 0 or waiting + steps <= self.window_steps
+
+    def append(self, inputs: bytes, tag: Any = None) -> Chunk:
+        """Takes a chunk at the end of the history, to be sent when its turn comes."""
+        following = self._open
+        start = following[-1].end if following else self.position
+        chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), tag)
+        following.append(chunk)
+        self.queued += 1
+        return chunk
+
+    def next_chunk(self) -> Outgoing | None:
+        """The next chunk to send, now flying; None while there is none or outcomes must come in first."""
+        chunk = self.upcoming
+        return None if chunk is None else Outgoing(chunk, self.launch(chunk))
+
+    def launch(self, chunk: Chunk) -> int:
+        """The upcoming chunk, now flying; up to which step this client holds every reply."""
+        self._settling = False
+        chunk.state = _FLYING
+        chunk.counted = chunk.sent = True
+        self.queued -= 1
+        if not self.queued:
+            self._resending = False
+        self.flying += 1
+        held, first = self.position.step, chunk.start.step
+        chunk.acked_sent = acked = held if held < first else first
+        return acked
+
+    # ------------------------------------------------------------------------------------------ outcomes
+
+    def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
+        """The server applied the chunk, or had applied it before, and stands at `position` after it."""
+        if not self._landed(chunk):
+            return _IGNORE
+        if position != chunk.end:
+            return self._fail(chunk, "HISTORY_CHANGED")
+        return self._done(chunk)
+
+    def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
+        """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
+        if not self._landed(chunk):
+            return _IGNORE
+        if reason in RETRIED:
+            if reason not in _NOT_APPLIED:
+                chunk.uncertain = True
+            return self._again(chunk)
+        if reason == "STEP_GAP":
+            return self._gap(chunk, position)
+        if reason == "STEP_COMPACTED" and (chunk.held or position == chunk.end):
+            return self._done(chunk)
+        if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
+            return self._again(chunk)  # by then the replies before it are in, and say so
+        return self._fail(chunk, reason)
+
+    def abandon(self, chunk: Chunk, reason: str) -> Verdict:
+        """Its caller waits no longer.
+
+        What may have been applied becomes late; the chunks behind it go on. What cannot have been is dropped, and so
+        are the chunks behind it.
+        """
+        if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
+            return _IGNORE
+        if not chunk.may_be_applied or self._answered_behind(chunk):
+            settling = self._settling
+            verdict = self._fail(chunk, reason)
+            if not any(other.counted for other in verdict.failed):  # else nothing goes out before their outcomes are in
+                self._settling = settling
+            return verdict
+        self._become_late(chunk)
+        return Verdict(Action.FAIL, reason, (chunk,))
+
+    def end(self) -> tuple[Chunk, ...]:
+        """Drops every chunk without an answer; these, oldest first."""
+        dropped = tuple(chunk for chunk in self._open if not chunk.held)
+        for chunk in dropped:
+            chunk.uncertain, chunk.state = chunk.may_be_applied, _DROPPED
+        self._open.clear()
+        self.queued = self.late = 0
+        return dropped
+
+    def rewind(self, position: Position) -> Verdict:
+        """Another call found the server standing at `position`, before what this client knows: replay from there.
+
+        FAIL with no chunks of its own where that cannot be.
+        """
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(self._open[0], reason) if self._open else Verdict(Action.FAIL, reason)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _landed(self, chunk: Chunk) -> bool:
+        """Counts an outcome in. False: nobody waits for it."""
+        if not chunk.counted:
+            return False
+        chunk.counted = False
+        self.flying -= 1
+        return chunk.state is _FLYING
+
+    def _done(self, chunk: Chunk) -> Verdict:
+        chunk.state = _DONE
+        held = chunk.held
+        chunk.held = True
+        if chunk.late:
+            self.late -= 1
+        self._collect()
+        if held:
+            return _COUNTED
+        if self._open:
+            self._pass_held()
+        return DELIVER
+
+    def _collect(self) -> None:
+        while self._open and self._open[0].state is _DONE:
+            chunk = self._open.popleft()
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
+            self._past.add(chunk)
+
+    def _pass_held(self) -> None:
+        """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
+        for chunk in self._open:
+            if not chunk.held:
+                return
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
+
+    def _again(self, chunk: Chunk) -> Verdict:
+        chunk.state = _QUEUED
+        self.queued += 1
+        self._resending = self._settling = True
+        return _RESEND
+
+    def _gap(self, chunk: Chunk, position: Position | None) -> Verdict:
+        if position is None or position.step >= chunk.start.step:
+            return self._fail(chunk, "STEP_GAP")
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(chunk, reason)
+        self._again(chunk)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    def _reason_against(self, position: Position) -> str:
+        """Why this history cannot go on from `position`; empty if it can."""
+        if position.generation != self.position.generation:
+            return "GENERATION_CHANGED"
+        known = self._known(position.step)
+        if known is None:
+            return "HISTORY_LOST" if position.step < self.tail.step else "HISTORY_CHANGED"
+        return "" if known == position else "HISTORY_CHANGED"
+
+    def _known(self, step: int) -> Position | None:
+        """This history's position at `step`, where the inputs kept reach that far."""
+        if step == self.position.step:
+            return self.position
+        for chunk in reversed(self._open):
+            if chunk.start.step <= step <= chunk.end.step:
+                covered = (step - chunk.start.step) * self._step_bytes
+                return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+        return self._past.position_at(step)
+
+    def _reopen(self, step: int) -> int:
+        """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
+        replayed = 0
+        while (chunk := self._past.pop()) is not None:
+            if chunk.end.step <= step:
+                self._past.add(chunk)
+                break
+            if chunk.start.step < step:
+                # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
+                covered = (step - chunk.start.step) * self._step_bytes
+                middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+                self._past.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
+                chunk = Chunk(chunk.inputs[covered:], middle, chunk.end)
+                chunk.held = True
+            chunk.state = _QUEUED
+            self.queued += 1
+            replayed += chunk.steps
+            self._open.appendleft(chunk)
+        self._resending = self._settling = True
+        return replayed
+
+    def _answered_behind(self, chunk: Chunk) -> bool:
+        """A chunk behind it was answered, so it was applied."""
+        return any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open)
+
+    def _become_late(self, chunk: Chunk) -> None:
+        if not chunk.late:
+            chunk.late = True
+            self.late += 1
+
+    def _fail(self, chunk: Chunk, reason: str) -> Verdict:
+        """The chunk is refused, and with it the chunks behind it, as they were built on it.
+
+        What is answered stays part of the history, and so does what an answered chunk was built on. So does what may
+        have been applied: it is late now.
+        """
+        self._settling = True
+        if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
+            failed = tuple(other for other in self._open if not other.held)
+            for other in self._open:
+                if other.held:
+                    other.state = _DONE
+        elif self._answered_behind(chunk):
+            failed = (chunk,)
+            self._done(chunk)
+        else:
+            failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
+        if chunk.state is _FLYING and not chunk.counted:  # that was its outcome
+            chunk.state = _QUEUED
+        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those behind it.
+        self._drop(failed, keep=chunk.uncertain and reason not in FINAL)
+        self._collect()
+        self._pass_held()
+        self.queued = sum(1 for other in self._open if other.state is _QUEUED)
+        self._resending = True
+        return Verdict(Action.FAIL, reason, failed)
+
+    def _drop(self, failed: tuple[Chunk, ...], keep: bool) -> None:
+        """Drops what failed; with `keep` not the first ones that may have been applied."""
+        for chunk in failed:
+            if chunk.state is _DONE:
+                continue
+            if self._answered_behind(chunk):
+                self._done(chunk)
+                continue
+            keep = keep and chunk.may_be_applied
+            if keep:
+                self._become_late(chunk)
+            else:
+                chunk.state = _DROPPED
+                if chunk.late:
+                    self.late -= 1
+        self._open = deque(chunk for chunk in self._open if chunk.state is not _DROPPED)

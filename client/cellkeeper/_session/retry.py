@@ -1,0 +1,47 @@
+"""How long to try, and how long to wait in between."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from ..errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, QuotaExceeded, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
+
+    A server's own advice is honoured as the least wait.
+    """
+
+    first_seconds: float = 0.02
+    max_seconds: float = 2.0
+
+    def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
+        ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
+        return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))
+
+
+def worth_retrying(error: CellkeeperError) -> bool:
+    """For calls that are safe to send again: may another try end differently?"""
+    if isinstance(error, QuotaExceeded):
+        return error.retry_delay_ms > 0
+    return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
+
+
+def out_of_time(
+    timeout: float, spent: float, target: str, last: CellkeeperError | None, why: str = ""
+) -> DeadlineExceeded:
+    """The deadline passed. timeout: seconds that the caller gave; spent: seconds that it took. target: where the answer
+    was to come from. `why` and `last` say what was in the way."""
+    text = f"no answer from {target} within {timeout:g} s"
+    if abs(spent - timeout) > max(0.1, timeout / 20):
+        text = f"no answer from {target} in {spent:.3g} s (timeout: {timeout:g} s)"
+    if why:
+        text += f"; {why}"
+    if last is not None:
+        text += f"; last: {last.message}"
+    error = DeadlineExceeded(text, reason="DEADLINE_PASSED", position=last.position if last else None)
+    error.__cause__ = last
+    return error
