@@ -12,10 +12,6 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 from __future__ import annotations
 
 from ._transport import grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
-from ._session.inputs import Model, TensorSpec
-from ._session.late_steps import LateStep
-from ._session.retry import Backoff
-from ._transport.carry_over import CarriedOver
 from ._transport.credentials import Tls
 from .aio import AsyncClient, AsyncSession
 from .client import Client, Session
@@ -50,8 +46,9 @@ from .errors import (
     Unavailable,
     WrongEventLoop,
 )
+from .late_step import LateStep
 from .position import Position, first_position
-from .types import Counters, SessionInfo, StepReply
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo, StepReply, TensorSpec
 
 __all__ = [
     "AccessDenied",

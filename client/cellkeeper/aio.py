@@ -19,24 +19,24 @@ from numpy.typing import ArrayLike
 
 from ._session.arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
 from ._session.deadlines import Deadlines
+from ._session.event_loop import check_loop
 from ._session.frame_format import Kinds, Layout
 from ._session.history import History
-from ._session.inputs import Inputs, Model
-from ._session.retry import Backoff
+from ._session.inputs import Inputs
 from ._session.session_sender import Lane
 from ._transport.calls import Calls, itself, only_result
-from ._transport.carry_over import Carriage, CarriedOver, WindowOf
+from ._transport.carry_over import Carriage, WindowOf
 from ._transport.credentials import Tls, Token, TokenSource
 from ._transport.endpoint import Endpoint
 from ._transport.endpoints import Endpoints
-from ._transport.event_loop import check_loop, ignore_poller_errors
 from ._transport.forks import INHERITED, belongs_here, check_process, connects
+from ._transport.poller import ignore_poller_errors
 from ._transport.target import checked_targets
 from ._transport.wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
 from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
 from .position import Position
 from .session import AsyncSession
-from .types import Counters, SessionInfo
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
 
 __all__ = ["AsyncClient", "AsyncSession"]
 

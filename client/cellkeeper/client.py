@@ -17,10 +17,8 @@ import grpc
 from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import Waiter
-from ._session.inputs import Model
-from ._session.retry import Backoff
 from ._session.step_call import StepCall
-from ._transport.carry_over import CarriedOver, WindowOf
+from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, belongs_here
 from .aio import DEFAULT_TARGET, AsyncClient
@@ -28,7 +26,7 @@ from .errors import CellkeeperError, Closed, ForkedProcess
 from .position import Position
 from .session import AsyncSession
 from .sync_session import Session
-from .types import Counters, SessionInfo, StepReply
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo, StepReply
 
 T = TypeVar("T")
 

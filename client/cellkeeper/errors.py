@@ -38,7 +38,7 @@ again after such an error: `session.settle()` gives its outcome. A step whose er
 
 from __future__ import annotations
 
-from ._session.late_steps import LateStep
+from .late_step import LateStep
 from .position import Position
 
 
@@ -184,3 +184,8 @@ BY_REASON: dict[str, type[CellkeeperError]] = {
     "INTERNAL_ERROR": ServerError,
     "DATA_LOSS": RecordDamaged,
 }
+
+
+def error_of_reason(reason: str, message: str, position: Position | None = None) -> CellkeeperError:
+    """An error that the client itself found; ServerError where the reason is not known."""
+    return BY_REASON.get(reason, ServerError)(message, reason=reason, position=position)

@@ -11,8 +11,7 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._session.arguments import session_id, timeout_seconds
-from ._session.inputs import Inputs, Model
-from ._session.late_steps import LateStep
+from ._session.inputs import Inputs
 from ._session.pipeline import Pipeline, answers
 from ._session.session_sender import Lane
 from ._session.step_call import Answer, StepCall
@@ -20,8 +19,9 @@ from ._transport.calls import itself, only_result
 from ._transport.carry_over import carry_item
 from ._transport.wire import array_of, dtype_number, position_message, position_of, state_messages
 from .errors import Closed, HistoryError, InvalidArgument, ModelError, StepGap
+from .late_step import LateStep
 from .position import Position
-from .types import Array, SessionInfo, StepReply
+from .types import Array, Model, SessionInfo, StepReply
 
 if TYPE_CHECKING:
     from .aio import AsyncClient

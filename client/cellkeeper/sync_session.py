@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from ._session.inputs import Model
-from ._session.late_steps import LateStep
 from ._session.pipeline import Pipeline
 from .errors import Closed, ForkedProcess
+from .late_step import LateStep
 from .position import Position
 from .session import AsyncSession
-from .types import Array, SessionInfo, StepReply
+from .types import Array, Model, SessionInfo, StepReply
 
 if TYPE_CHECKING:
     from .client import Client

@@ -1,18 +1,22 @@
-"""What a client gets back."""
+"""What a client gives and gets back: replies, sessions, models, results, settings of retries."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ._session.late_steps import LateStep
-from .errors import ServerError
+from .errors import CellkeeperError, ServerError
+from .late_step import LateStep
 from .position import Position
 
 Array = NDArray[Any]
+MAX_FAILURES = 1000
 
 
 @dataclass(slots=True)  # not frozen: that makes it four times as slow to make
@@ -79,3 +83,85 @@ class Counters:
     retries: int = 0  # chunks and calls that were sent again
     replayed_steps: int = 0  # answered time steps that a server had lost and got again
     stream_reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model version.
+
+    exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
+    seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
+    max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
+    the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
+    likely one); None: the model makes no forecasts.
+    """
+
+    name: str
+    fingerprint: bytes
+    numerics: str
+    exact: bool
+    tolerance: float
+    engine: str
+    device: str
+    input: TensorSpec
+    vocabulary: int
+    missing_values: bool
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...]
+    max_chunk_steps: int
+    max_frame_items: int
+    max_log_steps: int
+    feedback: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class CarriedOver:
+    """What became of the sessions that were to be carried over.
+
+    counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (there was no window for
+    it), or the reason of an error, such as "GENERATION_CHANGED". failures: what went wrong, by session; 1000 at most.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, CellkeeperError] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Sessions that are not carried over because of an error."""
+        return sum(count for word, count in self.counts.items() if word not in ("carried", "already", "skipped"))
+
+    def _count(self, word: str) -> None:
+        self.counts[word] = self.counts.get(word, 0) + 1
+
+    def _fail(self, session: str, error: CellkeeperError) -> None:
+        self._count(error.reason or type(error).__name__)
+        if len(self.failures) < MAX_FAILURES:
+            self.failures[session] = error
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
+
+    A server's own advice is honoured as the least wait.
+    """
+
+    first_seconds: float = 0.02
+    max_seconds: float = 2.0
+
+    def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
+        ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
+        return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))

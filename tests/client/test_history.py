@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._session.chunk import Action, Chunk, ChunkState, Outgoing
-from cellkeeper._session.history import LOST, RETRIED, History
+from cellkeeper._session.chunk import Chunk, ChunkState, Outgoing
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import LOST, RETRIED, Action
 
 WIDTH = 4
 START = first_position(bytes(range(16)))

@@ -7,8 +7,9 @@ from collections import deque
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._session.chunk import Action, Chunk, ChunkState, Verdict
-from cellkeeper._session.history import LOST, History
+from cellkeeper._session.chunk import Chunk, ChunkState
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import LOST, Action, Verdict
 
 WIDTH = 2
 START = first_position(bytes(range(16)))

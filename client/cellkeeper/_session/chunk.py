@@ -1,4 +1,4 @@
-"""What a history is made of: chunks, and verdicts on their outcomes."""
+"""What a history is made of: chunks."""
 
 from __future__ import annotations
 
@@ -66,26 +66,3 @@ class Outgoing(NamedTuple):
 
     chunk: Chunk
     acked: int
-
-
-class Action(Enum):
-    DELIVER = "deliver"  # the reply belongs to the chunk's caller
-    COUNTED = "counted"  # done, and nobody waits for its reply
-    RESEND = "resend"  # again, the same bytes at the same position, after a pause
-    REPLAY = "replay"  # the server lost steps: they go again from where it stands
-    FAIL = "fail"  # `failed` are refused for good
-    IGNORE = "ignore"  # its caller was told already
-
-
-class Verdict(NamedTuple):
-    """What an outcome means.
-
-    reason: on FAIL, the wire's reason, or HISTORY_LOST. failed: the chunks whose callers are to be told, oldest
-    first; those that are not dropped may have been applied, and are late from now on. replayed_steps: on REPLAY, how
-    many answered time steps are sent again.
-    """
-
-    action: Action
-    reason: str = ""
-    failed: tuple[Chunk, ...] = ()
-    replayed_steps: int = 0

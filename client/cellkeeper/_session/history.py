@@ -24,44 +24,11 @@ from collections import deque
 from typing import Any
 
 from ..position import Position
-from .chunk import Action, Chunk, ChunkState, Outgoing, Verdict
+from .chunk import Chunk, ChunkState, Outgoing
 from .replay_buffer import Past
-
-# The same bytes at the same position are worth another try. LOST is the transport's: no answer came.
-LOST = "LOST"
-RETRIED = frozenset(
-    {
-        LOST,
-        "STORE_UNAVAILABLE",
-        "DRAINING",
-        "QUEUE_FULL",
-        "COMMIT_CONFLICT",
-        "CALLER_GONE",
-        "DEADLINE_PASSED",
-    }
-)
-
-# Not applied in this attempt; after every other reason to send again that is open.
-_NOT_APPLIED = frozenset({"QUEUE_FULL", "ACK_BEHIND"})
-
-# The record does not hold the chunk at its position, and never will. After any other refusal, a chunk of which an
-# earlier attempt is unanswered may have been applied by that one.
-FINAL = frozenset(
-    {
-        "STEP_CONFLICT",
-        "HISTORY_CHANGED",
-        "INVALID_FIELD",
-        "NON_FINITE_INPUT",
-        "NON_FINITE_RESULT",
-        "REPLY_TOO_LARGE",
-    }
-)
+from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
 
 _QUEUED, _FLYING, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.FLYING, ChunkState.DONE, ChunkState.DROPPED
-DELIVER = Verdict(Action.DELIVER)
-_COUNTED = Verdict(Action.COUNTED)
-_RESEND = Verdict(Action.RESEND)
-_IGNORE = Verdict(Action.IGNORE)
 
 
 class History:
@@ -173,7 +140,7 @@ class History:
     def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
         """The server applied the chunk, or had applied it before, and stands at `position` after it."""
         if not self._landed(chunk):
-            return _IGNORE
+            return IGNORE
         if position != chunk.end:
             return self._fail(chunk, "HISTORY_CHANGED")
         return self._done(chunk)
@@ -181,9 +148,9 @@ class History:
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
         """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
         if not self._landed(chunk):
-            return _IGNORE
+            return IGNORE
         if reason in RETRIED:
-            if reason not in _NOT_APPLIED:
+            if reason not in NOT_APPLIED:
                 chunk.uncertain = True
             return self._again(chunk)
         if reason == "STEP_GAP":
@@ -201,7 +168,7 @@ class History:
         are the chunks behind it.
         """
         if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
-            return _IGNORE
+            return IGNORE
         if not chunk.may_be_applied or self._answered_behind(chunk):
             settling = self._settling
             verdict = self._fail(chunk, reason)
@@ -248,7 +215,7 @@ class History:
             self.late -= 1
         self._collect()
         if held:
-            return _COUNTED
+            return COUNTED
         if self._open:
             self._pass_held()
         return DELIVER
@@ -272,7 +239,7 @@ class History:
         chunk.state = _QUEUED
         self.queued += 1
         self._resending = self._settling = True
-        return _RESEND
+        return RESEND
 
     def _gap(self, chunk: Chunk, position: Position | None) -> Verdict:
         if position is None or position.step >= chunk.start.step:

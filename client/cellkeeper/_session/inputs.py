@@ -1,9 +1,8 @@
-"""Models as a client sees them, and the conversion of inputs to what they take."""
+"""What a caller gives, converted to what the model takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -11,50 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
-from ..types import Array
+from ..types import Array, Model, TensorSpec
 from .missing_values import as_numbers, is_missing
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's tensor."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return np.dtype(self.dtype).itemsize * prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One served model version.
-
-    exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
-    seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
-    max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
-    the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
-    likely one); None: the model makes no forecasts.
-    """
-
-    name: str
-    fingerprint: bytes
-    numerics: str
-    exact: bool
-    tolerance: float
-    engine: str
-    device: str
-    input: TensorSpec
-    vocabulary: int
-    missing_values: bool
-    outputs: tuple[TensorSpec, ...]
-    states: tuple[TensorSpec, ...]
-    max_chunk_steps: int
-    max_frame_items: int
-    max_log_steps: int
-    feedback: tuple[int, ...] | None = None
 
 
 def little_endian(name: str) -> np.dtype[Any]:

@@ -1,34 +1,12 @@
-"""Late steps: those whose callers stopped waiting when they had been sent already."""
+"""The late steps of one session."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-from numpy.typing import NDArray
-
-from ..position import Position
+from ..late_step import LateStep
 
 MOST_UNREAD = 1024
-
-
-@dataclass(slots=True, eq=False)
-class LateStep:
-    """A step that was sent, and whose caller stopped waiting before its answer came: its deadline passed, its task was
-    cancelled, Ctrl-C interrupted it.
-
-    position: after it, if it counts. steps: how many time steps it has. applied: True: it counts, and later steps go on
-    from its position; False: it does not count, and never will; None: not known yet. outputs: as in StepReply, once
-    they came; empty otherwise. error: why it does not count, or what kept the last attempt from finding out.
-    """
-
-    position: Position
-    steps: int
-    applied: bool | None = None
-    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    error: Exception | None = None
 
 
 class LateSteps:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._transport.event_loop import check_loop
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import StepReply
+from .event_loop import check_loop
 from .missing_values import as_numbers
 from .step_call import StepCall
 

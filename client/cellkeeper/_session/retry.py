@@ -1,26 +1,8 @@
-"""How long to try, and how long to wait in between."""
+"""Which errors are worth another try, and what is raised when the time for tries is over."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-
 from ..errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, QuotaExceeded, Unavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
-
-    A server's own advice is honoured as the least wait.
-    """
-
-    first_seconds: float = 0.02
-    max_seconds: float = 2.0
-
-    def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
-        ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
-        return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))
 
 
 def worth_retrying(error: CellkeeperError) -> bool:

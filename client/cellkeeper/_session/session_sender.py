@@ -8,18 +8,19 @@ from copy import copy
 from math import frexp
 from typing import Any, Protocol
 
-from .._transport.event_loop import check_loop
-from .._transport.wire import made_here
-from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap
+from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
+from ..late_step import LateStep
 from ..position import Position
-from ..types import Counters, StepReply
-from .chunk import Action, Chunk, ChunkState, Verdict
+from ..types import Backoff, Counters, StepReply
+from .chunk import Chunk, ChunkState
 from .deadlines import Deadlines
+from .event_loop import check_loop
 from .frame_format import Kind, Kinds, Layout
-from .history import DELIVER, LOST, History
-from .late_steps import LateStep, LateSteps
-from .retry import Backoff, out_of_time, worth_retrying
+from .history import History
+from .late_steps import LateSteps
+from .retry import out_of_time, worth_retrying
 from .step_call import Answer, StepCall, behind, translated, with_late_step
+from .verdict import DELIVER, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent, as it is not known yet whether an earlier step of the session counts"
 _FAIL = Action.FAIL
@@ -234,7 +235,7 @@ class Lane:
                 call.answer.set_result(reply)
         elif verdict.action is _FAIL:
             text = f"the server stands at {Position(*reply.position)}, where {chunk.end} was expected"
-            self._tell(verdict, made_here(verdict.reason, text, reply.position))
+            self._tell(verdict, error_of_reason(verdict.reason, text, reply.position))
         if history.queued or self._waiting or self._idle_waiters:
             self.go_on()
 

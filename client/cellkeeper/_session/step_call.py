@@ -5,12 +5,11 @@ from __future__ import annotations
 from copy import copy
 from typing import Protocol
 
-from .._transport.wire import made_here
-from ..errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, ModelError, StepGap
+from ..errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, ModelError, StepGap, error_of_reason
+from ..late_step import LateStep
 from ..types import StepReply
 from .chunk import Chunk
 from .frame_format import Kind
-from .late_steps import LateStep
 
 
 class Answer(Protocol):
@@ -93,6 +92,6 @@ def translated(reason: str, error: CellkeeperError) -> CellkeeperError:
     """The server's error, or what this client made of it."""
     if reason == error.reason or reason not in _FOUND_HERE:
         return error
-    found = made_here(reason, _FOUND_HERE[reason], error.position)
+    found = error_of_reason(reason, _FOUND_HERE[reason], error.position)
     found.__cause__ = error
     return found

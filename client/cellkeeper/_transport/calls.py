@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from .._session.retry import Backoff, out_of_time, worth_retrying
+from .._session.retry import out_of_time, worth_retrying
 from ..errors import CellkeeperError, DeadlineExceeded, InvalidArgument, ModelChanged, Unavailable
-from ..types import Counters
+from ..types import Backoff, Counters
 from .credentials import Token
 from .endpoints import Endpoints
 from .wire import error_of, from_grpc

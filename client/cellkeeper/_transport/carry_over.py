@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Inputs, Model
+from .._session.inputs import Inputs
 from .._session.retry import worth_retrying
-from ..errors import CellkeeperError, InvalidArgument
-from ..types import SessionInfo
+from ..errors import CellkeeperError, InvalidArgument, error_of_reason
+from ..types import CarriedOver, Model, SessionInfo
 from .calls import only_result
-from .wire import dtype_number, error_of, made_here, session_info_of
+from .wire import dtype_number, error_of, session_info_of
 
 if TYPE_CHECKING:
     from ..aio import AsyncClient
@@ -27,34 +26,8 @@ POLICIES: dict[str, Any] = {
 }
 MAX_FRAME_ITEMS = 64  # sessions in one request
 MAX_FRAME_BYTES = 1 << 20  # of windows in one request, about
-MAX_FAILURES = 1000
 
 WindowOf = Callable[[SessionInfo], "ArrayLike | None"]
-
-
-@dataclass(slots=True)
-class CarriedOver:
-    """What became of the sessions that were to be carried over.
-
-    counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (there was no window for
-    it), or the reason of an error, such as "GENERATION_CHANGED". failures: what went wrong, by session; 1000 at most.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, CellkeeperError] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> int:
-        """Sessions that are not carried over because of an error."""
-        return sum(count for word, count in self.counts.items() if word not in ("carried", "already", "skipped"))
-
-    def _count(self, word: str) -> None:
-        self.counts[word] = self.counts.get(word, 0) + 1
-
-    def _fail(self, session: str, error: CellkeeperError) -> None:
-        self._count(error.reason or type(error).__name__)
-        if len(self.failures) < MAX_FAILURES:
-            self.failures[session] = error
 
 
 def check_policy(policy: str) -> None:
@@ -119,7 +92,7 @@ class Carriage:
         others = []
         for info in infos:
             if info.damage:
-                self.result._fail(info.session, made_here("DATA_LOSS", info.damage))
+                self.result._fail(info.session, error_of_reason("DATA_LOSS", info.damage))
             elif info.fingerprint == self._target.fingerprint:
                 self.result._count("already")
             else:

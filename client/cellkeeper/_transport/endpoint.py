@@ -13,10 +13,9 @@ import grpc
 import grpc.aio
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from .._session.retry import Backoff
 from .._session.session_sender import Lane
 from ..errors import CellkeeperError, InvalidArgument, Unavailable
-from ..types import Counters
+from ..types import Backoff, Counters
 from .credentials import Token
 from .send_queue import Outbox
 from .stream import Stream

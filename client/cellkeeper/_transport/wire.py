@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Model, TensorSpec, convert_state, little_endian
+from .._session.inputs import convert_state, little_endian
 from ..errors import (
     BY_REASON,
     AccessDenied,
@@ -30,7 +30,7 @@ from ..errors import (
     Unavailable,
 )
 from ..position import Position
-from ..types import Array, SessionInfo
+from ..types import Array, Model, SessionInfo, TensorSpec
 
 _DTYPES: dict[Any, str] = {
     pb.FLOAT32: "float32",
@@ -163,11 +163,6 @@ def error_of(message: Any) -> CellkeeperError:
         position=position_of(message.position) if message.HasField("position") else None,
         retry_delay_ms=message.retry_delay_ms,
     )
-
-
-def made_here(reason: str, message: str, position: Position | None = None) -> CellkeeperError:
-    """An error that the client itself found."""
-    return _class_of(reason, None)(message, reason=reason, position=position)
 
 
 def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:

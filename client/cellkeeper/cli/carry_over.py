@@ -11,10 +11,9 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Model
 from .._transport.carry_over import POLICIES
 from ..client import Client
-from ..types import SessionInfo
+from ..types import Model, SessionInfo
 from .csv_rows import add_header, csv_rows
 from .rows import RowError, open_rows
 

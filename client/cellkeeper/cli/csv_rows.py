@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Model
+from ..types import Model
 from .header import MISSING_WORDS, NUMBER, is_header, is_index, is_missing
 from .rows import RowError, Steps, decoded
 

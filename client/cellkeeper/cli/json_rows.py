@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Model
+from ..types import Model
 from .header import is_index
 from .rows import RowError, Steps, decoded
 

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from .._session.inputs import Model, TensorSpec
 from ..client import Client
+from ..types import Model, TensorSpec
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Model, little_endian
+from .._session.inputs import little_endian
+from ..types import Model
 
 SHOWN_COLUMNS = 8
 

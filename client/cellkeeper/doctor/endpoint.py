@@ -13,11 +13,11 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from .._session.inputs import Model
 from .._transport.credentials import Tls
 from .._transport.target import checked_target, is_loopback, proxy_options
 from .._transport.wire import model_of
 from ..errors import CellkeeperError, InvalidArgument
+from ..types import Model
 from .finding import Finding, fail, ok, warn
 
 HEALTH = "/grpc.health.v1.Health/Check"

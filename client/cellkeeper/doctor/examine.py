@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from .._session.inputs import Model
 from .._transport.credentials import Tls
+from ..types import Model
 from .endpoint import Door
 from .finding import Finding, fail, ok, warn
 from .metrics import Scrape, check_scrapes

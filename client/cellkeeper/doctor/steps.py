@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .._session.inputs import Model
 from ..client import Client
 from ..errors import CellkeeperError
+from ..types import Model
 from .endpoint import Door
 from .finding import Finding, fail, ok, warn
 

@@ -1,4 +1,4 @@
-"""Event loops: which one a client belongs to, and what gRPC's poller does to them.
+"""What gRPC's poller does to event loops.
 
 gRPC has one poller for all event loops of a process, and each of its events wakes every loop that ever used gRPC. A
 loop that finds the event taken by another one raises BlockingIOError; a loop that finds an event of a loop that is
@@ -12,21 +12,7 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-from ..errors import WrongEventLoop
-
 _POLLER = "completion_queue.pyx.pxi"  # the source of PollerCompletionQueue, as its tracebacks name it
-_ADVICE = "make one in each asyncio.run (async with AsyncClient(...)), or use Client, which works in every thread"
-_CLOSED = f"this client belongs to an event loop that is closed, and cannot be used in another one; {_ADVICE}"
-_OTHER = (
-    "this client belongs to another event loop, the one that it was first used in; await it there "
-    f"(asyncio.run_coroutine_threadsafe does so from another thread), or {_ADVICE}"
-)
-
-
-def check_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Raises WrongEventLoop where another loop than `loop` is running."""
-    if asyncio.get_running_loop() is not loop:
-        raise WrongEventLoop(_CLOSED if loop.is_closed() else _OTHER)
 
 
 def ignore_poller_errors(loop: asyncio.AbstractEventLoop) -> None:
