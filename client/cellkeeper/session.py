@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
@@ -15,16 +14,16 @@ from ._session.inputs import Inputs
 from ._session.pipeline import Pipeline, answers
 from ._session.session_sender import Lane
 from ._session.step_call import Answer, StepCall
-from ._transport.calls import itself, only_result
+from ._transport.caller import Caller
+from ._transport.calls import only_result
 from ._transport.carry_over import carry_item
-from ._transport.wire import array_of, dtype_number, position_message, position_of, state_messages
-from .errors import Closed, HistoryError, InvalidArgument, ModelError, StepGap
+from ._transport.replaying_call import call_replaying
+from ._transport.requests import forecast_request, fork_item, peek_request, set_state_request
+from ._transport.wire import array_of, peek_reply_of, position_message, position_of
+from .errors import Closed, HistoryError, ModelError
 from .late_step import LateStep
 from .position import Position
 from .types import Array, Model, SessionInfo, StepReply
-
-if TYPE_CHECKING:
-    from .aio import AsyncClient
 
 
 class AsyncSession:
@@ -36,11 +35,10 @@ class AsyncSession:
 
     def __init__(
         self,
-        client: AsyncClient,
+        client: Caller,
         session: str,
         model: Model,
-        inputs: Inputs,
-        lane_from: Callable[[Model, Position], Lane],
+        lane_from: Callable[[str, Model, Position], Lane],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -50,9 +48,9 @@ class AsyncSession:
         self.created = created
         self.last_reply: StepReply | None = None
         self._client = client
-        self._inputs = inputs
+        self._inputs = Inputs(model)
         self._lane_from = lane_from
-        self._lane = lane_from(model, position)
+        self._lane = lane_from(session, model, position)
         self._outputs = tuple(outputs)
 
     @property
@@ -168,10 +166,7 @@ class AsyncSession:
     ) -> StepReply:
         """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
         raw, single = self._inputs.convert(x)
-        reply = await self._peek(self._peeking(raw, outputs), timeout)
-        if single:
-            reply.outputs = {name: a if name.startswith("state.") else a[0] for name, a in reply.outputs.items()}
-        return reply
+        return await self._peek(peek_request(self.id, self.model, raw, outputs or self._outputs), single, timeout)
 
     async def forecast(
         self,
@@ -192,42 +187,15 @@ class AsyncSession:
         are those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model
         does not say what to feed back, and StepConflict where others have stepped the session on meanwhile.
         """
-        raw, _ = self._inputs.convert(inputs)
-        if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
-            raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
-        if self.model.feedback is None:
-            text = (
-                f'steps: got {steps}, expected a model whose config.json has "feedback" ({self.model.name!r} has none)'
-            )
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
-        request = self._peeking(raw, outputs)
-        request.rollout_steps = steps
-        request.rollout_inputs = self._inputs.convert_known(known, steps)
-        return await self._peek(request, timeout)
+        request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, outputs or self._outputs)
+        return await self._peek(request, False, timeout)
 
-    def _peeking(self, raw: bytes, outputs: Sequence[str] | None) -> Any:
-        return pb.StepRequest(
-            model=self.model.name,
-            session=self.id,
-            dtype=dtype_number(self.model.input.dtype),
-            shape=(len(raw) // self._inputs.step_bytes, *self.model.input.shape),
-            inputs=raw,
-            peek=True,
-            outputs=outputs or self._outputs,
-        )
-
-    async def _peek(self, request: Any, timeout: float | None) -> StepReply:
+    async def _peek(self, request: Any, single: bool, timeout: float | None) -> StepReply:
         def here() -> Any:
             request.position.CopyFrom(position_message(self.position))
             return request
 
-        answer = await self._call_replaying("Step", here, timeout)
-        return StepReply(
-            {tensor.name: array_of(tensor) for tensor in answer.outputs},
-            position_of(answer.position),
-            queued_seconds=answer.queued_seconds,
-            computed_seconds=answer.computed_seconds,
-        )
+        return peek_reply_of(await call_replaying(self._client, lambda: self._lane, "Step", here, timeout), single)
 
     # ------------------------------------------------------------------------------------------ lives
 
@@ -243,14 +211,7 @@ class AsyncSession:
     ) -> Position:
         """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
         await self._drained(timeout)
-        item = pb.SetStateRequest.Item(
-            session=self.id,
-            generation=self.generation,
-            request_id=os.urandom(16),
-            step=self.position.step if step is None else step,
-            state=state_messages(self.model, state, "state"),
-        )
-        request = pb.SetStateRequest(model=self.model.name, items=[item])
+        request = set_state_request(self.id, self.model, self.position, step, state)
         result = await self._client._call("SetState", request, self.id, timeout, only_result)
         return await self._restarted(position_of(result.position), timeout)
 
@@ -289,14 +250,16 @@ class AsyncSession:
         HistoryChanged where `position` is ahead of this session, or older than the server's log, or not of its history.
         """
         target = session_id(target, "target")
-        item = pb.ForkRequest.Item(source=self.id, target=target, request_id=os.urandom(16))
+        item = fork_item(self.id, target)
 
         def here() -> Any:
             item.position.CopyFrom(position_message(position or self.position))
             return pb.ForkRequest(model=self.model.name, items=[item])
 
-        result = await self._call_replaying("Fork", here, timeout, only_result)
-        return self._client._session(target, self.model, position_of(result.position), True, self._outputs)
+        result = await call_replaying(self._client, lambda: self._lane, "Fork", here, timeout, only_result)
+        return AsyncSession(
+            self._client, target, self.model, self._lane_from, position_of(result.position), True, self._outputs
+        )
 
     async def delete(self, *, timeout: float | None = None) -> bool:
         """Ends this life of the session. False: it was over already, which is no error."""
@@ -335,13 +298,8 @@ class AsyncSession:
         self, outputs: Sequence[str] | None, timeout: float | None, window: int | None, chunk_steps: int
     ) -> Pipeline:
         """For `stream`, and for the blocking one in another thread."""
-        for name, value in (("window", 1 if window is None else window), ("chunk_steps", chunk_steps)):
-            if value < 1:
-                raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
         steps = self._lane.history.window_steps if window is None else window
-        return Pipeline(
-            lambda x: self._submit(x, outputs, timeout), self._give_up, max(steps, chunk_steps), chunk_steps
-        )
+        return Pipeline(lambda x: self._submit(x, outputs, timeout), self._give_up, steps, chunk_steps)
 
     def _submit(
         self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
@@ -364,25 +322,6 @@ class AsyncSession:
     def _give_up(self, call: StepCall) -> None:
         """Nobody waits for its answer any more."""
         self._lane.give_up(call, Closed("its caller waits no longer"))
-
-    async def _call_replaying(
-        self, method: str, request: Callable[[], Any], timeout: float | None, read: Callable[[Any], Any] = itself
-    ) -> Any:
-        """A call that names a position of this session; what the server lost before it is sent again first.
-
-        request: built anew for each try, once nothing is unanswered.
-        """
-        loop = self._lane.loop
-        deadline = loop.time() + timeout_seconds(timeout, self._client.timeout)
-        while True:
-            await self._lane.drained(max(0.0, deadline - loop.time()))
-            left = deadline - loop.time()
-            try:
-                return await self._client._call(method, request(), self.id, left, read)
-            except StepGap as error:
-                if error.position is None or error.position.step >= self.position.step:
-                    raise  # it asks for what was never sent
-                self._lane.rewind(error, error.position)
 
     async def _drained(self, timeout: float | None) -> None:
         await self._lane.drained(timeout_seconds(timeout, self._client.timeout))
@@ -408,5 +347,5 @@ class AsyncSession:
     def _reborn(self, position: Position) -> Position:
         """Another generation: a new history, with nothing of the old one in it."""
         self._lane.close(Closed("the session started another generation"))
-        self._lane = self._lane_from(self.model, position)
+        self._lane = self._lane_from(self.id, self.model, position)
         return self.position

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from ._session.blocking_answer import Waiter
 from ._session.pipeline import Pipeline
+from ._session.step_call import StepCall
+from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
 from .late_step import LateStep
 from .position import Position
 from .session import AsyncSession
 from .types import Array, Model, SessionInfo, StepReply
 
-if TYPE_CHECKING:
-    from .client import Client
-
 
 class Session:
     """A session where its server left it. Made by `Client.session`. Its methods are those of AsyncSession."""
 
-    def __init__(self, client: Client, core: AsyncSession) -> None:
-        self._client = client
+    def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
+        self._thread = thread
         self._core = core
 
     @property
@@ -60,12 +59,12 @@ class Session:
     def unsettled(self) -> tuple[LateStep, ...]:
         """The late steps of which it is not known whether they count, oldest first; see AsyncSession.unsettled."""
         with suppress(Closed, ForkedProcess):
-            return self._client.run(_unsettled(self._core))  # once it is known there what was interrupted here
+            return self._thread.run(_unsettled(self._core))  # once it is known there what was interrupted here
         return self._core.unsettled
 
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
         """Waits until of every step that was sent it is known whether it counts; see AsyncSession.settle."""
-        return self._client.run(self._core.settle(timeout=timeout))
+        return self._thread.run(self._core.settle(timeout=timeout))
 
     def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x ([F] or [T, F]; token ids: one integer or [T]) exactly once; see AsyncSession.step."""
@@ -75,7 +74,21 @@ class Session:
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
         """Like `step`, with everything that the reply holds."""
-        self._core.last_reply = reply = self._client._step(self._core, x, outputs, timeout)
+        core = self._core
+        raw, single = core._inputs.convert(x)
+        waiter = Waiter()
+
+        def submit() -> StepCall:
+            return core._submit_raw(raw, single, outputs, timeout, waiter)
+
+        try:
+            self._thread.soon(waiter.start, submit)  # without the task that `run` needs
+            core.last_reply = reply = waiter.wait()
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
+            if not waiter.told:
+                with suppress(Closed, ForkedProcess):
+                    self._thread.soon(waiter.give_up, core._give_up)
+            raise
         return reply
 
     def stream(
@@ -111,7 +124,7 @@ class Session:
         try:
             while True:
                 batch = list(islice(source, pipeline.room))
-                replies = self._client.run(_advance(pipeline, batch))
+                replies = self._thread.run(_advance(pipeline, batch))
                 if not replies:
                     return
                 for reply in replies:
@@ -119,11 +132,11 @@ class Session:
                     yield reply
         finally:
             with suppress(Closed, ForkedProcess):
-                self._client._soon(pipeline.leave)
+                self._thread.soon(pipeline.leave)
 
     def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """What x would give at this point; nothing of it is kept."""
-        return self._client.run(self._core.peek(x, outputs=outputs, timeout=timeout))
+        return self._thread.run(self._core.peek(x, outputs=outputs, timeout=timeout))
 
     def forecast(
         self,
@@ -136,17 +149,17 @@ class Session:
     ) -> StepReply:
         """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next
         input; nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
-        return self._client.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
+        return self._thread.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
 
     def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new life at step 0."""
-        return self._client.run(self._core.reset(timeout=timeout))
+        return self._thread.run(self._core.reset(timeout=timeout))
 
     def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
     ) -> Position:
         """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
-        return self._client.run(self._core.set_state(state, step=step, timeout=timeout))
+        return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
 
     def carry_over(
         self,
@@ -158,27 +171,27 @@ class Session:
     ) -> Position:
         """Goes on with another version of the model, under a new life: "keep" the state, "rerun" a window, or "reset";
         see AsyncSession.carry_over."""
-        return self._client.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
+        return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
         """A new session `target` that starts from this one's committed state, or from that at `position`."""
-        return Session(self._client, self._client.run(self._core.fork(target, position=position, timeout=timeout)))
+        return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
 
     def delete(self, *, timeout: float | None = None) -> bool:
         """Ends this life of the session. False: it was over already, which is no error."""
-        return self._client.run(self._core.delete(timeout=timeout))
+        return self._thread.run(self._core.delete(timeout=timeout))
 
     def state(self, *, timeout: float | None = None) -> dict[str, Array]:
         """The committed state, as named tensors."""
-        return self._client.run(self._core.state(timeout=timeout))
+        return self._thread.run(self._core.state(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
         """Where it stands at the server, its ages and TTL."""
-        return self._client.run(self._core.info(timeout=timeout))
+        return self._thread.run(self._core.info(timeout=timeout))
 
     def close(self) -> None:
         """Forgets the session here; it stays at the server."""
-        self._client.run(self._core.close())
+        self._thread.run(self._core.close())
 
     def __enter__(self) -> Session:
         return self

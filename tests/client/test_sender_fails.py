@@ -57,7 +57,7 @@ async def test_an_endpoint_that_fails_is_made_anew(
         if name != "_serve":
             monkeypatch.setattr(Endpoint, "_serve", lost)
         if name == "_on_up":
-            endpoints, _, _ = client._started()
+            endpoints = client._connected().endpoints
             (endpoint,) = endpoints.order("pump")
             monkeypatch.setattr(endpoint, "_on_up", lambda _: 1 / 0 if not caplog.records else None)
         else:

@@ -22,8 +22,9 @@ from .step_call import StepCall
 class Pipeline:
     """One session's stream of single time steps.
 
-    submit: sends one chunk. give_up: nobody waits for its answer any more. window_steps: time steps on the way at
-    most. chunk_steps: so many time steps go as one chunk; answers still come out one by one.
+    submit: sends one chunk. give_up: nobody waits for its answer any more. window_steps: time steps in flight at most,
+    but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one by one. Raises
+    InvalidArgument where one of these is less than 1.
     """
 
     def __init__(
@@ -33,9 +34,12 @@ class Pipeline:
         window_steps: int,
         chunk_steps: int,
     ) -> None:
+        for name, value in (("window", window_steps), ("chunk_steps", chunk_steps)):
+            if value < 1:
+                raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
         self._submit = submit
         self._give_up = give_up
-        self._window_steps = window_steps
+        self._window_steps = max(window_steps, chunk_steps)
         self._chunk_steps = chunk_steps
         self._gathered: list[ArrayLike] = []
         self._flying: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()

@@ -19,7 +19,7 @@ from .frame_format import Kind, Kinds, Layout
 from .history import History
 from .late_steps import LateSteps
 from .retry import out_of_time, worth_retrying
-from .step_call import Answer, StepCall, behind, translated, with_late_step
+from .step_call import Answer, StepCall, behind, translated
 from .verdict import DELIVER, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent, as it is not known yet whether an earlier step of the session counts"
@@ -85,7 +85,7 @@ class Lane:
         self._paused: asyncio.TimerHandle | None = None
         self._waiting: deque[StepCall] = deque()  # beyond the window
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self.late_steps = LateSteps()
+        self.late_steps = LateSteps(step_bytes)
         self._closed: CellkeeperError | None = None
 
     # ------------------------------------------------------------------------------------------ callers
@@ -142,7 +142,7 @@ class Lane:
             self._waiting.pop()
         elif call.answer.done():
             if call.reply is not None:  # it was answered, and its caller went away without looking
-                self._answered_late(call, call.reply)
+                self.late_steps.answered(call, call.reply)
                 call.reply = None
             return
         call.fail(error)
@@ -161,7 +161,7 @@ class Lane:
             waiting.fail(error)
         self._waiting.clear()
         for chunk in self.history.end():
-            self._end(chunk, error)
+            self.late_steps.ended(chunk, error)
         self._wake_idle()
 
     def disown(self, error: CellkeeperError) -> None:
@@ -228,7 +228,7 @@ class Lane:
             chunk.tag = call.chunk = None
             self._attempt = 0
             if call.late is not None or call.answer.done():
-                self._answered_late(call, reply)
+                self.late_steps.answered(call, reply)
             else:
                 reply.late_steps = self.late_steps.take_settled()
                 call.reply = reply
@@ -257,7 +257,7 @@ class Lane:
         elif verdict.action is Action.FAIL:
             self._tell(verdict, translated(verdict.reason, error))
         elif verdict is DELIVER:
-            self._counts_without_reply(chunk, error)
+            self.late_steps.applied_without_reply(chunk, error)
         self.go_on()
 
     def is_foreign_at(self, endpoint: object) -> bool:
@@ -339,7 +339,7 @@ class Lane:
         dropped = chunk.state is ChunkState.DROPPED
         waits = call.late is None
         if waits:
-            call.fail(error if dropped else self._late(call, chunk, error))
+            call.fail(error if dropped else self.late_steps.abandoned(call, chunk, error))
         elif call.late is not None and dropped:
             self.late_steps.settle(call.late, False, error)
         elif call.late is not None:
@@ -347,44 +347,6 @@ class Lane:
         if chunk.state is not ChunkState.QUEUED and chunk.state is not ChunkState.FLYING:
             chunk.tag = call.chunk = None
         return waits
-
-    def _late(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
-        """Nobody waits for the chunk any more, and it may have been applied, or was; the error that says so."""
-        applied = True if chunk.state is ChunkState.DONE else None
-        call.late = LateStep(chunk.end, chunk.steps, applied)
-        self.late_steps.add(call.late)
-        return with_late_step(error, call.late)
-
-    def _answered_late(self, call: StepCall, reply: StepReply) -> None:
-        """The step was applied; nobody waits for its reply."""
-        late = call.late
-        if late is None:
-            late = call.late = LateStep(reply.position, len(call.inputs) // self._step_bytes, True)
-            self.late_steps.add(late)
-        else:
-            self.late_steps.settle(late, True)
-        late.outputs = reply.outputs
-
-    def _end(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """Nothing will be heard of the chunk any more."""
-        call: StepCall | None = chunk.tag
-        chunk.tag = None
-        if call is None:
-            return
-        call.chunk = None
-        if call.late is None:
-            call.fail(self._late(call, chunk, error) if chunk.may_be_applied else error)
-        if call.late is not None:
-            self.late_steps.settle(call.late, None, error)
-
-    def _counts_without_reply(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """The record stands at the chunk's end, and cannot give its outputs any more."""
-        call: StepCall = chunk.tag
-        chunk.tag = call.chunk = None
-        if call.late is None:
-            call.fail(self._late(call, chunk, error))
-        else:
-            self.late_steps.settle(call.late, True, error)
 
     def _fail_idle(self, error: CellkeeperError) -> None:
         for waiter in self._idle_waiters:

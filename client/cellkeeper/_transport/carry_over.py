@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
@@ -13,11 +13,9 @@ from .._session.inputs import Inputs
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
 from ..types import CarriedOver, Model, SessionInfo
+from .caller import Caller
 from .calls import only_result
 from .wire import dtype_number, error_of, session_info_of
-
-if TYPE_CHECKING:
-    from ..aio import AsyncClient
 
 POLICIES: dict[str, Any] = {
     "keep": pb.CarryOverRequest.KEEP,
@@ -60,7 +58,7 @@ def carry_item(model: Model, session: str, generation: bytes, policy: str, windo
 class Carriage:
     """Many sessions, page by page. Made by the clients' carry_over."""
 
-    def __init__(self, client: AsyncClient, target: Model, policy: str, timeout: float | None) -> None:
+    def __init__(self, client: Caller, target: Model, policy: str, timeout: float | None) -> None:
         check_policy(policy)
         self.result = CarriedOver()
         self._client = client

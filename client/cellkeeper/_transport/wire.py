@@ -30,7 +30,7 @@ from ..errors import (
     Unavailable,
 )
 from ..position import Position
-from ..types import Array, Model, SessionInfo, TensorSpec
+from ..types import Array, Model, SessionInfo, StepReply, TensorSpec
 
 _DTYPES: dict[Any, str] = {
     pb.FLOAT32: "float32",
@@ -116,6 +116,19 @@ def model_of(info: Any) -> Model:
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
         feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
+    )
+
+
+def peek_reply_of(answer: Any, single: bool) -> StepReply:
+    """single: the input was given without a time axis, and so are the outputs."""
+    outputs = {tensor.name: array_of(tensor) for tensor in answer.outputs}
+    if single:
+        outputs = {name: array if name.startswith("state.") else array[0] for name, array in outputs.items()}
+    return StepReply(
+        outputs,
+        position_of(answer.position),
+        queued_seconds=answer.queued_seconds,
+        computed_seconds=answer.computed_seconds,
     )
 
 
