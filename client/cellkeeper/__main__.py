@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read our output is gone; there is nobody to tell
+        if isinstance(error, BrokenPipeError):  # the reader of our output is gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)

@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike
 
 from ._session.arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
 from ._session.event_loop import check_loop
-from ._session.frame_format import Kinds, Layout
+from ._session.frame_format import FrameFormats, Layout
 from ._session.history import History
-from ._session.session_sender import Lane
+from ._session.session_sender import SessionSender
 from ._transport.calls import itself, only_result
-from ._transport.carry_over import Carriage, WindowOf
+from ._transport.carry_over import CarryOver, WindowOf
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
-from ._transport.forks import INHERITED, belongs_here, check_process, connects
+from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.requests import open_request, reset_request
 from ._transport.settings import checked_settings
 from ._transport.wire import dtype_number, model_of, position_of, session_info_of, state_messages
@@ -90,8 +90,8 @@ class AsyncClient:
         self.outputs = tuple(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._lanes: WeakSet[Lane] = WeakSet()
-        self._kinds = Kinds()
+        self._senders: WeakSet[SessionSender] = WeakSet()
+        self._frame_formats = FrameFormats()
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
@@ -117,21 +117,21 @@ class AsyncClient:
         self._closed = Closed("the client was closed")
         if self._finalizer is not None:
             self._finalizer.detach()
-        if loop_ended:  # nobody waits, and nothing can be awaited there any more
-            for lane in list(self._lanes):
-                lane.disown(self._closed)
+        if loop_ended:  # no caller waits, and nothing can be awaited there any more
+            for sender in list(self._senders):
+                sender.disown(self._closed)
             return
-        for lane in list(self._lanes):
-            lane.close(Closed("the client was closed"))
-        self._lanes.clear()
+        for sender in list(self._senders):
+            sender.close(Closed("the client was closed"))
+        self._senders.clear()
         if connection is not None:
             await connection.close()
 
     def disown(self) -> None:
         """In a forked process: every use of it, and of its sessions, raises from now on."""
         self._closed = ForkedProcess(INHERITED)
-        for lane in list(self._lanes):
-            lane.disown(self._closed)
+        for sender in list(self._senders):
+            sender.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -165,7 +165,7 @@ class AsyncClient:
         if info.max_frame_items:
             self._connected().endpoints.limit_frames(info.max_frame_items)
         return AsyncSession(
-            self, session, info, self._lane, position_of(opened.position), opened.created, outputs or self.outputs
+            self, session, info, self._sender, position_of(opened.position), opened.created, outputs or self.outputs
         )
 
     open = session
@@ -191,8 +191,8 @@ class AsyncClient:
                 return
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
-        session whose record is damaged (RecordDamaged), and no other."""
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
+        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
@@ -203,7 +203,7 @@ class AsyncClient:
         """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
         also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
         there."""
-        request = reset_request(session, model, generation_bytes(generation))
+        request = reset_request(session_id(session), model, generation_bytes(generation))
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
     async def carry_over(
@@ -225,23 +225,23 @@ class AsyncClient:
         What fails for one session is counted, and holds up no other; a run that was broken off is simply started
         again. Sessions of the other version that are made meanwhile may be missed.
         """
-        carriage = await self._carriage(policy, model, fingerprint, window_of, timeout)
+        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:
-            infos = await carriage.named(sessions)
-            await carriage.carry([(info, window_of(info) if window_of else None) for info in infos])
-            return carriage.result
-        while (page := await carriage.page(prefix)) is not None:
-            await carriage.carry([(info, window_of(info) if window_of else None) for info in page])
-        return carriage.result
+            infos = await carry_over.named(sessions)
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
+            return carry_over.result
+        while (page := await carry_over.page(prefix)) is not None:
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
+        return carry_over.result
 
-    async def _carriage(
+    async def _new_carry_over(
         self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
-    ) -> Carriage:
+    ) -> CarryOver:
         if (window_of is None) == (policy == "rerun"):
             text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
         target = await self.model(model, fingerprint, timeout=timeout)
-        return Carriage(self, target, policy, timeout)
+        return CarryOver(self, target, policy, timeout)
 
     # ------------------------------------------------------------------------------------------ models
 
@@ -266,7 +266,7 @@ class AsyncClient:
         if connection is None:
             check_process()
             connects()
-            belongs_here(self)
+            disown_after_fork(self)
             connection = self._connection = Connection(self._settings, self.counters)
             self._finalizer = finalize(self, _left_open, connection)
             self._finalizer.atexit = False
@@ -289,7 +289,7 @@ class AsyncClient:
             self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
         return self._models[key]
 
-    def _lane(self, session: str, model: Model, position: Position) -> Lane:
+    def _sender(self, session: str, model: Model, position: Position) -> SessionSender:
         connection, settings = self._connected(), self._settings
         history = History(
             position,
@@ -298,11 +298,11 @@ class AsyncClient:
             buffer_steps=settings.buffer_steps,
             buffer_bytes=settings.buffer_bytes,
         )
-        lane = Lane(
+        sender = SessionSender(
             session,
             Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
             history,
-            kinds=self._kinds,
+            frame_formats=self._frame_formats,
             step_bytes=model.input.nbytes,
             dispatch=connection.endpoints.dispatch,
             deadlines=connection.deadlines,
@@ -310,8 +310,8 @@ class AsyncClient:
             backoff=settings.backoff,
             loop=connection.loop,
         )
-        self._lanes.add(lane)
-        return lane
+        self._senders.add(sender)
+        return sender
 
 
 def _left_open(connection: Connection) -> None:

@@ -114,8 +114,8 @@ class Client:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
-        session whose record is damaged (RecordDamaged), and no other."""
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
+        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
         return self._thread.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
@@ -135,12 +135,12 @@ class Client:
     ) -> CarriedOver:
         """Hands sessions over to another version of their model, and counts what became of them; see
         AsyncClient.carry_over. `window_of` is called in the caller's thread."""
-        carriage = self._thread.run(self._core._carriage(policy, model, fingerprint, window_of, timeout))
-        page = self._thread.run(carriage.page(prefix) if sessions is None else carriage.named(sessions))
+        carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
+        page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
         while page is not None:
-            self._thread.run(carriage.carry([(info, window_of(info) if window_of else None) for info in page]))
-            page = self._thread.run(carriage.page(prefix)) if sessions is None else None
-        return carriage.result
+            self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
+            page = self._thread.run(carry_over.page(prefix)) if sessions is None else None
+        return carry_over.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """Every served version; the first of a name takes new sessions."""

@@ -6,8 +6,8 @@
       + SessionExists          a fork's target is taken
       + HistoryError           the session does not stand where this client left it
       |   + SessionNotFound    expired, deleted or never opened; it is never made anew silently
-      |   + GenerationChanged  another life of the session stands there (reset, set-state, or expired and reopened)
-      |   + HistoryChanged     the same life, but with other inputs
+      |   + GenerationChanged  another generation of the session is there (reset, set-state, or expired and reopened)
+      |   + HistoryChanged     the same generation, but with other inputs
       |   + HistoryLost        the server lost steps, more of them than this client kept
       |   + StepConflict       others' inputs were applied at that step
       |   + StepGap            the step was built on one that failed, and was not applied

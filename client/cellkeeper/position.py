@@ -18,8 +18,8 @@ _new = tuple.__new__
 class Position(NamedTuple):
     """One point of one history, exactly.
 
-    generation: 16 random bytes, one life of a session.
-    step: how many time steps that life has consumed.
+    generation: 16 random bytes, which change when the session starts anew.
+    step: how many time steps that generation has consumed.
     head: 8 bytes that name the inputs consumed.
     """
 

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 from ._session.arguments import session_id, timeout_seconds
 from ._session.inputs import Inputs
 from ._session.pipeline import Pipeline, answers
-from ._session.session_sender import Lane
+from ._session.session_sender import SessionSender
 from ._session.step_call import Answer, StepCall
 from ._transport.caller import Caller
 from ._transport.calls import only_result
-from ._transport.carry_over import carry_item
+from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
 from ._transport.requests import forecast_request, fork_item, peek_request, set_state_request
 from ._transport.wire import array_of, peek_reply_of, position_message, position_of
@@ -27,9 +27,9 @@ from .types import Array, Model, SessionInfo, StepReply
 
 
 class AsyncSession:
-    """A session where its server left it. Made by `AsyncClient.open`.
+    """A session, continued where it stands. Made by `AsyncClient.session`.
 
-    id: its name. model: the model version it belongs to. created: opening it made it. last_reply: of the latest
+    id: its name. model: the model version it belongs to. created: opening it created it. last_reply: of the latest
     step that was answered. Steps given at the same time from several tasks are applied in the order of the calls.
     """
 
@@ -38,7 +38,7 @@ class AsyncSession:
         client: Caller,
         session: str,
         model: Model,
-        lane_from: Callable[[str, Model, Position], Lane],
+        make_sender: Callable[[str, Model, Position], SessionSender],
         position: Position,
         created: bool,
         outputs: Sequence[str],
@@ -49,18 +49,18 @@ class AsyncSession:
         self.last_reply: StepReply | None = None
         self._client = client
         self._inputs = Inputs(model)
-        self._lane_from = lane_from
-        self._lane = lane_from(session, model, position)
+        self._make_sender = make_sender
+        self._sender = make_sender(session, model, position)
         self._outputs = tuple(outputs)
 
     @property
     def position(self) -> Position:
-        """Behind the last time step whose answer is here."""
-        return self._lane.history.position
+        """Position after the last acknowledged step."""
+        return self._sender.history.position
 
     @property
     def generation(self) -> bytes:
-        """16 bytes that name this life of the session."""
+        """16 bytes that change when the session starts anew: by reset, set_state, carry_over, delete or expiry."""
         return self.position.generation
 
     @property
@@ -70,7 +70,7 @@ class AsyncSession:
         A step is late where its caller stopped waiting (its deadline passed, its task was cancelled) when it had been
         sent. The next step settles it first, by sending it again, and so does `settle`.
         """
-        return self._lane.late_steps.unsettled
+        return self._sender.late_steps.unsettled
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -82,7 +82,7 @@ class AsyncSession:
         DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
         """
         await self._drained(timeout)
-        return self._lane.take_settled()
+        return self._sender.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
@@ -129,7 +129,7 @@ class AsyncSession:
         samples: single time steps, from any iterable; it is read ahead by `window` time steps at most (the
         client's window_steps by default; 1 waits for each answer before the next sample is read). chunk_steps: so
         many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
-        chunk. Raises what a sample raised, after the answers before it; those behind it are not applied.
+        chunk. Raises what a sample raised, after the answers before it; those after it are not applied.
         """
         pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
         replies = answers(pipeline, samples)
@@ -195,21 +195,21 @@ class AsyncSession:
             request.position.CopyFrom(position_message(self.position))
             return request
 
-        return peek_reply_of(await call_replaying(self._client, lambda: self._lane, "Step", here, timeout), single)
+        return peek_reply_of(await call_replaying(self._client, lambda: self._sender, "Step", here, timeout), single)
 
-    # ------------------------------------------------------------------------------------------ lives
+    # ------------------------------------------------------------------------------------------ generations
 
     async def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
         is not served any more. Raises GenerationChanged where another generation stands there already."""
-        await self._given(timeout)
+        await self._drained_unless_lost(timeout)
         position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
         return await self._restarted(position, timeout)
 
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
     ) -> Position:
-        """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
+        """Starts a new generation from the given state tensors, counting from `step` (where it stands by default)."""
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
         result = await self._client._call("SetState", request, self.id, timeout, only_result)
@@ -223,23 +223,23 @@ class AsyncSession:
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:
-        """Goes on with another version of the model, under a new life. Returns where it stands then.
+        """Continues with another version of the model, as a new generation. Returns its position.
 
         policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
         inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that.
         fingerprint: of the new version; empty: the one that takes new sessions. Where the session belongs to it
-        already, it stays as it is. Raises GenerationChanged where another life stands there already, and ModelChanged
+        already, it stays as it is. Raises GenerationChanged where the server has another generation, and ModelChanged
         where the state cannot be kept.
         """
-        await self._given(timeout)
+        await self._drained_unless_lost(timeout)
         target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
-        item = carry_item(target, self.id, self.generation, policy, window)
+        item = carry_over_item(target, self.id, self.generation, policy, window)
         request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
         result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
         if result.position.generation == self.generation:
             return self.position
         self.model, self._inputs = target, Inputs(target)
-        return self._reborn(position_of(result.position))
+        return self._new_generation(position_of(result.position))
 
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
@@ -256,14 +256,14 @@ class AsyncSession:
             item.position.CopyFrom(position_message(position or self.position))
             return pb.ForkRequest(model=self.model.name, items=[item])
 
-        result = await call_replaying(self._client, lambda: self._lane, "Fork", here, timeout, only_result)
+        result = await call_replaying(self._client, lambda: self._sender, "Fork", here, timeout, only_result)
         return AsyncSession(
-            self._client, target, self.model, self._lane_from, position_of(result.position), True, self._outputs
+            self._client, target, self.model, self._make_sender, position_of(result.position), True, self._outputs
         )
 
     async def delete(self, *, timeout: float | None = None) -> bool:
-        """Ends this life of the session. False: it was over already, which is no error."""
-        await self._given(timeout)
+        """Deletes this generation of the session. Returns False if it was gone already, which is no error."""
+        await self._drained_unless_lost(timeout)
         return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
 
     # ------------------------------------------------------------------------------------------ reading
@@ -281,10 +281,9 @@ class AsyncSession:
 
     async def close(self) -> None:
         """Forgets the session here; it stays at the server. What still waits ends with Closed."""
-        if self._lane.loop.is_closed():
-            return
-        self._lane.check_loop()
-        self._lane.close(Closed(f"session {self.id!r} was closed"))
+        if not self._sender.loop.is_closed():
+            self._sender.check_loop()
+            self._sender.close(Closed(f"session {self.id!r} was closed"))
 
     async def __aenter__(self) -> AsyncSession:
         return self
@@ -298,7 +297,7 @@ class AsyncSession:
         self, outputs: Sequence[str] | None, timeout: float | None, window: int | None, chunk_steps: int
     ) -> Pipeline:
         """For `stream`, and for the blocking one in another thread."""
-        steps = self._lane.history.window_steps if window is None else window
+        steps = self._sender.history.window_steps if window is None else window
         return Pipeline(lambda x: self._submit(x, outputs, timeout), self._give_up, steps, chunk_steps)
 
     def _submit(
@@ -306,27 +305,27 @@ class AsyncSession:
     ) -> tuple[asyncio.Future[StepReply], StepCall]:
         """Takes a step; its answer comes to the future."""
         raw, single = self._inputs.convert(x)
-        lane = self._lane
-        lane.check_loop()
-        future: asyncio.Future[StepReply] = lane.loop.create_future()
+        sender = self._sender
+        sender.check_loop()
+        future: asyncio.Future[StepReply] = sender.loop.create_future()
         wanted = self._outputs if outputs is None else tuple(outputs)
-        return future, lane.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)
+        return future, sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)
 
     def _submit_raw(
         self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
     ) -> StepCall:
         """Like `_submit`, of an input that was converted before."""
         wanted = self._outputs if outputs is None else tuple(outputs)
-        return self._lane.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
+        return self._sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
 
     def _give_up(self, call: StepCall) -> None:
         """Nobody waits for its answer any more."""
-        self._lane.give_up(call, Closed("its caller waits no longer"))
+        self._sender.give_up(call, Closed("its caller waits no longer"))
 
     async def _drained(self, timeout: float | None) -> None:
-        await self._lane.drained(timeout_seconds(timeout, self._client.timeout))
+        await self._sender.drained(timeout_seconds(timeout, self._client.timeout))
 
-    async def _given(self, timeout: float | None) -> None:
+    async def _drained_unless_lost(self, timeout: float | None) -> None:
         """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,
         what ends the generation goes on without it."""
         try:
@@ -336,16 +335,16 @@ class AsyncSession:
 
     async def _restarted(self, position: Position, timeout: float | None) -> Position:
         """Another generation stands at `position`: it may belong to another version of the model."""
-        self._reborn(position)
+        self._new_generation(position)
         fingerprint = (await self.info(timeout=timeout)).fingerprint
         if fingerprint != self.model.fingerprint:
             self.model = await self._client._served(self.id, self.model.name, fingerprint, timeout)
             self._inputs = Inputs(self.model)
-            self._reborn(position)
+            self._new_generation(position)
         return position
 
-    def _reborn(self, position: Position) -> Position:
-        """Another generation: a new history, with nothing of the old one in it."""
-        self._lane.close(Closed("the session started another generation"))
-        self._lane = self._lane_from(self.id, self.model, position)
+    def _new_generation(self, position: Position) -> Position:
+        """Starts a new history, with nothing of the old one in it."""
+        self._sender.close(Closed("the session started another generation"))
+        self._sender = self._make_sender(self.id, self.model, position)
         return self.position

@@ -8,7 +8,7 @@ from itertools import islice
 
 from numpy.typing import ArrayLike
 
-from ._session.blocking_answer import Waiter
+from ._session.blocking_answer import BlockingAnswer
 from ._session.pipeline import Pipeline
 from ._session.step_call import StepCall
 from ._transport.loop_thread import LoopThread
@@ -20,7 +20,7 @@ from .types import Array, Model, SessionInfo, StepReply
 
 
 class Session:
-    """A session where its server left it. Made by `Client.session`. Its methods are those of AsyncSession."""
+    """A session, continued where it stands. Made by `Client.session`. Its methods are those of AsyncSession."""
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
         self._thread = thread
@@ -37,22 +37,22 @@ class Session:
 
     @property
     def created(self) -> bool:
-        """Opening it made it."""
+        """True if opening the session created it."""
         return self._core.created
 
     @property
     def position(self) -> Position:
-        """Behind the last time step whose answer is here."""
+        """Position after the last acknowledged step."""
         return self._core.position
 
     @property
     def generation(self) -> bytes:
-        """16 bytes that name this life of the session."""
+        """16 bytes that change when the session starts anew: by reset, set_state, carry_over, delete or expiry."""
         return self._core.generation
 
     @property
     def last_reply(self) -> StepReply | None:
-        """Of the latest step that was answered."""
+        """The reply to the latest step that was answered; None before that."""
         return self._core.last_reply
 
     @property
@@ -76,19 +76,20 @@ class Session:
         """Like `step`, with everything that the reply holds."""
         core = self._core
         raw, single = core._inputs.convert(x)
-        waiter = Waiter()
+        answer = BlockingAnswer()
 
         def submit() -> StepCall:
-            return core._submit_raw(raw, single, outputs, timeout, waiter)
+            return core._submit_raw(raw, single, outputs, timeout, answer)
 
         try:
-            self._thread.soon(waiter.start, submit)  # without the task that `run` needs
-            core.last_reply = reply = waiter.wait()
+            self._thread.soon(answer.start, submit)  # without the task that `run` needs
+            reply = answer.wait()
         except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
-            if not waiter.told:
+            if not answer.told:
                 with suppress(Closed, ForkedProcess):
-                    self._thread.soon(waiter.give_up, core._give_up)
+                    self._thread.soon(answer.give_up, core._give_up)
             raise
+        core.last_reply = reply
         return reply
 
     def stream(
@@ -152,13 +153,13 @@ class Session:
         return self._thread.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
 
     def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new life at step 0."""
+        """Starts a new generation at step 0."""
         return self._thread.run(self._core.reset(timeout=timeout))
 
     def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
     ) -> Position:
-        """Starts a new life from the given state tensors, counting from `step` (where it stands by default)."""
+        """Starts a new generation from the given state tensors, counting from `step` (where it stands by default)."""
         return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
 
     def carry_over(
@@ -169,8 +170,8 @@ class Session:
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:
-        """Goes on with another version of the model, under a new life: "keep" the state, "rerun" a window, or "reset";
-        see AsyncSession.carry_over."""
+        """Continues with another version of the model, as a new generation: "keep" the state, "rerun" a window, or
+        "reset"; see AsyncSession.carry_over."""
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
@@ -178,7 +179,7 @@ class Session:
         return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
 
     def delete(self, *, timeout: float | None = None) -> bool:
-        """Ends this life of the session. False: it was over already, which is no error."""
+        """Deletes this generation of the session. Returns False if it was gone already, which is no error."""
         return self._thread.run(self._core.delete(timeout=timeout))
 
     def state(self, *, timeout: float | None = None) -> dict[str, Array]:

@@ -164,4 +164,4 @@ def one_run(seed: int) -> None:
         land()
     assert b"".join(server.inputs) == b"".join(inputs for _, inputs in sorted(delivered))
     assert server.positions[-1] == line.position == line.tail
-    assert line.flying == 0
+    assert line.in_flight == 0

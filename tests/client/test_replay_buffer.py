@@ -7,7 +7,7 @@ import random
 import pytest
 from cellkeeper import Position, first_position
 from cellkeeper._session.chunk import Chunk
-from cellkeeper._session.replay_buffer import Past
+from cellkeeper._session.replay_buffer import ReplayBuffer
 
 WIDTH = 3
 START = first_position(bytes(range(16)))
@@ -31,7 +31,7 @@ def facts(kept: list[Chunk]) -> list[tuple[bytes, Position, Position]]:
 def test_chunks_come_out_as_they_went_in(seed: int) -> None:
     print(f"seed {seed}")
     random.seed(seed)
-    past, given = Past(WIDTH, 1000, 1 << 20), chunks(30)
+    past, given = ReplayBuffer(WIDTH, 1000, 1 << 20), chunks(30)
     for chunk in given:
         past.add(chunk)
     assert facts(list(past)) == facts(given)
@@ -47,7 +47,7 @@ def test_chunks_come_out_as_they_went_in(seed: int) -> None:
 @pytest.mark.parametrize(("max_steps", "max_bytes"), [(10, 1 << 20), (1000, 10 * WIDTH)])
 def test_the_oldest_are_let_go(max_steps: int, max_bytes: int) -> None:
     random.seed(1)
-    past, given = Past(WIDTH, max_steps, max_bytes), chunks(30)
+    past, given = ReplayBuffer(WIDTH, max_steps, max_bytes), chunks(30)
     for index, chunk in enumerate(given):
         past.add(chunk)
         kept = list(past)
@@ -61,7 +61,7 @@ def test_the_oldest_are_let_go(max_steps: int, max_bytes: int) -> None:
 
 
 def test_an_empty_one() -> None:
-    past = Past(WIDTH, 0, 0)
+    past = ReplayBuffer(WIDTH, 0, 0)
     assert past.pop() is None
     assert list(past) == []
     assert past.position_at(0) is None

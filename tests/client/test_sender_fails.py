@@ -1,4 +1,4 @@
-"""An error that nobody foresaw, in what sends and reads: it fails the steps on their way, and the client lives on."""
+"""An unexpected error in what sends and reads fails the steps in flight, and the client goes on."""
 
 from __future__ import annotations
 

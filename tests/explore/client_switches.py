@@ -49,7 +49,7 @@ def compacted_is_harmless_when_held() -> AbstractContextManager[Any]:
     on_error = History.on_error
 
     def strict(self: History, chunk: Any, reason: str, position: Any = None) -> Any:
-        if reason == "STEP_COMPACTED" and chunk.held and self._landed(chunk):
+        if reason == "STEP_COMPACTED" and chunk.held and self._count_outcome(chunk):
             return self._fail(chunk, reason)
         return on_error(self, chunk, reason, position)
 

@@ -78,4 +78,4 @@ def away_from_home(stories: Sequence[Story], servers: Sequence[ServerProcess]) -
 
 
 def _place(story: Story) -> str:
-    return str(getattr(story.opened._lane.endpoint, "target", ""))
+    return str(getattr(story.opened._sender.endpoint, "target", ""))

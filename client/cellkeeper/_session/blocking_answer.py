@@ -1,4 +1,4 @@
-"""What a thread waits on while the client's event loop, in another one, gets its answer."""
+"""The answer that a thread waits for, while an event loop in another thread receives it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..types import StepReply
 from .step_call import StepCall
 
 
-class Waiter:
-    """An answer to one step. It is told once, in the event loop's thread, and waited for once."""
+class BlockingAnswer:
+    """The answer to one step: set once, in the event loop's thread, and waited for once."""
 
     __slots__ = ("_error", "_lock", "_reply", "call", "told")
 
@@ -24,14 +24,14 @@ class Waiter:
         self.call: StepCall | None = None
 
     def start(self, submit: Callable[[], StepCall]) -> None:
-        """In the event loop's thread: hands the step in."""
+        """In the event loop's thread: submits the step."""
         try:
             self.call = submit()
         except CellkeeperError as error:
             self.set_exception(error)
 
     def give_up(self, tell: Callable[[StepCall], None]) -> None:
-        """In the event loop's thread: nobody waits any more."""
+        """In the event loop's thread: the caller has stopped waiting."""
         if self.call is not None:
             tell(self.call)
 

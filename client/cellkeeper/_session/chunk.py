@@ -10,7 +10,7 @@ from ..position import Position
 
 class ChunkState(Enum):
     QUEUED = "queued"  # to be sent, or sent again
-    FLYING = "flying"  # sent, no outcome yet
+    IN_FLIGHT = "in flight"  # sent, no outcome yet
     DONE = "done"  # answered
     DROPPED = "dropped"  # its caller was told that it failed
 
@@ -20,11 +20,13 @@ class Chunk:
 
     inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
     its reply was reported already, and it is sent only because the server lost it. uncertain: an attempt ended without
-    an outcome, so it may have been applied. late: its caller waits no longer. tag: its owner's.
+    an outcome, so it may have been applied. late: its caller stopped waiting. call: the StepCall that it belongs to;
+    None for a replay.
     """
 
     __slots__ = (
         "acked_sent",
+        "call",
         "counted",
         "end",
         "held",
@@ -34,20 +36,19 @@ class Chunk:
         "start",
         "state",
         "steps",
-        "tag",
         "uncertain",
     )
 
-    def __init__(self, inputs: bytes, start: Position, end: Position, tag: Any = None) -> None:
+    def __init__(self, inputs: bytes, start: Position, end: Position, call: Any = None) -> None:
         self.inputs = inputs
         self.start = start
         self.end = end
         self.steps = end[1] - start[1]
-        self.tag = tag
+        self.call = call
         self.state = ChunkState.QUEUED
         self.held = False
         self.sent = False
-        self.counted = False  # among the flying
+        self.counted = False  # among those in flight
         self.acked_sent = 0
         self.uncertain = False
         self.late = False
@@ -55,7 +56,7 @@ class Chunk:
     @property
     def may_be_applied(self) -> bool:
         """Sent, and no outcome said that the server did not apply it."""
-        return self.uncertain or self.state is ChunkState.FLYING
+        return self.uncertain or self.state is ChunkState.IN_FLIGHT
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"

@@ -1,4 +1,4 @@
-"""One timer for all calls that wait, instead of one each."""
+"""One timer for the deadlines of all waiting calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Expiring(Protocol):
     watched: bool
 
     def expire(self, now: float) -> float:
-        """Ends what is over; the next deadline, infinity where there is none."""
+        """Ends what has expired. Returns the next deadline, infinity if there is none."""
         ...
 
 

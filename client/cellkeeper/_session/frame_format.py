@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-MOST_KINDS = 256
+MAX_FORMATS = 256
 
 
 class Layout(NamedTuple):
@@ -15,8 +15,8 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Kind:
-    """A layout and the outputs wanted. There is one object of each, so that kinds are compared by identity."""
+class FrameFormat:
+    """A layout and the outputs requested. There is one object of each, so that formats are compared by identity."""
 
     __slots__ = ("layout", "outputs")
 
@@ -25,17 +25,17 @@ class Kind:
         self.outputs = outputs
 
 
-class Kinds:
-    """All kinds of one client. When there are too many they are made anew, which only makes frames smaller."""
+class FrameFormats:
+    """All formats of one client. Beyond MAX_FORMATS they are created again, which only makes frames smaller."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Layout, tuple[str, ...]], Kind] = {}
+        self._known: dict[tuple[Layout, tuple[str, ...]], FrameFormat] = {}
 
-    def of(self, layout: Layout, outputs: tuple[str, ...]) -> Kind:
+    def of(self, layout: Layout, outputs: tuple[str, ...]) -> FrameFormat:
         key = (layout, outputs)
-        kind = self._known.get(key)
-        if kind is None:
-            if len(self._known) >= MOST_KINDS:
+        frame_format = self._known.get(key)
+        if frame_format is None:
+            if len(self._known) >= MAX_FORMATS:
                 self._known.clear()
-            kind = self._known[key] = Kind(layout, outputs)
-        return kind
+            frame_format = self._known[key] = FrameFormat(layout, outputs)
+        return frame_format

@@ -7,15 +7,15 @@ verdict says.
 The rules:
 
 - A chunk keeps its bytes and its position for ever; every resend is identical.
-- After an error that says "again", nothing more is sent until every flying chunk came back; then everything
+- After an error that says "again", nothing more is sent until every in_flight chunk came back; then everything
   that is not answered goes out again, in order.
 - STEP_GAP: the server stands earlier than the chunk. Where it stands at a point of our own history, what it lacks
   is sent again from there (replies that are held already are not reported twice). Where its head is not ours:
   HISTORY_CHANGED. Where it stands before the oldest input kept: HISTORY_LOST.
-- A chunk that is refused for good takes the chunks behind it with it: they were built on it.
+- When a chunk is refused for good, the chunks after it fail too: they were built on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
-- A generation is never exchanged for another one here. Whoever starts a new life makes a new History.
+- A generation is never exchanged for another one here. A new generation gets a new History.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 
 from ..position import Position
 from .chunk import Chunk, ChunkState, Outgoing
-from .replay_buffer import Past
+from .replay_buffer import ReplayBuffer
 from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
 
-_QUEUED, _FLYING, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.FLYING, ChunkState.DONE, ChunkState.DROPPED
+_QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, ChunkState.DONE, ChunkState.DROPPED
 
 
 class History:
@@ -49,10 +49,10 @@ class History:
         buffer_bytes: int = 1 << 20,
     ) -> None:
         self.position = position  # every reply up to here is held
-        self.flying = 0
+        self.in_flight = 0
         self._step_bytes = step_bytes
         self.window_steps = window_steps
-        self._past = Past(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
+        self._replay_buffer = ReplayBuffer(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
         self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
         self.queued = 0  # chunks to be sent, or sent again
         self.late = 0  # late chunks whose outcome is not known
@@ -67,23 +67,23 @@ class History:
     @property
     def idle(self) -> bool:
         """Nothing to send and nothing unanswered."""
-        return not self._open and self.flying == 0
+        return not self._open and self.in_flight == 0
 
     @property
     def awaited(self) -> bool:
-        """Somebody waits for an answer."""
+        """Returns True if a caller waits for an answer."""
         return any(not chunk.late and not chunk.held for chunk in self._open)
 
     @property
     def ready(self) -> bool:
         """`next_chunk` has one."""
-        return self.queued > 0 and not (self._settling and self.flying)
+        return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
     def upcoming(self) -> Chunk | None:
         """What `next_chunk` would give."""
         queued = self.queued
-        if not queued or (self._settling and self.flying):
+        if not queued or (self._settling and self.in_flight):
             return None
         if not self._resending:
             return self._open[-queued]
@@ -108,29 +108,30 @@ class History:
         waiting = self._open[-1].end.step - self.position.step
         return waiting == 0 or waiting + steps <= self.window_steps
 
-    def append(self, inputs: bytes, tag: Any = None) -> Chunk:
+    def append(self, inputs: bytes, call: Any = None) -> Chunk:
         """Takes a chunk at the end of the history, to be sent when its turn comes."""
         following = self._open
         start = following[-1].end if following else self.position
-        chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), tag)
+        chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), call)
         following.append(chunk)
         self.queued += 1
         return chunk
 
     def next_chunk(self) -> Outgoing | None:
-        """The next chunk to send, now flying; None while there is none or outcomes must come in first."""
+        """The next chunk to send, which is in flight from now on. None while there is none, or while outcomes must come
+        in first."""
         chunk = self.upcoming
         return None if chunk is None else Outgoing(chunk, self.launch(chunk))
 
     def launch(self, chunk: Chunk) -> int:
-        """The upcoming chunk, now flying; up to which step this client holds every reply."""
+        """Marks the upcoming chunk as in flight. Returns the step up to which this client holds every reply."""
         self._settling = False
-        chunk.state = _FLYING
+        chunk.state = _IN_FLIGHT
         chunk.counted = chunk.sent = True
         self.queued -= 1
         if not self.queued:
             self._resending = False
-        self.flying += 1
+        self.in_flight += 1
         held, first = self.position.step, chunk.start.step
         chunk.acked_sent = acked = held if held < first else first
         return acked
@@ -139,7 +140,7 @@ class History:
 
     def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
         """The server applied the chunk, or had applied it before, and stands at `position` after it."""
-        if not self._landed(chunk):
+        if not self._count_outcome(chunk):
             return IGNORE
         if position != chunk.end:
             return self._fail(chunk, "HISTORY_CHANGED")
@@ -147,7 +148,7 @@ class History:
 
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
         """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
-        if not self._landed(chunk):
+        if not self._count_outcome(chunk):
             return IGNORE
         if reason in RETRIED:
             if reason not in NOT_APPLIED:
@@ -162,14 +163,14 @@ class History:
         return self._fail(chunk, reason)
 
     def abandon(self, chunk: Chunk, reason: str) -> Verdict:
-        """Its caller waits no longer.
+        """Its caller stops waiting.
 
-        What may have been applied becomes late; the chunks behind it go on. What cannot have been is dropped, and so
-        are the chunks behind it.
+        What may have been applied becomes late; the chunks after it stay. What cannot have been applied is
+        dropped, and so are the chunks after it.
         """
         if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
             return IGNORE
-        if not chunk.may_be_applied or self._answered_behind(chunk):
+        if not chunk.may_be_applied or self._answered_after(chunk):
             settling = self._settling
             verdict = self._fail(chunk, reason)
             if not any(other.counted for other in verdict.failed):  # else nothing goes out before their outcomes are in
@@ -199,13 +200,13 @@ class History:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _landed(self, chunk: Chunk) -> bool:
-        """Counts an outcome in. False: nobody waits for it."""
+    def _count_outcome(self, chunk: Chunk) -> bool:
+        """Takes the chunk out of those in flight. Returns False if its outcome is of no interest any more."""
         if not chunk.counted:
             return False
         chunk.counted = False
-        self.flying -= 1
-        return chunk.state is _FLYING
+        self.in_flight -= 1
+        return chunk.state is _IN_FLIGHT
 
     def _done(self, chunk: Chunk) -> Verdict:
         chunk.state = _DONE
@@ -225,7 +226,7 @@ class History:
             chunk = self._open.popleft()
             if chunk.end.step > self.position.step:
                 self.position = chunk.end
-            self._past.add(chunk)
+            self._replay_buffer.add(chunk)
 
     def _pass_held(self) -> None:
         """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
@@ -267,20 +268,20 @@ class History:
             if chunk.start.step <= step <= chunk.end.step:
                 covered = (step - chunk.start.step) * self._step_bytes
                 return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
-        return self._past.position_at(step)
+        return self._replay_buffer.position_at(step)
 
     def _reopen(self, step: int) -> int:
         """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
         replayed = 0
-        while (chunk := self._past.pop()) is not None:
+        while (chunk := self._replay_buffer.pop()) is not None:
             if chunk.end.step <= step:
-                self._past.add(chunk)
+                self._replay_buffer.add(chunk)
                 break
             if chunk.start.step < step:
                 # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
                 covered = (step - chunk.start.step) * self._step_bytes
                 middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
-                self._past.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
+                self._replay_buffer.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
                 chunk = Chunk(chunk.inputs[covered:], middle, chunk.end)
                 chunk.held = True
             chunk.state = _QUEUED
@@ -290,8 +291,8 @@ class History:
         self._resending = self._settling = True
         return replayed
 
-    def _answered_behind(self, chunk: Chunk) -> bool:
-        """A chunk behind it was answered, so it was applied."""
+    def _answered_after(self, chunk: Chunk) -> bool:
+        """Returns True if a later chunk was answered, which shows that this one was applied."""
         return any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open)
 
     def _become_late(self, chunk: Chunk) -> None:
@@ -300,7 +301,7 @@ class History:
             self.late += 1
 
     def _fail(self, chunk: Chunk, reason: str) -> Verdict:
-        """The chunk is refused, and with it the chunks behind it, as they were built on it.
+        """The chunk is refused, and with it the chunks after it, as they were built on it.
 
         What is answered stays part of the history, and so does what an answered chunk was built on. So does what may
         have been applied: it is late now.
@@ -311,14 +312,14 @@ class History:
             for other in self._open:
                 if other.held:
                     other.state = _DONE
-        elif self._answered_behind(chunk):
+        elif self._answered_after(chunk):
             failed = (chunk,)
             self._done(chunk)
         else:
             failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
-        if chunk.state is _FLYING and not chunk.counted:  # that was its outcome
+        if chunk.state is _IN_FLIGHT and not chunk.counted:  # that was its outcome
             chunk.state = _QUEUED
-        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those behind it.
+        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those after it.
         self._drop(failed, keep=chunk.uncertain and reason not in FINAL)
         self._collect()
         self._pass_held()
@@ -331,7 +332,7 @@ class History:
         for chunk in failed:
             if chunk.state is _DONE:
                 continue
-            if self._answered_behind(chunk):
+            if self._answered_after(chunk):
                 self._done(chunk)
                 continue
             keep = keep and chunk.may_be_applied

@@ -54,8 +54,8 @@ class LateSteps:
 
     def ended(self, chunk: Chunk, error: CellkeeperError) -> None:
         """The session is closed: no outcome of the chunk will be received."""
-        call: StepCall | None = chunk.tag
-        chunk.tag = None
+        call: StepCall | None = chunk.call
+        chunk.call = None
         if call is None:
             return
         call.chunk = None
@@ -66,8 +66,8 @@ class LateSteps:
 
     def applied_without_reply(self, chunk: Chunk, error: CellkeeperError) -> None:
         """The record stands at the chunk's end, and the server cannot compute its outputs any more."""
-        call: StepCall = chunk.tag
-        chunk.tag = call.chunk = None
+        call: StepCall = chunk.call
+        chunk.call = call.chunk = None
         if call.late is None:
             call.fail(self.abandoned(call, chunk, error))
         else:

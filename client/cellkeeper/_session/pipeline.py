@@ -1,4 +1,4 @@
-"""Samples go in, answers come out in order, a bounded number is on the way."""
+"""Samples go in, answers come out in order, a bounded number is in flight."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .step_call import StepCall
 class Pipeline:
     """One session's stream of single time steps.
 
-    submit: sends one chunk. give_up: nobody waits for its answer any more. window_steps: time steps in flight at most,
-    but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one by one. Raises
-    InvalidArgument where one of these is less than 1.
+    submit: sends one chunk. give_up: called for a step whose answer is not wanted any more. window_steps: time steps in
+    flight at most, but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one
+    by one. Raises InvalidArgument where one of these is less than 1.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Pipeline:
         self._window_steps = max(window_steps, chunk_steps)
         self._chunk_steps = chunk_steps
         self._gathered: list[ArrayLike] = []
-        self._flying: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
-        self._flying_steps = 0
+        self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
+        self._in_flight_steps = 0
         self._failed: CellkeeperError | None = None
 
     @property
@@ -51,12 +51,12 @@ class Pipeline:
         """How many more samples may be pushed."""
         if self._failed is not None:
             return 0
-        return max(0, self._window_steps - self._flying_steps - len(self._gathered))
+        return max(0, self._window_steps - self._in_flight_steps - len(self._gathered))
 
     @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """Its answer is the next one."""
-        return self._flying[0][0] if self._flying else None
+        return self._in_flight[0][0] if self._in_flight else None
 
     def push(self, samples: Sequence[ArrayLike]) -> None:
         """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
@@ -82,35 +82,35 @@ class Pipeline:
             self._send(chunk, len(gathered))
 
     async def pull(self) -> list[StepReply]:
-        """Waits for the oldest answer; it and all that are there behind it, one for each time step.
+        """Waits for the oldest answer. Returns it and those after it that have arrived, one for each time step.
 
-        Empty: nothing is on the way. Raises what its step raised.
+        Returns an empty list if nothing is in flight. Raises what its step raised.
         """
-        if not self._flying and self._failed is None:
+        if not self._in_flight and self._failed is None:
             self.flush()
-        if not self._flying and self._failed is not None:
+        if not self._in_flight and self._failed is not None:
             raise self._failed
-        if self._flying:
-            check_loop(self._flying[0][0].get_loop())
+        if self._in_flight:
+            check_loop(self._in_flight[0][0].get_loop())
         replies: list[StepReply] = []
-        while self._flying:
-            answer, _, steps = self._flying[0]
+        while self._in_flight:
+            answer, _, steps = self._in_flight[0]
             if replies and (not answer.done() or answer.exception() is not None):
                 break  # the answers before it go out first
             reply = await answer
-            self._flying.popleft()
-            self._flying_steps -= steps
+            self._in_flight.popleft()
+            self._in_flight_steps -= steps
             replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
         return replies
 
     def _send(self, sample: ArrayLike, steps: int) -> None:
-        self._flying.append((*self._submit(sample), steps))
-        self._flying_steps += steps
+        self._in_flight.append((*self._submit(sample), steps))
+        self._in_flight_steps += steps
 
     def leave(self) -> None:
-        """Nobody pulls any more: what was not sent is taken back, the newest first; what was sent is late."""
-        while self._flying:
-            self._give_up(self._flying.pop()[1])
+        """Ends the stream: steps that were not sent are dropped, the newest first; those that were sent are late."""
+        while self._in_flight:
+            self._give_up(self._in_flight.pop()[1])
 
 
 async def answers(
@@ -136,7 +136,7 @@ async def answers(
 
 
 async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncGenerator[StepReply, None]:
-    """An answer goes out as soon as it is there, also while the next sample is waited for."""
+    """Yields an answer as soon as it arrives, also while the next sample is awaited."""
     source = samples.__aiter__()
     reading: asyncio.Task[ArrayLike] | None = None
     ended = False

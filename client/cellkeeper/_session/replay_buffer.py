@@ -9,7 +9,7 @@ from ..position import Position
 from .chunk import Chunk, ChunkState
 
 
-class Past:
+class ReplayBuffer:
     """Answered chunks that adjoin, oldest first; the oldest are let go beyond the limits.
 
     step_bytes: bytes of one time step's input. max_steps, max_bytes: time steps, and bytes of input, kept at most.
@@ -60,7 +60,7 @@ class Past:
             yield _answered(inputs, start, Position(self._end.generation, step, after))
 
     def position_at(self, step: int) -> Position | None:
-        """This past's position at `step`, where what is kept reaches that far."""
+        """Returns the position at `step`; None if the inputs kept do not reach that far."""
         end = self._end
         if end is None or not end.step - self._steps <= step <= end.step:
             return None

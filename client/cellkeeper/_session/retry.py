@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from ..errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, QuotaExceeded, Unavailable
 
 
@@ -10,6 +12,22 @@ def worth_retrying(error: CellkeeperError) -> bool:
     if isinstance(error, QuotaExceeded):
         return error.retry_delay_ms > 0
     return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
+
+
+class EndpointStatus(Protocol):
+    """An endpoint, for messages. last_error: why it does not answer; None while it does."""
+
+    target: str
+    last_error: CellkeeperError | None
+
+
+def no_answer_from(
+    endpoint: EndpointStatus | None, timeout: float, spent: float, last: CellkeeperError | None, why: str
+) -> DeadlineExceeded:
+    """The deadline passed for what was sent to `endpoint`, or to none yet; see out_of_time."""
+    if endpoint is None:
+        return out_of_time(timeout, spent, "the server", last, why)
+    return out_of_time(timeout, spent, endpoint.target, last or endpoint.last_error, why)
 
 
 def out_of_time(

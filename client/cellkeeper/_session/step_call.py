@@ -1,4 +1,4 @@
-"""Someone who waits for the answer to one chunk."""
+"""A caller's step, from its submission to its answer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, Mo
 from ..late_step import LateStep
 from ..types import StepReply
 from .chunk import Chunk
-from .frame_format import Kind
+from .frame_format import FrameFormat
 
 
 class Answer(Protocol):
-    """What an answer comes to: a future of asyncio's, or something that a thread waits on."""
+    """Receives the reply or the error: an asyncio future, or what a thread waits on."""
 
     def done(self) -> bool: ...
 
@@ -27,24 +27,35 @@ class Answer(Protocol):
 class StepCall:
     """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
 
-    chunk: once it has its place in the history, until it is answered. reply: what it was answered with. late: once
-    nobody waits for it, though it was sent.
+    chunk: from the time it is appended to the history until it is answered. reply: its answer. late: set once its
+    caller stopped waiting after it was sent.
     """
 
-    __slots__ = ("answer", "chunk", "deadline", "inputs", "kind", "last_error", "late", "reply", "single", "timeout")
+    __slots__ = (
+        "answer",
+        "chunk",
+        "deadline",
+        "frame_format",
+        "inputs",
+        "last_error",
+        "late",
+        "reply",
+        "single",
+        "timeout",
+    )
 
     def __init__(
         self,
         inputs: bytes,
         single: bool,
-        kind: Kind,
+        frame_format: FrameFormat,
         timeout: float,
         deadline: float,
         answer: Answer,
     ) -> None:
         self.inputs = inputs
         self.single = single
-        self.kind = kind
+        self.frame_format = frame_format
         self.timeout = timeout
         self.deadline = deadline
         self.answer = answer
@@ -60,7 +71,7 @@ class StepCall:
 
 
 def behind(error: CellkeeperError) -> CellkeeperError:
-    """What the steps after one that failed with `error` fail with."""
+    """Returns the error of the steps that were built on one that failed with `error`."""
     text = f"the step before it failed: {error.message}"
     if isinstance(error, (HistoryError, ModelError, DeadlineExceeded, Closed)):
         other = type(error)(text, reason=error.reason, position=error.position)
@@ -71,7 +82,7 @@ def behind(error: CellkeeperError) -> CellkeeperError:
 
 
 def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
-    """The error for the caller of that one step; several callers may share what it is made from."""
+    """Returns a copy of the error for the caller of that one step; other callers may have got the same object."""
     own = copy(error)
     own.__cause__ = error.__cause__
     own.late_step = late
@@ -79,7 +90,7 @@ def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
 
 
 _FOUND_HERE = {
-    "GENERATION_CHANGED": "another life of the session stands at the server; open it anew to go on with that one",
+    "GENERATION_CHANGED": "the server has another generation of the session; open it again to continue that one",
     "HISTORY_CHANGED": "the server's record of this session has other inputs than those sent from here",
     "HISTORY_LOST": (
         "the server lost more steps of this session than the inputs kept here reach back; "

@@ -34,7 +34,7 @@ def check_policy(policy: str) -> None:
         raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
 
 
-def carry_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
+def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
     """A CarryOverRequest.Item. Raises InvalidArgument."""
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
@@ -55,7 +55,7 @@ def carry_item(model: Model, session: str, generation: bytes, policy: str, windo
     return item
 
 
-class Carriage:
+class CarryOver:
     """Many sessions, page by page. Made by the clients' carry_over."""
 
     def __init__(self, client: Caller, target: Model, policy: str, timeout: float | None) -> None:
@@ -106,7 +106,7 @@ class Carriage:
                 self.result._count("skipped")
                 continue
             try:
-                item = carry_item(self._target, info.session, info.position.generation, self._policy, window)
+                item = carry_over_item(self._target, info.session, info.position.generation, self._policy, window)
             except InvalidArgument as error:
                 self.result._fail(info.session, error)
                 continue

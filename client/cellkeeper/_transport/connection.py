@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from .._session.deadlines import Deadlines
-from .._session.session_sender import Lane
+from .._session.session_sender import SessionSender
 from ..types import Counters
 from .calls import Calls
 from .endpoint import Endpoint
@@ -42,7 +42,7 @@ class Connection:
     def _endpoint(
         self,
         target: str,
-        redispatch: Callable[[Endpoint, list[Lane]], None],
+        redispatch: Callable[[Endpoint, list[SessionSender]], None],
         on_up: Callable[[Endpoint], None],
     ) -> Endpoint:
         settings = self._settings

@@ -13,11 +13,11 @@ import grpc
 import grpc.aio
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from .._session.session_sender import Lane
+from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError, InvalidArgument, Unavailable
 from ..types import Backoff, Counters
 from .credentials import Token
-from .send_queue import Outbox
+from .send_queue import SendQueue
 from .stream import Stream
 from .target import proxy_options
 
@@ -41,7 +41,7 @@ _END_SECONDS = 0.5  # for the server to end a stream when the client is closed
 class Endpoint:
     """See the module.
 
-    down: its stream was lost and no connection stands yet. trouble: why its last stream ended, until it is heard of
+    down: its stream was lost and no connection stands yet. last_error: why its last stream ended, until it is heard of
     again. on_up: called when it is back.
     """
 
@@ -57,14 +57,14 @@ class Endpoint:
         credentials: grpc.ChannelCredentials | None,
         channel_options: tuple[tuple[str, str], ...],
         token: Token,
-        redispatch: Callable[[Endpoint, list[Lane]], None],
+        redispatch: Callable[[Endpoint, list[SessionSender]], None],
         on_up: Callable[[Endpoint], None],
     ) -> None:
         self.target = target
         self.down = False
         self.avoid_until = 0.0  # it is draining; on the event loop's clock
         self.max_frame_items = max_frame_items
-        self.trouble: CellkeeperError | None = None
+        self.last_error: CellkeeperError | None = None
         options = (*_OPTIONS, *proxy_options(target), *channel_options)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=options)
@@ -78,33 +78,33 @@ class Endpoint:
         self._redispatch = redispatch
         self._on_up = on_up
         self._failures = 0
-        self._outbox = Outbox(default_timeout)
+        self._send_queue = SendQueue(default_timeout)
         self._loop = asyncio.get_running_loop()
         self._stream: Stream | None = None
-        self._something = asyncio.Event()  # in the outbox, while no stream stands
+        self._something = asyncio.Event()  # in the queue, while there is no stream
         self._streams = 0  # so far
         self._closing = False
         self._task = self._loop.create_task(self._run())
         # It ends with the loop: where a program ends, and has not closed its client, asyncio need not complain of that.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
-    def enqueue(self, lane: Lane) -> None:
-        """The lane has something to send, and sends it here."""
-        lane.endpoint = self
-        if self._outbox.add(lane):  # those behind it find a writer that is awake, or waits for room
+    def enqueue(self, sender: SessionSender) -> None:
+        """The sender has something to send, and sends it here."""
+        sender.endpoint = self
+        if self._send_queue.add(sender):  # otherwise the writer is awake already, or waits for room
             if self._stream is not None:
                 self._stream.wake()
             else:
                 self._something.set()
 
     def draining(self, seconds: float) -> None:
-        """The server said that it goes; for so long others come first."""
+        """The server shuts down: other endpoints are preferred for so long."""
         self.avoid_until = self._loop.time() + seconds
         self._redispatch(self, self.drain())
 
-    def drain(self) -> list[Lane]:
-        """Takes the waiting lanes out."""
-        return self._outbox.drain()
+    def drain(self) -> list[SessionSender]:
+        """Takes the waiting senders out."""
+        return self._send_queue.drain()
 
     async def close(self) -> None:
         """Ends its stream and its channel. The server is asked to end the stream first: a cancelled one occupies gRPC
@@ -141,7 +141,7 @@ class Endpoint:
             await asyncio.sleep(self._backoff.wait_seconds(self._failures))
 
     async def _one_stream(self) -> None:
-        while not self._outbox:
+        while not self._send_queue:
             self._something.clear()
             await self._something.wait()
         if self._streams:
@@ -152,7 +152,7 @@ class Endpoint:
         if self._closing:
             return
         self.down = isinstance(error, Unavailable)
-        self.trouble = error
+        self.last_error = error
         self._stream = None
         stream.lost(error)
         if self.down:
@@ -176,7 +176,7 @@ class Endpoint:
     def _new_stream(self) -> Stream:
         return Stream(
             self.target,
-            self._outbox,
+            self._send_queue,
             attempt_timeout=self._attempt_timeout,
             max_frame_items=lambda: self.max_frame_items,
             counters=self._counters,
@@ -196,4 +196,4 @@ class Endpoint:
 
     def _heard(self) -> None:
         self._failures = 0
-        self.trouble = None
+        self.last_error = None

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from .._session.session_sender import Dispatch, Lane
+from .._session.session_sender import Dispatch, SessionSender
 from .endpoint import Endpoint
 
 
@@ -29,7 +29,7 @@ class Endpoints:
     def __init__(
         self,
         targets: Sequence[str],
-        make: Callable[[str, Callable[[Endpoint, list[Lane]], None], Callable[[Endpoint], None]], Endpoint],
+        make: Callable[[str, Callable[[Endpoint, list[SessionSender]], None], Callable[[Endpoint], None]], Endpoint],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
@@ -47,22 +47,22 @@ class Endpoints:
 
     @property
     def dispatch(self) -> Dispatch:
-        """Queues a lane where it belongs. It changes its endpoint only when no chunk of it flies, which keeps their
-        order; one that is elsewhere sends nothing more there, so that this comes about."""
+        """Queues a sender where it belongs. It changes its endpoint only when no chunk of it is in flight, which
+        keeps their order; until then it sends nothing."""
         return self._dispatch if self._only is None else self._only.enqueue
 
-    def _dispatch(self, lane: Lane) -> None:
-        best = self._best(lane)
-        if not lane.history.flying or lane.endpoint is best:
-            best.enqueue(lane)
+    def _dispatch(self, sender: SessionSender) -> None:
+        best = self._best(sender)
+        if not sender.history.in_flight or sender.endpoint is best:
+            best.enqueue(sender)
 
-    def _best(self, lane: Lane) -> Endpoint:
-        ranked = lane.ranked
+    def _best(self, sender: SessionSender) -> Endpoint:
+        ranked = sender.ranked
         if not ranked:
-            ranked = [self._endpoints[target] for target in rendezvous(lane.session, list(self._endpoints))]
-            lane.ranked = ranked
+            ranked = [self._endpoints[target] for target in rendezvous(sender.session, list(self._endpoints))]
+            sender.ranked = ranked
         good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
-        return next((endpoint for endpoint in good if not lane.is_foreign_at(endpoint)), (good or ranked)[0])
+        return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
 
     async def close(self) -> None:
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
@@ -80,9 +80,9 @@ class Endpoints:
     def _unhealthy(self, endpoint: Endpoint) -> bool:
         return endpoint.down or endpoint.avoid_until > self._loop.time()
 
-    def _redispatch(self, _lost: Endpoint, lanes: list[Lane]) -> None:
-        for lane in lanes:
-            lane.go_on()
+    def _redispatch(self, _lost: Endpoint, senders: list[SessionSender]) -> None:
+        for sender in senders:
+            sender.go_on()
 
     def _on_up(self, _back: Endpoint) -> None:
         # Whoever waits for an endpoint that is still down may come here.

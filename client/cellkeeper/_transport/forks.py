@@ -1,5 +1,5 @@
 """Processes that are forked from one that uses a client. gRPC's threads do not exist in them, and its locks may be held
-for ever: whatever touches it hangs. So what a child inherited is marked as unusable when it is born."""
+for ever: whatever touches it hangs. So a child marks what it inherited as unusable, right after the fork."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Process:
         self.clients: WeakSet[Inherited] = WeakSet()
         self.inherited: list[Inherited] = []  # never collected: that would end connections of the parent's
 
-    def born(self) -> None:
+    def forked(self) -> None:
         """In a child, right after the fork."""
         self.broken = self.broken or self.connected
         self.inherited += list(self.clients)
@@ -40,7 +40,7 @@ class _Process:
 
 _process = _Process()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.born)
+    os.register_at_fork(after_in_child=_process.forked)
 
 
 def check_process() -> None:
@@ -54,6 +54,6 @@ def connects() -> None:
     _process.connected = True
 
 
-def belongs_here(client: Inherited) -> None:
+def disown_after_fork(client: Inherited) -> None:
     """A child that is forked from now on must not use the client."""
     _process.clients.add(client)

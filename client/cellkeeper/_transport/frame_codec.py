@@ -11,13 +11,13 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .._session.chunk import Chunk
-from .._session.frame_format import Kind
-from .._session.session_sender import Lane
+from .._session.frame_format import FrameFormat
+from .._session.session_sender import SessionSender
 from .._session.step_call import StepCall
 from ..errors import ServerError
 from ..position import POSITION_BYTES, Position
 from ..types import Array, StepReply
-from .inflight_frames import Flight
+from .inflight_frames import InflightFrame
 from .wire import dtype_of
 
 _REPLAYED = 2
@@ -27,31 +27,31 @@ _POSITION = struct.Struct("<16sQ8s")
 
 
 class Frame:
-    """The items of one frame, which are of one kind."""
+    """The items of one frame, which have one format."""
 
-    __slots__ = ("chunks", "kind", "lanes", "timeout_ms")
+    __slots__ = ("chunks", "frame_format", "senders", "timeout_ms")
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.lanes: list[Lane] = []
+    def __init__(self, frame_format: FrameFormat) -> None:
+        self.frame_format = frame_format
+        self.senders: list[SessionSender] = []
         self.chunks: list[Chunk] = []
         self.timeout_ms = 0
 
     def message(self, frame_id: int) -> Any:
-        layout, chunks = self.kind.layout, self.chunks
+        layout, chunks = self.frame_format.layout, self.chunks
         counts = [chunk.steps for chunk in chunks]
         pack = _POSITION.pack
         return pb.StepFrame(
             frame_id=frame_id,
             model=layout.model,
-            sessions=[lane.session for lane in self.lanes],
+            sessions=[sender.session for sender in self.senders],
             steps=() if counts.count(1) == len(counts) else counts,
             dtype=layout.dtype,
             step_shape=layout.shape,
             inputs=b"".join([chunk.inputs for chunk in chunks]),
             positions=b"".join([pack(*chunk.start) for chunk in chunks]),
             acked=struct.pack(f"<{len(chunks)}Q", *[chunk.acked_sent for chunk in chunks]),
-            outputs=self.kind.outputs,
+            outputs=self.frame_format.outputs,
             timeout_ms=self.timeout_ms,
         )
 
@@ -89,14 +89,14 @@ class _Column:
         return np.array(self.values[first]) if self.scalar else self.values[first].copy()
 
 
-def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply]]:
+def replies(sent: InflightFrame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
     """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
     indices = np.frombuffer(reply.items, _INDEX).tolist()
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
         raise ServerError("the server sent columns of different lengths")
-    lanes, chunks = flight.lanes, flight.chunks
+    senders, chunks = sent.senders, sent.chunks
     if indices and max(indices) >= len(chunks):
         raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
     columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
@@ -109,7 +109,7 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
         chunk = chunks[item]
         if chunk is not None:
             chunks[item] = None
-            call: StepCall | None = chunk.tag
+            call: StepCall | None = chunk.call
             outputs: dict[str, Array] = {}
             if call is not None:
                 single = call.single
@@ -123,5 +123,5 @@ def replies(flight: Flight, reply: Any) -> Iterator[tuple[Lane, Chunk, StepReply
                 flag = flags[index] if index < len(flags) else 0
                 created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
             where = chunk.end if position == chunk.end else Position(*position)
-            yield lanes[item], chunk, StepReply(outputs, where, created, replayed, queued, computed)
+            yield senders[item], chunk, StepReply(outputs, where, created, replayed, queued, computed)
         first += steps

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from weakref import finalize
 
 from ..errors import CellkeeperError, Closed, ForkedProcess
-from .forks import INHERITED, belongs_here
+from .forks import INHERITED, disown_after_fork
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class LoopThread:
         self._closed: CellkeeperError | None = None
         self._finalizer = finalize(self, _left_open, self._loop)
         self._finalizer.atexit = False
-        belongs_here(self)
+        disown_after_fork(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the thread and waits for its result. Raises what it raises, and Closed."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._session.arguments import timeout_seconds
-from .._session.session_sender import Lane
+from .._session.session_sender import SessionSender
 from ..errors import StepGap
 from .caller import Caller
 from .calls import itself
@@ -14,7 +14,7 @@ from .calls import itself
 
 async def call_replaying(
     client: Caller,
-    current: Callable[[], Lane],
+    current: Callable[[], SessionSender],
     method: str,
     request: Callable[[], Any],
     timeout: float | None,
@@ -34,7 +34,7 @@ async def call_replaying(
         try:
             return await client._call(method, request(), current().session, left, read)
         except StepGap as error:
-            lane = current()
-            if error.position is None or error.position.step >= lane.history.position.step:
+            sender = current()
+            if error.position is None or error.position.step >= sender.history.position.step:
                 raise  # it asks for what was never sent
-            lane.rewind(error, error.position)
+            sender.rewind(error, error.position)

@@ -1,100 +1,103 @@
-"""Lanes that have something to send, and the frames made of it."""
+"""Senders that have something to send, and the frames made of it."""
 
 from __future__ import annotations
 
 from collections import deque
 
-from .._session.session_sender import GroupKey, Lane
+from .._session.session_sender import FrameKey, SessionSender
 from .frame_codec import Frame
 
 MAX_FRAME_BYTES = 1 << 20
 _FOREVER = float("inf")
 
 
-class Outbox:
-    """default_timeout: seconds that a frame of replays gets."""
+class SendQueue:
+    """The senders that wait for one endpoint. default_timeout: seconds that a frame of replays gets."""
 
     def __init__(self, default_timeout: float) -> None:
         self._default_timeout = default_timeout
-        self._added: list[Lane] = []  # since a frame was made; they are looked at when the next one is
-        self._groups: dict[GroupKey, deque[Lane]] = {}
+        self._added: list[SessionSender] = []  # since a frame was made; they are looked at when the next one is
+        self._groups: dict[FrameKey, deque[SessionSender]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._added or self._groups)
 
     def __len__(self) -> int:
-        """Lanes that wait."""
+        """Returns how many senders wait."""
         return len(self._added) + sum([len(group) for group in self._groups.values()])
 
-    def add(self, lane: Lane) -> bool:
-        """Whether it is the first that waits."""
-        lane.queued = True
+    def add(self, sender: SessionSender) -> bool:
+        """Returns True if the queue was empty."""
+        sender.queued = True
         added = self._added
-        added.append(lane)
+        added.append(sender)
         return len(added) == 1 and not self._groups
 
-    def drain(self) -> list[Lane]:
-        """Takes all lanes out."""
-        lanes = [lane for group in self._groups.values() for lane in group] + self._added
+    def drain(self) -> list[SessionSender]:
+        """Takes all senders out."""
+        senders = [sender for group in self._groups.values() for sender in group] + self._added
         self._groups.clear()
         self._added.clear()
-        for lane in lanes:
-            lane.queued = False
-        return lanes
+        for sender in senders:
+            sender.queued = False
+        return senders
 
     def _sort(self, now: float) -> None:
-        """Puts what was added into its groups."""
+        """Groups the senders that were added, by what may share a frame."""
         default, groups = self._default_timeout, self._groups
-        for lane in self._added:
-            key = lane.group(now, default)
+        for sender in self._added:
+            key = sender.frame_key(now, default)
             if key is None:
-                lane.queued = False
+                sender.queued = False
             elif key in groups:
-                groups[key].append(lane)
+                groups[key].append(sender)
             else:
-                groups[key] = deque((lane,))
+                groups[key] = deque((sender,))
         self._added.clear()
 
     def next_frame(self, now: float, max_items: int) -> Frame | None:
-        """The next frame; None where its lanes had nothing to send any more."""
+        """Returns the next frame; None if its senders have nothing to send any more.
+
+        now: on the event loop's clock. max_items: chunks in the frame at most, one of each session.
+        """
         self._sort(now)
         if not self._groups:
             return None
         key = next(iter(self._groups))
         group = self._groups.pop(key)
-        kind = key[0]
-        frame = Frame(kind)
-        lanes, chunks = frame.lanes, frame.chunks
+        frame_format = key[0]
+        frame = Frame(frame_format)
+        senders, chunks = frame.senders, frame.chunks
         left, size = _FOREVER, 0
         names: set[str] = set()
-        again: list[Lane] = []  # have more to send
-        later: list[Lane] = []
-        while group and len(lanes) < max_items and size < MAX_FRAME_BYTES:
-            lane = group.popleft()
-            name = lane.session
+        again: list[SessionSender] = []  # have more to send
+        later: list[SessionSender] = []
+        while group and len(senders) < max_items and size < MAX_FRAME_BYTES:
+            sender = group.popleft()
+            name = sender.session
             if name in names:  # a second session object of the same name
-                later.append(lane)
+                later.append(sender)
                 continue
-            lane.queued = False
-            chunk = lane.take(kind)
+            sender.queued = False
+            chunk = sender.take(frame_format)
             if chunk is None:  # what it was queued for is gone
-                again.append(lane)
+                again.append(sender)
                 continue
             names.add(name)
-            lanes.append(lane)
+            senders.append(sender)
             chunks.append(chunk)
             size += len(chunk.inputs) + 48
-            call = chunk.tag
+            call = chunk.call
             if call is not None and call.late is None and call.deadline < left:
                 left = call.deadline
-            if lane.history.queued:
-                again.append(lane)
+            if sender.history.queued:
+                again.append(sender)
         if later or group:
             group.extendleft(reversed(later))
             self._groups[key] = group
-        for lane in again:
-            lane.go_on()
-        if not lanes:
+        for sender in again:
+            sender.go_on()
+        if not senders:
             return None
         frame.timeout_ms = max(1, int((self._default_timeout if left == _FOREVER else left - now) * 1000))
         return frame

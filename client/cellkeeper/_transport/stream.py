@@ -11,12 +11,12 @@ import grpc
 import grpc.aio
 
 from .._session.chunk import Chunk
-from .._session.session_sender import Lane
+from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError, ServerError, Unavailable
 from ..types import Counters
 from .frame_codec import replies
-from .inflight_frames import Flight, Flights
-from .send_queue import Outbox
+from .inflight_frames import InflightFrame, InflightFrames
+from .send_queue import SendQueue
 from .wire import error_of, from_grpc
 
 _logger = logging.getLogger("cellkeeper")
@@ -38,13 +38,13 @@ _REFUSED = frozenset(
 
 
 class Stream:
-    """outbox: what waits to be sent. max_frame_items: asked before each frame. on_draining: the server said, for so
-    many seconds, that it goes. on_heard: a reply came."""
+    """send_queue: the senders that wait. max_frame_items: called before each frame. on_heard: called when a reply
+    arrives. on_draining: called with the seconds for which the server, which shuts down, is to be avoided."""
 
     def __init__(
         self,
         target: str,
-        outbox: Outbox,
+        send_queue: SendQueue,
         *,
         attempt_timeout: float,
         max_frame_items: Callable[[], int],
@@ -53,14 +53,14 @@ class Stream:
         on_draining: Callable[[float], None],
     ) -> None:
         self._target = target
-        self._outbox = outbox
+        self._send_queue = send_queue
         self._attempt_timeout = attempt_timeout
         self._max_frame_items = max_frame_items
         self._counters = counters
         self._on_heard = on_heard
         self._on_draining = on_draining
         self._loop = asyncio.get_running_loop()
-        self._flights = Flights(self._loop, self.wake)
+        self._inflight = InflightFrames(self._loop, self.wake)
         self._last_heard = 0.0
         self._next_frame = 1
         self._ending = False  # nothing more is sent
@@ -81,7 +81,7 @@ class Stream:
         self.wake()
 
     async def serve(self, call: Any) -> CellkeeperError:
-        """Serves the stream until it breaks; why it did."""
+        """Serves the stream until it ends. Returns the reason."""
         reader = self._loop.create_task(self._read(call))
         writer = self._loop.create_task(self._write(call))
         watch = self._loop.create_task(self._watch(call))
@@ -107,19 +107,19 @@ class Stream:
         return reader.result()
 
     def lost(self, error: CellkeeperError) -> None:
-        """Nothing more will come of what is on its way."""
-        for flight in self._flights.take_all():
-            for lane, chunk in flight.rest():
-                _take_back(lane, chunk, error)
+        """Every chunk in flight is refused with `error`: no reply will arrive."""
+        for sent in self._inflight.take_all():
+            for sender, chunk in sent.rest():
+                _return_chunk(sender, chunk, error)
 
     # ------------------------------------------------------------------------------------------ inside
 
     async def _write(self, call: Any) -> None:
         """Sends what queues, until the stream ends."""
-        outbox, flights = self._outbox, self._flights
+        send_queue, inflight = self._send_queue, self._inflight
         try:
             while True:
-                while outbox and flights.room() and not self._ending:
+                while send_queue and inflight.room() and not self._ending:
                     message = self._next_message()
                     if message is not None:
                         await call.write(message)
@@ -134,24 +134,24 @@ class Stream:
             return  # the reader knows why
 
     def _next_message(self) -> Any:
-        """The next frame, now in flight; None where its lanes had nothing to send any more."""
+        """Returns the next frame, which is in flight from now on; None if its senders have nothing to send any more."""
         now = self._loop.time()
-        items = min(self._max_frame_items(), self._flights.share(len(self._outbox)))
-        frame = self._outbox.next_frame(now, items)
+        items = min(self._max_frame_items(), self._inflight.share(len(self._send_queue)))
+        frame = self._send_queue.next_frame(now, items)
         if frame is None:
             return None
-        if not self._flights:
+        if not self._inflight:
             self._last_heard = now
         frame_id, counters = self._next_frame, self._counters
         self._next_frame += 1
-        self._flights.add(Flight(frame_id, now, frame.lanes, frame.chunks))
+        self._inflight.add(InflightFrame(frame_id, now, frame.senders, frame.chunks))
         counters.frames_sent += 1
         counters.chunks_sent += len(frame.chunks)
         counters.steps_sent += sum([chunk.steps for chunk in frame.chunks])
         return frame.message(frame_id)
 
     async def _read(self, call: Any) -> CellkeeperError:
-        """Hands out replies until the stream ends; why it did."""
+        """Delivers replies until the stream ends. Returns the reason."""
         try:
             while True:
                 reply = await call.read()
@@ -171,9 +171,9 @@ class Stream:
             return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
 
     async def _watch(self, call: Any) -> None:
-        """Gives a stream up that is silent while frames wait."""
+        """Cancels the stream if it is silent for attempt_timeout while frames are in flight."""
         while True:
-            silent = self._loop.time() - self._last_heard if self._flights else 0.0
+            silent = self._loop.time() - self._last_heard if self._inflight else 0.0
             if silent >= self._attempt_timeout:
                 call.cancel()
                 return
@@ -181,49 +181,49 @@ class Stream:
 
     def _handle(self, reply: Any) -> None:
         self.answered = True
-        flight = self._flights.heard(reply.frame_id)
-        if flight is None:
+        sent = self._inflight.heard(reply.frame_id)
+        if sent is None:
             if not reply.frame_id and reply.HasField("frame_error"):
                 self.finish()
                 self._on_draining(_ENDING_SECONDS)
             return
         self._last_heard = self._loop.time()
         self._on_heard()
-        if self._outbox:
+        if self._send_queue:
             self.wake()
         if reply.HasField("frame_error"):
-            self._flights.landed(flight)
+            self._inflight.remove(sent)
             error = error_of(reply.frame_error)
-            for lane, chunk in flight.rest():
-                lane.refused(chunk, error)
+            for sender, chunk in sent.rest():
+                sender.refused(chunk, error)
             return
-        for lane, chunk, answer in replies(flight, reply):
-            lane.replied(chunk, answer)
+        for sender, chunk, answer in replies(sent, reply):
+            sender.replied(chunk, answer)
         if reply.errors:
-            self._refused(flight, reply.errors)
+            self._refused(sent, reply.errors)
         if reply.last:
-            self._flights.landed(flight)
-            for lane, chunk in flight.rest():
-                lane.refused(chunk, Unavailable("the server left the step unanswered", reason="LOST"))
+            self._inflight.remove(sent)
+            for sender, chunk in sent.rest():
+                sender.refused(chunk, Unavailable("the server left the step unanswered", reason="LOST"))
 
-    def _refused(self, flight: Flight, errors: Any) -> None:
+    def _refused(self, sent: InflightFrame, errors: Any) -> None:
         for refused in errors:
             item = refused.item
-            if item >= len(flight.chunks):
-                raise ServerError(f"the server refused item {item} of a frame of {len(flight.chunks)}")
-            chunk, flight.chunks[item] = flight.chunks[item], None
+            if item >= len(sent.chunks):
+                raise ServerError(f"the server refused item {item} of a frame of {len(sent.chunks)}")
+            chunk, sent.chunks[item] = sent.chunks[item], None
             if chunk is not None:
                 error = error_of(refused.error)
                 if error.reason == "DRAINING":
                     self._on_draining(max(1.0, error.retry_delay_ms / 1000))
-                flight.lanes[item].refused(chunk, error)
+                sent.senders[item].refused(chunk, error)
 
 
-def _take_back(lane: Lane, chunk: Chunk, error: CellkeeperError) -> None:
+def _return_chunk(sender: SessionSender, chunk: Chunk, error: CellkeeperError) -> None:
     try:
-        lane.refused(chunk, error)
+        sender.refused(chunk, error)
     except Exception:  # of this session alone: the others are still to be told
-        _logger.exception("a lost step of session %r could not be taken back", lane.session)
+        _logger.exception("a lost step of session %r could not be taken back", sender.session)
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:

@@ -25,8 +25,8 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
         "carry-over",
         parents=[shared],
         help="hand sessions over to another version of their model",
-        description="Each session starts another life under the new version. It is safe to start this again: sessions "
-        "that belong to the new version already stay as they are.",
+        description="Each session starts another generation under the new version. It is safe to start this again: "
+        "sessions that belong to the new version already stay as they are.",
     )
     parser.add_argument("--model", default="", help="may be left out while exactly one is served")
     parser.add_argument(

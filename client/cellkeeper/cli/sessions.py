@@ -28,7 +28,7 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     show = action("show", _show, "one session")
     show.add_argument("session")
     show.add_argument("--json", action="store_true", help="as a JSON object")
-    reset = action("reset", _reset, "start another life at step 0")
+    reset = action("reset", _reset, "start another generation at step 0")
     reset.add_argument("session")
     fork = action("fork", _fork, "copy a session under another id")
     fork.add_argument("session")
@@ -71,7 +71,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
 
 def _reset(client: Client, parsed: argparse.Namespace) -> None:
     """Not through an open session: its model version may not be served any more, or its record may be damaged. One
-    whose generation cannot be read any more is deleted and begun anew."""
+    whose generation cannot be read any more is deleted and created again."""
     generation = _generation(client, parsed)
     if generation:
         print(client.reset(parsed.session, generation, model=parsed.model))

@@ -25,7 +25,7 @@ SERVING = b"\x08\x01"  # a HealthCheckResponse with status 1, by hand: its packa
 EXPIRES_SOON = timedelta(days=21)
 
 
-class Door:
+class EndpointCheck:
     """An endpoint and the way in. models: None where it did not say. Use as a context manager."""
 
     def __init__(self, target: str, tls: Tls | None, token: str | None, timeout: float) -> None:
@@ -44,7 +44,7 @@ class Door:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
-    def look(self) -> list[Finding]:
+    def run(self) -> list[Finding]:
         """From the outside in; ends where it goes no further."""
         try:
             checked_target(self.target)
@@ -147,7 +147,7 @@ class Door:
         )
         return answer
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> EndpointCheck:
         return self
 
     def __exit__(

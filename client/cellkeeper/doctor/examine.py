@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._transport.credentials import Tls
 from ..types import Model
-from .endpoint import Door
+from .endpoint import EndpointCheck
 from .finding import Finding, fail, ok, warn
 from .metrics import Scrape, check_scrapes
 from .steps import check_steps
@@ -35,16 +35,16 @@ def examine(deployment: Deployment) -> list[Finding]:
     findings: list[Finding] = []
     models: dict[str, list[Model]] = {}
     with ExitStack() as opened:
-        doors = [
-            opened.enter_context(Door(target, deployment.tls, deployment.token, deployment.timeout))
+        checks = [
+            opened.enter_context(EndpointCheck(target, deployment.tls, deployment.token, deployment.timeout))
             for target in deployment.endpoints
         ]
-        for door in doors:
-            findings += door.look()
-            if door.models is not None:
-                models[door.target] = door.models
+        for check in checks:
+            findings += check.run()
+            if check.models is not None:
+                models[check.target] = check.models
         findings += compare_models(models)
-        serving = [door for door in doors if door.serving and door.models]
+        serving = [check for check in checks if check.serving and check.models]
         findings += check_steps(serving, deployment.model, deployment.timeout)
     if deployment.metrics:
         scrapes = [Scrape.of(url, deployment.timeout) for url in deployment.metrics]

@@ -13,7 +13,7 @@ import numpy as np
 from ..client import Client
 from ..errors import CellkeeperError
 from ..types import Model
-from .endpoint import Door
+from .endpoint import EndpointCheck
 from .finding import Finding, fail, ok, warn
 
 STEPS = 8
@@ -22,14 +22,14 @@ SLOW_MS = 250.0
 PREFIX = "cellkeeper-doctor/"
 
 
-def check_steps(doors: Sequence[Door], name: str, timeout: float) -> list[Finding]:
+def check_steps(checks: Sequence[EndpointCheck], name: str, timeout: float) -> list[Finding]:
     """name: of the model; "": every model, the version that takes new sessions."""
     findings: list[Finding] = []
-    if not doors:
+    if not checks:
         return findings
-    clients = {door.target: _client(door, timeout) for door in doors}
+    clients = {check.target: _client(check, timeout) for check in checks}
     try:
-        models = {model.name: model for model in reversed(doors[0].models or ()) if name in ("", model.name)}
+        models = {model.name: model for model in reversed(checks[0].models or ()) if name in ("", model.name)}
         if not models:
             return [fail("", "step", f"no endpoint serves a model {name!r}", "cellkeeper model list tells their names")]
         for model in models.values():
@@ -114,8 +114,8 @@ def samples(model: Model) -> np.ndarray[Any, Any]:
     return draw.uniform(0.0, 1.0, shape).astype(model.input.dtype)
 
 
-def _client(door: Door, timeout: float) -> Client:
-    return Client(door.target, timeout=timeout, tls=door.tls or False, token=door.token)
+def _client(check: EndpointCheck, timeout: float) -> Client:
+    return Client(check.target, timeout=timeout, tls=check.tls or False, token=check.token)
 
 
 def _failed(target: str, model: Model, error: CellkeeperError) -> Finding:
