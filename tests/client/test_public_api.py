@@ -71,7 +71,7 @@ def test_the_methods() -> None:
     client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
-    assert client | {"open"} <= public(cellkeeper.AsyncClient)
+    assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
     assert client | {"session", "counters"} <= public(cellkeeper.Client)
 
 
