@@ -4,8 +4,8 @@
       + InvalidArgument        a shape, dtype, id or value cannot be taken; names what came and what was expected
       + AccessDenied           the server does not know, or does not trust, the caller
       + SessionExists          a fork's target is taken
-      + HistoryError           the session does not stand where this client left it
-      |   + SessionNotFound    expired, deleted or never opened; it is never made anew silently
+      + HistoryError           the session is not at the position where this client left it
+      |   + SessionNotFound    expired, deleted or never opened; it is never created again silently
       |   + GenerationChanged  another generation of the session is there (reset, set-state, or expired and reopened)
       |   + HistoryChanged     the same generation, but with other inputs
       |   + HistoryLost        the server lost steps, more of them than this client kept

@@ -319,7 +319,7 @@ class AsyncSession:
         return self._sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
 
     def _give_up(self, call: StepCall) -> None:
-        """Nobody waits for its answer any more."""
+        """Ends the step's call: its caller has stopped waiting."""
         self._sender.give_up(call, Closed("its caller waits no longer"))
 
     async def _drained(self, timeout: float | None) -> None:
@@ -327,7 +327,7 @@ class AsyncSession:
 
     async def _drained_unless_lost(self, timeout: float | None) -> None:
         """Waits for the steps given before. Where a late one cannot be settled, as its model or its history is gone,
-        what ends the generation goes on without it."""
+        the call that ends the generation is made without it."""
         try:
             await self._drained(timeout)
         except (ModelError, HistoryError):

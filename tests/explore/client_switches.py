@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 from cellkeeper._session.chunk import ChunkState, Outgoing
 from cellkeeper._session.history import History
+from cellkeeper._session.verdict import RESEND
 
 
 def acks_without_holes() -> AbstractContextManager[Any]:
@@ -40,7 +41,7 @@ def client_replays_on_its_own_history() -> AbstractContextManager[Any]:
                 one.end = at = at.advance(one.inputs, 4)
             if one.end.step == held:
                 self.position = one.end
-        return gap.__globals__["_RESEND"]
+        return RESEND
 
     return patch.object(History, "_gap", on_any)
 

@@ -1,21 +1,21 @@
 """One session as its client knows it: what was sent, what was answered, what to do about an error.
 
-Pure logic: no I/O, no clock, no randomness. Its owner asks `next_chunk` what to send (or looks at `upcoming` first, and
-launches that), tells it every outcome (`on_reply`, `on_error`) and who waits no longer (`abandon`), and does what the
-verdict says.
+Pure logic: no I/O, no clock, no randomness. Its owner takes what to send from `next_chunk` (or looks at `upcoming`
+first, and passes that to `launch`), reports every outcome (`on_reply`, `on_error`) and every caller that stops waiting
+(`abandon`), and acts on the verdict.
 
 The rules:
 
-- A chunk keeps its bytes and its position for ever; every resend is identical.
-- After an error that says "again", nothing more is sent until every in_flight chunk came back; then everything
-  that is not answered goes out again, in order.
-- STEP_GAP: the server stands earlier than the chunk. Where it stands at a point of our own history, what it lacks
-  is sent again from there (replies that are held already are not reported twice). Where its head is not ours:
-  HISTORY_CHANGED. Where it stands before the oldest input kept: HISTORY_LOST.
+- A chunk never changes its bytes and its position; every resend is identical.
+- After an error that is retried, nothing more is sent until every chunk in flight has an outcome; then everything
+  that is not answered is sent again, in order.
+- STEP_GAP: the server's position is before the chunk. If it is a position of this history, the steps after it are
+  sent again (replies that are held already are not reported twice). If its head differs: HISTORY_CHANGED. If it is
+  before the oldest input kept: HISTORY_LOST.
 - When a chunk is refused for good, the chunks after it fail too: they were built on it.
 - A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
   nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
-- A generation is never exchanged for another one here. A new generation gets a new History.
+- A History belongs to one generation; a new generation gets a new History.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class History:
 
     @property
     def tail(self) -> Position:
-        """After everything that was appended and not refused."""
+        """Position after everything that was appended and not refused."""
         return self._open[-1].end if self._open else self.position
 
     @property
@@ -76,12 +76,12 @@ class History:
 
     @property
     def ready(self) -> bool:
-        """`next_chunk` has one."""
+        """Returns True if `next_chunk` has a chunk."""
         return self.queued > 0 and not (self._settling and self.in_flight)
 
     @property
     def upcoming(self) -> Chunk | None:
-        """What `next_chunk` would give."""
+        """The chunk that `next_chunk` would return; None if it has none."""
         queued = self.queued
         if not queued or (self._settling and self.in_flight):
             return None

@@ -43,7 +43,7 @@ class LateSteps:
         return with_late_step(error, call.late)
 
     def answered(self, call: StepCall, reply: StepReply) -> None:
-        """The step was applied; nobody waits for its reply."""
+        """The step was applied; its caller has stopped waiting."""
         late = call.late
         if late is None:
             late = call.late = LateStep(reply.position, len(call.inputs) // self._step_bytes, True)

@@ -19,7 +19,7 @@ from .frame_format import FrameFormat, FrameFormats, Layout
 from .history import History
 from .late_steps import LateSteps
 from .retry import EndpointStatus, no_answer_from, worth_retrying
-from .step_call import Answer, StepCall, behind, translated
+from .step_call import Answer, StepCall, error_of_later_steps, translated
 from .verdict import DELIVER, LOST, Action, Verdict
 
 UNSETTLED = "it was not sent, as it is not known yet whether an earlier step of the session counts"
@@ -66,7 +66,7 @@ class SessionSender:
         self._not_served: dict[object, float] = {}  # endpoints that lack its version, and until when that is assumed
         self._layout = layout
         self._frame_formats = frame_formats
-        self._replays = frame_formats.of(layout, ())  # nobody reads their outputs
+        self._replays = frame_formats.of(layout, ())  # their outputs are not needed
         self._frame_format = self._replays  # of the latest call
         self._step_bytes = step_bytes
         self._dispatch = dispatch
@@ -130,7 +130,7 @@ class SessionSender:
                 self._fail_call(chunk, error)
         elif call in self._waiting:
             at = self._waiting.index(call)
-            others = behind(error)
+            others = error_of_later_steps(error)
             while len(self._waiting) > at + 1:
                 self._waiting.pop().fail(others)
             self._waiting.pop()
@@ -172,7 +172,7 @@ class SessionSender:
             return
         drained: asyncio.Future[None] = self.loop.create_future()
         self._drain_futures.append(drained)
-        self.go_on()  # a late step is sent again only while somebody waits
+        self.go_on()  # a late step is sent again only while a caller waits
         try:
             await asyncio.wait_for(drained, timeout)
         except asyncio.TimeoutError:
@@ -311,11 +311,11 @@ class SessionSender:
         """The first caller gets the error itself; the others get one that says that they were built on it."""
         told = False
         for chunk in verdict.failed:
-            told = self._fail_call(chunk, behind(error) if told else error) or told
+            told = self._fail_call(chunk, error_of_later_steps(error) if told else error) or told
         if not verdict.failed or (not told and isinstance(error, InvalidArgument)):
             return  # a late step was refused as invalid; what waits is not built on it
         while self._waiting:
-            self._waiting.popleft().fail(behind(error) if told else error)
+            self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
             told = True
         if self.history.late:
             self._fail_drains(error)

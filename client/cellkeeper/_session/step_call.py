@@ -70,7 +70,7 @@ class StepCall:
             self.answer.exception()  # a caller that went away is no reason for a warning
 
 
-def behind(error: CellkeeperError) -> CellkeeperError:
+def error_of_later_steps(error: CellkeeperError) -> CellkeeperError:
     """Returns the error of the steps that were built on one that failed with `error`."""
     text = f"the step before it failed: {error.message}"
     if isinstance(error, (HistoryError, ModelError, DeadlineExceeded, Closed)):
@@ -94,7 +94,7 @@ _FOUND_HERE = {
     "HISTORY_CHANGED": "the server's record of this session has other inputs than those sent from here",
     "HISTORY_LOST": (
         "the server lost more steps of this session than the inputs kept here reach back; "
-        "open it anew and send what is missing"
+        "open it again and send what is missing"
     ),
 }
 

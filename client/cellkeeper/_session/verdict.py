@@ -40,7 +40,7 @@ FINAL = frozenset(
 
 class Action(Enum):
     DELIVER = "deliver"  # the reply belongs to the chunk's caller
-    COUNTED = "counted"  # done, and nobody waits for its reply
+    COUNTED = "counted"  # answered; its reply was reported before
     RESEND = "resend"  # again, the same bytes at the same position, after a pause
     REPLAY = "replay"  # the server lost steps: they go again from where it stands
     FAIL = "fail"  # `failed` are refused for good

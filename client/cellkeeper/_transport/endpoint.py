@@ -129,8 +129,8 @@ class Endpoint:
             await self._served()
 
     async def _served(self) -> None:
-        """Serves one stream after the other, each from the first step that waits, until something fails that nobody
-        foresaw: who waits for this endpoint must not wait for ever."""
+        """Serves one stream after the other, each from the first step that waits, until something unexpected
+        fails: a session that waits for this endpoint must not wait for ever."""
         try:
             while not self._closing:
                 await self._one_stream()

@@ -85,7 +85,7 @@ class Endpoints:
             sender.go_on()
 
     def _on_up(self, _back: Endpoint) -> None:
-        # Whoever waits for an endpoint that is still down may come here.
+        # Sessions that wait for an endpoint that is still down may use this one.
         for endpoint in self._endpoints.values():
             if endpoint.down:
                 self._redispatch(endpoint, endpoint.drain())

@@ -77,7 +77,7 @@ def forecast_request(
     known: ArrayLike | None,
     outputs: Sequence[str],
 ) -> Any:
-    """A peek of `given` that goes on for `steps` predictions. Raises InvalidArgument."""
+    """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
     if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
         raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")

@@ -86,7 +86,7 @@ class Stream:
         writer = self._loop.create_task(self._write(call))
         watch = self._loop.create_task(self._watch(call))
         try:
-            # Not `await reader`: whoever cancels every task of the loop at once makes the reader end with a result, and
+            # Not `await reader`: when every task of the loop is cancelled at once, the reader ends with a result, and
             # that would be taken for the end of this wait, instead of its own cancellation.
             await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
             if not _has_failed(writer):  # it ends by itself where the call has ended; the reader knows why
