@@ -165,7 +165,7 @@ class AsyncClient:
         if info.max_frame_items:
             self._connected().endpoints.limit_frames(info.max_frame_items)
         return AsyncSession(
-            self, session, info, self._sender, position_of(opened.position), opened.created, outputs or self.outputs
+            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs or self.outputs
         )
 
     open = session
@@ -289,7 +289,7 @@ class AsyncClient:
             self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
         return self._models[key]
 
-    def _sender(self, session: str, model: Model, position: Position) -> SessionSender:
+    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:
         connection, settings = self._connected(), self._settings
         history = History(
             position,
