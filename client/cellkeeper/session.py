@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from ._session.arguments import session_id, timeout_seconds
 from ._session.inputs import Inputs
 from ._session.pipeline import Pipeline, answers
+from ._session.samples import are_at_hand
 from ._session.session_sender import SessionSender
 from ._session.step_call import Answer, StepCall
 from ._transport.caller import Caller
@@ -124,21 +125,24 @@ class AsyncSession:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> AsyncGenerator[Array, None]:
-        """Applies samples, pipelined, and yields the first output of each, in order.
+        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
 
-        samples: single time steps, from any iterable; it is read ahead by `window` time steps at most (the
-        client's window_steps by default; 1 waits for each answer before the next sample is read). chunk_steps: so
-        many samples travel as one chunk, which is faster where latency does not matter. timeout: seconds for each
-        chunk. Raises what a sample raised, after the answers before it; those after it are not applied.
+        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable, also an asynchronous one. window: time steps that are read and sent ahead of the answers; by default
+        the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other source,
+        which may be live: its next sample is read once the answer to the one before has been yielded. A generator over
+        data that is at hand is faster with a window of 64, say. A live asynchronous source may have a window too:
+        answers are yielded as they arrive, also while a sample is awaited. timeout: seconds for each chunk.
+        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
+        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
+        that is not full waits for more samples, or for the source's end.
+        Raises what a sample raised, after the answers before it; those after it are not applied.
         """
-        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
-        replies = answers(pipeline, samples)
+        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         try:
             async for reply in replies:
-                self.last_reply = reply
                 yield reply.output
         finally:
-            pipeline.leave()
             await replies.aclose()
 
     async def stream_replies(
@@ -151,7 +155,7 @@ class AsyncSession:
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
         """Like `stream`, with whole replies."""
-        pipeline = self.pipeline(outputs, timeout, window, chunk_steps)
+        pipeline = self.pipeline(samples, outputs, timeout, window, chunk_steps)
         replies = answers(pipeline, samples)
         try:
             async for reply in replies:
@@ -294,11 +298,18 @@ class AsyncSession:
     # ------------------------------------------------------------------------------------------ inside
 
     def pipeline(
-        self, outputs: Sequence[str] | None, timeout: float | None, window: int | None, chunk_steps: int
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        window: int | None,
+        chunk_steps: int,
     ) -> Pipeline:
         """For `stream`, and for the blocking one in another thread."""
-        steps = self._sender.history.window_steps if window is None else window
-        return Pipeline(lambda x: self._submit(x, outputs, timeout), self._give_up, steps, chunk_steps)
+        at_hand = are_at_hand(samples)
+        if window is None:
+            window = self._sender.history.window_steps if at_hand else 1
+        return Pipeline(lambda x: self._submit(x, outputs, timeout), self._give_up, window, chunk_steps, at_hand)
 
     def _submit(
         self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None

@@ -9,7 +9,7 @@ from itertools import islice
 from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import BlockingAnswer
-from ._session.pipeline import Pipeline
+from ._session.samples import as_rows
 from ._session.step_call import StepCall
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
@@ -101,10 +101,18 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[Array]:
-        """Applies samples, pipelined, and yields the first output of each, in order; see AsyncSession.stream.
+        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
 
-        `samples` is read in the caller's thread, `window` time steps ahead at most. A live source wants window=1,
-        so that each answer comes before the next sample is waited for.
+        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable; it is read in the caller's thread. window: time steps that are read and sent ahead of the answers; by
+        default the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other
+        source, which may be live: its next sample is read once the answer to the one before has been yielded. A
+        generator over data that is at hand is faster with a window of 64, say. Of a live source with a window, answers
+        that have arrived are yielded whenever a sample has come. timeout: seconds for each chunk.
+        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
+        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
+        that is not full waits for more samples, or for the source's end.
+        Raises what a sample raised, after the answers before it; those after it are not applied.
         """
         replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         for reply in replies:
@@ -120,13 +128,13 @@ class Session:
         chunk_steps: int = 1,
     ) -> Iterator[StepReply]:
         """Like `stream`, with whole replies."""
-        pipeline = self._core.pipeline(outputs, timeout, window, chunk_steps)
-        source = iter(samples)
+        pipeline = self._core.pipeline(samples, outputs, timeout, window, chunk_steps)
+        source = iter(as_rows(samples))
         try:
             while True:
-                batch = list(islice(source, pipeline.room))
-                replies = self._thread.run(_advance(pipeline, batch))
-                if not replies:
+                read = list(islice(source, pipeline.room))
+                replies = self._thread.run(pipeline.advance(read))
+                if not replies and not read:
                     return
                 for reply in replies:
                     self._core.last_reply = reply
@@ -203,8 +211,3 @@ class Session:
 
 async def _unsettled(core: AsyncSession) -> tuple[LateStep, ...]:
     return core.unsettled
-
-
-async def _advance(pipeline: Pipeline, samples: list[ArrayLike]) -> list[StepReply]:
-    pipeline.push(samples)
-    return await pipeline.pull()

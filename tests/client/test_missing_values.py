@@ -57,13 +57,14 @@ async def test_asyncio_takes_them_alike(target: str) -> None:
 
 def test_a_model_that_takes_none_refuses_them(target: str) -> None:
     place = "inputs: got NaN or infinity at time step 0, feature 1, expected finite values of dtype float32"
+    of_the_stream = place.replace("got", "samples 0 to 1 of the stream: got").replace("step 0", "step 1")
     with Client(target) as client:
         session = client.session("a", model="whole")
         for x in MISSING:
             for call in (session.step, session.peek, lambda x: session.forecast(x, steps=1)):
                 with pytest.raises(InvalidArgument, match=place):
                     call(x)
-            with pytest.raises(InvalidArgument, match=place.replace("step 0", "step 1")):
+            with pytest.raises(InvalidArgument, match=of_the_stream):
                 list(session.stream([[1, 1], x], chunk_steps=2))
         with pytest.raises(InvalidArgument, match="state: got h"):
             session.set_state({"h": [MASKED]})
@@ -76,7 +77,11 @@ def test_ids_are_never_missing(target: str) -> None:
     with Client(target) as client:
         session = client.session("a", model="words")
         for ids in IDS:
-            for call in (session.step, session.peek, lambda x: list(session.stream(x, chunk_steps=2))):
+            for call in (session.step, session.peek):
                 with pytest.raises(InvalidArgument, match="inputs: got a missing value at time step 1, expected"):
                     call(ids)
+            with pytest.raises(
+                InvalidArgument, match="samples 0 to 1 of the stream: got a missing value at time step 1"
+            ):
+                list(session.stream(ids, chunk_steps=2))
         assert session.position.step == session.info().position.step == 0

@@ -50,7 +50,7 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
     async def gate(opened: bool) -> None:
         (threaded.server.gate.set if opened else threaded.server.gate.clear)()
 
-    with Client(threaded.target) as client, ThreadPoolExecutor(1) as pool:
+    with Client(threaded.target, attempt_timeout=0.2) as client, ThreadPoolExecutor(1) as pool:
         session = client.session("a")
         threaded.do(gate(False))
         with pytest.raises(DeadlineExceeded):

@@ -17,8 +17,10 @@ from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
 from .csv_rows import add_header, csv_rows
 from .json_rows import json_rows
-from .rows import RowError, open_rows
+from .rows import RowError, is_file, open_rows
 from .writer import Writer
+
+FILE_WINDOW_STEPS = 64
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -45,8 +47,20 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="skip the rows that the session consumed already")
     parser.add_argument("--unchecked", action="store_true", help="skip rows without comparing them (after a fork, say)")
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="forget the session when idle this long")
-    parser.add_argument("--window", type=int, metavar="STEPS", help="rows ahead of the answers; 1 for live input")
-    parser.add_argument("--chunk-steps", type=int, default=1, metavar="STEPS", help="rows that travel together")
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="STEPS",
+        help=f"rows that are sent ahead of the answers (default: {FILE_WINDOW_STEPS} for a file; 1 for a pipe or a "
+        "terminal, so that each row is answered before the next is read)",
+    )
+    parser.add_argument(
+        "--chunk-steps",
+        type=int,
+        default=1,
+        metavar="STEPS",
+        help="rows that travel together; their answers come together, too",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -67,7 +81,8 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
         progress = _Progress()
-        outputs = session.stream(rows, window=parsed.window, chunk_steps=parsed.chunk_steps)
+        window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
+        outputs = session.stream(rows, window=window, chunk_steps=parsed.chunk_steps)
         for step, output in enumerate(outputs, session.position.step):
             writer.write(step, output)
             progress.count()
