@@ -42,7 +42,12 @@ class Processing:
             )
         )
         after = tuple(_convert(transform, f"output[{i}]") for i, transform in enumerate(self.output))
-        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+        sources: tuple[tuple[int, ...], ...] = ()
+        if not stack.chain:
+            shift, end = len(before), len(before) + len(stack.layers)
+            moved = [tuple(source + shift for source in taken) for taken in stack.sources]
+            sources = (*((i - 1,) for i in range(shift)), *moved, *((end + i - 1,) for i in range(len(after))))
+        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing, sources=sources)
 
 
 def _convert(transform: Transform, place: str) -> Convert:

@@ -22,7 +22,7 @@ from .onnx_model import import_graph
 from .parity import MAX_BATCH, TOLERANCE, Source
 from .processing import Float64Source, Processed, checked, random_sequences
 from .refusal import ImportRefused
-from .stack import Array, Layer, Recurrent, Stack
+from .stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .torch_build import build_modules
 from .torch_forward import compare_forward
 from .torch_modules import ModuleChain, flatten, module_parts
@@ -172,6 +172,8 @@ def _features(layers: Sequence[Layer]) -> int:
     for layer in layers:
         if isinstance(layer, Recurrent):
             return int(layer.weights["weight_ih"].shape[1])
+        if isinstance(layer, LayerNorm) and layer.scale is not None:
+            return int(layer.scale.size)
         weight = getattr(layer, "weight", None)
         if weight is not None:
             return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
