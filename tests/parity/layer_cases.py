@@ -133,9 +133,7 @@ def keras_layer_cases() -> list[Case]:
             for name in CELL_ACTIVATIONS
         ),
         Case("keras", "LSTM 10 with silu, GRU 9 with selu, reset_after=False (.keras)", stack(*odd)),
-        Case(
-            "keras", "LSTM 20, LayerNormalization, PReLU, GRU 12, LayerNormalization, ReLU 6 (.keras)", stack(*normed)
-        ),
+        Case("keras", "LSTM 20, GRU 12, LayerNormalization, PReLU, ReLU 6 (.keras)", stack(*normed)),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.keras)", saved(cells)),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.h5)", saved(cells, ".h5")),
         Case("keras", "functional: LSTM and GRU side by side, every merge, residual (.keras)", saved(branches())),

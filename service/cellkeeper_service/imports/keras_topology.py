@@ -1,4 +1,4 @@
-"""The order in which the layers of a Keras model compute: Sequential, or a functional model, with branches or without."""
+"""The order in which the layers of a Keras model compute: Sequential or functional, with branches or without."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Conca
 class KerasLayer:
     """kind: the class' name. config: as Keras writes it. number: how many of this class came before it.
 
-    sources: names of the layers whose outputs it takes. Of a cell within a layer: holder, that layer's class; within, the
-    groups that lead to its weights in a .keras file; cell, its own name.
+    sources: names of the layers whose outputs it takes. Of a cell within a layer: holder, that layer's class; within,
+    the groups that lead to its weights in a .keras file; cell, its own name.
     """
 
     place: str
