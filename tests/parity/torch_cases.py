@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .case import Case, Importer
 from .layer_cases import torch_layer_cases
+from .trace_cases import trace_cases
 
 
 class Forecaster(nn.Module):
@@ -132,4 +133,5 @@ def torch_cases() -> list[Case]:
         Case("torch", "torch.save file, tied embedding, GRU, Softmax", torch_file),
         *torch_layer_cases(),
         Case("torch", "torch.export program, LSTMCell with a path around it", program, slow=True),
+        *trace_cases(),
     ]

@@ -22,7 +22,8 @@ FAR = (
 LENGTHS = (1, 2, STEPS, 200)
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
-_INSTEAD = "pass the modules as a list, in the order in which they compute, or export it as an ONNX graph"
+TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
+_INSTEAD = f"pass the modules as a list, in the order in which they compute; {TRACED}, or export it as an ONNX graph"
 
 
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:

@@ -57,7 +57,11 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
         return [("", model)]
     children = list(model.named_children())
     if not children or list(model.named_parameters(recurse=False)):
-        raise ImportRefused(type(model).__name__, f"cannot be taken apart; expected {ALLOWED}, or pass a list of these")
+        raise ImportRefused(
+            type(model).__name__,
+            f"cannot be taken apart; expected {ALLOWED}, or a list of these; "
+            "pass example=x, an input as its forward takes it, and the forward is traced",
+        )
     return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
 
 
