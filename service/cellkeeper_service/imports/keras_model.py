@@ -19,7 +19,7 @@ from .keras_topology import KerasLayer, ordered_layers
 from .landing import Imported, Report, check_target, land
 from .lower import lower
 from .parity import MAX_BATCH, TOLERANCE
-from .processing import Processed, checked, random_sequences
+from .processing import Processed, checked, random_sequences, scaled_as
 from .refusal import ImportRefused
 from .stack import INPUT, Affine, Array, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
 
@@ -56,7 +56,17 @@ def import_keras(
     whole = processing.around(stack)
     lowered = lower(whole, name, str(path))
     source = Processed(keras_source(file, stack), processing)
-    imported = land(folder, lowered, source, random_sequences(whole), str(path), tolerance, max_batch, feedback)
+    imported = land(
+        folder,
+        lowered,
+        source,
+        random_sequences(whole),
+        str(path),
+        tolerance,
+        max_batch,
+        feedback,
+        scaled=scaled_as(whole),
+    )
     report(str(imported))
     return imported
 

@@ -15,12 +15,11 @@ import numpy as np
 from cellkeeper_service.model.fields import one_line
 
 from .keras_file import KerasFile
-from .parity import Source
 from .processing import Float64Source
+from .proof import Source
 from .reference import Float64Run
 from .stack import Array, Stack
 
-PREFIXES = (1, 2, 5)  # lengths at which a model that gives its last time step only is asked as well
 OLDEST = (3, 9)  # before, Keras imported whatever module a file named
 
 
@@ -46,7 +45,7 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
 
 
 class KerasSource:
-    """A parity.Source. Where the model gives its last time step only, whole sequences are asked at some lengths."""
+    """A proof.Source. The model may give the last time step only."""
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         """Raises whatever Keras raises for a file that it cannot load."""
@@ -64,9 +63,6 @@ class KerasSource:
             return {"prediction": every}
         result = np.full((len(inputs), every.shape[-1]), np.nan)
         result[-1] = every[-1]
-        for length in PREFIXES:
-            if length < len(inputs):
-                result[length - 1] = self._call(self._free, inputs[:length])[-1]
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:

@@ -16,8 +16,9 @@ from cellkeeper_service.model.feedback import Sources
 from .files import read_state_dict, tensors_of
 from .landing import Imported, Report, check_target, land
 from .lower import Lowered, lower
-from .parity import MAX_BATCH, TOLERANCE, Source
-from .processing import Float64Source, Processed, Processing, checked, random_sequences
+from .parity import MAX_BATCH, TOLERANCE
+from .processing import Float64Source, Processed, Processing, checked, random_sequences, scaled_as
+from .proof import Source
 from .refusal import ImportRefused
 from .stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .torch_build import build_modules
@@ -115,6 +116,7 @@ def import_torch(
             tolerance,
             max_batch,
             feedback,
+            scaled=scaled_as(whole),
         )
     report(str(imported))
     return imported

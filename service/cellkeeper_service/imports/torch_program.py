@@ -21,7 +21,7 @@ from .onnx_declare import declare
 from .onnx_graph import read_graph
 from .onnx_model import import_graph
 from .onnx_source import Declaration
-from .parity import Source
+from .proof import Source
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -154,7 +154,7 @@ def _refuse_nested(program: ExportedProgram, place: str) -> None:
 
 
 class ProgramSource:
-    """The program in batches of one: a parity.Source. Sequences go in by single time steps where T is fixed to 1."""
+    """The program in batches of one: a proof.Source. Sequences go in by single time steps where T is fixed to 1."""
 
     def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         import torch

@@ -12,11 +12,9 @@ from .stack import Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIXES = (1, 2, 5)  # lengths at which a module that gives its last time step only is asked as well
-
 
 class CarriedSource:
-    """A parity.Source: a module whose forward takes its states and gives them back.
+    """A proof.Source: a module whose forward takes its states and gives them back.
 
     states: of a new session, their batch at `axes`. time_axis: of x and the outputs, None for one time step.
     """
@@ -57,10 +55,10 @@ class CarriedSource:
 
 
 class SequenceSource:
-    """A parity.Source: a module that takes whole sequences. It has no steps of its own: `stepped` is the whole.
+    """A proof.Source: a module that takes whole sequences. It has no steps of its own: `stepped` is the whole.
 
     output: the index of the prediction among the tensors that it gives. timed: it has a time axis; otherwise it is of
-    the last time step, and the module is asked for some prefixes as well.
+    the last time step.
     """
 
     def __init__(self, model: Any, output: int, timed: bool, time_axis: int) -> None:
@@ -73,9 +71,6 @@ class SequenceSource:
             return {"prediction": every}
         result = np.full((len(inputs), *every.shape[1:]), np.nan)
         result[-1] = every[0]
-        for length in PREFIXES:
-            if length < len(inputs):
-                result[length - 1] = self._call(inputs[:length])[0]
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
