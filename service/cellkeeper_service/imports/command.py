@@ -55,7 +55,7 @@ def run_import(words: Sequence[str]) -> None:
     if given.kind == "torch":
         import_torch(Path(given.source), given.target, layers=given.layers, **common)
     else:
-        import_keras(given.source, given.target, **common)
+        import_keras(given.source, given.target, trace=given.trace, **common)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         if kind == "torch":
             one.add_argument(
                 "--layers", metavar="WORDS", help="such as 'embedding=emb lstm=rnn dense=fc relu dense=out'"
+            )
+        if kind == "keras":
+            one.add_argument(
+                "--trace",
+                action="store_true",
+                help="where a layer is not among those that are read, load the file with Keras (on torch), which runs "
+                "what it says it is made of, and export one time step",
             )
         if kind == "onnx":
             one.add_argument("--input", metavar="NAME", help="the input that is a time step")
