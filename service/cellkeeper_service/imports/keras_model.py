@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
 from .files import file_of
@@ -32,10 +32,11 @@ def import_keras(
     folder: Path | str,
     *,
     name: str | None = None,
-    normalization: Normalization | None = None,
+    normalization: object = None,
     missing: Missing | None = None,
-    output: Sequence[Transform] = (),
+    output: object = (),
     feedback: Sources | None = None,
+    feature_names: object = None,
     trace: bool = False,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
@@ -46,6 +47,8 @@ def import_keras(
     model: a .keras or .h5 file of a Sequential or a functional model, with branches or without. Keras itself is only
     used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
     trace: where a layer is not among those that are read, Keras itself runs the model for one time step, which is
     exported (needs keras on torch, and onnxscript). The file's classes are loaded then: Keras' own only, in safe mode.
     With it the model may be a Keras model as well.
@@ -57,7 +60,7 @@ def import_keras(
     folder = Path(folder)
     path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
-    processing = checked(normalization, missing, output)
+    processing = checked(normalization, missing, output, feature_names)
     read = None
     if path is not None:
         try:
@@ -85,6 +88,7 @@ def import_keras(
         max_batch,
         feedback,
         scaled=scaled_as(whole),
+        feature_names=processing.feature_names,
     )
     report(str(imported))
     return imported
@@ -106,6 +110,7 @@ def _import_traced(model: Any, folder: Path, name: str, processing: Processing, 
         source=lambda *_: Processed(traced.source, processing),
         vocabulary=vocabulary,
         missing=processing.missing,
+        feature_names=processing.feature_names,
         **options,
     )
 
