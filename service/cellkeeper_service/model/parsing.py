@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .config import (
     ACTIVATIONS,
     CELLS,
@@ -40,8 +42,18 @@ def parse_config(value: object, place: str = "config.json") -> Config:
         )
     cell = fields.choice("cell", (*CELLS, "onnx"))
     config = _graph(fields, name) if cell == "onnx" else _recurrent(fields, name, cell)
+    config = replace(config, feature_names=_feature_names(fields, config.input))
     fields.done()
     return config
+
+
+def _feature_names(fields: Fields, source: Features | Tokens) -> tuple[str, ...]:
+    names = fields.items("feature_names", MAX_SIZE, ())
+    texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
+    size = source.size if isinstance(source, Features) else 0
+    if not texts or len(set(names)) != len(names) or len(names) not in (0, size):
+        raise fields.refuse("feature_names", names, f"{size} distinct texts of up to 200 printable characters, or none")
+    return tuple(names)
 
 
 def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
