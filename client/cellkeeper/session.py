@@ -309,7 +309,14 @@ class AsyncSession:
         at_hand = are_at_hand(samples)
         if window is None:
             window = self._sender.history.window_steps if at_hand else 1
-        return Pipeline(lambda x: self._submit(x, outputs, timeout), self._give_up, window, chunk_steps, at_hand)
+        return Pipeline(
+            lambda x: self._submit(x, outputs, timeout),
+            self._give_up,
+            window,
+            chunk_steps,
+            self._inputs.numbers,
+            at_hand,
+        )
 
     def _submit(
         self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None

@@ -9,7 +9,6 @@ from itertools import islice
 from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import BlockingAnswer
-from ._session.samples import as_rows
 from ._session.step_call import StepCall
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
@@ -129,7 +128,7 @@ class Session:
     ) -> Iterator[StepReply]:
         """Like `stream`, with whole replies."""
         pipeline = self._core.pipeline(samples, outputs, timeout, window, chunk_steps)
-        source = iter(as_rows(samples))
+        source = iter(pipeline.rows(samples))
         try:
             while True:
                 read = list(islice(source, pipeline.room))

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import Array, StepReply
 from .event_loop import check_loop
-from .missing_values import as_numbers
 from .samples import as_rows
 from .step_call import StepCall
 
@@ -25,8 +24,9 @@ class Pipeline:
 
     submit: sends one chunk. give_up: called for a step whose answer is not wanted any more. window_steps: time steps in
     flight at most, but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one
-    by one. at_hand: reading a sample waits for nothing, so that many are read at a time; otherwise they are read one by
-    one, and answers that have arrived go out in between. Raises InvalidArgument where a number is less than 1.
+    by one. numbers: makes an array of a sample; raises InvalidArgument, TypeError and ValueError. at_hand: reading a
+    sample waits for nothing, so that many are read at a time; otherwise they are read one by one, and answers that have
+    arrived go out in between. Raises InvalidArgument where a number is less than 1.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Pipeline:
         give_up: Callable[[StepCall], None],
         window_steps: int,
         chunk_steps: int,
+        numbers: Callable[[ArrayLike], Array],
         at_hand: bool,
     ) -> None:
         for name, value in (("window", window_steps), ("chunk_steps", chunk_steps)):
@@ -44,6 +45,7 @@ class Pipeline:
         self._give_up = give_up
         self._window_steps = max(window_steps, chunk_steps)
         self._chunk_steps = chunk_steps
+        self._numbers = numbers
         self._at_hand = at_hand
         self._gathered: list[ArrayLike] = []
         self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
@@ -63,6 +65,10 @@ class Pipeline:
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """Its answer is the next one."""
         return self._in_flight[0][0] if self._in_flight else None
+
+    def rows(self, samples: Iterable[ArrayLike]) -> Iterable[ArrayLike]:
+        """The samples one by one. Raises InvalidArgument for what gives none, and for a DataFrame of other columns."""
+        return as_rows(samples, self._numbers)
 
     def push(self, samples: Sequence[ArrayLike]) -> None:
         """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
@@ -88,7 +94,9 @@ class Pipeline:
         arrays: list[Array] = []
         for number, sample in enumerate(samples, self._sent_steps):
             try:
-                arrays.append(as_numbers(sample))
+                arrays.append(self._numbers(sample))
+            except InvalidArgument as error:
+                raise _of_sample(error, number, 1) from error
             except (TypeError, ValueError) as error:
                 text = f"inputs: sample {number} of the stream: got {type(sample).__name__} ({error})"
                 raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs") from error
@@ -160,7 +168,7 @@ async def answers(
         finally:
             await live.aclose()
         return
-    source = iter(as_rows(samples))
+    source = iter(pipeline.rows(samples))
     while True:
         read = list(islice(source, pipeline.room))
         replies = await pipeline.advance(read)
