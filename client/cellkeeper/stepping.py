@@ -1,0 +1,241 @@
+"""The steps of one session, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from ._session.arguments import timeout_seconds
+from ._session.inputs import Inputs
+from ._session.pipeline import Pipeline, answers
+from ._session.samples import are_at_hand
+from ._session.session_sender import SessionSender
+from ._session.step_call import Answer, StepCall
+from ._transport.caller import Caller
+from ._transport.replaying_call import call_replaying
+from ._transport.requests import forecast_request, peek_request
+from ._transport.wire import peek_reply_of, position_message
+from .errors import Closed
+from .late_step import LateStep
+from .position import Position
+from .types import Array, Model, StepReply
+
+
+class AsyncStepping:
+    """What AsyncSession does with samples: each counts once; a look ahead is kept nowhere."""
+
+    def __init__(
+        self,
+        client: Caller,
+        session: str,
+        model: Model,
+        make_sender: Callable[[str, Model, Position], SessionSender],
+        position: Position,
+        created: bool,
+        outputs: Sequence[str],
+    ) -> None:
+        self.id = session
+        self.model = model
+        self.created = created
+        self.last_reply: StepReply | None = None
+        self._client = client
+        self._inputs = Inputs(model)
+        self._make_sender = make_sender
+        self._sender = make_sender(session, model, position)
+        self._outputs = tuple(outputs)
+
+    @property
+    def position(self) -> Position:
+        """Position after the last acknowledged step."""
+        return self._sender.history.position
+
+    @property
+    def generation(self) -> bytes:
+        """16 bytes that change when the session starts anew: by reset, set_state, carry_over, delete or expiry."""
+        return self.position.generation
+
+    @property
+    def unsettled(self) -> tuple[LateStep, ...]:
+        """The late steps of which it is not known whether they count, oldest first.
+
+        A step is late where its caller stopped waiting (its deadline passed, its task was cancelled) when it had been
+        sent. The next step settles it first, by sending it again, and so does `settle`.
+        """
+        return self._sender.late_steps.unsettled
+
+    async def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
+        """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
+        then, unless the server refuses it for good.
+
+        Returns the late steps that were settled since the last reply, or the last call of this, oldest first. Raises
+        DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
+        """
+        await self._drained(timeout)
+        return self._sender.take_settled()
+
+    async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
+
+        x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
+        where x has a time axis. Raises CellkeeperError; its `late_step` says whether x may count nevertheless. What is
+        given after that is another step, also where it has the same values.
+        """
+        future, call = self._submit(x, outputs, timeout)
+        try:
+            self.last_reply = reply = await future
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        return reply.output
+
+    async def step_reply(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """Like `step`, with everything that the reply holds.
+
+        outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the
+        model declares.
+        """
+        future, call = self._submit(x, outputs, timeout)
+        try:
+            self.last_reply = reply = await future
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        return reply
+
+    async def stream(
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        window: int | None = None,
+        chunk_steps: int = 1,
+    ) -> AsyncGenerator[Array, None]:
+        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
+
+        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable, also an asynchronous one. window: time steps that are read and sent ahead of the answers; by default
+        the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other source,
+        which may be live: its next sample is read once the answer to the one before has been yielded. A generator over
+        data that is at hand is faster with a window of 64, say. A live asynchronous source may have a window too:
+        answers are yielded as they arrive, also while a sample is awaited. timeout: seconds for each chunk.
+        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
+        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
+        that is not full waits for more samples, or for the source's end.
+        Raises what a sample raised, after the answers before it; those after it are not applied.
+        """
+        replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
+        try:
+            async for reply in replies:
+                yield reply.output
+        finally:
+            await replies.aclose()
+
+    async def stream_replies(
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        window: int | None = None,
+        chunk_steps: int = 1,
+    ) -> AsyncGenerator[StepReply, None]:
+        """Like `stream`, with whole replies."""
+        pipeline = self.pipeline(samples, outputs, timeout, window, chunk_steps)
+        replies = answers(pipeline, samples)
+        try:
+            async for reply in replies:
+                self.last_reply = reply
+                yield reply
+        finally:
+            pipeline.leave()
+            await replies.aclose()
+
+    async def peek(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
+        raw, single = self._inputs.convert(x)
+        return await self._peek(peek_request(self.id, self.model, raw, outputs or self._outputs), single, timeout)
+
+    async def forecast(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StepReply:
+        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
+        is kept. Waits for the steps given before it.
+
+        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. The model says which predicted value
+        becomes which feature (`model.feedback`); token ids: the most likely one. known: [steps, K], for each further
+        time step the features that it says the caller supplies, in the input's order.
+        Returns outputs of all T + steps time steps, [T + steps, ...]; state tensors, where asked for, and the position
+        are those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model
+        does not say what to feed back, and StepConflict where others have stepped the session on meanwhile.
+        """
+        request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, outputs or self._outputs)
+        return await self._peek(request, False, timeout)
+
+    async def _peek(self, request: Any, single: bool, timeout: float | None) -> StepReply:
+        def here() -> Any:
+            request.position.CopyFrom(position_message(self.position))
+            return request
+
+        return peek_reply_of(await call_replaying(self._client, lambda: self._sender, "Step", here, timeout), single)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def pipeline(
+        self,
+        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+        window: int | None,
+        chunk_steps: int,
+    ) -> Pipeline:
+        """For `stream`, and for the blocking one in another thread."""
+        at_hand = are_at_hand(samples)
+        if window is None:
+            window = self._sender.history.window_steps if at_hand else 1
+        return Pipeline(
+            lambda x: self._submit(x, outputs, timeout),
+            self._give_up,
+            window,
+            chunk_steps,
+            self._inputs.numbers,
+            at_hand,
+        )
+
+    def _submit(
+        self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
+    ) -> tuple[asyncio.Future[StepReply], StepCall]:
+        """Takes a step; its answer comes to the future."""
+        raw, single = self._inputs.convert(x)
+        sender = self._sender
+        sender.check_loop()
+        future: asyncio.Future[StepReply] = sender.loop.create_future()
+        wanted = self._outputs if outputs is None else tuple(outputs)
+        return future, sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)
+
+    def _submit_raw(
+        self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
+    ) -> StepCall:
+        """Like `_submit`, of an input that was converted before."""
+        wanted = self._outputs if outputs is None else tuple(outputs)
+        return self._sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
+
+    def _give_up(self, call: StepCall) -> None:
+        """Ends the step's call: its caller has stopped waiting."""
+        self._sender.give_up(call, Closed("its caller waits no longer"))
+
+    async def _drained(self, timeout: float | None) -> None:
+        await self._sender.drained(timeout_seconds(timeout, self._client.timeout))
