@@ -15,7 +15,17 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
+from ._session.arguments import (
+    fingerprint_bytes,
+    generation_bytes,
+    id_text,
+    output_names,
+    session_id,
+    tensors,
+    timeout_seconds,
+    ttl_milliseconds,
+)
+from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.frame_format import FrameFormats, Layout
 from ._session.history import History
@@ -87,7 +97,7 @@ class AsyncClient:
         )
         self.targets = settings.targets
         self.timeout = settings.timeout
-        self.outputs = tuple(outputs)
+        self.outputs = output_names(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
         self._senders: WeakSet[SessionSender] = WeakSet()
@@ -95,6 +105,9 @@ class AsyncClient:
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {', '.join(self.targets)}{', closed' if self._closed else ''}>"
 
     async def __aenter__(self) -> AsyncClient:
         self._connected()
@@ -155,24 +168,27 @@ class AsyncClient:
         come that far (it lost steps: open without `expect` and send again what is missing), StepCompacted where it
         has gone on so far that it cannot tell any more. initial_state: state tensors by name, for a new session only.
         """
-        session, ttl_ms = session_id(session), ttl_milliseconds(ttl)
+        session, model, ttl_ms = session_id(session), id_text(model, "model"), ttl_milliseconds(ttl)
+        expect, outputs = checked_position(expect, "expect"), self.outputs if outputs is None else output_names(outputs)
         state = []
         if initial_state is not None:
-            state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
+            state = state_messages(
+                await self.model(model, timeout=timeout), tensors(initial_state, "initial_state"), "initial_state"
+            )
         request = open_request(session, model, ttl_ms, expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)
         if info.max_frame_items:
             self._connected().endpoints.limit_frames(info.max_frame_items)
         return AsyncSession(
-            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs or self.outputs
+            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs
         )
 
     open = session
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Where a session stands, its ages and TTL. Raises SessionNotFound."""
-        request = pb.GetSessionRequest(model=model, session=session_id(session))
+        request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
         info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
         return info
 
@@ -180,7 +196,7 @@ class AsyncClient:
         self, prefix: str = "", *, model: str = "", timeout: float | None = None
     ) -> AsyncIterator[SessionInfo]:
         """The sessions whose id starts with `prefix`, in no particular order."""
-        token, prefix = "", id_text(prefix, "prefix")
+        token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
         while True:
             request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
             page = await self._call("ListSessions", request, prefix, timeout)
@@ -194,7 +210,7 @@ class AsyncClient:
         """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
         generation deletes a session whose record is damaged (RecordDamaged), and no other."""
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
-        request = pb.DeleteRequest(model=model, items=[item])
+        request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
 
     async def reset(
@@ -203,7 +219,7 @@ class AsyncClient:
         """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
         also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
         there."""
-        request = reset_request(session_id(session), model, generation_bytes(generation))
+        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
     async def carry_over(
@@ -240,7 +256,7 @@ class AsyncClient:
         if (window_of is None) == (policy == "rerun"):
             text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
-        target = await self.model(model, fingerprint, timeout=timeout)
+        target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
         return CarryOver(self, target, policy, timeout)
 
     # ------------------------------------------------------------------------------------------ models
@@ -252,7 +268,7 @@ class AsyncClient:
 
     async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
         """A model: the version of that fingerprint, or the one that takes new sessions."""
-        request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
+        request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
         model: Model = await self._call("GetModel", request, name, timeout, model_of)
         return model
 

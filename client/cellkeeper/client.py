@@ -63,6 +63,9 @@ class Client:
         )
         self._thread = LoopThread(self._core.close)
 
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self._core.targets)}{', closed' if self._thread.closed else ''}>"
+
     def __enter__(self) -> Client:
         return self
 

@@ -8,7 +8,8 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import session_id
+from ._session.arguments import fingerprint_bytes, session_id
+from ._session.arguments import position as checked_position
 from ._session.inputs import Inputs
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
@@ -61,7 +62,7 @@ class AsyncSession(AsyncStepping):
         where the state cannot be kept.
         """
         await self._drained_unless_lost(timeout)
-        target = await self._client.model(self.model.name, fingerprint, timeout=timeout)
+        target = await self._client.model(self.model.name, fingerprint_bytes(fingerprint), timeout=timeout)
         item = carry_over_item(target, self.id, self.generation, policy, window)
         request = pb.CarryOverRequest(model=target.name, items=[item], fingerprint=target.fingerprint)
         result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
@@ -78,7 +79,7 @@ class AsyncSession(AsyncStepping):
         What the server lost of this session is sent again first. Raises SessionExists; StepGap, StepCompacted and
         HistoryChanged where `position` is ahead of this session, or older than the server's log, or not of its history.
         """
-        target = session_id(target, "target")
+        target, position = session_id(target, "target"), checked_position(position, "position")
         item = fork_item(self.id, target)
 
         def here() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from ._session.arguments import timeout_seconds
+from ._session.arguments import output_names, timeout_seconds
 from ._session.inputs import Inputs
 from ._session.pipeline import Pipeline, answers
 from ._session.samples import are_at_hand
@@ -45,7 +45,10 @@ class AsyncStepping:
         self._inputs = Inputs(model)
         self._make_sender = make_sender
         self._sender = make_sender(session, model, position)
-        self._outputs = tuple(outputs)
+        self._outputs = output_names(outputs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} of model {self.model.name!r} at step {self.position.step}>"
 
     @property
     def position(self) -> Position:
@@ -156,12 +159,20 @@ class AsyncStepping:
             pipeline.leave()
             await replies.aclose()
 
-    async def peek(
+    async def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Returns what `step` would return for x at this point; nothing of it is kept.
+
+        x, outputs, and what is returned: as in `step`. timeout: seconds. It waits for the steps given before it.
+        Raises what `step` raises, but for late steps, as none is made. What failed may be called again.
+        """
+        return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
+
+    async def peek_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """What x would give at this point; nothing of it is kept. Waits for the steps given before it."""
+        """Like `peek`, with everything that the reply holds; its position is the one after x."""
         raw, single = self._inputs.convert(x)
-        return await self._peek(peek_request(self.id, self.model, raw, outputs or self._outputs), single, timeout)
+        return await self._peek(peek_request(self.id, self.model, raw, self._wanted(outputs)), single, timeout)
 
     async def forecast(
         self,
@@ -171,18 +182,33 @@ class AsyncStepping:
         known: ArrayLike | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
-    ) -> StepReply:
+    ) -> Array:
         """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
-        is kept. Waits for the steps given before it.
+        is kept. Returns the first of `outputs` of all T + steps time steps, [T + steps, ...].
 
-        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. The model says which predicted value
-        becomes which feature (`model.feedback`); token ids: the most likely one. known: [steps, K], for each further
-        time step the features that it says the caller supplies, in the input's order.
-        Returns outputs of all T + steps time steps, [T + steps, ...]; state tensors, where asked for, and the position
-        are those after the last. T + steps is at most model.max_chunk_steps. Raises InvalidArgument where the model
-        does not say what to feed back, and StepConflict where others have stepped the session on meanwhile.
+        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
+        model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
+        the most likely one. known: [steps, K], for each further time step the features that it says the caller
+        supplies, in the input's order, or a DataFrame with their names. timeout: seconds. It waits for the steps given
+        before it. Raises InvalidArgument where the model does not say what to feed back, StepConflict where others have
+        stepped the session on meanwhile, and what `peek` raises.
         """
-        request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, outputs or self._outputs)
+        reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        return reply.output
+
+    async def forecast_reply(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StepReply:
+        """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
+        the position are those after the last of the T + steps time steps."""
+        wanted = self._wanted(outputs)
+        request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, wanted)
         return await self._peek(request, False, timeout)
 
     async def _peek(self, request: Any, single: bool, timeout: float | None) -> StepReply:
@@ -223,15 +249,20 @@ class AsyncStepping:
         sender = self._sender
         sender.check_loop()
         future: asyncio.Future[StepReply] = sender.loop.create_future()
-        wanted = self._outputs if outputs is None else tuple(outputs)
-        return future, sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), future)
+        return future, sender.submit(
+            raw, single, self._wanted(outputs), timeout_seconds(timeout, self._client.timeout), future
+        )
 
     def _submit_raw(
         self, raw: bytes, single: bool, outputs: Sequence[str] | None, timeout: float | None, answer: Answer
     ) -> StepCall:
         """Like `_submit`, of an input that was converted before."""
-        wanted = self._outputs if outputs is None else tuple(outputs)
-        return self._sender.submit(raw, single, wanted, timeout_seconds(timeout, self._client.timeout), answer)
+        return self._sender.submit(
+            raw, single, self._wanted(outputs), timeout_seconds(timeout, self._client.timeout), answer
+        )
+
+    def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
+        return self._outputs if outputs is None else output_names(outputs)
 
     def _give_up(self, call: StepCall) -> None:
         """Ends the step's call: its caller has stopped waiting."""

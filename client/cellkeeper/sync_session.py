@@ -25,6 +25,9 @@ class Session:
         self._thread = thread
         self._core = core
 
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r} of model {self.model.name!r} at step {self.position.step}>"
+
     @property
     def id(self) -> str:
         return self._core.id
@@ -142,9 +145,22 @@ class Session:
             with suppress(Closed, ForkedProcess):
                 self._thread.soon(pipeline.leave)
 
-    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
-        """What x would give at this point; nothing of it is kept."""
-        return self._thread.run(self._core.peek(x, outputs=outputs, timeout=timeout))
+    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Returns what `step` would return for x at this point; nothing of it is kept.
+
+        x, outputs, and what is returned: as in `step`. timeout: seconds. It waits for the steps given before it.
+        Raises what `step` raises, but for late steps, as none is made. What failed may be called again.
+        """
+        return self.peek_reply(x, outputs=outputs, timeout=timeout).output
+
+    def peek_reply(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """Like `peek`, with everything that the reply holds; its position is the one after x.
+
+        x: [F] or [T, F]. outputs: as in `step_reply`. timeout: seconds.
+        """
+        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
 
     def forecast(
         self,
@@ -154,10 +170,33 @@ class Session:
         known: ArrayLike | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
+    ) -> Array:
+        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
+        is kept. Returns the first of `outputs` of all T + steps time steps, [T + steps, ...].
+
+        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
+        model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
+        the most likely one. known: [steps, K], for each further time step the features that it says the caller
+        supplies, in the input's order, or a DataFrame with their names. timeout: seconds. It waits for the steps given
+        before it. Raises InvalidArgument where the model does not say what to feed back, StepConflict where others have
+        stepped the session on meanwhile, and what `peek` raises.
+        """
+        return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
+
+    def forecast_reply(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> StepReply:
-        """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next
-        input; nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
-        return self._thread.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
+        """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
+        the position are those after the last of the T + steps time steps."""
+        return self._thread.run(
+            self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        )
 
     def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new generation at step 0."""

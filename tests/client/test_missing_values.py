@@ -36,7 +36,7 @@ def test_missing_values_are_filled_by_the_models_policy(target: str) -> None:
     with Client(target) as client:
         session = client.session("a", model="fill")
         for n, x in enumerate(MISSING, 1):
-            assert session.peek(x).output.tolist() == [n, 100 * n]
+            assert session.peek(x).tolist() == [n, 100 * n]
             assert session.step(x).tolist() == [n, 100 * n]
         assert session.step(np.ma.vstack([MASKED, MASKED])).tolist() == [[6, 600], [7, 700]]
         for chunk_steps in (1, 2, 3):
@@ -44,7 +44,7 @@ def test_missing_values_are_filled_by_the_models_policy(target: str) -> None:
             ys = [y.tolist() for y in session.stream(MISSING, chunk_steps=chunk_steps)]
             assert ys == [[n, 100 * n] for n in range(1, 6)]
         for x in MISSING:
-            forecast = session.forecast([[0, 0]], steps=1, known=[x]).output
+            forecast = session.forecast([[0, 0]], steps=1, known=[x])
             assert forecast.tolist() == [[5, 500], [6, 600]]
 
 

@@ -23,7 +23,7 @@ def test_a_session_from_end_to_end(target: str) -> None:
             assert [y.tolist() for y in session.stream([ONE] * 100)] == [[n, n] for n in range(2, 102)]
             assert session.last_reply is not None
             assert session.last_reply.position == session.position
-            assert session.peek([1.0, 5.0]).output.tolist() == [102, 106]
+            assert session.peek([1.0, 5.0]).tolist() == [102, 106]
             assert session.step_reply(ONE, outputs=["hidden"]).output.tolist() == [102, 102]
             branch = session.fork("pump-17/what-if")
             assert branch.step(ONE).tolist() == [103, 103]

@@ -116,7 +116,7 @@ async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, version
         assert session.model.feedback == (0, 1, -1)
         await session.step(PAST)
         known = WINDOW[:20, :1]
-        got = await session.forecast(NEXT, steps=20, known=known, outputs=["prediction", "state"])
+        got = await session.forecast_reply(NEXT, steps=20, known=known, outputs=["prediction", "state"])
         consumed = np.concatenate([PAST, NEXT])
         for value in known:
             low, high = offline(new, consumed)["prediction"][-1]

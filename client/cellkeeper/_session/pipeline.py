@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import Array, StepReply
+from .arguments import whole_number
 from .event_loop import check_loop
 from .samples import as_rows
 from .step_call import StepCall
@@ -38,9 +39,8 @@ class Pipeline:
         numbers: Callable[[ArrayLike], Array],
         at_hand: bool,
     ) -> None:
-        for name, value in (("window", window_steps), ("chunk_steps", chunk_steps)):
-            if value < 1:
-                raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
+        window_steps = whole_number(window_steps, "window", 1)
+        chunk_steps = whole_number(chunk_steps, "chunk_steps", 1)
         self._submit = submit
         self._give_up = give_up
         self._window_steps = max(window_steps, chunk_steps)

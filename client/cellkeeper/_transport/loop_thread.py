@@ -35,6 +35,11 @@ class LoopThread:
         self._finalizer.atexit = False
         disown_after_fork(self)
 
+    @property
+    def closed(self) -> bool:
+        """True once it was closed, or belongs to the process that this one was forked from."""
+        return self._closed is not None
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the thread and waits for its result. Raises what it raises, and Closed."""
         with self._lock:

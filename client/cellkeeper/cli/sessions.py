@@ -45,7 +45,7 @@ def _list(client: Client, parsed: argparse.Namespace) -> None:
         elif info.damage:
             print(f"{info.session}\tdamaged: {info.damage}")
         else:
-            idle = f"idle {info.idle_ms / 1000:.1f} s"
+            idle = f"idle {info.idle_seconds:.1f} s"
             print(f"{info.session}\tstep {info.position.step}\t{idle}\t{'hot' if info.hot else 'cold'}")
 
 
@@ -60,9 +60,9 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         ("position", info.position),
         ("fingerprint", info.fingerprint.hex()),
         ("checkpoint", f"step {info.checkpoint_step}"),
-        ("age", f"{info.age_ms / 1000:.3f} s"),
-        ("idle", f"{info.idle_ms / 1000:.3f} s"),
-        ("ttl", f"{info.ttl_ms / 1000:g} s" if info.ttl_ms else "none"),
+        ("age", f"{info.age_seconds:.3f} s"),
+        ("idle", f"{info.idle_seconds:.3f} s"),
+        ("ttl", f"{info.ttl_seconds:g} s" if info.ttl_seconds else "none"),
         ("hot", "yes" if info.hot else "no"),
     )
     for name, value in rows:
@@ -117,9 +117,9 @@ def _as_json(info: SessionInfo) -> str:
             "position": str(info.position),
             "fingerprint": info.fingerprint.hex(),
             "checkpoint_step": info.checkpoint_step,
-            "age_ms": info.age_ms,
-            "idle_ms": info.idle_ms,
-            "ttl_ms": info.ttl_ms,
+            "age_seconds": info.age_seconds,
+            "idle_seconds": info.idle_seconds,
+            "ttl_seconds": info.ttl_seconds,
             "hot": info.hot,
             "damage": info.damage,
         }
