@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
@@ -16,8 +16,6 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._session.arguments import (
-    fingerprint_bytes,
-    generation_bytes,
     id_text,
     output_names,
     session_id,
@@ -30,25 +28,25 @@ from ._session.event_loop import check_loop
 from ._session.frame_format import FrameFormats, Layout
 from ._session.history import History
 from ._session.session_sender import SessionSender
-from ._transport.calls import itself, only_result
-from ._transport.carry_over import CarryOver, WindowOf
+from ._transport.calls import itself
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
-from ._transport.requests import open_request, reset_request
+from ._transport.requests import open_request
 from ._transport.settings import checked_settings
-from ._transport.wire import dtype_number, model_of, position_of, session_info_of, state_messages
-from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from ._transport.wire import dtype_number, model_of, position_of, state_messages
+from .administration import AsyncAdministration
+from .errors import CellkeeperError, Closed, ForkedProcess
 from .position import Position
 from .session import AsyncSession
-from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
+from .types import Backoff, Counters, Model
 
 __all__ = ["AsyncClient", "AsyncSession"]
 
 DEFAULT_TARGET = "localhost:50051"
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """Talks to one or several Cellkeeper endpoints; belongs to the event loop it is first used in.
 
     target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
@@ -185,92 +183,6 @@ class AsyncClient:
         )
 
     open = session
-
-    async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
-        request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
-        info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
-        return info
-
-    async def sessions(
-        self, prefix: str = "", *, model: str = "", timeout: float | None = None
-    ) -> AsyncIterator[SessionInfo]:
-        """The sessions whose id starts with `prefix`, in no particular order."""
-        token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
-        while True:
-            request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
-            page = await self._call("ListSessions", request, prefix, timeout)
-            for info in page.sessions:
-                yield session_info_of(info)
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
-        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
-        item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
-        request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
-        return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
-
-    async def reset(
-        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
-    ) -> Position:
-        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
-        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
-        there."""
-        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
-        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
-
-    async def carry_over(
-        self,
-        policy: str,
-        *,
-        model: str = "",
-        prefix: str = "",
-        sessions: Iterable[str] | None = None,
-        window_of: WindowOf | None = None,
-        fingerprint: bytes = b"",
-        timeout: float | None = None,
-    ) -> CarriedOver:
-        """Hands sessions over to another version of their model, and counts what became of them.
-
-        policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
-        and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
-        is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
-        What fails for one session is counted, and holds up no other; a run that was broken off is simply started
-        again. Sessions of the other version that are made meanwhile may be missed.
-        """
-        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
-        if sessions is not None:
-            infos = await carry_over.named(sessions)
-            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
-            return carry_over.result
-        while (page := await carry_over.page(prefix)) is not None:
-            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
-        return carry_over.result
-
-    async def _new_carry_over(
-        self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
-    ) -> CarryOver:
-        if (window_of is None) == (policy == "rerun"):
-            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
-        target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
-        return CarryOver(self, target, policy, timeout)
-
-    # ------------------------------------------------------------------------------------------ models
-
-    async def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Every served version; the first of a name takes new sessions."""
-        answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
-        return [model_of(info) for info in answer.models]
-
-    async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
-        """A model: the version of that fingerprint, or the one that takes new sessions."""
-        request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
-        model: Model = await self._call("GetModel", request, name, timeout, model_of)
-        return model
 
     # ------------------------------------------------------------------------------------------ inside
 

@@ -1,0 +1,121 @@
+"""What a client asks about sessions and models without opening a session, for asyncio."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from ._session.arguments import (
+    fingerprint_bytes,
+    generation_bytes,
+    id_text,
+    session_id,
+)
+from ._transport.calls import itself, only_result
+from ._transport.carry_over import CarryOver, WindowOf
+from ._transport.requests import reset_request
+from ._transport.wire import model_of, position_of, session_info_of
+from .errors import InvalidArgument
+from .position import Position
+from .types import CarriedOver, Model, SessionInfo
+
+
+class AsyncAdministration(ABC):
+    """The calls of AsyncClient that look after sessions and models."""
+
+    timeout: float
+
+    @abstractmethod
+    async def _call(
+        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
+    ) -> Any: ...
+
+    @abstractmethod
+    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
+
+    async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
+        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
+        request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
+        info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
+        return info
+
+    async def sessions(
+        self, prefix: str = "", *, model: str = "", timeout: float | None = None
+    ) -> AsyncIterator[SessionInfo]:
+        """The sessions whose id starts with `prefix`, in no particular order."""
+        token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
+        while True:
+            request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
+            page = await self._call("ListSessions", request, prefix, timeout)
+            for info in page.sessions:
+                yield session_info_of(info)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
+        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
+        item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
+        request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
+        return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
+
+    async def reset(
+        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
+    ) -> Position:
+        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
+        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
+        there."""
+        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
+        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
+
+    async def carry_over(
+        self,
+        policy: str,
+        *,
+        model: str = "",
+        prefix: str = "",
+        sessions: Iterable[str] | None = None,
+        window_of: WindowOf | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+    ) -> CarriedOver:
+        """Hands sessions over to another version of their model, and counts what became of them.
+
+        policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
+        and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
+        is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
+        What fails for one session is counted, and holds up no other; a run that was broken off is simply started
+        again. Sessions of the other version that are made meanwhile may be missed.
+        """
+        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
+        if sessions is not None:
+            infos = await carry_over.named(sessions)
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
+            return carry_over.result
+        while (page := await carry_over.page(prefix)) is not None:
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
+        return carry_over.result
+
+    async def _new_carry_over(
+        self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
+    ) -> CarryOver:
+        if (window_of is None) == (policy == "rerun"):
+            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
+        target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
+        return CarryOver(self, target, policy, timeout)
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
+        """Every served version; the first of a name takes new sessions."""
+        answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
+        return [model_of(info) for info in answer.models]
+
+    async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
+        """A model: the version of that fingerprint, or the one that takes new sessions."""
+        request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
+        model: Model = await self._call("GetModel", request, name, timeout, model_of)
+        return model
