@@ -32,6 +32,7 @@ from ._transport.calls import itself
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
+from ._transport.readiness import wait_until_ready
 from ._transport.requests import open_request
 from ._transport.settings import checked_settings
 from ._transport.wire import dtype_number, model_of, position_of, state_messages
@@ -115,6 +116,19 @@ class AsyncClient(AsyncAdministration):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def wait_ready(self, timeout: float | timedelta | None = None) -> None:
+        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+
+        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
+        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
+        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        """
+        connection, settings = self._connected(), self._settings
+        seconds = timeout_seconds(timeout, self.timeout)
+        await wait_until_ready(
+            connection.endpoints, settings.token, settings.backoff, settings.attempt_timeout, seconds
+        )
 
     async def close(self) -> None:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server. Raises WrongEventLoop

@@ -74,6 +74,15 @@ class Client:
     ) -> None:
         self.close()
 
+    def wait_ready(self, timeout: float | timedelta | None = None) -> None:
+        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+
+        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
+        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
+        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        """
+        self._thread.run(self._core.wait_ready(timeout))
+
     def close(self) -> None:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
         self._thread.close()

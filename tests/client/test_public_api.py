@@ -66,9 +66,31 @@ def test_the_exported_names() -> None:
 
 
 def test_the_methods() -> None:
-    session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
-    session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over", "unsettled", "settle"}
-    client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
+    session = {
+        "step",
+        "step_reply",
+        "stream",
+        "stream_replies",
+        "peek",
+        "peek_reply",
+        "reset",
+        "set_state",
+        "fork",
+        "delete",
+    }
+    session |= {
+        "state",
+        "info",
+        "position",
+        "generation",
+        "close",
+        "forecast",
+        "forecast_reply",
+        "carry_over",
+        "unsettled",
+        "settle",
+    }
+    client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close", "wait_ready"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
