@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -14,13 +14,14 @@ from ._session.arguments import (
     id_text,
     session_id,
 )
+from ._transport.bulk_delete import BulkDelete, listed
 from ._transport.calls import itself, only_result
 from ._transport.carry_over import CarryOver, WindowOf
 from ._transport.requests import reset_request
 from ._transport.wire import model_of, position_of, session_info_of
 from .errors import InvalidArgument
 from .position import Position
-from .types import CarriedOver, Model, SessionInfo
+from .types import CarriedOver, Deleted, Model, SessionInfo
 
 
 class AsyncAdministration(ABC):
@@ -63,6 +64,42 @@ class AsyncAdministration(ABC):
         request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
 
+    async def delete_many(
+        self,
+        sessions: Iterable[SessionInfo] | AsyncIterable[SessionInfo],
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        on_progress: Callable[[Deleted], None] | None = None,
+    ) -> Deleted:
+        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
+        became of them.
+
+        sessions: as `sessions` lists them: `await client.delete_many(client.sessions("old/"))`. model: may be left out
+        while the server has exactly one. timeout: seconds for each request. on_progress: called after each request with
+        the counts so far. What fails for one session is counted, and holds up no other; a run that was broken off is
+        simply started again.
+        """
+        bulk = await self._new_bulk_delete(model, timeout)
+        page: list[SessionInfo] = []
+
+        async def delete_page() -> None:
+            await bulk.delete(page)
+            page.clear()
+            if on_progress is not None:
+                on_progress(bulk.result)
+
+        async for info in _each(sessions):
+            page.append(info)
+            if len(page) == bulk.room:
+                await delete_page()
+        if page:
+            await delete_page()
+        return bulk.result
+
+    async def _new_bulk_delete(self, model: str, timeout: float | None) -> BulkDelete:
+        return BulkDelete(self, await self.model(id_text(model, "model"), timeout=timeout), timeout)
+
     async def reset(
         self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
     ) -> Position:
@@ -82,14 +119,16 @@ class AsyncAdministration(ABC):
         window_of: WindowOf | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
+        on_progress: Callable[[CarriedOver], None] | None = None,
     ) -> CarriedOver:
         """Hands sessions over to another version of their model, and counts what became of them.
 
         policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
         and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
         is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
-        What fails for one session is counted, and holds up no other; a run that was broken off is simply started
-        again. Sessions of the other version that are made meanwhile may be missed.
+        on_progress: called after each page of sessions with the counts so far. What fails for one session is counted,
+        and holds up no other; a run that was broken off is simply started again. Sessions of the other version that are
+        made meanwhile may be missed.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:
@@ -98,6 +137,8 @@ class AsyncAdministration(ABC):
             return carry_over.result
         while (page := await carry_over.page(prefix)) is not None:
             await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
+            if on_progress is not None:
+                on_progress(carry_over.result)
         return carry_over.result
 
     async def _new_carry_over(
@@ -119,3 +160,12 @@ class AsyncAdministration(ABC):
         request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
         model: Model = await self._call("GetModel", request, name, timeout, model_of)
         return model
+
+
+async def _each(sessions: Iterable[SessionInfo] | AsyncIterable[SessionInfo]) -> AsyncIterator[SessionInfo]:
+    if isinstance(sessions, AsyncIterable):
+        async for info in sessions:
+            yield info
+        return
+    for info in listed(sessions):
+        yield info

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
 from typing import TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
 
+from ._transport.bulk_delete import listed
 from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
 from ._transport.loop_thread import LoopThread
 from .aio import DEFAULT_TARGET, AsyncClient
 from .position import Position
 from .sync_session import Session
-from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
+from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo
 
 T = TypeVar("T")
 
@@ -130,6 +132,30 @@ class Client:
         generation deletes a session whose record is damaged (RecordDamaged), and no other."""
         return self._thread.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
+    def delete_many(
+        self,
+        sessions: Iterable[SessionInfo],
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        on_progress: Callable[[Deleted], None] | None = None,
+    ) -> Deleted:
+        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
+        became of them.
+
+        sessions: as `sessions` lists them: `client.delete_many(client.sessions("old/"))`. model: may be left out while
+        the server has exactly one. timeout: seconds for each request. on_progress: called in this thread after each
+        request with the counts so far. What fails for one session is counted, and holds up no other; a run that was
+        broken off is simply started again.
+        """
+        bulk = self._thread.run(self._core._new_bulk_delete(model, timeout))
+        source = iter(listed(sessions))
+        while page := list(islice(source, bulk.room)):
+            self._thread.run(bulk.delete(page))
+            if on_progress is not None:
+                on_progress(bulk.result)
+        return bulk.result
+
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
         """Ends that generation of the session and starts another at step 0; see AsyncClient.reset."""
         return self._thread.run(self._core.reset(session, generation, model=model, timeout=timeout))
@@ -144,6 +170,7 @@ class Client:
         window_of: WindowOf | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
+        on_progress: Callable[[CarriedOver], None] | None = None,
     ) -> CarriedOver:
         """Hands sessions over to another version of their model, and counts what became of them; see
         AsyncClient.carry_over. `window_of` is called in the caller's thread."""
@@ -151,6 +178,8 @@ class Client:
         page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
         while page is not None:
             self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
+            if on_progress is not None:
+                on_progress(carry_over.result)
             page = self._thread.run(carry_over.page(prefix)) if sessions is None else None
         return carry_over.result
 

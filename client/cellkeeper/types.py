@@ -167,6 +167,11 @@ class CarriedOver:
         return f"CarriedOver({', '.join(f'{word} {count}' for word, count in sorted(self.counts.items()))})"
 
     @property
+    def total(self) -> int:
+        """How many sessions have been looked at."""
+        return sum(self.counts.values())
+
+    @property
     def failed(self) -> int:
         """Sessions that are not carried over because of an error."""
         return sum(count for word, count in self.counts.items() if word not in ("carried", "already", "skipped"))
@@ -176,6 +181,37 @@ class CarriedOver:
 
     def _fail(self, session: str, error: CellkeeperError) -> None:
         self._count(error.reason or type(error).__name__)
+        if len(self.failures) < MAX_FAILURES:
+            self.failures[session] = error
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What became of the sessions that were to be deleted.
+
+    deleted: how many were. gone: how many had been deleted, or had started another generation, which stays. failed: how
+    many were not deleted because of an error. failures: these errors, by session; 1000 at most.
+    """
+
+    deleted: int = 0
+    gone: int = 0
+    failed: int = 0
+    failures: dict[str, CellkeeperError] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Deleted({self.deleted} deleted, {self.gone} gone, {self.failed} failed)"
+
+    @property
+    def total(self) -> int:
+        """How many sessions have been looked at."""
+        return self.deleted + self.gone + self.failed
+
+    def _count(self, deleted: bool) -> None:
+        self.deleted += deleted
+        self.gone += not deleted
+
+    def _fail(self, session: str, error: CellkeeperError) -> None:
+        self.failed += 1
         if len(self.failures) < MAX_FAILURES:
             self.failures[session] = error
 

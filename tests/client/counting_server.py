@@ -345,13 +345,15 @@ class CountingServer(CellkeeperServicer):
         return pb.SessionResults(results=[pb.SessionResult(position=message_of(target.position))])
 
     async def Delete(self, request: Any, context: Any) -> Any:
-        item = request.items[0]
-        record = self.records.get(item.session)
-        found = record is not None and record.position.generation == item.generation
-        if found:
-            del self.records[item.session]
+        results = []
+        for item in request.items:
+            record = self.records.get(item.session)
+            found = record is not None and record.position.generation == item.generation
+            if found:
+                del self.records[item.session]
+            results.append(pb.SessionResult(deleted=found))
         await self._maybe_lose(context)
-        return pb.SessionResults(results=[pb.SessionResult(deleted=found)])
+        return pb.SessionResults(results=results)
 
     # ------------------------------------------------------------------------------------------ reading
 

@@ -21,6 +21,7 @@ NAMES = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "Deleted",
     "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",
@@ -90,7 +91,18 @@ def test_the_methods() -> None:
         "unsettled",
         "settle",
     }
-    client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close", "wait_ready"}
+    client = {
+        "sessions",
+        "session_info",
+        "delete",
+        "delete_many",
+        "reset",
+        "carry_over",
+        "models",
+        "model",
+        "close",
+        "wait_ready",
+    }
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -17,6 +16,7 @@ from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
 from .csv_rows import add_header, csv_rows
 from .json_rows import json_rows
+from .progress import Progress
 from .rows import RowError, is_file, open_rows
 from .writer import Writer
 
@@ -80,12 +80,12 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
         headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
-        progress = _Progress()
+        progress = Progress("rows")
         window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
         outputs = session.stream(rows, window=window, chunk_steps=parsed.chunk_steps)
         for step, output in enumerate(outputs, session.position.step):
             writer.write(step, output)
-            progress.count()
+            progress.one_more()
         progress.end()
         if rows.error is not None:
             raise rows.error
@@ -131,26 +131,3 @@ class _UntilError:
             yield from self._rows
         except RowError as error:
             self.error = error
-
-
-class _Progress:
-    """Rows so far, on a terminal only."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._rows = 0
-        self._started = self._next = time.monotonic()
-
-    def count(self) -> None:
-        self._rows += 1
-        if self._shown and time.monotonic() >= self._next:
-            self._show("")
-            self._next = time.monotonic() + 0.2
-
-    def end(self) -> None:
-        if self._shown:
-            self._show("\n")
-
-    def _show(self, end: str) -> None:
-        rate = self._rows / max(1e-9, time.monotonic() - self._started)
-        print(f"\r{self._rows} rows, {rate:.0f} a second ", end=end, file=sys.stderr, flush=True)
