@@ -38,7 +38,13 @@ class AsyncAdministration(ABC):
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
+        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
+        changed.
+
+        session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
+        call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
+        can still be read.
+        """
         request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
         info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
         return info
@@ -46,7 +52,12 @@ class AsyncAdministration(ABC):
     async def sessions(
         self, prefix: str = "", *, model: str = "", timeout: float | None = None
     ) -> AsyncIterator[SessionInfo]:
-        """The sessions whose id starts with `prefix`, in no particular order."""
+        """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.
+
+        prefix: empty: all sessions. model: its name; may be left out while the server serves exactly one. timeout:
+        seconds for each page, retries included; None: the client's. Sessions that are created or deleted meanwhile may
+        be missing or listed. Those with damaged records are listed, and say so in `damage`.
+        """
         token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
         while True:
             request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
@@ -58,8 +69,13 @@ class AsyncAdministration(ABC):
                 return
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
-        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them; empty: delete a session whose
+        record is damaged (RecordDamaged), and no other. model: its name; may be left out while the server serves
+        exactly one. timeout: seconds for the call, retries included; None: the client's. Raises Unavailable and
+        DeadlineExceeded, after which the same call may be made again: it deletes no other generation.
+        """
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
@@ -75,10 +91,11 @@ class AsyncAdministration(ABC):
         """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
         became of them.
 
-        sessions: as `sessions` lists them: `await client.delete_many(client.sessions("old/"))`. model: may be left out
-        while the server has exactly one. timeout: seconds for each request. on_progress: called after each request with
-        the counts so far. What fails for one session is counted, and holds up no other; a run that was broken off is
-        simply started again.
+        sessions: as `sessions` lists them: `await client.delete_many(client.sessions("old/"))`. model: its name; may be
+        left out while the server serves exactly one. timeout: seconds for each request. on_progress: called after each
+        request with the counts so far. What fails for one session is counted, and holds up no other: look at
+        `failures`. A run that was broken off is simply started again. Raises InvalidArgument for what is no
+        SessionInfo.
         """
         bulk = await self._new_bulk_delete(model, timeout)
         page: list[SessionInfo] = []
@@ -104,8 +121,13 @@ class AsyncAdministration(ABC):
         self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
     ) -> Position:
         """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
-        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
-        there."""
+        also where its own version is not served any more. Returns the new position.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them. model: its name; may be left
+        out while the server serves exactly one. timeout: seconds for the call, retries included; None: the client's.
+        Raises SessionNotFound, and GenerationChanged where the session has another generation: read it again before
+        deciding.
+        """
         request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
@@ -123,12 +145,14 @@ class AsyncAdministration(ABC):
     ) -> CarriedOver:
         """Hands sessions over to another version of their model, and counts what became of them.
 
-        policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
-        and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
-        is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
-        on_progress: called after each page of sessions with the counts so far. What fails for one session is counted,
-        and holds up no other; a run that was broken off is simply started again. Sessions of the other version that are
-        made meanwhile may be missed.
+        policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
+        name; may be left out while the server serves exactly one. prefix: of the sessions' ids; sessions: these ids and
+        no others. window_of: where the policy is "rerun", returns a session's window ([W, F], or [W] token ids); None
+        for one that stays as it is. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions.
+        timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
+
+        What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
+        simply started again. Sessions of the other version that are created meanwhile may be missed.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:
@@ -151,12 +175,21 @@ class AsyncAdministration(ABC):
         return CarryOver(self, target, policy, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Every served version; the first of a name takes new sessions."""
+        """Lists every served version of every model; the first of a name takes new sessions.
+
+        timeout: seconds for the call, retries included; None: the client's. Raises AccessDenied, Unavailable and
+        DeadlineExceeded.
+        """
         answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
         return [model_of(info) for info in answer.models]
 
     async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
-        """A model: the version of that fingerprint, or the one that takes new sessions."""
+        """Reads one model: its input, outputs, states and limits.
+
+        name: may be left out while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one
+        that takes new sessions. timeout: seconds for the call, retries included; None: the client's. Raises
+        InvalidArgument where no such model is served.
+        """
         request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
         model: Model = await self._call("GetModel", request, name, timeout, model_of)
         return model

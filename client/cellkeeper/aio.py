@@ -56,8 +56,9 @@ class AsyncClient(AsyncAdministration):
     not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
     them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
     window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
-    each session, sent again by themselves when a server lost them. outputs: what steps return by default. tls:
-    True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
+    each session, sent again by themselves when a server lost them. outputs: what steps return by default.
+    max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
+    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
     bearer token, a path of the file that holds it, or a callable that gives it (called in the event loop's thread,
     so it must not wait); a token that was replaced is sent without any call failing.
     """
@@ -131,8 +132,8 @@ class AsyncClient(AsyncAdministration):
         )
 
     async def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. Raises WrongEventLoop
-        where it belongs to another event loop that is not closed."""
+        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. A second call does
+        nothing. Raises WrongEventLoop where the client belongs to another event loop that is not closed."""
         if self._closed:
             return
         connection = self._connection
@@ -173,12 +174,16 @@ class AsyncClient(AsyncAdministration):
     ) -> AsyncSession:
         """Creates the session, or continues it where it stands. `open` is another name for this method.
 
-        session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds (or a
-        timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or what it has.
-        expect: insist on this position's history; the session is never created then. Raises SessionNotFound,
-        GenerationChanged and HistoryChanged where another one stands there or none, StepGap where the server has not
-        come that far (it lost steps: open without `expect` and send again what is missing), StepCompacted where it
-        has gone on so far that it cannot tell any more. initial_state: state tensors by name, for a new session only.
+        session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
+        ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
+        what the session has. expect: insist on this position's history; the session is never created then.
+        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
+        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+
+        With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
+        StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
+        again), and StepCompacted where it has gone on so far that it cannot tell any more. Otherwise InvalidArgument,
+        which names the field; Unavailable and DeadlineExceeded, after which the same call may be made again.
         """
         session, model, ttl_ms = session_id(session), id_text(model, "model"), ttl_milliseconds(ttl)
         expect, outputs = checked_position(expect, "expect"), self.outputs if outputs is None else output_names(outputs)

@@ -31,7 +31,11 @@ class AsyncSession(AsyncStepping):
 
     async def reset(self, *, timeout: float | None = None) -> Position:
         """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
-        is not served any more. Raises GenerationChanged where another generation stands there already."""
+        is not served any more. Returns its position.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
+        GenerationChanged where the server has another generation already, and SessionNotFound: open the session again.
+        """
         await self._drained_unless_lost(timeout)
         position = await self._client.reset(self.id, self.generation, model=self.model.name, timeout=timeout)
         return await self._restarted(position, timeout)
@@ -39,7 +43,13 @@ class AsyncSession(AsyncStepping):
     async def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
     ) -> Position:
-        """Starts a new generation from the given state tensors, counting from `step` (where it stands by default)."""
+        """Starts a new generation from the given state tensors. Returns its position.
+
+        state: every tensor of `model.states` by its name, in its shape, finite numbers. step: the number of time steps
+        that the new generation starts at; None: the present one. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument, which names the tensor,
+        GenerationChanged and SessionNotFound.
+        """
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
         result = await self._client._call("SetState", request, self.id, timeout, only_result)
@@ -56,10 +66,10 @@ class AsyncSession(AsyncStepping):
         """Continues with another version of the model, as a new generation. Returns its position.
 
         policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
-        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that.
-        fingerprint: of the new version; empty: the one that takes new sessions. Where the session belongs to it
-        already, it stays as it is. Raises GenerationChanged where the server has another generation, and ModelChanged
-        where the state cannot be kept.
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that. fingerprint:
+        32 bytes, of the new version; empty: the one that takes new sessions. Where the session belongs to it already,
+        it stays as it is. timeout: seconds, retries included; None: the client's. Raises GenerationChanged where the
+        server has another generation, and ModelChanged where the state cannot be kept: rerun or reset.
         """
         await self._drained_unless_lost(timeout)
         target = await self._client.model(self.model.name, fingerprint_bytes(fingerprint), timeout=timeout)
@@ -74,10 +84,12 @@ class AsyncSession(AsyncStepping):
     async def fork(
         self, target: str, *, position: Position | None = None, timeout: float | None = None
     ) -> AsyncSession:
-        """A new session `target` that starts from this one's committed state, or from that at `position`.
+        """Returns a new session `target` that starts from this one's committed state, or from that at `position`.
 
-        What the server lost of this session is sent again first. Raises SessionExists; StepGap, StepCompacted and
-        HistoryChanged where `position` is ahead of this session, or older than the server's log, or not of its history.
+        target: its id. position: one that this session had, not older than the server's log; None: the present one.
+        timeout: seconds, retries included; None: the client's. What the server lost of this session is sent again
+        first. Raises SessionExists; StepGap, StepCompacted and HistoryChanged where `position` is ahead of this
+        session, or older than the server's log, or not of its history.
         """
         target, position = session_id(target, "target"), checked_position(position, "position")
         item = fork_item(self.id, target)
@@ -92,25 +104,37 @@ class AsyncSession(AsyncStepping):
         )
 
     async def delete(self, *, timeout: float | None = None) -> bool:
-        """Deletes this generation of the session. Returns False if it was gone already, which is no error."""
+        """Deletes this generation of the session. Returns False if it was gone already, which is no error.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. The object
+        raises SessionNotFound from then on.
+        """
         await self._drained_unless_lost(timeout)
         return await self._client.delete(self.id, self.generation, model=self.model.name, timeout=timeout)
 
     # ------------------------------------------------------------------------------------------ reading
 
     async def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """The committed state, as named tensors."""
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
+        SessionNotFound.
+        """
         await self._drained(timeout)
         request = pb.GetStateRequest(model=self.model.name, session=self.id)
         answer = await self._client._call("GetState", request, self.id, timeout)
         return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Where it stands at the server, its ages and TTL."""
+        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+
+        timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
+        """
         return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
 
     async def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits ends with Closed."""
+        """Forgets the session here; it stays at the server. What still waits ends with Closed, and so does every later
+        call."""
         if not self._sender.loop.is_closed():
             self._sender.check_loop()
             self._sender.close(Closed(f"session {self.id!r} was closed"))

@@ -64,27 +64,37 @@ class AsyncStepping:
     def unsettled(self) -> tuple[LateStep, ...]:
         """The late steps of which it is not known whether they count, oldest first.
 
-        A step is late where its caller stopped waiting (its deadline passed, its task was cancelled) when it had been
+        A step is late where its caller stopped waiting (its deadline passed, it was cancelled, Ctrl-C) when it had been
         sent. The next step settles it first, by sending it again, and so does `settle`.
         """
         return self._sender.late_steps.unsettled
 
     async def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
-        """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
+        """Waits until it is known of every step that was sent whether it counts. A late step is sent again, and counts
         then, unless the server refuses it for good.
 
-        Returns the late steps that were settled since the last reply, or the last call of this, oldest first. Raises
-        DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
+        timeout: seconds; None: the client's. Returns the late steps that were settled since the last reply, or the last
+        call of this, oldest first. Raises DeadlineExceeded, and what keeps a late step from being settled
+        (SessionNotFound, AccessDenied ...).
         """
         await self._drained(timeout)
         return self._sender.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
-        """Applies x exactly once and returns the first of `outputs` ("prediction" by default).
+        """Applies x exactly once and returns the first of `outputs`.
 
-        x: [F] or [T, F]; token ids: one integer or [T]; converted to the model's dtype. Returns [...], or [T, ...]
-        where x has a time axis. Raises CellkeeperError; its `late_step` says whether x may count nevertheless. What is
-        given after that is another step, also where it has the same values.
+        x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
+        or a Series. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
+        None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
+        Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
+        another step, also where it has the same values.
+
+        Raises InvalidArgument, which names what is wrong with x, and where: nothing was sent. Unavailable and
+        DeadlineExceeded: the error's `late_step` says whether x was sent, and may count; the next step settles it
+        first. GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it
+        again, and look at its position. ModelChanged: its version is not served any more; carry it over. docs/errors.md
+        lists them all.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -97,10 +107,10 @@ class AsyncStepping:
     async def step_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `step`, with everything that the reply holds.
+        """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
-        outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the
-        model declares.
+        x, outputs, timeout, and the errors: as in `step`. The reply's arrays are [...], or [T, ...] where x has a time
+        axis; state tensors are those after x.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -148,8 +158,9 @@ class AsyncStepping:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
-        """Like `stream`, with whole replies."""
-        pipeline = self.pipeline(samples, outputs, timeout, window, chunk_steps)
+        """Like `stream`, with whole replies. samples, outputs, timeout, window, chunk_steps: as in `stream`. The
+        position, and the state tensors, of a chunk's replies are those after the whole chunk."""
+        pipeline = self._pipeline(samples, outputs, timeout, window, chunk_steps)
         replies = answers(pipeline, samples)
         try:
             async for reply in replies:
@@ -162,15 +173,16 @@ class AsyncStepping:
     async def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
-        x, outputs, and what is returned: as in `step`. timeout: seconds. It waits for the steps given before it.
-        Raises what `step` raises, but for late steps, as none is made. What failed may be called again.
+        x, outputs, and what is returned: as in `step`. timeout: seconds, retries included; None: the client's. It waits
+        for the steps given before it. Raises what `step` raises, without late steps: the same call may be made again.
         """
         return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
 
     async def peek_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `peek`, with everything that the reply holds; its position is the one after x."""
+        """Like `peek`, with everything that the reply holds; its position is the one after x. x, outputs, timeout: as
+        in `peek`."""
         raw, single = self._inputs.convert(x)
         return await self._peek(peek_request(self.id, self.model, raw, self._wanted(outputs)), single, timeout)
 
@@ -189,9 +201,10 @@ class AsyncStepping:
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
         model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
         the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names. timeout: seconds. It waits for the steps given
-        before it. Raises InvalidArgument where the model does not say what to feed back, StepConflict where others have
-        stepped the session on meanwhile, and what `peek` raises.
+        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
+        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
+        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
+        `peek` raises.
         """
         reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return reply.output
@@ -206,7 +219,8 @@ class AsyncStepping:
         timeout: float | None = None,
     ) -> StepReply:
         """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
-        the position are those after the last of the T + steps time steps."""
+        the position are those after the last of the T + steps time steps. inputs, steps, known, outputs, timeout: as in
+        `forecast`."""
         wanted = self._wanted(outputs)
         request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, wanted)
         return await self._peek(request, False, timeout)
@@ -220,7 +234,7 @@ class AsyncStepping:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def pipeline(
+    def _pipeline(
         self,
         samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
         outputs: Sequence[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 
@@ -107,16 +106,6 @@ def test_the_methods() -> None:
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
     assert client | {"session", "counters"} <= public(cellkeeper.Client)
-
-
-def test_both_clients_take_the_same() -> None:
-    for blocking, core in ((cellkeeper.Client, cellkeeper.AsyncClient), (cellkeeper.Session, cellkeeper.AsyncSession)):
-        for name in public(blocking) & public(core) | {"__init__"}:
-            if blocking is cellkeeper.Session and name == "__init__":
-                continue
-            ours, theirs = getattr(blocking, name), getattr(core, name)
-            if callable(ours) and callable(theirs):
-                assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
 
 
 def test_every_error_is_in_the_tree_and_in_its_text() -> None:
