@@ -36,9 +36,9 @@ class Client:
     window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
     each session, sent again by themselves when a server lost them. outputs: what steps return by default.
     max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
-    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
-    bearer token, a path of the file that holds it, or a callable that gives it (called in the client's own thread,
-    so it must not wait); a token that was replaced is sent without any call failing.
+    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
+    of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
+    client's own thread, so it must not wait); a token that was replaced is sent without any call failing.
     """
 
     def __init__(
