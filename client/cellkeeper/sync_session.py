@@ -108,7 +108,7 @@ class Session:
         """
         core = self._core
         raw, single = core._inputs.convert(x)
-        answer = BlockingAnswer()
+        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer()
 
         def submit() -> StepCall:
             return core._submit_raw(raw, single, outputs, timeout, answer)

@@ -7,8 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
+from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound, StepReply
 from cellkeeper._session.blocking_answer import BlockingAnswer
+from cellkeeper._session.step_call import StepCall
 
 from .conftest import QUICK, ServerThread
 
@@ -68,7 +69,7 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
 
 
 def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: BlockingAnswer) -> None:
+    def interrupted(self: BlockingAnswer[StepReply, StepCall]) -> None:
         raise KeyboardInterrupt
 
     with Client(threaded.target) as client:
@@ -81,6 +82,24 @@ def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monke
         y = session.step(ONE)
         assert y.tolist() == [threaded.server.applied_steps] * 2  # once or twice, as often as it was sent
         assert session.position.step == threaded.server.applied_steps
+
+
+def test_what_still_runs_when_the_client_is_closed_ends_with_closed(
+    threaded: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellkeeper._transport.loop_thread.END_SECONDS", 0.05)
+    started = threading.Event()
+
+    async def endless() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    with Client(threaded.target) as client, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client._thread.run, endless())
+        assert started.wait(10)
+        client.close()
+        with pytest.raises(Closed):
+            running.result(10)
 
 
 def test_several_threads_share_a_client(threaded: ServerThread) -> None:
