@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -169,6 +170,22 @@ def test_an_error_names_the_sample(target: str, samples: list[Any], chunk_steps:
         with pytest.raises(InvalidArgument, match=says):
             answers.extend(y.tolist() for y in client.session("a").stream(samples, chunk_steps=chunk_steps))
     assert answers == [[1, 1], [2, 2]]  # those before it
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_the_program_reads_a_file_ahead_and_a_pipe_row_by_row(
+    threaded: ServerThread, tmp_path: Path, kind: str
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("1.5,1\n" * 30)
+    command = [sys.executable, "-m", "cellkeeper", "stream", "--session", "a", "--endpoint", threaded.target]
+    options = {"input": rows.read_text()} if kind == "pipe" else {}
+    if kind == "file":
+        command += ["--csv", str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, **options)  # type: ignore[call-overload]
+    assert len(done.stdout.splitlines()) == 31
+    assert len(threaded.server.ahead_steps) == 30
+    assert (max(threaded.server.ahead_steps) > 0) == (kind == "file")
 
 
 @pytest.mark.timeout(60)
