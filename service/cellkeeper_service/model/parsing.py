@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from .config import (
     ACTIVATIONS,
+    BATCHES,
     CELLS,
     FORMAT,
     LAYOUTS,
@@ -13,6 +16,7 @@ from .config import (
     OPS,
     OPS_WITH_VALUE,
     POLICIES,
+    STATE_DTYPES,
     Config,
     Dense,
     Features,
@@ -145,17 +149,21 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     graph = fields.text("graph", printable=False)
     if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
         raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
+    batch = fields.choice("batch", BATCHES, "free")
     layout = fields.choice("layout", LAYOUTS)
+    if batch == "none" and layout == "batch_first":
+        raise fields.refuse("layout", layout, "step or time_first, as batch is none")
     inner = Fields(fields.any("input", "an object"), fields.place("input"))
     input_name = inner.text("name")
     source: Features | Tokens
     if inner.choice("kind", ("features", "tokens")) == "tokens":
         source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
     else:
-        source = Features(inner.integer("size", 1, MAX_SIZE), None, parse_missing(inner))
+        source = _graph_features(inner)
     inner.done()
     states = tuple(
-        _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))
+        _graph_state(Fields(item, fields.place(f"states[{i}]")), batch)
+        for i, item in enumerate(fields.items("states", 256))
     )
     outputs = tuple(
         _graph_output(Fields(item, fields.place(f"outputs[{i}]"))) for i, item in enumerate(fields.items("outputs", 64))
@@ -171,17 +179,29 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
-    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback)
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback, batch)
 
 
-def _graph_state(fields: Fields) -> GraphState:
+def _graph_features(fields: Fields) -> Features:
+    """The size of a time step, or its shape where that is not [size]."""
+    shape: tuple[int, ...] = ()
+    if fields.has("shape"):
+        shape = fields.shape("shape", MAX_SIZE)
+        if len(shape) == 1 or not 1 <= prod(shape) <= MAX_SIZE:
+            raise fields.refuse("shape", shape, f"two axes or more with up to {MAX_SIZE} values; size for one axis")
+    size = prod(shape) if shape else fields.integer("size", 1, MAX_SIZE)
+    return Features(size, None, parse_missing(fields), shape)
+
+
+def _graph_state(fields: Fields, batch: str) -> GraphState:
     shape = fields.shape("shape", MAX_SIZE)
     state = GraphState(
         fields.text("name"),
         fields.text("input"),
         fields.text("output"),
         shape,
-        fields.integer("batch_axis", 0, len(shape), 0),
+        fields.integer("batch_axis", 0, len(shape) if batch == "free" else 0, 0),
+        fields.choice("dtype", STATE_DTYPES, "float32"),
     )
     fields.done()
     return state
