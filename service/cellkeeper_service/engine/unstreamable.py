@@ -14,7 +14,14 @@ from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
 
 
 class Unstreamable(StartError):
-    """What a stream of this model would give depends on more than its own past, and by more than rounding does."""
+    """What a stream of this model would give depends on more than its own past, and by more than rounding does.
+
+    coupled: on the other sessions of its batch.
+    """
+
+    def __init__(self, text: str, *, coupled: bool = False) -> None:
+        super().__init__(text)
+        self.coupled = coupled
 
 
 def explain(
@@ -39,7 +46,8 @@ def explain(
         return Unstreamable(
             f"rows of a batch depend on each other: with other sessions beside it, a session's outputs differ by "
             f"{seen:.1g} of the largest; take means, maxima, norms and scales over one session's own values, never "
-            "over the batch axis"
+            "over the batch axis",
+            coupled=True,
         )
     alone = np.ascontiguousarray(sequences.long[:, :1])
     half = len(alone) // 2

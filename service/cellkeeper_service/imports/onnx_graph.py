@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from cellkeeper_service.engine.onnx_checks import parse_graph
+from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
 
+from .onnx_external import take_external
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -87,6 +89,20 @@ class Graph:
         self.inputs, self.outputs = changed
         return renamed.pop(input_name), renamed
 
+    def led_by_batch(self, state: str, axis: int, rank: int) -> str:
+        """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its
+        name."""
+        graph = self.model.graph
+        taken = {name for node in graph.node for name in (*node.input, *node.output)}
+        name = self._free_name(f"{state}_output", taken | set(self.outputs))
+        order = [axis, *(i for i in range(rank) if i != axis)]
+        graph.node.append(helper.make_node("Transpose", [state], [name], perm=order))
+        dims = self.outputs[state].dims
+        shape = None if dims is None else [dims[i] or None for i in order]
+        graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        self.outputs[name] = Value(name, "float32", None if dims is None else tuple(dims[i] for i in order))
+        return name
+
     def _axis_node(self, op: str, source: str, target: str, axis: int) -> Any:
         versions = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
         if versions and max(versions) < 13:
@@ -103,11 +119,15 @@ class Graph:
         return name
 
 
-def read_graph(data: bytes, place: str) -> Graph:
-    """Raises ImportRefused for what is no ONNX model, or one whose weights are in other files."""
+def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
+    """folder: of the file, for weights that it keeps in other files there. Raises ImportRefused for what is no ONNX
+    model, or one whose weights are not there."""
     try:
-        model = parse_graph(data, place)
+        model = read_model(data, place)
+        take_external(model, folder, place)
     except StartError as error:
+        if isinstance(error, ImportRefused):
+            raise
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     except (DecodeError, ValueError) as error:
         raise ImportRefused(place, f"not an ONNX model ({error}); export it again") from error
