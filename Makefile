@@ -13,6 +13,7 @@
 # make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
+# make bench-one-session  what a batch of one baked into an ONNX graph costs, beside the same graph with a free batch
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
 # make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
@@ -66,7 +67,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages bench-report \
+	bench-million bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages bench-report \
 	chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -142,6 +143,9 @@ bench-million: .venv/stamp
 bench-cores: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
+bench-one-session: .venv/stamp
+	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)
 
 bench-against: .venv/stamp
 	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }
