@@ -15,12 +15,11 @@ import numpy as np
 from cellkeeper_service.model.fields import one_line
 
 from .keras_file import KerasFile
-from .parity import Source
 from .processing import Float64Source
+from .proof import Source
 from .reference import Float64Run
 from .stack import Array, Stack
 
-PREFIXES = (1, 2, 5)  # lengths at which a model that gives its last time step only is asked as well
 OLDEST = (3, 9)  # before, Keras imported whatever module a file named
 
 
@@ -46,7 +45,7 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
 
 
 class KerasSource:
-    """A parity.Source. Where the model gives its last time step only, whole sequences are asked at some lengths."""
+    """A proof.Source. The model may give the last time step only."""
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         """Raises whatever Keras raises for a file that it cannot load."""
@@ -54,7 +53,9 @@ class KerasSource:
         self._keras, self._stack = keras, stack
         model = keras.saving.load_model(path, compile=False)
         self._free = _clone(keras, model, stateful=False)
-        self._stateful = _clone(keras, model, stateful=True)
+        # Keras cannot reset the nested states of stacked cells
+        stacked = any(type(getattr(layer, "cell", None)).__name__ == "StackedRNNCells" for layer in model.layers)
+        self._stateful = None if stacked else _clone(keras, model, stateful=True)
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         every = self._call(self._free, inputs)
@@ -62,13 +63,15 @@ class KerasSource:
             return {"prediction": every}
         result = np.full((len(inputs), every.shape[-1]), np.nan)
         result[-1] = every[-1]
-        for length in PREFIXES:
-            if length < len(inputs):
-                result[length - 1] = self._call(self._free, inputs[:length])[-1]
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing."""
+        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing.
+
+        Stacked cells, whose states Keras does not carry from call to call, are asked for whole sequences.
+        """
+        if self._stateful is None:
+            return self.whole(inputs)
         for layer in self._stateful.layers:
             if hasattr(layer, "reset_state"):
                 layer.reset_state()

@@ -17,7 +17,8 @@ from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
-from .parity import MAX_BATCH, Parity, Source, compare
+from .parity import MAX_BATCH, Parity, compare
+from .proof import Scaled, Source, times
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -73,8 +74,10 @@ def land(
     max_batch: int = MAX_BATCH,
     feedback: Sources | None = None,
     trial_call_ms: int = TRIAL_CALL_MS,
+    scaled: Scaled = times,
 ) -> Imported:
-    """feedback: as in config.json. trial_call_ms: the longest call of a graph while it is tried.
+    """sequences, scaled: as for proof.trials. feedback: as in config.json. trial_call_ms: the longest call of a graph
+    while it is tried.
 
     Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
@@ -90,13 +93,13 @@ def land(
     try:
         config = replace(lowered.config, feedback=feedback)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch, trial_call_ms)
-        if not parity.relative <= tolerance:
+        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled)
+        worst = max(parity.relative, parity.relative_scaled)
+        if not worst <= tolerance:
             raise ImportRefused(
                 place,
-                f"served values differ from {parity.source} by {parity.difference:.2e} (relative "
-                f"{parity.relative:.2e}), expected at most {tolerance:.0e}: the model computes something else than "
-                "its layers say",
+                f"served values differ from {parity.source} by {worst:.2e} of the largest output, expected at most "
+                f"{tolerance:.0e}: {parity.where}",
             )
         bundle.path.rename(folder)
         return Imported(read_bundle(folder), parity)

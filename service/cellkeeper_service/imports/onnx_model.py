@@ -26,8 +26,9 @@ from .lower import Lowered
 from .onnx_declare import declare, probe
 from .onnx_graph import Graph, read_graph
 from .onnx_source import Declaration, OnnxSource
-from .parity import MAX_BATCH, SEQUENCES, STEPS, TOLERANCE, Source
+from .parity import MAX_BATCH, TOLERANCE
 from .processing import checked
+from .proof import SEQUENCES, STEPS, Source
 from .refusal import ImportRefused
 from .stack import Array
 

@@ -106,7 +106,7 @@ class Declaration:
 
 
 class OnnxSource:
-    """A parity.Source. initial: states of one session by input name; zeros where it has none."""
+    """A proof.Source. initial: states of one session by input name; zeros where it has none."""
 
     def __init__(self, session: Any, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"

@@ -14,7 +14,7 @@ from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
-from .parity import SEQUENCES, STEPS, Source
+from .proof import SEQUENCES, STEPS, Scaled, Source, times
 from .reference import Float64Run, apply
 from .refusal import ImportRefused
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
@@ -42,7 +42,12 @@ class Processing:
             )
         )
         after = tuple(_convert(transform, f"output[{i}]") for i, transform in enumerate(self.output))
-        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+        sources: tuple[tuple[int, ...], ...] = ()
+        if not stack.chain:
+            shift, end = len(before), len(before) + len(stack.layers)
+            moved = [tuple(source + shift for source in taken) for taken in stack.sources]
+            sources = (*((i - 1,) for i in range(shift)), *moved, *((end + i - 1,) for i in range(len(after))))
+        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing, sources=sources)
 
 
 def _convert(transform: Transform, place: str) -> Convert:
@@ -155,3 +160,21 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
             values[masked] = first.value
         drawn.append(values.astype(np.float32))
     return drawn
+
+
+def scaled_as(stack: Stack) -> Scaled:
+    """Inputs of random_sequences in another size: around the normalisation; what is masked stays so."""
+    first: Any = stack.layers[0]
+
+    def scaled(inputs: Array, scale: float) -> Array | None:
+        if isinstance(first, Mask):
+            if scale == 0.0 and first.value == 0.0:
+                return None  # every time step would be masked
+            masked = (inputs == np.float32(first.value)).all(axis=1, keepdims=True)
+            return np.where(masked, inputs, inputs * np.float32(scale)).astype(np.float32)
+        if isinstance(first, Normalize):
+            offset = np.asarray(first.offset, np.float64)
+            return ((inputs.astype(np.float64) - offset) * scale + offset).astype(np.float32)
+        return times(inputs, scale)
+
+    return scaled
