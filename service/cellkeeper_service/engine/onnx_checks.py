@@ -68,7 +68,9 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
                 f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval())"
             )
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "BatchNormalization" and "training_mode" in attributes and attributes["training_mode"].i:
+        training = "training_mode" in attributes and attributes["training_mode"].i != 0
+        # before opset 14 no attribute says it, but further outputs: the statistics of the batch
+        if node.op_type == "BatchNormalization" and (training or any(node.output[1:])):
             raise StartError(
                 f"{named}: normalises by the statistics of the batch in training mode; export the model in evaluation "
                 "mode (model.eval())"
