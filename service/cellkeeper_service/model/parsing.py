@@ -175,7 +175,8 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
         raise fields.refuse("outputs", names, "at least one, names distinct and not state or state.*")
     constants = tuple(fields.items("constants", 64, ()))
-    if not all(isinstance(item, str) and item for item in constants) or len(set(constants)) != len(constants):
+    texts = all(isinstance(item, str) and 1 <= len(item) <= 200 and item.isprintable() for item in constants)
+    if not texts or len(set(constants)) != len(constants):
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
