@@ -11,7 +11,7 @@ import pytest
 from examples.serving import served
 from examples.silero_vad.files import FETCHED, VARIANTS, folder_of_the_wheel
 from examples.silero_vad.streaming import import_file, looped, sound, streamed, windows
-from tests.imports.wider_graphs import detector
+from tests.parity.shipped_graphs import detector
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "examples" / "silero_vad" / "README.md").read_text()

@@ -17,11 +17,11 @@ from onnx import TensorProto, helper
 
 from tests.bundles import Array
 from tests.parity.case import Case
+from tests.parity.exporting import exported
 from tests.parity.onnx_cases import (
     HANDMADE_CONSTANTS,
     Carried,
     carried_graph,
-    exported,
     handmade_graph,
     onnx_cases,
     words_graph,

@@ -14,9 +14,10 @@ from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.model.config import Features, GraphConfig
 from onnx import TensorProto, helper
 
+from tests.parity.shipped_graphs import counter, detector, enhancer, model, policy, state_alone
+
 from .leftovers import refused
 from .unstreamable_graphs import REFUSED
-from .wider_graphs import counter, detector, enhancer, model, policy, state_alone
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 

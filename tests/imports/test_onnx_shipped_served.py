@@ -15,10 +15,9 @@ from cellkeeper import AsyncClient, Client
 from cellkeeper_service.imports import import_onnx
 
 from tests.bundles import Array
+from tests.parity.shipped_graphs import counter, detector, enhancer, policy, state_alone
 from tests.server_process import ServerProcess
 from tests.wire_client import Chunk, Position, Replica, Result
-
-from .wider_graphs import counter, detector, enhancer, policy, state_alone
 
 STEPS, SESSIONS = 12, 3
 

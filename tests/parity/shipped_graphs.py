@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from tests.parity.onnx_cases import exported
+from .exporting import exported
 
 HIDDEN = 4
 
