@@ -24,13 +24,14 @@ def main() -> int:
     if folder is None:
         print("silero-vad's files are not here; `make silero` fetches its wheel", file=sys.stderr)
         return 1
+    variants = [variant for variant in VARIANTS if (folder / variant.file).exists()]  # older wheels have fewer
     differ = 0
     with tempfile.TemporaryDirectory(prefix="cellkeeper-silero-") as name:
-        bundles = [Path(name) / variant.name for variant in VARIANTS]
-        for variant, bundle in zip(VARIANTS, bundles, strict=True):
+        bundles = [Path(name) / variant.name for variant in variants]
+        for variant, bundle in zip(variants, bundles, strict=True):
             import_file(folder / variant.file, bundle, variant.words)
         with served(*bundles) as (client, _, _):
-            for variant in VARIANTS:
+            for variant in variants:
                 steps = windows(sound(variant.rate, SECONDS), variant.samples, variant.context)
                 came = streamed(client, variant.name, "speaker", steps)
                 expected = looped(folder / variant.file, steps, variant.constants)
