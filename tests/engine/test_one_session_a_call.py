@@ -152,12 +152,14 @@ def test_a_wrong_declaration_is_found_at_load(overrides: dict[str, Any], words: 
         load_engine(write_bundle(tmp_path / "m", value, {}, graph=baked("step", "one")), "cpu", 4)
 
 
-KINDS = {
-    "float64": TensorProto.DOUBLE,
-    "float16": TensorProto.FLOAT16,
-    "int32": TensorProto.INT32,
-    "int64": TensorProto.INT64,
-}
+def test_missing_values_of_a_window_are_held(tmp_path: Path) -> None:
+    source = {"kind": "features", "name": "x", "shape": [3, 2], "missing": {"policy": "hold", "value": 2.0}}
+    bundle = write_bundle(tmp_path / "m", config("step", "one", input=source), {}, graph=baked("step", "one"))
+    x = np.ones((3, 3, 2), np.float32)
+    x[0, 0], x[1, 2, 1], x[2] = np.nan, np.nan, np.nan
+    after = offline(load_engine(bundle, "cpu", 4), x)
+    assert after["state.last_input"].tolist() == [[1.0, 1.0]] * 3
+    assert after["prediction"][-1].tolist() == [[4.0, 4.0], [3.0, 3.0], [3.0, 3.0]]
 
 
 def counted(*, of_the_first: bool = False) -> bytes:

@@ -64,7 +64,12 @@ SHIPPED = {
         enhancer(), {"cache": "cache_out"}, "enh", (3, 1, 2), (1, 3, 1, 2), "mix", {"input_shape": [3, 1, 2]}
     ),
     "counter": Shipped(
-        counter(), {"ticks": "ticks_out", "mean": "mean_out"}, "y", (3, 2), (1, 3, 2), options={"input_shape": [3, 2]}
+        counter(),
+        {"ticks": "ticks_out", "mean": "mean_out"},
+        "y",
+        (3, 2),
+        (1, 3, 2),
+        options={"input_shape": [3, 2], "feedback": [0, 1, 2, 3, 5, 4]},
     ),
     "state": Shipped(state_alone(1), {"h": "h_out"}, "h_out", (2,), (1, 2)),
 }
@@ -132,6 +137,19 @@ def test_a_state_goes_out_and_comes_back_in_its_dtype(server: ServerProcess) -> 
         other.set_state(state)
         np.testing.assert_array_equal(other.step(inputs[5:]), session.step(inputs[5:]))
         assert other.state()["ticks"] == STEPS
+
+
+def test_a_forecast_of_windows(server: ServerProcess) -> None:
+    shipped = SHIPPED["counter"]
+    inputs = inputs_of(shipped)[0][:3]
+    with Client(server.target) as client:
+        session = client.session("ahead", model="counter")
+        session.step(inputs[:2])
+        came = session.forecast(inputs[2], steps=2).output
+    for _ in range(2):
+        window = shipped.looped(inputs)[-1][[0, 1, 2, 3, 5, 4]]  # fed back as the next input
+        inputs = np.concatenate([inputs, window.reshape(1, 3, 2)])
+    np.testing.assert_array_equal(came.reshape(3, 6), shipped.looped(inputs)[2:])
 
 
 def test_get_model_says_that_it_is_one_session_a_call(server: ServerProcess) -> None:
