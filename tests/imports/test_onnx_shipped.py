@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.imports import Imported, import_onnx
@@ -192,6 +193,34 @@ def test_what_is_no_session(shape: list[int], options: dict[str, Any], words: st
     nodes = [helper.make_node("Add", ["x", "h"], ["y"]), helper.make_node("Identity", ["h"], ["h_out"])]
     graph = model(nodes, {"x": shape, "h": [2]}, {"y": shape, "h_out": [2]}, {})
     refused(tmp_path, words, import_onnx, graph, tmp_path / "m", **options, **QUICK)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE], ids=["float16", "float64"])
+@pytest.mark.parametrize("shape", [["n", 3], [1, "n", 3], [1, 3]], ids=["step", "one step of time", "one session"])
+def test_a_graph_in_another_precision_takes_and_gives_float32(kind: int, shape: list[Any], tmp_path: Path) -> None:
+    """y = x / 3 + h: what goes in and out is cast, what is within is not."""
+    nodes = [
+        helper.make_node("Div", ["x", "three"], ["part"]),
+        helper.make_node("Add", ["part", "h"], ["y"]),
+        helper.make_node("Identity", ["h"], ["h_out"]),
+    ]
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    state = [shape[-2], 3]
+    constants = {"three": np.array(3, dtype)}
+    kinds = dict.fromkeys(("x", "y", "h", "h_out"), kind)
+    graph = model(nodes, {"x": shape, "h": state}, {"y": shape, "h_out": state}, constants, **kinds)
+    start = np.full(3 if state[0] == "n" else (1, 3), 0.25, dtype)
+    imported = import_onnx(graph, tmp_path / "m", initial={"h": start}, **QUICK)
+    assert config_of(imported).states[0].dtype == dtype.name
+    assert imported.parity.difference == 0.0
+    x = np.random.default_rng(4).standard_normal((2, 3)).astype(np.float32)
+    came = offline(imported.bundle.path, x)["prediction"]
+    assert came.dtype == np.float32
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    form = [1] * (len(shape) - 1) + [3]
+    for row, values in zip(came, x, strict=True):
+        (y,) = session.run(["y"], {"x": values.astype(dtype).reshape(form), "h": start.reshape(1, 3)})
+        np.testing.assert_array_equal(row, y.reshape(3).astype(np.float32))
 
 
 def test_states_of_a_dtype_that_the_wire_has_not(tmp_path: Path) -> None:

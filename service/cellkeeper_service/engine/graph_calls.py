@@ -20,9 +20,10 @@ class GraphCalls(Protocol):
     def compute(
         self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
     ) -> tuple[dict[str, Array], list[Any]]:
-        """inputs: [T, P, ...]. states: of P sessions, by the graph's input name. outputs: those that are wanted.
+        """inputs: [T, P, ...]; the graph gets them in its own dtype. states: of P sessions, by the graph's input name.
+        outputs: those that are wanted.
 
-        Gives the outputs [T, P, ...] by name, and the states after them, in their order in the config. Raises
+        Gives the outputs float32 [T, P, ...] by name, and the states after them, in their order in the config. Raises
         ValueError where the graph gives other shapes than the declared ones."""
 
 
@@ -42,7 +43,7 @@ class BatchCalls:
     ) -> tuple[dict[str, Array], list[Any]]:
         config = self._config
         fetches: Fetches = {**{output.output: HOST for output in outputs}, **self._stay}
-        values = inputs.astype(self._dtype, copy=False)
+        values = cast(inputs, self._dtype)
         calls = list(values) if config.layout == "step" else [values]
         if config.layout == "batch_first":
             calls = [np.asarray(values.swapaxes(0, 1), order="C")]
@@ -52,7 +53,7 @@ class BatchCalls:
         for one in calls:
             feeds[config.input_name] = one
             given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
-            parts.append([given[output.output] for output in outputs])
+            parts.append([cast(given[output.output], "float32") for output in outputs])
             results = [given[state.output] for state in config.states]
             feeds |= zip((state.input for state in config.states), results, strict=True)
         for state, result in zip(config.states, results, strict=True):
@@ -84,7 +85,7 @@ class SingleCalls:
     ) -> tuple[dict[str, Array], list[Any]]:
         config = self._config
         steps, count = inputs.shape[:2]
-        values = inputs.astype(self._dtype, copy=False)
+        values = cast(inputs, self._dtype)
         fetches: Fetches = {
             **{output.output: HOST for output in outputs},
             **{state.output: HOST for state in config.states},
@@ -101,7 +102,7 @@ class SingleCalls:
                 for output in outputs:
                     shape = (length, *output.shape)
                     by_name[output.name][start : start + length, row] = _reshaped(
-                        given[output.output], shape, output.name
+                        cast(given[output.output], "float32"), shape, output.name
                     )
                 results = [given[state.output] for state in config.states]
                 feeds |= zip((state.input for state in config.states), results, strict=True)
@@ -118,6 +119,14 @@ class SingleCalls:
             return values.reshape(*self._batch, *shape)
         lead = (*self._batch, steps) if self._config.layout == "batch_first" else (steps, *self._batch)
         return values.reshape(*lead, *shape)
+
+
+def cast(values: Array, dtype: str) -> Array:
+    """Values beyond the dtype's range are infinite, and such a time step is refused like any that is not finite."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def _reshaped(values: Array, shape: tuple[int, ...], name: str) -> Array:

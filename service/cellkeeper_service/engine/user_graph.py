@@ -27,6 +27,7 @@ from .ort import describe, open_session
 from .unbounded_work import refuse_unbounded
 
 _TYPES = {"float32": "float", "float64": "double", "float16": "float16", "int32": "int32", "int64": "int64"}
+_FLOATS = ("float32", "float64", "float16")  # of inputs and outputs: the service's own are float32
 _DTYPES = {f"tensor({kind})": dtype for dtype, kind in _TYPES.items()}
 
 
@@ -185,10 +186,10 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> str:
         if came != {expected}:
             raise StartError(f"{place}: state {state.name}: got {' and '.join(sorted(came))}, expected {expected}")
     for output in config.outputs:
-        if results[output.output] != "tensor(float)":
+        if _DTYPES.get(results[output.output]) not in _FLOATS:
             raise StartError(f"{place}: output {output.name}: got {results[output.output]}, expected tensor(float)")
     dtype = _DTYPES.get(inputs[config.input_name], "")
-    if dtype not in (("float32",) if isinstance(config.input, Features) else ("int32", "int64")):
+    if dtype not in (_FLOATS if isinstance(config.input, Features) else ("int32", "int64")):
         raise StartError(
             f"{place}: input {config.input_name}: got {inputs[config.input_name]}, expected tensor(float) for "
             "features, tensor(int32) or tensor(int64) for tokens"

@@ -30,8 +30,8 @@ class Axes:
 def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: str) -> tuple[int, ...]:
     """The shape of a time step of one session: what was said, or the last axis of features."""
     where = f"{place}: input {value.name}"
-    if value.dtype not in ("float32", "int32", "int64") or value.dims is None:
-        raise ImportRefused(where, f"got {value}, expected float32 features, or int32 or int64 token ids, with a shape")
+    if value.dtype not in ("float32", "float16", "float64", "int32", "int64") or value.dims is None:
+        raise ImportRefused(where, f"got {value}, expected float features, or int32 or int64 token ids, with a shape")
     if tokens:
         if said is not None:
             raise ImportRefused("input_shape", f"got {list(said)}, expected none for token ids ({value})")

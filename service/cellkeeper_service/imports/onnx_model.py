@@ -136,7 +136,7 @@ def import_graph(
     if trial_call_ms < 1:
         raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
-    if (declaration.dtype != "float32") != (vocabulary > 0):
+    if (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
         raise ImportRefused(
             f"{place}: input {declaration.input_name}",
             f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
@@ -200,12 +200,11 @@ def _lowered(
             tensors[f"constant.{constant}"] = value
         else:
             graph.bake(constant, value)
-    input_name, renamed = declaration.input_name, dict(zip(declaration.outputs, declaration.outputs, strict=True))
     of_states = declaration.state_outputs
+    input_name = declaration.input_name
+    renamed = {output: output for output in declaration.outputs if output not in of_states}
     if declaration.single and declaration.time_axis is not None:
-        timed_outputs = [name for name in declaration.outputs if name not in of_states]
-        input_name, without = graph.without_time(input_name, timed_outputs, declaration.time_axis)
-        renamed |= without
+        input_name, renamed = graph.without_time(input_name, list(renamed), declaration.time_axis)
     free = declaration.batch == "free"
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
     renamed |= {name: graph.led_by_batch(name, axis, ranks[name]) for name, axis in of_states.items()}

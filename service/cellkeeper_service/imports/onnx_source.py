@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from cellkeeper_service.engine.graph_calls import cast
+
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -68,7 +70,7 @@ class Declaration:
     def call(self, session: Any, x: Array, states: dict[str, Array]) -> list[Array]:
         """x: [T, B, ...]; T is 1 where the graph has no time axis. Gives the outputs [T, B, ...]; `states` go on.
         Raises ImportRefused for outputs that do not have these axes."""
-        feeds = {self.input_name: self._as_taken(x).astype(self.dtype), **self.constants, **states}
+        feeds = {self.input_name: cast(self._as_taken(x), self.dtype), **self.constants, **states}
         fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
         results = dict(zip(fetches, session.run(fetches, feeds), strict=True))
         states.update((before, results[after]) for before, after in self.states.items())
@@ -94,12 +96,13 @@ class Declaration:
             lead = lead[:-1]
         if self.batch == "one" and self.time_axis is None and value.shape[:1] != (1,):
             lead = ()  # the batch of one is left out
-        if value.dtype != np.float32 or value.shape[: len(lead)] != lead:
+        if value.dtype.kind != "f" or value.shape[: len(lead)] != lead:
             raise ImportRefused(
                 f"output {name}",
-                f"got {value.dtype} {list(value.shape)} for {steps} steps of {batch} sessions, expected float32 "
+                f"got {value.dtype} {list(value.shape)} for {steps} steps of {batch} sessions, expected floats "
                 f"{[*lead, '...']}; name the outputs that are to be served",
             )
+        value = cast(value, "float32")
         if self.time_axis == 1:
             value = value.swapaxes(0, 1)
         return value.reshape(steps, batch, *value.shape[len(lead) :])

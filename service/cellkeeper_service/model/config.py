@@ -143,7 +143,8 @@ class GraphOutput:
 class GraphConfig:
     """An ONNX graph (inputs, states, constants) -> (outputs, states).
 
-    Features and outputs are float32, token ids int32.
+    Features and outputs are float32, token ids int32; where the graph has other floats or integers, they are cast
+    outside of it.
     layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
     batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no such axis ("step" [...],
     "time_first" [T, ...]). With the last two each call takes one session.
