@@ -53,6 +53,14 @@ def test_a_free_window_and_a_rate_are_asked_for_and_set(tmp_path: Path) -> None:
     )
 
 
+def test_several_inputs_for_each_time_step_are_told(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "z"], ["y"]), helper.make_node("Identity", ["h"], ["h_out"])]
+    graph = model(nodes, {"x": ["n", 2], "z": ["n", 2], "h": ["n", 2]}, {"y": ["n", 2], "h_out": ["n", 2]}, {})
+    for options in ({}, {"input": "x"}):
+        words = "Several inputs for each time step: concatenate them in the graph"
+        refused(tmp_path, words, import_onnx, graph, tmp_path / "m", **options)
+
+
 @pytest.mark.parametrize(
     ("shape", "words"),
     [

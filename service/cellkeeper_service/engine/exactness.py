@@ -60,7 +60,7 @@ CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chun
 FILLED_SIZES = (2, 4, 8, 16)  # tried where max_batch is smaller
 TRIAL_CALL_MS = 30_000  # one call of a user's graph, which may never end
 MOST_ROUNDING = 1e-3  # of a sequence's largest value: float32 sums in another order stay far below, other values do not
-BEGUN_STEPS = 3  # that some sessions have taken before the trial, where states are integers
+HEAD_START_STEPS = 3  # at most, that a session takes before the trial, where states are integers
 SMALL_SHARE = 1e-3  # a sequence whose values are smaller than this share of the others' is compared with that
 
 
@@ -239,18 +239,18 @@ class _Trial:
         states = np.concatenate(moved, axis=1)
         if all(spec.numpy_dtype.kind == "f" for spec in self._engine.spec.states):
             return states
-        return self._begun(states)
+        return self._with_head_starts(states)
 
-    def _begun(self, states: Array) -> Array:
-        """Of the states in a batch of the trial's largest size, each after 0 to 3 time steps."""
+    def _with_head_starts(self, states: Array) -> Array:
+        """The states of the sessions in a largest batch after 0 to HEAD_START_STEPS time steps each."""
         engine, rows = self._engine, np.arange(self._most, dtype=np.intp)
         numbers = rows % SEQUENCES
         engine.write_states(rows, states[numbers])
-        for step in range(1, BEGUN_STEPS + 1):
+        for step in range(1, HEAD_START_STEPS + 1):
             self._between()
             engine.run(np.ascontiguousarray(self.sequences.short[-step, numbers])[None], rows, rows, self._wanted)
             after = engine.read_states(rows)
-            chosen = numbers % (BEGUN_STEPS + 1) >= step
+            chosen = numbers % (HEAD_START_STEPS + 1) >= step
             finite = np.ones(len(rows), np.bool_)
             for values in state_tensors(after, engine.spec.states):
                 if values.dtype.kind == "f":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -40,10 +40,14 @@ def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> di
     return given
 
 
-def suggestion(values: Iterable[Value]) -> str:
-    """What to pass for inputs that look like settings of the model: one whole number, or true or false."""
-    words = [f"{v.name}={'true' if v.dtype == 'bool' else 'NUMBER'}" for v in values if _is_setting(v)]
-    return f". Constants they may be: --constant {','.join(words)}" if words else ""
+def suggestion(chosen: Value | None, left: Sequence[Value]) -> str:
+    """What to do about inputs that are `left`: some look like settings of the model (one whole number, or true or
+    false), others like more of a time step than the input that was chosen."""
+    settings = [value for value in left if _is_setting(value)]
+    words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
+    text = f". Constants they may be: --constant {','.join(words)}" if words else ""
+    several = len(left) - len(settings) + (chosen is not None) > 1
+    return text + (". Several inputs for each time step: concatenate them in the graph" if several else "")
 
 
 def _is_setting(value: Value) -> bool:

@@ -105,14 +105,14 @@ def _input(graph: Graph, name: str | None, others: set[str], place: str) -> Valu
             raise ImportRefused(
                 place,
                 f"inputs {[value.name for value in rest]}: neither states nor constants; pass their values as constants"
-                f"{suggestion(rest)}",
+                f"{suggestion(graph.inputs[name], rest)}",
             )
         return graph.inputs[name]
     if len(left) != 1:
         raise ImportRefused(
             place,
             f"input: {[value.name for value in left]} are neither states nor constants, expected exactly one; pass "
-            f"input, states and constants{suggestion(left)}. {listing(graph)}",
+            f"input, states and constants{suggestion(None, left)}. {listing(graph)}",
         )
     return left[0]
 

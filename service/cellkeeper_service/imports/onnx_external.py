@@ -1,7 +1,7 @@
 """Weights that an ONNX file keeps in other files (`model.onnx.data`): read from its own folder, and put into the graph.
 
-A bundle has one file for its graph. Nothing that the file says of the others is believed: a path or a link that leads
-out of the folder, a part beyond the file's end or of another size than its tensor's is refused before it is read.
+A bundle has one file for its graph. Every location is checked before anything is read: a path or a link that leads out
+of the folder, or a range that the file does not have or that is not the tensor's size, is refused.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ _ITEM_BYTES = {
 }
 
 
-def take_external(model: Any, folder: Path | None, place: str) -> None:
-    """Reads the tensors that `model` keeps elsewhere. folder: of its file; None: it came as bytes."""
+def load_external_data(model: Any, folder: Path | None, place: str) -> bool:
+    """Reads the tensors that `model` keeps in other files; returns whether there are any. folder: of the .onnx file;
+    None: the model came as bytes. Raises ImportRefused."""
     tensors = [t for t in tensors_of_model(model) if t.data_location == TensorProto.EXTERNAL]
     if not tensors:
-        return
+        return False
     if folder is None:
         raise ImportRefused(place, "keeps weights in other files; pass the path of the .onnx file, not its bytes")
     parts = [_part(tensor, folder, f"{place}: tensor {tensor.name}") for tensor in tensors]
@@ -55,6 +56,7 @@ def take_external(model: Any, folder: Path | None, place: str) -> None:
         tensor.raw_data = _read(part)
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
+    return True
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
 
-from .onnx_external import take_external
+from .onnx_external import load_external_data
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -50,11 +50,13 @@ class Value:
 
 @dataclass
 class Graph:
-    """A model that may be changed. inputs: without those that have a value in the file already."""
+    """A model that may be changed. inputs: without those that have a value in the file already. external: weights were
+    in other files, and are inside now."""
 
     model: Any
     inputs: dict[str, Value]
     outputs: dict[str, Value]
+    external: bool = False
 
     def bytes(self) -> bytes:
         return bytes(self.model.SerializeToString())
@@ -89,7 +91,7 @@ class Graph:
         self.inputs, self.outputs = changed
         return renamed.pop(input_name), renamed
 
-    def led_by_batch(self, state: str, axis: int, rank: int) -> str:
+    def with_batch_first(self, state: str, axis: int, rank: int) -> str:
         """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its
         name."""
         graph = self.model.graph
@@ -124,7 +126,7 @@ def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
     model, or one whose weights are not there."""
     try:
         model = read_model(data, place)
-        take_external(model, folder, place)
+        external = load_external_data(model, folder, place)
     except StartError as error:
         if isinstance(error, ImportRefused):
             raise
@@ -136,7 +138,7 @@ def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
     names = [item.name for item in (*model.graph.input, *model.graph.output)]
     if not all(isinstance(name, str) and name for name in names):  # bytes: not UTF-8
         raise ImportRefused(place, "an input or output without a name, or with one that is no text; export it again")
-    return Graph(model, *read_values(model))
+    return Graph(model, *read_values(model), external)
 
 
 def read_values(model: Any) -> tuple[dict[str, Value], dict[str, Value]]:

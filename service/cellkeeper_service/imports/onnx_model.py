@@ -82,7 +82,8 @@ def import_onnx(
         place, data, beside = str(path), read_bytes(path, MAX_GRAPH_BYTES), path.parent
     missing = checked(None, missing, ()).missing
     graph = read_graph(data, place, beside)
-    data = graph.bytes()  # with the weights of other files
+    if graph.external:
+        data = graph.bytes()
     declaration = declare(
         graph,
         place,
@@ -207,7 +208,7 @@ def _lowered(
         input_name, renamed = graph.without_time(input_name, list(renamed), declaration.time_axis)
     free = declaration.batch == "free"
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
-    renamed |= {name: graph.led_by_batch(name, axis, ranks[name]) for name, axis in of_states.items()}
+    renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
     timed = None if declaration.single else declaration.time_axis
     config = GraphConfig(
         name=name,

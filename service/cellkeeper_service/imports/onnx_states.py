@@ -61,7 +61,7 @@ def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
 def listing(graph: Graph) -> str:
     """What the graph has, for errors that ask for something."""
     inputs = ", ".join(map(str, graph.inputs.values()))
-    return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))}"
+    return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))} (docs/models.md, ONNX)"
 
 
 def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
