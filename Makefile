@@ -12,6 +12,7 @@
 # make bench-stages where a frame spends its microseconds inside the service
 # make bench-workers what a second server process on the same port brings
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
+# make bench-opening  sessions opened a second, many in one call and one by one
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
 # make bench-one-session  what a batch of one baked into an ONNX graph costs, beside the same graph with a free batch
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
@@ -67,8 +68,8 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages bench-report \
-	chaos explore fuzz overload attack soak parity up down image check-compose clean
+	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -139,6 +140,10 @@ bench-workers: .venv/stamp
 bench-million: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.million --sessions "$(SESSIONS)" $(BENCH_ARGS)
+
+bench-opening: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.opening $(BENCH_ARGS)
 
 bench-cores: .venv/stamp
 	@scripts/ensure-redis

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cellkeeper_service.app import session_limits, wire_limits
 from cellkeeper_service.config import Settings
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.limits import Clock
-from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.loop import DONE, CoreLoop
 from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import Store
@@ -131,8 +132,8 @@ class Bench:
         results = self.store.commit_many(calls)
         tick()
         self.core.on_committed(commits, results)
-        for request in self.core.take_finished():
-            request.done(request)
+        for done, requests in groupby(self.core.take_finished(), DONE):
+            done(list(requests))
         tick()
         await asyncio.sleep(0)
         encoded = sent[0].SerializeToString()

@@ -11,10 +11,11 @@ AsyncClient is the same for asyncio. The errors are listed, as a tree, in Cellke
 
 from __future__ import annotations
 
-from . import _grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
-from ._access import Tls
-from ._carry import CarriedOver
-from ._errors import (
+from ._transport import grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
+from ._transport.credentials import Tls
+from .aio import AsyncClient, AsyncSession
+from .client import Client, Session
+from .errors import (
     AccessDenied,
     AckBehind,
     CellkeeperError,
@@ -45,13 +46,9 @@ from ._errors import (
     Unavailable,
     WrongEventLoop,
 )
-from ._late import LateStep
-from ._model import Model, TensorSpec
-from ._position import Position, first_position
-from ._reply import Counters, SessionInfo, StepReply
-from ._retry import Backoff
-from .aio import AsyncClient, AsyncSession
-from .client import Client, Session
+from .late_step import LateStep
+from .position import Position, first_position
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo, StepReply, TensorSpec
 
 __all__ = [
     "AccessDenied",

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import _cli_access, _cli_carry, _cli_doctor, _cli_model, _cli_sessions, _cli_stream
-from ._errors import CellkeeperError
 from .aio import DEFAULT_TARGET
+from .cli import access, carry_over, doctor, model, sessions, stream
 from .client import Client
+from .errors import CellkeeperError
 
 ENDPOINT_VARIABLE = "CELLKEEPER_ENDPOINT"
 
@@ -33,14 +33,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="for which a server that refuses the connection is tried (default: %(default)s); more wait for its start",
     )
-    _cli_access.add(shared)
+    access.add(shared)
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _cli_stream.add(commands, shared)
-    _cli_sessions.add(commands, shared)
-    _cli_carry.add(commands, shared)
-    _cli_model.add(commands, shared)
-    _cli_doctor.add(commands)
+    stream.add(commands, shared)
+    sessions.add(commands, shared)
+    carry_over.add(commands, shared)
+    model.add(commands, shared)
+    doctor.add(commands)
     return parser
 
 
@@ -49,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         if parsed.command == "doctor":
-            return _cli_doctor.run(parsed)
+            return doctor.run(parsed)
         targets = [target.strip() for target in parsed.endpoint.split(",") if target.strip()]
-        access = _cli_access.client_access(parsed)
-        with Client(targets, timeout=parsed.timeout, connect_timeout=parsed.connect_timeout, **access) as client:
+        credentials = access.client_access(parsed)
+        with Client(targets, timeout=parsed.timeout, connect_timeout=parsed.connect_timeout, **credentials) as client:
             parsed.run(client, parsed)
             sys.stdout.flush()
     except (CellkeeperError, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read our output is gone; there is nobody to tell
+        if isinstance(error, BrokenPipeError):  # the reader of our output is gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         print(f"cellkeeper: {_one_line(error)}", file=sys.stderr)

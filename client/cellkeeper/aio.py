@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,26 +15,23 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._access import Tls, Token, TokenSource
-from ._arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
-from ._calls import Calls, itself, only_result
-from ._carry import Carriage, CarriedOver, WindowOf
-from ._deadlines import Deadlines
-from ._endpoint import Endpoint
-from ._endpoints import Endpoints
-from ._errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
-from ._event_loop import check_loop, ignore_poller_errors
-from ._forks import INHERITED, belongs_here, check_process, connects
-from ._history import History
-from ._kind import Kinds, Layout
-from ._lane import Lane
-from ._model import Inputs, Model
-from ._position import Position
-from ._reply import Counters, SessionInfo
-from ._retry import Backoff
-from ._session import AsyncSession
-from ._target import checked_targets
-from ._wire import dtype_number, model_of, position_message, position_of, session_info_of, state_messages
+from ._session.arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
+from ._session.event_loop import check_loop
+from ._session.frame_format import FrameFormats, Layout
+from ._session.history import History
+from ._session.session_sender import SessionSender
+from ._transport.calls import itself, only_result
+from ._transport.carry_over import CarryOver, WindowOf
+from ._transport.connection import Connection
+from ._transport.credentials import Tls, TokenSource
+from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
+from ._transport.requests import open_request, reset_request
+from ._transport.settings import checked_settings
+from ._transport.wire import dtype_number, model_of, position_of, session_info_of, state_messages
+from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from .position import Position
+from .session import AsyncSession
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
 
 __all__ = ["AsyncClient", "AsyncSession"]
 
@@ -76,50 +71,33 @@ class AsyncClient:
         token: TokenSource | None = None,
     ) -> None:
         check_process()
-        self.targets = checked_targets(target)
-        timeout = timeout_seconds(timeout, 30.0)
-        attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
-        if not connect_timeout >= 0:
-            text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
-            raise InvalidArgument(text, field="connect_timeout")
-        for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
-            if count < 1:
-                raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
-        if buffer_steps < window_steps:
-            raise InvalidArgument(
-                f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "
-                "what was answered must outlast what is on the way",
-                field="buffer_steps",
-            )
-        self.timeout = timeout
+        self._settings = settings = checked_settings(
+            target,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            connect_timeout=connect_timeout,
+            window_steps=window_steps,
+            buffer_steps=buffer_steps,
+            buffer_bytes=buffer_bytes,
+            max_frame_items=max_frame_items,
+            backoff=backoff,
+            credentials=credentials,
+            tls=tls,
+            token=token,
+        )
+        self.targets = settings.targets
+        self.timeout = settings.timeout
         self.outputs = tuple(outputs)
         self.counters = Counters()
-        self._attempt_timeout = attempt_timeout
-        self._connect_timeout = connect_timeout
-        self._window_steps = window_steps
-        self._buffer_steps = buffer_steps
-        self._buffer_bytes = buffer_bytes
-        self._max_frame_items = max_frame_items
-        self._backoff = backoff or Backoff()
-        if credentials is not None and tls:
-            raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
-        if tls is True:
-            tls = Tls()
-        self._credentials = tls.credentials() if isinstance(tls, Tls) else credentials
-        self._channel_options = tls.options() if isinstance(tls, Tls) else ()
-        self._token = Token(token)
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._lanes: WeakSet[Lane] = WeakSet()
-        self._kinds = Kinds()
-        self._endpoints: Endpoints | None = None
-        self._calls: Calls | None = None
-        self._deadlines: Deadlines | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._senders: WeakSet[SessionSender] = WeakSet()
+        self._frame_formats = FrameFormats()
+        self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
 
     async def __aenter__(self) -> AsyncClient:
-        self._started()
+        self._connected()
         return self
 
     async def __aexit__(
@@ -132,33 +110,32 @@ class AsyncClient:
         where it belongs to another event loop that is not closed."""
         if self._closed:
             return
-        loop_ended = self._loop is not None and self._loop.is_closed()
-        if self._loop is not None and not loop_ended:
-            check_loop(self._loop)
+        connection = self._connection
+        loop_ended = connection is not None and connection.loop.is_closed()
+        if connection is not None and not loop_ended:
+            check_loop(connection.loop)
         self._closed = Closed("the client was closed")
         if self._finalizer is not None:
             self._finalizer.detach()
-        if loop_ended:  # nobody waits, and nothing can be awaited there any more
-            for lane in list(self._lanes):
-                lane.disown(self._closed)
+        if loop_ended:  # no caller waits, and nothing can be awaited there any more
+            for sender in list(self._senders):
+                sender.disown(self._closed)
             return
-        for lane in list(self._lanes):
-            lane.close(Closed("the client was closed"))
-        self._lanes.clear()
-        if self._deadlines is not None:
-            self._deadlines.close()
-        if self._endpoints is not None:
-            await self._endpoints.close()
+        for sender in list(self._senders):
+            sender.close(Closed("the client was closed"))
+        self._senders.clear()
+        if connection is not None:
+            await connection.close()
 
     def disown(self) -> None:
         """In a forked process: every use of it, and of its sessions, raises from now on."""
         self._closed = ForkedProcess(INHERITED)
-        for lane in list(self._lanes):
-            lane.disown(self._closed)
+        for sender in list(self._senders):
+            sender.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
-    async def open(
+    async def session(
         self,
         session: str,
         *,
@@ -169,7 +146,7 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
-        """Creates the session, or continues it where it stands.
+        """Creates the session, or continues it where it stands. `open` is another name for this method.
 
         session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds (or a
         timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or what it has.
@@ -182,17 +159,16 @@ class AsyncClient:
         state = []
         if initial_state is not None:
             state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
-        request = pb.OpenRequest(
-            model=model,
-            session=session,
-            request_id=os.urandom(16),
-            expect=None if expect is None else position_message(expect),
-            ttl_ms=ttl_ms,
-            initial_state=state,
-        )
+        request = open_request(session, model, ttl_ms, expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)
-        return self._session(session, info, position_of(opened.position), opened.created, outputs)
+        if info.max_frame_items:
+            self._connected().endpoints.limit_frames(info.max_frame_items)
+        return AsyncSession(
+            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs or self.outputs
+        )
+
+    open = session
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Where a session stands, its ages and TTL. Raises SessionNotFound."""
@@ -215,8 +191,8 @@ class AsyncClient:
                 return
 
     async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
-        session whose record is damaged (RecordDamaged), and no other."""
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
+        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
         item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
         request = pb.DeleteRequest(model=model, items=[item])
         return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
@@ -227,9 +203,7 @@ class AsyncClient:
         """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
         also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
         there."""
-        generation = generation_bytes(generation)
-        item = pb.ResetRequest.Item(session=session_id(session), generation=generation, request_id=os.urandom(16))
-        request = pb.ResetRequest(model=model, items=[item])
+        request = reset_request(session_id(session), model, generation_bytes(generation))
         return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
 
     async def carry_over(
@@ -251,23 +225,23 @@ class AsyncClient:
         What fails for one session is counted, and holds up no other; a run that was broken off is simply started
         again. Sessions of the other version that are made meanwhile may be missed.
         """
-        carriage = await self._carriage(policy, model, fingerprint, window_of, timeout)
+        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:
-            infos = await carriage.named(sessions)
-            await carriage.carry([(info, window_of(info) if window_of else None) for info in infos])
-            return carriage.result
-        while (page := await carriage.page(prefix)) is not None:
-            await carriage.carry([(info, window_of(info) if window_of else None) for info in page])
-        return carriage.result
+            infos = await carry_over.named(sessions)
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
+            return carry_over.result
+        while (page := await carry_over.page(prefix)) is not None:
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
+        return carry_over.result
 
-    async def _carriage(
+    async def _new_carry_over(
         self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
-    ) -> Carriage:
+    ) -> CarryOver:
         if (window_of is None) == (policy == "rerun"):
             text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
         target = await self.model(model, fingerprint, timeout=timeout)
-        return Carriage(self, target, policy, timeout)
+        return CarryOver(self, target, policy, timeout)
 
     # ------------------------------------------------------------------------------------------ models
 
@@ -284,56 +258,27 @@ class AsyncClient:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _started(self) -> tuple[Endpoints, Calls, Deadlines]:
+    def _connected(self) -> Connection:
+        """The connections, made at the first use. Raises Closed, ForkedProcess and WrongEventLoop."""
         if self._closed:
             raise copy(self._closed)
-        if self._endpoints is None or self._calls is None or self._deadlines is None:
+        connection = self._connection
+        if connection is None:
             check_process()
             connects()
-            belongs_here(self)
-            self._loop = asyncio.get_running_loop()
-            ignore_poller_errors(self._loop)
-            self._endpoints = Endpoints(self.targets, self._endpoint)
-            self._calls = Calls(
-                self._endpoints,
-                attempt_timeout=self._attempt_timeout,
-                connect_timeout=self._connect_timeout,
-                backoff=self._backoff,
-                counters=self.counters,
-                token=self._token,
-            )
-            self._deadlines = Deadlines(self._loop)
-            self._finalizer = finalize(self, _left_open, self._loop, self._endpoints)
+            disown_after_fork(self)
+            connection = self._connection = Connection(self._settings, self.counters)
+            self._finalizer = finalize(self, _left_open, connection)
             self._finalizer.atexit = False
-        elif self._loop is not None:
-            check_loop(self._loop)
-        return self._endpoints, self._calls, self._deadlines
-
-    def _endpoint(
-        self,
-        target: str,
-        redispatch: Callable[[Endpoint, list[Lane]], None],
-        on_up: Callable[[Endpoint], None],
-    ) -> Endpoint:
-        return Endpoint(
-            target,
-            max_frame_items=self._max_frame_items,
-            default_timeout=self.timeout,
-            attempt_timeout=self._attempt_timeout,
-            backoff=self._backoff,
-            counters=self.counters,
-            credentials=self._credentials,
-            channel_options=self._channel_options,
-            token=self._token,
-            redispatch=redispatch,
-            on_up=on_up,
-        )
+        else:
+            check_loop(connection.loop)
+        return connection
 
     async def _call(
         self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
     ) -> Any:
         seconds = timeout_seconds(timeout, self.timeout)
-        _, calls, _ = self._started()
+        calls = self._connected().calls
         return await calls.call(method, request, session=session, timeout=seconds, read=read)
 
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model:
@@ -344,56 +289,36 @@ class AsyncClient:
             self._models[key] = await self._call("GetModel", request, session, timeout, model_of)
         return self._models[key]
 
-    def _session(
-        self,
-        session: str,
-        model: Model,
-        position: Position,
-        created: bool,
-        outputs: Sequence[str] | None,
-    ) -> AsyncSession:
-        endpoints, _, deadlines = self._started()
-        if model.max_frame_items:
-            endpoints.limit_frames(model.max_frame_items)
-        inputs = Inputs(model)
-
-        def lane_from(version: Model, start: Position) -> Lane:
-            lane = Lane(
-                session,
-                Layout(version.name, dtype_number(version.input.dtype), version.input.shape),
-                self._history(version, start),
-                kinds=self._kinds,
-                step_bytes=version.input.nbytes,
-                dispatch=endpoints.dispatch,
-                deadlines=deadlines,
-                counters=self.counters,
-                backoff=self._backoff,
-                loop=asyncio.get_running_loop(),
-            )
-            self._lanes.add(lane)
-            return lane
-
-        return AsyncSession(self, session, model, inputs, lane_from, position, created, outputs or self.outputs)
-
-    def _history(self, model: Model, position: Position) -> History:
-        # Well below the server's log, so that its checkpoints can follow the acks.
-        window = (
-            min(self._window_steps, max(1, model.max_log_steps // 2)) if model.max_log_steps else self._window_steps
-        )
-        return History(
+    def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:
+        connection, settings = self._connected(), self._settings
+        history = History(
             position,
             step_bytes=model.input.nbytes,
-            window_steps=window,
-            buffer_steps=self._buffer_steps,
-            buffer_bytes=self._buffer_bytes,
+            window_steps=settings.window_steps_for(model.max_log_steps),
+            buffer_steps=settings.buffer_steps,
+            buffer_bytes=settings.buffer_bytes,
         )
+        sender = SessionSender(
+            session,
+            Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
+            history,
+            frame_formats=self._frame_formats,
+            step_bytes=model.input.nbytes,
+            dispatch=connection.endpoints.dispatch,
+            deadlines=connection.deadlines,
+            counters=self.counters,
+            backoff=settings.backoff,
+            loop=connection.loop,
+        )
+        self._senders.add(sender)
+        return sender
 
 
-def _left_open(loop: asyncio.AbstractEventLoop, endpoints: Endpoints) -> None:
+def _left_open(connection: Connection) -> None:
     """A client was collected without being closed, in whatever thread."""
-    if loop.is_closed():  # its connections have ended with it
+    if connection.loop.is_closed():  # its connections have ended with it
         return
     text = "an AsyncClient was not closed: use `async with`, or await its close()"
     warnings.warn(text, ResourceWarning, stacklevel=2)
     with suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(endpoints.abandon)
+        connection.loop.call_soon_threadsafe(connection.endpoints.abandon)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from copy import copy
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
-from weakref import finalize
+from typing import TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
 
-from ._access import Tls, TokenSource
-from ._blocking import Session
-from ._carry import CarriedOver, WindowOf
-from ._errors import CellkeeperError, Closed, ForkedProcess
-from ._forks import INHERITED, belongs_here
-from ._model import Model
-from ._position import Position
-from ._reply import Counters, SessionInfo, StepReply
-from ._retry import Backoff
-from ._session import AsyncSession
-from ._step_call import StepCall
-from ._waiter import Waiter
+from ._transport.carry_over import WindowOf
+from ._transport.credentials import Tls, TokenSource
+from ._transport.loop_thread import LoopThread
 from .aio import DEFAULT_TARGET, AsyncClient
+from .position import Position
+from .sync_session import Session
+from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
 
 T = TypeVar("T")
-
-END_SECONDS = 1.0  # for what is still running when a client is closed
 
 __all__ = ["Client", "Session"]
 
@@ -75,16 +61,7 @@ class Client:
             tls=tls,
             token=token,
         )
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=_serve, args=(self._loop, self._core), name="cellkeeper-client", daemon=True
-        )
-        self._thread.start()
-        self._lock = threading.Lock()
-        self._closed: CellkeeperError | None = None
-        self._finalizer = finalize(self, _left_open, self._loop)
-        self._finalizer.atexit = False
-        belongs_here(self)
+        self._thread = LoopThread(self._core.close)
 
     def __enter__(self) -> Client:
         return self
@@ -96,18 +73,7 @@ class Client:
 
     def close(self) -> None:
         """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
-        with self._lock:
-            if self._closed is not None:
-                return
-            self._closed = Closed("the client was closed")
-            self._finalizer.detach()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def disown(self) -> None:
-        """In a forked process: every use of it, and of its sessions, raises from now on."""
-        self._lock = threading.Lock()  # another thread may have held the old one
-        self._closed = ForkedProcess(INHERITED)
+        self._thread.close()
 
     @property
     def counters(self) -> Counters:
@@ -125,8 +91,8 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Creates the session, or continues it where it stands; see AsyncClient.open."""
-        opening = self._core.open(
+        """Creates the session, or continues it where it stands; see AsyncClient.session."""
+        opening = self._core.session(
             session,
             model=model,
             ttl=ttl,
@@ -135,26 +101,26 @@ class Client:
             outputs=outputs,
             timeout=timeout,
         )
-        return Session(self, self.run(opening))
+        return Session(self._thread, self._thread.run(opening))
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Where a session stands, its ages and TTL. Raises SessionNotFound."""
-        return self.run(self._core.session_info(session, model=model, timeout=timeout))
+        return self._thread.run(self._core.session_info(session, model=model, timeout=timeout))
 
     def sessions(self, prefix: str = "", *, model: str = "", timeout: float | None = None) -> Iterator[SessionInfo]:
         """The sessions whose id starts with `prefix`, in no particular order; read page by page."""
         source = self._core.sessions(prefix, model=model, timeout=timeout)
-        while (info := self.run(_next(source))) is not None:
+        while (info := self._thread.run(_next(source))) is not None:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Ends that life of the session. False: it was over already, which is no error. An empty generation ends a
-        session whose record is damaged (RecordDamaged), and no other."""
-        return self.run(self._core.delete(session, generation, model=model, timeout=timeout))
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
+        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
+        return self._thread.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
         """Ends that generation of the session and starts another at step 0; see AsyncClient.reset."""
-        return self.run(self._core.reset(session, generation, model=model, timeout=timeout))
+        return self._thread.run(self._core.reset(session, generation, model=model, timeout=timeout))
 
     def carry_over(
         self,
@@ -169,89 +135,23 @@ class Client:
     ) -> CarriedOver:
         """Hands sessions over to another version of their model, and counts what became of them; see
         AsyncClient.carry_over. `window_of` is called in the caller's thread."""
-        carriage = self.run(self._core._carriage(policy, model, fingerprint, window_of, timeout))
-        page = self.run(carriage.page(prefix) if sessions is None else carriage.named(sessions))
+        carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
+        page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
         while page is not None:
-            self.run(carriage.carry([(info, window_of(info) if window_of else None) for info in page]))
-            page = self.run(carriage.page(prefix)) if sessions is None else None
-        return carriage.result
+            self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
+            page = self._thread.run(carry_over.page(prefix)) if sessions is None else None
+        return carry_over.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """Every served version; the first of a name takes new sessions."""
-        return self.run(self._core.models(timeout=timeout))
+        return self._thread.run(self._core.models(timeout=timeout))
 
     def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
         """A model: the version of that fingerprint, or the one that takes new sessions."""
-        return self.run(self._core.model(name, fingerprint, timeout=timeout))
-
-    def _step(
-        self, core: AsyncSession, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
-    ) -> StepReply:
-        """One step, without the task that `run` needs."""
-        raw, single = core._inputs.convert(x)
-        waiter = Waiter()
-
-        def submit() -> StepCall:
-            return core._submit_raw(raw, single, outputs, timeout, waiter)
-
-        try:
-            self._soon(waiter.start, submit)
-            return waiter.wait()
-        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the step's own error
-            if not waiter.told:
-                with suppress(Closed, ForkedProcess):
-                    self._soon(waiter.give_up, core._give_up)
-            raise
-
-    def _soon(self, work: Callable[..., object], *arguments: object) -> None:
-        """Calls `work` in the client's thread, later. Raises Closed."""
-        with self._lock:
-            if self._closed is not None:
-                raise copy(self._closed)
-            self._loop.call_soon_threadsafe(work, *arguments)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the client's thread and waits for it."""
-        with self._lock:
-            if self._closed is not None:
-                work.close()
-                raise copy(self._closed)
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
-            future.cancel()
-            raise
+        return self._thread.run(self._core.model(name, fingerprint, timeout=timeout))
 
 
 async def _next(source: AsyncIterator[T]) -> T | None:
     async for item in source:
         return item
     return None
-
-
-def _serve(loop: asyncio.AbstractEventLoop, core: AsyncClient) -> None:
-    """The client's thread, until its loop is stopped."""
-    loop.run_forever()
-    try:
-        loop.run_until_complete(core.close())
-        loop.run_until_complete(_end_tasks())
-    finally:
-        loop.close()
-
-
-def _left_open(loop: asyncio.AbstractEventLoop) -> None:
-    """A client was collected without being closed, in whatever thread, maybe its own: nothing is waited for."""
-    warnings.warn("a Client was not closed: use `with`, or call its close()", ResourceWarning, stacklevel=2)
-    loop.call_soon_threadsafe(loop.stop)
-
-
-async def _end_tasks() -> None:
-    """Callers that were just told that the client is closed, and gRPC's own tasks, come to their end: an event loop
-    must not be closed with tasks in it."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    if tasks:
-        _, pending = await asyncio.wait(tasks, timeout=END_SECONDS)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)

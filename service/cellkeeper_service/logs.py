@@ -11,10 +11,6 @@ from collections.abc import Callable, Hashable
 from datetime import datetime, timezone
 from typing import Any
 
-from cellkeeper_service.errors import StartError
-
-FORMATS = ("text", "json")
-LEVELS = ("debug", "info", "warning", "error")
 LINES_PER_SECOND = 5
 """From one place in the code. Who can make the server complain must not fill its disk."""
 SAID = "cellkeeper_service.said"
@@ -111,11 +107,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def set_up(format: str = "text", level: str = "info") -> None:
-    """format: one of FORMATS; level: one of LEVELS. Raises StartError for another. Logs go to stderr."""
-    if format not in FORMATS:
-        raise StartError(f"log_format: got {format!r}, expected one of {', '.join(FORMATS)}")
-    if level.lower() not in LEVELS:
-        raise StartError(f"log_level: got {level!r}, expected one of {', '.join(LEVELS)}")
+    """format, level: as the settings log_format and log_level. Logs go to stderr."""
     as_json = format == "json"
     log = logging.StreamHandler(sys.stderr)
     log.setFormatter(JsonFormatter() if as_json else TextFormatter())

@@ -27,6 +27,9 @@ def _steps(session: str, at: Position) -> Chunk:
 
 REQUESTS: dict[str, Callable[[str, Position], Any]] = {
     "Open": lambda session, at: pb.OpenRequest(model=MODEL, session=session, request_id=new_id(), expect=to_wire(at)),
+    "OpenMany": lambda session, at: pb.OpenManyRequest(
+        model=MODEL, items=[pb.OpenManyRequest.Item(session=session, request_id=new_id(), expect=to_wire(at))]
+    ),
     "Step": lambda session, at: step_message(MODEL, _steps(session, at)),
     "StepBatch": lambda session, at: frame_message(MODEL, [_steps(session, at)]),
     "StepStream": lambda session, at: frame_message(MODEL, [_steps(session, at)]),

@@ -92,7 +92,7 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
         yield made
 
 
-@pytest.mark.parametrize("rpc", ["Open", "Reset", "Fork", "GetState", "StepBatch", "StepStream"])
+@pytest.mark.parametrize("rpc", ["Open", "OpenMany", "Reset", "Fork", "GetState", "StepBatch", "StepStream"])
 def test_an_id_that_is_refused_is_not_counted(channel: grpc.Channel, house: House, rpc: str) -> None:
     few = As(channel, house.tokens["few"])
     long = "x" * 300

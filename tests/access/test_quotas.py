@@ -22,6 +22,7 @@ from ..rpc.calls import Api, Chunk, Result, frame_message, from_wire, new_id, nu
 from .tenants import MODEL, answer, bearer, entry
 
 WINDOW_S = 100.0
+NONE = ("REASON_UNSPECIFIED", "REASON_UNSPECIFIED")  # of two items that were not refused
 
 
 class Time:
@@ -89,7 +90,7 @@ def test_a_quota_that_changes_keeps_what_was_counted() -> None:
 
 @pytest.fixture(scope="module")
 def tokens() -> dict[str, tuple[str, str]]:
-    return {name: entry(name, "step,read") for name in ("small", "slow", "other")}
+    return {name: entry(name, "step,read") for name in ("small", "few", "slow", "other")}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,11 @@ def server(
     tokens: dict[str, tuple[str, str]], counting_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
-    quotas = ["quota tenant=small sessions=2 inflight=2", "quota tenant=slow steps_per_second=1"]
+    quotas = [
+        "quota tenant=small sessions=2 inflight=2",
+        "quota tenant=few sessions=2",
+        "quota tenant=slow steps_per_second=1",
+    ]
     file.write_text("\n".join([line for _, line in tokens.values()] + quotas))
     options = ["--tokens", str(file), "--max-ttl-ms", "600000"]
     with ServerProcess([counting_model], "memory:", options) as process:
@@ -148,6 +153,23 @@ def test_one_session_too_many_is_refused_and_its_neighbours_go_on(
     assert small.begin(names[2])[0] == "OK"
     with Client(server.target, token=tokens["small"][0]) as client, pytest.raises(QuotaExceeded):
         client.session("one too many")
+
+
+def test_one_session_too_many_is_one_items_error_in_the_calls_that_take_items(
+    channel: grpc.Channel, tokens: dict[str, tuple[str, str]]
+) -> None:
+    few = As(channel, tokens["few"][0])
+    names = [os.urandom(8).hex() for _ in range(4)]
+    opens = [pb.OpenManyRequest.Item(session=name, request_id=new_id()) for name in names[:3]]
+    code, raw = few.raw("OpenMany", pb.OpenManyRequest(model=MODEL, items=opens))
+    opened = pb.OpenManyResponse.FromString(raw).results
+    assert (code, [pb.Reason.Name(one.error.reason) for one in opened]) == ("OK", [*NONE, "QUOTA_EXCEEDED"])
+    known = pb.DeleteRequest.Item(session=names[0], generation=opened[0].opened.position.generation)
+    assert few.raw("Delete", pb.DeleteRequest(model=MODEL, items=[known]))[0] == "OK"
+    forks = [pb.ForkRequest.Item(source=names[1], target=name, request_id=new_id()) for name in names[2:]]
+    code, raw = few.raw("Fork", pb.ForkRequest(model=MODEL, items=forks))
+    reasons = [pb.Reason.Name(one.error.reason) for one in pb.SessionResults.FromString(raw).results]
+    assert (code, reasons) == ("OK", [NONE[0], "QUOTA_EXCEEDED"])
 
 
 def test_a_session_may_not_ask_to_be_kept_for_ever(channel: grpc.Channel, tokens: dict[str, tuple[str, str]]) -> None:

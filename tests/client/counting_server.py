@@ -274,7 +274,7 @@ class CountingServer(CellkeeperServicer):
             replayed=flag == 2,
         )
 
-    # ------------------------------------------------------------------------------------------ lives
+    # ------------------------------------------------------------------------------------------ generations
 
     async def Open(self, request: Any, context: Any) -> Any:
         self.request_ids.append(request.request_id)

@@ -1,4 +1,4 @@
-"""The doctor at a door with TLS and a guard: a real gRPC server, which knows one token."""
+"""The doctor at an endpoint with TLS and authentication: a real gRPC server, which knows one token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from cellkeeper import Tls
-from cellkeeper._doctor_endpoint import HEALTH, SERVING, Door
+from cellkeeper.doctor.endpoint import HEALTH, SERVING, EndpointCheck
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -75,9 +75,9 @@ class Guarded:
         self.target = f"127.0.0.1:{port}"
         self._server.start()
 
-    def look(self, ca_file: str | None, token: str | None) -> list[str]:
-        with Door(self.target, None if ca_file is None else Tls(ca_file), token, 5.0) as door:
-            return [str(finding).replace(f"{self.target} ", "") for finding in door.look()]
+    def run(self, ca_file: str | None, token: str | None) -> list[str]:
+        with EndpointCheck(self.target, None if ca_file is None else Tls(ca_file), token, 5.0) as check:
+            return [str(finding).replace(f"{self.target} ", "") for finding in check.run()]
 
     def stop(self) -> None:
         self._server.stop(None).wait()
@@ -91,7 +91,7 @@ def guarded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guarded]
 
 
 def test_the_right_token(guarded: Guarded) -> None:
-    reach, *lines = guarded.look(guarded.ca_file, TOKEN)
+    reach, *lines = guarded.run(guarded.ca_file, TOKEN)
     assert reach.startswith("ok    reach: ")
     assert lines == [
         "ok    TLS: encrypted; its certificate is good for 90 days",
@@ -102,25 +102,25 @@ def test_the_right_token(guarded: Guarded) -> None:
 
 
 def test_no_token_and_another(guarded: Guarded) -> None:
-    assert guarded.look(guarded.ca_file, None)[-1] == "fail  auth: no token was given; name one with --token-file"
-    wrong = guarded.look(guarded.ca_file, "another")[-1]
+    assert guarded.run(guarded.ca_file, None)[-1] == "fail  auth: no token was given; name one with --token-file"
+    wrong = guarded.run(guarded.ca_file, "another")[-1]
     assert wrong == "fail  model: does not say what it serves: UNAUTHENTICATED: who is it?; another token"
 
 
 @pytest.mark.parametrize("guarded", [10], indirect=True)
 def test_a_certificate_that_ends_soon(guarded: Guarded) -> None:
-    assert "warn  TLS: its certificate expires in 10 days; renew it" in guarded.look(guarded.ca_file, TOKEN)
+    assert "warn  TLS: its certificate expires in 10 days; renew it" in guarded.run(guarded.ca_file, TOKEN)
 
 
 def test_plain_text_where_tls_is(guarded: Guarded) -> None:
-    (line,) = guarded.look(None, TOKEN)
+    (line,) = guarded.run(None, TOKEN)
     assert re.match(r"fail  reach: not reached in 0\.\d+ s: UNAVAILABLE: .*; is it running, .* is TLS on", line)
 
 
 def test_a_server_that_is_newer(guarded: Guarded) -> None:
     newer.set()
     try:
-        line = guarded.look(guarded.ca_file, TOKEN)[-1]
+        line = guarded.run(guarded.ca_file, TOKEN)[-1]
     finally:
         newer.clear()
     assert line.startswith("fail  model: the server sent dtype 99, which this version of the client does not know; ")

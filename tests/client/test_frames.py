@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper import first_position
-from cellkeeper._chunk import Chunk
-from cellkeeper._errors import ServerError
-from cellkeeper._flights import LEAST_ITEMS, Flight, Flights
-from cellkeeper._frames import replies
-from cellkeeper._kind import Kind, Layout
-from cellkeeper._step_call import StepCall
+from cellkeeper._session.chunk import Chunk
+from cellkeeper._session.frame_format import FrameFormat, Layout
+from cellkeeper._session.step_call import StepCall
+from cellkeeper._transport.frame_codec import replies
+from cellkeeper._transport.inflight_frames import LEAST_ITEMS, InflightFrame, InflightFrames
+from cellkeeper.errors import ServerError
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-KIND = Kind(Layout("m", pb.FLOAT32, (1,)), ())
+FORMAT = FrameFormat(Layout("m", pb.FLOAT32, (1,)), ())
 
 
 class Unheard:
@@ -33,18 +33,18 @@ class Unheard:
     def exception(self) -> None: ...
 
 
-def flight(*counts: int, single: bool = False) -> Flight:
+def inflight_frame(*counts: int, single: bool = False) -> InflightFrame:
     """Items of so many time steps of four bytes."""
     chunks = []
     for index, steps in enumerate(counts):
         start, inputs = first_position(bytes([index]) * 16), bytes(4 * steps)
-        call = StepCall(inputs, single, KIND, 1.0, 1.0, Unheard())
+        call = StepCall(inputs, single, FORMAT, 1.0, 1.0, Unheard())
         chunks.append(Chunk(inputs, start, start.advance(inputs, 4), call))
-    lanes: list[Any] = [f"lane {index}" for index in range(len(counts))]
-    return Flight(1, 0.0, lanes, chunks)
+    senders: list[Any] = [f"sender {index}" for index in range(len(counts))]
+    return InflightFrame(1, 0.0, senders, chunks)
 
 
-def frame(sent: Flight, *items: int, **fields: Any) -> Any:
+def frame(sent: InflightFrame, *items: int, **fields: Any) -> Any:
     chunks: Any = sent.chunks
     return pb.StepFrameReply(
         frame_id=1,
@@ -61,12 +61,12 @@ def column(values: Any, name: str = "prediction", per_item: bool = False) -> Any
 
 
 def test_items_in_any_order_and_of_any_length() -> None:
-    sent = flight(1, 3, 2)
+    sent = inflight_frame(1, 3, 2)
     columns = [column([[0], [1], [2], [3], [4]]), column([[[7, 7]], [[8, 8]]], "state.h", per_item=True)]
     answered = frame(sent, 2, 1, outputs=columns, flags=bytes([2, 1]), queued_seconds=0.5)
     chunks = list(sent.chunks)
     (first, second) = replies(sent, answered)
-    assert [str(first[0]), str(second[0])] == ["lane 2", "lane 1"]
+    assert [str(first[0]), str(second[0])] == ["sender 2", "sender 1"]
     assert [first[1], second[1]] == [chunks[2], chunks[1]]
     assert first[2].output.tolist() == [[0], [1]]
     assert second[2].output.tolist() == [[2], [3], [4]]
@@ -83,24 +83,24 @@ def answered_again(answered: Any) -> Any:
 
 
 def test_outputs_without_axes() -> None:
-    sent = flight(1, 1, single=True)
+    sent = inflight_frame(1, 1, single=True)
     values = [reply.output for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([5, 6])]))]
     assert [(value.shape, float(value)) for value in values] == [((), 5.0), ((), 6.0)]
-    sent = flight(2, 1)
+    sent = inflight_frame(2, 1)
     values = [reply.output for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([5, 6, 7])]))]
     assert [value.tolist() for value in values] == [[5, 6], [7]]
 
 
 def test_every_item_has_memory_of_its_own() -> None:
     for single in (True, False):
-        sent = flight(1, 1, single=single)
+        sent = inflight_frame(1, 1, single=single)
         for _, _, reply in replies(sent, frame(sent, 0, 1, outputs=[column([[5, 5], [6, 6]])])):
             assert reply.output.base is None
             reply.output[...] = 0
 
 
 def test_a_reply_at_another_place_says_where() -> None:
-    sent = flight(1)
+    sent = inflight_frame(1)
     there = first_position(bytes(16), 9)
     wrong = frame(sent, 0, outputs=[column([[1]])])
     wrong.positions = there.pack()
@@ -111,7 +111,7 @@ def test_a_reply_at_another_place_says_where() -> None:
 
 @pytest.mark.parametrize("fault", ["positions", "half a position", "steps", "item", "data", "dtype"])
 def test_columns_that_do_not_fit_together(fault: str) -> None:
-    sent = flight(1, 1)
+    sent = inflight_frame(1, 1)
     wrong = frame(sent, 0, 1, outputs=[column([[1], [2]])])
     if fault == "positions":
         wrong.positions = wrong.positions[:32]
@@ -130,9 +130,9 @@ def test_columns_that_do_not_fit_together(fault: str) -> None:
 
 
 async def test_what_waits_is_shared_out_among_the_frames_that_may_leave() -> None:
-    flights = Flights(asyncio.get_running_loop(), lambda: None)
-    assert flights.share(256) == 128
-    assert flights.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to be shared out
-    assert flights.share(1) == LEAST_ITEMS
-    flights.add(Flight(1, 0.0, [], []))
-    assert flights.share(256) == 256  # the last that may leave takes what is left
+    inflight = InflightFrames(asyncio.get_running_loop(), lambda: None)
+    assert inflight.share(256) == 128
+    assert inflight.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to be shared out
+    assert inflight.share(1) == LEAST_ITEMS
+    inflight.add(InflightFrame(1, 0.0, [], []))
+    assert inflight.share(256) == 256  # the last that may leave takes what is left

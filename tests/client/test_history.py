@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk, ChunkState, Outgoing
-from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper._session.chunk import Chunk, ChunkState, Outgoing
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import LOST, RETRIED, Action
 
 WIDTH = 4
 START = first_position(bytes(range(16)))
@@ -152,7 +153,7 @@ def test_a_replay_does_not_claim_acks_ahead_of_itself() -> None:
 
 
 def test_a_replay_that_is_under_way_does_not_hold_the_position_back() -> None:
-    """Where the next step belongs is behind the last reply, also while the server is sent again what it lost."""
+    """The position is the one after the last reply, also while the server is sent again what it lost."""
     line = history()
     first, _ = answered(line, steps(1), steps(2))
     (third,) = sent(line, steps(3))
@@ -189,17 +190,17 @@ def test_a_gap_inside_an_answered_chunk_replays_the_remainder() -> None:
     assert second is b
 
 
-def test_a_gap_with_a_foreign_head_is_another_history() -> None:
+def test_a_gap_with_an_unknown_head_is_another_history() -> None:
     line = history()
     answered(line, steps(1), steps(2))
     (c,) = sent(line, steps(3))
-    foreign = START.advance(steps(9), WIDTH)
-    verdict = line.on_error(c, "STEP_GAP", foreign)
+    unknown = START.advance(steps(9), WIDTH)
+    verdict = line.on_error(c, "STEP_GAP", unknown)
     assert (verdict.action, verdict.reason, verdict.failed) == (Action.FAIL, "HISTORY_CHANGED", (c,))
     assert line.next_chunk() is None
 
 
-def test_a_gap_behind_the_buffer_is_lost() -> None:
+def test_a_gap_beyond_the_replay_buffer_is_lost() -> None:
     line = history(buffer_steps=2)
     a, b, c = answered(line, steps(1), steps(2), steps(3))
     (d,) = sent(line, steps(4))
@@ -269,7 +270,7 @@ def test_compacted_fails_where_the_reply_is_missing() -> None:
     assert (verdict.action, verdict.reason) == (Action.FAIL, "STEP_COMPACTED")
 
 
-def test_a_rejected_chunk_takes_those_behind_it_with_it() -> None:
+def test_the_chunks_after_a_rejected_one_fail_too() -> None:
     line = history()
     (a,) = answered(line, steps(1))
     b, c, d = sent(line, steps(2), steps(3), steps(4))
@@ -385,7 +386,7 @@ def test_what_was_refused_before_it_was_applied_is_dropped_with_what_was_built_o
     assert line.abandon(a, "DEADLINE_PASSED").failed == (a, b)
     assert (line.late, line.tail) == (0, START)
     again = line.append(steps(1))
-    assert line.next_chunk() is None  # b would fit behind it, if it were still on its way
+    assert line.next_chunk() is None  # b would fit after it, if it were still in flight
     assert line.on_error(b, "STEP_GAP", START).action is Action.IGNORE
     assert resent(line) == [again]
 

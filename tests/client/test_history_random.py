@@ -7,8 +7,9 @@ from collections import deque
 
 import pytest
 from cellkeeper import Position, first_position
-from cellkeeper._chunk import Action, Chunk, ChunkState, Verdict
-from cellkeeper._history import LOST, History
+from cellkeeper._session.chunk import Chunk, ChunkState
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import LOST, Action, Verdict
 
 WIDTH = 2
 START = first_position(bytes(range(16)))
@@ -163,4 +164,4 @@ def one_run(seed: int) -> None:
         land()
     assert b"".join(server.inputs) == b"".join(inputs for _, inputs in sorted(delivered))
     assert server.positions[-1] == line.position == line.tail
-    assert line.flying == 0
+    assert line.in_flight == 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cellkeeper import InvalidArgument, Model, TensorSpec
-from cellkeeper._model import Inputs, convert_state
+from cellkeeper._session.inputs import Inputs, convert_state
 
 NAN, INF = float("nan"), float("inf")
 

@@ -71,7 +71,7 @@ def test_the_methods() -> None:
     client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
     assert session <= public(cellkeeper.AsyncSession)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
-    assert client | {"open"} <= public(cellkeeper.AsyncClient)
+    assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
     assert client | {"session", "counters"} <= public(cellkeeper.Client)
 
 
@@ -86,13 +86,13 @@ def test_both_clients_take_the_same() -> None:
 
 
 def test_every_error_is_in_the_tree_and_in_its_text() -> None:
-    from cellkeeper import _errors
+    from cellkeeper import errors
 
     for name in NAMES:
         kind = getattr(cellkeeper, name)
         if isinstance(kind, type) and issubclass(kind, Exception):
             assert issubclass(kind, cellkeeper.CellkeeperError)
-            assert name in (_errors.__doc__ or "")
+            assert name in (errors.__doc__ or "")
 
 
 def test_importing_it_brings_in_no_engine_and_no_store() -> None:

@@ -1,4 +1,4 @@
-"""An error that nobody foresaw, in what sends and reads: it fails the steps on their way, and the client lives on."""
+"""An unexpected error in what sends and reads fails the steps in flight, and the client goes on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from cellkeeper import AsyncClient, CellkeeperError, Unavailable
-from cellkeeper._endpoint import Endpoint
-from cellkeeper._frames import Frame
-from cellkeeper._stream import Stream
+from cellkeeper._transport.endpoint import Endpoint
+from cellkeeper._transport.frame_codec import Frame
+from cellkeeper._transport.stream import Stream
 
 X = [1.0, 2.0]
 
@@ -57,7 +57,7 @@ async def test_an_endpoint_that_fails_is_made_anew(
         if name != "_serve":
             monkeypatch.setattr(Endpoint, "_serve", lost)
         if name == "_on_up":
-            endpoints, _, _ = client._started()
+            endpoints = client._connected().endpoints
             (endpoint,) = endpoints.order("pump")
             monkeypatch.setattr(endpoint, "_on_up", lambda _: 1 / 0 if not caplog.records else None)
         else:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
-from cellkeeper._waiter import Waiter
+from cellkeeper._session.blocking_answer import BlockingAnswer
 
 from .conftest import QUICK, ServerThread
 
@@ -68,13 +68,13 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
 
 
 def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Waiter) -> None:
+    def interrupted(self: BlockingAnswer) -> None:
         raise KeyboardInterrupt
 
     with Client(threaded.target) as client:
         session = client.session("a")
         with monkeypatch.context() as patch:
-            patch.setattr(Waiter, "wait", interrupted)
+            patch.setattr(BlockingAnswer, "wait", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 session.step(ONE)
         assert session.position.step <= 1

@@ -27,7 +27,7 @@ from cellkeeper import (
     Unavailable,
     first_position,
 )
-from cellkeeper._endpoints import rendezvous
+from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
 from .counting_server import CountingServer, Record, Refused, fresh
@@ -78,6 +78,14 @@ async def test_wrong_inputs_are_refused_here(client: AsyncClient, server: Counti
         await client.open("")
 
 
+async def test_session_and_open_are_two_names_for_one_call(client: AsyncClient) -> None:
+    assert (await client.session("a", ttl=60)).created
+    again = await client.open("a")
+    assert (again.created, (await again.info()).ttl_ms) == (False, 60_000)
+    assert (await client.open("b")).created
+    assert not (await client.session("b")).created
+
+
 async def test_opening_continues_and_expect_insists(client: AsyncClient, server: CountingServer) -> None:
     first = await client.open("a", ttl=60)
     assert server.records["a"].ttl_ms == 60_000
@@ -113,7 +121,7 @@ async def test_a_buffer_smaller_than_the_window_is_refused() -> None:
         assert caught.value.field == "buffer_steps"
 
 
-async def test_lives(client: AsyncClient, server: CountingServer) -> None:
+async def test_generations(client: AsyncClient, server: CountingServer) -> None:
     session = await client.open("a")
     await take(session, [ONE] * 3)
     old = session.generation

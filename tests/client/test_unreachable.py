@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from cellkeeper import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Unavailable
-from cellkeeper._doctor import Deployment, examine
-from cellkeeper._target import is_loopback
+from cellkeeper._transport.target import is_loopback
+from cellkeeper.doctor.examine import Deployment, examine
 
 from tests.redis_server import free_port
 

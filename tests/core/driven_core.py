@@ -112,4 +112,4 @@ class DrivenCore:
     def _go_on(self) -> None:
         self.core.schedule(engine_is_free=False)
         for request in self.core.take_finished():
-            request.done(request)
+            request.done([request])

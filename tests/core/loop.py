@@ -62,8 +62,8 @@ class Server:
         """make: gives the request, from whom it tells its result. Returns what its caller is told."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def done(request: Request) -> None:
-            future.set_result(request.reply())
+        def done(requests: Sequence[Request]) -> None:
+            future.set_result(requests[0].reply())
 
         self.loop.submit(make(done))
         return future

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cellkeeper_service.core.lifecycle import new_header
@@ -18,7 +19,7 @@ GENERATION = b"g" * 16
 START = first_position(GENERATION)
 
 
-def nobody(request: Request) -> None:
+def nobody(requests: Sequence[Request]) -> None:
     """Takes no reply."""
 
 

@@ -24,7 +24,7 @@ def ready(cache: StateCache, *lengths: int) -> list[CachedState]:
         assert cached is not None
         work = step(list(range(length)))
         work.begin(work.data, length, frozenset())
-        cache.start(cached, work)
+        cached.start(work)
         found.append(cached)
     return found
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import (
-    StepReply,
-)
+from cellkeeper_service.core.requests import Open, OpenReply, Request, SetState, StepReply
 
 from .acts import TICK, at_rest, opened
 from .counting_engine import expected
-from .world import World, reason
+from .world import FOREVER, Reply, World, key, reason
 
 
 def test_the_queues_are_bounded() -> None:
@@ -39,6 +38,23 @@ def test_the_bytes_of_unanswered_requests_are_bounded() -> None:
     world.settle()
     assert first.outputs == expected([1, 2])
     assert isinstance(world.step([3, 4], session="t"), StepReply)
+    at_rest(world)
+
+
+@pytest.mark.parametrize("kind", [Open, SetState])
+def test_the_bytes_of_states_that_are_to_be_written_are_bounded(kind: type[Open] | type[SetState]) -> None:
+    world = World(limits=Limits(max_request_bytes=2 * 8 - 1, tick=TICK))
+    replies = [Reply(), Reply()]
+    for name, reply in zip("ab", replies, strict=True):
+        if kind is Open:
+            request: Request = Open(key(name), FOREVER, reply, b"o" * 16, None, None, bytes(8))
+        else:
+            request = SetState(key(name), FOREVER, reply, b"g" * 16, b"o" * 16, 0, bytes(8))
+        world.replicas[0].core.submit(request)
+    world.settle()
+    first, second = (reply.result for reply in replies)
+    assert isinstance(first, OpenReply) if kind is Open else reason(first) == "SESSION_NOT_FOUND"
+    assert reason(second) == "QUEUE_FULL"
     at_rest(world)
 
 

@@ -26,7 +26,7 @@ def session_at(inputs: list[int]) -> SessionState:
 def chunk(before: list[int], inputs: list[int], acked: int | None = None) -> Step:
     """Computed, not committed."""
     made = step(inputs, at(before), acked)
-    made.after, made.acked_step = at(before + inputs), made.acked_at(len(before))
+    made.after = at(before + inputs)
     return made
 
 

@@ -12,6 +12,7 @@ There is no client here that wants to get through, so nothing is said about who 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
@@ -51,8 +52,8 @@ class Checked(Reply):
         super().__init__()
         self.store = store
 
-    def __call__(self, told: Request) -> None:
-        super().__call__(told)
+    def __call__(self, requests: Sequence[Request]) -> None:
+        super().__call__(requests)
         request, result, store = self.request, self.result, self.store
         if isinstance(result, Rejection):
             assert result.reason not in NEVER, result

@@ -116,7 +116,7 @@ def test_a_caller_that_cannot_be_told_is_the_only_one_who_is_not() -> None:
         server = Server(slots=16)
         server.loop.start()
 
-        def broken(request: Request) -> None:
+        def broken(requests: Sequence[Request]) -> None:
             raise ZeroDivisionError
 
         def step(done: Done) -> Step:

@@ -139,10 +139,10 @@ class Reply:
     result: Any = None
     request: Request | None = None
 
-    def __call__(self, request: Request) -> None:
-        if self.result is not None:
+    def __call__(self, requests: Sequence[Request]) -> None:
+        if self.result is not None or len(requests) > 1:
             raise AssertionError("answered twice")
-        self.result = request.reply()
+        self.result = requests[0].reply()
 
     @property
     def outputs(self) -> list[int]:

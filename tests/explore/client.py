@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellkeeper import Position as ClientPosition
-from cellkeeper._chunk import Action, Chunk, Verdict
-from cellkeeper._history import LOST, RETRIED, History
+from cellkeeper._session.chunk import Chunk
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import LOST, RETRIED, Action, Verdict
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.domain.position import Position

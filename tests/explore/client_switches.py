@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper._chunk import ChunkState, Outgoing
-from cellkeeper._history import History
+from cellkeeper._session.chunk import ChunkState, Outgoing
+from cellkeeper._session.history import History
+from cellkeeper._session.verdict import RESEND
 
 
 def acks_without_holes() -> AbstractContextManager[Any]:
@@ -40,7 +41,7 @@ def client_replays_on_its_own_history() -> AbstractContextManager[Any]:
                 one.end = at = at.advance(one.inputs, 4)
             if one.end.step == held:
                 self.position = one.end
-        return gap.__globals__["_RESEND"]
+        return RESEND
 
     return patch.object(History, "_gap", on_any)
 
@@ -49,7 +50,7 @@ def compacted_is_harmless_when_held() -> AbstractContextManager[Any]:
     on_error = History.on_error
 
     def strict(self: History, chunk: Any, reason: str, position: Any = None) -> Any:
-        if reason == "STEP_COMPACTED" and chunk.held and self._landed(chunk):
+        if reason == "STEP_COMPACTED" and chunk.held and self._count_outcome(chunk):
             return self._fail(chunk, reason)
         return on_error(self, chunk, reason, position)
 

@@ -112,7 +112,7 @@ class _Namer:
             chunks = tuple(
                 (c.start.step, c.end.step, c.state, c.held, c.counted, c.sent, c.acked_sent) for c in history._open
             )
-            past = tuple((c.start.step, c.end.step, c.held) for c in history._past)
+            past = tuple((c.start.step, c.end.step, c.held) for c in history._replay_buffer)
             sessions.append((session, self.position(history.position), chunks, past, history._settling, known.consumed))
         waiting = tuple(attempt.name for attempt in client.waiting.values())
         left = tuple((session, self.position(position)) for session, position in client.left.items())

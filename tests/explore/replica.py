@@ -80,7 +80,7 @@ class Replica:
     def _turn(self) -> None:
         self.batches += self.core.schedule(engine_is_free=not self.batches)
         for request in self.core.take_finished():
-            request.done(request)
+            request.done([request])
         sessions, loads = self.core.take_loads()
         self.reads += [Read([session], [load]) for session, load in zip(sessions, loads, strict=True)]
         commits = self.core.take_commits()

@@ -3,6 +3,7 @@ holds what comes of it against the promises."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,11 @@ class Channel:
     ended: bool = False
     answered: bool = False
 
-    def __call__(self, request: Request) -> None:
-        if self.answered:
+    def __call__(self, requests: Sequence[Request]) -> None:
+        if self.answered or len(requests) > 1:
             raise Violation(f"{self.name} was answered twice")
         self.answered = True
-        result = request.reply()
+        result = requests[0].reply()
         if isinstance(result, Rejection) and result.reason is Reason.INTERNAL_ERROR:
             raise Violation(f"{self.name} is answered with INTERNAL_ERROR")
         self.universe.answered(self, result)

@@ -55,7 +55,7 @@ def wrong_reply(reply: Any) -> str:
             errors = [item.error for item in reply.errors]
             if reply.HasField("frame_error"):
                 errors.append(reply.frame_error)
-        case pb.SessionResults():
+        case pb.SessionResults() | pb.OpenManyResponse():
             errors = [result.error for result in reply.results if result.HasField("error")]
         case _:
             errors = []

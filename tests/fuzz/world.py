@@ -20,6 +20,7 @@ FEATURES = 16
 CANARY_MODEL = "count"
 UNARY = {
     "Open": pb.OpenResponse,
+    "OpenMany": pb.OpenManyResponse,
     "Step": pb.StepResponse,
     "StepBatch": pb.StepFrameReply,
     "Reset": pb.SessionResults,
@@ -96,13 +97,11 @@ class World:
         shape, at = MODELS[model], self.position(draw, model, session)
         match method:
             case "Open":
-                expect = _wire(at) if draw.random() < 0.2 else None
-                ttl = draw.choice((None, None, 0, 1, 50, 10_000))
-                state = _state(draw, shape) if draw.random() < 0.2 else []
-                name = session if draw.random() < 0.9 else f"t{draw.randrange(10**9)}"
-                return pb.OpenRequest(
-                    model=model, session=name, request_id=_id(draw), expect=expect, ttl_ms=ttl, initial_state=state
-                )
+                return pb.OpenRequest(model=model, **self._open_fields(draw, model, session))
+            case "OpenMany":
+                names = draw.sample(self.names(), draw.choice((1, 2, 5, 20)))
+                opens = [pb.OpenManyRequest.Item(**self._open_fields(draw, model, name)) for name in names]
+                return pb.OpenManyRequest(model=model, items=opens)
             case "Step":
                 inputs = _inputs(draw, shape, draw.choice((1, 1, 2, 7, 100)))
                 request = pb.StepRequest(
@@ -168,6 +167,15 @@ class World:
             case _:
                 return pb.ListModelsRequest()
 
+    def _open_fields(self, draw: random.Random, model: str, session: str) -> dict[str, Any]:
+        return {
+            "session": session if draw.random() < 0.9 else f"t{draw.randrange(10**9)}",
+            "request_id": _id(draw),
+            "expect": _wire(self.position(draw, model, session)) if draw.random() < 0.2 else None,
+            "ttl_ms": draw.choice((None, None, 0, 1, 50, 10_000)),
+            "initial_state": _state(draw, MODELS[model]) if draw.random() < 0.2 else [],
+        }
+
     def _frame(self, draw: random.Random, model: str, shape: Shape) -> pb.StepFrame:
         count = draw.choice((1, 2, 5, 20))
         sessions = draw.sample(self.names(), count)
@@ -195,6 +203,10 @@ class World:
         match method, request:
             case ("Open" | "Step", pb.OpenRequest() | pb.StepRequest()) if not getattr(request, "peek", False):
                 self._stands(request.model, request.session, reply.position)
+            case "OpenMany", pb.OpenManyRequest():
+                for opened, result in zip(request.items, reply.results, strict=False):
+                    if not result.HasField("error"):
+                        self._stands(request.model, opened.session, result.opened.position)
             case (
                 "Reset" | "SetState" | "CarryOver",
                 pb.ResetRequest() | pb.SetStateRequest() | pb.CarryOverRequest(),

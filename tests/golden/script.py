@@ -46,6 +46,7 @@ class Script(Sender):
         self._refused_steps()
         self._refused_fields()
         self._records_that_cannot_be_served()
+        self._opening_many()
 
     def _opening(self) -> None:
         request_id = self.new_id()
@@ -258,6 +259,24 @@ class Script(Sender):
         self.call("a damaged record in a list", "ListSessions", pb.ListSessionsRequest(model=MODEL, prefix="damaged"))
         whole = pb.DeleteRequest(model=MODEL, items=[{"session": "damaged"}])
         self.change("delete a damaged record", "Delete", whole)
+
+    def _opening_many(self) -> None:
+        at = self.open("open before many", "o1")
+        items: list[dict[str, Any]] = [
+            {"session": "o1", "request_id": self.new_id(), "expect": position_message(at)},
+            {"session": "o2", "request_id": self.new_id(), "ttl_ms": 3_600_000},
+            {"session": "o3", "request_id": self.new_id(), "initial_state": [state_tensor(5, 7)]},
+            {"session": "o2", "request_id": self.new_id()},
+            {"session": "o4"},
+            {"session": "o5", "request_id": self.new_id(), "expect": position_message(at)},
+        ]
+        request = pb.OpenManyRequest(model=MODEL, items=items)
+        for title in ("open many, and three that cannot be", "open many again: a retry"):
+            (reply,) = self.call(title, "OpenMany", request)
+            for result in reply.results:
+                if not result.HasField("error"):
+                    self.names.generation(result.opened.position.generation)
+        self.call("open none", "OpenMany", pb.OpenManyRequest(model=MODEL))
 
     def _changed(self, session: str, change: Callable[[Header], Header]) -> None:
         def changed(record: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from cellkeeper._endpoints import rendezvous
+from cellkeeper._transport.endpoints import rendezvous
 from cellkeeper.aio import AsyncClient
 from cellkeeper_service.engine.load import load_engine
 
@@ -78,4 +78,4 @@ def away_from_home(stories: Sequence[Story], servers: Sequence[ServerProcess]) -
 
 
 def _place(story: Story) -> str:
-    return str(getattr(story.opened._lane.endpoint, "target", ""))
+    return str(getattr(story.opened._sender.endpoint, "target", ""))

@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 from cellkeeper import Client
-from cellkeeper._doctor_metrics import Scrape, check_scrapes
+from cellkeeper.doctor.metrics import Scrape, check_scrapes
 
 from tests.access.tenants import entry
 from tests.bundles import make_bundle

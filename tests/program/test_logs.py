@@ -15,7 +15,6 @@ import grpc
 import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service import logs
-from cellkeeper_service.errors import StartError
 
 from tests.server_process import ServerProcess
 
@@ -161,7 +160,7 @@ def test_a_server_that_cannot_start_says_so_in_json(counting_model: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"), [("--log-format=xml", "expected one of text, json"), ("--log-level=loud", "debug, info")]
+    ("word", "expected"), [("--log-format=xml", "expected text or json"), ("--log-level=loud", "debug, info")]
 )
 def test_settings_that_cannot_be(counting_model: Path, word: str, expected: str) -> None:
     assert expected in serve(word, counting_model).line
@@ -185,5 +184,3 @@ def test_a_failure_comes_with_its_trace() -> None:
     line = json.loads(logs.JsonFormatter().format(record))
     assert line["message"] == "it failed"
     assert "ValueError: no" in line["exception"]
-    with pytest.raises(StartError):
-        logs.set_up("xml")

@@ -120,7 +120,10 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
         ),
         ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
         ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
-        ("--precision=fp16", "precision: got fp16, expected fp32, tf32, bf16"),
+        ("--precision=fp16", "--precision: got 'fp16', expected fp32, tf32 or bf16"),
+        ("--log-level=loud", "--log-level: got 'loud', expected debug, info, warning or error"),
+        ("--log-format=xml", "--log-format: got 'xml', expected text or json"),
+        ("--tracing=yes", "--tracing: got 'yes', expected auto, otlp or none"),
         ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
         (
             "--device=cuda:0,cuda:0",

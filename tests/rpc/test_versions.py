@@ -142,6 +142,14 @@ def test_a_version_that_is_not_served_is_told_before_what_does_not_fit_the_serve
         with pytest.raises(Refused) as refused:
             api.call("Open", pb.OpenRequest(session="s", request_id=new_id(), initial_state=initial))
         assert refused.value.result.reason == "MODEL_CHANGED"
+        opens = [
+            pb.OpenManyRequest.Item(session=name, request_id=new_id(), initial_state=given)
+            for name, given in (("s", initial), ("s2", initial), ("s3", []))
+        ]
+        results = api.call("OpenMany", pb.OpenManyRequest(items=opens)).results
+        reasons = [pb.Reason.Name(result.error.reason) for result in results]
+        assert reasons == ["MODEL_CHANGED", "INVALID_FIELD", "REASON_UNSPECIFIED"]
+        assert results[2].opened.created
         fresh = api.open("fresh")
         for way in WAYS:
             assert send_or_refused(api, way, Chunk("fresh", INPUTS[:1], fresh)).reason == "INVALID_FIELD"

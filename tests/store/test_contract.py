@@ -203,6 +203,35 @@ def test_many_of_one_kind_in_one_call(
         assert load(store, name) == [Record(head, state, log)]
 
 
+@pytest.mark.parametrize("ttl_ms", [0, 60_000])
+@pytest.mark.parametrize("taken", [None, 0, 7])
+@pytest.mark.parametrize("log", [b"", inputs(3)], ids=["no log", "log"])
+def test_many_new_records_in_one_call(store: Store, taken: int | None, log: bytes, ttl_ms: int) -> None:
+    """One that is there already is the only conflict. Ids are kept to the byte."""
+    names = [*NAMES, "zero \x00", "\x00", "not \\xff", "e\u0301", "\xe9"]
+    standing = None if taken is None else committed(store, create(key(names[taken]), seed=90))
+    commits = [
+        create(key(name), seed=seed, log=log, checkpoint=b"state %2d" % seed, ttl_ms=ttl_ms)
+        for seed, name in enumerate(names)
+    ]
+    expected = [CommitResult(Outcome.COMMITTED)] * len(names)
+    records = [Record(commit.header, b"state %2d" % seed, log) for seed, commit in enumerate(commits)]
+    if taken is not None and standing is not None:
+        expected[taken] = CommitResult(Outcome.CONFLICT, standing)
+        records[taken] = Record(standing, b"state 0", b"")
+    assert store.commit_many(commits) == expected
+    assert load(store, *names) == records
+    page = store.scan(commits[0].key.tenant, commits[0].key.model, "", "", 100)
+    assert sorted(at.session for at, _ in page.sessions) == sorted(names)
+
+
+def test_a_new_session_twice_in_one_call_is_created_once(store: Store) -> None:
+    commits = [create(key(name), seed=seed) for seed, name in enumerate([*NAMES, NAMES[3]])]
+    results = store.commit_many(commits)
+    assert [result.outcome for result in results] == [Outcome.COMMITTED] * len(NAMES) + [Outcome.CONFLICT]
+    assert load(store, NAMES[3]) == [Record(commits[3].header, b"state 0", b"")]
+
+
 def test_many_empty_states_in_one_call(store: Store) -> None:
     heads = {name: committed(store, create(key(name), seed=seed)) for seed, name in enumerate(NAMES)}
     commits = [replace(key(name), head, b"", inputs(seed)) for seed, (name, head) in enumerate(heads.items())]

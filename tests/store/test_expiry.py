@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import CommitResult, Delete, Load, Outcome, Store
 
 from tests.store.records import HOUR_MS, append, committed, create, generation, inputs, key
@@ -40,6 +41,19 @@ def test_an_idle_record_is_forgotten_wholly(store: Store) -> None:
     assert store.delete_many([Delete(key(), generation(1))]) == [CommitResult(Outcome.CONFLICT)]
     committed(store, create(key(), seed=2))
     assert is_there(store)
+
+
+def test_many_new_records_take_the_place_of_forgotten_ones(store: Store) -> None:
+    names = [f"s{number}" for number in range(8)]
+    old = [create(key(name), ttl_ms=TTL_MS, log=inputs(1)) for name in names]
+    assert store.commit_many(old) == [CommitResult(Outcome.COMMITTED)] * 8
+    loads = [Load(key(name), touch=False) for name in names]
+    until = time.monotonic() + WAIT_S
+    while store.load_many(loads) != [None] * 8:
+        assert time.monotonic() < until, "some were never forgotten"
+    new = [create(key(name), seed=2, checkpoint=b"another state", ttl_ms=HOUR_MS) for name in names]
+    assert store.commit_many(new) == [CommitResult(Outcome.COMMITTED)] * 8
+    assert store.load_many(loads) == [Record(commit.header, b"another state", b"") for commit in new]
 
 
 def _by_commit(store: Store) -> None:

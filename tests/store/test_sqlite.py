@@ -165,6 +165,18 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
         assert "damaged" in str(error)
 
 
+def test_a_new_record_among_many_does_not_hide_a_damaged_one(path: Path, sqlite_store: SqliteStore) -> None:
+    """An id that is not UTF-8 is shown as another text: no session of that text is made beside it."""
+    committed(sqlite_store, create(key("pump")))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE records SET session = ?", (b"pump-\xff",))
+        connection.commit()
+    commits = [create(key(session), seed=seed) for seed, session in enumerate(["a", "b", "pump-\\xff", "c", "d"])]
+    outcomes = [result.outcome for result in sqlite_store.commit_many(commits)]
+    assert outcomes == [Outcome.COMMITTED] * 2 + [Outcome.CONFLICT] + [Outcome.COMMITTED] * 2
+    assert rows(path, "records") == 5
+
+
 def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None:
     sqlite_store.close()
     with closing(sqlite3.connect(path)) as connection:

@@ -146,6 +146,40 @@ class OpenResponse(_message.Message):
     ttl_ms: int
     def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., created: bool = ..., fingerprint: _Optional[bytes] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
+class OpenManyRequest(_message.Message):
+    __slots__ = ("model", "items")
+    class Item(_message.Message):
+        __slots__ = ("session", "request_id", "expect", "ttl_ms", "initial_state")
+        SESSION_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        EXPECT_FIELD_NUMBER: _ClassVar[int]
+        TTL_MS_FIELD_NUMBER: _ClassVar[int]
+        INITIAL_STATE_FIELD_NUMBER: _ClassVar[int]
+        session: str
+        request_id: bytes
+        expect: Position
+        ttl_ms: int
+        initial_state: _containers.RepeatedCompositeFieldContainer[Tensor]
+        def __init__(self, session: _Optional[str] = ..., request_id: _Optional[bytes] = ..., expect: _Optional[_Union[Position, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., initial_state: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    items: _containers.RepeatedCompositeFieldContainer[OpenManyRequest.Item]
+    def __init__(self, model: _Optional[str] = ..., items: _Optional[_Iterable[_Union[OpenManyRequest.Item, _Mapping]]] = ...) -> None: ...
+
+class OpenManyResponse(_message.Message):
+    __slots__ = ("results",)
+    class Result(_message.Message):
+        __slots__ = ("error", "opened")
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        OPENED_FIELD_NUMBER: _ClassVar[int]
+        error: Error
+        opened: OpenResponse
+        def __init__(self, error: _Optional[_Union[Error, _Mapping]] = ..., opened: _Optional[_Union[OpenResponse, _Mapping]] = ...) -> None: ...
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[OpenManyResponse.Result]
+    def __init__(self, results: _Optional[_Iterable[_Union[OpenManyResponse.Result, _Mapping]]] = ...) -> None: ...
+
 class StepRequest(_message.Message):
     __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]

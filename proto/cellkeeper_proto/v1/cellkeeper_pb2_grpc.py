@@ -39,6 +39,11 @@ class CellkeeperStub(object):
                 request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenRequest.SerializeToString,
                 response_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenResponse.FromString,
                 _registered_method=True)
+        self.OpenMany = channel.unary_unary(
+                '/cellkeeper.v1.Cellkeeper/OpenMany',
+                request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyRequest.SerializeToString,
+                response_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyResponse.FromString,
+                _registered_method=True)
         self.Step = channel.unary_unary(
                 '/cellkeeper.v1.Cellkeeper/Step',
                 request_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.StepRequest.SerializeToString,
@@ -111,6 +116,15 @@ class CellkeeperServicer(object):
 
     def Open(self, request, context):
         """Creates a session or continues it where it stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenMany(self, request, context):
+        """Open for many sessions: each item does what an Open with its fields does, and succeeds or fails on its own. A retry
+        of an item through Open, and the other way round, finds its own work. A server that does not know this call answers
+        UNIMPLEMENTED and has done nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +223,11 @@ def add_CellkeeperServicer_to_server(servicer, server):
                     request_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenRequest.FromString,
                     response_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenResponse.SerializeToString,
             ),
+            'OpenMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenMany,
+                    request_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyRequest.FromString,
+                    response_serializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyResponse.SerializeToString,
+            ),
             'Step': grpc.unary_unary_rpc_method_handler(
                     servicer.Step,
                     request_deserializer=cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.StepRequest.FromString,
@@ -302,6 +321,33 @@ class Cellkeeper(object):
             '/cellkeeper.v1.Cellkeeper/Open',
             cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenRequest.SerializeToString,
             cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cellkeeper.v1.Cellkeeper/OpenMany',
+            cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyRequest.SerializeToString,
+            cellkeeper__proto_dot_v1_dot_cellkeeper__pb2.OpenManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

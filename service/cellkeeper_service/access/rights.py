@@ -22,6 +22,7 @@ EVERY = frozenset(Right)
 
 NEEDS: dict[str, frozenset[Right]] = {
     "Open": frozenset({Right.STEP}),
+    "OpenMany": frozenset({Right.STEP}),
     "Step": frozenset({Right.STEP}),
     "StepBatch": frozenset({Right.STEP}),
     "StepStream": frozenset({Right.STEP}),
@@ -39,7 +40,7 @@ NEEDS: dict[str, frozenset[Right]] = {
 """By RPC: the rights of which one is enough.
 
 Beside it: the output "state" of a step needs READ too (rpc/catalog.py), as it is what GetState shows. `initial_state`
-of Open needs no more than STEP: it is the start of a session that did not exist.
+of Open and OpenMany needs no more than STEP: it is the start of a session that did not exist.
 """
 
 

@@ -15,7 +15,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .models import Models
-from .requests import CarryOver, CopyInto, Request, Step
+from .requests import CarryOver, CopyInto, Open, Request, SetState, Step
 
 RATE_WINDOW_SECONDS = 0.25  # of work without a pause that one measurement of the rate takes
 STALL_SECONDS = 1.0  # of work in which nothing was finished are a measurement too
@@ -170,6 +170,10 @@ class AdmissionControl:
             return held if request.rollout is None else held + 2 * request.rollout.known.nbytes
         if isinstance(request, CarryOver):
             return len(request.data)
+        if isinstance(request, Open):
+            return 0 if request.initial_state is None else len(request.initial_state)
+        if isinstance(request, SetState):
+            return len(request.state)
         if isinstance(request, CopyInto) and request.copy is not None:
             return len(request.copy.checkpoint) + len(request.copy.log)
         return 0

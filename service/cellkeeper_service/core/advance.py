@@ -22,6 +22,7 @@ from .decision_table import Verdict, decide, not_found, refuse_unserved
 from .lifecycle import new_header
 from .models import Version
 from .requests import (
+    LOADING,
     CarryOver,
     CopyInto,
     Delete,
@@ -35,7 +36,6 @@ from .requests import (
     Reset,
     SessionReply,
     SetState,
-    Status,
     Step,
     Write,
 )
@@ -71,7 +71,7 @@ def _go_on(context: Context, session: SessionState, request: Request) -> bool:
     elif session.reading is None or not session.is_read_for(request):
         session.loading, session.load_started = True, context.now
         context.to_load.append(session)
-        request.status = Status.LOADING
+        request.status = LOADING
     else:
         _decide(context, session, request, session.reading)
     return True
@@ -95,12 +95,12 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
     """What `advance` does with a new chunk that only continues the cached state of a session with no requests waiting:
     it need not wait for the next tick. False: nothing was done."""
     cached = session.cached
-    if cached is None or session.queue or cached.work is not None or session.loading or not isinstance(step, Step):
+    if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
-    if step.position != cached.frontier or step.peek:
+    if step.position != cached.frontier or step.peek or cached.version.retired:
         return False
     end = cached.step + step.steps
-    if end - cached.log_start > cached.max_log_steps or end > MAX_STEP or cached.version.retired:
+    if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
         return False
     try:
         start_chunk(context, cached, step)

@@ -11,7 +11,7 @@ from cellkeeper_service.domain.meter import SAMPLE_EVERY_CALLS
 
 from .limits import TickLimits
 from .models import Version
-from .requests import Status
+from .requests import COMPUTING
 from .session import CachedState
 from .state_cache import StateCache
 from .state_change import state_change
@@ -59,7 +59,7 @@ class Batch:
             if work.ends and computed + steps in work.ends:
                 self._after.append(row)
             state.in_batch = True
-            work.status = Status.COMPUTING
+            work.status = COMPUTING
         self._read, self._write = read, write
         self._raw = b"".join(raw)
         self._wanted = version.wanted_with(names)

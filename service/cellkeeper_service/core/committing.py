@@ -9,6 +9,8 @@ from .context import Context, late
 from .requests import Request, Step, Write
 from .session import InflightCommit, SessionState
 
+_new = tuple.__new__  # a named tuple's own is a function in Python
+
 
 def launch(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
     """The session's next commit. Nothing is sent after its deadline; what was computed on top of a late chunk is
@@ -39,17 +41,16 @@ def launch(context: Context, session: SessionState, now_ms: int) -> InflightComm
 def launch_chunk(context: Context, session: SessionState, now_ms: int) -> InflightCommit | None:
     """What `launch` does with a single chunk that is appended in time, as nearly all are. None: nothing was done."""
     pending, cached = session.pending, session.cached
-    if len(pending) != 1 or cached is None or cached.checkpoint is not None:
+    if len(pending) != 1 or cached is None or cached.checkpoint is not None or not cached.exists:
         return None
     step = pending[0]
     if not isinstance(step, Step) or step.after is None or context.now >= step.deadline:
         return None
     before = cached.header
     header = before.advanced(step.after, now_ms, cached.version.numerics)
-    commit = InflightCommit(
-        session, pending, Commit(session.key, before if cached.exists else None, header, step.data, None), cached
-    )
-    session.pending, session.in_flight, session.reading = [], commit, None
+    call = _new(Commit, (session.key, before, header, step.data, None))
+    session.in_flight = commit = InflightCommit(session, pending, call, cached)
+    session.pending, session.reading = [], None
     return commit
 
 

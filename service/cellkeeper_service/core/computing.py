@@ -11,12 +11,13 @@ from .carry_over import carried, kept_at, target_retired
 from .context import Context, no_reply
 from .log_replay import Duplicate, LogReplay
 from .requests import (
+    COMMITTING,
+    READY,
     CarryOver,
     Computable,
     GetState,
     Policy,
     StateReply,
-    Status,
     Step,
 )
 from .session import CachedState, Checkpoint, SessionState
@@ -26,27 +27,28 @@ NO_OUTPUTS: frozenset[str] = frozenset()
 
 def start_chunk(context: Context, cached: CachedState, step: Step) -> None:
     step.begin(step.data, step.steps, step.wanted, (step.steps,) if step.wants_state else ())
-    if cached.checkpoint_due(step.steps, cached.max_log_steps):
+    if cached.checkpoint is None and cached.checkpoint_due(step.steps, cached.max_log_steps):
         step.checkpoint_at = 0
-    context.cache_of(cached.version).start(cached, step)
+    cached.work = step
+    cached.ready.append(cached)
 
 
 def start_peek(context: Context, cached: CachedState, step: Step) -> None:
     steps = step.all_steps
     step.begin(step.data, steps, step.wanted, (steps,) if step.wants_state else (), unfed=steps - step.steps)
-    context.cache_of(cached.version).start(cached, step)
+    cached.start(step)
 
 
 def start_read(context: Context, cached: CachedState, request: GetState | CarryOver) -> None:
     """The state as it is."""
     request.begin(b"", 0, NO_OUTPUTS, (0,))
-    context.cache_of(cached.version).start(cached, request)
+    cached.start(request)
 
 
 def start_rerun(context: Context, cached: CachedState, request: CarryOver) -> None:
     """cached: the initial state of the version that takes the session over."""
     request.begin(request.data, request.steps, NO_OUTPUTS, (request.steps,))
-    context.cache_of(cached.version).start(cached, request)
+    cached.start(request)
 
 
 def start_log_replay(context: Context, cached: CachedState, record: Record, duplicates: list[Step], acked: int) -> None:
@@ -67,8 +69,8 @@ def start_log_replay(context: Context, cached: CachedState, record: Record, dupl
     replay.begin(record.log, end - start, names, sorted(ends))
     replay.checkpoint_at = acked - start if checkpoint_due else None
     for step in duplicates:
-        step.status = Status.READY
-    context.cache_of(cached.version).start(cached, replay)
+        step.status = READY
+    cached.start(replay)
 
 
 def end_dead(context: Context, cached: CachedState) -> bool:
@@ -110,8 +112,8 @@ def take_slice(context: Context, batch: Batch, row: int, cached: CachedState) ->
     if work.unfed and work.needs_prediction:
         _feed(cached, work, batch, row)
     if end < work.to_compute:
-        work.status = Status.READY
-        context.cache_of(cached.version).ready.append(cached)
+        work.status = READY
+        cached.ready.append(cached)
         return
     cached.work = None
     if isinstance(work, Step) and not work.peek:
@@ -167,12 +169,11 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
         cached.checkpoint = Checkpoint(at, before.head, step.checkpoint_state, bytearray())
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
-    step.acked_step = step.acked_at(at)
-    step.computed_at = context.now
-    step.version = version
-    step.created, cached.created = cached.created, False
+    step.computed_at, step.version = context.now, version
+    if cached.created:
+        step.created, cached.created = True, False
     context.caches[version].used(cached)
-    step.status, step.result = Status.COMMITTING, None
+    step.status = COMMITTING
     session.pending.append(step)
     if session.in_flight is None:
         context.to_commit[session] = None

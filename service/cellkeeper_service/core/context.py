@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cellkeeper_service.domain.meter import Meter
@@ -14,7 +14,7 @@ from .admission import AdmissionControl
 from .lifecycle import NewGeneration
 from .limits import Clock, Limits
 from .models import Models, Version
-from .requests import Request, Status, Step
+from .requests import COMMITTING, DONE, WAITING, Request, Step
 from .session import CachedState, SessionState
 from .state_cache import StateCache
 
@@ -92,13 +92,13 @@ class Context:
     def finish(self, request: Request, result: Any) -> None:
         """The request has its one result."""
         self.admission.leave(request, result, self.now)
-        request.status, request.result = Status.DONE, result
+        request.status, request.result = DONE, result
         self.finished.append(request)
 
     def goes_on_as(self, request: Request, other: Request) -> None:
         """The request counts no more: it goes on as another, which may be in another session."""
         self.admission.release(request)
-        request.status = Status.DONE
+        request.status = DONE
         session = self.admit(other)
         if session is not None:
             self.enqueue(session, other)
@@ -107,7 +107,7 @@ class Context:
         """Puts requests back to the session's front, in their order: they are decided again."""
         again = list(requests)
         for request in again:
-            request.status = Status.WAITING
+            request.status = WAITING
         session.queue.extendleft(reversed(again))
 
     def dead(self, request: Request, now: float) -> Rejection | None:
@@ -118,7 +118,7 @@ class Context:
 
     def commit_soon(self, session: SessionState, request: Request, result: Any) -> None:
         """The request is done once the store has accepted what it writes."""
-        request.status, request.result = Status.COMMITTING, result
+        request.status, request.result = COMMITTING, result
         session.pending.append(request)
         if session.in_flight is None:
             self.to_commit[session] = None
@@ -158,7 +158,7 @@ class Context:
 
     def fail(self, session: SessionState, requests: Iterable[Request], why: Rejection) -> None:
         """These requests fail with all that was computed behind them; the session goes on from the store's record."""
-        failed = [request for request in requests if request.status is not Status.DONE]
+        failed = [request for request in requests if request.status is not DONE]
         fails = set(map(id, failed))
         session.queue = deque(request for request in session.queue if id(request) not in fails)
         self.requeue(session, [request for request in self.unwind(session) if id(request) not in fails])
@@ -194,7 +194,7 @@ class Context:
         return cached
 
 
-def no_reply(result: Any) -> None:
+def no_reply(requests: Sequence[Request]) -> None:
     """For what no client has sent."""
 
 

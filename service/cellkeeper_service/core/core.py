@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Postponed, StoreError
+from cellkeeper_service.domain.store import COMMITTED, CommitResult, Load, Outcome, Postponed, StoreError
 from cellkeeper_service.errors import Rejection, internal_error
 
 from .advance import advance, start_at_once
@@ -290,25 +291,27 @@ class Core:
     def on_committed(self, commits: Sequence[InflightCommit], results: Sequence[CommitResult]) -> None:
         context = self.context
         context.begin_event()
-        outcomes = [result.outcome for result in results]
         for commit, result in zip(commits, results, strict=True):
             session = commit.session
             session.in_flight = None
             try:
-                if result.outcome is not Outcome.COMMITTED:
-                    not_committed(context, commit, result)
-                elif committed_chunk(context, commit):
-                    continue
-                else:
+                if result is COMMITTED and committed_chunk(context, commit):
+                    continue  # nearly always
+                if result.outcome is Outcome.COMMITTED:
                     committed(context, commit)
+                else:
+                    not_committed(context, commit, result)
             except Exception:
                 log.exception("internal error: a session's request failed")
                 context.broken(session, commit.requests)
             context.go_on(session)
             if session.pending:
                 context.to_commit[session] = None
-        for outcome in set(outcomes):
-            context.meter.committed(outcome.value, outcomes.count(outcome))
+        if (done := results.count(COMMITTED)) == len(results):
+            context.meter.committed(Outcome.COMMITTED.value, done)
+            return
+        for outcome, count in Counter([result.outcome for result in results]).items():
+            context.meter.committed(outcome.value, count)
 
     # time
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import cast
 
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.domain.record import Record, SessionKey
@@ -20,11 +23,12 @@ from cellkeeper_service.errors import Reason, Rejection, device_failed
 from .batch import Batch
 from .core import Core
 from .loop_share import LoopShare
-from .requests import Request, Step
+from .requests import Done, Request, Step
 from .session import InflightCommit, SessionState
 from .store_calls import StoreCalls
 
 log = logging.getLogger(__name__)
+DONE = attrgetter("done")
 
 INLINE_SECONDS = 0.002
 """A batch that is expected to take less is executed on the loop's thread: handing a small one to another thread costs
@@ -100,7 +104,7 @@ class CoreLoop:
             why = Rejection(Reason.DRAINING, text, retry_delay_ms=100)
             for request in requests:
                 request.result = why
-                tell(request)
+                tell(request.done, [request])
             return
         self.core.submit_many(requests)
         self._submitted()
@@ -188,14 +192,15 @@ class CoreLoop:
             self._commit(core.take_commits())
 
     def _commit(self, commits: list[InflightCommit]) -> None:
-        appends = [commit for commit in commits if isinstance(commit.call, Commit)]
-        if appends:
-            calls = [commit.call for commit in appends if isinstance(commit.call, Commit)]
-            self.store_calls.commit(calls, partial(self._committed, appends))
-        if len(appends) < len(commits):
+        calls = [commit.call for commit in commits]
+        deletes = [call for call in calls if isinstance(call, Delete)]
+        if deletes:
             others = [commit for commit in commits if isinstance(commit.call, Delete)]
-            deletes = [commit.call for commit in others if isinstance(commit.call, Delete)]
+            commits = [commit for commit in commits if not isinstance(commit.call, Delete)]
             self.store_calls.delete(deletes, partial(self._committed, others))
+            calls = [commit.call for commit in commits]
+        if commits:
+            self.store_calls.commit(cast("list[Commit]", calls), partial(self._committed, commits))
 
     def _loaded(self, sessions: list[SessionState], results: list[Record | StoreError | None]) -> None:
         self.core.on_loaded(sessions, results)
@@ -207,8 +212,8 @@ class CoreLoop:
         self._wake.set()
 
     def _deliver(self) -> None:
-        for request in self.core.take_finished():
-            tell(request)
+        for done, requests in groupby(self.core.take_finished(), DONE):
+            tell(done, list(requests))
 
     def _expire(self) -> None:
         self._expiry = asyncio.get_running_loop().call_later(EXPIRY_SECONDS, self._expire)
@@ -217,9 +222,9 @@ class CoreLoop:
         self._wake.set()  # what waited behind an expired request may start, and a drain may have its last reply
 
 
-def tell(request: Request) -> None:
-    """Tells the request's caller of its result. Where that fails, it is this caller's affair alone."""
+def tell(done: Done, requests: Sequence[Request]) -> None:
+    """Tells a caller of the results of its requests. Where that fails, it is this caller's affair alone."""
     try:
-        request.done(request)
+        done(requests)
     except Exception:
         log.exception("internal error: a request's caller could not be told of its result")

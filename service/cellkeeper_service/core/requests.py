@@ -19,8 +19,9 @@ from .outputs import Outputs, Piece
 if TYPE_CHECKING:
     from .models import Version
 
-Done = Callable[[Any], None]
-"""Takes the request, which has its result. Called exactly once, on the loop's thread."""
+Done = Callable[[Sequence[Any]], None]
+"""Takes requests that have their results: those of one caller that have them at the same time, in one call. Each is
+given exactly once, on the loop's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Status(Enum):
     DONE = "done"  # it has its result
 
 
+WAITING, LOADING, READY, COMPUTING, COMMITTING, DONE = Status
+"""By their names, as every step takes each of them: to look one up in its class costs as much as a call."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One thing to do with one session. `deadline` is in seconds of the monotonic clock."""
@@ -62,7 +67,7 @@ class Request:
     held_bytes: int = field(default=0, init=False)  # what it and its reply take until it is answered
     conflicts: int = field(default=0, init=False)  # commits lost against other writers
     unknowns: int = field(default=0, init=False)  # commits without an answer
-    status: Status = field(default=Status.WAITING, init=False)
+    status: Status = field(default=WAITING, init=False)
     result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
     write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
 
@@ -96,10 +101,10 @@ class Computable(Request):
     def begin(
         self, inputs: bytes, to_compute: int, names: frozenset[str], ends: Sequence[int] = (), unfed: int = 0
     ) -> None:
-        if self.status is not Status.WAITING or self.to_compute:  # it was begun before
+        if self.status is not WAITING or self.to_compute:  # it was begun before
             self.computed, self.pieces = 0, ()
             self.checkpoint_at = self.checkpoint_state = self.end_state = None
-        self.status = Status.READY
+        self.status = READY
         self.inputs = inputs
         self.to_compute = to_compute
         self.names = names
@@ -155,7 +160,6 @@ class Step(Computable):
     computed_at: float = field(default=0.0, init=False)  # last slice
     load_seconds: float = field(default=0.0, init=False)  # seconds in the store's read and the rebuild
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
-    acked_step: int = field(default=0, init=False)  # `acked_at` where it was computed
     version: Version | None = field(default=None, init=False)  # that computed it
     after: Position | None = field(default=None, init=False)  # once it is computed
     created: bool = field(default=False, init=False)  # it created its session
@@ -166,6 +170,13 @@ class Step(Computable):
     def all_steps(self) -> int:
         """Those that have outputs: the chunk's and the rolled ones."""
         return self.steps if self.rollout is None else self.steps + self.rollout.steps
+
+    @property
+    def acked_step(self) -> int:
+        """The same, where it was computed."""
+        if self.after is None:
+            raise RuntimeError("it is asked for of a step that was not computed")
+        return self.acked_at(self.after.step - self.steps)
 
     def acked_at(self, step: int) -> int:
         """The step up to which the client holds every reply, when this chunk is applied at `step`."""

@@ -35,6 +35,7 @@ class CachedState:
     """
 
     session: SessionState
+    ready: deque[CachedState] = field(repr=False)  # of its cache: those on which something is to be computed
     version: Version
     slot: int
     header: Header
@@ -54,6 +55,11 @@ class CachedState:
     @property
     def row(self) -> int:
         return 2 * self.slot + self.current
+
+    def start(self, work: Computable) -> None:
+        """Takes the work, which has begun, for one of the next batches."""
+        self.work = work
+        self.ready.append(self)
 
     def stands_at(self, header: Header) -> None:
         """The record's header is this now. A candidate from before its checkpoint, which another replica wrote, is of

@@ -7,7 +7,6 @@ from collections import OrderedDict, deque
 from cellkeeper_service.domain.record import Header
 
 from .models import Version
-from .requests import Computable
 from .session import CachedState, SessionState
 
 LOOK_AT = 256
@@ -50,8 +49,9 @@ class StateCache:
         if self.version.retired or not self._free:
             return None
         at, slot = header.position, self._free.pop()
+        log_start, version = header.checkpoint_step, self.version
         cached = CachedState(
-            session, self.version, slot, header, True, state, at, at.step, header.checkpoint_step, self.max_log_steps
+            session, self.ready, version, slot, header, True, state, at, at.step, log_start, self.max_log_steps
         )
         session.cached = self._states[session] = cached
         return cached
@@ -81,8 +81,3 @@ class StateCache:
             if session.idle:
                 return cached
         return None
-
-    def start(self, cached: CachedState, work: Computable) -> None:
-        """Takes the work, which has begun, for one of the next batches."""
-        cached.work = work
-        self.ready.append(cached)

@@ -12,6 +12,7 @@ POSITION_BYTES = 32
 MAX_STEP = 2**63 - 1  # of a session; a position with a later one is refused
 
 _LAYOUT = struct.Struct("<16sQ8s")
+_pack, _unpack, _new = _LAYOUT.pack, _LAYOUT.unpack, bytes.__new__
 _EMPTY_HASH = blake2b(digest_size=HEAD_BYTES)
 
 
@@ -27,12 +28,17 @@ class Position(bytes):
     __slots__ = ()
 
     def __new__(cls, generation: bytes, step: int, head: bytes) -> Position:
-        return bytes.__new__(cls, _LAYOUT.pack(generation, step, head))
+        return _new(cls, _pack(generation, step, head))
 
     @classmethod
     def unpack(cls, packed: bytes, offset: int = 0) -> Position:
         """Of the 32 bytes at `offset`."""
-        return bytes.__new__(cls, packed[offset : offset + POSITION_BYTES])
+        return _new(cls, packed[offset : offset + POSITION_BYTES])
+
+    @classmethod
+    def unpack_all(cls, packed: bytes) -> list[Position]:
+        """One behind another."""
+        return [_new(cls, packed[at : at + POSITION_BYTES]) for at in range(0, len(packed), POSITION_BYTES)]
 
     def __getnewargs__(self) -> tuple[bytes, int, bytes]:  # type: ignore[override]
         """For copies and pickles."""
@@ -85,7 +91,11 @@ def _hash(head: bytes, inputs: bytes) -> bytes:
 
 def advance(position: Position, inputs: bytes, step_bytes: int) -> Position:
     """The position after consuming `inputs` at `position`."""
-    generation, step, head = _LAYOUT.unpack(position)
-    steps = len(inputs) // step_bytes
-    head = _hash(head, inputs) if steps == 1 else advance_head(head, inputs, step_bytes)
-    return bytes.__new__(Position, _LAYOUT.pack(generation, step + steps, head))
+    generation, step, head = _unpack(position)
+    if len(inputs) == step_bytes:  # as `advance_head`, without its calls: every single step comes here
+        found = _EMPTY_HASH.copy()
+        found.update(head)
+        found.update(inputs)
+        return _new(Position, _pack(generation, step + 1, found.digest()))
+    head = advance_head(head, inputs, step_bytes)
+    return _new(Position, _pack(generation, step + len(inputs) // step_bytes, head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -32,12 +33,20 @@ _FIELDS = (
 )
 
 
+_new, _new_tuple = object.__new__, tuple.__new__
+
+
 class SessionKey(NamedTuple):
     """The address of a session. `tenant` is "" where callers are not asked for tokens."""
 
     tenant: str
     model: str
     session: str
+
+    @classmethod
+    def of_each(cls, tenant: str, model: str, sessions: Iterable[str]) -> list[SessionKey]:
+        """The keys of many sessions of one model."""
+        return [_new_tuple(cls, (tenant, model, session)) for session in sessions]
 
 
 def numerics_digest(numerics: str) -> bytes:
@@ -89,14 +98,9 @@ class Header:
 
     def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
         """After more steps behind the same checkpoint."""
-        before, header = self.packed, object.__new__(Header)
-        header.packed = b"%b%b%b%b%b" % (
-            position,
-            updated_ms.to_bytes(8, "little"),
-            before[40:104],
-            numerics,
-            before[112:],
-        )
+        before, header = self.packed, _new(Header)
+        rest = before[40:] if before[104:112] == numerics else before[40:104] + numerics + before[112:]
+        header.packed = position + updated_ms.to_bytes(8, "little") + rest
         return header
 
     def with_checkpoint(self, step: int, head: bytes) -> Header:

@@ -41,16 +41,16 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
             return Charge(1, steps, catalog.find(request.model)[0], _sessions([request.session]))
         case pb.OpenRequest() | pb.GetStateRequest():
             return Charge(1, 0, catalog.find(request.model)[0], _sessions([request.session]))
-        case pb.ResetRequest() | pb.SetStateRequest():
+        case pb.OpenManyRequest() | pb.ResetRequest() | pb.SetStateRequest():
             sessions = [item.session for item in request.items]
-            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions))
+            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.CarryOverRequest():
             sessions = [item.session for item in request.items]
             steps = sum(_steps(item.shape[0], catalog) for item in request.items if item.shape)
-            return Charge(len(sessions), steps, catalog.find(request.model)[0], _sessions(sessions))
+            return Charge(len(sessions), steps, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.ForkRequest():
             sessions = [item.target for item in request.items]
-            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions))
+            return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.DeleteRequest():
             return Charge(len(request.items))
         case _:

@@ -101,14 +101,15 @@ class FrameReplies:
         self._errors.append(pb.ItemError(item=item, error=to_error(why)))
         self._flush_soon()
 
-    def _done(self, step: Step) -> None:
-        if step.result is not None:
-            self._refuse(step.item, step.result)
-            return
-        self._left -= 1
-        self._ready.append(step)
-        if not self._flushing:
-            self._flush_soon()
+    def _done(self, steps: Sequence[Step]) -> None:
+        ready = [step for step in steps if step.result is None]
+        self._left -= len(ready)
+        self._ready += ready
+        if len(ready) < len(steps):
+            for step in steps:
+                if step.result is not None:
+                    self._refuse(step.item, step.result)
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing and (self._left == 0 or not self._whole):

@@ -73,26 +73,14 @@ class Frame:
 
     def all_steps(self, done: Done) -> list[Step]:
         """Every item's step, of a checked frame: what `step` gives, without its questions."""
-        tenant, name, width, positions = self.catalog.tenant, self.name, self.spec.step_bytes, self.positions
-        deadline, data, peek, outputs = self.deadline, self.data, self.peek, self.outputs
+        deadline, data, width, peek, outputs = self.deadline, self.data, self.spec.step_bytes, self.peek, self.outputs
+        keys = SessionKey.of_each(self.catalog.tenant, self.name, self.sessions)
+        inputs = [data[at : at + width] for at in range(0, len(data), width)]
         acks: Sequence[int | None] = self.acked or [None] * len(self)
-        unpack, size = Position.unpack, POSITION_BYTES
+        items = zip(keys, inputs, Position.unpack_all(self.positions), acks, range(len(self)), strict=True)
         return [
-            Step(
-                SessionKey(tenant, name, session),
-                deadline,
-                done,
-                data[item * width : item * width + width],
-                1,
-                unpack(positions, item * size),
-                acked,
-                peek,
-                outputs,
-                False,
-                None,
-                item,
-            )
-            for item, (session, acked) in enumerate(zip(self.sessions, acks, strict=True))
+            Step(key, deadline, done, given, 1, position, acked, peek, outputs, False, None, item)
+            for key, given, position, acked, item in items
         ]
 
     def _position(self, item: int) -> Position | None:

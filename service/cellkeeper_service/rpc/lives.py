@@ -1,4 +1,4 @@
-"""Open, Reset, SetState, CarryOver, Fork, Delete: protobuf to requests and back."""
+"""Open, OpenMany, Reset, SetState, CarryOver, Fork, Delete: protobuf to requests and back."""
 
 from __future__ import annotations
 
@@ -37,25 +37,54 @@ POLICIES = {
     pb.CarryOverRequest.RERUN: Policy.RERUN,
     pb.CarryOverRequest.RESET: Policy.RESET,
 }
+PLAIN_OPEN = content_of("Open", b"")  # the content of an Open without a state of its own
+OpenFields = pb.OpenRequest | pb.OpenManyRequest.Item
+"""Both have the fields that say what becomes of one session."""
 MAX_START_STEP = fields.MAX_STEP // 2  # so that the steps after it stay countable
 
 
-def read_open(request: pb.OpenRequest, catalog: Catalog, deadline: float) -> Callable[[Done], Request]:
-    name, _ = catalog.find(request.model)
-    key = catalog.key(name, request.session)
-    request_id = fields.request_id(request.request_id)
-    expect = fields.position(request.expect, "expect") if request.HasField("expect") else None
-    ttl_ms = request.ttl_ms if request.HasField("ttl_ms") else None
-    longest_ms = catalog.limits.max_ttl_ms
-    if ttl_ms is not None and longest_ms and not 0 < ttl_ms <= longest_ms:
-        raise invalid("ttl_ms", ttl_ms, f"1 to {longest_ms}, which is the longest at this server")
-    if ttl_ms is not None and ttl_ms > LONGEST_TTL_MS:
-        raise invalid("ttl_ms", ttl_ms, f"at most {LONGEST_TTL_MS}, or 0 for never")
+def read_opens(
+    model: str, items: Sequence[OpenFields], catalog: Catalog, deadline: float, *, alone: bool = False
+) -> list[Maker]:
+    """One maker for each item, or why it is refused. alone: the one item is the whole request, and its fields are named
+    without `items[0]`."""
+    name, _ = catalog.find(model)
     spec = catalog.spec(name)
-    state = tensors.read_state(request.initial_state, spec, "initial_state") if request.initial_state else None
-    # not ttl_ms nor expect: they are looked at whoever made the session
-    content = content_of("Open", b"" if state is None else b"state" + state)
-    return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, state, content)
+
+    def read(item: OpenFields, where: str) -> Callable[[Done], Request]:
+        place = "" if alone else f"{where}."
+        key = catalog.key(name, item.session, f"{place}session")
+        request_id = fields.request_id(item.request_id, f"{place}request_id")
+        expect = fields.position(item.expect, f"{place}expect") if item.HasField("expect") else None
+        ttl_ms = _ttl_ms(item.ttl_ms, f"{place}ttl_ms", catalog) if item.HasField("ttl_ms") else None
+        if not item.initial_state:
+            return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, None, PLAIN_OPEN)
+        state = tensors.read_state(item.initial_state, spec, f"{place}initial_state")
+        # not ttl_ms nor expect: they are looked at whoever made the session
+        content = content_of("Open", b"state" + state)
+        return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, state, content)
+
+    return _each(items, read, catalog, _session)
+
+
+def _ttl_ms(ttl_ms: int, field: str, catalog: Catalog) -> int:
+    longest_ms = catalog.limits.max_ttl_ms
+    if longest_ms and not 0 < ttl_ms <= longest_ms:
+        raise invalid(field, ttl_ms, f"1 to {longest_ms}, which is the longest at this server")
+    if ttl_ms > LONGEST_TTL_MS:
+        raise invalid(field, ttl_ms, f"at most {LONGEST_TTL_MS}, or 0 for never")
+    return ttl_ms
+
+
+def write_opens(results: Sequence[OpenReply | Rejection]) -> pb.OpenManyResponse:
+    return pb.OpenManyResponse(
+        results=[
+            pb.OpenManyResponse.Result(error=to_error(result))
+            if isinstance(result, Rejection)
+            else pb.OpenManyResponse.Result(opened=write_open(result))
+            for result in results
+        ]
+    )
 
 
 def write_open(reply: OpenReply) -> pb.OpenResponse:

@@ -50,8 +50,8 @@ def ask(
         if left == 0:
             done(reasons)
 
-    def done_with(item: int, request: GetSession) -> None:
-        answered(item, request.result)
+    def done_with(item: int, requests: Sequence[GetSession]) -> None:
+        answered(item, requests[0].result)
 
     for item, session in enumerate(sessions):
         if fields.is_session_id(session):

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
 from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, GetSession, GetState
+from cellkeeper_service.core.requests import Done, GetSession, GetState, OpenReply
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
@@ -55,11 +56,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
 
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
-        try:
-            maker = lives.read_open(request, call.catalog, call.deadline)
-        except Rejection as refused:
-            raise (await self._reasons(refused, request.model, [request.session], call))[0] from None
-        return lives.write_open(checked(await reply_to(self.core, maker)))
+        (result,) = await self._open(request.model, [request], call, alone=True)
+        return lives.write_open(checked(result))
+
+    @answering
+    async def OpenMany(self, request: pb.OpenManyRequest, call: Call) -> pb.OpenManyResponse:
+        return lives.write_opens(await self._open(request.model, request.items, call))
 
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
@@ -140,27 +142,27 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
         makers = lives.read_resets(request, call.catalog, call.deadline)
-        return await self._change(makers)
+        return await self._change(makers, call)
 
     @answering
     async def SetState(self, request: pb.SetStateRequest, call: Call) -> pb.SessionResults:
         makers = lives.read_set_states(request, call.catalog, call.deadline)
-        return await self._change(makers)
+        return await self._change(makers, call)
 
     @answering
     async def CarryOver(self, request: pb.CarryOverRequest, call: Call) -> pb.SessionResults:
         makers = lives.read_carry_overs(request, call.catalog, call.deadline)
-        return await self._change(makers)
+        return await self._change(makers, call)
 
     @answering
     async def Fork(self, request: pb.ForkRequest, call: Call) -> pb.SessionResults:
         makers = lives.read_forks(request, call.catalog, call.deadline)
-        return await self._change(makers)
+        return await self._change(makers, call)
 
     @answering
     async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.SessionResults:
         makers = lives.read_deletes(request, call.catalog, call.deadline)
-        results = await self._change(makers)
+        results = await self._change(makers, call)
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
             if result.deleted:
@@ -225,8 +227,25 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, done)
         return await future
 
-    async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
+    async def _open(
+        self, model: str, items: Sequence[lives.OpenFields], call: Call, *, alone: bool = False
+    ) -> list[OpenReply | Rejection]:
+        """One result for each item. alone: see lives.read_opens."""
+        makers = lives.read_opens(model, items, call.catalog, call.deadline, alone=alone)
+        refused = {index: maker for index, maker in enumerate(makers) if isinstance(maker, Rejection)}
+        asked = [self._reasons(why, model, [items[index].session], call) for index, why in refused.items()]
+        for index, (why,) in zip(refused, await asyncio.gather(*asked), strict=True):
+            makers[index] = why
+        return await self._results(makers, call)
+
+    async def _change(self, makers: list[lives.Maker], call: Call) -> pb.SessionResults:
+        return lives.write_results(await self._results(makers, call))
+
+    async def _results(self, makers: list[lives.Maker], call: Call) -> list[Any]:
+        """One result for each item, a Rejection included. Items that are refused here are counted here."""
+        for index, why in call.charge.refused.items() if call.charge else ():
+            makers[index] = why
         for maker in makers:
             if isinstance(maker, Rejection):
                 self.meter.rejected(maker.reason.value)
-        return lives.write_results(await replies_to(self.core, makers))
+        return await replies_to(self.core, makers)

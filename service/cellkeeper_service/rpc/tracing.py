@@ -14,7 +14,6 @@ from cellkeeper_service.errors import StartError
 from .call_log import request_id_of
 from .decoding import SERVICE
 
-CHOICES = ("auto", "otlp", "none")
 INSTALL = "pip install 'cellkeeper[otel]'"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 TRACED = {
@@ -38,13 +37,11 @@ OFF = Tracing((), lambda: None)
 
 
 def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tracing:
-    """choice: one of CHOICES. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or an
-    endpoint is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
+    """choice: as the setting `tracing`. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or
+    an endpoint is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
 
-    Raises StartError for another choice, and where "otlp" is asked for and not installed.
+    Raises StartError where "otlp" is asked for and not installed.
     """
-    if choice not in CHOICES:
-        raise StartError(f"tracing: got {choice!r}, expected one of {', '.join(CHOICES)}")
     if choice == "none" or (choice == "auto" and not wanted(variables)):
         return OFF
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -47,7 +47,7 @@ async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Re
         request = maker(_resolver(future))
         requests.append(request)
         results.append(future)
-        core.submit(request)
+    core.submit_many(requests)
     try:
         return [await result if isinstance(result, asyncio.Future) else result for result in results]
     except asyncio.CancelledError:
@@ -57,8 +57,8 @@ async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Re
 
 
 def _resolver(future: asyncio.Future[Any]) -> Done:
-    def resolve(request: Request) -> None:
+    def resolve(requests: Sequence[Request]) -> None:
         if not future.done():
-            future.set_result(request.reply())
+            future.set_result(requests[0].reply())
 
     return resolve

@@ -33,6 +33,10 @@ class _Kept:
     expires_ms: float  # by the store's clock; infinity: never
 
 
+def _expiry_ms(header: Header, now_ms: float) -> float:
+    return now_ms + header.ttl_ms if header.ttl_ms else float("inf")
+
+
 def monotonic_ms() -> float:
     """Milliseconds from an arbitrary start."""
     return time.monotonic() * 1000.0
@@ -57,15 +61,18 @@ class MemoryStore:
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         with self._lock:
-            return [self._load(load) for load in loads]
+            now_ms = self._clock_ms()
+            return [self._load(load, now_ms) for load in loads]
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         with self._lock:
-            return [self._commit(commit) for commit in commits]
+            now_ms = self._clock_ms()
+            return [self._commit(commit, now_ms) for commit in commits]
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
         with self._lock:
-            return [self._delete(delete) for delete in deletes]
+            now_ms = self._clock_ms()
+            return [self._delete(delete, now_ms) for delete in deletes]
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         after = session_after(cursor)
@@ -84,45 +91,45 @@ class MemoryStore:
         with self._lock:
             self._kept.clear()
 
-    def _standing(self, key: SessionKey) -> _Kept | None:
+    def _standing(self, key: SessionKey, now_ms: float) -> _Kept | None:
         kept = self._kept.get(key)
-        if kept is not None and kept.expires_ms <= self._clock_ms():
+        if kept is not None and kept.expires_ms <= now_ms:
             del self._kept[key]
             return None
         return kept
 
-    def _expiry_ms(self, ttl_ms: int) -> float:
-        return self._clock_ms() + ttl_ms if ttl_ms else float("inf")
-
-    def _load(self, load: Load) -> Record | None:
-        kept = self._standing(load.key)
+    def _load(self, load: Load, now_ms: float) -> Record | None:
+        kept = self._standing(load.key, now_ms)
         if kept is None:
             return None
         if load.touch:
-            kept.expires_ms = self._expiry_ms(kept.header.ttl_ms)
+            kept.expires_ms = _expiry_ms(kept.header, now_ms)
         return Record(kept.header, kept.checkpoint, b"".join(kept.chunks))
 
-    def _commit(self, commit: Commit) -> CommitResult:
-        kept = self._standing(commit.key)
-        if (None if kept is None else kept.header) != commit.expected:
-            return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
-        expires_ms = self._expiry_ms(commit.header.ttl_ms)
-        if commit.checkpoint is not None:
-            self._kept[commit.key] = _Kept(commit.header, commit.checkpoint, [commit.log], expires_ms)
+    def _commit(self, commit: Commit, now_ms: float) -> CommitResult:
+        key, expected, header, log, checkpoint = commit
+        kept = self._standing(key, now_ms)
+        standing = None if kept is None else kept.header
+        if standing is not expected and standing != expected:
+            return CommitResult(Outcome.CONFLICT, standing)
+        expires_ms = _expiry_ms(header, now_ms)
+        if checkpoint is not None:
+            self._kept[key] = _Kept(header, checkpoint, [log], expires_ms)
         elif kept is not None:
-            kept.header, kept.expires_ms = commit.header, expires_ms
-            kept.chunks.append(commit.log)
+            kept.header, kept.expires_ms = header, expires_ms
+            kept.chunks.append(log)
         else:
             return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
         return COMMITTED
 
-    def _delete(self, delete: Delete) -> CommitResult:
-        kept = self._standing(delete.key)
+    def _delete(self, delete: Delete, now_ms: float) -> CommitResult:
+        kept = self._standing(delete.key, now_ms)
         if kept is None or kept.header.position.generation != delete.generation:
             return CommitResult(Outcome.CONFLICT, None if kept is None else kept.header)
         del self._kept[delete.key]
         return COMMITTED
 
     def _sweep(self) -> None:
+        now_ms = self._clock_ms()
         for key in list(self._kept):
-            self._standing(key)
+            self._standing(key, now_ms)

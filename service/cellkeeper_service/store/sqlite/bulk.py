@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from cellkeeper_service.domain.record import HEADER_BYTES
 from cellkeeper_service.domain.store import Commit
+from cellkeeper_service.store.expiry import next_expiry_ms
+from cellkeeper_service.store.sqlite.ids import damaged_id
 from cellkeeper_service.store.sqlite.rows import checksum_of
 
 LEAST = 4  # fewer are not worth it
@@ -25,6 +27,18 @@ _FIND = f"""
 _MOVE = f"""
     UPDATE records SET header = substr(?2, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES})
     FROM json_each(?1) AS item WHERE record = item.value
+"""
+# ?2: the ids, one after another; an item is [where its id begins, how long it is]. As texts in JSON some would change.
+_ID = "substr(?2, json_extract(item.value, '$[0]'), json_extract(item.value, '$[1]'))"
+_ANY_TAKEN = f"""
+    SELECT EXISTS (SELECT 1 FROM json_each(?1) AS item CROSS JOIN records
+    WHERE tenant = ?3 AND model = ?4 AND session = {_ID})
+"""
+_NEXT = "SELECT coalesce(max(record), 0) + 1 FROM records"  # the number that SQLite gives the next row
+_CREATE = f"""
+    INSERT INTO records (record, tenant, model, session, header, expires_ms)
+    SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES}), ?7
+    FROM json_each(?1) AS item
 """
 _CHECKPOINT = """
     REPLACE INTO checkpoints
@@ -40,36 +54,76 @@ _LOG = """
 
 
 class Group(NamedTuple):
-    """What commits have in common that can be made at once. checkpoint_bytes: 0 where they have none."""
+    """What commits have in common that can be made at once. creates: they make their records. checkpoint_bytes: 0 where
+    they have none."""
 
     tenant: str
     model: str
+    creates: bool
+    ttl_ms: int
     log_bytes: int
     checkpoint_bytes: int
 
 
 def group_of(commit: Commit) -> Group | None:
-    """None: it is none of the ordinary kind, which goes on with a record that never expires."""
-    expected, header = commit.expected, commit.header
-    if expected is None or not commit.log or commit.checkpoint == b"" or header.ttl_ms or expected.ttl_ms:
+    """None: it is none of the ordinary kinds, which are a new record with its first checkpoint, and one that goes on
+    with a record that never expires."""
+    expected, header, log, checkpoint = commit.expected, commit.header, commit.log, commit.checkpoint
+    if checkpoint == b"":
         return None
-    return Group(commit.key.tenant, commit.key.model, len(commit.log), len(commit.checkpoint or b""))
+    if expected is None:
+        if checkpoint is None or damaged_id(commit.key.session) is not None:
+            return None
+    elif not log or header.ttl_ms or expected.ttl_ms:
+        return None
+    sizes = len(log), len(checkpoint or b"")
+    return Group(commit.key.tenant, commit.key.model, expected is None, header.ttl_ms, *sizes)
 
 
-def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit]) -> bool:
-    """Makes these commits, in a write transaction. False: some record does not stand where it was expected, or is meant
-    twice, and nothing was done."""
-    sessions = json.dumps([commit.key.session for commit in commits])
-    expected = b"".join([commit.expected.packed for commit in commits if commit.expected is not None])
-    row = connection.execute(_FIND, (sessions, expected, group.tenant, group.model)).fetchone()
-    found, records = row  # CROSS JOIN keeps the order of the items
-    if found != len(commits) or len(set(json.loads(records))) != found:
+def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> bool:
+    """Makes these commits, in a write transaction. False: one of the records is not as it was expected, or is meant
+    twice, and nothing was done. now_ms: unix time."""
+    records = (_create if group.creates else _move)(connection, group, commits, now_ms)
+    if not records:
         return False
-    connection.execute(_MOVE, (records, b"".join([commit.header.packed for commit in commits])))
     if group.checkpoint_bytes:
         states = b"".join([commit.checkpoint for commit in commits if commit.checkpoint is not None])
         sums = b"".join([checksum_of(commit.checkpoint) for commit in commits if commit.checkpoint is not None])
         connection.execute(_CHECKPOINT, (records, states, group.checkpoint_bytes, sums))
         connection.execute(_COMPACT, (records,))
-    connection.execute(_LOG, (records, b"".join([commit.log for commit in commits]), group.log_bytes))
+    if group.log_bytes:
+        connection.execute(_LOG, (records, b"".join([commit.log for commit in commits]), group.log_bytes))
     return True
+
+
+def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], _: int) -> str:
+    """Writes the headers over those that were expected. Returns the records as JSON, in the order of the commits;
+    empty: one is not as it was expected, or is meant twice, and nothing was done."""
+    sessions = json.dumps([commit.key.session for commit in commits])
+    expected = b"".join([commit.expected.packed for commit in commits if commit.expected is not None])
+    row: tuple[int, str] = connection.execute(_FIND, (sessions, expected, group.tenant, group.model)).fetchone()
+    found, records = row  # CROSS JOIN keeps the order of the items
+    if found != len(commits) or len(set(json.loads(records))) != found:
+        return ""
+    connection.execute(_MOVE, (records, _headers(commits)))
+    return records
+
+
+def _create(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> str:
+    """Makes the records. Returns them as JSON, in the order of the commits; empty: one of the sessions has a record,
+    expired or not, or is meant twice, and nothing was done."""
+    ids = [commit.key.session.encode() for commit in commits]
+    places, start = [], 1
+    for one in ids:
+        places.append((start, len(one)))
+        start += len(one)
+    keys = json.dumps(places), b"".join(ids), group.tenant, group.model
+    if len(set(ids)) < len(ids) or connection.execute(_ANY_TAKEN, keys).fetchone()[0]:
+        return ""
+    first: int = connection.execute(_NEXT).fetchone()[0]
+    connection.execute(_CREATE, (*keys, first, _headers(commits), next_expiry_ms(now_ms, group.ttl_ms, 0)))
+    return json.dumps(list(range(first, first + len(ids))))
+
+
+def _headers(commits: Sequence[Commit]) -> bytes:
+    return b"".join([commit.header.packed for commit in commits])

@@ -124,7 +124,7 @@ class SqliteStore:
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         def apply(connection: sqlite3.Connection, now_ms: int) -> list[CommitResult]:
             rows.sweep(connection, now_ms, SWEEP_RECORDS)
-            done = _commit_groups(connection, commits)
+            done = _commit_groups(connection, commits, now_ms)
             return [
                 COMMITTED if number in done else rows.apply_commit(connection, commit, now_ms)
                 for number, commit in enumerate(commits)
@@ -249,7 +249,7 @@ class SqliteStore:
             )
 
 
-def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit]) -> set[int]:
+def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now_ms: int) -> set[int]:
     """Makes what it can of the commits many at a time; the numbers of those."""
     done: set[int] = set()
     groups: dict[Group, list[int]] = {}
@@ -258,7 +258,7 @@ def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit]) ->
         if group is not None:
             groups.setdefault(group, []).append(number)
     for group, numbers in groups.items():
-        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers]):
+        if len(numbers) >= LEAST and commit_group(connection, group, [commits[number] for number in numbers], now_ms):
             done.update(numbers)
     return done
 

@@ -1,0 +1,1 @@
+"""One session in its client: positions, steps, retries and replays. Nothing here knows gRPC."""

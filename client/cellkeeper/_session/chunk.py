@@ -1,0 +1,69 @@
+"""What a history is made of: chunks."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, NamedTuple
+
+from ..position import Position
+
+
+class ChunkState(Enum):
+    QUEUED = "queued"  # to be sent, or sent again
+    IN_FLIGHT = "in flight"  # sent, no outcome yet
+    DONE = "done"  # answered
+    DROPPED = "dropped"  # its caller was told that it failed
+
+
+class Chunk:
+    """Consecutive time steps of one session, sent as one.
+
+    inputs: their raw bytes in the model's dtype. steps: how many. start, end: the positions before and after. held:
+    its reply was reported already, and it is sent only because the server lost it. uncertain: an attempt ended without
+    an outcome, so it may have been applied. late: its caller stopped waiting. call: the StepCall that it belongs to;
+    None for a replay.
+    """
+
+    __slots__ = (
+        "acked_sent",
+        "call",
+        "counted",
+        "end",
+        "held",
+        "inputs",
+        "late",
+        "sent",
+        "start",
+        "state",
+        "steps",
+        "uncertain",
+    )
+
+    def __init__(self, inputs: bytes, start: Position, end: Position, call: Any = None) -> None:
+        self.inputs = inputs
+        self.start = start
+        self.end = end
+        self.steps = end[1] - start[1]
+        self.call = call
+        self.state = ChunkState.QUEUED
+        self.held = False
+        self.sent = False
+        self.counted = False  # among those in flight
+        self.acked_sent = 0
+        self.uncertain = False
+        self.late = False
+
+    @property
+    def may_be_applied(self) -> bool:
+        """Sent, and no outcome said that the server did not apply it."""
+        return self.uncertain or self.state is ChunkState.IN_FLIGHT
+
+    def __repr__(self) -> str:
+        return f"<Chunk {self.start.step}..{self.end.step} {self.state.value}>"
+
+
+class Outgoing(NamedTuple):
+    """What to send: the chunk, and up to which step this client holds every reply."""
+
+    chunk: Chunk
+    acked: int

@@ -1,0 +1,345 @@
+"""One session as its client knows it: what was sent, what was answered, what to do about an error.
+
+Pure logic: no I/O, no clock, no randomness. Its owner takes what to send from `next_chunk` (or looks at `upcoming`
+first, and passes that to `launch`), reports every outcome (`on_reply`, `on_error`) and every caller that stops waiting
+(`abandon`), and acts on the verdict.
+
+The rules:
+
+- A chunk never changes its bytes and its position; every resend is identical.
+- After an error that is retried, nothing more is sent until every chunk in flight has an outcome; then everything
+  that is not answered is sent again, in order.
+- STEP_GAP: the server's position is before the chunk. If it is a position of this history, the steps after it are
+  sent again (replies that are held already are not reported twice). If its head differs: HISTORY_CHANGED. If it is
+  before the oldest input kept: HISTORY_LOST.
+- When a chunk is refused for good, the chunks after it fail too: they were built on it.
+- A chunk that may have been applied when its caller stops waiting is late: it stays, is sent again like any other, and
+  nothing is appended until its outcome is known. So the next chunk's position never depends on a guess.
+- A History belongs to one generation; a new generation gets a new History.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from ..position import Position
+from .chunk import Chunk, ChunkState, Outgoing
+from .replay_buffer import ReplayBuffer
+from .verdict import COUNTED, DELIVER, FINAL, IGNORE, NOT_APPLIED, RESEND, RETRIED, Action, Verdict
+
+_QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, ChunkState.DONE, ChunkState.DROPPED
+
+
+class History:
+    """See the module.
+
+    position: where the session stands at the start. step_bytes: bytes of one time step's input. window_steps:
+    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs
+    kept for a replay.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        *,
+        step_bytes: int,
+        window_steps: int = 64,
+        buffer_steps: int = 1024,
+        buffer_bytes: int = 1 << 20,
+    ) -> None:
+        self.position = position  # every reply up to here is held
+        self.in_flight = 0
+        self._step_bytes = step_bytes
+        self.window_steps = window_steps
+        self._replay_buffer = ReplayBuffer(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
+        self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
+        self.queued = 0  # chunks to be sent, or sent again
+        self.late = 0  # late chunks whose outcome is not known
+        self._resending = False  # some of these lie among others; else they are the last ones
+        self._settling = False
+
+    @property
+    def tail(self) -> Position:
+        """Position after everything that was appended and not refused."""
+        return self._open[-1].end if self._open else self.position
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to send and nothing unanswered."""
+        return not self._open and self.in_flight == 0
+
+    @property
+    def awaited(self) -> bool:
+        """Returns True if a caller waits for an answer."""
+        return any(not chunk.late and not chunk.held for chunk in self._open)
+
+    @property
+    def ready(self) -> bool:
+        """Returns True if `next_chunk` has a chunk."""
+        return self.queued > 0 and not (self._settling and self.in_flight)
+
+    @property
+    def upcoming(self) -> Chunk | None:
+        """The chunk that `next_chunk` would return; None if it has none."""
+        queued = self.queued
+        if not queued or (self._settling and self.in_flight):
+            return None
+        if not self._resending:
+            return self._open[-queued]
+        return next((chunk for chunk in self._open if chunk.state is _QUEUED), None)
+
+    @property
+    def oldest_open(self) -> Chunk | None:
+        """The oldest chunk without an answer, or to be sent again."""
+        return self._open[0] if self._open else None
+
+    @property
+    def unanswered(self) -> tuple[Chunk, ...]:
+        """The chunks without an answer, or to be sent again, and answered ones between them; oldest first."""
+        return tuple(self._open)
+
+    def room(self, steps: int) -> bool:
+        """A chunk of that many time steps fits into the window. Nothing does while a late chunk is not settled."""
+        if not self._open:
+            return True
+        if self.late:
+            return False
+        waiting = self._open[-1].end.step - self.position.step
+        return waiting == 0 or waiting + steps <= self.window_steps
+
+    def append(self, inputs: bytes, call: Any = None) -> Chunk:
+        """Takes a chunk at the end of the history, to be sent when its turn comes."""
+        following = self._open
+        start = following[-1].end if following else self.position
+        chunk = Chunk(inputs, start, start.advance(inputs, self._step_bytes), call)
+        following.append(chunk)
+        self.queued += 1
+        return chunk
+
+    def next_chunk(self) -> Outgoing | None:
+        """The next chunk to send, which is in flight from now on. None while there is none, or while outcomes must come
+        in first."""
+        chunk = self.upcoming
+        return None if chunk is None else Outgoing(chunk, self.launch(chunk))
+
+    def launch(self, chunk: Chunk) -> int:
+        """Marks the upcoming chunk as in flight. Returns the step up to which this client holds every reply."""
+        self._settling = False
+        chunk.state = _IN_FLIGHT
+        chunk.counted = chunk.sent = True
+        self.queued -= 1
+        if not self.queued:
+            self._resending = False
+        self.in_flight += 1
+        held, first = self.position.step, chunk.start.step
+        chunk.acked_sent = acked = held if held < first else first
+        return acked
+
+    # ------------------------------------------------------------------------------------------ outcomes
+
+    def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
+        """The server applied the chunk, or had applied it before, and stands at `position` after it."""
+        if not self._count_outcome(chunk):
+            return IGNORE
+        if position != chunk.end:
+            return self._fail(chunk, "HISTORY_CHANGED")
+        return self._done(chunk)
+
+    def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
+        """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
+        if not self._count_outcome(chunk):
+            return IGNORE
+        if reason in RETRIED:
+            if reason not in NOT_APPLIED:
+                chunk.uncertain = True
+            return self._again(chunk)
+        if reason == "STEP_GAP":
+            return self._gap(chunk, position)
+        if reason == "STEP_COMPACTED" and (chunk.held or position == chunk.end):
+            return self._done(chunk)
+        if reason == "ACK_BEHIND" and chunk.acked_sent < chunk.start.step:
+            return self._again(chunk)  # by then the replies before it are in, and say so
+        return self._fail(chunk, reason)
+
+    def abandon(self, chunk: Chunk, reason: str) -> Verdict:
+        """Its caller stops waiting.
+
+        What may have been applied becomes late; the chunks after it stay. What cannot have been applied is
+        dropped, and so are the chunks after it.
+        """
+        if chunk.late or chunk.state is _DROPPED or chunk.state is _DONE:
+            return IGNORE
+        if not chunk.may_be_applied or self._answered_after(chunk):
+            settling = self._settling
+            verdict = self._fail(chunk, reason)
+            if not any(other.counted for other in verdict.failed):  # else nothing goes out before their outcomes are in
+                self._settling = settling
+            return verdict
+        self._become_late(chunk)
+        return Verdict(Action.FAIL, reason, (chunk,))
+
+    def end(self) -> tuple[Chunk, ...]:
+        """Drops every chunk without an answer; these, oldest first."""
+        dropped = tuple(chunk for chunk in self._open if not chunk.held)
+        for chunk in dropped:
+            chunk.uncertain, chunk.state = chunk.may_be_applied, _DROPPED
+        self._open.clear()
+        self.queued = self.late = 0
+        return dropped
+
+    def rewind(self, position: Position) -> Verdict:
+        """Another call found the server standing at `position`, before what this client knows: replay from there.
+
+        FAIL with no chunks of its own where that cannot be.
+        """
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(self._open[0], reason) if self._open else Verdict(Action.FAIL, reason)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _count_outcome(self, chunk: Chunk) -> bool:
+        """Takes the chunk out of those in flight. Returns False if its outcome is of no interest any more."""
+        if not chunk.counted:
+            return False
+        chunk.counted = False
+        self.in_flight -= 1
+        return chunk.state is _IN_FLIGHT
+
+    def _done(self, chunk: Chunk) -> Verdict:
+        chunk.state = _DONE
+        held = chunk.held
+        chunk.held = True
+        if chunk.late:
+            self.late -= 1
+        self._collect()
+        if held:
+            return COUNTED
+        if self._open:
+            self._pass_held()
+        return DELIVER
+
+    def _collect(self) -> None:
+        while self._open and self._open[0].state is _DONE:
+            chunk = self._open.popleft()
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
+            self._replay_buffer.add(chunk)
+
+    def _pass_held(self) -> None:
+        """Replies that are held stay held while their chunks are sent again: the position does not wait for these."""
+        for chunk in self._open:
+            if not chunk.held:
+                return
+            if chunk.end.step > self.position.step:
+                self.position = chunk.end
+
+    def _again(self, chunk: Chunk) -> Verdict:
+        chunk.state = _QUEUED
+        self.queued += 1
+        self._resending = self._settling = True
+        return RESEND
+
+    def _gap(self, chunk: Chunk, position: Position | None) -> Verdict:
+        if position is None or position.step >= chunk.start.step:
+            return self._fail(chunk, "STEP_GAP")
+        reason = self._reason_against(position)
+        if reason:
+            return self._fail(chunk, reason)
+        self._again(chunk)
+        return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
+
+    def _reason_against(self, position: Position) -> str:
+        """Why this history cannot go on from `position`; empty if it can."""
+        if position.generation != self.position.generation:
+            return "GENERATION_CHANGED"
+        known = self._known(position.step)
+        if known is None:
+            return "HISTORY_LOST" if position.step < self.tail.step else "HISTORY_CHANGED"
+        return "" if known == position else "HISTORY_CHANGED"
+
+    def _known(self, step: int) -> Position | None:
+        """This history's position at `step`, where the inputs kept reach that far."""
+        if step == self.position.step:
+            return self.position
+        for chunk in reversed(self._open):
+            if chunk.start.step <= step <= chunk.end.step:
+                covered = (step - chunk.start.step) * self._step_bytes
+                return chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+        return self._replay_buffer.position_at(step)
+
+    def _reopen(self, step: int) -> int:
+        """Puts the answered inputs from `step` on before everything else that is to be sent; how many steps."""
+        replayed = 0
+        while (chunk := self._replay_buffer.pop()) is not None:
+            if chunk.end.step <= step:
+                self._replay_buffer.add(chunk)
+                break
+            if chunk.start.step < step:
+                # The record ends inside an answered chunk (someone sent the same inputs in other chunks).
+                covered = (step - chunk.start.step) * self._step_bytes
+                middle = chunk.start.advance(chunk.inputs[:covered], self._step_bytes)
+                self._replay_buffer.add(Chunk(chunk.inputs[:covered], chunk.start, middle))
+                chunk = Chunk(chunk.inputs[covered:], middle, chunk.end)
+                chunk.held = True
+            chunk.state = _QUEUED
+            self.queued += 1
+            replayed += chunk.steps
+            self._open.appendleft(chunk)
+        self._resending = self._settling = True
+        return replayed
+
+    def _answered_after(self, chunk: Chunk) -> bool:
+        """Returns True if a later chunk was answered, which shows that this one was applied."""
+        return any(other.state is _DONE and other.start.step > chunk.start.step for other in self._open)
+
+    def _become_late(self, chunk: Chunk) -> None:
+        if not chunk.late:
+            chunk.late = True
+            self.late += 1
+
+    def _fail(self, chunk: Chunk, reason: str) -> Verdict:
+        """The chunk is refused, and with it the chunks after it, as they were built on it.
+
+        What is answered stays part of the history, and so does what an answered chunk was built on. So does what may
+        have been applied: it is late now.
+        """
+        self._settling = True
+        if chunk.held:  # a replay came to nothing: back to what is kept; the next step finds the gap again
+            failed = tuple(other for other in self._open if not other.held)
+            for other in self._open:
+                if other.held:
+                    other.state = _DONE
+        elif self._answered_after(chunk):
+            failed = (chunk,)
+            self._done(chunk)
+        else:
+            failed = tuple(other for other in self._open if other.start.step >= chunk.start.step)
+        if chunk.state is _IN_FLIGHT and not chunk.counted:  # that was its outcome
+            chunk.state = _QUEUED
+        # Where no attempt of the refused chunk is open, the record lacks it, and so it lacks those after it.
+        self._drop(failed, keep=chunk.uncertain and reason not in FINAL)
+        self._collect()
+        self._pass_held()
+        self.queued = sum(1 for other in self._open if other.state is _QUEUED)
+        self._resending = True
+        return Verdict(Action.FAIL, reason, failed)
+
+    def _drop(self, failed: tuple[Chunk, ...], keep: bool) -> None:
+        """Drops what failed; with `keep` not the first ones that may have been applied."""
+        for chunk in failed:
+            if chunk.state is _DONE:
+                continue
+            if self._answered_after(chunk):
+                self._done(chunk)
+                continue
+            keep = keep and chunk.may_be_applied
+            if keep:
+                self._become_late(chunk)
+            else:
+                chunk.state = _DROPPED
+                if chunk.late:
+                    self.late -= 1
+        self._open = deque(chunk for chunk in self._open if chunk.state is not _DROPPED)

@@ -1,0 +1,80 @@
+"""The late steps of one session."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..errors import CellkeeperError
+from ..late_step import LateStep
+from ..types import StepReply
+from .chunk import Chunk, ChunkState
+from .step_call import StepCall, with_late_step
+
+MOST_UNREAD = 1024
+
+
+class LateSteps:
+    """The late steps of one session. unsettled: those of unknown outcome, oldest first; replaced as a whole, so that
+    any thread may read it. step_bytes: bytes of one time step's input."""
+
+    def __init__(self, step_bytes: int) -> None:
+        self._step_bytes = step_bytes
+        self.unsettled: tuple[LateStep, ...] = ()
+        self._unread: deque[LateStep] = deque(maxlen=MOST_UNREAD)  # settled, and not told to anybody yet
+
+    def settle(self, step: LateStep, applied: bool | None, error: Exception | None = None) -> None:
+        """Its outcome; None: it will never be known."""
+        step.applied, step.error = applied, error
+        self.unsettled = tuple(other for other in self.unsettled if other is not step)
+        self._unread.append(step)
+
+    def take_settled(self) -> tuple[LateStep, ...]:
+        """Those settled since the last call, oldest first; of very many the latest ones."""
+        if not self._unread:
+            return ()
+        taken = tuple(self._unread)
+        self._unread.clear()
+        return taken
+
+    def abandoned(self, call: StepCall, chunk: Chunk, error: CellkeeperError) -> CellkeeperError:
+        """The caller stops waiting for a chunk that may have been applied, or was. Returns the error that says so."""
+        call.late = LateStep(chunk.end, chunk.steps, True if chunk.state is ChunkState.DONE else None)
+        self._add(call.late)
+        return with_late_step(error, call.late)
+
+    def answered(self, call: StepCall, reply: StepReply) -> None:
+        """The step was applied; its caller has stopped waiting."""
+        late = call.late
+        if late is None:
+            late = call.late = LateStep(reply.position, len(call.inputs) // self._step_bytes, True)
+            self._add(late)
+        else:
+            self.settle(late, True)
+        late.outputs = reply.outputs
+
+    def ended(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """The session is closed: no outcome of the chunk will be received."""
+        call: StepCall | None = chunk.call
+        chunk.call = None
+        if call is None:
+            return
+        call.chunk = None
+        if call.late is None:
+            call.fail(self.abandoned(call, chunk, error) if chunk.may_be_applied else error)
+        if call.late is not None:
+            self.settle(call.late, None, error)
+
+    def applied_without_reply(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """The record stands at the chunk's end, and the server cannot compute its outputs any more."""
+        call: StepCall = chunk.call
+        chunk.call = call.chunk = None
+        if call.late is None:
+            call.fail(self.abandoned(call, chunk, error))
+        else:
+            self.settle(call.late, True, error)
+
+    def _add(self, step: LateStep) -> None:
+        if step.applied is None:
+            self.unsettled += (step,)
+        else:
+            self._unread.append(step)

@@ -1,0 +1,47 @@
+"""Which errors are worth another try, and what is raised when the time for tries is over."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..errors import CellkeeperError, CommitConflict, DeadlineExceeded, QueueFull, QuotaExceeded, Unavailable
+
+
+def worth_retrying(error: CellkeeperError) -> bool:
+    """For calls that are safe to send again: may another try end differently?"""
+    if isinstance(error, QuotaExceeded):
+        return error.retry_delay_ms > 0
+    return isinstance(error, (Unavailable, QueueFull, CommitConflict, DeadlineExceeded))
+
+
+class EndpointStatus(Protocol):
+    """An endpoint, for messages. last_error: why it does not answer; None while it does."""
+
+    target: str
+    last_error: CellkeeperError | None
+
+
+def no_answer_from(
+    endpoint: EndpointStatus | None, timeout: float, spent: float, last: CellkeeperError | None, why: str
+) -> DeadlineExceeded:
+    """The deadline passed for what was sent to `endpoint`, or to none yet; see out_of_time."""
+    if endpoint is None:
+        return out_of_time(timeout, spent, "the server", last, why)
+    return out_of_time(timeout, spent, endpoint.target, last or endpoint.last_error, why)
+
+
+def out_of_time(
+    timeout: float, spent: float, target: str, last: CellkeeperError | None, why: str = ""
+) -> DeadlineExceeded:
+    """The deadline passed. timeout: seconds that the caller gave; spent: seconds that it took. target: where the answer
+    was to come from. `why` and `last` say what was in the way."""
+    text = f"no answer from {target} within {timeout:g} s"
+    if abs(spent - timeout) > max(0.1, timeout / 20):
+        text = f"no answer from {target} in {spent:.3g} s (timeout: {timeout:g} s)"
+    if why:
+        text += f"; {why}"
+    if last is not None:
+        text += f"; last: {last.message}"
+    error = DeadlineExceeded(text, reason="DEADLINE_PASSED", position=last.position if last else None)
+    error.__cause__ = last
+    return error

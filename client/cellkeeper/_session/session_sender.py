@@ -1,0 +1,344 @@
+"""What one session has to send: its history, its waiting calls, its pauses between retries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from copy import copy
+from math import frexp
+from typing import Any, Protocol
+
+from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
+from ..late_step import LateStep
+from ..position import Position
+from ..types import Backoff, Counters, StepReply
+from .chunk import Chunk, ChunkState
+from .deadlines import Deadlines
+from .event_loop import check_loop
+from .frame_format import FrameFormat, FrameFormats, Layout
+from .history import History
+from .late_steps import LateSteps
+from .retry import EndpointStatus, no_answer_from, worth_retrying
+from .step_call import Answer, StepCall, error_of_later_steps, translated
+from .verdict import DELIVER, LOST, Action, Verdict
+
+UNSETTLED = "it was not sent, as it is not known yet whether an earlier step of the session counts"
+_FAIL = Action.FAIL
+_LEAST_SECONDS = 0.001
+_NOT_SERVED_SECONDS = 2.0
+
+
+# Chunks with the same key go into one frame: the format, and the binary exponent of the seconds left.
+FrameKey = tuple[FrameFormat, int]
+
+
+class Dispatch(Protocol):
+    """Puts a sender that has something to send into the queue of an endpoint."""
+
+    def __call__(self, sender: SessionSender) -> None: ...
+
+
+class SessionSender:
+    """See the module. Used from one event loop only."""
+
+    def __init__(
+        self,
+        session: str,
+        layout: Layout,
+        history: History,
+        *,
+        frame_formats: FrameFormats,
+        step_bytes: int,
+        dispatch: Dispatch,
+        deadlines: Deadlines,
+        counters: Counters,
+        backoff: Backoff,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.session = session
+        self.history = history
+        self.loop = loop
+        self.deadlines = deadlines
+        self.watched = False  # by the deadlines
+        self.queued = False  # in an endpoint's queue
+        self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
+        self.ranked: list[Any] = []  # endpoints in its order of preference; empty until the first look-up
+        self._not_served: dict[object, float] = {}  # endpoints that lack its version, and until when that is assumed
+        self._layout = layout
+        self._frame_formats = frame_formats
+        self._replays = frame_formats.of(layout, ())  # their outputs are not needed
+        self._frame_format = self._replays  # of the latest call
+        self._step_bytes = step_bytes
+        self._dispatch = dispatch
+        self._counters = counters
+        self._backoff = backoff
+        self._attempt = 0
+        self._paused: asyncio.TimerHandle | None = None
+        self._waiting: deque[StepCall] = deque()  # beyond the window
+        self._drain_futures: list[asyncio.Future[None]] = []
+        self.late_steps = LateSteps(step_bytes)
+        self._closed: CellkeeperError | None = None
+
+    # ------------------------------------------------------------------------------------------ callers
+
+    def check_loop(self) -> None:
+        """Raises WrongEventLoop where it is used from another event loop. What is closed says that itself."""
+        if self._closed is None:
+            check_loop(self.loop)
+
+    def submit(self, inputs: bytes, single: bool, outputs: tuple[str, ...], timeout: float, answer: Answer) -> StepCall:
+        """Appends a chunk, or lets it wait for room in the window; `answer` receives its reply or error.
+
+        inputs: raw bytes. single: given without a time axis. timeout: seconds.
+        """
+        if self._closed is not None:
+            raise copy(self._closed)
+        if outputs is not self._frame_format.outputs:
+            self._frame_format = self._frame_formats.of(self._layout, outputs)
+        history, deadlines = self.history, self.deadlines
+        deadline = self.loop.time() + timeout
+        call = StepCall(inputs, single, self._frame_format, timeout, deadline, answer)
+        if not self.watched or deadline < deadlines.armed_for:
+            deadlines.add(self, deadline)
+        busy = history.queued or history.in_flight
+        if self._waiting or (busy and not history.room(len(inputs) // self._step_bytes)):
+            self._waiting.append(call)
+        else:
+            call.chunk = history.append(inputs, call)
+        if not self.queued and self._paused is None:
+            self._dispatch(self)
+        return call
+
+    def expire(self, now: float) -> float:
+        """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
+        calls = [chunk.call for chunk in self.history.unanswered if chunk.call is not None]
+        calls += self._waiting
+        for call in calls:
+            if call.deadline <= now and not call.answer.done():
+                held_back = call.chunk is None and self.history.late > 0
+                self.give_up(call, self._out_of_time(call, now, UNSETTLED if held_back else ""))
+        return min((call.deadline for call in calls if not call.answer.done()), default=float("inf"))
+
+    def give_up(self, call: StepCall, error: CellkeeperError) -> None:
+        """Ends the call with `error`. If it was not sent, the calls after it end too, as they were built on it."""
+        chunk = call.chunk
+        if chunk is not None:
+            verdict = self.history.abandon(chunk, error.reason)
+            if chunk.state is ChunkState.DROPPED:
+                self._fail_calls(verdict, error)
+            elif verdict.action is Action.FAIL:
+                self._fail_call(chunk, error)
+        elif call in self._waiting:
+            at = self._waiting.index(call)
+            others = error_of_later_steps(error)
+            while len(self._waiting) > at + 1:
+                self._waiting.pop().fail(others)
+            self._waiting.pop()
+        elif call.answer.done():
+            if call.reply is not None:  # it was answered, but its caller had gone
+                self.late_steps.answered(call, call.reply)
+                call.reply = None
+            return
+        call.fail(error)
+        self.go_on()
+
+    def take_settled(self) -> tuple[LateStep, ...]:
+        """The late steps whose outcome became known since the last call, or the last reply."""
+        return self.late_steps.take_settled()
+
+    def close(self, error: CellkeeperError) -> None:
+        self._closed = Closed(f"session {self.session!r} was closed")
+        self.deadlines.remove(self)
+        if self._paused is not None:
+            self._paused.cancel()
+        for waiting in self._waiting:
+            waiting.fail(error)
+        self._waiting.clear()
+        for chunk in self.history.end():
+            self.late_steps.ended(chunk, error)
+        self._finish_drains()
+
+    def disown(self, error: CellkeeperError) -> None:
+        """Every use raises `error` from now on. Its event loop is another process's, or closed, and is not touched."""
+        self._closed = error
+
+    async def drained(self, timeout: float) -> None:
+        """Waits until every step is answered. Raises DeadlineExceeded, and the error that keeps a late step from being
+        settled."""
+        if isinstance(self._closed, ForkedProcess):
+            raise copy(self._closed)
+        self.check_loop()
+        if self.history.idle and not self._waiting:
+            return
+        drained: asyncio.Future[None] = self.loop.create_future()
+        self._drain_futures.append(drained)
+        self.go_on()  # a late step is sent again only while a caller waits
+        try:
+            await asyncio.wait_for(drained, timeout)
+        except asyncio.TimeoutError:
+            why = "steps given before are still unanswered"
+            raise no_answer_from(self.endpoint, timeout, timeout, None, why) from None
+
+    def rewind(self, error: CellkeeperError, position: Position) -> None:
+        """Another call found that the server has lost steps: sends them again. Raises HistoryChanged, HistoryLost."""
+        verdict = self.history.rewind(position)
+        if verdict.action is Action.FAIL:
+            raise translated(verdict.reason, error)
+        self._counters.replayed_steps += verdict.replayed_steps
+        self.go_on()
+
+    # ------------------------------------------------------------------------------------------ frames
+
+    def frame_key(self, now: float, default_seconds: float) -> FrameKey | None:
+        """Returns the key of its next chunk; None if there is nothing to send. default_seconds: for a replay."""
+        chunk = self.history.upcoming
+        if chunk is None or (self.history.late and not self._is_awaited()):
+            return None
+        call: StepCall | None = chunk.call
+        if call is None or call.late is not None:
+            return (self._replays if call is None else call.frame_format, frexp(default_seconds)[1])
+        left = call.deadline - now
+        return (call.frame_format, frexp(left if left > _LEAST_SECONDS else _LEAST_SECONDS)[1])
+
+    def take(self, frame_format: FrameFormat) -> Chunk | None:
+        """Returns its next chunk, which is in flight from now on; None if it has none of that format."""
+        history = self.history
+        chunk = history.upcoming
+        if chunk is None or frame_format is not (self._replays if chunk.call is None else chunk.call.frame_format):
+            return None
+        history.launch(chunk)
+        return chunk
+
+    def replied(self, chunk: Chunk, reply: StepReply) -> None:
+        """The server applied the chunk."""
+        history = self.history
+        verdict = history.on_reply(chunk, reply.position)
+        if verdict is DELIVER:
+            call: StepCall = chunk.call
+            chunk.call = call.chunk = None
+            self._attempt = 0
+            if call.late is not None or call.answer.done():
+                self.late_steps.answered(call, reply)
+            else:
+                reply.late_steps = self.late_steps.take_settled()
+                call.reply = reply
+                call.answer.set_result(reply)
+        elif verdict.action is _FAIL:
+            text = f"the server stands at {Position(*reply.position)}, where {chunk.end} was expected"
+            self._fail_calls(verdict, error_of_reason(verdict.reason, text, reply.position))
+        if history.queued or self._waiting or self._drain_futures:
+            self.go_on()
+
+    def refused(self, chunk: Chunk, error: CellkeeperError) -> None:
+        """The server refused the chunk, or its answer was lost."""
+        reason = error.reason or (LOST if worth_retrying(error) else "")
+        if reason == "MODEL_CHANGED" and self._another_may_serve():
+            reason = LOST
+        if isinstance(error, QuotaExceeded) and worth_retrying(error):
+            reason = "QUEUE_FULL"
+        call: StepCall | None = chunk.call
+        if call is not None:
+            call.last_error = error
+        verdict = self.history.on_error(chunk, reason, error.position)
+        if verdict.action is Action.RESEND or verdict.action is Action.REPLAY:
+            self._counters.retries += 1
+            self._counters.replayed_steps += verdict.replayed_steps
+            if reason != LOST:  # a lost stream is paused for by the endpoint
+                self._pause(error)
+        elif verdict.action is Action.FAIL:
+            self._fail_calls(verdict, translated(verdict.reason, error))
+        elif verdict is DELIVER:
+            self.late_steps.applied_without_reply(chunk, error)
+        self.go_on()
+
+    def is_not_served_at(self, endpoint: object) -> bool:
+        """The endpoint answered MODEL_CHANGED within the last two seconds."""
+        until = self._not_served.get(endpoint)
+        return until is not None and until > self.loop.time()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _out_of_time(self, call: StepCall, now: float, why: str) -> CellkeeperError:
+        endpoint = self.endpoint or next(iter(self.ranked), None)
+        return no_answer_from(endpoint, call.timeout, now - (call.deadline - call.timeout), call.last_error, why)
+
+    def _is_awaited(self) -> bool:
+        """A call waits: late steps alone are not sent again."""
+        return bool(self._waiting or self._drain_futures or self.history.awaited)
+
+    def _another_may_serve(self) -> bool:
+        """While servers are replaced or reloaded one after another, some serve a version that others do not. Returns
+        False once all of them have answered MODEL_CHANGED."""
+        now = self.loop.time()
+        self._not_served = {endpoint: until for endpoint, until in self._not_served.items() if until > now}
+        if self.endpoint is not None:
+            self._not_served[self.endpoint] = now + _NOT_SERVED_SECONDS
+        return len(self._not_served) < len(self.ranked)
+
+    def _pause(self, error: CellkeeperError) -> None:
+        if self._paused is not None:
+            return
+        if isinstance(error, StepGap) and self._attempt == 0:
+            self._attempt = 1  # the first replay need not wait
+            return
+        seconds = self._backoff.wait_seconds(self._attempt, error.retry_delay_ms)
+        self._attempt += 1
+        self._paused = self.loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Appends the waiting calls that fit into the window, and joins the endpoint's queue if there is one."""
+        history = self.history
+        while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
+            call = self._waiting.popleft()
+            call.chunk = history.append(call.inputs, call)
+        sends = history.queued and not self.queued and self._paused is None and self._closed is None and history.ready
+        if sends and (not history.late or self._is_awaited()):
+            self._dispatch(self)
+        if self._drain_futures and history.idle and not self._waiting:
+            self._finish_drains()
+
+    def _finish_drains(self) -> None:
+        for drained in self._drain_futures:
+            if not drained.done():
+                drained.set_result(None)
+        self._drain_futures.clear()
+
+    def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
+        """The first caller gets the error itself; the others get one that says that they were built on it."""
+        told = False
+        for chunk in verdict.failed:
+            told = self._fail_call(chunk, error_of_later_steps(error) if told else error) or told
+        if not verdict.failed or (not told and isinstance(error, InvalidArgument)):
+            return  # a late step was refused as invalid; what waits is not built on it
+        while self._waiting:
+            self._waiting.popleft().fail(error_of_later_steps(error) if told else error)
+            told = True
+        if self.history.late:
+            self._fail_drains(error)
+
+    def _fail_call(self, chunk: Chunk, error: CellkeeperError) -> bool:
+        """Ends the chunk's call with `error`. Returns False if no caller waits for it."""
+        call: StepCall | None = chunk.call
+        if call is None:
+            return False
+        dropped = chunk.state is ChunkState.DROPPED
+        waits = call.late is None
+        if waits:
+            call.fail(error if dropped else self.late_steps.abandoned(call, chunk, error))
+        elif call.late is not None and dropped:
+            self.late_steps.settle(call.late, False, error)
+        elif call.late is not None:
+            call.late.error = error
+        if chunk.state is not ChunkState.QUEUED and chunk.state is not ChunkState.IN_FLIGHT:
+            chunk.call = call.chunk = None
+        return waits
+
+    def _fail_drains(self, error: CellkeeperError) -> None:
+        for drained in self._drain_futures:
+            if not drained.done():
+                drained.set_exception(error)
+        self._drain_futures.clear()

@@ -1,0 +1,108 @@
+"""A caller's step, from its submission to its answer."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Protocol
+
+from ..errors import CellkeeperError, Closed, DeadlineExceeded, HistoryError, ModelError, StepGap, error_of_reason
+from ..late_step import LateStep
+from ..types import StepReply
+from .chunk import Chunk
+from .frame_format import FrameFormat
+
+
+class Answer(Protocol):
+    """Receives the reply or the error: an asyncio future, or what a thread waits on."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: StepReply, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+    def exception(self) -> BaseException | None: ...
+
+
+class StepCall:
+    """inputs: raw bytes. single: given without a time axis. timeout: seconds. deadline: on the event loop's clock.
+
+    chunk: from the time it is appended to the history until it is answered. reply: its answer. late: set once its
+    caller stopped waiting after it was sent.
+    """
+
+    __slots__ = (
+        "answer",
+        "chunk",
+        "deadline",
+        "frame_format",
+        "inputs",
+        "last_error",
+        "late",
+        "reply",
+        "single",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        inputs: bytes,
+        single: bool,
+        frame_format: FrameFormat,
+        timeout: float,
+        deadline: float,
+        answer: Answer,
+    ) -> None:
+        self.inputs = inputs
+        self.single = single
+        self.frame_format = frame_format
+        self.timeout = timeout
+        self.deadline = deadline
+        self.answer = answer
+        self.chunk: Chunk | None = None
+        self.last_error: CellkeeperError | None = None
+        self.reply: StepReply | None = None
+        self.late: LateStep | None = None
+
+    def fail(self, error: CellkeeperError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # a caller that went away is no reason for a warning
+
+
+def error_of_later_steps(error: CellkeeperError) -> CellkeeperError:
+    """Returns the error of the steps that were built on one that failed with `error`."""
+    text = f"the step before it failed: {error.message}"
+    if isinstance(error, (HistoryError, ModelError, DeadlineExceeded, Closed)):
+        other = type(error)(text, reason=error.reason, position=error.position)
+    else:
+        other = StepGap(f"not applied, {text}", reason="STEP_GAP", position=error.position)
+    other.__cause__ = error
+    return other
+
+
+def with_late_step(error: CellkeeperError, late: LateStep) -> CellkeeperError:
+    """Returns a copy of the error for the caller of that one step; other callers may have got the same object."""
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    own.late_step = late
+    return own
+
+
+_FOUND_HERE = {
+    "GENERATION_CHANGED": "the server has another generation of the session; open it again to continue that one",
+    "HISTORY_CHANGED": "the server's record of this session has other inputs than those sent from here",
+    "HISTORY_LOST": (
+        "the server lost more steps of this session than the inputs kept here reach back; "
+        "open it again and send what is missing"
+    ),
+}
+
+
+def translated(reason: str, error: CellkeeperError) -> CellkeeperError:
+    """The server's error, or what this client made of it."""
+    if reason == error.reason or reason not in _FOUND_HERE:
+        return error
+    found = error_of_reason(reason, _FOUND_HERE[reason], error.position)
+    found.__cause__ = error
+    return found

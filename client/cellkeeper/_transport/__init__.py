@@ -1,0 +1,1 @@
+"""Connections to servers: streams, frames, calls, and which server a session uses."""

@@ -1,0 +1,117 @@
+"""Calls other than steps: each is safe to send again, and is, until it succeeds or its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from .._session.retry import out_of_time, worth_retrying
+from ..errors import CellkeeperError, DeadlineExceeded, InvalidArgument, ModelChanged, Unavailable
+from ..types import Backoff, Counters
+from .credentials import Token
+from .endpoints import Endpoints
+from .wire import error_of, from_grpc
+
+T = TypeVar("T")
+
+
+class Calls:
+    """attempt_timeout: seconds after which an unanswered attempt is given up and made again elsewhere. connect_timeout:
+    seconds for which servers that cannot be reached are tried, while none was ever reached."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        attempt_timeout: float,
+        connect_timeout: float,
+        backoff: Backoff,
+        counters: Counters,
+        token: Token,
+    ) -> None:
+        self._endpoints = endpoints
+        self._attempt_timeout = attempt_timeout
+        self._connect_timeout = connect_timeout
+        self._reached = False
+        self._backoff = backoff
+        self._counters = counters
+        self._token = token
+
+    async def call(self, method: str, request: Any, *, session: str, timeout: float, read: Callable[[Any], T]) -> T:
+        """The answer, read. `read` may raise an error that the answer carries. Raises CellkeeperError."""
+        loop = asyncio.get_running_loop()
+        began, attempt = loop.time(), 0
+        deadline = began + timeout
+        last: CellkeeperError | None = None
+        while True:
+            endpoints = self._endpoints.order(session)
+            for endpoint in endpoints:
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise self._out_of_time(timeout, loop.time() - began, last)
+                if last is not None:
+                    self._counters.retries += 1
+                sent = self._token.metadata()
+                seconds = min(left, self._attempt_timeout)
+                try:
+                    answer = await getattr(endpoint.stub, method)(request, timeout=seconds, metadata=sent)
+                    self._reached = True
+                    return read(answer)
+                except grpc.RpcError as error:
+                    last = from_grpc(error, endpoint.target)
+                except CellkeeperError as error:
+                    last = error
+                if last.reason or not isinstance(last, (Unavailable, DeadlineExceeded)):
+                    self._reached = True
+                if last.reason == "DRAINING":
+                    endpoint.draining(max(1.0, last.retry_delay_ms / 1000))
+                if _another_may_know(last) and endpoint is not endpoints[-1]:
+                    continue
+                if not worth_retrying(last) and not self._token.replaced(sent, last):
+                    raise last
+            spent = loop.time() - began
+            if last is None:
+                raise LookupError("no endpoint")
+            if not self._reached and isinstance(last, Unavailable) and self._connect_timeout <= spent < timeout:
+                raise self._unreachable(spent, last)
+            pause = self._backoff.wait_seconds(attempt, last.retry_delay_ms)
+            attempt += 1
+            if not self._reached and spent < self._connect_timeout:
+                pause = min(pause, self._connect_timeout - spent)
+            if pause >= timeout - spent:
+                raise self._out_of_time(timeout, spent, last)
+            await asyncio.sleep(pause)
+
+    def _out_of_time(self, timeout: float, spent: float, last: CellkeeperError | None) -> DeadlineExceeded:
+        return out_of_time(timeout, spent, self._endpoints.names, last)
+
+    def _unreachable(self, spent: float, last: CellkeeperError) -> Unavailable:
+        text = (
+            f"no server was reached in {spent:.2g} s: {last.message} (is it running, are host and port right? "
+            "connect_timeout says how long to wait for one that starts later)"
+        )
+        error = Unavailable(text)
+        error.__cause__ = last
+        return error
+
+
+def _another_may_know(error: CellkeeperError) -> bool:
+    """This server does not serve that version of the model. While servers are exchanged or reloaded one after another,
+    others do."""
+    return isinstance(error, ModelChanged) or (isinstance(error, InvalidArgument) and error.field == "fingerprint")
+
+
+def itself(answer: Any) -> Any:
+    """For calls whose answer is returned as it is."""
+    return answer
+
+
+def only_result(answer: Any) -> Any:
+    """The one item's result of a SessionResults. Raises its error."""
+    result = answer.results[0]
+    if result.HasField("error"):
+        raise error_of(result.error)
+    return result

@@ -1,0 +1,142 @@
+"""Carrying sessions over to another version of their model, one by one or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from numpy.typing import ArrayLike
+
+from .._session.inputs import Inputs
+from .._session.retry import worth_retrying
+from ..errors import CellkeeperError, InvalidArgument, error_of_reason
+from ..types import CarriedOver, Model, SessionInfo
+from .caller import Caller
+from .calls import only_result
+from .wire import dtype_number, error_of, session_info_of
+
+POLICIES: dict[str, Any] = {
+    "keep": pb.CarryOverRequest.KEEP,
+    "rerun": pb.CarryOverRequest.RERUN,
+    "reset": pb.CarryOverRequest.RESET,
+}
+MAX_FRAME_ITEMS = 64  # sessions in one request
+MAX_FRAME_BYTES = 1 << 20  # of windows in one request, about
+
+WindowOf = Callable[[SessionInfo], "ArrayLike | None"]
+
+
+def check_policy(policy: str) -> None:
+    if policy not in POLICIES:
+        text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
+
+
+def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
+    """A CarryOverRequest.Item. Raises InvalidArgument."""
+    check_policy(policy)
+    if (window is None) == (policy == "rerun"):
+        came = "none with rerun" if window is None else f"one with {policy}"
+        text = f"window: got {came}, expected a window of inputs with rerun, and with rerun only"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="window")
+    item = pb.CarryOverRequest.Item(
+        session=session,
+        generation=generation,
+        request_id=os.urandom(16),
+        policy=POLICIES[policy],
+    )
+    if window is not None:
+        inputs = Inputs(model)
+        item.inputs, _ = inputs.convert(window)
+        item.dtype = dtype_number(model.input.dtype)
+        item.shape.extend((len(item.inputs) // inputs.step_bytes, *model.input.shape))
+    return item
+
+
+class CarryOver:
+    """Many sessions, page by page. Made by the clients' carry_over."""
+
+    def __init__(self, client: Caller, target: Model, policy: str, timeout: float | None) -> None:
+        check_policy(policy)
+        self.result = CarriedOver()
+        self._client = client
+        self._target = target
+        self._policy = policy
+        self._timeout = timeout
+        self._token: str | None = ""
+
+    async def page(self, prefix: str) -> list[SessionInfo] | None:
+        """The next sessions that belong to another version; None: that was all."""
+        if self._token is None:
+            return None
+        request = pb.ListSessionsRequest(model=self._target.name, prefix=prefix, page_token=self._token)
+        page = await self._client._call("ListSessions", request, prefix, self._timeout)
+        self._token = page.next_page_token or None
+        return self._of_other_versions(session_info_of(info) for info in page.sessions)
+
+    async def named(self, sessions: Iterable[str]) -> list[SessionInfo]:
+        """Those of these sessions that belong to another version."""
+        infos = []
+        for session in sessions:
+            try:
+                infos.append(await self._client.session_info(session, model=self._target.name, timeout=self._timeout))
+            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
+                self.result._fail(session, error)
+        return self._of_other_versions(infos)
+
+    def _of_other_versions(self, infos: Iterable[SessionInfo]) -> list[SessionInfo]:
+        others = []
+        for info in infos:
+            if info.damage:
+                self.result._fail(info.session, error_of_reason("DATA_LOSS", info.damage))
+            elif info.fingerprint == self._target.fingerprint:
+                self.result._count("already")
+            else:
+                others.append(info)
+        return others
+
+    async def carry(self, sessions: Iterable[tuple[SessionInfo, ArrayLike | None]]) -> None:
+        """Each with its window, where the policy is rerun; None: that session is skipped."""
+        items: dict[str, Any] = {}
+        held_bytes = 0
+        for info, window in sessions:
+            if window is None and self._policy == "rerun":
+                self.result._count("skipped")
+                continue
+            try:
+                item = carry_over_item(self._target, info.session, info.position.generation, self._policy, window)
+            except InvalidArgument as error:
+                self.result._fail(info.session, error)
+                continue
+            if items and (len(items) == self._room or held_bytes + len(item.inputs) > MAX_FRAME_BYTES):
+                await self._send(items)
+                items, held_bytes = {}, 0
+            items[info.session] = item
+            held_bytes += len(item.inputs)
+        if items:
+            await self._send(items)
+
+    @property
+    def _room(self) -> int:
+        return min(MAX_FRAME_ITEMS, self._target.max_frame_items or MAX_FRAME_ITEMS)
+
+    async def _send(self, items: dict[str, Any]) -> None:
+        """An item that fails for a reason that passes is sent again by itself, under its request_id."""
+        first = next(iter(items))
+        answer = await self._client._call("CarryOver", self._request(items.values()), first, self._timeout)
+        for item, result in zip(items.values(), answer.results, strict=True):
+            try:
+                if result.HasField("error"):
+                    error = error_of(result.error)
+                    if not worth_retrying(error):
+                        raise error
+                    again = self._request([item])
+                    result = await self._client._call("CarryOver", again, item.session, self._timeout, only_result)
+                self.result._count("already" if result.position.generation == item.generation else "carried")
+            except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own
+                self.result._fail(item.session, error)
+
+    def _request(self, items: Iterable[Any]) -> Any:
+        return pb.CarryOverRequest(model=self._target.name, items=items, fingerprint=self._target.fingerprint)

@@ -1,0 +1,84 @@
+"""How a client shows who it is: TLS, and a bearer token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from ..errors import AccessDenied, CellkeeperError, InvalidArgument
+
+Metadata = tuple[tuple[str, str], ...]
+TokenSource = str | os.PathLike[str] | Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files.
+
+    ca_file: the authorities that the server's certificate is checked with; empty: those that gRPC comes with.
+    cert_file, key_file: the client's own certificate, where the server asks for one. server_name: what the server's
+    certificate says where that is not the host of its address.
+    """
+
+    ca_file: str | os.PathLike[str] = ""
+    cert_file: str | os.PathLike[str] = ""
+    key_file: str | os.PathLike[str] = ""
+    server_name: str = ""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Raises InvalidArgument where the files do not fit together or cannot be read."""
+        if bool(self.cert_file) != bool(self.key_file):
+            raise InvalidArgument("tls: got one of cert_file and key_file, expected both or neither", field="tls")
+        made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(
+            _bytes(self.ca_file), _bytes(self.key_file), _bytes(self.cert_file)
+        )
+        return made
+
+    def options(self) -> tuple[tuple[str, str], ...]:
+        return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
+
+
+class Token:
+    """The token of every call and stream. source: it, a file that holds it, or what gives it when called.
+
+    A file is read, and a callable called, for every call and every new stream, so that a token can be replaced while
+    the client runs.
+    """
+
+    def __init__(self, source: TokenSource | None) -> None:
+        self._source = source
+
+    def metadata(self) -> Metadata:
+        """Raises InvalidArgument where there is no token to be had."""
+        source = self._source
+        if source is None:
+            return ()
+        if isinstance(source, str):
+            token = source
+        elif isinstance(source, os.PathLike):
+            token = (_bytes(source) or b"").decode(errors="replace")
+        else:
+            token = source()
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise InvalidArgument("token: got none that can be sent, expected printable ASCII", field="token")
+        return (("authorization", f"Bearer {token}"),)
+
+    def replaced(self, sent: Metadata, error: CellkeeperError) -> bool:
+        """Whether `error` says that what was sent is not taken, and there is another token by now."""
+        if not isinstance(error, AccessDenied) or error.reason == "PERMISSION_DENIED":
+            return False
+        return self._source is not None and self.metadata() != sent
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {os.fspath(path)}: {error.strerror}", field="tls") from error

@@ -1,0 +1,199 @@
+"""One endpoint: its channel, and the one StepStream that the steps of all sessions share.
+
+What queues while frames are in flight goes out as the next frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
+
+from .._session.session_sender import SessionSender
+from ..errors import CellkeeperError, InvalidArgument, Unavailable
+from ..types import Backoff, Counters
+from .credentials import Token
+from .send_queue import SendQueue
+from .stream import Stream
+from .target import proxy_options
+
+_logger = logging.getLogger("cellkeeper")
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # also how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),
+    # The client tries again itself. gRPC's own retries have been seen not to end, while a server ends: a call begun
+    # then took memory without limit, and the event loop with it.
+    ("grpc.enable_retries", 0),
+)
+
+_END_SECONDS = 0.5  # for the server to end a stream when the client is closed
+
+
+class Endpoint:
+    """See the module.
+
+    down: its stream was lost and no connection stands yet. last_error: why its last stream ended, until it is heard of
+    again. on_up: called when it is back.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        max_frame_items: int,
+        default_timeout: float,
+        attempt_timeout: float,
+        backoff: Backoff,
+        counters: Counters,
+        credentials: grpc.ChannelCredentials | None,
+        channel_options: tuple[tuple[str, str], ...],
+        token: Token,
+        redispatch: Callable[[Endpoint, list[SessionSender]], None],
+        on_up: Callable[[Endpoint], None],
+    ) -> None:
+        self.target = target
+        self.down = False
+        self.avoid_until = 0.0  # it is draining; on the event loop's clock
+        self.max_frame_items = max_frame_items
+        self.last_error: CellkeeperError | None = None
+        options = (*_OPTIONS, *proxy_options(target), *channel_options)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
+        self._token = token
+        self._attempt_timeout = attempt_timeout
+        self._backoff = backoff
+        self._counters = counters
+        self._redispatch = redispatch
+        self._on_up = on_up
+        self._failures = 0
+        self._send_queue = SendQueue(default_timeout)
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._something = asyncio.Event()  # in the queue, while there is no stream
+        self._streams = 0  # so far
+        self._closing = False
+        self._task = self._loop.create_task(self._run())
+        # It ends with the loop: where a program ends, and has not closed its client, asyncio need not complain of that.
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    def enqueue(self, sender: SessionSender) -> None:
+        """The sender has something to send, and sends it here."""
+        sender.endpoint = self
+        if self._send_queue.add(sender):  # otherwise the writer is awake already, or waits for room
+            if self._stream is not None:
+                self._stream.wake()
+            else:
+                self._something.set()
+
+    def draining(self, seconds: float) -> None:
+        """The server shuts down: other endpoints are preferred for so long."""
+        self.avoid_until = self._loop.time() + seconds
+        self._redispatch(self, self.drain())
+
+    def drain(self) -> list[SessionSender]:
+        """Takes the waiting senders out."""
+        return self._send_queue.drain()
+
+    async def close(self) -> None:
+        """Ends its stream and its channel. The server is asked to end the stream first: a cancelled one occupies gRPC
+        for a moment longer, when the loop may be closed already."""
+        self._closing = True
+        if self._stream is not None and self._stream.answered:
+            self._stream.finish()
+            await asyncio.wait([self._task], timeout=_END_SECONDS)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close(None)
+
+    def abandon(self) -> None:
+        """Ends it without waiting for that; its channel goes with its last reference."""
+        self._closing = True
+        self._task.cancel()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _run(self) -> None:
+        while not self._closing:
+            await self._served()
+
+    async def _served(self) -> None:
+        """Serves one stream after the other, each from the first step that waits, until something unexpected
+        fails: a session that waits for this endpoint must not wait for ever."""
+        try:
+            while not self._closing:
+                await self._one_stream()
+        except Exception:
+            _logger.exception("the connection to %s failed in the client; it is made anew", self.target)
+            self._stream, self.down = None, False
+            self._failures += 1
+            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+
+    async def _one_stream(self) -> None:
+        while not self._send_queue:
+            self._something.clear()
+            await self._something.wait()
+        if self._streams:
+            self._counters.stream_reconnects += 1
+        self._streams += 1
+        stream = self._stream = self._new_stream()
+        error = await self._serve(stream)
+        if self._closing:
+            return
+        self.down = isinstance(error, Unavailable)
+        self.last_error = error
+        self._stream = None
+        stream.lost(error)
+        if self.down:
+            self._redispatch(self, self.drain())
+            await self._reconnected()
+            self.down, self.avoid_until = False, 0.0
+            self._on_up(self)
+
+    async def _serve(self, stream: Stream) -> CellkeeperError:
+        """Serves until the stream breaks; why it did. One whose token was replaced is only lost: the next one has the
+        new token."""
+        try:
+            sent = self._token.metadata()
+            error = await stream.serve(self.stub.StepStream(metadata=sent))
+            if self._token.replaced(sent, error):
+                return Unavailable(error.message, reason="LOST")
+        except InvalidArgument as no_token:
+            return no_token
+        return error
+
+    def _new_stream(self) -> Stream:
+        return Stream(
+            self.target,
+            self._send_queue,
+            attempt_timeout=self._attempt_timeout,
+            max_frame_items=lambda: self.max_frame_items,
+            counters=self._counters,
+            on_heard=self._heard,
+            on_draining=self.draining,
+        )
+
+    async def _reconnected(self) -> None:
+        while True:
+            await asyncio.sleep(self._backoff.wait_seconds(self._failures))
+            self._failures += 1
+            try:
+                await asyncio.wait_for(self._channel.channel_ready(), self._attempt_timeout)
+            except asyncio.TimeoutError:
+                continue
+            return
+
+    def _heard(self) -> None:
+        self._failures = 0
+        self.last_error = None

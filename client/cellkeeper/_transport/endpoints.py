@@ -1,0 +1,91 @@
+"""Which endpoint serves which session: rendezvous hashing, so that a session keeps its endpoint and a lost one's
+sessions spread over the others. Any endpoint may serve any session; keeping to one only makes it faster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from .._session.session_sender import Dispatch, SessionSender
+from .endpoint import Endpoint
+
+
+def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
+    """The targets in the session's own order of preference."""
+
+    def weight(target: str) -> bytes:
+        return blake2b(session.encode(), digest_size=8, key=blake2b(target.encode(), digest_size=32).digest()).digest()
+
+    return sorted(targets, key=weight, reverse=True)
+
+
+class Endpoints:
+    """All endpoints of one client.
+
+    make: builds one endpoint, given its target and the two callbacks `redispatch` and `on_up`.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        make: Callable[[str, Callable[[Endpoint, list[SessionSender]], None], Callable[[Endpoint], None]], Endpoint],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
+        self._only = next(iter(self._endpoints.values())) if len(self._endpoints) == 1 else None
+
+    @property
+    def names(self) -> str:
+        """Of all targets, for messages."""
+        return ", ".join(self._endpoints)
+
+    def order(self, session: str) -> list[Endpoint]:
+        """The healthy ones in the session's order, then the others."""
+        endpoints = [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
+        return sorted(endpoints, key=self._unhealthy)
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Queues a sender where it belongs. It changes its endpoint only when no chunk of it is in flight, which
+        keeps their order; until then it sends nothing."""
+        return self._dispatch if self._only is None else self._only.enqueue
+
+    def _dispatch(self, sender: SessionSender) -> None:
+        best = self._best(sender)
+        if not sender.history.in_flight or sender.endpoint is best:
+            best.enqueue(sender)
+
+    def _best(self, sender: SessionSender) -> Endpoint:
+        ranked = sender.ranked
+        if not ranked:
+            ranked = [self._endpoints[target] for target in rendezvous(sender.session, list(self._endpoints))]
+            sender.ranked = ranked
+        good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
+        return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
+
+    async def close(self) -> None:
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
+
+    def abandon(self) -> None:
+        """Ends the connections without waiting for that."""
+        for endpoint in self._endpoints.values():
+            endpoint.abandon()
+
+    def limit_frames(self, items: int) -> None:
+        """No frame carries more items than that."""
+        for endpoint in self._endpoints.values():
+            endpoint.max_frame_items = min(endpoint.max_frame_items, items)
+
+    def _unhealthy(self, endpoint: Endpoint) -> bool:
+        return endpoint.down or endpoint.avoid_until > self._loop.time()
+
+    def _redispatch(self, _lost: Endpoint, senders: list[SessionSender]) -> None:
+        for sender in senders:
+            sender.go_on()
+
+    def _on_up(self, _back: Endpoint) -> None:
+        # Sessions that wait for an endpoint that is still down may use this one.
+        for endpoint in self._endpoints.values():
+            if endpoint.down:
+                self._redispatch(endpoint, endpoint.drain())

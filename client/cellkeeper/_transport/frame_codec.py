@@ -1,0 +1,127 @@
+"""Columns: the items of a StepFrame packed, and those of a StepFrameReply unpacked."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from .._session.chunk import Chunk
+from .._session.frame_format import FrameFormat
+from .._session.session_sender import SessionSender
+from .._session.step_call import StepCall
+from ..errors import ServerError
+from ..position import POSITION_BYTES, Position
+from ..types import Array, StepReply
+from .inflight_frames import InflightFrame
+from .wire import dtype_of
+
+_REPLAYED = 2
+_CREATED = 1
+_INDEX = np.dtype("<u4")
+_POSITION = struct.Struct("<16sQ8s")
+
+
+class Frame:
+    """The items of one frame, which have one format."""
+
+    __slots__ = ("chunks", "frame_format", "senders", "timeout_ms")
+
+    def __init__(self, frame_format: FrameFormat) -> None:
+        self.frame_format = frame_format
+        self.senders: list[SessionSender] = []
+        self.chunks: list[Chunk] = []
+        self.timeout_ms = 0
+
+    def message(self, frame_id: int) -> Any:
+        layout, chunks = self.frame_format.layout, self.chunks
+        counts = [chunk.steps for chunk in chunks]
+        pack = _POSITION.pack
+        return pb.StepFrame(
+            frame_id=frame_id,
+            model=layout.model,
+            sessions=[sender.session for sender in self.senders],
+            steps=() if counts.count(1) == len(counts) else counts,
+            dtype=layout.dtype,
+            step_shape=layout.shape,
+            inputs=b"".join([chunk.inputs for chunk in chunks]),
+            positions=b"".join([pack(*chunk.start) for chunk in chunks]),
+            acked=struct.pack(f"<{len(chunks)}Q", *[chunk.acked_sent for chunk in chunks]),
+            outputs=self.frame_format.outputs,
+            timeout_ms=self.timeout_ms,
+        )
+
+
+class _Column:
+    """One output of a reply frame, cut into items."""
+
+    __slots__ = ("name", "per_item", "scalar", "values")
+
+    def __init__(self, message: Any, items: int, steps: int) -> None:
+        self.name: str = message.name
+        self.per_item: bool = message.per_item
+        dtype, shape, data = dtype_of(message.dtype), tuple(message.shape), message.data
+        count = items if self.per_item else steps
+        if len(data) != count * dtype.itemsize * prod(shape):
+            raise ServerError(f"the server sent {len(data)} bytes in column {self.name!r}")
+        raw: Array = np.frombuffer(data, dtype)
+        if not dtype.isnative:
+            raw = raw.astype(dtype.newbyteorder("="))
+        self.values: Array = raw.reshape((count, *shape)) if shape else raw
+        self.scalar = not shape
+
+    def rows(self) -> list[Array]:
+        """All at once, like `cut` of each where every item is a single time step."""
+        if self.scalar:
+            return [np.array(value) for value in self.values]
+        return [row.copy() for row in self.values]
+
+    def cut(self, index: int, first: int, steps: int, single: bool) -> Array:
+        """The item's own, writable array: a copy, so that keeping one does not keep the whole frame."""
+        if self.per_item:
+            first = index
+        elif not single:
+            return self.values[first : first + steps].copy()
+        return np.array(self.values[first]) if self.scalar else self.values[first].copy()
+
+
+def replies(sent: InflightFrame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
+    """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
+    indices = np.frombuffer(reply.items, _INDEX).tolist()
+    positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
+    counts = list(reply.steps) or [1] * len(indices)
+    if len(positions) != len(indices) or len(counts) != len(indices):
+        raise ServerError("the server sent columns of different lengths")
+    senders, chunks = sent.senders, sent.chunks
+    if indices and max(indices) >= len(chunks):
+        raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
+    columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
+    rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
+    flags = reply.flags if reply.flags.strip(b"\0") else b""
+    queued, computed = reply.queued_seconds, reply.computed_seconds
+    created = replayed = False
+    first = 0
+    for index, (item, steps, position) in enumerate(zip(indices, counts, positions, strict=True)):
+        chunk = chunks[item]
+        if chunk is not None:
+            chunks[item] = None
+            call: StepCall | None = chunk.call
+            outputs: dict[str, Array] = {}
+            if call is not None:
+                single = call.single
+                if single and rows:
+                    for name, values in rows:
+                        outputs[name] = values[index]
+                else:
+                    for column in columns:
+                        outputs[column.name] = column.cut(index, first, steps, single)
+            if flags:
+                flag = flags[index] if index < len(flags) else 0
+                created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
+            where = chunk.end if position == chunk.end else Position(*position)
+            yield senders[item], chunk, StepReply(outputs, where, created, replayed, queued, computed)
+        first += steps

@@ -1,0 +1,98 @@
+"""An event loop in a thread of its own, for the blocking client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable, Coroutine
+from copy import copy
+from typing import Any, TypeVar
+from weakref import finalize
+
+from ..errors import CellkeeperError, Closed, ForkedProcess
+from .forks import INHERITED, disown_after_fork
+
+T = TypeVar("T")
+
+END_SECONDS = 1.0  # for what is still running when a client is closed
+
+
+class LoopThread:
+    """Runs the asyncio client of one Client, and what its sessions ask of it. Safe to use from several threads.
+
+    at_end: a coroutine function that is run last, when the thread is closed. A thread that is collected without having
+    been closed ends by itself, with a ResourceWarning.
+    """
+
+    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_serve, args=(self._loop, at_end), name="cellkeeper-client", daemon=True)
+        self._thread.start()
+        self._lock = threading.Lock()
+        self._closed: CellkeeperError | None = None
+        self._finalizer = finalize(self, _left_open, self._loop)
+        self._finalizer.atexit = False
+        disown_after_fork(self)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the thread and waits for its result. Raises what it raises, and Closed."""
+        with self._lock:
+            if self._closed is not None:
+                work.close()
+                raise copy(self._closed)
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
+            future.cancel()
+            raise
+
+    def soon(self, work: Callable[..., object], *arguments: object) -> None:
+        """Has `work` called in the thread, and does not wait for it. Raises Closed."""
+        with self._lock:
+            if self._closed is not None:
+                raise copy(self._closed)
+            self._loop.call_soon_threadsafe(work, *arguments)
+
+    def close(self) -> None:
+        """Ends the loop and waits for the thread; every later use raises Closed."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = Closed("the client was closed")
+            self._finalizer.detach()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def disown(self) -> None:
+        """In a forked process: every use raises ForkedProcess from now on."""
+        self._lock = threading.Lock()  # another thread may have held the old one
+        self._closed = ForkedProcess(INHERITED)
+
+
+def _serve(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The thread, until its loop is stopped."""
+    loop.run_forever()
+    try:
+        loop.run_until_complete(at_end())
+        loop.run_until_complete(_end_tasks())
+    finally:
+        loop.close()
+
+
+def _left_open(loop: asyncio.AbstractEventLoop) -> None:
+    """A client was collected without being closed, in whatever thread, maybe its own: nothing is waited for."""
+    warnings.warn("a Client was not closed: use `with`, or call its close()", ResourceWarning, stacklevel=2)
+    loop.call_soon_threadsafe(loop.stop)
+
+
+async def _end_tasks() -> None:
+    """Callers that were just told that the client is closed, and gRPC's own tasks, come to their end: an event loop
+    must not be closed with tasks in it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if tasks:
+        _, pending = await asyncio.wait(tasks, timeout=END_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)

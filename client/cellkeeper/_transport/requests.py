@@ -1,0 +1,90 @@
+"""The contract's request messages, built from what callers give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from numpy.typing import ArrayLike
+
+from .._session.inputs import Inputs
+from ..errors import InvalidArgument
+from ..position import Position
+from ..types import Model
+from .wire import dtype_number, position_message, state_messages
+
+REQUEST_ID_BYTES = 16
+
+
+def open_request(session: str, model: str, ttl_ms: int | None, expect: Position | None, initial_state: Any) -> Any:
+    """An OpenRequest. initial_state: tensor messages."""
+    return pb.OpenRequest(
+        model=model,
+        session=session,
+        request_id=os.urandom(REQUEST_ID_BYTES),
+        expect=None if expect is None else position_message(expect),
+        ttl_ms=ttl_ms,
+        initial_state=initial_state,
+    )
+
+
+def reset_request(session: str, model: str, generation: bytes) -> Any:
+    item = pb.ResetRequest.Item(session=session, generation=generation, request_id=os.urandom(REQUEST_ID_BYTES))
+    return pb.ResetRequest(model=model, items=[item])
+
+
+def set_state_request(
+    session: str, model: Model, at: Position, step: int | None, state: Mapping[str, ArrayLike]
+) -> Any:
+    """A SetStateRequest for the generation of `at`. step: that the new generation starts at; None: that of `at`.
+    Raises InvalidArgument where `state` does not fit the model."""
+    item = pb.SetStateRequest.Item(
+        session=session,
+        generation=at.generation,
+        request_id=os.urandom(REQUEST_ID_BYTES),
+        step=at.step if step is None else step,
+        state=state_messages(model, state, "state"),
+    )
+    return pb.SetStateRequest(model=model.name, items=[item])
+
+
+def fork_item(source: str, target: str) -> Any:
+    """A ForkRequest.Item, still without its position."""
+    return pb.ForkRequest.Item(source=source, target=target, request_id=os.urandom(REQUEST_ID_BYTES))
+
+
+def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str]) -> Any:
+    """A StepRequest that keeps nothing, still without its position. raw: inputs, as Inputs converts them."""
+    return pb.StepRequest(
+        model=model.name,
+        session=session,
+        dtype=dtype_number(model.input.dtype),
+        shape=(len(raw) // model.input.nbytes, *model.input.shape),
+        inputs=raw,
+        peek=True,
+        outputs=outputs,
+    )
+
+
+def forecast_request(
+    session: str,
+    model: Model,
+    inputs: Inputs,
+    given: ArrayLike,
+    steps: int,
+    known: ArrayLike | None,
+    outputs: Sequence[str],
+) -> Any:
+    """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
+    raw, _ = inputs.convert(given)
+    if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
+        raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
+    if model.feedback is None:
+        text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
+        raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
+    request = peek_request(session, model, raw, outputs)
+    request.rollout_steps = steps
+    request.rollout_inputs = inputs.convert_known(known, steps)
+    return request

@@ -1,0 +1,103 @@
+"""Senders that have something to send, and the frames made of it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .._session.session_sender import FrameKey, SessionSender
+from .frame_codec import Frame
+
+MAX_FRAME_BYTES = 1 << 20
+_FOREVER = float("inf")
+
+
+class SendQueue:
+    """The senders that wait for one endpoint. default_timeout: seconds that a frame of replays gets."""
+
+    def __init__(self, default_timeout: float) -> None:
+        self._default_timeout = default_timeout
+        self._added: list[SessionSender] = []  # since a frame was made; they are looked at when the next one is
+        self._groups: dict[FrameKey, deque[SessionSender]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._added or self._groups)
+
+    def __len__(self) -> int:
+        """Returns how many senders wait."""
+        return len(self._added) + sum([len(group) for group in self._groups.values()])
+
+    def add(self, sender: SessionSender) -> bool:
+        """Returns True if the queue was empty."""
+        sender.queued = True
+        added = self._added
+        added.append(sender)
+        return len(added) == 1 and not self._groups
+
+    def drain(self) -> list[SessionSender]:
+        """Takes all senders out."""
+        senders = [sender for group in self._groups.values() for sender in group] + self._added
+        self._groups.clear()
+        self._added.clear()
+        for sender in senders:
+            sender.queued = False
+        return senders
+
+    def _sort(self, now: float) -> None:
+        """Groups the senders that were added, by what may share a frame."""
+        default, groups = self._default_timeout, self._groups
+        for sender in self._added:
+            key = sender.frame_key(now, default)
+            if key is None:
+                sender.queued = False
+            elif key in groups:
+                groups[key].append(sender)
+            else:
+                groups[key] = deque((sender,))
+        self._added.clear()
+
+    def next_frame(self, now: float, max_items: int) -> Frame | None:
+        """Returns the next frame; None if its senders have nothing to send any more.
+
+        now: on the event loop's clock. max_items: chunks in the frame at most, one of each session.
+        """
+        self._sort(now)
+        if not self._groups:
+            return None
+        key = next(iter(self._groups))
+        group = self._groups.pop(key)
+        frame_format = key[0]
+        frame = Frame(frame_format)
+        senders, chunks = frame.senders, frame.chunks
+        left, size = _FOREVER, 0
+        names: set[str] = set()
+        again: list[SessionSender] = []  # have more to send
+        later: list[SessionSender] = []
+        while group and len(senders) < max_items and size < MAX_FRAME_BYTES:
+            sender = group.popleft()
+            name = sender.session
+            if name in names:  # a second session object of the same name
+                later.append(sender)
+                continue
+            sender.queued = False
+            chunk = sender.take(frame_format)
+            if chunk is None:  # what it was queued for is gone
+                again.append(sender)
+                continue
+            names.add(name)
+            senders.append(sender)
+            chunks.append(chunk)
+            size += len(chunk.inputs) + 48
+            call = chunk.call
+            if call is not None and call.late is None and call.deadline < left:
+                left = call.deadline
+            if sender.history.queued:
+                again.append(sender)
+        if later or group:
+            group.extendleft(reversed(later))
+            self._groups[key] = group
+        for sender in again:
+            sender.go_on()
+        if not senders:
+            return None
+        frame.timeout_ms = max(1, int((self._default_timeout if left == _FOREVER else left - now) * 1000))
+        return frame

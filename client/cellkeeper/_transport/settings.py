@@ -1,0 +1,91 @@
+"""What a client is made with, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from .._session.arguments import timeout_seconds
+from ..errors import InvalidArgument
+from ..types import Backoff
+from .credentials import Tls, Token, TokenSource
+from .target import checked_targets
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """The parameters of AsyncClient, where they are described; timeouts in seconds.
+
+    credentials: None: plain text. channel_options: gRPC's own.
+    """
+
+    targets: tuple[str, ...]
+    timeout: float
+    attempt_timeout: float
+    connect_timeout: float
+    window_steps: int
+    buffer_steps: int
+    buffer_bytes: int
+    max_frame_items: int
+    backoff: Backoff
+    credentials: grpc.ChannelCredentials | None
+    channel_options: tuple[tuple[str, str], ...]
+    token: Token
+
+    def window_steps_for(self, max_log_steps: int) -> int:
+        """Unanswered time steps of one session at most. max_log_steps: how many time steps the server's log takes; 0:
+        any number. The window is well below that, so that checkpoints can follow the acknowledgements."""
+        return min(self.window_steps, max(1, max_log_steps // 2)) if max_log_steps else self.window_steps
+
+
+def checked_settings(
+    target: str | Sequence[str],
+    *,
+    timeout: float,
+    attempt_timeout: float,
+    connect_timeout: float,
+    window_steps: int,
+    buffer_steps: int,
+    buffer_bytes: int,
+    max_frame_items: int,
+    backoff: Backoff | None,
+    credentials: grpc.ChannelCredentials | None,
+    tls: Tls | bool,
+    token: TokenSource | None,
+) -> ClientSettings:
+    """Raises InvalidArgument, which names the parameter."""
+    targets = checked_targets(target)
+    timeout = timeout_seconds(timeout, 30.0)
+    attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
+    if not connect_timeout >= 0:
+        text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
+        raise InvalidArgument(text, field="connect_timeout")
+    for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
+        if count < 1:
+            raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
+    if buffer_steps < window_steps:
+        raise InvalidArgument(
+            f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "
+            "what was answered must outlast what is on the way",
+            field="buffer_steps",
+        )
+    if credentials is not None and tls:
+        raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
+    if tls is True:
+        tls = Tls()
+    return ClientSettings(
+        targets=targets,
+        timeout=timeout,
+        attempt_timeout=attempt_timeout,
+        connect_timeout=connect_timeout,
+        window_steps=window_steps,
+        buffer_steps=buffer_steps,
+        buffer_bytes=buffer_bytes,
+        max_frame_items=max_frame_items,
+        backoff=backoff or Backoff(),
+        credentials=tls.credentials() if isinstance(tls, Tls) else credentials,
+        channel_options=tls.options() if isinstance(tls, Tls) else (),
+        token=Token(token),
+    )

@@ -1,0 +1,238 @@
+"""One StepStream, from its opening to its loss: frames out, replies in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from .._session.chunk import Chunk
+from .._session.session_sender import SessionSender
+from ..errors import CellkeeperError, ServerError, Unavailable
+from ..types import Counters
+from .frame_codec import replies
+from .inflight_frames import InflightFrame, InflightFrames
+from .send_queue import SendQueue
+from .wire import error_of, from_grpc
+
+_logger = logging.getLogger("cellkeeper")
+
+_ENDING_SECONDS = 10.0  # until a server that ends is tried again, unless it was seen to be back before
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_NONE = grpc.aio.Metadata()
+
+# The stream was refused, not lost: sending the same again would end the same way.
+_REFUSED = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+class Stream:
+    """send_queue: the senders that wait. max_frame_items: called before each frame. on_heard: called when a reply
+    arrives. on_draining: called with the seconds for which the server, which shuts down, is to be avoided."""
+
+    def __init__(
+        self,
+        target: str,
+        send_queue: SendQueue,
+        *,
+        attempt_timeout: float,
+        max_frame_items: Callable[[], int],
+        counters: Counters,
+        on_heard: Callable[[], None],
+        on_draining: Callable[[float], None],
+    ) -> None:
+        self._target = target
+        self._send_queue = send_queue
+        self._attempt_timeout = attempt_timeout
+        self._max_frame_items = max_frame_items
+        self._counters = counters
+        self._on_heard = on_heard
+        self._on_draining = on_draining
+        self._loop = asyncio.get_running_loop()
+        self._inflight = InflightFrames(self._loop, self.wake)
+        self._last_heard = 0.0
+        self._next_frame = 1
+        self._ending = False  # nothing more is sent
+        self.answered = False  # something was heard on it
+        self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it has nothing to do
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        sleeper = self._sleeper
+        if sleeper is not None:
+            self._sleeper = None
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+    def finish(self) -> None:
+        """Sends nothing more; the server ends the stream when it has answered what was sent."""
+        self._ending = True
+        self.wake()
+
+    async def serve(self, call: Any) -> CellkeeperError:
+        """Serves the stream until it ends. Returns the reason."""
+        reader = self._loop.create_task(self._read(call))
+        writer = self._loop.create_task(self._write(call))
+        watch = self._loop.create_task(self._watch(call))
+        try:
+            # Not `await reader`: when every task of the loop is cancelled at once, the reader ends with a result, and
+            # that would be taken for the end of this wait, instead of its own cancellation.
+            await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            if not _has_failed(writer):  # it ends by itself where the call has ended; the reader knows why
+                await asyncio.wait([reader])
+        finally:
+            call.cancel()
+            # A write to a connection that never came about does not end with its call.
+            for task in (reader, writer, watch):
+                task.cancel()
+            await asyncio.wait([reader, writer, watch])
+        for task in (writer, reader):
+            if _has_failed(task):
+                _logger.error("the stream to %s failed in the client", self._target, exc_info=task.exception())
+                text = (
+                    f"the client failed to send steps to {self._target}, or to read their replies: {task.exception()!r}"
+                )
+                return CellkeeperError(text, reason="INTERNAL_ERROR")
+        return reader.result()
+
+    def lost(self, error: CellkeeperError) -> None:
+        """Every chunk in flight is refused with `error`: no reply will arrive."""
+        for sent in self._inflight.take_all():
+            for sender, chunk in sent.rest():
+                _return_chunk(sender, chunk, error)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _write(self, call: Any) -> None:
+        """Sends what queues, until the stream ends."""
+        send_queue, inflight = self._send_queue, self._inflight
+        try:
+            while True:
+                while send_queue and inflight.room() and not self._ending:
+                    message = self._next_message()
+                    if message is not None:
+                        await call.write(message)
+                if self._ending:
+                    await call.done_writing()
+                    await asyncio.sleep(self._attempt_timeout)  # the server ends the stream, and this with it
+                    call.cancel()
+                    return
+                self._sleeper = self._loop.create_future()
+                await self._sleeper
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            return  # the reader knows why
+
+    def _next_message(self) -> Any:
+        """Returns the next frame, which is in flight from now on; None if its senders have nothing to send any more."""
+        now = self._loop.time()
+        items = min(self._max_frame_items(), self._inflight.share(len(self._send_queue)))
+        frame = self._send_queue.next_frame(now, items)
+        if frame is None:
+            return None
+        if not self._inflight:
+            self._last_heard = now
+        frame_id, counters = self._next_frame, self._counters
+        self._next_frame += 1
+        self._inflight.add(InflightFrame(frame_id, now, frame.senders, frame.chunks))
+        counters.frames_sent += 1
+        counters.chunks_sent += len(frame.chunks)
+        counters.steps_sent += sum([chunk.steps for chunk in frame.chunks])
+        return frame.message(frame_id)
+
+    async def _read(self, call: Any) -> CellkeeperError:
+        """Delivers replies until the stream ends. Returns the reason."""
+        try:
+            while True:
+                reply = await call.read()
+                if reply is _EOF:
+                    code, details = await call.code(), await call.details()
+                    if code is grpc.StatusCode.OK:
+                        return Unavailable(f"{self._target} ended the stream", reason="LOST")
+                    return _stream_error(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None), self._target)
+                self._handle(reply)
+        except grpc.RpcError as error:
+            return _stream_error(error, self._target)
+        except (ServerError, ValueError) as error:  # columns that do not fit together
+            return Unavailable(f"{self._target} sent what cannot be read: {error}", reason="LOST")
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
+
+    async def _watch(self, call: Any) -> None:
+        """Cancels the stream if it is silent for attempt_timeout while frames are in flight."""
+        while True:
+            silent = self._loop.time() - self._last_heard if self._inflight else 0.0
+            if silent >= self._attempt_timeout:
+                call.cancel()
+                return
+            await asyncio.sleep(self._attempt_timeout - silent)
+
+    def _handle(self, reply: Any) -> None:
+        self.answered = True
+        sent = self._inflight.heard(reply.frame_id)
+        if sent is None:
+            if not reply.frame_id and reply.HasField("frame_error"):
+                self.finish()
+                self._on_draining(_ENDING_SECONDS)
+            return
+        self._last_heard = self._loop.time()
+        self._on_heard()
+        if self._send_queue:
+            self.wake()
+        if reply.HasField("frame_error"):
+            self._inflight.remove(sent)
+            error = error_of(reply.frame_error)
+            for sender, chunk in sent.rest():
+                sender.refused(chunk, error)
+            return
+        for sender, chunk, answer in replies(sent, reply):
+            sender.replied(chunk, answer)
+        if reply.errors:
+            self._refused(sent, reply.errors)
+        if reply.last:
+            self._inflight.remove(sent)
+            for sender, chunk in sent.rest():
+                sender.refused(chunk, Unavailable("the server left the step unanswered", reason="LOST"))
+
+    def _refused(self, sent: InflightFrame, errors: Any) -> None:
+        for refused in errors:
+            item = refused.item
+            if item >= len(sent.chunks):
+                raise ServerError(f"the server refused item {item} of a frame of {len(sent.chunks)}")
+            chunk, sent.chunks[item] = sent.chunks[item], None
+            if chunk is not None:
+                error = error_of(refused.error)
+                if error.reason == "DRAINING":
+                    self._on_draining(max(1.0, error.retry_delay_ms / 1000))
+                sent.senders[item].refused(chunk, error)
+
+
+def _return_chunk(sender: SessionSender, chunk: Chunk, error: CellkeeperError) -> None:
+    try:
+        sender.refused(chunk, error)
+    except Exception:  # of this session alone: the others are still to be told
+        _logger.exception("a lost step of session %r could not be taken back", sender.session)
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+def _stream_error(error: grpc.RpcError, target: str) -> CellkeeperError:
+    """Lost, whatever the status was, unless the server refused the stream as such."""
+    found = from_grpc(error, target)
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() in _REFUSED:
+        return found
+    return Unavailable(found.message, reason="LOST", retry_delay_ms=found.retry_delay_ms)

@@ -1,0 +1,209 @@
+"""Between the contract's messages and this package's own words; upstream errors become our own here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from numpy.typing import ArrayLike
+
+from .._session.inputs import convert_state, little_endian
+from ..errors import (
+    BY_REASON,
+    AccessDenied,
+    CellkeeperError,
+    CommitConflict,
+    DeadlineExceeded,
+    HistoryError,
+    InvalidArgument,
+    ResourceExhausted,
+    ServerError,
+    SessionExists,
+    SessionNotFound,
+    StepCompacted,
+    Unavailable,
+)
+from ..position import Position
+from ..types import Array, Model, SessionInfo, StepReply, TensorSpec
+
+_DTYPES: dict[Any, str] = {
+    pb.FLOAT32: "float32",
+    pb.FLOAT64: "float64",
+    pb.FLOAT16: "float16",
+    pb.INT32: "int32",
+    pb.INT64: "int64",
+}
+_NUMBERS: dict[str, Any] = {name: number for number, name in _DTYPES.items()}
+_LITTLE_ENDIAN: dict[Any, np.dtype[Any]] = {number: little_endian(name) for number, name in _DTYPES.items()}
+
+_BY_CODE: dict[grpc.StatusCode, type[CellkeeperError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: SessionNotFound,
+    grpc.StatusCode.ALREADY_EXISTS: SessionExists,
+    grpc.StatusCode.FAILED_PRECONDITION: HistoryError,
+    grpc.StatusCode.ABORTED: CommitConflict,
+    grpc.StatusCode.OUT_OF_RANGE: StepCompacted,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAUTHENTICATED: AccessDenied,
+    grpc.StatusCode.PERMISSION_DENIED: AccessDenied,
+}
+
+
+def dtype_number(name: str) -> Any:
+    return _NUMBERS[name]
+
+
+def dtype_of(number: int) -> np.dtype[Any]:
+    try:
+        return _LITTLE_ENDIAN[number]
+    except KeyError:
+        text = f"the server sent dtype {number}, which this version of the client does not know"
+        raise ServerError(text) from None
+
+
+def position_message(position: Position) -> Any:
+    return pb.Position(generation=position.generation, step=position.step, head=position.head)
+
+
+def position_of(message: Any) -> Position:
+    return Position(message.generation, message.step, message.head)
+
+
+def array_of(tensor: Any) -> Array:
+    """A tensor of its own, writable, in the machine's byte order."""
+    dtype = dtype_of(tensor.dtype)
+    if len(tensor.data) != dtype.itemsize * math.prod(tensor.shape):
+        raise ServerError(f"the server sent {len(tensor.data)} bytes for tensor {tensor.name!r}")
+    raw: Array = np.frombuffer(tensor.data, dtype).reshape(tuple(tensor.shape))
+    return raw.astype(dtype.newbyteorder("="))
+
+
+def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> list[Any]:
+    return [
+        pb.Tensor(name=spec.name, dtype=_NUMBERS[spec.dtype], shape=spec.shape, data=raw)
+        for spec, raw in convert_state(model, state, field)
+    ]
+
+
+def _spec_of(message: Any) -> TensorSpec:
+    return TensorSpec(message.name, dtype_of(message.dtype).name, tuple(message.shape))
+
+
+def model_of(info: Any) -> Model:
+    return Model(
+        name=info.name,
+        fingerprint=info.fingerprint,
+        numerics=info.numerics,
+        exact=info.exact,
+        tolerance=info.tolerance,
+        engine=info.engine,
+        device=info.device,
+        input=_spec_of(info.input),
+        vocabulary=info.vocabulary,
+        missing_values=info.missing_values,
+        outputs=tuple(_spec_of(spec) for spec in info.outputs),
+        states=tuple(_spec_of(spec) for spec in info.states),
+        max_chunk_steps=info.max_chunk_steps,
+        max_frame_items=info.max_frame_items,
+        max_log_steps=info.max_log_steps,
+        feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
+    )
+
+
+def peek_reply_of(answer: Any, single: bool) -> StepReply:
+    """single: the input was given without a time axis, and so are the outputs."""
+    outputs = {tensor.name: array_of(tensor) for tensor in answer.outputs}
+    if single:
+        outputs = {name: array if name.startswith("state.") else array[0] for name, array in outputs.items()}
+    return StepReply(
+        outputs,
+        position_of(answer.position),
+        queued_seconds=answer.queued_seconds,
+        computed_seconds=answer.computed_seconds,
+    )
+
+
+def session_info_of(info: Any) -> SessionInfo:
+    return SessionInfo(
+        session=info.session,
+        position=position_of(info.position),
+        fingerprint=info.fingerprint,
+        checkpoint_step=info.checkpoint_step,
+        age_ms=info.age_ms,
+        idle_ms=info.idle_ms,
+        ttl_ms=info.ttl_ms,
+        hot=info.hot,
+        damage=info.damage,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+def reason_of(number: int) -> str:
+    """The wire's word; empty for none and for one that this version does not know."""
+    if number == pb.REASON_UNSPECIFIED or number not in pb.Reason.values():
+        return ""
+    return str(pb.Reason.Name(number))
+
+
+def _class_of(reason: str, code: grpc.StatusCode | None) -> type[CellkeeperError]:
+    if reason in BY_REASON:
+        return BY_REASON[reason]
+    return _BY_CODE.get(code, ServerError) if code is not None else ServerError
+
+
+def _code_of(number: int) -> grpc.StatusCode | None:
+    return next((code for code in grpc.StatusCode if code.value[0] == number), None)
+
+
+def error_of(message: Any) -> CellkeeperError:
+    """The contract's `Error` as an exception."""
+    reason = reason_of(message.reason)
+    return _class_of(reason, _code_of(message.code))(
+        message.message,
+        reason=reason,
+        field=message.field,
+        position=position_of(message.position) if message.HasField("position") else None,
+        retry_delay_ms=message.retry_delay_ms,
+    )
+
+
+def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:
+    """Any error of grpc as one of ours. target: whom the call went to."""
+    code = error.code() if hasattr(error, "code") else None
+    text = (error.details() if hasattr(error, "details") else "") or "no details"
+    reason, field, position, delay_ms = "", "", None, 0
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has a call's methods
+    except (ValueError, AttributeError, TypeError):
+        status = None  # not ours: a proxy's, or made by the library itself
+    for detail in status.details if status is not None else ():
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason if info.reason in BY_REASON else ""
+            field = info.metadata.get("field", "")
+            position = _metadata_position(info.metadata)
+        elif detail.Unpack(retry):
+            delay_ms = retry.retry_delay.ToMilliseconds()
+    kind = _class_of(reason, code)
+    if not reason and kind in (Unavailable, DeadlineExceeded, ServerError):
+        text = f"{target}: {code.name if code is not None else 'UNKNOWN'}: {text}"
+    return kind(text, reason=reason, field=field, position=position, retry_delay_ms=delay_ms)
+
+
+def _metadata_position(metadata: Mapping[str, str]) -> Position | None:
+    """Metadata carries text: the generation and the head as hexadecimal digits."""
+    try:
+        return Position.parse(":".join(metadata[key] for key in ("generation", "step", "head")))
+    except (KeyError, ValueError):
+        return None

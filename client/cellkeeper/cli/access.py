@@ -1,0 +1,43 @@
+"""The flags and variables that say who the caller is. A token is never a flag, which the whole machine could read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from .._transport.credentials import Tls
+
+TOKEN_VARIABLE = "CELLKEEPER_TOKEN"
+
+
+def add(shared: argparse.ArgumentParser) -> None:
+    group = shared.add_argument_group("access", f"A token comes from --token-file, or from ${TOKEN_VARIABLE}.")
+
+    def file(name: str, text: str) -> None:
+        variable = "CELLKEEPER_" + name.upper().replace("-", "_")
+        text = f"{text} (default: ${variable})"
+        group.add_argument(f"--{name}", metavar="FILE", default=os.environ.get(variable, ""), help=text)
+
+    group.add_argument("--tls", action="store_true", help="TLS with the authorities that everybody knows")
+    file("ca-file", "TLS, with the server's certificate checked by these authorities")
+    file("cert-file", "the client's own certificate, for mutual TLS")
+    file("key-file", "its key")
+    group.add_argument("--server-name", default="", metavar="NAME", help="what the server's certificate says it is")
+    file("token-file", "a file that holds a token; read again for every call")
+    group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # else it would abbreviate --token-file
+
+
+class _Refused(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        parser.error(f"a token is no flag, which others could read; give --token-file FILE or ${TOKEN_VARIABLE}")
+
+
+def client_access(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The arguments `tls` and `token` of a client."""
+    tls: Tls | bool = False
+    if parsed.tls or parsed.ca_file or parsed.cert_file or parsed.key_file or parsed.server_name:
+        tls = Tls(parsed.ca_file, parsed.cert_file, parsed.key_file, parsed.server_name)
+    token = Path(parsed.token_file) if parsed.token_file else os.environ.get(TOKEN_VARIABLE) or None
+    return {"tls": tls, "token": token}

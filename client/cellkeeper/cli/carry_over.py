@@ -1,0 +1,82 @@
+"""`cellkeeper carry-over`: sessions of an older version of a model to a newer one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._transport.carry_over import POLICIES
+from ..client import Client
+from ..types import Model, SessionInfo
+from .csv_rows import add_header, csv_rows
+from .rows import RowError, open_rows
+
+SHOWN_FAILURES = 20
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "carry-over",
+        parents=[shared],
+        help="hand sessions over to another version of their model",
+        description="Each session starts another generation under the new version. It is safe to start this again: "
+        "sessions that belong to the new version already stay as they are.",
+    )
+    parser.add_argument("--model", default="", help="may be left out while exactly one is served")
+    parser.add_argument(
+        "--policy", required=True, choices=tuple(POLICIES), help="what becomes of the state (rerun needs --windows)"
+    )
+    parser.add_argument("--to", default="", metavar="FINGERPRINT", help="its first digits (default: for new sessions)")
+    parser.add_argument("--prefix", default="", help="only ids that start with this")
+    parser.add_argument("--session", action="append", metavar="ID", help="this one only; may be given several times")
+    parser.add_argument(
+        "--windows", type=Path, metavar="FOLDER", help="a CSV file for each session: its id, percent-encoded, and .csv"
+    )
+    add_header(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(client: Client, parsed: argparse.Namespace) -> None:
+    if (parsed.policy == "rerun") != (parsed.windows is not None):
+        raise ValueError("--windows: expected with --policy rerun, and with it only")
+    target = _version(client, parsed.model, parsed.to)
+
+    def window_of(info: SessionInfo) -> ArrayLike | None:
+        path = parsed.windows / f"{quote(info.session, safe='')}.csv"
+        if not path.is_file():
+            return None
+        with open_rows(str(path)) as lines:
+            try:
+                return np.array(list(csv_rows(lines, (), target, parsed.header)))
+            except RowError as error:
+                raise RowError(f"{path}: {error}") from None
+
+    done = client.carry_over(
+        parsed.policy,
+        model=target.name,
+        prefix=parsed.prefix,
+        sessions=parsed.session,
+        window_of=window_of if parsed.windows else None,
+        fingerprint=target.fingerprint,
+    )
+    for word, count in sorted(done.counts.items()):
+        print(f"{word}\t{count}")
+    for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
+        print(f"{session}: {error}", file=sys.stderr)
+    if done.failed:
+        raise ValueError(f"{done.failed} sessions were not carried over")
+
+
+def _version(client: Client, name: str, digits: str) -> Model:
+    if not digits:
+        return client.model(name)
+    found = [m for m in client.models() if m.fingerprint.hex().startswith(digits.lower()) and name in ("", m.name)]
+    if len(found) != 1:
+        raise ValueError(f"--to: {len(found)} served versions start with {digits!r}, expected one")
+    return found[0]

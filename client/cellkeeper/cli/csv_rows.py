@@ -1,0 +1,102 @@
+"""Rows of a CSV file as time steps."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..types import Model
+from .header import MISSING_WORDS, NUMBER, is_header, is_index, is_missing
+from .rows import RowError, Steps, decoded
+
+
+def add_header(parser: argparse.ArgumentParser) -> None:
+    """The option, whose `header` is "yes", "no" or None."""
+    parser.add_argument(
+        "--header",
+        choices=("yes", "no"),
+        help="whether the first row of CSV names the columns. Default: yes where all its fields start with a letter or "
+        "an underscore, or --columns gives names; no where they are numbers, of which one has a point, a sign or an "
+        "exponent, or two are equal, and which do not ascend in even steps; otherwise (0,1,2; pump,1.5; NA,NA) it is "
+        "asked for. A missing value is an empty field, or one of: " + ", ".join(MISSING_WORDS),
+    )
+
+
+def csv_rows(lines: Iterable[str], columns: Sequence[str], model: Model, header: str | None) -> Iterator[ArrayLike]:
+    """One time step a row. Raises RowError for what cannot be understood for certain.
+
+    columns: names of the header, or numbers from 0; empty: all, in order. header: "yes", "no", or None where that is
+    certain; see `is_header`.
+    """
+    steps = Steps(model)
+    rows = _full_rows(lines)
+    first_line, first = next(rows, (0, []))
+    if not first:
+        return
+    fields = [field.strip() for field in first]
+    if not columns:
+        steps.check_width(first_line, fields)  # whatever the first row is
+    named = not all(map(is_index, columns))
+    if named and header == "no":
+        raise RowError(f"--columns: got {', '.join(columns)}, expected numbers from 0, as there is no header")
+    headed = header == "yes" or (header is None and (named or is_header(fields, first_line)))
+    picked = [_column(name, fields if headed else [], len(first)) for name in columns] or list(range(len(first)))
+    called = [f"column {index + 1} ({fields[index]!r})" if headed else f"column {index + 1}" for index in picked]
+    steps.check_width(first_line, called)
+
+    def step(line: int, row: Sequence[str]) -> ArrayLike:
+        values = [_value(row[index], line, column) for index, column in zip(picked, called, strict=True)]
+        return steps.step(values, line, called)
+
+    if not headed:
+        yield step(first_line, first)
+    for line, row in rows:
+        if len(row) != len(first):
+            raise RowError(f"line {line}: got {len(row)} fields, expected {len(first)} as in line {first_line}")
+        yield step(line, row)
+
+
+def _full_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """(number of its line, row). Empty lines are left out at the end only: before a row, one may be a time step whose
+    value is missing."""
+    reader, blank = csv.reader(decoded(lines), strict=True), 0
+    try:
+        for row in reader:
+            if not row or (len(row) == 1 and row[0].isspace()):
+                blank = blank or reader.line_num
+                continue
+            if blank:
+                raise RowError(f"line {blank}: empty, but rows follow; write nan for a missing value")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise RowError(f"line {reader.line_num}: {error}") from None
+
+
+def _value(field: str, line: int, column: str) -> float:
+    text = field.strip()
+    if is_missing(text):
+        return np.nan
+    if not NUMBER.fullmatch(text):
+        raise RowError(
+            f"line {line}, {column}: got {field!r}, expected a finite number with a decimal point, or an empty field "
+            "or nan for a missing value"
+        )
+    return float(text)
+
+
+def _column(name: str, header: Sequence[str], width: int) -> int:
+    """The index of a column that --columns chooses."""
+    found = [index for index, cell in enumerate(header) if cell == name]
+    number = int(name) if is_index(name) and int(name) < width else None
+    if number is not None and number not in found:
+        found.append(number)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        columns = " and ".join(str(index + 1) for index in found)
+        raise RowError(f"--columns: got {name!r}, which is a name or number of columns {columns}; rename them")
+    raise RowError(f"--columns: got {name!r}, expected one of {list(header) or list(range(width))}")

@@ -1,0 +1,39 @@
+"""`cellkeeper doctor`: a running deployment, looked at from outside."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..doctor.examine import Deployment, examine
+from . import access
+
+FAILED = 1
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check a running deployment from outside",
+        description="Checks a running deployment, a line for each thing: ok, warn, fail or skip. The exit code is 1 if "
+        "anything failed. It makes scratch sessions named cellkeeper-doctor/..., and deletes them.",
+    )
+    parser.add_argument("endpoints", nargs="+", metavar="ENDPOINT", help="host:port, of every replica")
+    parser.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="URL", help="/metrics of replicas")
+    parser.add_argument("--model", default="", help="step this model only; default: every one")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each call")
+    access.add(parser)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Prints the findings; the exit code. Raises OSError for a file that cannot be read."""
+    credentials = access.client_access(parsed)
+    token = credentials["token"].read_text().strip() if isinstance(credentials["token"], Path) else credentials["token"]
+    deployment = Deployment(
+        parsed.endpoints, parsed.metrics, parsed.model, credentials["tls"] or None, token, parsed.timeout
+    )
+    findings = examine(deployment)
+    for finding in findings:
+        print(finding)
+    return FAILED if any(finding.level == "fail" for finding in findings) else 0

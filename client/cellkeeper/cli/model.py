@@ -1,0 +1,65 @@
+"""`cellkeeper model list` and `cellkeeper model show`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..client import Client
+from ..types import Model, TensorSpec
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    group = commands.add_parser("model", help="what the server serves")
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", parents=[shared], help="every served version")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.set_defaults(run=_list)
+    show = actions.add_parser("show", parents=[shared], help="one model, in full")
+    show.add_argument("model", nargs="?", default="", help="may be left out while exactly one is served")
+    show.add_argument("--json", action="store_true", help="as a JSON object")
+    show.set_defaults(run=_show)
+
+
+def _list(client: Client, parsed: argparse.Namespace) -> None:
+    for model in client.models():
+        if parsed.json:
+            print(_as_json(model))
+        else:
+            exact = "exact" if model.exact else f"within {model.tolerance:g}"
+            print(f"{model.name}\t{model.fingerprint.hex()[:12]}\t{_spec(model.input)}\t{exact}\t{model.numerics}")
+
+
+def _show(client: Client, parsed: argparse.Namespace) -> None:
+    model = client.model(parsed.model)
+    if parsed.json:
+        print(_as_json(model))
+        return
+    rows: list[tuple[str, object]] = [
+        ("name", model.name),
+        ("fingerprint", model.fingerprint.hex()),
+        ("engine", f"{model.engine} on {model.device}"),
+        ("numerics", model.numerics),
+        ("exact", "yes" if model.exact else f"no, within {model.tolerance:g}"),
+        ("input", _spec(model.input)),
+    ]
+    if model.vocabulary:
+        rows.append(("vocabulary", model.vocabulary))
+    rows.append(("missing values", "taken" if model.missing_values else "refused"))
+    rows += [("output", _spec(spec)) for spec in model.outputs]
+    rows += [("state", _spec(spec)) for spec in model.states]
+    rows.append(("chunk", f"at most {model.max_chunk_steps} steps"))
+    for name, value in rows:
+        print(f"{name:<15} {value}")
+
+
+def _spec(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} [{', '.join(map(str, spec.shape))}]"
+
+
+def _as_json(model: Model) -> str:
+    values = asdict(model)
+    values["fingerprint"] = model.fingerprint.hex()
+    return json.dumps(values)

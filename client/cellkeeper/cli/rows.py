@@ -1,0 +1,83 @@
+"""What rows of CSV and of JSON lines have in common: the file that they come from, and a row as a time step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from math import isinf, isnan, prod
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._session.inputs import little_endian
+from ..types import Model
+
+SHOWN_COLUMNS = 8
+
+
+class RowError(ValueError):
+    """A row that cannot be taken; the text names its line, and the column where one is at fault."""
+
+
+def open_rows(path: str) -> TextIO:
+    """The file, or stdin where path is "-". UTF-8, with a byte order mark or without."""
+    stdin = path == "-"
+    return open(sys.stdin.fileno() if stdin else path, encoding="utf-8-sig", newline="", closefd=not stdin)
+
+
+def decoded(lines: Iterable[str]) -> Iterator[str]:
+    """The lines. Raises RowError for what is not UTF-8."""
+    count = 0
+    try:
+        for line in lines:
+            count += 1
+            yield line
+    except UnicodeDecodeError as error:
+        raise RowError(f"after line {count}: not UTF-8 ({error.reason})") from None
+
+
+class Steps:
+    """Makes time steps of rows, or refuses them."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._shape = model.input.shape
+        self._size = prod(self._shape)
+        self._dtype = little_endian(model.input.dtype)
+
+    def check_width(self, line: int, columns: Sequence[str]) -> None:
+        """columns: as a person knows them, of those that are taken."""
+        if len(columns) != self._size:
+            what = str(list(self._shape)) if self._shape else "one token id"
+            shown = [*columns[:SHOWN_COLUMNS], *(["..."] if len(columns) > SHOWN_COLUMNS else [])]
+            raise RowError(
+                f"line {line}: inputs: got shape [{len(columns)}] ({', '.join(shown)}), expected {what} (model "
+                f"{self._model.name!r}); --columns chooses, and commas separate the fields of CSV"
+            )
+
+    def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
+        """values: NaN is missing. columns: how a message calls the column of each."""
+        self.check_width(line, columns)
+        for value, column in zip(values, columns, strict=True):
+            if isnan(value) and not self._model.missing_values:
+                raise RowError(
+                    f"line {line}, {column}: got a missing value, expected a number (model {self._model.name!r} takes "
+                    "no missing values)"
+                )
+        if not self._shape:
+            return self._token(values[0], line, columns[0])
+        array = np.array(values, np.float64)
+        with np.errstate(over="ignore"):
+            unheld = np.isinf(array.astype(self._dtype))
+        if unheld.any():
+            index = int(unheld.argmax())
+            expected = f"a finite number of {self._model.input.dtype}"
+            raise RowError(f"line {line}, {columns[index]}: got {values[index]}, expected {expected}")
+        return array.reshape(self._shape)
+
+    def _token(self, value: float, line: int, column: str) -> int:
+        top = self._model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+        if isinstance(value, bool) or isinf(value) or value != int(value) or not 0 <= value < top:
+            raise RowError(f"line {line}, {column}: got {value}, expected a token id, 0..{top - 1}")
+        return int(value)

@@ -1,0 +1,141 @@
+"""`cellkeeper stream`: a file through a session, the predictions out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from .._session.inputs import Inputs
+from ..client import Client, Session
+from ..errors import HistoryChanged, HistoryLost
+from ..position import first_position
+from .csv_rows import add_header, csv_rows
+from .json_rows import json_rows
+from .rows import RowError, open_rows
+from .writer import Writer
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "stream",
+        parents=[shared],
+        help="send rows of a file as time steps, print the predictions",
+        description="Row r of the input is time step --from-step + r of the session. With --resume a run that was "
+        "broken off is simply started again: what the session consumed already is skipped, and is compared first.",
+    )
+    parser.add_argument("model_name", nargs="?", metavar="MODEL", help="may be left out while exactly one is served")
+    parser.add_argument("--model", default="", help="the same as an option")
+    parser.add_argument("--session", required=True, help="its id; made where there is none")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--csv", metavar="FILE", help="rows from a CSV file; - is stdin (the default)")
+    source.add_argument(
+        "--jsonl", metavar="FILE", nargs="?", const="-", help="rows from JSON lines, with the keys of the first"
+    )
+    parser.add_argument("--columns", default="", help="names, or numbers from 0, with commas between (default: all)")
+    add_header(parser)
+    parser.add_argument("--output", metavar="FILE", default="-", help="where predictions go (default: stdout)")
+    parser.add_argument("--format", choices=("csv", "jsonl"), help="of the output (default: that of the input)")
+    parser.add_argument("--from-step", type=int, metavar="N", help="the first row is time step N of the session")
+    parser.add_argument("--resume", action="store_true", help="skip the rows that the session consumed already")
+    parser.add_argument("--unchecked", action="store_true", help="skip rows without comparing them (after a fork, say)")
+    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="forget the session when idle this long")
+    parser.add_argument("--window", type=int, metavar="STEPS", help="rows ahead of the answers; 1 for live input")
+    parser.add_argument("--chunk-steps", type=int, default=1, metavar="STEPS", help="rows that travel together")
+    parser.set_defaults(run=_run)
+
+
+def _run(client: Client, parsed: argparse.Namespace) -> None:
+    if parsed.model and parsed.model_name and parsed.model != parsed.model_name:
+        raise ValueError(f"MODEL {parsed.model_name!r} and --model {parsed.model!r} differ; give one")
+    if parsed.jsonl and parsed.header:
+        raise ValueError("--header: expected with CSV only, JSON lines have none")
+    with ExitStack() as stack:
+        path = parsed.jsonl or parsed.csv or "-"
+        lines = stack.enter_context(open_rows(path))
+        session = client.session(parsed.session, model=parsed.model_name or parsed.model, ttl=parsed.ttl)
+        columns = [name.strip() for name in parsed.columns.split(",") if name.strip()]
+        model = session.model
+        read = json_rows(lines, columns, model) if parsed.jsonl else csv_rows(lines, columns, model, parsed.header)
+        rows = _UntilError(_from_position(session, read, parsed))
+        out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
+        headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
+        writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
+        progress = _Progress()
+        outputs = session.stream(rows, window=parsed.window, chunk_steps=parsed.chunk_steps)
+        for step, output in enumerate(outputs, session.position.step):
+            writer.write(step, output)
+            progress.count()
+        progress.end()
+        if rows.error is not None:
+            raise rows.error
+
+
+def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:
+    """The rows that the session has not consumed. Raises where they do not continue it."""
+    stands, source = session.position, iter(rows)
+    first = parsed.from_step
+    if not parsed.resume:
+        if first is not None and first != stands.step:
+            raise HistoryChanged(
+                f"--from-step: got {first}, but the session stands at step {stands.step}; use --resume"
+            )
+        return source
+    first = 0 if first is None else first
+    if stands.step < first:
+        raise HistoryLost(f"the session stands at step {stands.step}, before --from-step {first}: rows are missing")
+    inputs, skipped = Inputs(session.model), bytearray()
+    for index in range(stands.step - first):
+        row = next(source, None)
+        if row is None:
+            raise HistoryChanged(f"the session consumed {stands.step - first} rows, the input has only {index}")
+        skipped += inputs.convert(row)[0]
+    if not parsed.unchecked:
+        expected = first_position(stands.generation, first).advance(bytes(skipped), inputs.step_bytes)
+        if expected != stands:
+            raise HistoryChanged(
+                "the rows to skip are not those that the session consumed; --unchecked skips them nevertheless"
+            )
+    return source
+
+
+class _UntilError:
+    """Ends where a row cannot be taken, so that the predictions of those before it are still written."""
+
+    def __init__(self, rows: Iterator[ArrayLike]) -> None:
+        self._rows = rows
+        self.error: RowError | None = None
+
+    def __iter__(self) -> Iterator[ArrayLike]:
+        try:
+            yield from self._rows
+        except RowError as error:
+            self.error = error
+
+
+class _Progress:
+    """Rows so far, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._rows = 0
+        self._started = self._next = time.monotonic()
+
+    def count(self) -> None:
+        self._rows += 1
+        if self._shown and time.monotonic() >= self._next:
+            self._show("")
+            self._next = time.monotonic() + 0.2
+
+    def end(self) -> None:
+        if self._shown:
+            self._show("\n")
+
+    def _show(self, end: str) -> None:
+        rate = self._rows / max(1e-9, time.monotonic() - self._started)
+        print(f"\r{self._rows} rows, {rate:.0f} a second ", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""`cellkeeper doctor`: checks of a running deployment, from outside."""

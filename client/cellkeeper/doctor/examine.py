@@ -1,0 +1,81 @@
+"""What `cellkeeper doctor` finds out about a deployment, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from .._transport.credentials import Tls
+from ..types import Model
+from .endpoint import EndpointCheck
+from .finding import Finding, fail, ok, warn
+from .metrics import Scrape, check_scrapes
+from .steps import check_steps
+
+NOT_CHECKED = "skip"
+
+
+class Deployment(NamedTuple):
+    """endpoints: host:port. metrics: URLs of /metrics; none: they are not checked. model: whose sessions are stepped;
+    "": every model's. tls: None: plain text. timeout: seconds
+    for each call."""
+
+    endpoints: Sequence[str]
+    metrics: Sequence[str] = ()
+    model: str = ""
+    tls: Tls | None = None
+    token: str | None = None
+    timeout: float = 10.0
+
+
+def examine(deployment: Deployment) -> list[Finding]:
+    """Everything, in an order in which the first failure is the cause of the others. Sessions that it makes are
+    deleted, and forgotten by themselves where that fails."""
+    findings: list[Finding] = []
+    models: dict[str, list[Model]] = {}
+    with ExitStack() as opened:
+        checks = [
+            opened.enter_context(EndpointCheck(target, deployment.tls, deployment.token, deployment.timeout))
+            for target in deployment.endpoints
+        ]
+        for check in checks:
+            findings += check.run()
+            if check.models is not None:
+                models[check.target] = check.models
+        findings += compare_models(models)
+        serving = [check for check in checks if check.serving and check.models]
+        findings += check_steps(serving, deployment.model, deployment.timeout)
+    if deployment.metrics:
+        scrapes = [Scrape.of(url, deployment.timeout) for url in deployment.metrics]
+        findings += check_scrapes(scrapes)
+    else:
+        findings.append(Finding(NOT_CHECKED, "", "store, clock, metrics", "not checked: name them with --metrics URL"))
+    return findings
+
+
+def compare_models(by_target: dict[str, list[Model]]) -> list[Finding]:
+    """Every endpoint must serve the same versions, computed alike: a session may go from any to any."""
+    findings = []
+    for target, models in by_target.items():
+        if not models:
+            findings.append(fail(target, "model", "none is served", "name a bundle to `cellkeeper-server serve`"))
+        for model in models:
+            if not model.exact:
+                text = f"{model.name} is not exact: outputs may differ by {model.tolerance:g} (relative)"
+                findings.append(warn(target, "model", text, "serve it by an engine that is: docs/models.md"))
+    if len(by_target) < 2:
+        return findings
+    (first, expected), *others = (
+        (target, {(m.name, m.fingerprint.hex()[:12], m.numerics) for m in models})
+        for target, models in by_target.items()
+    )
+    for target, found in others:
+        if found != expected:
+            only = ", ".join(" ".join(row) for row in sorted(expected ^ found))
+            text = f"serves other versions, or computes them otherwise, than {first}: {only}"
+            advice = "give every replica the same bundles, and the same kind of processor and engine"
+            findings.append(fail(target, "model", text, advice))
+    if not any(finding.level == "fail" for finding in findings):
+        findings.append(ok("", "model", "the same versions and numerics on every endpoint"))
+    return findings

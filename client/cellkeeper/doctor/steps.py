@@ -1,0 +1,122 @@
+"""Steps of scratch sessions, which tell whether endpoints compute alike and share one store."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ..client import Client
+from ..errors import CellkeeperError
+from ..types import Model
+from .endpoint import EndpointCheck
+from .finding import Finding, fail, ok, warn
+
+STEPS = 8
+TTL_S = 120.0  # should deleting fail
+SLOW_MS = 250.0
+PREFIX = "cellkeeper-doctor/"
+
+
+def check_steps(checks: Sequence[EndpointCheck], name: str, timeout: float) -> list[Finding]:
+    """name: of the model; "": every model, the version that takes new sessions."""
+    findings: list[Finding] = []
+    if not checks:
+        return findings
+    clients = {check.target: _client(check, timeout) for check in checks}
+    try:
+        models = {model.name: model for model in reversed(checks[0].models or ()) if name in ("", model.name)}
+        if not models:
+            return [fail("", "step", f"no endpoint serves a model {name!r}", "cellkeeper model list tells their names")]
+        for model in models.values():
+            findings += _check_model(model, clients)
+    finally:
+        for client in clients.values():
+            client.close()
+    return findings
+
+
+def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
+    rows = samples(model)
+    findings, outputs = [], dict[str, bytes]()
+    for target, client in clients.items():
+        try:
+            outputs[target], median_ms = _stepped(model, client, rows)
+        except CellkeeperError as error:
+            findings.append(_failed(target, model, error))
+            continue
+        text = f"{model.name}: {STEPS} steps of a scratch session, median {median_ms:.1f} ms"
+        if median_ms > SLOW_MS:
+            findings.append(warn(target, "step", text, "look at the phases: cellkeeper_step_seconds"))
+        else:
+            findings.append(ok(target, "step", text))
+    if len(outputs) > 1:
+        first, *others = outputs
+        different = [target for target in others if outputs[target] != outputs[first]]
+        for target in different:
+            text = f"{model.name}: other outputs than {first} gives for the same inputs"
+            findings.append(fail(target, "step", text, "the replicas must serve one bundle on one kind of engine"))
+        if not different:
+            findings.append(ok("", "step", f"{model.name}: the same bits on every endpoint"))
+            findings += _check_shared(model, {target: clients[target] for target in outputs}, rows)
+    return findings
+
+
+def _stepped(model: Model, client: Client, rows: np.ndarray[Any, Any]) -> tuple[bytes, float]:
+    """The outputs of a new session, and the median milliseconds of a step."""
+    session = client.session(f"{PREFIX}{secrets.token_hex(8)}", model=model.name, ttl=TTL_S)
+    times, outputs = [], []
+    try:
+        for row in rows:
+            began = time.monotonic()
+            outputs.append(session.step(row).tobytes())
+            times.append(1000 * (time.monotonic() - began))
+    finally:
+        with suppress(CellkeeperError):  # its TTL ends it
+            session.delete()
+    return b"".join(outputs), sorted(times)[len(times) // 2]
+
+
+def _check_shared(model: Model, clients: dict[str, Client], rows: np.ndarray[Any, Any]) -> list[Finding]:
+    """One session, a step on each endpoint in turn."""
+    name, position, last = f"{PREFIX}{secrets.token_hex(8)}", None, ""
+    session = None
+    try:
+        for (target, client), row in zip(
+            clients.items(), np.resize(rows, (len(clients), *rows.shape[1:])), strict=True
+        ):
+            last = target
+            session = client.session(name, model=model.name, ttl=TTL_S if position is None else None, expect=position)
+            session.step(row)
+            position = session.position
+    except CellkeeperError as error:
+        text = (
+            f"{model.name}: a session of another endpoint is not there as it was left: {type(error).__name__}: {error}"
+        )
+        return [fail(last, "store", text, "all replicas must use one --store")]
+    finally:
+        if session is not None:
+            with suppress(CellkeeperError):
+                session.delete()
+    return [ok("", "store", f"{model.name}: one session, stepped on every endpoint in turn")]
+
+
+def samples(model: Model) -> np.ndarray[Any, Any]:
+    """[STEPS, ...] inputs, the same at every call: small numbers, or ids of the vocabulary."""
+    draw = np.random.default_rng(1)
+    shape = (STEPS, *model.input.shape)
+    if np.dtype(model.input.dtype).kind in "iu":
+        return draw.integers(0, model.vocabulary or 2, shape)
+    return draw.uniform(0.0, 1.0, shape).astype(model.input.dtype)
+
+
+def _client(check: EndpointCheck, timeout: float) -> Client:
+    return Client(check.target, timeout=timeout, tls=check.tls or False, token=check.token)
+
+
+def _failed(target: str, model: Model, error: CellkeeperError) -> Finding:
+    return fail(target, "step", f"{model.name}: {type(error).__name__}: {error}", "look at its log, and at its store")

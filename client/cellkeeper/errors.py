@@ -1,0 +1,191 @@
+"""What can go wrong, as one tree. Nothing of grpc leaks through it.
+
+    CellkeeperError
+      + InvalidArgument        a shape, dtype, id or value cannot be taken; names what came and what was expected
+      + AccessDenied           the server does not know, or does not trust, the caller
+      + SessionExists          a fork's target is taken
+      + HistoryError           the session is not at the position where this client left it
+      |   + SessionNotFound    expired, deleted or never opened; it is never created again silently
+      |   + GenerationChanged  another generation of the session is there (reset, set-state, or expired and reopened)
+      |   + HistoryChanged     the same generation, but with other inputs
+      |   + HistoryLost        the server lost steps, more of them than this client kept
+      |   + StepConflict       others' inputs were applied at that step
+      |   + StepGap            the step was built on one that failed, and was not applied
+      |   + StepCompacted      the step is older than what the server can compute again
+      + ModelError
+      |   + ModelChanged       the session belongs to a model version that is not served
+      |   + NumericsChanged    the session was computed by an engine that rounds differently
+      + ResourceExhausted      a limit was passed
+      |   + QueueFull          the server is busy; tried again until the deadline
+      |   + AckBehind          the server's log is full of steps whose replies this client lacks
+      |   + QuotaExceeded      the tenant's; tried again until the deadline where the server says that waiting helps
+      |   + ReplyTooLarge      ask for fewer time steps or outputs
+      + RecordDamaged          what the store holds of the session cannot be right; delete it, or restore the store
+      + OutcomeUnknown         a step without position may have been applied
+      + CommitConflict         others wrote to the session meanwhile; tried again until the deadline
+      + Unavailable            no server answers, or its store does not; tried again until the deadline
+      + DeadlineExceeded       time ran out; the cause is the last thing that went wrong
+      + ServerError            the server failed in a way that it does not explain to clients
+      + Closed                 the client or the session was closed
+      + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
+      + WrongEventLoop         an AsyncClient was used in another event loop than the one it belongs to
+
+A step that ends with an error may have been sent before. If it was, and no answer says whether the server applied it,
+the error has a `late_step`. The session settles that step before it sends the next one, by sending it again at its own
+position, which takes effect once; so it counts, unless the server refuses it for good. Do not step the same sample
+again after such an error: `session.settle()` gives its outcome. A step whose error has no `late_step` does not count.
+"""
+
+from __future__ import annotations
+
+from .late_step import LateStep
+from .position import Position
+
+
+class CellkeeperError(Exception):
+    """The root of all errors of this package.
+
+    reason: the wire's word for it ("STEP_GAP"), empty where there is none. field: the request's field at fault,
+    or empty. position: where the session stands at the server, where that is known. retry_delay_ms: the server's
+    advice; 0: none. late_step: where a step that was sent ends with this error, what is known of that step; None: the
+    step does not count.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        field: str = "",
+        position: Position | None = None,
+        retry_delay_ms: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.field = field
+        self.position = position
+        self.retry_delay_ms = retry_delay_ms
+        self.late_step: LateStep | None = None
+
+
+class InvalidArgument(CellkeeperError): ...
+
+
+class AccessDenied(CellkeeperError): ...
+
+
+class SessionExists(CellkeeperError): ...
+
+
+class HistoryError(CellkeeperError): ...
+
+
+class SessionNotFound(HistoryError): ...
+
+
+class GenerationChanged(HistoryError): ...
+
+
+class HistoryChanged(HistoryError): ...
+
+
+class HistoryLost(HistoryError): ...
+
+
+class StepConflict(HistoryError): ...
+
+
+class StepGap(HistoryError): ...
+
+
+class StepCompacted(HistoryError): ...
+
+
+class ModelError(CellkeeperError): ...
+
+
+class ModelChanged(ModelError): ...
+
+
+class NumericsChanged(ModelError): ...
+
+
+class ResourceExhausted(CellkeeperError): ...
+
+
+class QueueFull(ResourceExhausted): ...
+
+
+class QuotaExceeded(ResourceExhausted): ...
+
+
+class AckBehind(ResourceExhausted): ...
+
+
+class ReplyTooLarge(ResourceExhausted): ...
+
+
+class RecordDamaged(CellkeeperError): ...
+
+
+class OutcomeUnknown(CellkeeperError): ...
+
+
+class CommitConflict(CellkeeperError): ...
+
+
+class Unavailable(CellkeeperError): ...
+
+
+class DeadlineExceeded(CellkeeperError): ...
+
+
+class ServerError(CellkeeperError): ...
+
+
+class Closed(CellkeeperError): ...
+
+
+class ForkedProcess(CellkeeperError): ...
+
+
+class WrongEventLoop(CellkeeperError): ...
+
+
+BY_REASON: dict[str, type[CellkeeperError]] = {
+    "INVALID_FIELD": InvalidArgument,
+    "NON_FINITE_INPUT": InvalidArgument,
+    "NON_FINITE_RESULT": InvalidArgument,
+    "DUPLICATE_SESSION": InvalidArgument,
+    "SESSION_NOT_FOUND": SessionNotFound,
+    "SESSION_EXISTS": SessionExists,
+    "GENERATION_CHANGED": GenerationChanged,
+    "MODEL_CHANGED": ModelChanged,
+    "NUMERICS_CHANGED": NumericsChanged,
+    "STEP_GAP": StepGap,
+    "OUTCOME_UNKNOWN": OutcomeUnknown,
+    "HISTORY_CHANGED": HistoryChanged,
+    "HISTORY_LOST": HistoryLost,
+    "STEP_CONFLICT": StepConflict,
+    "COMMIT_CONFLICT": CommitConflict,
+    "STEP_COMPACTED": StepCompacted,
+    "QUEUE_FULL": QueueFull,
+    "REPLY_TOO_LARGE": ReplyTooLarge,
+    "QUOTA_EXCEEDED": QuotaExceeded,
+    "UNAUTHENTICATED": AccessDenied,
+    "PERMISSION_DENIED": AccessDenied,
+    "ACK_BEHIND": AckBehind,
+    "STORE_UNAVAILABLE": Unavailable,
+    "DRAINING": Unavailable,
+    "LOST": Unavailable,
+    "DEADLINE_PASSED": DeadlineExceeded,
+    "CALLER_GONE": Unavailable,
+    "INTERNAL_ERROR": ServerError,
+    "DATA_LOSS": RecordDamaged,
+}
+
+
+def error_of_reason(reason: str, message: str, position: Position | None = None) -> CellkeeperError:
+    """An error that the client itself found; ServerError where the reason is not known."""
+    return BY_REASON.get(reason, ServerError)(message, reason=reason, position=position)

@@ -1,0 +1,167 @@
+"""What a client gives and gets back: replies, sessions, models, results, settings of retries."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CellkeeperError, ServerError
+from .late_step import LateStep
+from .position import Position
+
+Array = NDArray[Any]
+MAX_FAILURES = 1000
+
+
+@dataclass(slots=True)  # not frozen: that makes it four times as slow to make
+class StepReply:
+    """The answer to one chunk.
+
+    outputs: by name. Per-step outputs ("prediction", "hidden", ...): [T, ...], or [...] where a single time step
+    was given without its axis. State tensors are named "state.<name>": the state after the chunk.
+    position: after the chunk. created: this chunk made the session. replayed: it had been applied before, and its
+    outputs were computed again. queued_seconds, computed_seconds: at the server, the longest of its frame. late_steps:
+    steps before this one whose callers had stopped waiting, and of which it is known since the last reply whether
+    they count.
+    """
+
+    outputs: Mapping[str, Array]
+    position: Position
+    created: bool = False
+    replayed: bool = False
+    queued_seconds: float = 0.0
+    computed_seconds: float = 0.0
+    late_steps: tuple[LateStep, ...] = ()
+
+    @property
+    def output(self) -> Array:
+        """The first output that was asked for: "prediction" by default."""
+        for value in self.outputs.values():
+            return value
+        raise ServerError("the server sent no output")
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The state tensors, by their own names; empty unless "state" was asked for."""
+        return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as the server knows it.
+
+    age_ms: since this generation's first record. idle_ms: since its last commit. ttl_ms: forgotten when idle this
+    long; 0: never. hot: its state lies beside the engine of the server that answered. damage: of a listed session whose
+    record's header is damaged, in which way; only its position says something then, and where not even that can be
+    read, its generation is empty.
+    """
+
+    session: str
+    position: Position
+    fingerprint: bytes
+    checkpoint_step: int
+    age_ms: int
+    idle_ms: int
+    ttl_ms: int
+    hot: bool
+    damage: str = ""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a client did since it was made."""
+
+    frames_sent: int = 0
+    chunks_sent: int = 0  # resends included
+    steps_sent: int = 0  # time steps, resends included
+    retries: int = 0  # chunks and calls that were sent again
+    replayed_steps: int = 0  # answered time steps that a server had lost and got again
+    stream_reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One served model version.
+
+    exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
+    seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
+    max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
+    the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
+    likely one); None: the model makes no forecasts.
+    """
+
+    name: str
+    fingerprint: bytes
+    numerics: str
+    exact: bool
+    tolerance: float
+    engine: str
+    device: str
+    input: TensorSpec
+    vocabulary: int
+    missing_values: bool
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...]
+    max_chunk_steps: int
+    max_frame_items: int
+    max_log_steps: int
+    feedback: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class CarriedOver:
+    """What became of the sessions that were to be carried over.
+
+    counts: by result: "carried", "already" (it belonged to the new version before), "skipped" (there was no window for
+    it), or the reason of an error, such as "GENERATION_CHANGED". failures: what went wrong, by session; 1000 at most.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, CellkeeperError] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        """Sessions that are not carried over because of an error."""
+        return sum(count for word, count in self.counts.items() if word not in ("carried", "already", "skipped"))
+
+    def _count(self, word: str) -> None:
+        self.counts[word] = self.counts.get(word, 0) + 1
+
+    def _fail(self, session: str, error: CellkeeperError) -> None:
+        self._count(error.reason or type(error).__name__)
+        if len(self.failures) < MAX_FAILURES:
+            self.failures[session] = error
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
+
+    A server's own advice is honoured as the least wait.
+    """
+
+    first_seconds: float = 0.02
+    max_seconds: float = 2.0
+
+    def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
+        ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
+        return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))
