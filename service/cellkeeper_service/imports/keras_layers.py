@@ -204,7 +204,7 @@ def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     slope = layer_weights(file, layer, ["alpha"])["alpha"]
-    if slope.size != slope.shape[-1]:
+    if not slope.ndim or slope.size != slope.shape[-1]:
         raise ImportRefused(
             layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
         )
