@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 
 
 def test_same_values_as_keras(keras: Any, tmp_path: Path) -> None:
-    for number, case in enumerate(keras_cases()):
+    for number, case in enumerate(case for case in keras_cases() if not case.slow):
         imported = case.run(tmp_path / f"m{number}", 8)
         assert imported.parity.source == f"keras {keras.__version__} (torch)", case.title
         assert imported.parity.relative < 1e-5, case.title
@@ -171,13 +171,13 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         "repeat": (chain(L.LSTM(4), L.RepeatVector(5, name="r"), L.LSTM(4)), r"r \(RepeatVector\): repeats"),
         "unknown": (
             chain(L.LSTM(4), L.GroupNormalization(2, name="gn")),
-            r"gn \(GroupNormalization\): no layer that can be",
+            r"gn \(GroupNormalization\): no layer that is read",
         ),
         "nested": (chain(Sequential([L.LSTM(4)], name="inner")), r"inner \(Sequential\): no layer"),
         "half": (chain(L.LSTM(4, dtype="float16", name="half")), r"half \(LSTM\): computes in float16"),
         "activation": (chain(L.LSTM(4, activation="celu", name="odd")), r"odd \(LSTM\): activation: got 'celu'"),
         "no rnn": (chain(L.Dense(4)), "no recurrent layer in it"),
-        "merged": (merged, r"\(GetItem\): no layer that can be imported"),
+        "merged": (merged, r"\(GetItem\): no layer that is read"),
         "last": (last_and_every, r"both \(Add\): merges every time step with the last one of ended"),
         "constant": (constant, r"\(Add\): takes \['lstm.*'\], expected two layers or more"),
         "time": (over_time, r"longer \(Concatenate\): axis: got 1, expected -1"),

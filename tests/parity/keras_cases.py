@@ -10,6 +10,7 @@ import numpy as np
 from .case import Case
 from .keras_models import filled, functional, saved, sequential
 from .layer_cases import keras_layer_cases
+from .trace_cases import keras_trace_cases
 
 
 def normalization() -> Any:
@@ -101,4 +102,5 @@ def keras_cases() -> list[Case]:
             saved(odd),
         ),
         *keras_layer_cases(),
+        *keras_trace_cases(),
     ]

@@ -26,11 +26,11 @@ def filled(model: Any, seed: int = 5) -> Any:
     return model
 
 
-def saved(model: Any, suffix: str = ".keras") -> Importer:
+def saved(model: Any, suffix: str = ".keras", **options: Any) -> Importer:
     def run(folder: Path, max_batch: int) -> Imported:
         path = folder.with_suffix(suffix)
         model.save(path)
-        return import_keras(path, folder, max_batch=max_batch, report=str)
+        return import_keras(path, folder, max_batch=max_batch, report=str, **options)
 
     return run
 

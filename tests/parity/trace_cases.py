@@ -11,6 +11,7 @@ from cellkeeper_service.imports import Imported, import_torch
 from torch import Tensor, nn
 
 from .case import Case, Importer
+from .keras_models import filled, saved
 
 
 class Residual(nn.Module):
@@ -143,6 +144,47 @@ def traced(model: nn.Module, example: Tensor, **options: Any) -> Importer:
         return import_torch(model, folder, example=example, max_batch=max_batch, report=str, **options)
 
     return run
+
+
+def keras_branches() -> Any:
+    """Layers that are not read, a nested model, and a branch around them."""
+    from keras import Input, Model, Sequential
+    from keras import layers as L
+
+    x = Input((None, 3))
+    a = L.LSTM(16, return_sequences=True)(x)
+    b = L.RNN([L.LSTMCell(32, activation="celu"), L.GRUCell(16)], return_sequences=True)(x[..., :2])
+    inner = Sequential([L.Dense(32, activation="squareplus"), L.Dense(16)])
+    joined = L.Add()([L.TimeDistributed(inner)(b), a])
+    return filled(Model(x, [L.Dense(2)(L.RMSNormalization()(joined)), L.Dense(1)(joined)]))
+
+
+def keras_shared() -> Any:
+    """One layer used twice, each use with a state of its own, and the last time step alone at the end."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 4))
+    layer = L.GRU(4, return_sequences=True)
+    return filled(Model(x, L.Dense(3)(L.SimpleRNN(5)(layer(layer(x))))))
+
+
+def keras_tokens() -> Any:
+    from keras import Input, Model
+    from keras import layers as L
+
+    ids = Input((None,), dtype="int32")
+    return filled(Model(ids, L.Dense(9)(L.RMSNormalization()(L.LSTM(8)(L.Embedding(9, 5)(ids))))))
+
+
+def keras_trace_cases() -> list[Case]:
+    """Needs Keras on torch. A trace takes seconds."""
+    cases = [
+        ("layers that are not read, nested model, stacked cells, two outputs", keras_branches()),
+        ("a layer used twice, the last time step", keras_shared()),
+        ("token ids, RMSNormalization", keras_tokens()),
+    ]
+    return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
 
 
 def trace_cases() -> list[Case]:

@@ -49,16 +49,17 @@ def run_import(words: Sequence[str]) -> None:
             initial=_tensors(given.initial),
             missing=graph_processing.missing,
             feedback=graph_processing.feedback,
+            feature_names=list(graph_processing.feature_names) or None,
             trial_call_ms=given.trial_call_ms,
         )
         return
     processing = _processing(given.processing)
     common |= {"normalization": processing.normalization, "missing": processing.missing, "output": processing.output}
-    common["feedback"] = processing.feedback
+    common |= {"feedback": processing.feedback, "feature_names": list(processing.feature_names) or None}
     if given.kind == "torch":
         import_torch(Path(given.source), given.target, layers=given.layers, **common)
     else:
-        import_keras(given.source, given.target, **common)
+        import_keras(given.source, given.target, trace=given.trace, **common)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,11 +85,18 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--processing",
             metavar="FILE",
-            help="JSON with normalization, missing, output and feedback, as in config.json",
+            help="JSON with normalization, missing, output, feedback and feature_names, as in config.json",
         )
         if kind == "torch":
             one.add_argument(
                 "--layers", metavar="WORDS", help="such as 'embedding=emb lstm=rnn dense=fc relu dense=out'"
+            )
+        if kind == "keras":
+            one.add_argument(
+                "--trace",
+                action="store_true",
+                help="where a layer is not among those that are read, load the file with Keras (on torch), which runs "
+                "what it says it is made of, and export one time step",
             )
         if kind == "onnx":
             one.add_argument("--input", metavar="NAME", help="the input that is a time step")
@@ -160,6 +168,7 @@ def _processing(path: str | None, normalized: bool = True) -> Processing:
     processing = parse_processing(read_json(Path(path)), path)
     if not normalized and (processing.normalization is not None or processing.output):
         raise ImportRefused(
-            path, "normalization, output: expected in the graph itself; only missing and feedback can be given for it"
+            path,
+            "normalization, output: expected in the graph itself; missing, feedback and feature_names can be given",
         )
     return processing

@@ -56,6 +56,7 @@ _IGNORED = (
     "AlphaDropout",
     "ActivityRegularization",
 )
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 _LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 
@@ -66,7 +67,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
-        raise ImportRefused(layer.place, f"no layer that can be imported, expected one of {known}")
+        raise ImportRefused(layer.place, f"no layer that is read; {TRACE}, or use {known}")
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
         raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
@@ -203,7 +204,7 @@ def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     slope = layer_weights(file, layer, ["alpha"])["alpha"]
-    if slope.size != slope.shape[-1]:
+    if not slope.ndim or slope.size != slope.shape[-1]:
         raise ImportRefused(
             layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
 from .files import file_of
@@ -19,7 +20,7 @@ from .keras_topology import KerasLayer, ordered_layers
 from .landing import Imported, Report, check_target, land
 from .lower import lower
 from .parity import MAX_BATCH, TOLERANCE
-from .processing import Processed, checked, random_sequences, scaled_as
+from .processing import Processed, Processing, checked, random_sequences, scaled_as
 from .refusal import ImportRefused
 from .stack import INPUT, Affine, Array, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
 
@@ -27,14 +28,16 @@ _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
 
 def import_keras(
-    model: Path | str,
+    model: Any,
     folder: Path | str,
     *,
     name: str | None = None,
-    normalization: Normalization | None = None,
+    normalization: object = None,
     missing: Missing | None = None,
-    output: Sequence[Transform] = (),
+    output: object = (),
     feedback: Sources | None = None,
+    feature_names: object = None,
+    trace: bool = False,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     report: Report = print,
@@ -44,17 +47,36 @@ def import_keras(
     model: a .keras or .h5 file of a Sequential or a functional model, with branches or without. Keras itself is only
     used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
+    trace: where a layer is not among those that are read, Keras itself runs the model for one time step, which is
+    exported (needs keras on torch, and onnxscript). The file's classes are loaded then: Keras' own only, in safe mode.
+    With it the model may be a Keras model as well.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
 
     Raises ImportRefused: one line with the layer's name. Nothing is left behind.
     """
-    folder, path = Path(folder), file_of(model, "a .keras or .h5 file")
+    folder = Path(folder)
+    path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
-    file, stack = read_stack(path)
-    processing = checked(normalization, missing, output)
+    processing = checked(normalization, missing, output, feature_names)
+    read = None
+    if path is not None:
+        try:
+            read = read_stack(path)
+            lowered = lower(processing.around(read[1]), name, str(path))
+        except ImportRefused:
+            if not trace:
+                raise
+            read = None
+    if read is None or path is None:
+        options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+        imported = _import_traced(path or model, folder, name, processing, options)
+        report(str(imported))
+        return imported
+    file, stack = read
     whole = processing.around(stack)
-    lowered = lower(whole, name, str(path))
     source = Processed(keras_source(file, stack), processing)
     imported = land(
         folder,
@@ -66,9 +88,31 @@ def import_keras(
         max_batch,
         feedback,
         scaled=scaled_as(whole),
+        feature_names=processing.feature_names,
     )
     report(str(imported))
     return imported
+
+
+def _import_traced(model: Any, folder: Path, name: str, processing: Processing, options: Mapping[str, Any]) -> Imported:
+    from .keras_trace import trace_keras
+    from .torch_program import import_program
+
+    traced, vocabulary = trace_keras(model, processing)
+    return import_program(
+        traced.program,
+        folder,
+        name=name,
+        place=str(model) if isinstance(model, Path) else str(getattr(model, "name", "model")),
+        states=traced.states,
+        outputs=traced.outputs,
+        initial=traced.initial,
+        source=lambda *_: Processed(traced.source, processing),
+        vocabulary=vocabulary,
+        missing=processing.missing,
+        feature_names=processing.feature_names,
+        **options,
+    )
 
 
 def read_stack(path: Path) -> tuple[KerasFile, Stack]:

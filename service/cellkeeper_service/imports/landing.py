@@ -75,6 +75,7 @@ def land(
     feedback: Sources | None = None,
     trial_call_ms: int = TRIAL_CALL_MS,
     scaled: Scaled = times,
+    feature_names: tuple[str, ...] = (),
 ) -> Imported:
     """sequences, scaled: as for proof.trials. feedback: as in config.json. trial_call_ms: the longest call of a graph
     while it is tried.
@@ -91,7 +92,7 @@ def land(
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     try:
-        config = replace(lowered.config, feedback=feedback)
+        config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
         parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled)
         worst = max(parity.relative, parity.relative_scaled)

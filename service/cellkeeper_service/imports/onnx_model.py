@@ -50,6 +50,7 @@ def import_onnx(
     initial: Mapping[str, Array] | None = None,
     missing: Missing | None = None,
     feedback: Sources | None = None,
+    feature_names: object = None,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     trial_call_ms: int = TRIAL_CALL_MS,
@@ -67,6 +68,7 @@ def import_onnx(
     states of a new session by input name, without the batch axis (with one session a call: as the graph takes them);
     zeros otherwise. missing: as in config.json.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
+    feature_names: a list, or a DataFrame with such columns.
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
     trial_call_ms: the longest that one call of the graph may take.
 
@@ -80,7 +82,7 @@ def import_onnx(
     else:
         path = file_of(model, "an .onnx file, or its bytes")
         place, data, beside = str(path), read_bytes(path, MAX_GRAPH_BYTES), path.parent
-    missing = checked(None, missing, ()).missing
+    processing = checked(None, missing, (), feature_names)
     graph = read_graph(data, place, beside)
     if graph.external:
         data = graph.bytes()
@@ -105,8 +107,9 @@ def import_onnx(
         place=place,
         vocabulary=vocabulary,
         initial=initial or {},
-        missing=missing,
+        missing=processing.missing,
         feedback=feedback,
+        feature_names=processing.feature_names,
         source=OnnxSource,
         tolerance=tolerance,
         max_batch=max_batch,
@@ -128,6 +131,7 @@ def import_graph(
     initial: Mapping[str, Array],
     missing: Missing,
     feedback: Sources | None,
+    feature_names: tuple[str, ...] = (),
     source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
     tolerance: float,
     max_batch: int,
@@ -159,7 +163,16 @@ def import_graph(
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
         original = source(limited, declaration, first)
         return land(
-            folder, lowered, original, sequences, place, tolerance, max_batch, feedback, trial_call_ms=trial_call_ms
+            folder,
+            lowered,
+            original,
+            sequences,
+            place,
+            tolerance,
+            max_batch,
+            feedback,
+            trial_call_ms=trial_call_ms,
+            feature_names=feature_names,
         )
 
 

@@ -116,7 +116,7 @@ def measure(served: Array, expected: Array, tolerance: float) -> Gap:
 
 
 def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], tolerance: float) -> str:
-    """What the source itself does that no stream can do; "" where nothing of that kind was seen."""
+    """What the source itself does that no stream can do, as far as that can be told."""
     at = next(number for number, trial in enumerate(tried) if trial.length == STEPPED)
     again = source.whole(tried[at].inputs)
     for name, values in originals[at].items():
@@ -130,7 +130,10 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
                 f"; it looks ahead: its own output at step {gap.step} changes when later time steps follow (a mean, a "
                 "norm or attention over the sequence, a centred window, a backward direction?)"
             )
-    return ""
+    return (
+        "; something goes from one time step to the next that is no state, or a value depends on later ones, or it "
+        "computes something else than was read"
+    )
 
 
 def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-BATCH = 3  # of the trace; a size that layers seldom have
+BATCH = 11  # of the trace; a size that layers seldom have
 RECIPE = "docs/models.md, Modules with a forward of their own"
 
 
@@ -32,6 +33,31 @@ class Traced:
     outputs: tuple[str, ...]
     initial: Mapping[str, Array]
     source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedCall:
+    """A recurrent layer as a model calls it.
+
+    steps: how many time steps it takes; 0 for a cell. given: the tensors of the state that the model hands it, if any.
+    zeros: those of its own first state. batch_axis, suffixes: of these tensors, and what their names end with.
+    """
+
+    name: str
+    kind: str
+    steps: int
+    given: tuple[Tensor, ...]
+    zeros: tuple[Tensor, ...]
+    batch_axis: int
+    suffixes: tuple[str, ...]
+
+    @property
+    def start(self) -> tuple[Tensor, ...]:
+        """What it begins with."""
+        return self.given or self.zeros
+
+
+Watch = Callable[[Any, Callable[[WatchedCall], "tuple[Tensor, ...] | None"], list[Any]], AbstractContextManager[None]]
 
 
 def rows(x: Tensor, axis: int | None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
 from .files import read_state_dict, tensors_of
@@ -38,10 +38,11 @@ def import_torch(
     *,
     layers: str | None = None,
     name: str | None = None,
-    normalization: Normalization | None = None,
+    normalization: object = None,
     missing: Missing | None = None,
-    output: Sequence[Transform] = (),
+    output: object = (),
     feedback: Sources | None = None,
+    feature_names: object = None,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
     example: object = None,
     states: Any = (),
@@ -66,6 +67,8 @@ def import_torch(
     a new session, as the forward takes them: a tensor, tensors, a tuple of them, or by the name of the argument.
     layout: of x and the outputs, "step", "time_first" or "batch_first", where its recurrent layers do not tell.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
     tolerance: the largest difference, relative to the largest output.
@@ -74,16 +77,17 @@ def import_torch(
     """
     folder = Path(folder)
     name = check_target(folder, name)
-    processing = checked(normalization, missing, output)
+    processing = checked(normalization, missing, output, feature_names)
     served: dict[str, Any] = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
     stated = not isinstance(states, tuple | list | Mapping) or bool(states)
     if is_program(model):
-        if normalization is not None or output or initial_state is not None or layers is not None:
+        if normalization is not None or processing.output or initial_state is not None or layers is not None:
             raise ImportRefused(
                 "model", "got a torch.export program with normalization, output, initial_state or layers"
             )
         named = tuple(states) if all(isinstance(state, str) for state in states) else ()
         graph: dict[str, Any] = {"name": name, "vocabulary": vocabulary, "missing": processing.missing, **served}
+        graph["feature_names"] = processing.feature_names
         program: Any = model
         imported = import_program(program, folder, place="ExportedProgram", states=named, **graph)
         report(str(imported))
@@ -117,6 +121,7 @@ def import_torch(
             max_batch,
             feedback,
             scaled=scaled_as(whole),
+            feature_names=processing.feature_names,
         )
     report(str(imported))
     return imported
@@ -153,10 +158,11 @@ def _import_traced(
             initial=traced.initial,
             source=lambda *_: Processed(traced.source, processing),
             missing=processing.missing,
+            feature_names=processing.feature_names,
             **options,
         )
     except ImportRefused as error:
-        raise ImportRefused(error.place, f"{error.reason}{whole_sequence_layers(copied)}") from error
+        raise ImportRefused(error.place, f"{whole_sequence_layers(copied)}{error.reason}") from error
 
 
 def _read(

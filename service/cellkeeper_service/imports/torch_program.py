@@ -53,6 +53,7 @@ def import_program(
     vocabulary: int,
     missing: Missing,
     feedback: Sources | None,
+    feature_names: tuple[str, ...] = (),
     tolerance: float,
     max_batch: int,
 ) -> Imported:
@@ -88,6 +89,7 @@ def import_program(
         initial=initial or {},
         missing=missing,
         feedback=feedback,
+        feature_names=feature_names,
         source=original,
         tolerance=tolerance,
         max_batch=max_batch,

@@ -27,7 +27,7 @@ class CarriedSource:
         axes: Sequence[int],
         time_axis: int | None,
     ) -> None:
-        self.name = _name()
+        self.name = source_name()
         self._model, self._call, self._time_axis = model, call, time_axis
         self._states = [value.narrow(axis, 0, 1).clone() for value, axis in zip(states, axes, strict=True)]
 
@@ -61,8 +61,8 @@ class SequenceSource:
     the last time step.
     """
 
-    def __init__(self, model: Any, output: int, timed: bool, time_axis: int) -> None:
-        self.name = _name()
+    def __init__(self, name: str, model: Any, output: int, timed: bool, time_axis: int) -> None:
+        self.name = name
         self._model, self._output, self._timed, self._time_axis = model, output, timed, time_axis
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
@@ -95,7 +95,7 @@ def _tensor(inputs: Array) -> Tensor:
     return x.long() if x.dtype == torch.int32 else x
 
 
-def _name() -> str:
+def source_name() -> str:
     import torch
 
     return f"torch {torch.__version__.partition('+')[0]} (traced)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from .processing import Processing
+from .torch_export import Watch, WatchedCall
 
 SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
 _CURVES: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "expm1": torch.expm1, "sinh": torch.sinh}
@@ -23,45 +23,14 @@ _WITH_VALUE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A recurrent layer as a forward calls it. steps: how many time steps it takes. given: the state that the forward
-    hands it, one tensor or two, or none."""
-
-    name: str
-    module: nn.Module
-    steps: int
-    given: tuple[Tensor, ...]
-    batch: int
-
-    @property
-    def batch_axis(self) -> int:
-        """Of its states."""
-        return 1 if isinstance(self.module, SEQUENCE_LAYERS) else 0
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        return ("h", "c") if isinstance(self.module, nn.LSTM | nn.LSTMCell) else ("h",)
-
-    def start(self) -> tuple[Tensor, ...]:
-        """What it begins with: what it is given, or zeros."""
-        if self.given:
-            return self.given
-        module: Any = self.module
-        if not isinstance(module, SEQUENCE_LAYERS):
-            return tuple(torch.zeros(self.batch, module.hidden_size) for _ in self.suffixes)
-        widths = (getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size)
-        return tuple(
-            torch.zeros(module.num_layers, self.batch, width) for width, _ in zip(widths, self.suffixes, strict=False)
-        )
-
-
 def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in model.named_modules() if isinstance(child, (*SEQUENCE_LAYERS, *CELLS))]
 
 
 @contextmanager
-def watched(model: nn.Module, called: Callable[[Call], tuple[Tensor, ...] | None], after: list[Any]) -> Iterator[None]:
+def watched(
+    model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
+) -> Iterator[None]:
     """Within, each recurrent layer asks `called` for the state to begin with (None: what the forward gives it), and
     appends the tensors of the state after to `after`."""
 
@@ -73,8 +42,11 @@ def watched(model: nn.Module, called: Callable[[Call], tuple[Tensor, ...] | None
                 raise TypeError(f"{name} takes {type(value).__name__}, expected a tensor with a batch, not packed")
             given = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
             first = bool(getattr(child, "batch_first", True))
-            steps = value.shape[1 if first else 0] if value.ndim == 3 else 1
-            start = called(Call(name, child, steps, given, value.shape[0 if first else 1]))
+            steps = value.shape[1 if first else 0] if value.ndim == 3 else 0
+            suffixes = ("h", "c") if isinstance(child, nn.LSTM | nn.LSTMCell) else ("h",)
+            zeros = _zeros(child, value.shape[0 if first else 1], suffixes)
+            axis = 1 if isinstance(child, SEQUENCE_LAYERS) else 0
+            start = called(WatchedCall(name, type(child).__name__, steps, given, zeros, axis, suffixes))
             begin = hx if start is None else start if len(start) > 1 else start[0]
             result = forward(child, value, begin)
             state = result[1] if isinstance(child, SEQUENCE_LAYERS) else result
@@ -91,6 +63,13 @@ def watched(model: nn.Module, called: Callable[[Call], tuple[Tensor, ...] | None
     finally:
         for _, child in children:
             child.__dict__.pop("forward", None)
+
+
+def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...]:
+    if not isinstance(child, SEQUENCE_LAYERS):
+        return tuple(torch.zeros(batch, child.hidden_size) for _ in suffixes)
+    widths = (getattr(child, "proj_size", 0) or child.hidden_size, child.hidden_size)
+    return tuple(torch.zeros(child.num_layers, batch, width) for width, _ in zip(widths, suffixes, strict=False))
 
 
 class CarriedStep(nn.Module):
@@ -120,14 +99,21 @@ class CarriedStep(nn.Module):
 class WatchedStep(nn.Module):
     """(x [B, ...], *states) -> (*outputs [B, ...], *states) of a module that runs recurrent layers over a sequence.
 
-    kept: which of the tensors that it gives are outputs, and whether they have a time axis.
+    watch: as `watched`. kept: which of the tensors that it gives are outputs, and whether they have a time axis.
     """
 
     def __init__(
-        self, model: nn.Module, counts: Sequence[int], kept: dict[int, bool], time_axis: int, processing: Processing
+        self,
+        model: nn.Module,
+        watch: Watch,
+        counts: Sequence[int],
+        kept: dict[int, bool],
+        time_axis: int,
+        processing: Processing,
     ) -> None:
         super().__init__()
         self.model = model
+        self._watch = watch
         self._counts, self._kept, self._time_axis = list(counts), dict(kept), time_axis
         self._around = Around(processing)
 
@@ -136,10 +122,10 @@ class WatchedStep(nn.Module):
         counts = iter(self._counts)
         after: list[tuple[Tensor, ...]] = []
 
-        def next_state(call: Call) -> tuple[Tensor, ...]:
+        def next_state(call: WatchedCall) -> tuple[Tensor, ...]:
             return tuple(waiting.pop(0) for _ in range(next(counts)))
 
-        with watched(self.model, next_state, after):
+        with self._watch(self.model, next_state, after):
             given = self.model(self._around.before(x).unsqueeze(self._time_axis))
         leaves = tree.tree_leaves(given)
         outputs = [

@@ -19,7 +19,7 @@ from cellkeeper_service.model.fields import one_line
 from .processing import Processing
 from .refusal import ImportRefused
 from .torch_export import BATCH, RECIPE, Traced, exported, output_names, rows, spread
-from .torch_source import CarriedSource
+from .torch_source import CarriedSource, source_name
 from .torch_watch import trace_watched
 
 if TYPE_CHECKING:
@@ -38,7 +38,16 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
     x = _example(example)
     axis = _time_axis(model, x, layout, place)
     if states is None:
-        return trace_watched(model, x, axis, processing, place)
+        if axis is None:
+            raise ImportRefused(
+                place,
+                f"example: got shape {list(x.shape)} without states, expected a batch of sequences, [T, B, ...] or [B, "
+                f"T, ...]; pass states where its forward takes them: {RECIPE}",
+            )
+        from .torch_step import watched
+
+        _refuse_backward(model)
+        return trace_watched(model, x, axis, processing, place, watch=watched, name=source_name())
     return _carried(model, x, states, axis, processing, place)
 
 
@@ -119,12 +128,23 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
     return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
 
 
+def _refuse_backward(model: Any) -> None:
+    from .torch_step import recurrent_children
+
+    for name, child in recurrent_children(model):
+        if getattr(child, "bidirectional", False):
+            raise ImportRefused(
+                f"{name or 'model'} ({type(child).__name__})",
+                "bidirectional; the backward direction starts at the end, which a stream has not reached",
+            )
+
+
 def whole_sequence_layers(model: Any) -> str:
     """Layers that may be why a stream differs from the whole sequence, in words; "" where there are none."""
     found = [
         f"{name} ({type(child).__name__})" for name, child in model.named_modules() if type(child).__name__ in _WHOLE
     ]
-    return f"; it holds {', '.join(found[:4])}, which sees other time steps" if found else ""
+    return f"holds {', '.join(found[:4])}, which sees other time steps; " if found else ""
 
 
 def _example(example: object) -> Tensor:

@@ -9,7 +9,7 @@ from cellkeeper_service.model.fields import one_line
 
 from .processing import Processing
 from .refusal import ImportRefused
-from .torch_export import BATCH, RECIPE, Traced, exported, output_names, rows, spread
+from .torch_export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, output_names, rows, spread
 from .torch_source import SequenceSource
 
 if TYPE_CHECKING:
@@ -18,46 +18,41 @@ if TYPE_CHECKING:
 LENGTHS = (5, 7)  # at which a forward is watched
 
 
-def trace_watched(model: Any, x: Tensor, axis: int | None, processing: Processing, place: str) -> Traced:
+def trace_watched(
+    model: Any, x: Tensor, axis: int, processing: Processing, place: str, *, watch: Watch, name: str
+) -> Traced:
+    """model: a torch module that takes sequences as x, their time at `axis`. watch: as torch_step.watched, for what
+    recurrent layers it has. name: of the source. Raises ImportRefused that names the layer and the recipe."""
     from .torch_step import WatchedStep
 
-    if axis is None:
-        raise ImportRefused(
-            place,
-            f"example: got shape {list(x.shape)} without states, expected a batch of sequences, [T, B, ...] or [B, T, "
-            f"...]; pass states where its forward takes them: {RECIPE}",
-        )
-    _refuse_backward(model)
-    calls, kept = _watch(model, x, axis, place)
+    calls, kept = _watched(model, x, axis, place, watch)
     names: list[str] = []
     for call in calls:
         stem = call.name.replace(".", "_") or "state"
         number = sum(name.startswith(f"{stem}_h") for name in names)
         names += [f"{stem}_{suffix}{number + 1 if number else ''}" for suffix in call.suffixes]
-    starts = [(value, call.batch_axis) for call in calls for value in call.start()]
-    step = WatchedStep(model, [len(call.suffixes) for call in calls], kept, axis, processing)
+    starts = [(value, call.batch_axis) for call in calls for value in call.start]
+    step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
     first = rows(x, axis)
     begun = [spread(value, at, BATCH) for value, at in starts]
     program = exported(step, (first, *begun), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
-    source = SequenceSource(model, next(iter(kept)), kept[next(iter(kept))], axis)
+    source = SequenceSource(name, model, next(iter(kept)), kept[next(iter(kept))], axis)
     return Traced(program, tuple(names), output_names(len(kept)), initial, source)
 
 
-def _watch(model: Any, x: Tensor, axis: int, place: str) -> tuple[list[Any], dict[int, bool]]:
+def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tuple[list[WatchedCall], dict[int, bool]]:
     """The calls of recurrent layers in one time step, and which of the tensors that the forward gives are outputs."""
     import torch
     from torch.utils import _pytree as tree
 
-    from .torch_step import watched
-
-    seen: dict[int, list[Any]] = {}
+    seen: dict[int, list[WatchedCall]] = {}
     given: dict[int, list[Any]] = {}
     try:
         for steps in (1, *LENGTHS):
-            calls: list[Any] = []
-            with torch.no_grad(), watched(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
-                result = model(stretched(x, axis, steps, seed=steps))
+            calls: list[WatchedCall] = []
+            with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
+                result = model(_stretched(x, axis, steps, seed=steps))
             seen[steps], given[steps] = calls, tree.tree_leaves(result)
     except Exception as error:
         raise ImportRefused(
@@ -67,12 +62,12 @@ def _watch(model: Any, x: Tensor, axis: int, place: str) -> tuple[list[Any], dic
         ) from error
     if not seen[1]:
         raise ImportRefused(
-            place, f"calls no nn.LSTM, nn.GRU, nn.RNN or cell of them, expected one, or states= of its own: {RECIPE}"
+            place, f"calls no recurrent layer or cell of its framework, expected one, or states= of its own: {RECIPE}"
         )
     for length, call in [(steps, call) for steps in LENGTHS for call in seen[steps]]:
-        if call.batch_axis and call.steps != length:
+        if call.steps not in (0, length):
             raise ImportRefused(
-                f"{place}: {call.name} ({type(call.module).__name__})",
+                f"{place}: {call.name} ({call.kind})",
                 f"takes {call.steps} of {length} time steps, expected all: windows, reductions and loops over time "
                 f"cannot be traced: {RECIPE}",
             )
@@ -81,7 +76,7 @@ def _watch(model: Any, x: Tensor, axis: int, place: str) -> tuple[list[Any], dic
             rows_differ = bool((a != a.select(one.batch_axis, 0).unsqueeze(one.batch_axis)).any())
             if rows_differ or a.shape != b.shape or bool((a != b).any()):
                 raise ImportRefused(
-                    f"{place}: {one.name} ({type(one.module).__name__})",
+                    f"{place}: {one.name} ({one.kind})",
                     "begins with a state that depends on the input (that of another layer?), expected zeros or "
                     f"parameters: {RECIPE}",
                 )
@@ -108,18 +103,7 @@ def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int,
     return kept
 
 
-def _refuse_backward(model: Any) -> None:
-    from .torch_step import recurrent_children
-
-    for name, child in recurrent_children(model):
-        if getattr(child, "bidirectional", False):
-            raise ImportRefused(
-                f"{name or 'model'} ({type(child).__name__})",
-                "bidirectional; the backward direction starts at the end, which a stream has not reached",
-            )
-
-
-def stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
+def _stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
     """BATCH sequences of `steps` time steps; ids are 0."""
     import torch
 

@@ -93,6 +93,7 @@ def read_bundle(path: Path) -> Bundle:
         outputs=given,
         states=states,
         feedback=feedback_of(config.feedback, vocabulary, given),
+        feature_names=config.feature_names,
     )
     return Bundle(path, config, tensors, graph, spec)
 

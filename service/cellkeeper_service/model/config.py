@@ -100,6 +100,7 @@ class RecurrentConfig:
     head: tuple[Dense, ...]
     output: tuple[Transform, ...]
     feedback: Sources | None = None  # see feedback.py
+    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
 
     @property
     def recurrent_size(self) -> int:
@@ -160,6 +161,7 @@ class GraphConfig:
     outputs: tuple[GraphOutput, ...]
     constants: tuple[str, ...]
     feedback: Sources | None = None  # see feedback.py
+    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
     batch: str = "free"
 
     @property
@@ -198,4 +200,6 @@ def config_json(config: Config) -> dict[str, Any]:
             del value["input"]["embedding_size"]
     if value["feedback"] is None:
         del value["feedback"]
+    if not value["feature_names"]:
+        del value["feature_names"]
     return {"format": FORMAT, **value}

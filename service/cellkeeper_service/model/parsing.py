@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from .config import (
@@ -44,8 +45,18 @@ def parse_config(value: object, place: str = "config.json") -> Config:
         )
     cell = fields.choice("cell", (*CELLS, "onnx"))
     config = _graph(fields, name) if cell == "onnx" else _recurrent(fields, name, cell)
+    config = replace(config, feature_names=_feature_names(fields, config.input))
     fields.done()
     return config
+
+
+def _feature_names(fields: Fields, source: Features | Tokens) -> tuple[str, ...]:
+    names = fields.items("feature_names", MAX_SIZE, ())
+    texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
+    size = source.size if isinstance(source, Features) and not source.shape else 0
+    if not texts or len(set(names)) != len(names) or len(names) not in (0, size):
+        raise fields.refuse("feature_names", names, f"{size} distinct texts of up to 200 printable characters, or none")
+    return tuple(names)
 
 
 def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
@@ -180,7 +191,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
-    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback, batch)
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback, batch=batch)
 
 
 def _graph_features(fields: Fields) -> Features:
