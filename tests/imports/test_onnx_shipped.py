@@ -143,6 +143,27 @@ def test_states_of_five_axes(tmp_path: Path) -> None:
     assert (config.batch, config.states[0].shape, config.outputs[0].shape) == ("one", (2, 1, 1, 3, 2), (3, 1, 2))
 
 
+def test_outputs_of_any_rank(tmp_path: Path) -> None:
+    """One number a time step, and an array of six axes."""
+    nodes = [
+        helper.make_node("Add", ["x", "h"], ["h_out"]),
+        helper.make_node("ReduceSum", ["h_out", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Reshape", ["h_out", "shape"], ["wide"]),
+    ]
+    outputs = {"sum": ["n"], "wide": ["n", 1, 2, 1, 2, 1, 1], "h_out": ["n", 4]}
+    constants = {"axis": [1], "shape": [-1, 1, 2, 1, 2, 1, 1]}
+    graph = model(nodes, {"x": ["n", 4], "h": ["n", 4]}, outputs, constants)
+    imported = import_onnx(graph, tmp_path / "m", **QUICK)
+    assert [(o.name, o.shape) for o in config_of(imported).outputs] == [
+        ("prediction", ()),
+        ("wide", (1, 2, 1, 2, 1, 1)),
+    ]
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    came = offline(imported.bundle.path, x)
+    assert came["prediction"].tolist() == [6.0, 28.0]
+    np.testing.assert_array_equal(came["wide"].reshape(2, 4), np.cumsum(x, axis=0))
+
+
 def test_a_fixed_batch_with_a_free_window(tmp_path: Path) -> None:
     imported = import_onnx(detector(batch=1), tmp_path / "m", constants={"sr": np.array(8000)}, **QUICK)
     assert config_of(imported).batch == "one"
