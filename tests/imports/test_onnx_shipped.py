@@ -133,6 +133,9 @@ def test_a_batch_of_one_is_served_one_session_a_call(tmp_path: Path) -> None:
     assert config_of(free).batch == "free"
     alone = import_onnx(policy(free=True), tmp_path / "alone", batch="one", **QUICK)
     assert config_of(alone).batch == "one"
+    for axis, words in ((2, "with the batch axis 2: a batch is baked"), (3, "batch axis: got 3, expected 0 to 2")):
+        options = {"batch": "one", "batch_axes": {"h_in": axis}, **QUICK}
+        refused(tmp_path, f"state h_in: .*{words}", import_onnx, policy(), tmp_path / "n", **options)
     words = "state h_in: .*a batch is baked into the graph"
     refused(tmp_path, words, import_onnx, policy(), tmp_path / "n", batch="free", **QUICK)
 

@@ -13,7 +13,8 @@ from cellkeeper_service.imports import import_onnx
 from cellkeeper_service.model.write import write_bundle
 
 from .leftovers import refused
-from .unstreamable_graphs import AHEAD, COUPLED, LENGTH, REFUSED, SERVED, SLIGHT, Graph
+from .small_graphs import Graph
+from .unstreamable_graphs import AHEAD, COUPLED, LENGTH, REFUSED, SERVED, SLIGHT
 
 
 @pytest.mark.parametrize("max_batch", [5, 256])

@@ -167,6 +167,8 @@ def _whole(state: Value, said: int | None, place: str) -> tuple[int, ...]:
     if len(free) > 1:
         raise ImportRefused(where, f"got {state}: more than one axis may be the batch; pass its batch axis")
     for axis in free:
+        if dims[axis] != 1 and axis not in state.free:
+            raise ImportRefused(where, f"got {state} with the batch axis {axis}: {BAKED}, or with a batch of 1")
         dims[axis] = 1
     if not all(isinstance(size, int) for size in dims):
         raise ImportRefused(where, f"got {state}, expected fixed sizes but for the batch")
