@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.model.config import Features, GraphConfig
 from onnx import TensorProto, helper
 
+from tests.parity.onnx_cases import carried_graph, words_graph
 from tests.parity.shipped_graphs import counter, detector, enhancer, model, policy, state_alone
 
 from .leftovers import refused
@@ -138,6 +140,20 @@ def test_a_batch_of_one_is_served_one_session_a_call(tmp_path: Path) -> None:
         refused(tmp_path, f"state h_in: .*{words}", import_onnx, policy(), tmp_path / "n", **options)
     words = "state h_in: .*a batch is baked into the graph"
     refused(tmp_path, words, import_onnx, policy(), tmp_path / "n", batch="free", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "layout"),
+    [(carried_graph, {}, "batch_first"), (words_graph, {"vocabulary": 20}, "step")],
+    ids=["sequences", "token ids"],
+)
+def test_a_graph_with_a_free_batch_may_be_served_one_session_a_call(
+    graph: Callable[[], bytes], options: dict[str, Any], layout: str, tmp_path: Path
+) -> None:
+    imported = import_onnx(graph(), tmp_path / "m", batch="one", **options, **QUICK)
+    assert (config_of(imported).layout, config_of(imported).batch) == (layout, "one")
+    assert imported.parity.exact
+    assert imported.parity.difference == 0.0
 
 
 def test_states_of_five_axes(tmp_path: Path) -> None:
