@@ -1,6 +1,7 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
 # make example      one of the examples: NAME=stateful_training|token_representations|
 #                   steady_state|rare_jumps
+# make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
 # make test         every test; installs a Redis server where there is none
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
 # make check        style, types, layers, generated code
@@ -13,6 +14,7 @@
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-opening  sessions opened a second, many in one call and one by one
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
+# make bench-one-session  what a batch of one baked into an ONNX graph costs, beside the same graph with a free batch
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
 # make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
@@ -65,9 +67,9 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages \
-	bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
+.PHONY: help venv demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -92,6 +94,11 @@ demo: .venv/stamp
 example: .venv/stamp
 	@test -n "$(NAME)" || { echo "example: which one? NAME=stateful_training, for instance" >&2; exit 1; }
 	@$(BIN)/python -m examples.$(NAME)
+
+silero: .venv/stamp
+	@test -d .silero/silero_vad || { $(BIN)/pip download --quiet --no-deps --only-binary :all: --dest .silero 'silero-vad>=5.1' \
+	  && $(BIN)/python -m zipfile -e .silero/silero_vad-*.whl .silero; }
+	@$(BIN)/python -m examples.silero_vad
 
 test: .venv/stamp
 	@scripts/ensure-redis
@@ -141,6 +148,9 @@ bench-opening: .venv/stamp
 bench-cores: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
+bench-one-session: .venv/stamp
+	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)
 
 bench-against: .venv/stamp
 	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }
@@ -201,5 +211,5 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .gpu-packages .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +

@@ -106,7 +106,8 @@ class Model:
     seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
     max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
     the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
-    likely one); None: the model makes no forecasts.
+    likely one); None: the model makes no forecasts. feature_names: of the input's features, in their order; empty:
+    they have none.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Model:
     max_frame_items: int
     max_log_steps: int
     feedback: tuple[int, ...] | None = None
+    feature_names: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

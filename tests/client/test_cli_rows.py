@@ -22,7 +22,8 @@ FILLED = 1000.0  # what stands for a missing value in the model "gaps"
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Models: one, two, three (so many features, none missing), gaps (two, NaN is 1000), words (ids below 10)."""
+    """Models: one, two, three (so many features, none missing), named (flow and heat), gaps (two, NaN is 1000), words
+    (ids below 10)."""
     folder = tmp_path_factory.mktemp("rows")
     filling = {"kind": "features", "missing": {"policy": "constant", "value": FILLED}}
     tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
@@ -30,6 +31,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         counting_bundle(folder / "one", name="one", features=1),
         counting_bundle(folder / "two", name="two", features=2),
         counting_bundle(folder / "three", name="three", features=3),
+        counting_bundle(folder / "named", name="named", features=2, feature_names=["flow", "heat"]),
         counting_bundle(folder / "gaps", name="gaps", features=2, input=filling),
         make_bundle(folder / "words", name="words", input_size=4, input=tokens),
     ]
@@ -88,6 +90,9 @@ CSV_TAKEN: dict[str, tuple[str, str | bytes, list[str], list[list[float]]]] = {
     "whole numbers that are said to be no header": ("three", "0,1,2\n3,4,5\n", ["no"], [[0, 1, 2], [3, 4, 5]]),
     "whole numbers that are said to be a header": ("three", "0,1,2\n3,4,5\n", ["yes"], [[3, 4, 5]]),
     "names": ("two", "a,b\n1,2.5\n3,4\n", [], TWO),
+    "names of the features, in another order": ("named", "heat,flow\n2.5,1\n4,3\n", [], TWO),
+    "columns are chosen, whatever the features are called": ("named", "a,b\n1,2.5\n3,4\n", ["--columns", "a,b"], TWO),
+    "no names, for features that have some": ("named", "1.0,2.5\n3,4\n", [], TWO),
     "names of all kinds": ("two", "_x,Überdruck (bar)\n1,2.5\n3,4\n", [], TWO),
     "names that look like numbers, and are said to be names": ("two", "1e5,2024\n1,2.5\n3,4\n", ["yes"], TWO),
     "names that are no words, and are said to be names": ("two", "-,%\n1,2.5\n3,4\n", ["yes"], TWO),
@@ -121,6 +126,13 @@ CSV_TAKEN: dict[str, tuple[str, str | bytes, list[str], list[list[float]]]] = {
 }
 
 CSV_REFUSED: dict[str, tuple[str, str | bytes, list[str], int, list[str]]] = {
+    "columns that are no features": (
+        "named",
+        "flow,head\n1,2\n",
+        [],
+        0,
+        ["line 1: got the columns flow, head, expected the features flow, heat in any order", "--columns chooses"],
+    ),
     "numbers from 0": ("three", "0,1,2\n3,4,5\n", [], 0, ["line 1: got '0,1,2'", "--header yes", "--header no"]),
     "years": ("three", "2019,2020,2021\n3,4,5\n", [], 0, ["line 1: got '2019,2020,2021'", "--header"]),
     "an axis": ("three", "400.0,400.5,401.0\n3,4,5\n", [], 0, ["line 1: got '400.0,400.5,401.0'", "--header"]),
@@ -183,6 +195,7 @@ CSV_REFUSED: dict[str, tuple[str, str | bytes, list[str], int, list[str]]] = {
 }
 
 JSON_TAKEN: dict[str, tuple[str, str | bytes, list[str], list[list[float]]]] = {
+    "keys that are the features, in another order": ("named", '{"heat": 2.5, "flow": 1}\n[3, 4]\n', [], TWO),
     "lists": ("two", "[1, 2.5]\n[3, 4]\n", [], TWO),
     "numbers": ("one", "1\n2.5\n[3]\n", [], [[1], [2.5], [3]]),
     "objects": ("two", '{"a": 1, "b": 2.5}\n{"a": 3, "b": 4}\n', [], TWO),
@@ -196,6 +209,13 @@ JSON_TAKEN: dict[str, tuple[str, str | bytes, list[str], list[list[float]]]] = {
 
 JSON_REFUSED: dict[str, tuple[str, str, list[str], int, list[str]]] = {
     "another key": ("two", '{"a": 1, "b": 2}\n{"a": 1, "c": 2}\n', [], 1, ["line 2: no column 'b', expected a, b"]),
+    "keys that are no features": (
+        "named",
+        '{"flow": 1, "head": 2}\n',
+        [],
+        0,
+        ["line 1: got the columns flow, head, expected the features flow, heat in any order", "--columns chooses"],
+    ),
     "a further key": (
         "two",
         '{"a": 1, "b": 2}\n{"c": 0, "a": 1, "b": 2}\n',

@@ -187,3 +187,23 @@ def test_a_state_is_taken_as_it_is_or_refused(given: Any) -> None:
         assert caught.value.field == "state"
     with pytest.raises(InvalidArgument, match=r"state: got n: 2.5 at \[1\], expected finite values of int32"):
         convert_state(count, {**good, "n": [1, 2.5]}, "state")
+
+
+def test_frames_are_taken_by_the_names_of_the_features() -> None:
+    pandas = import_module("pandas")
+    inputs = Inputs(replace(model(), feature_names=("a", "b", "c")))
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    frame = pandas.DataFrame(rows, columns=["a", "b", "c"])
+    expected = (rows.tobytes(), False)
+    assert inputs.convert(frame) == expected
+    assert inputs.convert(frame[["c", "a", "b"]]) == expected
+    assert inputs.convert(frame[["b", "c", "a"]].iloc[0]) == (rows[0].tobytes(), True)
+    assert inputs.convert(rows) == expected
+    for other in (
+        frame.rename(columns={"a": "d"}),
+        frame[["a", "b"]],
+        frame[["a", "b", "b"]],
+        frame.set_axis([0, 1, 2], axis=1),
+    ):
+        with pytest.raises(InvalidArgument, match=r"inputs: got columns .*expected the features \['a', 'b', 'c'\]"):
+            inputs.convert(other)

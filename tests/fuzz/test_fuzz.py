@@ -9,6 +9,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .bundle_cases import fuzz_bundles
+from .import_cases import fuzz_imports
 from .run import fuzz
 from .verdict import wrong_error, wrong_status
 
@@ -32,6 +33,12 @@ def test_hostile_bundles_are_refused_in_one_line(seed: int) -> None:
     figures, violations = fuzz_bundles(1500, seed)
     assert violations == [], figures
     assert set(figures["bundle_verdicts"]) == {"accepted", "refused"}
+
+
+def test_hostile_files_of_an_import_are_refused_in_one_line(seed: int) -> None:
+    figures, violations = fuzz_imports(600, seed)
+    assert violations == [], figures
+    assert set(figures["import_verdicts"]) == {"accepted", "refused"}
 
 
 def test_wrong_answers_are_seen() -> None:

@@ -92,7 +92,11 @@ def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
     ("layers", "words"),
     [
         ([nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)], r"MultiheadAttention\): attends to the whole sequence"),
-        ([nn.LSTM(3, 8), nn.LayerNorm(8)], r"1 \(LayerNorm\): no layer that a bundle can hold"),
+        ([nn.LSTM(3, 8), nn.BatchNorm1d(8)], r"1 \(BatchNorm1d\): no layer that a bundle can hold"),
+        ([nn.LSTM(3, 8), nn.LayerNorm((5, 8))], r"1 \(LayerNorm\): normalized_shape: got \[5, 8\], expected the"),
+        ([nn.LSTM(3, 8), nn.LayerNorm(7)], r"layer_norm=1: offset: got shape \[7\], expected \[8\]"),
+        ([nn.LSTM(3, 8), nn.PReLU(8)], r"1 \(PReLU\): num_parameters: got 8, expected 1"),
+        ([nn.LSTM(3, 8), nn.LogSoftmax(0)], r"1 \(LogSoftmax\): dim: got 0, expected -1"),
         ([nn.LSTM(3, 8), nn.Linear(9, 1)], r"dense=.*weight: got shape \[1, 9\], expected \[units, 8\]"),
         ([nn.LSTM(3, 8), nn.GRU(7, 8)], r"weight_ih: got shape \[24, 7\], expected \[24, 8\]"),
         ([nn.Linear(3, 8)], "no recurrent layer in it"),
@@ -215,6 +219,9 @@ def test_the_weights_of_a_single_lstm_need_no_description(tmp_path: Path) -> Non
         ("lstm=rnn tied=head", "no embedding before it"),
         ("lstm=rnn swish dense=head", "layers: got 'swish'"),
         ("lstm:rnn", "layers: got 'lstm:rnn'"),
+        ("lstm=rnn leaky_relu dense=head", "layers: got 'leaky_relu', expected its slope with it"),
+        ("lstm=rnn leaky_relu:x dense=head", "layers: got 'leaky_relu:x', expected a number"),
+        ("lstm=rnn layer_norm=head:nan", "layers: got 'layer_norm=head:nan', expected a number"),
         (" ", "layers: got none"),
     ],
 )

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .case import Case, Importer
+from .layer_cases import torch_layer_cases
+from .trace_cases import trace_cases
 
 
 class Forecaster(nn.Module):
@@ -129,5 +131,7 @@ def torch_cases() -> list[Case]:
         Case("torch", "a module with a tied embedding (GRU 1x24)", own(Language())),
         Case("torch", "safetensors file, LSTM 2x48, Linear", safetensors_file),
         Case("torch", "torch.save file, tied embedding, GRU, Softmax", torch_file),
+        *torch_layer_cases(),
         Case("torch", "torch.export program, LSTMCell with a path around it", program, slow=True),
+        *trace_cases(),
     ]

@@ -42,7 +42,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             folder / "fed", name="fed", head=(2,), feedback=[1, "known", 0], input=processed, output=back
         ),
         "words": make_bundle(folder / "words", name="words", input_size=4, head=(7,), input=tokens),
-        "plain": make_bundle(folder / "plain", name="plain", input_size=2, head=(2,)),
+        "plain": make_bundle(folder / "plain", name="plain", input_size=2, head=(2,), feature_names=["flow", "heat"]),
         "co2": co2,
     }
 
@@ -116,6 +116,12 @@ def test_get_model_says_how_a_model_is_rolled_out(stub: Any) -> None:
     assert infos["words"].HasField("feedback")
     assert not infos["words"].feedback.sources
     assert not infos["plain"].HasField("feedback")
+
+
+def test_get_model_names_the_features(stub: Any) -> None:
+    infos = {info.name: info for info in stub.ListModels(pb.ListModelsRequest()).models}
+    assert list(infos["plain"].feature_names) == ["flow", "heat"]
+    assert not infos["fed"].feature_names
 
 
 def test_what_is_refused(stub: Any, session: str) -> None:

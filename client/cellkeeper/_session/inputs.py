@@ -20,6 +20,9 @@ def little_endian(name: str) -> np.dtype[Any]:
     return np.dtype(np.dtype(name).newbyteorder("<").str)
 
 
+SHOWN_NAMES = 20  # of columns, in an error
+
+
 class Inputs:
     """Converts what a caller gives into a model's raw bytes, checking it on the way."""
 
@@ -38,7 +41,8 @@ class Inputs:
         """(raw bytes, whether the time axis was left out).
 
         given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and NA of pandas are missing, as NaN
-        is. Raises InvalidArgument; for missing values too, where the model takes none.
+        is. Where the model's features have names, a DataFrame (or a Series of one time step) is taken by them, in
+        whatever order it has them. Raises InvalidArgument; for missing values too, where the model takes none.
         """
         if self._alike and type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
             # The usual case, for a sixth of the time. To compare bytes is faster than numpy's all(), or a search.
@@ -46,6 +50,8 @@ class Inputs:
                 return given.tobytes(), True
         elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
             return given.to_bytes(self.step_bytes, "little"), True
+        if self._model.feature_names:
+            given = self._in_order(given)
         try:
             array = as_numbers(given)
             single = array.ndim == self._axes
@@ -77,6 +83,20 @@ class Inputs:
             return converted.tobytes(), single
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{type(given).__name__} ({error})") from error
+
+    def _in_order(self, given: Any) -> Any:
+        """A DataFrame or a Series with the model's features in the model's order; anything else as it is."""
+        labels = getattr(given, "columns", None)
+        if labels is None and type(given).__name__ == "Series" and getattr(given, "index", None) is not None:
+            labels = given.index
+        if labels is None:
+            return given
+        names, wanted = [*labels], [*self._model.feature_names]
+        if names == wanted:
+            return given
+        if sorted(map(str, names)) != sorted(wanted) or not all(isinstance(name, str) for name in names):
+            raise self._wrong(f"columns {names[:SHOWN_NAMES]}", f"the features {wanted[:SHOWN_NAMES]}, in any order")
+        return given[wanted]
 
     def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
         """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are

@@ -116,6 +116,7 @@ def model_of(info: Any) -> Model:
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
         feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
+        feature_names=tuple(info.feature_names),
     )
 
 

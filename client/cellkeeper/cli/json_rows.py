@@ -18,13 +18,14 @@ def json_rows(lines: Iterable[str], columns: Sequence[str], model: Model) -> Ite
     """One time step a line: a number, a list of numbers, or an object. null is missing. Raises RowError.
 
     The first object fixes the keys and their order: those of other lines may come in another order, and have to be the
-    same. columns: the keys to take, in this order, whatever others there are; of lists, numbers from 0.
+    same. Where the model's features have names, the keys are these, in the model's order. columns: the keys to take, in
+    this order, whatever others there are; of lists, numbers from 0.
     """
     steps, keys, key_line = Steps(model), list(columns), 0
     for line, value in _full_lines(lines):
         if isinstance(value, dict):
             if not keys:
-                keys, key_line = list(value), line
+                keys, key_line = steps.named(line, list(value)), line
             _check_keys(value, keys, line, key_line)
             cells, called = [value[key] for key in keys], [f"column {key!r}" for key in keys]
         else:

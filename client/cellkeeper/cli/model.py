@@ -47,6 +47,8 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     ]
     if model.vocabulary:
         rows.append(("vocabulary", model.vocabulary))
+    if model.feature_names:
+        rows.append(("features", ", ".join(model.feature_names)))
     rows.append(("missing values", "taken" if model.missing_values else "refused"))
     rows += [("output", _spec(spec)) for spec in model.outputs]
     rows += [("state", _spec(spec)) for spec in model.states]

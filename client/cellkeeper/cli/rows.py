@@ -56,6 +56,17 @@ class Steps:
                 f"{self._model.name!r}); --columns chooses, and commas separate the fields of CSV"
             )
 
+    def named(self, line: int, names: Sequence[str]) -> list[str]:
+        """Which of these columns are taken, in order: the model's features by their names, where it has names for them.
+        Raises RowError where these are others."""
+        wanted = [*self._model.feature_names]
+        if wanted and sorted(names) != sorted(wanted):
+            raise RowError(
+                f"line {line}: got the columns {', '.join(names[:SHOWN_COLUMNS])}, expected the features "
+                f"{', '.join(wanted[:SHOWN_COLUMNS])} in any order (model {self._model.name!r}); --columns chooses"
+            )
+        return wanted or [*names]
+
     def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
         """values: NaN is missing. columns: how a message calls the column of each."""
         self.check_width(line, columns)

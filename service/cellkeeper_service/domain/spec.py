@@ -45,6 +45,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
     feedback: Feedback | None = None  # None: it cannot be rolled out
+    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
 
     @property
     def step_bytes(self) -> int:

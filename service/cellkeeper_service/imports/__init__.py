@@ -7,6 +7,7 @@
 Each ends with a comparison on random sequences, and leaves either a whole bundle or nothing.
 """
 
+from cellkeeper_service.model.config import Missing, Normalization, Transform
 from cellkeeper_service.model.fit import fit_normalization, fit_output
 
 from .keras_model import import_keras
@@ -19,7 +20,10 @@ from .torch_model import import_torch
 __all__ = [
     "ImportRefused",
     "Imported",
+    "Missing",
+    "Normalization",
     "Parity",
+    "Transform",
     "fit_normalization",
     "fit_output",
     "import_keras",

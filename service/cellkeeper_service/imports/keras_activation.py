@@ -7,29 +7,28 @@ from typing import Any
 from .keras_file import KerasFile
 from .keras_topology import KerasLayer
 from .refusal import ImportRefused
+from .stack import ACTIVATIONS, Activate
 
-NAMES = (
-    "elu",
-    "exponential",
-    "hard_sigmoid",
-    "linear",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "softplus",
-    "softsign",
-    "tanh",
-)
+LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has another one
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
 
 
 def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:
-    """One of NAMES, which are those of stack.ACTIVATIONS as well. Raises ImportRefused."""
+    """One of NAMES. Raises ImportRefused."""
     value: Any = layer.config.get(key, default)
     if isinstance(value, dict) and value.get("module") in ("keras.activations", "keras.src.activations.activations"):
         value = value.get("config")
     value = "linear" if value is None else value
-    if not isinstance(value, str) or value not in NAMES:
+    name = _ALIASES.get(value, value) if isinstance(value, str) else None
+    if name not in NAMES:
         raise ImportRefused(layer.place, f"{key}: got {str(value)[:80]!r}, expected one of {', '.join(NAMES)}")
-    if value == "hard_sigmoid" and file.version[:1] != (3,):
+    if name == "hard_sigmoid" and file.version[:1] != (3,):
         raise ImportRefused(layer.place, f"{key}: hard_sigmoid of Keras 2, which Keras 3 computes otherwise")
-    return value
+    return str(name)
+
+
+def activated(layer: KerasLayer, key: str, default: str, file: KerasFile) -> Activate:
+    """The activation as a layer of its own."""
+    name = read_activation(layer, key, default, file)
+    return Activate(layer.place, name, LEAKY_SLOPE if name == "leaky_relu" else 1.0)

@@ -6,13 +6,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .keras_activation import read_activation
+from .keras_activation import activated
 from .keras_file import KerasFile
-from .keras_recurrent import read_recurrent
-from .keras_topology import KerasLayer
+from .keras_recurrent import read_cells, read_recurrent
+from .keras_topology import MERGES, KerasLayer
 from .keras_weights import layer_weights
 from .refusal import ImportRefused
-from .stack import Activate, Affine, Array, Dense, Embed, Layer, Mask, Normalize
+from .stack import (
+    Activate,
+    Affine,
+    Array,
+    Dense,
+    Embed,
+    Layer,
+    LayerNorm,
+    Mask,
+    Merge,
+    Normalize,
+    ParametricRelu,
+)
 
 WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has seen the past only"
 NOT_STREAMED = {
@@ -44,6 +56,7 @@ _IGNORED = (
     "AlphaDropout",
     "ActivityRegularization",
 )
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
 _LARGEST = float(np.finfo(np.float32).max)
 _DTYPES = ("float32", "float64")
 
@@ -54,7 +67,7 @@ def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
-        raise ImportRefused(layer.place, f"no layer that can be imported, expected one of {known}")
+        raise ImportRefused(layer.place, f"no layer that is read; {TRACE}, or use {known}")
     dtype = _dtype(layer)
     if layer.kind not in _IGNORED and dtype not in _DTYPES:
         raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
@@ -75,7 +88,10 @@ def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     if layer.config.get("quantization_config"):
         raise ImportRefused(layer.place, "quantized, expected float32 weights")
     weight = _matrix(layer, "kernel", weights["kernel"]).T
-    return [Dense(layer.place, weight, weights.get("bias"), read_activation(layer, "activation", "linear", file))]
+    return [
+        Dense(layer.place, weight, weights.get("bias")),
+        *(item for item in [activated(layer, "activation", "linear", file)] if item.op != "linear"),
+    ]
 
 
 def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
@@ -153,11 +169,16 @@ def _masking(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     config = layer.config
     if layer.kind == "Activation":
-        return [Activate(layer.place, read_activation(layer, "activation", "linear", file))]
+        return [activated(layer, "activation", "linear", file)]
     if layer.kind == "ReLU":
-        if config.get("max_value") is not None or config.get("threshold") or config.get("negative_slope"):
-            raise ImportRefused(layer.place, "max_value, threshold or negative_slope: expected none")
-        return [Activate(layer.place, "relu")]
+        most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
+        if config.get("threshold") or (most is not None and (most != 6 or slope)):
+            raise ImportRefused(
+                layer.place, f"max_value, threshold: got {most}, {config.get('threshold')}, expected none"
+            )
+        if slope:
+            return [Activate(layer.place, "leaky_relu", _number(layer, "negative_slope", 0.0))]
+        return [Activate(layer.place, "relu" if most is None else "relu6")]
     if layer.kind == "Softmax":
         if config.get("axis", -1) not in (-1, 2):
             raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
@@ -166,6 +187,34 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         return [Activate(layer.place, "elu", _number(layer, "alpha", 1.0))]
     key = "negative_slope" if "negative_slope" in config else "alpha"  # its name in Keras 2
     return [Activate(layer.place, "leaky_relu", _number(layer, key, 0.3))]
+
+
+def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if config.get("axis", -1) not in (-1, 2, [-1], [2]):
+        raise ImportRefused(
+            layer.place, f"axis: got {config.get('axis')}, expected -1: over the features of a time step"
+        )
+    if config.get("rms_scaling"):
+        raise ImportRefused(layer.place, "rms_scaling: got true, expected false")
+    names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
+    weights = layer_weights(file, layer, names)
+    return [LayerNorm(layer.place, _number(layer, "epsilon", 1e-3), weights.get("gamma"), weights.get("beta"))]
+
+
+def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    slope = layer_weights(file, layer, ["alpha"])["alpha"]
+    if not slope.ndim or slope.size != slope.shape[-1]:
+        raise ImportRefused(
+            layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
+        )
+    return [ParametricRelu(layer.place, slope.reshape(-1))]
+
+
+def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    if layer.kind == "Concatenate" and layer.config.get("axis", -1) not in (-1, 2):
+        raise ImportRefused(layer.place, f"axis: got {layer.config.get('axis')}, expected -1: the features")
+    return [Merge(layer.place, layer.kind.lower())]
 
 
 def _number(layer: KerasLayer, key: str, default: float) -> float:
@@ -192,6 +241,10 @@ _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
     "LSTM": read_recurrent,
     "GRU": read_recurrent,
     "SimpleRNN": read_recurrent,
+    "RNN": read_cells,
+    "LayerNormalization": _layer_norm,
+    "PReLU": _parametric_relu,
+    **dict.fromkeys(MERGES, _merge),
     "Dense": _dense,
     "TimeDistributed": _time_distributed,
     "Embedding": _embedding,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
+from cellkeeper_service.model.config import MAX_SIZE, Missing
 from cellkeeper_service.model.feedback import Sources
 
 from .files import file_of
@@ -19,63 +20,143 @@ from .keras_topology import KerasLayer, ordered_layers
 from .landing import Imported, Report, check_target, land
 from .lower import lower
 from .parity import MAX_BATCH, TOLERANCE
-from .processing import Processed, checked, random_sequences
+from .processing import Processed, Processing, checked, random_sequences, scaled_as
 from .refusal import ImportRefused
-from .stack import Affine, Array, Dense, Embed, Layer, Normalize, Recurrent, Stack
+from .stack import INPUT, Affine, Array, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
 
-_RECURRENT = ("LSTM", "GRU", "SimpleRNN")
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
 
 def import_keras(
-    model: Path | str,
+    model: Any,
     folder: Path | str,
     *,
     name: str | None = None,
-    normalization: Normalization | None = None,
+    normalization: object = None,
     missing: Missing | None = None,
-    output: Sequence[Transform] = (),
+    output: object = (),
     feedback: Sources | None = None,
+    feature_names: object = None,
+    trace: bool = False,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     report: Report = print,
 ) -> Imported:
     """Writes the bundle `folder`, which must not exist yet, and compares it with Keras on random sequences.
 
-    model: a .keras or .h5 file of a Sequential or a functional model that is a chain of layers. Keras itself is only
+    model: a .keras or .h5 file of a Sequential or a functional model, with branches or without. Keras itself is only
     used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
+    trace: where a layer is not among those that are read, Keras itself runs the model for one time step, which is
+    exported (needs keras on torch, and onnxscript). The file's classes are loaded then: Keras' own only, in safe mode.
+    With it the model may be a Keras model as well.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
 
     Raises ImportRefused: one line with the layer's name. Nothing is left behind.
     """
-    folder, path = Path(folder), file_of(model, "a .keras or .h5 file")
+    folder = Path(folder)
+    path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
     name = check_target(folder, name)
-    file, stack = read_stack(path)
-    processing = checked(normalization, missing, output)
+    processing = checked(normalization, missing, output, feature_names)
+    read = None
+    if path is not None:
+        try:
+            read = read_stack(path)
+            lowered = lower(processing.around(read[1]), name, str(path))
+        except ImportRefused:
+            if not trace:
+                raise
+            read = None
+    if read is None or path is None:
+        options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+        imported = _import_traced(path or model, folder, name, processing, options)
+        report(str(imported))
+        return imported
+    file, stack = read
     whole = processing.around(stack)
-    lowered = lower(whole, name, str(path))
     source = Processed(keras_source(file, stack), processing)
-    imported = land(folder, lowered, source, random_sequences(whole), str(path), tolerance, max_batch, feedback)
+    imported = land(
+        folder,
+        lowered,
+        source,
+        random_sequences(whole),
+        str(path),
+        tolerance,
+        max_batch,
+        feedback,
+        scaled=scaled_as(whole),
+        feature_names=processing.feature_names,
+    )
     report(str(imported))
     return imported
+
+
+def _import_traced(model: Any, folder: Path, name: str, processing: Processing, options: Mapping[str, Any]) -> Imported:
+    from .keras_trace import trace_keras
+    from .torch_program import import_program
+
+    traced, vocabulary = trace_keras(model, processing)
+    return import_program(
+        traced.program,
+        folder,
+        name=name,
+        place=str(model) if isinstance(model, Path) else str(getattr(model, "name", "model")),
+        states=traced.states,
+        outputs=traced.outputs,
+        initial=traced.initial,
+        source=lambda *_: Processed(traced.source, processing),
+        vocabulary=vocabulary,
+        missing=processing.missing,
+        feature_names=processing.feature_names,
+        **options,
+    )
 
 
 def read_stack(path: Path) -> tuple[KerasFile, Stack]:
     """The file, and its layers. Raises ImportRefused."""
     file = read_keras(path)
-    layers = ordered_layers(file.config, str(path))
-    found = [(layer, item) for layer in layers for item in read_layer(file, layer)]
-    last = None
+    kept = ordered_layers(file.config, str(path))
+    items: list[Layer] = []
+    sources: list[tuple[int, ...]] = []
+    last: dict[str, int] = {}  # by the name of a layer: where its value is
+    for layer in kept:
+        taken = tuple(last[source] for source in layer.sources) or (INPUT,)
+        for item in read_layer(file, layer):
+            items.append(item)
+            sources.append(taken)
+            taken = (len(items) - 1,)
+        last[layer.name] = taken[0]
+    _check_sequences(kept)
+    if items and last[kept[-1].name] != len(items) - 1:
+        raise ImportRefused(kept[-1].place, "is not what the model ends with, expected its output from the last layer")
+    width = _declared(kept)
+    size = 0 if items and isinstance(items[0], Embed) else width or _inferred(items)
+    stack = Stack(size, tuple(items), sources=tuple(sources))
+    return file, replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
+
+
+def _check_sequences(layers: Sequence[KerasLayer]) -> None:
+    """Raises ImportRefused where a layer needs every time step of a recurrent layer that gives the last one only."""
+    ended: dict[str, KerasLayer | None] = {}  # the recurrent layer that gave its last time step only
     for layer in layers:
+        before = [ended[source] for source in layer.sources]
+        stopped = next((source for source in before if source is not None), None)
         if layer.kind in _RECURRENT:
-            if last is not None and not last.config.get("return_sequences", False):
-                raise ImportRefused(last.place, "return_sequences=False before another recurrent layer, expected true")
-            last = layer
-    width = _declared(layers)
-    tokens = bool(found) and isinstance(found[0][1], Embed)
-    size = 0 if tokens else width or _inferred([item for _, item in found])
-    return file, Stack(size, tuple(_widened([item for _, item in found], size)))
+            if stopped is not None:
+                raise ImportRefused(
+                    stopped.place, "return_sequences=False before another recurrent layer, expected true"
+                )
+            ended[layer.name] = None if layer.config.get("return_sequences", False) else layer
+            continue
+        if stopped is not None and None in before:
+            raise ImportRefused(
+                layer.place,
+                f"merges every time step with the last one of {stopped.name}: expected return_sequences=True",
+            )
+        ended[layer.name] = stopped
 
 
 def _declared(layers: Sequence[KerasLayer]) -> int:
@@ -112,19 +193,24 @@ def _inferred(layers: Sequence[Layer]) -> int:
     return 1  # widths.check refuses what has no recurrent layer
 
 
-def _widened(layers: Sequence[Layer], width: int) -> list[Layer]:
+def _widened(stack: Stack) -> tuple[Layer, ...]:
     """Single numbers become one for each feature."""
     widened: list[Layer] = []
-    for layer in layers:
+    widths = {INPUT: stack.size}
+    for number, layer in enumerate(stack.layers):
+        taken = [widths[source] for source in stack.sources_of(number)]
+        width = taken[0]
         if isinstance(layer, Normalize | Affine):
             scale, offset = (
                 np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
             )
-            widened.append(replace(layer, scale=scale, offset=offset))
-            continue
-        if isinstance(layer, Recurrent):
+            layer = replace(layer, scale=scale, offset=offset)
+        elif isinstance(layer, Merge):
+            width = sum(taken) if layer.op == "concatenate" else width
+        elif isinstance(layer, Recurrent):
             width = layer.width
         elif isinstance(layer, Embed | Dense):
             width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
+        widths[number] = width
         widened.append(layer)
-    return widened
+    return tuple(widened)

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from .keras_activation import read_activation
 from .keras_file import KerasFile
 from .keras_topology import KerasLayer
-from .keras_weights import layer_weights
+from .keras_weights import layer_weights, snake_case
 from .refusal import ImportRefused
 from .stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
+
+_CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
+
+
+def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    """keras.layers.RNN of one known cell, or of StackedRNNCells of known ones: a layer for each cell."""
+    cell = _entry(layer, layer.config.get("cell"))
+    stacked = cell["class_name"] == "StackedRNNCells"
+    entries = cell["config"].get("cells") if stacked else [cell]
+    if not isinstance(entries, list) or not entries:
+        raise ImportRefused(layer.place, "cells: expected a list of cells")
+    counts: dict[str, int] = {}
+    layers: list[Layer] = []
+    for entry in (_entry(layer, item) for item in entries):
+        kind = entry["class_name"]
+        if kind not in _CELLS:
+            raise ImportRefused(layer.place, f"around the cell {kind}, expected one of {', '.join(_CELLS)}")
+        group = snake_case(kind)
+        counts[group] = counts.get(group, -1) + 1
+        number = f"_{counts[group]}" if counts[group] else ""
+        inner = replace(
+            layer,
+            kind=_CELLS[kind],
+            config={**layer.config, **entry["config"]},
+            holder=layer.kind,
+            within=("cell", "cells", group + number) if stacked else ("cell",),
+            cell=str(entry["config"].get("name", "")) if stacked else "",
+        )
+        layers += read_recurrent(file, inner)
+    return layers
+
+
+def _entry(layer: KerasLayer, value: object) -> dict[str, Any]:
+    """A class of Keras' own and its config. Raises ImportRefused."""
+    entry = value if isinstance(value, dict) else {}
+    if not isinstance(entry.get("class_name"), str) or not isinstance(entry.get("config"), dict):
+        raise ImportRefused(layer.place, f"cell: got {str(value)[:80]}, expected a cell's config")
+    module = entry.get("module")
+    if isinstance(module, str) and module.partition(".")[0] != "keras":
+        raise ImportRefused(layer.place, f"a cell of {module}; code of a model is not run")
+    return entry
 
 
 def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:

@@ -15,12 +15,11 @@ import numpy as np
 from cellkeeper_service.model.fields import one_line
 
 from .keras_file import KerasFile
-from .parity import Source
 from .processing import Float64Source
+from .proof import Source
 from .reference import Float64Run
 from .stack import Array, Stack
 
-PREFIXES = (1, 2, 5)  # lengths at which a model that gives its last time step only is asked as well
 OLDEST = (3, 9)  # before, Keras imported whatever module a file named
 
 
@@ -28,11 +27,11 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     """Keras where it is there and the file names nothing but Keras' own classes; otherwise the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
-    strange = sorted({module for module in _modules(file.config) if module.partition(".")[0] != "keras"})
-    if strange:
-        return Float64Source(stack, f"keras is not run on a file that names {strange[0][:60]}")
+    foreign = foreign_module(file.config)
+    if foreign:
+        return Float64Source(stack, f"keras is not run on a file that names {foreign}")
     try:
-        keras = _keras()
+        keras = load_keras()
     except Exception as error:  # noqa: BLE001 - whatever a backend raises that is not there or does not start
         backend = os.environ.get("KERAS_BACKEND", "its default")
         return Float64Source(stack, f"keras does not start with the backend {backend}: {one_line(str(error))[:120]}")
@@ -46,15 +45,17 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
 
 
 class KerasSource:
-    """A parity.Source. Where the model gives its last time step only, whole sequences are asked at some lengths."""
+    """A proof.Source. The model may give the last time step only."""
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         """Raises whatever Keras raises for a file that it cannot load."""
         self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
         self._keras, self._stack = keras, stack
         model = keras.saving.load_model(path, compile=False)
-        self._free = _clone(keras, model, stateful=False)
-        self._stateful = _clone(keras, model, stateful=True)
+        self._free = clone(keras, model, stateful=False)
+        # Keras cannot reset the nested states of stacked cells
+        stacked = any(type(getattr(layer, "cell", None)).__name__ == "StackedRNNCells" for layer in model.layers)
+        self._stateful = None if stacked else clone(keras, model, stateful=True)
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         every = self._call(self._free, inputs)
@@ -62,13 +63,15 @@ class KerasSource:
             return {"prediction": every}
         result = np.full((len(inputs), every.shape[-1]), np.nan)
         result[-1] = every[-1]
-        for length in PREFIXES:
-            if length < len(inputs):
-                result[length - 1] = self._call(self._free, inputs[:length])[-1]
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing."""
+        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing.
+
+        Stacked cells, whose states Keras does not carry from call to call, are asked for whole sequences.
+        """
+        if self._stateful is None:
+            return self.whole(inputs)
         for layer in self._stateful.layers:
             if hasattr(layer, "reset_state"):
                 layer.reset_state()
@@ -85,24 +88,30 @@ class KerasSource:
         return values if values.ndim == 2 else values[None]
 
 
-def _clone(keras: Any, model: Any, stateful: bool) -> Any:
-    """The model for one sequence of any length, with or without a state that goes on from call to call."""
+def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
+    """The model for `batch` sequences of any length, with or without a state that goes on from call to call."""
     config = json.loads(model.to_json())
     for entry in config["config"]["layers"]:
         entry.pop("build_config", None)
         inner = entry["config"]
         if "batch_shape" in inner:
-            inner["batch_shape"] = [1, None, *inner["batch_shape"][2:]]
+            inner["batch_shape"] = [batch, None, *inner["batch_shape"][2:]]
         if "stateful" in inner:
             inner["stateful"] = stateful
     config.pop("build_config", None)
     config["config"].pop("build_input_shape", None)
-    clone = keras.models.model_from_json(json.dumps(config))
-    if not clone.built:
+    made = keras.models.model_from_json(json.dumps(config))
+    if not made.built:
         raise ValueError("a Sequential model without an input shape; give it an Input layer")
-    for mine, theirs in zip(clone.layers, model.layers, strict=True):
+    for mine, theirs in zip(made.layers, model.layers, strict=True):
         mine.set_weights(theirs.get_weights())
-    return clone
+    return made
+
+
+def foreign_module(config: Any) -> str:
+    """A module that a model's config names and that is not Keras', or a function of its own; "" where there is none."""
+    found = sorted({module for module in _modules(config) if module.partition(".")[0] != "keras"})
+    return found[0][:60] if found else ""
 
 
 def _modules(value: Any, depth: int = 0) -> Iterator[str]:
@@ -124,7 +133,7 @@ def _modules(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _modules(item, depth + 1)
 
 
-def _keras() -> Any:
+def load_keras() -> Any:
     """Keras, on torch where nothing else was chosen and TensorFlow is not there."""
     if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
         for backend, package in (("tensorflow", "tensorflow"), ("torch", "torch"), ("jax", "jax")):

@@ -1,27 +1,41 @@
-"""The order in which the layers of a Keras model compute: Sequential, or a functional model that is one chain."""
+"""The order in which the layers of a Keras model compute: Sequential or functional, with branches or without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .refusal import ImportRefused
 
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """kind: the class' name. config: as Keras writes it. number: how many of this class came before it."""
+    """kind: the class' name. config: as Keras writes it. number: how many of this class came before it.
+
+    sources: names of the layers whose outputs it takes. Of a cell within a layer: holder, that layer's class; within,
+    the groups that lead to its weights in a .keras file; cell, its own name.
+    """
 
     place: str
     name: str
     kind: str
     config: dict[str, Any]
     number: int
+    sources: tuple[str, ...] = ()
+    holder: str = ""
+    within: tuple[str, ...] = ()
+    cell: str = ""
 
 
 def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
-    """Input layers included. Raises ImportRefused for models that are no chain, and for classes of the user's own."""
+    """Each after those that it takes, input layers included; the last gives the output.
+
+    Raises ImportRefused for models with several inputs or outputs or a layer used twice, and for classes of the user's
+    own.
+    """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
         raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional")
@@ -34,8 +48,9 @@ def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
         layer = _layer(entry, place, counts)
         layers.append(layer)
     if kind == "Sequential" or not isinstance(config, dict):
-        return layers
-    return _chain(layers, entries, config, place)
+        names = [layer.name for layer in layers]
+        return [replace(layer, sources=tuple(names[:i][-1:])) for i, layer in enumerate(layers)]
+    return _graph(layers, entries, config, place)
 
 
 def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLayer:
@@ -53,10 +68,10 @@ def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLa
     return KerasLayer(where, name, kind, config, counts[kind])
 
 
-def _chain(
+def _graph(
     layers: list[KerasLayer], entries: list[dict[str, Any]], config: dict[str, Any], place: str
 ) -> list[KerasLayer]:
-    """From the input to the output, by the tensor that each layer takes."""
+    """What the output needs, in an order in which it can be computed."""
     by_name = {layer.name: (layer, entry) for layer, entry in zip(layers, entries, strict=True)}
     ends = {}
     for key in ("input_layers", "output_layers"):
@@ -67,34 +82,56 @@ def _chain(
                 f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
             )
         ends[key] = found[0]
-    name, tensor = ends["output_layers"]
-    chain: list[KerasLayer] = []
+    first = ends["input_layers"][0]
     masks: list[str] = []
-    while True:
+    ordered: dict[str, KerasLayer] = {}
+    begun: set[str] = set()
+    waiting = [ends["output_layers"]]
+    while waiting:
+        name, tensor = waiting[-1]
         layer, entry = by_name[name]
         if tensor != 0:
             raise ImportRefused(layer.place, "its returned state is used; a session's state is kept for it instead")
-        if layer in chain:
-            raise ImportRefused(layer.place, "takes what it gave: not a chain of layers")
-        chain.append(layer)
-        nodes = entry.get("inbound_nodes") or []
-        nodes, mine = _without_masks(nodes)
+        if name in ordered:
+            waiting.pop()
+            continue
+        nodes, mine = _without_masks(entry.get("inbound_nodes") or [])
+        sources = [] if name == first else _sources(layer, nodes, by_name)
+        missing = [source for source in sources if source[0] not in ordered]
+        if missing:
+            if name in begun:
+                raise ImportRefused(layer.place, "takes what it gave, expected layers without a circle")
+            begun.add(name)
+            waiting += missing
+            continue
         masks += mine
-        sources = list(_references(nodes))
-        if name == ends["input_layers"][0]:
-            break
-        if not isinstance(nodes, list) or len(nodes) != 1:
-            raise ImportRefused(layer.place, "is used more than once, expected a chain of layers")
-        if len(sources) != 1 or sources[0][0] not in by_name:
-            raise ImportRefused(
-                layer.place,
-                f"takes {[source for source, _ in sources]}, expected one layer before it: branches, merges, attention "
-                "and initial states from other layers cannot be served",
-            )
-        name, tensor = sources[0]
+        ordered[name] = replace(layer, sources=tuple(source for source, _ in sources))
+        waiting.pop()
     for mask in masks:
-        _check_mask(mask, chain, by_name)
-    return chain[::-1]
+        _check_mask(mask, list(ordered.values()), by_name)
+    return list(ordered.values())
+
+
+def _sources(
+    layer: KerasLayer, nodes: Any, by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]
+) -> list[tuple[str, int]]:
+    """The tensors that a layer takes, as layer and number."""
+    if not isinstance(nodes, list) or len(nodes) != 1:
+        raise ImportRefused(layer.place, "is used more than once, expected each layer once")
+    sources = list(_references(nodes))
+    names = [source for source, _ in sources]
+    if not all(name in by_name for name in names):
+        raise ImportRefused(layer.place, f"takes {names}, expected layers of the model")
+    if layer.kind in MERGES:
+        if len(names) < 2:
+            raise ImportRefused(layer.place, f"takes {names}, expected two layers or more, and no constant")
+    elif len(names) != 1:
+        raise ImportRefused(
+            layer.place,
+            f"takes {names}, expected one layer before it: attention, and initial states from other layers, cannot be "
+            f"served; branches meet in {', '.join(MERGES)}",
+        )
+    return sources
 
 
 def _without_masks(nodes: Any) -> tuple[Any, list[str]]:

@@ -27,6 +27,8 @@ def _from_h5(file: KerasFile, layer: KerasLayer) -> dict[str, Array]:
     """Weights have names such as "lstm/lstm_cell/kernel:0"."""
     found = {}
     for path in file.weight_names(layer.name):
+        if layer.cell and layer.cell not in path.split("/"):
+            continue
         name = path.rpartition("/")[2].partition(":")[0]
         if name in found:
             raise ImportRefused(layer.place, f"{name}: twice in the file")
@@ -36,8 +38,8 @@ def _from_h5(file: KerasFile, layer: KerasLayer) -> dict[str, Array]:
 
 def _from_keras(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[str, Array]:
     """Weights have numbers; their group has the name of the class, numbered where there are several."""
-    group = _snake_case(layer.kind) + (f"_{layer.number}" if layer.number else "")
-    inner = [_INNER[layer.kind]] if layer.kind in _INNER else []
+    group = snake_case(layer.holder or layer.kind) + (f"_{layer.number}" if layer.number else "")
+    inner = list(layer.within) or ([_INNER[layer.kind]] if layer.kind in _INNER else [])
     said = file.text("name", "layers", group, "vars")  # Keras before 3.7 does not say it
     if said and said != layer.name:
         raise ImportRefused(layer.place, f"its weights are those of layer {said} in the file; save the model again")
@@ -45,7 +47,7 @@ def _from_keras(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[st
     return {name: arrays[str(number)] for number, name in enumerate(names) if str(number) in arrays}
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """As Keras makes group names of class names: SimpleRNN -> simple_rnn, LSTM -> lstm."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)

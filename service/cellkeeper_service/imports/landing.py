@@ -17,7 +17,8 @@ from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
-from .parity import MAX_BATCH, Parity, Source, compare
+from .parity import MAX_BATCH, Parity, compare
+from .proof import Scaled, Source, times
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -38,10 +39,15 @@ class Imported:
 
 def describe(config: Config) -> str:
     """One line for people."""
-    tokens = isinstance(config.input, Tokens)
-    takes = f"token ids below {config.input.vocabulary}" if tokens else f"{config.input.size} features"  # type: ignore[union-attr]
+    if isinstance(config.input, Tokens):
+        takes = f"token ids below {config.input.vocabulary}"
+    elif config.input.shape:
+        takes = f"{list(config.input.shape)} features"
+    else:
+        takes = f"{config.input.size} features"
     if isinstance(config, GraphConfig):
-        return f"an ONNX graph with the states {', '.join(state.name for state in config.states)}; takes {takes}"
+        calls = ", one session a call" if config.one_session_a_call else ""
+        return f"an ONNX graph with the states {', '.join(state.name for state in config.states)}{calls}; takes {takes}"
     return f"{config.cell} {config.num_layers}x{config.hidden_size}; takes {takes}, gives {config.output_size} values"
 
 
@@ -68,8 +74,11 @@ def land(
     max_batch: int = MAX_BATCH,
     feedback: Sources | None = None,
     trial_call_ms: int = TRIAL_CALL_MS,
+    scaled: Scaled = times,
+    feature_names: tuple[str, ...] = (),
 ) -> Imported:
-    """feedback: as in config.json. trial_call_ms: the longest call of a graph while it is tried.
+    """sequences, scaled: as for proof.trials. feedback: as in config.json. trial_call_ms: the longest call of a graph
+    while it is tried.
 
     Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
@@ -83,15 +92,15 @@ def land(
     except OSError as error:
         raise ImportRefused(str(folder), f"cannot be written ({error.strerror})") from error
     try:
-        config = replace(lowered.config, feedback=feedback)
+        config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch, trial_call_ms)
-        if not parity.relative <= tolerance:
+        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled)
+        worst = max(parity.relative, parity.relative_scaled)
+        if not worst <= tolerance:
             raise ImportRefused(
                 place,
-                f"served values differ from {parity.source} by {parity.difference:.2e} (relative "
-                f"{parity.relative:.2e}), expected at most {tolerance:.0e}: the model computes something else than "
-                "its layers say",
+                f"served values differ from {parity.source} by {worst:.2e} of the largest output, expected at most "
+                f"{tolerance:.0e}: {parity.where}",
             )
         bundle.path.rename(folder)
         return Imported(read_bundle(folder), parity)

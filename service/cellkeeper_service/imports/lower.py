@@ -48,9 +48,10 @@ class Lowered:
 
 def lower(stack: Stack, name: str, place: str) -> Lowered:
     """Raises ImportRefused with the layer's name where no bundle can hold the stack."""
-    stack = replace(stack, layers=_merged(stack.layers))
+    if stack.chain:
+        stack = replace(stack, layers=_merged(stack.layers), sources=())
     check(stack, place)
-    lowered = _recurrent(stack, name) or _graph(stack, name)
+    lowered = (_recurrent(stack, name) if stack.chain else None) or _graph(stack, name)
     try:
         parse_config(
             json.loads(json.dumps(config_json(lowered.config))), "bundle"

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.config import MAX_SIZE, Missing, Normalization, Transform
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.missing import as_numbers
 from cellkeeper_service.model.parsing import parse_missing, parse_normalization, parse_transform
 
-from .parity import SEQUENCES, STEPS, Source
+from .proof import SEQUENCES, STEPS, Scaled, Source, times
 from .reference import Float64Run, apply
 from .refusal import ImportRefused
+from .scalers import feature_names_of, is_scaler, read_scaler
 from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
 
@@ -29,6 +30,7 @@ class Processing:
     missing: Missing = field(default_factory=Missing)
     output: tuple[Transform, ...] = ()
     feedback: Sources | None = None  # checked with the model, whose widths it is about
+    feature_names: tuple[str, ...] = ()
 
     def around(self, stack: Stack) -> Stack:
         """The stack with the processing as layers of it."""
@@ -42,7 +44,12 @@ class Processing:
             )
         )
         after = tuple(_convert(transform, f"output[{i}]") for i, transform in enumerate(self.output))
-        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing)
+        sources: tuple[tuple[int, ...], ...] = ()
+        if not stack.chain:
+            shift, end = len(before), len(before) + len(stack.layers)
+            moved = [tuple(source + shift for source in taken) for taken in stack.sources]
+            sources = (*((i - 1,) for i in range(shift)), *moved, *((end + i - 1,) for i in range(len(after))))
+        return replace(stack, layers=(*before, *stack.layers, *after), missing=self.missing, sources=sources)
 
 
 def _convert(transform: Transform, place: str) -> Convert:
@@ -56,40 +63,65 @@ def _convert(transform: Transform, place: str) -> Convert:
     return Convert(place, replace(transform, value=tuple(values) if isinstance(values, list) else values))
 
 
-def checked(normalization: object, missing: object, output: object) -> Processing:
-    """What was passed to an import. Raises ImportRefused for what is of another type."""
+def checked(normalization: object, missing: object, output: object, feature_names: object = None) -> Processing:
+    """What was passed to an import; scalers become numbers. Raises ImportRefused for what is of another type."""
+    names: tuple[str, ...] = ()
+    if is_scaler(normalization):
+        fitted = read_scaler(normalization, "normalization")
+        normalization, names = fitted.normalization(), fitted.names
     if normalization is not None and not isinstance(normalization, Normalization):
-        expected = "Normalization(offset, scale) of cellkeeper_service.model.config, or what fit_normalization gives"
+        expected = "Normalization(offset, scale), what fit_normalization gives, or a fitted scaler"
         raise ImportRefused("normalization", f"got {type(normalization).__name__}, expected {expected}")
     if missing is not None and not isinstance(missing, Missing):
-        expected = "Missing(policy, value) of cellkeeper_service.model.config"
-        raise ImportRefused("missing", f"got {type(missing).__name__}, expected {expected}")
+        raise ImportRefused("missing", f"got {type(missing).__name__}, expected Missing(policy, value)")
+    if is_scaler(output):
+        output = read_scaler(output, "output").inverse()
     transforms = tuple(output) if isinstance(output, Sequence) else (output,)
     for number, transform in enumerate(transforms):
         if not isinstance(transform, Transform):
-            expected = "a list of Transform(op, value) of cellkeeper_service.model.config, or what fit_output gives"
+            expected = "a list of Transform(op, value), what fit_output gives, or a fitted scaler of the targets"
             raise ImportRefused(f"output[{number}]", f"got {type(transform).__name__}, expected {expected}")
-    return Processing(normalization, missing or Missing(), transforms)
+    return Processing(normalization, missing or Missing(), transforms, None, _same_names(names, feature_names))
+
+
+def _same_names(fitted: tuple[str, ...], given: object) -> tuple[str, ...]:
+    if given is None:
+        return fitted
+    names = feature_names_of(given)
+    if fitted and names != fitted:
+        raise ImportRefused(
+            "feature_names", f"got {list(names)}, expected those that the scaler was fitted on: {list(fitted)}"
+        )
+    return names
 
 
 def parse_processing(value: object, place: str) -> Processing:
-    """An object with the keys normalization, missing, output and feedback, as in config.json. Raises StartError."""
+    """An object with the keys normalization, missing, output, feedback and feature_names, as in config.json; the first
+    and the third may be scalers (scalers.py). Raises StartError."""
     fields = Fields(value, place)
     inner = fields.any("normalization", "an object or null", None)
-    normalization = None
-    if inner is not None:
+    normalization, names = None, tuple(fields.items("feature_names", MAX_SIZE, ()))
+    if is_scaler(inner):
+        fitted = read_scaler(inner, fields.place("normalization"))
+        normalization = fitted.normalization()
+        names = _same_names(fitted.names, list(names) if names else None)
+    elif inner is not None:
         offset = inner.get("offset") if isinstance(inner, dict) else None
         size = len(offset) if isinstance(offset, list) else 1
         normalization = parse_normalization(Fields(inner, fields.place("normalization")), size)
     missing = parse_missing(fields)
-    output = []
-    for number, item in enumerate(fields.items("output", 32, ())):
+    output: list[Transform] = []
+    back = fields.any("output", "a list or a scaler", [])
+    if is_scaler(back):
+        output += read_scaler(back, fields.place("output")).inverse()
+        back = []
+    for number, item in enumerate(Fields({"output": back}, place).items("output", 32)):
         came = item.get("value") if isinstance(item, dict) else None
         width = len(came) if isinstance(came, list) else 1
         output.append(parse_transform(Fields(item, fields.place(f"output[{number}]")), width))
     feedback = fields.any("feedback", "a list or a text", None)
     fields.done()
-    return Processing(normalization, missing, tuple(output), feedback)
+    return Processing(normalization, missing, tuple(output), feedback, feature_names_of(list(names)))
 
 
 class Processed:
@@ -155,3 +187,21 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
             values[masked] = first.value
         drawn.append(values.astype(np.float32))
     return drawn
+
+
+def scaled_as(stack: Stack) -> Scaled:
+    """Inputs of random_sequences in another size: around the normalisation; what is masked stays so."""
+    first: Any = stack.layers[0]
+
+    def scaled(inputs: Array, scale: float) -> Array | None:
+        if isinstance(first, Mask):
+            if scale == 0.0 and first.value == 0.0:
+                return None  # every time step would be masked
+            masked = (inputs == np.float32(first.value)).all(axis=1, keepdims=True)
+            return np.where(masked, inputs, inputs * np.float32(scale)).astype(np.float32)
+        if isinstance(first, Normalize):
+            offset = np.asarray(first.offset, np.float64)
+            return ((inputs.astype(np.float64) - offset) * scale + offset).astype(np.float32)
+        return times(inputs, scale)
+
+    return scaled

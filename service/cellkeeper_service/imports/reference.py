@@ -3,13 +3,31 @@ that the model came from is not installed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .stack import USUAL, Activate, Affine, Array, Convert, Dense, Embed, Mask, Normalize, Recurrent, Stack
+from .stack import (
+    INPUT,
+    USUAL,
+    Activate,
+    Affine,
+    Array,
+    Convert,
+    Dense,
+    Embed,
+    LayerNorm,
+    Mask,
+    Merge,
+    Normalize,
+    ParametricRelu,
+    Recurrent,
+    Stack,
+)
 
 Floats = NDArray[np.float64]
 
@@ -23,10 +41,12 @@ class Float64Run:
 
     def step(self, x: Array) -> Floats:
         """[F] (or a token id []) -> [units]."""
-        value: Any = x
+        values: dict[int, Any] = {INPUT: x}
         kept = True  # false: a time step to leave out
         states = iter(range(len(self._states)))
-        for layer in self._stack.layers:
+        for number, layer in enumerate(self._stack.layers):
+            taken = [values[source] for source in self._stack.sources_of(number)]
+            value = taken[0]
             if isinstance(layer, Embed):
                 kept = not layer.mask_zero or int(value) != 0
                 value = np.asarray(layer.weight[int(value)], np.float64)
@@ -35,9 +55,12 @@ class Float64Run:
                 value = np.asarray(value, np.float64) * kept
             elif isinstance(layer, Recurrent):
                 value = self._recurrent(layer, next(states), np.asarray(value, np.float64), kept)
+            elif isinstance(layer, Merge):
+                value = _merge(layer.op, [np.asarray(part, np.float64) for part in taken])
             else:
                 value = apply(layer, np.asarray(value, np.float64))
-        return np.asarray(value, np.float64)
+            values[number] = value
+        return np.asarray(values[len(self._stack.layers) - 1], np.float64)
 
     def keeps(self, x: Array) -> bool:
         """Whether a first layer that masks takes this time step."""
@@ -53,7 +76,22 @@ class Float64Run:
         return np.zeros_like(h) if layer.zero_masked and not kept else h
 
 
-def apply(layer: Normalize | Affine | Dense | Activate | Convert, value: Floats) -> Floats:
+def _merge(op: str, values: Sequence[Floats]) -> Floats:
+    if op == "concatenate":
+        return np.concatenate(values)
+    if op == "average":
+        return np.asarray(np.mean(values, axis=0), np.float64)
+    functions = {
+        "add": np.add,
+        "subtract": np.subtract,
+        "multiply": np.multiply,
+        "maximum": np.maximum,
+        "minimum": np.minimum,
+    }
+    return np.asarray(reduce(functions[op], values), np.float64)
+
+
+def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert, value: Floats) -> Floats:
     """A layer that remembers nothing: [..., inputs] -> [..., units]."""
     if isinstance(layer, Normalize):
         return (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
@@ -66,6 +104,13 @@ def apply(layer: Normalize | Affine | Dense | Activate | Convert, value: Floats)
         return activate(layer.activation, value)
     if isinstance(layer, Activate):
         return activate(layer.op, value, layer.slope)
+    if isinstance(layer, LayerNorm):
+        value = value - value.mean(axis=-1, keepdims=True)
+        value = value / np.sqrt(np.square(value).mean(axis=-1, keepdims=True) + layer.epsilon)
+        value = value if layer.scale is None else value * layer.scale
+        return value if layer.offset is None else value + layer.offset
+    if isinstance(layer, ParametricRelu):
+        return np.where(value > 0, value, np.asarray(layer.slope, np.float64) * value)
     transform = layer.transform
     if transform.op in _FUNCTIONS:
         return _FUNCTIONS[transform.op](value)
@@ -84,7 +129,7 @@ def activate(op: str, value: Floats, slope: float = 1.0) -> Floats:
 
 def _cell(layer: Recurrent, x: Floats, h: Floats, c: Floats) -> tuple[Floats, Floats]:
     weights = {name: np.asarray(value, np.float64) for name, value in layer.weights.items()}
-    ways = [_FUNCTIONS[name] for name in layer.activations or USUAL[layer.cell]]
+    ways = [partial(activate, name) for name in layer.activations or USUAL[layer.cell]]
     size = layer.hidden_size
     into, back = weights["weight_ih"] @ x, weights["weight_hh"] @ h
     if "bias_ih" in weights:
@@ -119,6 +164,13 @@ def _sigmoid(value: Floats) -> Floats:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * value)), np.float64)
 
 
+def _log_softmax(value: Floats) -> Floats:
+    moved = value - value.max(axis=-1, keepdims=True)
+    return np.asarray(moved - np.log(np.exp(moved).sum(axis=-1, keepdims=True)), np.float64)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
 _FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "linear": lambda v: v,
     "relu": lambda v: np.maximum(v, 0.0),
@@ -129,6 +181,17 @@ _FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
     "exponential": np.exp,
     "hard_sigmoid": lambda v: np.clip(v / 6.0 + 0.5, 0.0, 1.0),
     "softsign": lambda v: v / (1.0 + np.abs(v)),
+    "gelu": lambda v: 0.5 * v * (1.0 + _erf(v * math.sqrt(0.5))),
+    "gelu_tanh": lambda v: 0.5 * v * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
+    "hard_silu": lambda v: v * np.clip(v / 6.0 + 0.5, 0.0, 1.0),
+    "hard_tanh": lambda v: np.clip(v, -1.0, 1.0),
+    "log_sigmoid": lambda v: -np.logaddexp(-v, 0.0),
+    "log_softmax": _log_softmax,
+    "mish": lambda v: v * np.tanh(np.logaddexp(v, 0.0)),
+    "relu6": lambda v: np.clip(v, 0.0, 6.0),
+    "selu": lambda v: 1.0507009873554805 * np.where(v > 0, v, 1.6732632423543772 * np.expm1(np.minimum(v, 0.0))),
+    "silu": lambda v: v * _sigmoid(v),
+    "tanh_shrink": lambda v: v - np.tanh(v),
     "exp": np.exp,
     "expm1": np.expm1,
     "sinh": np.sinh,

@@ -1,8 +1,10 @@
-"""What an import reads a model into: layers one after another, each with the name it had where it came from.
+"""What an import reads a model into: layers in the order in which they compute, each with the name it had where it came
+from.
 
-    Embed, Normalize, Affine, Dense, Activate, Convert   one time step in, one out
-    Recurrent                                            remembers; one cell, its weights under PyTorch's names
-    Mask                                                 says which time steps the layers after it leave out
+    Embed, Normalize, Affine, LayerNorm, Dense, Activate, ParametricRelu, Convert   one time step in, one out
+    Merge                                                                           several values of one time step in
+    Recurrent                            remembers; one cell, its weights under PyTorch's names
+    Mask                                 says which time steps the layers after it leave out
 
 Weights are numpy arrays of any float dtype.
 """
@@ -29,12 +31,25 @@ ACTIVATIONS = (
     "softmax",
     "elu",
     "exponential",
+    "gelu",
+    "gelu_tanh",
     "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
     "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu6",
+    "selu",
+    "silu",
     "softsign",
+    "tanh_shrink",
 )
-# those that a cell may have instead of its own
-CELL_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "hard_sigmoid", "softsign")
+MERGES = ("add", "subtract", "multiply", "average", "maximum", "minimum", "concatenate")
+OVER_UNITS = ("softmax", "log_softmax")  # one value depends on all units of the time step
+# those that a cell may have instead of its own, and a dense layer may have: leaky_relu comes with a slope
+CELL_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name not in (*OVER_UNITS, "leaky_relu"))
 USUAL = {"lstm": ("sigmoid", "tanh"), "gru": ("sigmoid", "tanh"), "rnn_tanh": ("tanh",), "rnn_relu": ("relu",)}
 
 
@@ -63,6 +78,35 @@ class Affine:
     place: str
     scale: Array
     offset: Array
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, mean and variance over the features of the time step.
+
+    scale, offset: [F] each; None: 1 and 0.
+    """
+
+    place: str
+    epsilon: float
+    scale: Array | None = None
+    offset: Array | None = None
+
+
+@dataclass(frozen=True)
+class ParametricRelu:
+    """x where it is positive, slope * x elsewhere; slope: [F], or [1] for one in all."""
+
+    place: str
+    slope: Array
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One of MERGES, of two or more values; all but concatenate take values of one width."""
+
+    place: str
+    op: str
 
 
 @dataclass(frozen=True)
@@ -133,16 +177,31 @@ class Recurrent:
         return self.activations in ((), USUAL[self.cell])
 
 
-Layer = Embed | Normalize | Affine | Dense | Activate | Convert | Mask | Recurrent
+Layer = Embed | Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert | Mask | Merge | Recurrent
+INPUT = -1  # in Stack.sources: the time step itself
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A model as it was read. size: features of a time step, or 0 where the first layer is an Embed."""
+    """A model as it was read. size: features of a time step, or 0 where the first layer is an Embed.
+
+    sources: for each layer the layers whose values it takes, by index, all before it, or INPUT; empty where each takes
+    the one before it. The last layer gives the prediction.
+    """
 
     size: int
     layers: tuple[Layer, ...]
     missing: Missing = field(default_factory=Missing)
+    sources: tuple[tuple[int, ...], ...] = ()
+
+    def sources_of(self, number: int) -> tuple[int, ...]:
+        """The layers whose values layer `number` takes."""
+        return self.sources[number] if self.sources else (number - 1,)
+
+    @property
+    def chain(self) -> bool:
+        """Each layer takes the value of the one before it."""
+        return all(self.sources_of(number) == (number - 1,) for number in range(len(self.layers)))
 
     @property
     def vocabulary(self) -> int:

@@ -21,6 +21,15 @@ _MODULES = {
     "softsign": "Softsign",
     "hard_sigmoid": "Hardsigmoid",
     "elu": "ELU",
+    "gelu": "GELU",
+    "hard_silu": "Hardswish",
+    "hard_tanh": "Hardtanh",
+    "log_sigmoid": "LogSigmoid",
+    "mish": "Mish",
+    "relu6": "ReLU6",
+    "selu": "SELU",
+    "silu": "SiLU",
+    "tanh_shrink": "Tanhshrink",
     "linear": "Identity",
 }
 
@@ -44,10 +53,16 @@ def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[n
             values = {"weight": weight} | ({"bias": mine["bias"]} if "bias" in mine else {})
             units, inputs = weight.shape
             modules.append(_filled(nn.Linear(inputs, units, bias="bias" in mine), values))
+        elif part.kind == "layer_norm":
+            modules.append(_layer_norm(mine, part.epsilon))
+        elif part.kind == "prelu":
+            modules.append(_filled(nn.PReLU(), mine))
         elif part.kind in KINDS:
             modules.append(_recurrent(part.kind, mine))
-        elif part.kind == "softmax":
-            modules.append(nn.Softmax(dim=-1))
+        elif part.kind in ("softmax", "log_softmax"):
+            modules.append(nn.Softmax(dim=-1) if part.kind == "softmax" else nn.LogSoftmax(dim=-1))
+        elif part.kind == "gelu_tanh":
+            modules.append(nn.GELU(approximate="tanh"))
         elif part.kind == "leaky_relu":
             modules.append(nn.LeakyReLU(part.slope))
         elif part.kind == "exponential":
@@ -55,6 +70,13 @@ def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[n
         else:
             modules.append(getattr(nn, _MODULES[part.kind])())
     return [module.eval() for module in modules]
+
+
+def _layer_norm(mine: Mapping[str, Array], epsilon: float) -> nn.Module:
+    from torch import nn
+
+    width = len(next(iter(mine.values())))
+    return _filled(nn.LayerNorm(width, eps=epsilon, bias="bias" in mine), mine)
 
 
 def _recurrent(kind: str, mine: Mapping[str, Array]) -> nn.Module:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .parity import STEPS
 from .processing import random_sequences
 from .refusal import ImportRefused
 from .stack import Array, Stack
@@ -19,10 +18,12 @@ if TYPE_CHECKING:
 FAR = (
     1e-4  # of the largest output: a forward that differs by more computes something else; by less, it rounds otherwise
 )
+STEPS = 32
 LENGTHS = (1, 2, STEPS, 200)
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
-_INSTEAD = "pass the modules as a list, in the order in which they compute, or export it as an ONNX graph"
+TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
+_INSTEAD = f"pass the modules as a list, in the order in which they compute; {TRACED}, or export it as an ONNX graph"
 
 
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
@@ -107,7 +108,7 @@ def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
 
 
 class OwnForward:
-    """A module of the user's own, called as it is: a parity.Source that knows whole sequences only.
+    """A module of the user's own, called as it is: a proof.Source that knows whole sequences only.
 
     Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
     where the module's recurrent layers are batch_first), or the last time step alone.

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellkeeper_service.model.config import Missing, Normalization, Transform
+from cellkeeper_service.model.config import Missing
 from cellkeeper_service.model.feedback import Sources
 
 from .files import read_state_dict, tensors_of
 from .landing import Imported, Report, check_target, land
-from .lower import lower
-from .onnx_declare import declare
-from .onnx_graph import read_graph
-from .onnx_model import import_graph
-from .parity import MAX_BATCH, TOLERANCE, Source
-from .processing import Float64Source, Processed, checked, random_sequences
+from .lower import Lowered, lower
+from .parity import MAX_BATCH, TOLERANCE
+from .processing import Float64Source, Processed, Processing, checked, random_sequences, scaled_as
+from .proof import Source
 from .refusal import ImportRefused
-from .stack import Array, Layer, Recurrent, Stack
+from .stack import Array, Layer, LayerNorm, Recurrent, Stack
 from .torch_build import build_modules
-from .torch_forward import compare_forward
+from .torch_forward import TRACED, compare_forward
 from .torch_modules import ModuleChain, flatten, module_parts
-from .torch_program import INPUT, OUTPUT, ProgramSource, after, is_program, program_graph
+from .torch_program import import_program, is_program
 from .torch_weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
 
 if TYPE_CHECKING:
@@ -40,12 +38,15 @@ def import_torch(
     *,
     layers: str | None = None,
     name: str | None = None,
-    normalization: Normalization | None = None,
+    normalization: object = None,
     missing: Missing | None = None,
-    output: Sequence[Transform] = (),
+    output: object = (),
     feedback: Sources | None = None,
+    feature_names: object = None,
     initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
-    states: Sequence[str] = (),
+    example: object = None,
+    states: Any = (),
+    layout: str | None = None,
     vocabulary: int = 0,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
@@ -60,7 +61,14 @@ def import_torch(
     the order in which they compute, such as "embedding=emb lstm=rnn dense=fc relu dense=out"; or a torch.export
     program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
     and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
+    example: x as the forward of a module takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F). With it a
+    module whose children do not say what its forward computes is traced (needs onnxscript): its recurrent layers are
+    watched, or, with `states`, its forward takes these after x and gives them back after its outputs. states: those of
+    a new session, as the forward takes them: a tensor, tensors, a tuple of them, or by the name of the argument.
+    layout: of x and the outputs, "step", "time_first" or "batch_first", where its recurrent layers do not tell.
     normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
     tolerance: the largest difference, relative to the largest output.
@@ -69,21 +77,98 @@ def import_torch(
     """
     folder = Path(folder)
     name = check_target(folder, name)
+    processing = checked(normalization, missing, output, feature_names)
+    served: dict[str, Any] = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+    stated = not isinstance(states, tuple | list | Mapping) or bool(states)
     if is_program(model):
-        if normalization is not None or output or initial_state is not None or layers is not None:
+        if normalization is not None or processing.output or initial_state is not None or layers is not None:
             raise ImportRefused(
                 "model", "got a torch.export program with normalization, output, initial_state or layers"
             )
-        imported = _import_program(
-            model, folder, name, states, vocabulary, missing or Missing(), feedback, tolerance, max_batch
-        )
+        named = tuple(states) if all(isinstance(state, str) for state in states) else ()
+        graph: dict[str, Any] = {"name": name, "vocabulary": vocabulary, "missing": processing.missing, **served}
+        graph["feature_names"] = processing.feature_names
+        program: Any = model
+        imported = import_program(program, folder, place="ExportedProgram", states=named, **graph)
         report(str(imported))
         return imported
-    if states or vocabulary:
+    if example is None and (stated or vocabulary or layout is not None):
         raise ImportRefused(
-            "states, vocabulary", f"got {states}, {vocabulary}, expected for a torch.export program only"
+            "states, vocabulary, layout",
+            f"got {states}, {vocabulary}, {layout}, expected for a torch.export program, or with example only",
         )
-    initial = _initial(initial_state)
+    read = None
+    if example is None or not stated:
+        try:
+            read = _read(model, layers, _initial(initial_state), processing, name)
+        except ImportRefused:
+            if example is None:
+                raise
+    if read is None:
+        graph = {"vocabulary": vocabulary, **served}
+        imported = _import_traced(
+            model, folder, name, example, states if stated else None, layout, initial_state, processing, graph
+        )
+    else:
+        place, _, whole, lowered, source = read
+        imported = land(
+            folder,
+            lowered,
+            Processed(source, processing),
+            random_sequences(whole),
+            place,
+            tolerance,
+            max_batch,
+            feedback,
+            scaled=scaled_as(whole),
+            feature_names=processing.feature_names,
+        )
+    report(str(imported))
+    return imported
+
+
+def _import_traced(
+    model: Any,
+    folder: Path,
+    name: str,
+    example: object,
+    states: object,
+    layout: str | None,
+    initial_state: object,
+    processing: Processing,
+    options: Mapping[str, Any],
+) -> Imported:
+    from .torch_trace import trace, whole_sequence_layers
+
+    if initial_state is not None:
+        raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
+    if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
+        raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
+    copied = _copied(type(model).__name__, model)
+    traced = trace(copied, example, states, layout, processing)
+    place = type(model).__name__
+    try:
+        return import_program(
+            traced.program,
+            folder,
+            name=name,
+            place=place,
+            states=traced.states,
+            outputs=traced.outputs,
+            initial=traced.initial,
+            source=lambda *_: Processed(traced.source, processing),
+            missing=processing.missing,
+            feature_names=processing.feature_names,
+            **options,
+        )
+    except ImportRefused as error:
+        raise ImportRefused(error.place, f"{whole_sequence_layers(copied)}{error.reason}") from error
+
+
+def _read(
+    model: Any, layers: str | None, initial: Mapping[str, Array], processing: Processing, name: str
+) -> tuple[str, Stack, Stack, Lowered, Source]:
+    """The place, the stack alone and with the processing around it, what it becomes, and what that is compared with."""
     chain: list[nn.Module] = []
     own: Any = None
     if isinstance(model, str | Path | Mapping):
@@ -104,7 +189,6 @@ def import_torch(
         own = None if standard or isinstance(model, Sequence) else model
     read = with_initial(read_parts(parts, tensors, place), initial, place)
     stack = Stack(_features(read), tuple(read))
-    processing = checked(normalization, missing, output)
     whole = processing.around(stack)
     try:
         lowered = lower(whole, name, place)
@@ -114,57 +198,12 @@ def import_torch(
         raise ImportRefused(
             f"{place}: {error.place}",
             f"{error.reason}: its layers do not fit one after another as they are registered (a path around some of "
-            "them within forward?); export one time step with torch.export, states as arguments, and pass that",
+            f"them within forward?); {TRACED}, or export one time step with torch.export, states as arguments, and "
+            "pass that",
         ) from error
     if own is not None:
         compare_forward(own, chain, initial, stack)
-    source = _source(chain, parts, tensors, initial, stack)
-    imported = land(
-        folder, lowered, Processed(source, processing), random_sequences(whole), place, tolerance, max_batch, feedback
-    )
-    report(str(imported))
-    return imported
-
-
-def _import_program(
-    program: Any,
-    folder: Path,
-    name: str,
-    states: Sequence[str],
-    vocabulary: int,
-    missing: Missing,
-    feedback: Sources | None,
-    tolerance: float,
-    max_batch: int,
-) -> Imported:
-    place = "ExportedProgram"
-    data = program_graph(program, states, place)
-    graph = read_graph(data, place)
-    declaration = declare(
-        graph,
-        place,
-        input_name=INPUT,
-        states={state: after(state) for state in states},
-        outputs=[OUTPUT],
-        constants={},
-        batch_axes={},
-        layout=None,
-    )
-    return import_graph(
-        data,
-        graph,
-        declaration,
-        folder,
-        name=name,
-        place=place,
-        vocabulary=vocabulary,
-        initial={},
-        missing=missing,
-        feedback=feedback,
-        source=lambda _, declared, initial: ProgramSource(program, declared, initial),
-        tolerance=tolerance,
-        max_batch=max_batch,
-    )
+    return place, stack, whole, lowered, _source(chain, parts, tensors, initial, stack)
 
 
 def _features(layers: Sequence[Layer]) -> int:
@@ -172,6 +211,8 @@ def _features(layers: Sequence[Layer]) -> int:
     for layer in layers:
         if isinstance(layer, Recurrent):
             return int(layer.weights["weight_ih"].shape[1])
+        if isinstance(layer, LayerNorm) and layer.scale is not None:
+            return int(layer.scale.size)
         weight = getattr(layer, "weight", None)
         if weight is not None:
             return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,18 @@ _ACTIVATIONS = {
     "Hardsigmoid": "hard_sigmoid",
     "ELU": "elu",
     "LeakyReLU": "leaky_relu",
+    "SiLU": "silu",
+    "Mish": "mish",
+    "SELU": "selu",
+    "ReLU6": "relu6",
+    "LogSoftmax": "log_softmax",
+    "LogSigmoid": "log_sigmoid",
+    "Hardswish": "hard_silu",
+    "Tanhshrink": "tanh_shrink",
 }
 _IGNORED = ("Dropout", "AlphaDropout", "FeatureAlphaDropout", "Identity")
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
-ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, activations, Dropout"
+ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
 
 
 def flatten(model: Any) -> list[tuple[str, nn.Module]]:
@@ -48,7 +57,11 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
         return [("", model)]
     children = list(model.named_children())
     if not children or list(model.named_parameters(recurse=False)):
-        raise ImportRefused(type(model).__name__, f"cannot be taken apart; expected {ALLOWED}, or pass a list of these")
+        raise ImportRefused(
+            type(model).__name__,
+            f"cannot be taken apart; expected {ALLOWED}, or a list of these; "
+            "pass example=x, an input as its forward takes it, and the forward is traced",
+        )
     return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
 
 
@@ -73,7 +86,10 @@ def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], 
         if part is None:
             continue
         prefix = name or str(number)
-        parts.append(Part(part.kind, prefix if "=" in part.place else "", part.slope))
+        parts.append(replace(part, prefix=prefix if "=" in part.place else ""))
+        if part.kind == "layer_norm" and not module.elementwise_affine:
+            shape: Any = module.normalized_shape
+            tensors[f"{prefix}.weight"] = np.ones(shape, np.float32)
         for key, value in module.state_dict().items():
             if value.is_meta or not value.is_floating_point():
                 came = "no values (device meta)" if value.is_meta else str(value.dtype)
@@ -100,6 +116,20 @@ def _part(name: str, module: Any) -> Part | None:
         return Part("embedding")
     if kind == "Linear":
         return Part("dense")
+    if kind == "LayerNorm":
+        if len(module.normalized_shape) != 1:
+            raise ImportRefused(
+                place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features alone: [F]"
+            )
+        return Part("layer_norm", epsilon=float(module.eps))
+    if kind == "PReLU":
+        if module.num_parameters != 1:
+            raise ImportRefused(
+                place, f"num_parameters: got {module.num_parameters}, expected 1: axis 1 is the time or the batch"
+            )
+        return Part("prelu")
+    if kind == "GELU":
+        return Part("gelu_tanh" if module.approximate == "tanh" else "gelu")
     if is_ignored(module):
         return None
     if kind in _WHOLE:
@@ -108,7 +138,7 @@ def _part(name: str, module: Any) -> Part | None:
         raise ImportRefused(place, f"no layer that a bundle can hold; expected {ALLOWED}")
     if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
         raise ImportRefused(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
-    if kind == "Softmax" and module.dim not in (-1, 2):
+    if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
         raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
     slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
     return Part(_ACTIVATIONS[kind], slope=float(slope))
@@ -120,7 +150,7 @@ def is_ignored(module: nn.Module) -> bool:
 
 
 class ModuleChain:
-    """The modules one after another, in float32 as they are: a parity.Source. initial: "h", "c" [layers, width]."""
+    """The modules one after another, in float32 as they are: a proof.Source. initial: "h", "c" [layers, width]."""
 
     def __init__(self, modules: Sequence[nn.Module], initial: Mapping[str, Array]) -> None:
         import torch

@@ -6,13 +6,22 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellkeeper_service.model.config import Missing
+from cellkeeper_service.model.feedback import Sources
+
+from .landing import Imported
+from .onnx_declare import declare
+from .onnx_graph import read_graph
+from .onnx_model import import_graph
 from .onnx_source import Declaration
+from .proof import Source
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -31,11 +40,67 @@ def after(state: str) -> str:
     return f"{state}_out"
 
 
-def program_graph(program: ExportedProgram, states: Sequence[str], place: str) -> bytes:
-    """The ONNX model, its inputs called x and `states`, its outputs prediction and `states` with _out."""
+def import_program(
+    program: ExportedProgram,
+    folder: Path,
+    *,
+    name: str,
+    place: str,
+    states: Sequence[str],
+    outputs: Sequence[str] = (OUTPUT,),
+    initial: Mapping[str, Array] | None = None,
+    source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
+    vocabulary: int,
+    missing: Missing,
+    feedback: Sources | None,
+    feature_names: tuple[str, ...] = (),
+    tolerance: float,
+    max_batch: int,
+) -> Imported:
+    """A program (x, *states) -> (*outputs, *states) with a dynamic batch axis becomes a bundle.
+
+    initial: states of a new session without the batch axis; zeros where it has none. source: what the bundle is
+    compared with; the program itself where it is None.
+    """
+    data = program_graph(program, states, outputs, place)
+    graph = read_graph(data, place)
+    declaration = declare(
+        graph,
+        place,
+        input_name=INPUT,
+        states={state: after(state) for state in states},
+        outputs=outputs,
+        constants={},
+        batch_axes={},
+        layout=None,
+    )
+
+    def original(_: Any, declared: Declaration, first: Mapping[str, Array]) -> Source:
+        return ProgramSource(program, declared, first) if source is None else source(declared, first)
+
+    return import_graph(
+        data,
+        graph,
+        declaration,
+        folder,
+        name=name,
+        place=place,
+        vocabulary=vocabulary,
+        initial=initial or {},
+        missing=missing,
+        feedback=feedback,
+        feature_names=feature_names,
+        source=original,
+        tolerance=tolerance,
+        max_batch=max_batch,
+    )
+
+
+def program_graph(program: ExportedProgram, states: Sequence[str], outputs: Sequence[str], place: str) -> bytes:
+    """The ONNX model, its inputs called x and `states`, its outputs `outputs` and `states` with _out."""
     signature = program.graph_signature
     came = (len(signature.user_inputs), len(signature.user_outputs))
-    expected = (1 + len(states),) * 2
+    expected = (1 + len(states), len(outputs) + len(states))
     if not states or came != expected:
         raise ImportRefused(
             place,
@@ -47,26 +112,34 @@ def program_graph(program: ExportedProgram, states: Sequence[str], place: str) -
         raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
     import torch
 
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of packages that nobody asked for
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet():
             made = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=[INPUT, *states],
-                output_names=[OUTPUT, *map(after, states)],
+                output_names=[*outputs, *map(after, states)],
                 verbose=False,
             )
     except Exception as error:  # the exporter's errors have no common base
         raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
-    finally:
-        logger.setLevel(level)
     if made is None:
         raise ImportRefused(place, "torch.onnx gave nothing")
     return bytes(made.model_proto.SerializeToString())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporters print and warn of: packages that nobody asked for, and whole programs."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _refuse_nested(program: ExportedProgram, place: str) -> None:
@@ -83,7 +156,7 @@ def _refuse_nested(program: ExportedProgram, place: str) -> None:
 
 
 class ProgramSource:
-    """The program in batches of one: a parity.Source. Sequences go in by single time steps where T is fixed to 1."""
+    """The program in batches of one: a proof.Source. Sequences go in by single time steps where T is fixed to 1."""
 
     def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         import torch

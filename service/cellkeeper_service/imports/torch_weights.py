@@ -5,16 +5,19 @@ Modules and files go the same way: a list of `Part`s, each a kind of layer and t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .refusal import ImportRefused
-from .stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, Recurrent
+from .stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied")
+KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied", "layer_norm", "prelu")
+_FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end with a number: leaky_relu:0.01, layer_norm=ln:1e-6
 UNNORMED = (
     "make it one tensor again first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
     "remove_parametrizations"
@@ -29,6 +32,7 @@ class Part:
     kind: str
     prefix: str = ""
     slope: float = 1.0  # of leaky_relu and elu
+    epsilon: float = 1e-5  # of layer_norm
 
     @property
     def place(self) -> str:
@@ -39,13 +43,29 @@ def parse_parts(text: str) -> list[Part]:
     """ "embedding=emb lstm=rnn dense=fc relu" -> parts. Raises ImportRefused."""
     parts = []
     for word in text.split():
-        kind, equals, prefix = word.partition("=")
+        text, colon, number = word.rpartition(":") if word.startswith(NUMBERED) else (word, "", "")
+        kind, equals, prefix = (text if colon else word).partition("=")
         if kind not in (KINDS if equals else ACTIVATIONS):
             raise ImportRefused("layers", f"got {word!r}, expected {HINT}; activations: {', '.join(ACTIVATIONS)}")
-        parts.append(Part(kind, prefix))
+        parts.append(_numbered(Part(kind, prefix), word, number if colon else None))
     if not parts:
         raise ImportRefused("layers", f"got none, expected {HINT}")
     return parts
+
+
+def _numbered(part: Part, word: str, number: str | None) -> Part:
+    """With the slope or the epsilon that the word gives. A leaky_relu has none that goes without saying."""
+    if number is None:
+        if part.kind == "leaky_relu":
+            raise ImportRefused("layers", "got 'leaky_relu', expected its slope with it, such as leaky_relu:0.01")
+        return part
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ImportRefused("layers", f"got {word!r}, expected a number behind the colon, such as leaky_relu:0.01")
+    return replace(part, epsilon=value) if part.kind == "layer_norm" else replace(part, slope=value)
 
 
 def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
@@ -90,7 +110,7 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
     for part in parts:
         dotted = f"{part.prefix}." if part.prefix else ""
         mine = {name.removeprefix(dotted): value for name, value in tensors.items() if name.startswith(dotted)}
-        if part.kind in ("embedding", "dense", "tied"):
+        if part.kind in _FLAT:
             layers.append(_flat(part, mine, layers, place))
             left -= {f"{dotted}weight", f"{dotted}bias"}
         elif part.kind in KINDS:
@@ -143,6 +163,10 @@ def _flat(part: Part, mine: Mapping[str, Array], before: Sequence[Layer], place:
         )
     if part.kind == "embedding":
         return Embed(part.place, weight)
+    if part.kind == "layer_norm":
+        return LayerNorm(part.place, part.epsilon, weight, mine.get("bias"))
+    if part.kind == "prelu":
+        return ParametricRelu(part.place, weight)
     return Dense(part.place, weight, mine.get("bias"))
 
 

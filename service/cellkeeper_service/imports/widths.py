@@ -10,7 +10,22 @@ import numpy as np
 from cellkeeper_service.model.config import MAX_LAYERS, MAX_SIZE, MAX_VOCABULARY
 
 from .refusal import ImportRefused
-from .stack import Affine, Array, Convert, Dense, Embed, Layer, Mask, Normalize, Recurrent, Stack
+from .stack import (
+    INPUT,
+    Affine,
+    Array,
+    Convert,
+    Dense,
+    Embed,
+    Layer,
+    LayerNorm,
+    Mask,
+    Merge,
+    Normalize,
+    ParametricRelu,
+    Recurrent,
+    Stack,
+)
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -23,13 +38,16 @@ def check(stack: Stack, place: str) -> int:
         )
     if len(stack.recurrent) > MAX_LAYERS:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
-    width = stack.size
+    if stack.masked and not stack.chain:
+        raise ImportRefused(place, "masks in a model with branches, expected a mask only where its layers are a chain")
+    widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):
         if isinstance(layer, Embed) != (number == 0 and not stack.size):
             raise ImportRefused(
                 layer.place, "got an embedding, expected it as the first layer: a time step is one token id or features"
             )
-        width = _after(layer, width)
+        taken = [widths[source] for source in stack.sources_of(number)]
+        width = widths[number] = _merged(layer, taken) if isinstance(layer, Merge) else _after(layer, *taken)
         if not 1 <= width <= MAX_SIZE:
             raise ImportRefused(layer.place, f"got a width of {width}, expected 1 to {MAX_SIZE}")
         for name, values in _arrays(layer):
@@ -37,7 +55,17 @@ def check(stack: Stack, place: str) -> int:
                 raise ImportRefused(layer.place, f"{name}: got dtype {values.dtype}, expected floats")
             if not np.isfinite(values.astype(np.float32)).all():
                 raise ImportRefused(layer.place, f"{name}: holds NaN or infinity, expected finite float32 numbers")
-    return width
+    return widths[len(stack.layers) - 1]
+
+
+def _merged(layer: Merge, widths: list[int]) -> int:
+    if layer.op == "concatenate":
+        return sum(widths)
+    if len(set(widths)) > 1:
+        raise ImportRefused(layer.place, f"got values of the widths {widths}, expected one width for {layer.op}")
+    if layer.op == "subtract" and len(widths) != 2:
+        raise ImportRefused(layer.place, f"got {len(widths)} values, expected 2 for subtract")
+    return widths[0]
 
 
 def _after(layer: Layer, width: int) -> int:
@@ -52,10 +80,12 @@ def _after(layer: Layer, width: int) -> int:
         if layer.bias is not None and layer.bias.shape != (units,):
             raise _shape(layer, "bias", layer.bias, f"[{units}]")
         return units
-    if isinstance(layer, Normalize | Affine):
+    if isinstance(layer, Normalize | Affine | LayerNorm):
         for name, values in (("offset", layer.offset), ("scale", layer.scale)):
-            if values.shape != (width,):
+            if values is not None and values.shape != (width,):
                 raise _shape(layer, name, values, f"[{width}]")
+    if isinstance(layer, ParametricRelu) and layer.slope.shape not in ((width,), (1,)):
+        raise _shape(layer, "slope", layer.slope, f"[{width}] or [1]")
     if isinstance(layer, Convert) and isinstance(layer.transform.value, tuple) and len(layer.transform.value) != width:
         raise ImportRefused(layer.place, f"got {len(layer.transform.value)} values, expected 1 or {width}")
     return _recurrent(layer, width) if isinstance(layer, Recurrent) else width
@@ -90,9 +120,9 @@ def _arrays(layer: Layer) -> Iterator[tuple[str, Array]]:
         yield from layer.weights.items()
         yield from layer.initial.items()
     elif not isinstance(layer, Mask):
-        for name in ("weight", "bias", "scale", "offset"):
+        for name in ("weight", "bias", "scale", "offset", "slope"):
             values = getattr(layer, name, None)
-            if values is not None:
+            if isinstance(values, np.ndarray):
                 yield name, values
 
 

@@ -20,6 +20,8 @@ OPS_WITH_VALUE = ("scale", "offset", "clip_min")
 OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
 POLICIES = ("reject", "hold", "constant")
 LAYOUTS = ("step", "time_first", "batch_first")
+BATCHES = ("free", "one", "none")
+STATE_DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph
 
 MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
 MAX_LAYERS = 64
@@ -44,11 +46,16 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Time steps of `size` float32 values."""
+    """Time steps of `size` float32 values. shape: of a graph's time step that is not [size]; `size` values in all."""
 
     size: int
     normalization: Normalization | None = None
     missing: Missing = Missing()
+    shape: tuple[int, ...] = ()
+
+    @property
+    def step_shape(self) -> tuple[int, ...]:
+        return self.shape or (self.size,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class RecurrentConfig:
     head: tuple[Dense, ...]
     output: tuple[Transform, ...]
     feedback: Sources | None = None  # see feedback.py
+    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
 
     @property
     def recurrent_size(self) -> int:
@@ -110,13 +118,17 @@ class RecurrentConfig:
 
 @dataclass(frozen=True, slots=True)
 class GraphState:
-    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch."""
+    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch.
+
+    Of a graph that takes one session a call the shape is the whole tensor's, and batch_axis is 0 and means nothing.
+    """
 
     name: str
     input: str
     output: str
     shape: tuple[int, ...]
     batch_axis: int
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +142,13 @@ class GraphOutput:
 
 @dataclass(frozen=True, slots=True)
 class GraphConfig:
-    """An ONNX graph (inputs, states, constants) -> (outputs, states). All tensors are float32, token ids int32.
+    """An ONNX graph (inputs, states, constants) -> (outputs, states).
 
+    Features and outputs are float32, token ids int32; where the graph has other floats or integers, they are cast
+    outside of it.
     layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
+    batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no such axis ("step" [...],
+    "time_first" [T, ...]). With the last two each call takes one session.
     constants: names of graph inputs that always get the tensor "constant.<name>" of the bundle.
     """
 
@@ -145,6 +161,12 @@ class GraphConfig:
     outputs: tuple[GraphOutput, ...]
     constants: tuple[str, ...]
     feedback: Sources | None = None  # see feedback.py
+    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
+    batch: str = "free"
+
+    @property
+    def one_session_a_call(self) -> bool:
+        return self.batch != "free"
 
 
 Config = RecurrentConfig | GraphConfig
@@ -155,6 +177,7 @@ def config_json(config: Config) -> dict[str, Any]:
     value = asdict(config)
     kind = "tokens" if isinstance(config.input, Tokens) else "features"
     value["input"] = {"kind": kind, **value["input"]}
+    shape = value["input"].pop("shape", ())
     if isinstance(config, RecurrentConfig):
         value["input"].pop("size", None)
         if config.cell != "gru":
@@ -163,10 +186,20 @@ def config_json(config: Config) -> dict[str, Any]:
     else:
         value = {"cell": "onnx", **value}
         value["input"]["name"] = value.pop("input_name")
+        for state in value["states"]:
+            if state["dtype"] == "float32":  # servers before other dtypes know no such key
+                del state["dtype"]
+        if config.batch == "free":
+            del value["batch"]
         if isinstance(config.input, Features):
             del value["input"]["normalization"]
+            if shape:
+                del value["input"]["size"]
+                value["input"]["shape"] = shape
         else:
             del value["input"]["embedding_size"]
     if value["feedback"] is None:
         del value["feedback"]
+    if not value["feature_names"]:
+        del value["feature_names"]
     return {"format": FORMAT, **value}

@@ -75,4 +75,5 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         max_frame_items=limits.max_frame_items,
         max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
         feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),
+        feature_names=spec.feature_names,
     )

@@ -1,0 +1,123 @@
+"""A recurrent layer of a stack as ONNX nodes: ONNX's own operators, or one time step written out where the cell has
+activations that these do not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from .graph_activations import write_activation
+from .graph_writer import COLUMNS, GraphWriter, Value
+from .stack import USUAL, Array, Recurrent
+
+_OPS = {
+    "linear": "Affine",
+    "relu": "Relu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "hard_sigmoid": "HardSigmoid",
+    "softsign": "Softsign",
+}
+_NUMBERS = {"linear": (1.0, 0.0), "hard_sigmoid": (1 / 6, 0.5)}  # activation_alpha and activation_beta
+_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}  # PyTorch's to ONNX's order
+
+
+def written_out(layer: Recurrent) -> bool:
+    """No operator of ONNX computes this cell: it is written for one time step."""
+    return any(name not in _OPS for name in layer.activations)
+
+
+def write_sequence(writer: GraphWriter, layer: Recurrent, value: str, before: list[str], after: list[str]) -> str:
+    """[T, B, F] and the states [1, B, H] -> [T, 1, B, H], by an operator of ONNX; the states after go to `after`."""
+    weights = {name: _ordered(layer, name) for name in layer.weights}
+    inputs = [value, *(writer.constant(weights[f"weight_{side}"][None]) for side in ("ih", "hh"))]
+    has_bias = "bias_ih" in weights
+    inputs.append(writer.constant(np.concatenate([weights["bias_ih"], weights["bias_hh"]])[None]) if has_bias else "")
+    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+    if layer.cell == "gru":
+        attributes["linear_before_reset"] = int(layer.reset_after)
+    ways = layer.activations or USUAL[layer.cell]
+    names = [*ways, ways[1]] if layer.cell == "lstm" else list(ways)
+    attributes["activations"] = [_OPS[name] for name in names]
+    numbers = [_NUMBERS[name] for name in names if name in _NUMBERS]
+    if numbers:
+        attributes["activation_alpha"] = [alpha for alpha, _ in numbers]
+        attributes["activation_beta"] = [beta for _, beta in numbers]
+    op = {"lstm": "LSTM", "gru": "GRU"}.get(layer.cell, "RNN")
+    sequence = f"sequence_{len(writer.nodes)}"
+    writer.nodes.append(helper.make_node(op, [*inputs, "", *before], [sequence, *after], **attributes))
+    return sequence
+
+
+def write_step(writer: GraphWriter, layer: Recurrent, value: Value, before: list[str], after: list[str]) -> str:
+    """One time step [1, B, F] and the states [1, B, H] -> [1, B, H]; the states after go to `after`."""
+    cell = _Cell(writer, layer, value, before)
+    results = {"lstm": cell.lstm, "gru": cell.gru}.get(layer.cell, cell.rnn)()
+    for result, name in zip(results, after, strict=True):
+        writer.node("Identity", [writer.narrow(result)], name=name)
+    return after[0]
+
+
+class _Cell:
+    """Values are padded to whole vectors: [1, B, columns]."""
+
+    def __init__(self, writer: GraphWriter, layer: Recurrent, value: Value, before: list[str]) -> None:
+        self._writer, self._layer, self._value = writer, layer, value
+        size = layer.hidden_size
+        self._states = [writer.padded(Value(name, size, size)) for name in before]
+        self._ways = layer.activations or USUAL[layer.cell]
+
+    def lstm(self) -> list[Value]:
+        h, c = self._states
+        i, f, g, o = (
+            self._sum(self._product("ih", gate, self._value), self._product("hh", gate, h)) for gate in range(4)
+        )
+        i, f, o = (self._apply(0, gate) for gate in (i, f, o))
+        kept = self._sum(self._times(f, c), self._times(i, self._apply(1, g)))
+        return [self._times(o, self._apply(1, kept)), kept]
+
+    def gru(self) -> list[Value]:
+        (h,) = self._states
+        into = [self._product("ih", gate, self._value) for gate in range(3)]
+        r, z = (self._apply(0, self._sum(into[gate], self._product("hh", gate, h))) for gate in range(2))
+        if self._layer.reset_after:
+            again = self._times(r, self._product("hh", 2, h))
+        else:
+            again = self._product("hh", 2, self._times(r, h))
+        n = self._apply(1, self._sum(into[2], again))
+        moved = self._times(z, h._replace(name=self._writer.node("Sub", [h.name, n.name])))
+        return [self._sum(n, moved)]
+
+    def rnn(self) -> list[Value]:
+        (h,) = self._states
+        return [self._apply(0, self._sum(self._product("ih", 0, self._value), self._product("hh", 0, h)))]
+
+    def _product(self, side: str, gate: int, value: Value) -> Value:
+        """Of one gate, with its bias."""
+        layer, size = self._layer, self._layer.hidden_size
+        rows = slice(gate * size, (gate + 1) * size)
+        padded = -(-size // COLUMNS) * COLUMNS
+        weight = np.zeros((value.columns, padded), np.float32)
+        weight[: value.width, :size] = np.asarray(layer.weights[f"weight_{side}"], np.float32)[rows].T
+        name = self._writer.node("MatMul", [value.name, self._writer.constant(weight)])
+        if f"bias_{side}" in layer.weights:
+            bias = np.asarray(layer.weights[f"bias_{side}"], np.float32)[rows]
+            name = self._writer.node("Add", [name, self._writer.vector(bias, padded)])
+        return Value(name, size, padded)
+
+    def _apply(self, way: int, value: Value) -> Value:
+        return write_activation(self._writer, value, self._ways[way])
+
+    def _sum(self, one: Value, other: Value) -> Value:
+        return one._replace(name=self._writer.node("Add", [one.name, other.name]))
+
+    def _times(self, one: Value, other: Value) -> Value:
+        return one._replace(name=self._writer.node("Mul", [one.name, other.name]))
+
+
+def _ordered(layer: Recurrent, name: str) -> Array:
+    order = _GATES[layer.cell]
+    gates = np.split(np.asarray(layer.weights[name], np.float32), len(order))
+    return np.concatenate([gates[i] for i in order])

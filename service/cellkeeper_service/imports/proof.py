@@ -1,0 +1,174 @@
+"""The proof at import: the model where it came from, on whole sequences, against the engine that will serve it, step by
+step, in chunks and whole, with sequences of other sizes beside each.
+
+Lengths and sizes of the inputs are those of LENGTHS and SIZES. Batches also hold sequences a million times as large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Engine
+
+from .stack import Array
+
+LENGTHS = (1, 2, 7, 32, 200)
+ORDINARY = "ordinary inputs"
+SIZES = (
+    (ORDINARY, 1.0),
+    ("inputs 10 times as large", 10.0),
+    ("inputs 1,000 times as large", 1e3),
+    ("inputs of a millionth of the size", 1e-6),
+    ("inputs of zero", 0.0),
+)
+SEQUENCES, STEPS = len(SIZES), LENGTHS[-1]  # what trials takes: one for each size
+STEPPED = 32  # time steps that the source takes one by one: one of LENGTHS
+COMPANY = 1e6
+Scaled = Callable[[Array, float], Array | None]
+
+
+class Source(Protocol):
+    """The model where it came from. Each call is one new sequence: inputs [T, ...] -> by name, outputs [T, ...].
+
+    A time step of which it does not know the outputs is NaN throughout, and is not compared.
+    """
+
+    name: str  # "torch 2.13.0"
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        """The whole sequence in one call."""
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        """One time step at a time, the state carried by hand."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """what: the inputs in words. inputs: [length, ...]."""
+
+    what: str
+    length: int
+    inputs: Array
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest differences of one output, and the first time step at which they are more than the tolerance."""
+
+    absolute: float
+    relative: float
+    step: int
+
+
+def times(inputs: Array, scale: float) -> Array | None:
+    """The inputs times a number; token ids have no size."""
+    if inputs.dtype.kind != "f":
+        return inputs if scale == 1.0 else None
+    return (inputs * np.float32(scale)).astype(np.float32)
+
+
+def trials(sequences: Sequence[Array], scaled: Scaled) -> list[Trial]:
+    """Of each length and size. sequences: ordinary inputs [STEPS, ...], one for each size. scaled: such inputs in
+    another size; None where they have no other."""
+    made = []
+    for (what, scale), whole in zip(SIZES, sequences, strict=True):
+        inputs = scaled(whole, scale)
+        if inputs is not None:
+            made += [Trial(what, length, inputs[:length]) for length in LENGTHS]
+    return made
+
+
+def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[str, list[dict[str, Array]]]]:
+    """In words how they were served, and the outputs [T, ...] of each sequence, all of one length."""
+    steps = len(sequences[0])
+    draw = np.random.default_rng(steps)
+    yield "step by step", _served(engine, sequences, [1] * steps)
+    if steps > 2:
+        cuts = sorted(draw.choice(np.arange(1, steps), min(5, steps - 1), replace=False).tolist())
+        yield "in chunks", _served(engine, sequences, [end - start for start, end in pairwise([0, *cuts, steps])])
+    yield "whole", [_served(engine, [inputs], [steps])[0] for inputs in sequences]
+
+
+def measure(served: Array, expected: Array, tolerance: float) -> Gap:
+    """Both [T, ...]. What the source gives is not compared where it is NaN throughout, nor from where it is not finite
+    on. Infinity where nothing can be compared."""
+    with np.errstate(over="ignore"):
+        expected = np.asarray(expected, np.float32).astype(np.float64)
+    if served.shape != expected.shape:
+        return Gap(np.inf, np.inf, 0)
+    rows = expected.reshape(len(expected), -1)
+    answered = ~np.isnan(rows).all(axis=1)
+    lost = answered & ~np.isfinite(rows).all(axis=1)
+    known = answered & ~np.logical_or.accumulate(lost)
+    if not known.any():
+        return Gap(0.0, 0.0, 0) if lost.any() else Gap(np.inf, np.inf, 0)
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(served.reshape(len(served), -1).astype(np.float64) - rows)[known].max(axis=1, initial=0.0)
+    gaps[~np.isfinite(gaps)] = np.inf
+    size = max(float(np.abs(rows[known]).max(initial=0.0)), 1e-30)
+    over = np.flatnonzero(known)[~(gaps <= tolerance * size)]
+    return Gap(float(gaps.max()), float(gaps.max()) / size, int(over[0]) if len(over) else 0)
+
+
+def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], tolerance: float) -> str:
+    """What the source itself does that no stream can do, as far as that can be told."""
+    at = next(number for number, trial in enumerate(tried) if trial.length == STEPPED)
+    again = source.whole(tried[at].inputs)
+    for name, values in originals[at].items():
+        if not np.array_equal(values, again[name], equal_nan=True):
+            return "; it gives other values when it is run again: it draws random numbers"
+    long = originals[next(number for number, trial in enumerate(tried) if trial.length == STEPS)]
+    for name, values in originals[at].items():
+        gap = measure(np.asarray(long[name][:STEPPED]), values, tolerance)
+        if np.isfinite(gap.relative) and gap.relative > tolerance:
+            return (
+                f"; it looks ahead: its own output at step {gap.step} changes when later time steps follow (a mean, a "
+                "norm or attention over the sequence, a centred window, a backward direction?)"
+            )
+    return (
+        "; something goes from one time step to the next that is no state, or a value depends on later ones, or it "
+        "computes something else than was read"
+    )
+
+
+def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
+    """As sessions of one batch with company, in these chunks; in several batches where they do not fit into one."""
+    company = [] if len(sequences) == 1 else _company(sequences[0])
+    most = max(1, engine.max_batch - len(company))
+    if engine.max_batch <= len(company):
+        company = []
+        most = engine.max_batch
+    results: list[dict[str, Array]] = []
+    for start in range(0, len(sequences), most):
+        mine = sequences[start : start + most]
+        results += _advanced(engine, [*mine, *company], chunks)[: len(mine)]
+    return results
+
+
+def _company(inputs: Array) -> list[Array]:
+    huge = times(inputs, COMPANY)
+    return [] if huge is None else [huge]
+
+
+def _advanced(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
+    names = [output.name for output in engine.spec.outputs]
+    inputs = np.ascontiguousarray(np.stack(sequences, axis=1), engine.spec.input.dtype)
+    rows = np.arange(len(sequences), dtype=np.intp)
+    engine.reserve(len(rows))
+    engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    start = 0
+    for chunk in chunks:
+        part = np.ascontiguousarray(inputs[start : start + chunk])
+        computed = engine.run(part, rows, rows, frozenset(names))
+        for name in names:
+            parts[name].append(computed.outputs[name])
+        start += chunk
+    engine.reserve(0)
+    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    return [{name: values[:, row] for name, values in whole.items()} for row in rows]

@@ -1,0 +1,219 @@
+"""Fitted scalers as what a bundle does before and after its layers.
+
+Of scikit-learn StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler, a Pipeline of these and a ColumnTransformer of
+these, as objects, told by their class and their fitted attributes: scikit-learn itself is not needed. The same as plain
+dicts, by the key "type": {"type": "standard", "mean": [...], "scale": [...]}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellkeeper_service.model.config import Normalization, Transform
+
+from .refusal import ImportRefused
+
+Numbers = NDArray[np.float64]
+KINDS = ("StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler", "Pipeline", "ColumnTransformer")
+DICTS: dict[str, tuple[str, ...]] = {
+    "standard": ("mean", "scale"),
+    "min_max": ("data_min", "data_max", "feature_range"),
+    "robust": ("center", "scale"),
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """x * factor + shift, column by column: [F] each. names: of the columns, empty where they have none."""
+
+    factor: Numbers
+    shift: Numbers
+    names: tuple[str, ...] = ()
+
+    def normalization(self) -> Normalization:
+        """(x - offset) / scale."""
+        return Normalization(tuple((-self.shift / self.factor).tolist()), tuple((1.0 / self.factor).tolist()))
+
+    def inverse(self) -> tuple[Transform, ...]:
+        """Back to the units that the scaler was fitted in."""
+        return (
+            Transform("scale", tuple((1.0 / self.factor).tolist())),
+            Transform("offset", tuple((-self.shift / self.factor).tolist())),
+        )
+
+
+def is_scaler(value: object) -> bool:
+    """Of scikit-learn, or a dict with a type."""
+    if isinstance(value, Mapping):
+        return "type" in value
+    return hasattr(value, "fit") and hasattr(value, "transform")
+
+
+def read_scaler(value: Any, place: str) -> Fitted:
+    """Raises ImportRefused for what is not fitted, and for what is no straight line of each column."""
+    fitted = _from_dict(value, place) if isinstance(value, Mapping) else _from_object(value, place)
+    finite = np.isfinite(fitted.factor).all() and np.isfinite(fitted.shift).all()
+    if fitted.factor.ndim != 1 or fitted.factor.shape != fitted.shift.shape or not finite or (fitted.factor == 0).any():
+        raise ImportRefused(
+            place,
+            "expected finite numbers, one for each feature, and scales that are not 0; fit it on data without NaN",
+        )
+    return fitted
+
+
+def _from_dict(value: Mapping[str, Any], place: str) -> Fitted:
+    kind = value.get("type")
+    expected = DICTS.get(kind) if isinstance(kind, str) else None
+    if expected is None:
+        raise ImportRefused(place, f"type: got {str(kind)[:80]!r}, expected one of {', '.join(DICTS)}")
+    wrong = sorted(({*expected} - {"feature_range"}) - {*value}) or sorted({*value} - {"type", "features", *expected})
+    if wrong:
+        raise ImportRefused(place, f"{wrong[0]}: missing or unknown, expected {', '.join(expected)} for {kind}")
+    names = _names(value.get("features", ()), place)
+    if kind == "min_max":
+        low, high = (_column(value[key], f"{place}: {key}") for key in ("data_min", "data_max"))
+        span = np.where(high == low, 1.0, high - low)
+        bottom, top = _range(value.get("feature_range", (0.0, 1.0)), place)
+        factor = (top - bottom) / span
+        return Fitted(factor, bottom - low * factor, names)
+    middle, scale = (_column(value[key], f"{place}: {key}") for key in expected)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Fitted(1.0 / scale, -middle / scale, names)
+
+
+def _from_object(value: Any, place: str) -> Fitted:
+    kind = type(value).__name__
+    where = f"{place} ({kind})"
+    if kind not in KINDS:
+        raise ImportRefused(
+            where,
+            f"cannot be written into a bundle, expected one of {', '.join(KINDS)}: a straight line of each column",
+        )
+    if kind == "Pipeline":
+        return _pipeline(value, where)
+    if kind == "ColumnTransformer":
+        return _columns(value, where)
+    size = int(_attribute(value, "n_features_in_", where))
+    ones, zeros = np.ones(size), np.zeros(size)
+    names = _names(getattr(value, "feature_names_in_", ()), where)
+    if kind == "MinMaxScaler":
+        if getattr(value, "clip", False):
+            raise ImportRefused(where, "clip: got True, expected False: a bundle's normalisation has no bounds")
+        return Fitted(_attribute(value, "scale_", where), _attribute(value, "min_", where), names)
+    with_scale = getattr(value, {"StandardScaler": "with_std", "RobustScaler": "with_scaling"}.get(kind, ""), True)
+    with_middle = getattr(value, {"StandardScaler": "with_mean", "RobustScaler": "with_centering"}.get(kind, ""), True)
+    attribute = {"StandardScaler": "mean_", "RobustScaler": "center_"}.get(kind)
+    scale = _attribute(value, "scale_", where) if with_scale else ones
+    middle = _attribute(value, attribute, where) if attribute and with_middle else zeros
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Fitted(1.0 / scale, -middle / scale, names)
+
+
+def _pipeline(value: Any, where: str) -> Fitted:
+    steps = [(name, step) for name, step in value.steps if step not in (None, "passthrough")]
+    if not steps:
+        raise ImportRefused(where, "has no step, expected scalers")
+    parts = [read_scaler(step, f"{where}: {name}") for name, step in steps]
+    whole = parts[0]
+    for (name, _), part in zip(steps[1:], parts[1:], strict=True):
+        if part.factor.shape != whole.factor.shape:
+            raise ImportRefused(f"{where}: {name}", f"got {len(part.factor)} columns, expected {len(whole.factor)}")
+        whole = Fitted(whole.factor * part.factor, whole.shift * part.factor + part.shift, whole.names)
+    return whole
+
+
+def _columns(value: Any, where: str) -> Fitted:
+    """The columns in the order in which it gives them to the model."""
+    known = _names(getattr(value, "feature_names_in_", ()), where)
+    size = int(_attribute(value, "n_features_in_", where))
+    order: list[int] = []
+    factors: list[Numbers] = []
+    shifts: list[Numbers] = []
+    for name, step, columns in _attribute_as_is(value, "transformers_", where):
+        taken = _indices(columns, known, size, f"{where}: {name}")
+        if isinstance(step, str) and step == "drop":
+            continue
+        part = Fitted(np.ones(len(taken)), np.zeros(len(taken)))
+        passed = isinstance(step, str) or (type(step).__name__ == "FunctionTransformer" and step.func is None)
+        if not passed and taken:
+            part = read_scaler(step, f"{where}: {name}")
+        order += taken
+        factors.append(part.factor)
+        shifts.append(part.shift)
+    if not order:
+        raise ImportRefused(where, "gives no column")
+    if order != sorted(order) and not known:
+        raise ImportRefused(
+            where,
+            f"gives the columns in the order {order}, and they have no names; fit it on a DataFrame, whose names "
+            "say which feature is which",
+        )
+    return Fitted(np.concatenate(factors), np.concatenate(shifts), tuple(known[at] for at in order) if known else ())
+
+
+def _indices(columns: Any, known: Sequence[str], size: int, where: str) -> list[int]:
+    if isinstance(columns, slice) and not any(isinstance(end, str) for end in (columns.start, columns.stop)):
+        return list(range(size))[columns]
+    chosen = (
+        [columns]
+        if isinstance(columns, str | int)
+        else list(columns)
+        if isinstance(columns, Sequence | np.ndarray)
+        else None
+    )
+    if chosen is not None and len(chosen) == size and all(isinstance(item, bool | np.bool_) for item in chosen):
+        return [at for at, taken in enumerate(chosen) if taken]
+    if chosen is not None and all(isinstance(item, str) and item in known for item in chosen):
+        return [known.index(item) for item in chosen]
+    if chosen is not None and all(isinstance(item, int | np.integer) for item in chosen):
+        return [int(item) % size for item in chosen]
+    raise ImportRefused(where, f"columns: got {str(columns)[:80]}, expected names or numbers of columns")
+
+
+def _attribute(value: Any, name: str, where: str) -> Any:
+    came = _attribute_as_is(value, name, where)
+    return came if name == "n_features_in_" else _column(came, f"{where}: {name}")
+
+
+def _attribute_as_is(value: Any, name: str, where: str) -> Any:
+    came = getattr(value, name, None)
+    if came is None:
+        raise ImportRefused(where, f"is not fitted: it has no {name}; call its fit first")
+    return came
+
+
+def _column(value: Any, where: str) -> Numbers:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ImportRefused(where, f"got {str(value)[:80]}, expected numbers, one for each feature") from error
+
+
+def _range(value: Any, place: str) -> tuple[float, float]:
+    bounds = _column(value, f"{place}: feature_range")
+    if bounds.shape != (2,) or not bounds[0] < bounds[1]:
+        raise ImportRefused(f"{place}: feature_range", f"got {str(value)[:80]}, expected two numbers, lower first")
+    return float(bounds[0]), float(bounds[1])
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    names = tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ImportRefused(where, f"features: got {str(names)[:80]}, expected texts")
+    return tuple(str(name) for name in names)
+
+
+def feature_names_of(value: Any) -> tuple[str, ...]:
+    """The names in a DataFrame's columns, or in a list of them. Raises ImportRefused."""
+    columns: Callable[[], Any] = getattr(getattr(value, "columns", None), "tolist", lambda: value)
+    names = columns()
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ImportRefused(
+            "feature_names", f"got {str(names)[:80]}, expected a list of texts, or a DataFrame with such columns"
+        )
+    return tuple(names)
