@@ -122,6 +122,17 @@ def keras_layer_cases() -> list[Case]:
         L.ReLU(max_value=6.0),
         L.Dense(2),
     )
+    convolved = (
+        L.Conv1D(12, 3, padding="causal", activation="relu"),
+        L.Conv1D(9, 2, padding="causal", dilation_rate=4, use_bias=False),
+        L.GRU(12),
+        L.Dense(2),
+    )
+    convolutions = (
+        Input((None, 3)),
+        L.Conv1D(8, 4, padding="causal", activation="gelu"),
+        L.Conv1D(2, 1, padding="causal"),
+    )
     odd = (L.LSTM(10, activation="silu", return_sequences=True), L.GRU(9, activation="selu", reset_after=False))
     return [
         *(
@@ -134,6 +145,8 @@ def keras_layer_cases() -> list[Case]:
         ),
         Case("keras", "LSTM 10 with silu, GRU 9 with selu, reset_after=False (.keras)", stack(*odd)),
         Case("keras", "LSTM 20, GRU 12, LayerNormalization, PReLU, ReLU 6 (.keras)", stack(*normed)),
+        Case("keras", "causal Conv1D, dilated Conv1D, GRU 12, Dense (.keras)", stack(*convolved)),
+        Case("keras", "causal Conv1D alone, Conv1D of one step (.h5)", saved(sequential(*convolutions), ".h5")),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.keras)", saved(cells)),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.h5)", saved(cells, ".h5")),
         Case("keras", "functional: LSTM and GRU side by side, every merge, residual (.keras)", saved(branches())),
