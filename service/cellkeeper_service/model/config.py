@@ -15,7 +15,25 @@ from .feedback import Sources
 
 FORMAT = "cellkeeper-bundle/1"
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softplus")
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "elu",  # with the slope 1
+    "gelu",
+    "gelu_tanh",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "log_sigmoid",
+    "mish",
+    "relu6",
+    "selu",
+    "silu",
+    "softsign",
+)
 OPS_WITH_VALUE = ("scale", "offset", "clip_min")
 OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
 POLICIES = ("reject", "hold", "constant")
