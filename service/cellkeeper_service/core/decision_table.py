@@ -13,17 +13,21 @@ from .requests import Step
 
 
 class Verdict(Enum):
-    CREATE = "create"  # no record, no position: a new session
+    CREATE = "create"  # a new generation: no record and no position, or the chunk starts the session anew
     APPLY = "apply"  # at the record's position
     REPLAY = "replay"  # applied before: the same outputs again
 
 
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. `record` is the store's, read after `step` arrived."""
-    asked = step.position
+    asked, sequence = step.position, step.sequence
+    if sequence is not None and sequence.starts_over(record):
+        return start_lost(record) if step.conflicts else Verdict.CREATE
     if record is None:
-        return not_found() if asked is not None or step.peek else Verdict.CREATE
+        return not_found() if asked is not None or step.peek or sequence is not None else Verdict.CREATE
     stands = record.position
+    if sequence is not None:
+        asked = sequence.position_in(record)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
     unserved = refuse_unserved(record, models)
@@ -50,6 +54,13 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         field="inputs",
         position=stands,
     )
+
+
+def start_lost(record: Record | None) -> Rejection:
+    """For a chunk that starts the session anew, after a commit of it was lost against another writer's. Decided again
+    it would end a generation that its sender may know nothing of, and steps in it that were acknowledged."""
+    text = "another writer changed the session while this started it anew; nothing of it was applied"
+    return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:

@@ -1,0 +1,48 @@
+"""Where a chunk belongs whose sender knows no positions: it names its place by a flag and a step number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellkeeper_service.domain.position import Position, first_position
+from cellkeeper_service.domain.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """Of a step without a position. Without `origin` the session must exist: it is never created.
+
+    origin: not empty: the chunk starts the session anew. Whatever stands there is replaced by a new generation whose
+        record keeps these 16 bytes; a repeated start finds them, and is answered from the log.
+    at: the step at which the chunk belongs, in whatever generation stands there; a repeated chunk is answered from the
+        log. None: it goes where the session stands, and nothing tells that it is repeated.
+    ttl_ms: the session's from this chunk on; None: unchanged.
+    """
+
+    origin: bytes = b""
+    at: int | None = None
+    ttl_ms: int | None = None
+
+    def continues_at(self, step: int) -> bool:
+        """Whether the chunk goes where a session stands at that step."""
+        return not self.origin and (self.at is None or self.at == step)
+
+    @property
+    def asked_step(self) -> int | None:
+        """The step at which the chunk belongs, where it says so."""
+        return 0 if self.origin else self.at
+
+    def starts_over(self, record: Record | None) -> bool:
+        """Whether a new generation is to be made: the record's is not the work of this start."""
+        return bool(self.origin) and (record is None or record.header.origin != self.origin)
+
+    def position_in(self, record: Record) -> Position | None:
+        """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach
+        gets the head of the record's position: it is refused for its number."""
+        stands = record.position
+        if self.origin:
+            return first_position(stands.generation)
+        if self.at is None:
+            return None
+        logged = record.header.checkpoint_step <= self.at <= stands.step
+        return Position(stands.generation, self.at, record.head_at(self.at) if logged else stands.head)
