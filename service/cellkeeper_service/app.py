@@ -33,8 +33,10 @@ from cellkeeper_service.opening import make_store, without_secrets
 from cellkeeper_service.readiness import Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.decoding import handlers
 from cellkeeper_service.rpc.door import Door
 from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
@@ -122,8 +124,9 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
-    servicer = Servicer(door, loop, meter, unread, half_sent)
-    server = RpcServer(servicer, transport, prepared.tracing.interceptors)
+    streams = OpenStreams(door, meter, unread, half_sent)
+    services = [handlers(Servicer(door, loop, meter, unread, streams))]
+    server = RpcServer(services, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: core.unanswered)
