@@ -108,7 +108,7 @@ def test_a_sequence_continues_on_another_replica_and_after_its_start() -> None:
 def test_a_sequence_that_is_not_stored_any_more_is_not_created_anew() -> None:
     """The cached state is stale: its record is gone."""
     world = World()
-    world.step([1], sequence=Sequenced(START, ttl_ms=10))
+    world.step([1], sequence=Sequenced(START, end_ttl_ms=10))
     world.now += 1
     assert reason(world.step([2], sequence=ANYWHERE)) == "SESSION_NOT_FOUND"
 
@@ -142,20 +142,33 @@ def test_the_ordinary_numbered_step_reads_nothing() -> None:
     assert reply.outputs == expected([1, 2])[1:]
 
 
-def test_the_idle_time_changes_with_the_chunk() -> None:
-    world = World()
+def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone() -> None:
+    world = World(replicas=2)
     world.step([1], sequence=Sequenced(START))
     assert header(world).ttl_ms == 0
-    replies = [world.send([n], sequence=Sequenced(ttl_ms=ttl)) for n, ttl in ((2, None), (3, 500), (4, None))]
+    asked = [Sequenced(), Sequenced(end_ttl_ms=500), Sequenced()]
+    replies = [world.send([n], acked=0, sequence=one) for n, one in zip((2, 3, 4), asked, strict=True)]
     world.settle()
-    assert [reply.outputs for reply in replies] == [[value] for value in expected([1, 2, 3, 4])[1:]]
-    assert header(world).ttl_ms == 500
-    world.step([5], sequence=ANYWHERE)
-    assert header(world).ttl_ms == 500
-    world.step([1], sequence=Sequenced(OTHER_START))
+    assert [reply.outputs for reply in replies[:2]] == [[value] for value in expected([1, 2, 3])[1:]]
+    assert reason(replies[2].result) == "SESSION_NOT_FOUND"
+    assert (header(world).ttl_ms, header(world).position.step) == (500, 3)
+    for replica in (0, 1):
+        again = world.step([3], sequence=Sequenced(at=2, end_ttl_ms=500), replica=replica)
+        assert (outputs(again), again.replayed) == (expected([1, 2, 3])[2:], True)
+        for at in (None, 3):
+            assert reason(world.step([4], sequence=Sequenced(at=at), replica=replica)) == "SESSION_NOT_FOUND"
+    assert outputs(world.step([1], sequence=Sequenced(OTHER_START))) == expected([1])
     assert header(world).ttl_ms == 0
-    world.step([1], sequence=Sequenced(START, ttl_ms=500))
+    assert outputs(world.step([2], sequence=ANYWHERE)) == expected([1, 2])[1:]
+
+
+def test_a_sequence_may_start_and_end_in_one_chunk() -> None:
+    world = World()
+    assert outputs(world.step([1], sequence=Sequenced(START, end_ttl_ms=500))) == expected([1])
     assert header(world).ttl_ms == 500
+    assert reason(world.step([2], sequence=ANYWHERE)) == "SESSION_NOT_FOUND"
+    world.now += 1
+    assert world.store.load_many([Load(key(), False)]) == [None]
 
 
 @pytest.mark.parametrize("executed", [True, False])

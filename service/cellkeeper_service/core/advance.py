@@ -40,6 +40,7 @@ from .requests import (
     Step,
     Write,
 )
+from .sequence import ENDED
 from .session import CachedState, Checkpoint, Reading, SessionState
 
 log = logging.getLogger(__name__)
@@ -85,13 +86,21 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
         return None
     if step.position is not None and step.position != cached.frontier:
         return None
-    if step.sequence is not None and not step.sequence.continues_at(cached.step):
+    if step.sequence is not None and not (step.sequence.continues_at(cached.step) and _is_open(session, cached)):
         return None
     end, most = cached.step + step.steps, cached.max_log_steps
     if end > MAX_STEP:
         return None
     fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
     return cached if fits or session.log_fits(step, most) else None
+
+
+def _is_open(session: SessionState, cached: CachedState) -> bool:
+    """Whether the sequence goes on: nothing that was computed or committed has ended it."""
+    uncommitted = session.pending or ([] if session.in_flight is None else session.in_flight.requests)
+    last = uncommitted[-1] if uncommitted else None
+    ends = isinstance(last, Step) and last.sequence is not None and last.sequence.ends
+    return not ends and cached.header.origin != ENDED
 
 
 def start_at_once(context: Context, session: SessionState, step: Request) -> bool:

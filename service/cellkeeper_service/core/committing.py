@@ -46,7 +46,7 @@ def launch_chunk(context: Context, session: SessionState, now_ms: int) -> Inflig
     step = pending[0]
     if not isinstance(step, Step) or step.after is None or context.now >= step.deadline:
         return None
-    if step.sequence is not None and step.sequence.ttl_ms is not None:
+    if step.sequence is not None and step.sequence.ends:
         return None
     before = cached.header
     header = before.advanced(step.after, now_ms, cached.version.numerics)

@@ -10,6 +10,7 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .models import Models
 from .requests import Step
+from .sequence import ENDED
 
 
 class Verdict(Enum):
@@ -35,13 +36,14 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
+    goes_on = not_found() if sequence is not None and record.header.origin == ENDED else Verdict.APPLY
     if asked is None:
-        return beyond_the_last(stands, step) or Verdict.APPLY
+        return beyond_the_last(stands, step) or goes_on
     misplaced = refuse_misplaced(record, asked)
     if misplaced is not None:
         return misplaced
     if asked.step == stands.step:
-        return beyond_the_last(stands, step) or Verdict.APPLY
+        return beyond_the_last(stands, step) or goes_on
     if step.rollout is not None:
         text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
 
+ENDED = b"sequence ended\0\0"
+"""The origin in the record of a sequence that has ended, in place of its start's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
@@ -16,12 +19,12 @@ class Sequenced:
         record keeps these 16 bytes; a repeated start finds them, and is answered from the log.
     at: the step at which the chunk belongs, in whatever generation stands there; a repeated chunk is answered from the
         log. None: it goes where the session stands, and nothing tells that it is repeated.
-    ttl_ms: the session's from this chunk on; None: unchanged.
+    end_ttl_ms: the chunk ends the sequence, whose record is kept so long, for repeated chunks alone. None: it goes on.
     """
 
     origin: bytes = b""
     at: int | None = None
-    ttl_ms: int | None = None
+    end_ttl_ms: int | None = None
 
     def continues_at(self, step: int) -> bool:
         """Whether the chunk goes where a session stands at that step."""
@@ -31,6 +34,10 @@ class Sequenced:
     def asked_step(self) -> int | None:
         """The step at which the chunk belongs, where it says so."""
         return 0 if self.origin else self.at
+
+    @property
+    def ends(self) -> bool:
+        return self.end_ttl_ms is not None
 
     def starts_over(self, record: Record | None) -> bool:
         """Whether a new generation is to be made: the record's is not the work of this start."""
