@@ -33,6 +33,13 @@ class Settings:
     models: tuple[str, ...]
     listen: str = setting("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
     metrics_listen: str = setting("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
+    kserve: str = setting(
+        "off", "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)"
+    )
+    kserve_end_ttl_ms: int = setting(
+        60_000, "how long a sequence is kept after its END, so that the END can be repeated"
+    )
+    kserve_names: str = setting("", "what its clients call tensors: MODEL/NAME=TENSOR, several with commas between")
     store: str = setting(
         "sqlite:cellkeeper-data/sessions.db",
         "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "

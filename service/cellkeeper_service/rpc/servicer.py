@@ -173,14 +173,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
 
     async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
         """Why the request is refused, by session."""
-        future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
-
-        def done(reasons: list[Rejection]) -> None:
-            if not future.done():
-                future.set_result(reasons)
-
-        model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, done)
-        return await future
+        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
 
     async def _change(self, makers: list[lives.Maker]) -> pb.SessionResults:
         for maker in makers:
