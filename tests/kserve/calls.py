@@ -16,7 +16,7 @@ Array = NDArray[Any]
 PATH = "/inference.GRPCInferenceService/"
 METHODS = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
 TIMEOUT_S = 30.0
-NUMPY = {"BOOL": "?", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+NUMPY = {"BYTES": "u1", "BOOL": "?", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 DATATYPES = {np.dtype(numpy): name for name, numpy in NUMPY.items()}
 Value = bool | int | float | str
 START: dict[str, Value] = {"sequence_start": True}
@@ -79,9 +79,14 @@ def set_parameter(parameter: pb.InferParameter, value: Value) -> None:
         parameter.string_param = value
 
 
+def _array(raw: bytes, output: pb.ModelInferResponse.InferOutputTensor) -> Array:
+    values = np.frombuffer(raw, NUMPY[output.datatype])
+    return values if output.datatype == "BYTES" else values.reshape(output.shape)
+
+
 def read_reply(response: pb.ModelInferResponse) -> Reply:
     outputs = {
-        output.name: np.frombuffer(raw, NUMPY[output.datatype]).reshape(output.shape)
+        output.name: _array(raw, output)
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
     parameters = {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in response.parameters.items()}
@@ -108,7 +113,11 @@ class Api:
     def infer(
         self, values: Array, sequence: int | str | None, parameters: Mapping[str, Value] | None = None, **more: Any
     ) -> Reply:
-        return read_reply(self.call("ModelInfer", request(self.model, values, sequence, parameters, **more)))
+        return self.read(request(self.model, values, sequence, parameters, **more))
+
+    def read(self, message: pb.ModelInferRequest) -> Reply:
+        """Raises Refused."""
+        return read_reply(self.call("ModelInfer", message))
 
     def stream(self, messages: Iterator[pb.ModelInferRequest]) -> Iterator[Reply | Refused]:
         """The answers as they come. Raises Refused where the stream itself is ended."""
