@@ -66,7 +66,12 @@ class Server:
             return "OK: BYTES, classes as text"
         rows = values.reshape(-1, 1)
         steps = [self._steps.get(row.tobytes(), "") for row in rows]
-        told = f"the output of step {', '.join(map(str, steps))}" if "" not in steps else "an output of no step of ones"
+        told = (
+            f"the output of step {', '.join(map(str, steps)) or 'none'}"
+            if "" not in steps
+            else "an output of no step of ones"
+        )
+        return f"OK: {list(values.shape)}, {told}"
 
 
 def _id(ask: Ask, number: int) -> int | str | None:
