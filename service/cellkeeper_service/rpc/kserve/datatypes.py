@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
+from cellkeeper_service.rpc import tensors
+
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "INT32": np.dtype("<i4"),
@@ -20,6 +22,9 @@ and 1 in either."""
 
 NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 """By the dtype of a model's tensor."""
+
+WIRE_DTYPES = {name: tensors.WIRE_DTYPES[dtype] for dtype, name in NAMES.items()}
+"""What the contract of the service itself calls them."""
 
 CONFIG_TYPES = {dtype: pb.DataType.Value(f"TYPE_{name}") for dtype, name in NAMES.items()}
 

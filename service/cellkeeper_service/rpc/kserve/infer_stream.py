@@ -84,7 +84,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._fail(message.model_name, message.id, over, came)
             return
         until = asked.until(came, latest)
-        full = self._core.refuse(1, until)
+        full = self._core.admit(until)  # each message is a call of its own: the loop waits a moment for more of them
         if full is not None:
             self._caller.release(charge)
             self._fail(message.model_name, message.id, full, came)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
 from cellkeeper_service.core.requests import Done, Step, StepReply
@@ -107,6 +106,7 @@ def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
     states = (
         {} if reply.state is None else {one.name: (one, raw) for one, raw in tensors.split_state(reply.state, spec)}
     )
+    tensors_of = {output.name: output for output in spec.outputs}
     leading = (1, asked.steps) if asked.has_time else (1,)
     for name, own in asked.outputs.items():
         if own.startswith(STATE_PREFIX):
@@ -114,8 +114,8 @@ def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
             shape, dtype = (1, *state.shape), state.dtype
         else:
             values = reply.outputs[own]
-            shape, dtype = (*leading, *values.shape[1:]), values.dtype.name
-            raw = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+            shape, dtype = (*leading, *values.shape[1:]), tensors_of[own].dtype
+            raw = values.astype(tensors_of[own].numpy_dtype, copy=False).tobytes()
         response.outputs.add(name=name, datatype=NAMES[dtype], shape=shape)
         response.raw_output_contents.append(raw)
     if asked.parameters.step is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -13,7 +14,7 @@ from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.steps import check_steps
 
-from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES
+from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES, WIRE_DTYPES
 from .refusals import refuse, request_id
 
 
@@ -44,7 +45,7 @@ def read_input(
     if datatype == "BOOL":
         data = (np.frombuffer(data, np.uint8) != 0).astype(spec.input.numpy_dtype).tobytes()
         datatype = expected
-    came_as = tensors.WIRE_DTYPES[DTYPES[datatype].name]
+    came_as = WIRE_DTYPES[datatype]
     values = tensors.read_inputs(data, came_as, spec.input.shape, steps, spec)
     tensors.check_values(values, spec)
     return tensors.input_bytes(values, spec), steps, has_time
@@ -72,25 +73,27 @@ def _steps_of(
 ) -> tuple[int, bool]:
     shape: tuple[int, ...] = tuple(tensor.shape)
     step_shape = spec.input.shape
-    came = "[" + ",".join(map(str, shape)) + "]"
-    if any(size < 0 for size in shape):
-        text = f"{said}All input dimensions should be specified for input '{name}' for model '{model}', got {came}"
+    if shape and min(shape) < 0:
+        text = (
+            f"{said}All input dimensions should be specified for input '{name}' for model '{model}', got {_text(shape)}"
+        )
         raise refuse(text, "inputs.shape")
     has_time = len(shape) == 2 + len(step_shape)
-    if (
-        len(shape) not in (1 + len(step_shape), 2 + len(step_shape))
-        or shape[len(shape) - len(step_shape) :] != step_shape
-    ):
-        each = "".join(f",{size}" for size in step_shape)
+    if not (has_time or len(shape) == 1 + len(step_shape)) or shape[len(shape) - len(step_shape) :] != step_shape:
         text = (
-            f"{said}unexpected shape for input '{name}' for model '{model}'. Expected [-1,-1{each}] or [-1{each}], "
-            f"got {came}"
+            f"{said}unexpected shape for input '{name}' for model '{model}'. "
+            f"Expected {_text((-1, -1, *step_shape))} or {_text((-1, *step_shape))}, got {_text(shape)}"
         )
         raise refuse(text, "inputs.shape")
     if shape[0] != 1:
         text = f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher"
         raise refuse(text, "inputs.shape")
     return (shape[1], True) if has_time else (1, False)
+
+
+def _text(shape: Sequence[int]) -> str:
+    """As Triton writes shapes."""
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _takes(datatype: str, spec: ModelSpec) -> bool:
