@@ -42,7 +42,7 @@ from cellkeeper_service.rpc.half_sent import HalfSent
 from cellkeeper_service.rpc.kserve.inference import Service
 from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
 from cellkeeper_service.rpc.kserve.statistics import Statistics
-from cellkeeper_service.rpc.kserve.tensor_names import read_names
+from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
@@ -58,10 +58,11 @@ look at them every 700, as Python does, takes a tenth of the server's time and f
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is read, opened and listening before the loop runs. tokens: None: nobody is asked who he is. certificates:
-    None: plain text."""
+    """What is read, opened and listening before the loop runs. names: what KServe's clients call tensors, by model.
+    tokens: None: nobody is asked who he is. certificates: None: plain text."""
 
     models: dict[str, Models]
+    names: dict[str, TensorNames]
     costs: Costs
     store: Store
     meter: PrometheusMeter
@@ -89,6 +90,8 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         )
     if settings.kserve not in ("on", "off"):
         raise StartError(f"kserve: got {settings.kserve!r}, expected on or off")
+    if settings.kserve_names and settings.kserve == "off":
+        raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     tokens, certificates = read_tokens(settings), read_certificates(settings)
@@ -101,13 +104,24 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     ):
         engines, costs = load_engines(settings)
         models = make_models(engines, settings)
+        names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
         store = make_store(settings)
         try:
             event_loop.run(
                 _serve(
                     settings,
                     Prepared(
-                        models, costs, store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates
+                        models,
+                        names,
+                        costs,
+                        store,
+                        meter,
+                        metrics.url,
+                        readiness,
+                        tracing,
+                        hang_ups,
+                        tokens,
+                        certificates,
                     ),
                     tell_parent,
                 )
@@ -190,11 +204,10 @@ async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> Non
 def kserve_handlers(
     settings: Settings, prepared: Prepared, door: Door, loop: CoreLoop, unread: Unread, streams: OpenStreams
 ) -> list[grpc.GenericRpcHandler[Any, Any]]:
-    """The service of KServe's protocol. Raises StartError."""
+    """Of the service of KServe's protocol."""
     models, meter = prepared.models, prepared.meter
-    names = read_names(settings.kserve_names, {name: versions.default.spec for name, versions in models.items()})
     longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
-    service = Service(names, min(settings.kserve_end_ttl_ms, longest_ms))
+    service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
 
     async def why_not_ready() -> str:
         return ENDING if prepared.readiness.ending else await loop.store_calls.reach()
