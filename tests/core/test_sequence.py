@@ -162,9 +162,22 @@ def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone() -> None:
     assert outputs(world.step([2], sequence=ANYWHERE)) == expected([1, 2])[1:]
 
 
+def test_a_start_is_recognized_after_the_end_of_its_sequence() -> None:
+    """A late copy would otherwise leave a sequence that nobody ends."""
+    world = World()
+    world.step([1], sequence=Sequenced(START, 0))
+    world.step([2], acked=0, sequence=Sequenced(at=1, end_ttl_ms=500))
+    again = world.step([1], sequence=Sequenced(START, 0))
+    assert (outputs(again), again.replayed) == (expected([1]), True)
+    assert (header(world).ttl_ms, header(world).position.step) == (500, 2)
+
+
 def test_a_sequence_may_start_and_end_in_one_chunk() -> None:
     world = World()
-    assert outputs(world.step([1], sequence=Sequenced(START, end_ttl_ms=500))) == expected([1])
+    whole = Sequenced(START, 0, end_ttl_ms=500)
+    for replayed in (False, True):
+        reply = world.step([1], sequence=whole)
+        assert (outputs(reply), reply.replayed) == (expected([1]), replayed)
     assert header(world).ttl_ms == 500
     assert reason(world.step([2], sequence=ANYWHERE)) == "SESSION_NOT_FOUND"
     world.now += 1

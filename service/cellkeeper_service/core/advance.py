@@ -40,7 +40,7 @@ from .requests import (
     Step,
     Write,
 )
-from .sequence import ENDED
+from .sequence import has_ended
 from .session import CachedState, Checkpoint, Reading, SessionState
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _is_open(session: SessionState, cached: CachedState) -> bool:
     uncommitted = session.pending or ([] if session.in_flight is None else session.in_flight.requests)
     last = uncommitted[-1] if uncommitted else None
     ends = isinstance(last, Step) and last.sequence is not None and last.sequence.ends
-    return not ends and cached.header.origin != ENDED
+    return not ends and not has_ended(cached.header.origin)
 
 
 def start_at_once(context: Context, session: SessionState, step: Request) -> bool:

@@ -12,7 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .requests import Erase, Request, Step, Write
-from .sequence import ENDED
+from .sequence import ended
 from .session import CachedState, InflightCommit, SessionState
 
 
@@ -40,7 +40,7 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
     expected = before if cached.exists else cached.replaces
     for chunk in chunks:
         if chunk.sequence is not None and chunk.sequence.ends:
-            header = header.replace(ttl_ms=chunk.sequence.end_ttl_ms, origin=ENDED)
+            header = header.replace(ttl_ms=chunk.sequence.end_ttl_ms, origin=ended(header.origin))
     checkpoint = cached.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
         header = header.with_checkpoint(checkpoint.step, checkpoint.head)

@@ -10,7 +10,7 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .models import Models
 from .requests import Step
-from .sequence import ENDED
+from .sequence import has_ended
 
 
 class Verdict(Enum):
@@ -36,7 +36,7 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
-    goes_on = not_found() if sequence is not None and record.header.origin == ENDED else Verdict.APPLY
+    goes_on = not_found() if sequence is not None and has_ended(record.header.origin) else Verdict.APPLY
     if asked is None:
         return beyond_the_last(stands, step) or goes_on
     misplaced = refuse_misplaced(record, asked)

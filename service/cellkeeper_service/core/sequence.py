@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Record
 
-ENDED = b"sequence ended\0\0"
-"""The origin in the record of a sequence that has ended, in place of its start's."""
+ENDED = b"\0ended\0\0"
+"""Begins the origin in the record of a sequence that has ended; half of its start's follows."""
+
+
+def ended(origin: bytes) -> bytes:
+    """The origin of a record whose sequence has ended. origin: the one until then."""
+    return ENDED + origin[: len(origin) - len(ENDED)]
+
+
+def has_ended(origin: bytes) -> bool:
+    """Whether the sequence of a record with this origin has ended."""
+    return origin.startswith(ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,8 @@ class Sequenced:
 
     def starts_over(self, record: Record | None) -> bool:
         """Whether a new generation is to be made: the record's is not the work of this start."""
-        return bool(self.origin) and (record is None or record.header.origin != self.origin)
+        own = (self.origin, ended(self.origin))
+        return bool(self.origin) and (record is None or record.header.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
         """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach
