@@ -8,7 +8,7 @@ import pytest
 from cellkeeper_service.core.decision_table import Verdict, decide
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.record import Header, Record
-from cellkeeper_service.domain.store import Load
+from cellkeeper_service.domain.store import DamagedRecord, Load
 from cellkeeper_service.errors import Rejection
 
 from .counting_engine import expected
@@ -142,12 +142,15 @@ def test_the_ordinary_numbered_step_reads_nothing() -> None:
     assert reply.outputs == expected([1, 2])[1:]
 
 
-def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone() -> None:
+@pytest.mark.parametrize("due_steps", [1, 64], ids=["with its checkpoint", "appended alone"])
+def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone(due_steps: int) -> None:
     world = World(replicas=2)
+    for one in world.replicas:
+        one.version.due_steps = due_steps
     world.step([1], sequence=Sequenced(START))
     assert header(world).ttl_ms == 0
     asked = [Sequenced(), Sequenced(end_ttl_ms=500), Sequenced()]
-    replies = [world.send([n], acked=0, sequence=one) for n, one in zip((2, 3, 4), asked, strict=True)]
+    replies = [world.send([n], acked=0, sequence=place) for n, place in zip((2, 3, 4), asked, strict=True)]
     world.settle()
     assert [reply.outputs for reply in replies[:2]] == [[value] for value in expected([1, 2, 3])[1:]]
     assert reason(replies[2].result) == "SESSION_NOT_FOUND"
@@ -160,6 +163,24 @@ def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone() -> None:
     assert outputs(world.step([1], sequence=Sequenced(OTHER_START))) == expected([1])
     assert header(world).ttl_ms == 0
     assert outputs(world.step([2], sequence=ANYWHERE)) == expected([1, 2])[1:]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_only_a_start_replaces_a_damaged_record(starts: bool) -> None:
+    world = World()
+    world.step([1, 2], sequence=Sequenced(START))
+    before, one = header(world), world.replicas[0]
+    reply = world.send([5], sequence=Sequenced(OTHER_START if starts else b"", at=0))
+    one.collect()
+    sessions, _ = one.loads.pop()
+    one.core.on_loaded(sessions, [DamagedRecord("cut", before)])
+    world.settle()
+    if starts:
+        assert reply.outputs == expected([5])
+        assert header(world).position.generation != before.position.generation
+    else:
+        assert reason(reply.result) == "DATA_LOSS"
+        assert header(world) == before
 
 
 def test_a_start_is_recognized_after_the_end_of_its_sequence() -> None:
