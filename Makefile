@@ -4,6 +4,8 @@
 # make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
 # make test         every test; installs a Redis server where there is none
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
+# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
+# make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
@@ -53,6 +55,7 @@ NAME ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
+TRITON_CLIENTS_VENV ?= .venv-triton-clients
 DEVICE ?= cpu
 COMPOSE_FILES ?= docker-compose.yml
 COMPOSE_PROFILES ?= dashboards
@@ -67,7 +70,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -86,6 +89,13 @@ venv: .venv/stamp
 	@echo "== .venv-proto: installing the protobuf generator"
 	@scripts/make-venv "$(PYTHON)" .venv-proto grpcio-tools==1.71.0
 	@touch $@
+
+triton-clients:
+	@echo "== $(TRITON_CLIENTS_VENV): installing Triton's and KServe's clients"
+	@scripts/make-venv "$(PYTHON)" "$(TRITON_CLIENTS_VENV)" 'tritonclient[grpc]==2.73.0' kserve==0.21.0
+
+triton-cases: .venv/stamp
+	@$(BIN)/python -m tests.peers --triton-venv "$(TRITON_VENV)" --out docs/triton-cases.md
 
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
@@ -211,5 +221,5 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +

@@ -6,12 +6,13 @@ import secrets
 
 import grpc
 import pytest
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .bundle_cases import fuzz_bundles
 from .import_cases import fuzz_imports
 from .run import fuzz
-from .verdict import wrong_error, wrong_status
+from .verdict import wrong_error, wrong_reply, wrong_status
 
 
 @pytest.fixture
@@ -48,3 +49,5 @@ def test_wrong_answers_are_seen() -> None:
     assert "which is none" in wrong_error(pb.Error(code=3))
     assert "INTERNAL_ERROR" in wrong_error(pb.Error(code=13, reason="INTERNAL_ERROR"))
     assert wrong_error(pb.Error(code=3, reason="INVALID_FIELD")) == ""
+    assert "INTERNAL_ERROR" in wrong_reply(inference_pb2.ModelStreamInferResponse(error_message="internal error; the"))
+    assert wrong_reply(inference_pb2.ModelStreamInferResponse(error_message="step: got 9")) == ""
