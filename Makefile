@@ -1,8 +1,11 @@
 # make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
 # make example      one of the examples: NAME=stateful_training|token_representations|
 #                   steady_state|rare_jumps
+# make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
 # make test         every test; installs a Redis server where there is none
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
+# make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
+# make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
@@ -13,6 +16,7 @@
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-opening  sessions opened a second, many in one call and one by one
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
+# make bench-one-session  what a batch of one baked into an ONNX graph costs, beside the same graph with a free batch
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
 # make bench-gpu-frames  a server on a CUDA device through gRPC frames, beside its engine alone
@@ -27,7 +31,7 @@
 # make overload     three times the load that the server can bear: SECONDS
 # make attack       half-open calls, slow messages, floods of resets and pings, and what others notice of them: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
-# make parity       imports 31 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
+# make parity       imports 69 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
 # make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
 #                   MODEL, REPLICAS, DEVICE=cpu|cuda, COMPOSE_FILES, COMPOSE_PROFILES; docs/deployment.md
 # make down         ends that and removes its data
@@ -51,6 +55,7 @@ NAME ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
+TRITON_CLIENTS_VENV ?= .venv-triton-clients
 DEVICE ?= cpu
 COMPOSE_FILES ?= docker-compose.yml
 COMPOSE_PROFILES ?= dashboards
@@ -65,9 +70,9 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo example test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-against bench-gpu bench-gpu-frames gpu-check gpu-packages \
-	bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
+.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -85,6 +90,13 @@ venv: .venv/stamp
 	@scripts/make-venv "$(PYTHON)" .venv-proto grpcio-tools==1.71.0
 	@touch $@
 
+triton-clients:
+	@echo "== $(TRITON_CLIENTS_VENV): installing Triton's and KServe's clients"
+	@scripts/make-venv "$(PYTHON)" "$(TRITON_CLIENTS_VENV)" 'tritonclient[grpc]==2.73.0' kserve==0.21.0
+
+triton-cases: .venv/stamp
+	@$(BIN)/python -m tests.peers --triton-venv "$(TRITON_VENV)" --out docs/triton-cases.md
+
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
 	@$(BIN)/python -m examples.co2.demo --store "$(STORE)"
@@ -92,6 +104,11 @@ demo: .venv/stamp
 example: .venv/stamp
 	@test -n "$(NAME)" || { echo "example: which one? NAME=stateful_training, for instance" >&2; exit 1; }
 	@$(BIN)/python -m examples.$(NAME)
+
+silero: .venv/stamp
+	@test -d .silero/silero_vad || { $(BIN)/pip download --quiet --no-deps --only-binary :all: --dest .silero 'silero-vad>=5.1' \
+	  && $(BIN)/python -m zipfile -e .silero/silero_vad-*.whl .silero; }
+	@$(BIN)/python -m examples.silero_vad
 
 test: .venv/stamp
 	@scripts/ensure-redis
@@ -141,6 +158,9 @@ bench-opening: .venv/stamp
 bench-cores: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
+bench-one-session: .venv/stamp
+	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)
 
 bench-against: .venv/stamp
 	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }
@@ -201,5 +221,5 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .gpu-packages .venv .venv-proto .venv-triton build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +

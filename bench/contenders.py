@@ -18,6 +18,9 @@ from .models import MAIN
 from .triton_server import TritonServer
 from .weights import write_model
 
+TRITONS_CLIENT = ("triton", "kserve")
+"""Contenders whose client is Triton's, in Triton's virtual environment: Triton itself, and Cellkeeper asked like it."""
+
 COLD_ARENA_MIB = 4  # hot states: a sixteenth of the cold load's sessions
 
 
@@ -39,7 +42,7 @@ class Contenders:
             name = case.contender
             if name in self.missing or (name in self.clients and (case.beside is None or name in self.beside)):
                 continue
-            if name.startswith("triton") and self._triton is None:
+            if name.startswith(TRITONS_CLIENT) and self._triton is None:
                 self.missing[name] = self._why_not
                 continue
             if name not in self._targets:
@@ -49,7 +52,7 @@ class Contenders:
                 self.beside[name] = self._client(name, self._targets[name])
 
     def _client(self, name: str, target: str) -> ClientProcess:
-        triton = self._triton if name.startswith("triton") else None
+        triton = self._triton if name.startswith(TRITONS_CLIENT) else None
         client = ClientProcess(name, target, triton.python if triton else sys.executable)
         self._running.callback(client.close)
         return client
@@ -61,6 +64,10 @@ class Contenders:
             options = ["--arena-mib", str(COLD_ARENA_MIB)] if store.endswith("-cold") else []
             served = [path for path in bundles if path.name == MAIN] if options else bundles
             server = ServerProcess(served, self._store_url(store), options)
+            return self._running.enter_context(server).target
+        if kind == "kserve":
+            names = ",".join(f"{path.name}/X=input,{path.name}/Y=prediction" for path in bundles)
+            server = ServerProcess(bundles, self._store_url(store), ["--kserve", "on", "--kserve-names", names])
             return self._running.enter_context(server).target
         if kind == "triton" and self._triton is not None:
             # one each: its stream has brought the server down, and should not take the other's figures with it

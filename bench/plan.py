@@ -19,7 +19,7 @@ SINGLE_STEPS, LONG_CHUNKS = 64, 8
 class Selection:
     groups: Sequence[str] = GROUPS
     stores: Sequence[str] = ("memory", "sqlite", "redis", "redis-always")
-    peers: Sequence[str] = ("triton", "naive", "echo", "engine", "commit")
+    peers: Sequence[str] = ("triton", "kserve", "naive", "echo", "engine", "commit")
     models: Sequence[str] = (MAIN, "1x64", "2x512")
     sizes: Sequence[int] = ()  # flows, or items of a frame; empty: all
 
@@ -45,6 +45,9 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
     always = ["cellkeeper redis-always"] if "redis-always" in chosen.stores and main else []
     durable = [name for name in ours if "memory" not in name]
     triton = ["triton unary", "triton stream"] if "triton" in chosen.peers else []
+    served = [name.split()[1] for name in ours if "sqlite" not in name]
+    kserve = [f"kserve {way} {store}" for way in ("unary", "stream") for store in served]
+    kserve = kserve if "kserve" in chosen.peers and main else []
     naive = ["naive redis"] if "naive" in chosen.peers else []
     echo = ["echo"] if "echo" in chosen.peers else []
     engine = ["engine"] if "engine" in chosen.peers else []
@@ -53,6 +56,7 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
     cases: list[Case] = []
     for flows in (1, 16, 64, 256, 1024) if main else (1, 256):
         names = ours + (always if flows in (64, 256) else []) + triton + naive
+        names += kserve if flows in (1, 64, 256) else []
         cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
     if main:
         cases += [Case("unary 64", name, Load("unary", model, flows=64)) for name in ours + echo + naive]

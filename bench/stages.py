@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_service.app import session_limits, wire_limits
+from cellkeeper_service.app import GC_THRESHOLD, session_limits, wire_limits
 from cellkeeper_service.config import Settings
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.limits import Clock
@@ -182,6 +183,8 @@ def main() -> None:
     parser.add_argument("--stores", default="memory,redis")
     parser.add_argument("--json", type=Path, default=Path("out/bench-stages.json"), help="the table goes beside it")
     options = parser.parse_args()
+    gc.freeze()  # as the server does
+    gc.set_threshold(GC_THRESHOLD)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-stages-") as folder, ExitStack() as running:
         bundle = write_model(Path(folder), MAIN)

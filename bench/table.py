@@ -52,9 +52,11 @@ def _ratios(case: Case, rounds: Rounds) -> list[str]:
 def ratio(case: Case, peers: Sequence[str], rounds: Rounds) -> str:
     """Steps a second over those of the better of the peers, round by round; "" where there is no such peer.
 
-    Only of Cellkeeper's own figures."""
-    if not case.contender.startswith("cellkeeper") or case.of_capacity:
+    Only of Cellkeeper's own figures; those of Triton's client are compared with Triton asked in the same way."""
+    if not case.contender.startswith(("cellkeeper", "kserve")) or case.of_capacity:
         return ""
+    if case.contender.startswith("kserve"):
+        peers = [f"triton {case.contender.split()[1]}"] if peers == PEERS["Triton"] else []
     others: list[list[float]] = []
     for scenario in (case.scenario, ELSEWHERE.get(case.scenario, "")):
         keys = [f"{scenario} | {case.load.model} | {peer}" for peer in peers]

@@ -30,7 +30,7 @@ async def connect(contender: str, target: str) -> Client:
         from .naive import NaiveClient
 
         return NaiveClient(target)
-    if kind == "triton":
+    if kind in ("triton", "kserve"):
         from .triton import TritonClient
 
         return TritonClient(target, streamed="stream" in contender)

@@ -12,6 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import grpc
 
 from cellkeeper_service import event_loop
 from cellkeeper_service.access.quotas import Allowances, Quota
@@ -30,11 +33,17 @@ from cellkeeper_service.logs import say
 from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.opening import make_store, without_secrets
-from cellkeeper_service.readiness import Readiness
+from cellkeeper_service.readiness import ENDING, Readiness
 from cellkeeper_service.reload import HangUps, Reloader
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.decoding import handlers
 from cellkeeper_service.rpc.door import Door
 from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.kserve.inference import Service
+from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
+from cellkeeper_service.rpc.kserve.statistics import Statistics
+from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
+from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.server import RpcServer, Transport
 from cellkeeper_service.rpc.servicer import Servicer
 from cellkeeper_service.rpc.tls import Certificates
@@ -49,10 +58,11 @@ look at them every 700, as Python does, takes a tenth of the server's time and f
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is read, opened and listening before the loop runs. tokens: None: nobody is asked who he is. certificates:
-    None: plain text."""
+    """What is read, opened and listening before the loop runs. names: what KServe's clients call tensors, by model.
+    tokens: None: nobody is asked who he is. certificates: None: plain text."""
 
     models: dict[str, Models]
+    names: dict[str, TensorNames]
     costs: Costs
     store: Store
     meter: PrometheusMeter
@@ -78,6 +88,8 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
             f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
             f"({settings.max_message_bytes}), so that a chunk finds room"
         )
+    if settings.kserve_names and settings.kserve == "off":
+        raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
     tokens, certificates = read_tokens(settings), read_certificates(settings)
@@ -90,13 +102,24 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
     ):
         engines, costs = load_engines(settings)
         models = make_models(engines, settings)
+        names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
         store = make_store(settings)
         try:
             event_loop.run(
                 _serve(
                     settings,
                     Prepared(
-                        models, costs, store, meter, metrics.url, readiness, tracing, hang_ups, tokens, certificates
+                        models,
+                        names,
+                        costs,
+                        store,
+                        meter,
+                        metrics.url,
+                        readiness,
+                        tracing,
+                        hang_ups,
+                        tokens,
+                        certificates,
                     ),
                     tell_parent,
                 )
@@ -122,8 +145,11 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
-    servicer = Servicer(door, loop, meter, unread, half_sent)
-    server = RpcServer(servicer, transport, prepared.tracing.interceptors)
+    streams = OpenStreams(door, meter, unread, half_sent)
+    services = [handlers(Servicer(door, loop, meter, unread, streams))]
+    if settings.kserve == "on":
+        services += kserve_handlers(settings, prepared, door, loop, unread, streams)
+    server = RpcServer(services, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: core.unanswered)
@@ -171,6 +197,22 @@ async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> Non
     except asyncio.TimeoutError:
         say("stopping: some requests were not finished in time; they were not acknowledged")
     await server.stop(1.0)
+
+
+def kserve_handlers(
+    settings: Settings, prepared: Prepared, door: Door, loop: CoreLoop, unread: Unread, streams: OpenStreams
+) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """Of the service of KServe's protocol."""
+    models, meter = prepared.models, prepared.meter
+    longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
+    service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
+
+    async def why_not_ready() -> str:
+        return ENDING if prepared.readiness.ending else await loop.store_calls.reach()
+
+    about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
+    statistics = Statistics(list(models), meter.engine_calls)
+    return KServeServicer(door, loop, meter, unread, streams, service, statistics, about).handlers()
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

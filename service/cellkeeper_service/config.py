@@ -41,6 +41,15 @@ class Settings:
 
     listen: str = serving("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
     metrics_listen: str = serving("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
+    kserve: str = serving(
+        "off",
+        "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)",
+        choices=("on", "off"),
+    )
+    kserve_end_ttl_ms: int = serving(
+        60_000, "how long a sequence is kept after its END, which may be repeated"
+    )
+    kserve_names: str = serving("", "what its clients call tensors: MODEL/NAME=TENSOR, several with commas between")
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(
         "fp32",

@@ -22,6 +22,7 @@ class Reason(Enum):
     NON_FINITE_RESULT = "non_finite_result"
     DUPLICATE_SESSION = "duplicate_session"
     SESSION_NOT_FOUND = "session_not_found"
+    MODEL_NOT_FOUND = "model_not_found"
     SESSION_EXISTS = "session_exists"
     GENERATION_CHANGED = "generation_changed"
     MODEL_CHANGED = "model_changed"

@@ -27,6 +27,10 @@ class Readiness:
         self._loop = asyncio.get_running_loop()
         self._reach_store = reach_store
 
+    @property
+    def ending(self) -> bool:
+        return self._ending
+
     def end(self) -> None:
         """From now on there is nothing to be had here for new clients."""
         self._ending = True

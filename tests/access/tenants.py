@@ -1,4 +1,4 @@
-"""One request of every RPC about one session, and every answer as bytes that can be compared."""
+"""One request of every RPC, of both services, about one session, and every answer as bytes that can be compared."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.command import new_token, token_line
 from cellkeeper_service.domain.position import Position
+from cellkeeper_service.rpc.kserve.descriptor import PATH
+from cellkeeper_service.rpc.kserve.descriptor import SERVICE as KSERVE
 from google.protobuf.message_factory import GetMessageClass
 
+from ..kserve import calls as kserve
+from ..kserve.calls import request as infer
 from ..rpc.calls import Chunk, frame_message, new_id, numbers, step_message, to_wire
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
-RPCS = [method.name for method in SERVICE.methods]
+METHODS = {method.name: (f"/{SERVICE.full_name}/{method.name}", method) for method in SERVICE.methods}
+METHODS |= {method.name: (f"/{PATH}/{method.name}", method) for method in KSERVE.methods}
+RPCS = list(METHODS)
 MODEL = "count"
 
 State = pb.Tensor(name="h", dtype=pb.FLOAT32, shape=[1, 1], data=bytes(4))
@@ -66,6 +73,16 @@ REQUESTS: dict[str, Callable[[str, Position], Any]] = {
     "ListSessions": lambda session, at: pb.ListSessionsRequest(model=MODEL, prefix=session),
     "ListModels": lambda session, at: pb.ListModelsRequest(),
     "GetModel": lambda session, at: pb.GetModelRequest(model=MODEL),
+    "ModelInfer": lambda session, at: infer(MODEL, kserve.numbers(1), session),
+    "ModelStreamInfer": lambda session, at: infer(MODEL, kserve.numbers(1), session),
+    "ServerLive": lambda session, at: inference_pb2.ServerLiveRequest(),
+    "ServerReady": lambda session, at: inference_pb2.ServerReadyRequest(),
+    "ServerMetadata": lambda session, at: inference_pb2.ServerMetadataRequest(),
+    "ModelReady": lambda session, at: inference_pb2.ModelReadyRequest(name=MODEL),
+    "ModelMetadata": lambda session, at: inference_pb2.ModelMetadataRequest(name=MODEL),
+    "ModelConfig": lambda session, at: inference_pb2.ModelConfigRequest(name=MODEL),
+    "ModelStatistics": lambda session, at: inference_pb2.ModelStatisticsRequest(name=MODEL),
+    "RepositoryIndex": lambda session, at: inference_pb2.RepositoryIndexRequest(),
 }
 """By RPC, about a session that stands at a position. A new RPC needs a line here: the tests ask for every one."""
 
@@ -82,8 +99,7 @@ def entry(tenant: str, rights: str, expires: str = "") -> tuple[str, str]:
 
 def answer(channel: grpc.Channel, rpc: str, request: Any, metadata: Any = ()) -> tuple[str, bytes]:
     """The status's name, and every byte that came with it: the reply's, or the status's message and details."""
-    method = SERVICE.methods_by_name[rpc]
-    path = f"/{SERVICE.full_name}/{rpc}"
+    path, method = METHODS[rpc]
     serialize, raw = GetMessageClass(method.input_type).SerializeToString, bytes
     try:
         if method.client_streaming:

@@ -17,8 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tests.server_process import ServerProcess
 
+from ..kserve import calls as kserve
 from ..rpc.calls import Chunk, from_wire, new_id, numbers
-from .tenants import MODEL, REQUESTS, RPCS, SERVICE, answer, bearer, entry
+from .tenants import METHODS, MODEL, REQUESTS, RPCS, answer, bearer, entry
 from .test_quotas import As, send
 
 QUOTAS = {
@@ -26,6 +27,7 @@ QUOTAS = {
     "slow": "steps_per_second=10",
     **{f"again-{way}": "steps_per_second=500" for way in ("Step", "StepBatch", "StepStream")},
     "held": "inflight=2",
+    "two": "sessions=2",
 }
 
 
@@ -50,9 +52,8 @@ class Held:
 
     def __init__(self, channel: grpc.Channel, rpc: str, token: str) -> None:
         self._box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        method = SERVICE.methods_by_name[rpc]
+        path, method = METHODS[rpc]
         serialize = GetMessageClass(method.input_type).SerializeToString
-        path = f"/{SERVICE.full_name}/{rpc}"
         self._call: Any = channel.stream_stream(path, serialize, bytes)(
             iter(self._box.get, None), timeout=30, metadata=bearer(token)
         )
@@ -81,7 +82,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 @pytest.fixture(scope="module")
 def server(house: House, counting_model: Path) -> Iterator[ServerProcess]:
-    options = ["--tokens", str(house.file), "--max-ttl-ms", "600000"]
+    options = ["--tokens", str(house.file), "--max-ttl-ms", "600000", "--kserve", "on"]
     with ServerProcess([counting_model], "memory:", options) as process:
         yield process
 
@@ -92,7 +93,9 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
         yield made
 
 
-@pytest.mark.parametrize("rpc", ["Open", "OpenMany", "Reset", "Fork", "GetState", "StepBatch", "StepStream"])
+@pytest.mark.parametrize(
+    "rpc", ["Open", "OpenMany", "Reset", "Fork", "GetState", "StepBatch", "StepStream", "ModelInfer"]
+)
 def test_an_id_that_is_refused_is_not_counted(channel: grpc.Channel, house: House, rpc: str) -> None:
     few = As(channel, house.tokens["few"])
     long = "x" * 300
@@ -122,19 +125,39 @@ def few_position(api: As, session: str) -> pb.Position:
 def steps_beyond_all_bounds(rpc: str, session: str) -> Any:
     if rpc == "Step":
         return pb.StepRequest(model=MODEL, session=session, dtype=pb.FLOAT32, shape=[1 << 31, 1])
+    if rpc.startswith("Model"):
+        message = kserve.request(MODEL, kserve.numbers(1), session, kserve.START)
+        message.inputs[0].shape[:] = [1, 1 << 31, 1]
+        return message
     if rpc == "CarryOver":
         item = pb.CarryOverRequest.Item(session=session, generation=bytes(16), shape=[1 << 31, 1], request_id=new_id())
         return pb.CarryOverRequest(model=MODEL, items=[item])
     return pb.StepFrame(model=MODEL, sessions=[session], steps=[1 << 31], dtype=pb.FLOAT32, step_shape=[1])
 
 
-@pytest.mark.parametrize("rpc", ["Step", "StepBatch", "StepStream", "CarryOver"])
+@pytest.mark.parametrize("rpc", ["Step", "StepBatch", "StepStream", "CarryOver", "ModelInfer", "ModelStreamInfer"])
 def test_steps_that_no_chunk_may_have_are_not_owed(channel: grpc.Channel, house: House, rpc: str) -> None:
     slow, session = As(channel, house.tokens["slow"]), os.urandom(8).hex()
     at = from_wire(pb.OpenResponse.FromString(slow.begin(session)[1]).position)
     slow.raw(rpc, steps_beyond_all_bounds(rpc, session))
     result = send(slow, "Step", Chunk(session, numbers(1), at))
     assert result.retry_delay_ms < 1000 * 1024 / 10  # at most one chunk's worth is owed, not years
+
+
+def test_a_sequence_counts_as_a_session(channel: grpc.Channel, house: House) -> None:
+    api = kserve.Api(channel, metadata=bearer(house.tokens["two"]))
+    for sequence in (7, "7"):
+        assert api.infer(kserve.numbers(1), sequence, kserve.START).sums == [1]
+    with pytest.raises(kserve.Refused) as caught:
+        api.infer(kserve.numbers(1), 8, kserve.START)
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+    third = kserve.request(MODEL, kserve.numbers(1), 8, kserve.START)
+    second = kserve.request(MODEL, kserve.numbers(1), 7)
+    refused, taken = api.stream(iter([third, second]))
+    assert isinstance(refused, kserve.Refused)
+    assert refused.message == caught.value.message
+    assert isinstance(taken, kserve.Reply)
+    assert taken.sums == [2]
 
 
 @pytest.mark.parametrize("way", ["Step", "StepBatch", "StepStream"])

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server_process import ServerProcess
 
+from ..kserve import calls as kserve
 from ..rpc.calls import Chunk, frame_message, from_wire, new_id, numbers, step_message, to_wire
 from .tenants import MODEL, REQUESTS, RPCS, answer, bearer, entry
 
@@ -59,7 +60,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 @pytest.fixture(scope="module")
 def server(house: House, store: str, counting_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess([counting_model], store, ["--tokens", str(house.file)]) as process:
+    with ServerProcess([counting_model], store, ["--tokens", str(house.file), "--kserve", "on"]) as process:
         yield process
 
 
@@ -152,6 +153,15 @@ def test_a_step_shows_the_state_only_to_those_who_may_read_it(channel: grpc.Chan
     else:
         assert code == "PERMISSION_DENIED"
     assert answer(channel, way, asked, house.as_("b"))[0] == "OK"
+
+
+def test_a_sequence_shows_its_state_only_to_those_who_may_read_it(channel: grpc.Channel, house: House) -> None:
+    sequence, more = os.urandom(8).hex(), {"outputs": ["state.h"]}
+    with pytest.raises(kserve.Refused) as caught:
+        kserve.Api(channel, metadata=house.as_("b-step")).infer(kserve.numbers(1), sequence, kserve.START, **more)
+    assert caught.value.code == "PERMISSION_DENIED"
+    shown = kserve.Api(channel, metadata=house.as_("b")).infer(kserve.numbers(1), sequence, kserve.START, **more)
+    assert list(shown.outputs) == ["state.h"]
 
 
 @pytest.mark.parametrize("rpc", RPCS)

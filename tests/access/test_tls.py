@@ -68,7 +68,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Ite
     tokens = folder / "tokens"
     tokens.write_text("\n".join(lines))
     options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
-    options += ["--tokens", str(tokens)]
+    options += ["--tokens", str(tokens), "--kserve", "on"]
     with ServerProcess([counting_model], "memory:", options) as server:
         yield House(folder, ours, foreign, cert, key, tokens, token, lines, server)
 

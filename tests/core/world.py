@@ -14,6 +14,7 @@ from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Request, Rollout, Step, StepReply
+from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import InflightCommit, SessionState
 from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
@@ -87,6 +88,7 @@ class World:
         deadline: float = FOREVER,
         wanted: Iterable[str] = ("prediction",),
         rollout_steps: int = 0,
+        sequence: Sequenced | None = None,
     ) -> Reply:
         """The reply will be there once the world has gone on far enough."""
         reply = Reply()
@@ -101,6 +103,7 @@ class World:
             peek,
             frozenset(wanted),
             wants_state,
+            sequence=sequence,
         )
         if rollout_steps:
             step.rollout = Rollout(rollout_steps, np.zeros((rollout_steps, 0), "<i4"))

@@ -41,6 +41,11 @@ CASES: dict[str, dict[str, Any]] = {
     "sigmoid": {"cell": "rnn_relu", "hidden_size": 40, "head": [Dense(1, "sigmoid")]},
     "sinh": {"cell": "rnn_relu", "hidden_size": 40, "head": (1,), "output": [{"op": "sinh"}]},
     "activations": {"head": [Dense(7, "relu"), Dense(9, "sigmoid"), Dense(3, "softplus")]},
+    "smooth_activations": {"head": [Dense(7, "gelu"), Dense(9, "silu"), Dense(5, "mish"), Dense(3, "gelu_tanh")]},
+    "kinked_activations": {
+        "head": [Dense(7, "elu"), Dense(9, "selu"), Dense(5, "relu6"), Dense(6, "hard_silu"), Dense(3, "hard_tanh")]
+    },
+    "other_activations": {"head": [Dense(7, "softsign"), Dense(9, "log_sigmoid"), Dense(3, "hard_sigmoid")]},
     "transforms": {
         "head": (2,),
         "output": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,4 +98,16 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
     "softplus": lambda v: np.log1p(np.exp(v)),
+    "elu": lambda v: np.where(v > 0, v, np.expm1(v)),
+    "gelu": lambda v: v * 0.5 * (1.0 + np.vectorize(math.erf)(v / math.sqrt(2.0))),
+    "gelu_tanh": lambda v: v * 0.5 * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (v + 0.044715 * v**3))),
+    "hard_sigmoid": lambda v: np.clip(v / 6.0 + 0.5, 0.0, 1.0),
+    "hard_silu": lambda v: v * np.clip(v / 6.0 + 0.5, 0.0, 1.0),
+    "hard_tanh": lambda v: np.clip(v, -1.0, 1.0),
+    "log_sigmoid": lambda v: -np.log1p(np.exp(-v)),
+    "mish": lambda v: v * np.tanh(np.log1p(np.exp(v))),
+    "relu6": lambda v: np.clip(v, 0.0, 6.0),
+    "selu": lambda v: 1.0507009873554805 * np.where(v > 0, v, 1.6732632423543772 * np.expm1(v)),
+    "silu": lambda v: v * _sigmoid(v),
+    "softsign": lambda v: v / (1.0 + np.abs(v)),
 }

@@ -11,11 +11,12 @@ from cellkeeper._session.history import History
 from cellkeeper._session.verdict import LOST, RETRIED, Action, Verdict
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.requests import Request
+from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 
-from .scope import Append, Delete, Fork, Open, Reset, Scope, Steps
+from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, Steps
 from .truth import Inputs, Violation, consumed, learn, outputs_after, pack, unpack
 
 FOREVER = 1e18
@@ -55,6 +56,7 @@ class Client:
     failed: str = ""
     gave_up: bool = False
     forgot: bool = False  # a step that it had given up, and of which it did not know whether it counts, when it died
+    sequences: dict[str, Inputs] = field(default_factory=dict)  # what it was told of since each one's start
     left: dict[str, Position] = field(default_factory=dict)  # what a restarted client remembers
 
     @property
@@ -179,7 +181,9 @@ class Client:
             if reason not in RETRIED:
                 self._fail(reason)
             return
-        if isinstance(op, Open):
+        if isinstance(op, (Start, Follow)):
+            self._follow(op, result)
+        elif isinstance(op, Open):
             self._take(op.session, result.header.position)
         elif isinstance(op, Fork):
             self._take(op.target, result.position)
@@ -188,6 +192,12 @@ class Client:
         elif isinstance(op, Delete):
             del self.sessions[op.session]
         self._next()
+
+    def _follow(self, op: Start | Follow, result: Any) -> None:
+        before = () if isinstance(op, Start) else self.sequences[op.session]
+        told = self.sequences[op.session] = (*before, op.value)
+        if consumed(result.position) != told:
+            raise Violation(f"{self.name} sent {told} since its start, and is answered for {consumed(result.position)}")
 
     def _take(self, session: str, position: Position) -> None:
         history = History(as_client(position), step_bytes=4, buffer_steps=self.scope.buffer_steps)
@@ -213,6 +223,11 @@ class Client:
         request_id = f"{self.name}{self.restarts}.{self.at}".encode().ljust(16, b"-")
         if isinstance(op, Append):
             return step_request(op.session, done, pack((op.value,)), None, None)
+        if isinstance(op, (Start, Follow)):
+            step = step_request(op.session, done, pack((op.value,)), None, None)
+            origin = request_id if isinstance(op, Start) else b""
+            step.sequence = Sequenced(origin, 0 if isinstance(op, Start) else op.step)
+            return step
         if isinstance(op, Open):
             expect = self.left.get(op.session) if self.scope.expects else None
             return wire.Open(key, FOREVER, done, request_id, expect, None, None)
@@ -249,6 +264,10 @@ def chunk_name(session: str, chunk: Chunk) -> str:
 def call_name(op: Any) -> str:
     if isinstance(op, Append):
         return f"append {op.value} to {op.session}"
+    if isinstance(op, Start):
+        return f"start {op.session} with {op.value}"
+    if isinstance(op, Follow):
+        return f"step {op.step} of {op.session}: {op.value}"
     if isinstance(op, Fork):
         return f"fork {op.source} to {op.target}"
     return f"{type(op).__name__.lower()} {op[0]}"

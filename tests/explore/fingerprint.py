@@ -125,6 +125,7 @@ class _Namer:
             client.failed,
             client.gave_up,
             client.forgot,
+            tuple(sorted(client.sequences.items())),
             left,
         )
 
@@ -134,7 +135,13 @@ class _Namer:
         common = (type(request), request.key.session, channel.client, channel.name, listens, channel.ended)
         more: Any
         if isinstance(request, wire.Step):
-            more = (self.position(request.position), request.data, request.acked, request.distrusts_hot)
+            more = (
+                self.position(request.position),
+                request.data,
+                request.acked,
+                request.distrusts_hot,
+                request.sequence,
+            )
         elif isinstance(request, wire.Open):
             more = (request.request_id, self.position(request.expect))
         elif isinstance(request, wire.Reset):
@@ -247,6 +254,7 @@ class _Namer:
             state,
             cached.seed is None,
             cached.created,
+            cached.replaces and self.header(cached.replaces),
             kept and (kept.step, kept.state, bytes(kept.tail)),
             cached.work and self.work(cached.work),
             cached.in_batch,

@@ -98,6 +98,10 @@ def check_end(universe: Universe) -> None:
                 continue
             if generation != position.generation or inputs[: len(told)] != told:
                 raise Violation(f"{client.name} was told {told}, and the store has {inputs}")
+        for session, told in client.sequences.items():
+            _, inputs = next((v for k, v in held.items() if k.session == session), (b"", ()))
+            if not (universe.scope.shared or universe.fell_back or client.failed) and inputs[: len(told)] != told:
+                raise Violation(f"{client.name} was told {told}, and the store has {inputs}")
     if universe.scope.steady:
         for key in universe.store.sessions():
             record = universe.store.record(key)

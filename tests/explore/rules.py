@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import client_switches, redis_switches, switches
 from .events import Event
-from .scope import Append, Delete, Fork, Open, Reset, Scope, steps
+from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, steps
 from .switches import Switch
 
 
@@ -206,6 +206,14 @@ PROTOCOL = (
         "still computing on the dropped state is ignored when it ends.",
         switches.late_batches_are_thrown_away,
         Scope(((Open("s"), steps("s", 11, 12, window=2)),), replicas=1, unknowns=1),
+    ),
+    Rule(
+        "19",
+        "A start that comes again is recognized",
+        "The first step of a sequence starts its session anew without naming a generation, so the record keeps what "
+        "the start was made of. A delayed copy of it is answered from the log and does not start the session again.",
+        switches.starts_are_recognized,
+        Scope(((Start("s", 11), Follow("s", 12, 1)),), slow=1, timeouts=1),
     ),
 )
 

@@ -29,6 +29,21 @@ class Append(NamedTuple):
     value: int
 
 
+class Start(NamedTuple):
+    """The first step of a sequence, without a position: it starts the session anew."""
+
+    session: str
+    value: int
+
+
+class Follow(NamedTuple):
+    """A further step of a sequence: it names its place by the step number alone."""
+
+    session: str
+    value: int
+    step: int
+
+
 class Reset(NamedTuple):
     session: str
 
@@ -42,7 +57,7 @@ class Fork(NamedTuple):
     target: str
 
 
-Op = Open | Steps | Append | Reset | Delete | Fork
+Op = Open | Steps | Append | Start | Follow | Reset | Delete | Fork
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import Append, Delete, Fork, Op, Open, Reset, Scope, Steps, steps
+from .scope import Append, Delete, Follow, Fork, Op, Open, Reset, Scope, Start, Steps, steps
 from .truth import Inputs
 
 
@@ -18,6 +18,7 @@ def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[
 RECREATED = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
 TWO_SESSIONS = (opened(11, 12), opened(21, 22, session="r"))
 TWO_STEPS_EACH = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
+SEQUENCE = (Start("s", 11), Follow("s", 12, 1), Follow("s", 13, 2))
 FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
 
 SMALL = {
@@ -36,6 +37,11 @@ SMALL = {
     "fork": Scope((FORKED,)),
     "2 steps, a restart": Scope((opened(11, 12),), restarts=1, atomic_commits=True),
     "1 append, the store silent": Scope(((*opened(11), Append("s", 12)),), unknowns=1),
+    "a sequence of 3 steps, the store silent twice": Scope((SEQUENCE,), unknowns=2, atomic_commits=True),
+    "a sequence of 3 steps, a reply lost, a request late": Scope((SEQUENCE,), timeouts=1, slow=1, atomic_commits=True),
+    "2 sequences of one session, the store silent": Scope(
+        ((*SEQUENCE[:2], Start("s", 21), Follow("s", 22, 1)),), unknowns=1, atomic_commits=True
+    ),
     "2 sessions in frames": Scope(TWO_SESSIONS, replicas=1, frames=True),
     "2 sessions in frames on 1 slot": Scope(TWO_SESSIONS, replicas=1, slots=1, atomic_commits=True, frames=True),
     "2 clients on one session, 2 steps each, 1 replica": Scope(

@@ -15,6 +15,7 @@ from cellkeeper_service.core import advance, commit, computing, core, decision_t
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.context import Context
 from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.core.session import CachedState, InflightCommit, SessionState
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
@@ -85,6 +86,10 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
         return wire.Erase(record.position.generation)
 
     return patch.object(lifecycle, "delete", whatever_stands)
+
+
+def starts_are_recognized() -> AbstractContextManager[Any]:
+    return patch.object(Sequenced, "starts_over", lambda self, record: bool(self.origin))
 
 
 # ----------------------------------------------------------------------------------------------------- compare-and-set

@@ -1,4 +1,4 @@
-"""python -m tests.fuzz --cases 100000 [--seed N]: hostile calls, then hostile bundles."""
+"""python -m tests.fuzz --cases 100000 [--seed N]: hostile calls, hostile bundles, hostile files for imports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from tests.load.report import finish
 
 from .bundle_cases import fuzz_bundles
+from .import_cases import fuzz_imports
 from .run import fuzz
 
 
@@ -21,7 +22,9 @@ def main() -> int:
     print(f"seed {words.seed}", flush=True)
     figures, violations = asyncio.run(fuzz(words.cases, words.seed))
     bundle_figures, bundle_violations = fuzz_bundles(max(words.cases // 10, 1), words.seed)
-    return finish({**figures, **bundle_figures}, [*violations, *bundle_violations])
+    import_figures, import_violations = fuzz_imports(max(words.cases // 10, 1), words.seed)
+    figures |= {**bundle_figures, **import_figures}
+    return finish(figures, [*violations, *bundle_violations, *import_violations])
 
 
 if __name__ == "__main__":

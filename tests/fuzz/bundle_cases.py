@@ -12,8 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import CONFIG_FILE, WEIGHTS_FILE, read_bundle
+from cellkeeper_service.model.write import write_bundle
 
 from tests.bundles import make_bundle
 
@@ -24,6 +26,21 @@ MOST_BYTES = 64 << 20  # of Python's own memory, for one bundle
 LONGEST_TEXT = 2000
 NUMBERS = (0, -1, 1, 2, 65535, 65536, 2**31, 2**63, 10**400, 1e308, -0.0, 0.5, float("nan"), float("inf"))
 WORDS = ("", "lstm", "gru", "onnx", "tokens", "features", "../x", "/etc/passwd", "\0", "a\nb", "x" * 5000, "\ud800")
+GRAPH = {
+    "format": "cellkeeper-bundle/1",
+    "name": "m",
+    "cell": "onnx",
+    "graph": "model.onnx",
+    "batch": "one",
+    "layout": "step",
+    "input": {"kind": "features", "name": "x", "shape": [3, 2], "missing": {"policy": "hold", "value": 0.5}},
+    "states": [
+        {"name": "n", "input": "n", "output": "n_out", "shape": [2], "dtype": "int64"},
+        {"name": "h", "input": "h", "output": "h_out", "shape": [1, 2, 1, 3, 2], "dtype": "float16"},
+    ],
+    "outputs": [{"name": "prediction", "output": "y", "shape": [3, 2]}],
+    "constants": ["k"],
+}
 
 
 def fuzz_bundles(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
@@ -151,5 +168,8 @@ def _bundles(folder: Path) -> list[tuple[Path, bytes, bytes]]:
         make_bundle(folder / "a", cell="lstm", input_size=2, input=features, proj_size=3, initial_state="learned"),
         make_bundle(folder / "b", cell="gru", num_layers=2, head=(4, 2), output=[{"op": "scale", "value": [1.0, 2.0]}]),
         make_bundle(folder / "c", input_size=4, input={"kind": "tokens", "vocabulary": 5, "embedding_size": 4}),
+        write_bundle(
+            folder / "d", GRAPH, {"initial.n": np.array([3, 4]), "constant.k": np.ones(2)}, graph=b"\x00"
+        ).path,
     ]
     return [(path, (path / CONFIG_FILE).read_bytes(), (path / WEIGHTS_FILE).read_bytes()) for path in made]

@@ -21,6 +21,7 @@ from .calls import Attacker, Score
 from .world import CANARY_MODEL, FEATURES, World, bundles
 
 OPTIONS = ["--arena-mib", "1", "--max-batch", "64", "--default-timeout-ms", "5000", "--max-frame-items", "1024"]
+OPTIONS += ["--kserve", "on"]
 CONNECTIONS = 4
 ATTACKERS = 24
 WARM_SHARE = 0.2  # of the cases: caches and pools fill

@@ -6,11 +6,13 @@ import secrets
 
 import grpc
 import pytest
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .bundle_cases import fuzz_bundles
+from .import_cases import fuzz_imports
 from .run import fuzz
-from .verdict import wrong_error, wrong_status
+from .verdict import wrong_error, wrong_reply, wrong_status
 
 
 @pytest.fixture
@@ -34,6 +36,12 @@ def test_hostile_bundles_are_refused_in_one_line(seed: int) -> None:
     assert set(figures["bundle_verdicts"]) == {"accepted", "refused"}
 
 
+def test_hostile_files_of_an_import_are_refused_in_one_line(seed: int) -> None:
+    figures, violations = fuzz_imports(600, seed)
+    assert violations == [], figures
+    assert set(figures["import_verdicts"]) == {"accepted", "refused"}
+
+
 def test_wrong_answers_are_seen() -> None:
     untyped = grpc.aio.AioRpcError(grpc.StatusCode.UNKNOWN, grpc.aio.Metadata(), grpc.aio.Metadata(), "oops", "")
     assert "without ErrorInfo" in wrong_status(untyped)
@@ -41,3 +49,5 @@ def test_wrong_answers_are_seen() -> None:
     assert "which is none" in wrong_error(pb.Error(code=3))
     assert "INTERNAL_ERROR" in wrong_error(pb.Error(code=13, reason="INTERNAL_ERROR"))
     assert wrong_error(pb.Error(code=3, reason="INVALID_FIELD")) == ""
+    assert "INTERNAL_ERROR" in wrong_reply(inference_pb2.ModelStreamInferResponse(error_message="internal error; the"))
+    assert wrong_reply(inference_pb2.ModelStreamInferResponse(error_message="step: got 9")) == ""

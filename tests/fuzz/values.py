@@ -112,7 +112,11 @@ def _change(
     repeated = field.is_repeated
     if field.message_type is not None:
         inner = getattr(message, field.name)
-        if not repeated:
+        if field.message_type.GetOptions().map_entry:
+            if not inner or draw.random() < 0.4:
+                inner[text(draw, texts)].SetInParent()
+            mutate(draw, inner[draw.choice(list(inner))], texts, blobs)
+        elif not repeated:
             mutate(draw, inner, texts, blobs)
         elif len(inner) and draw.random() < 0.7:
             mutate(draw, draw.choice(list(inner)), texts, blobs)
@@ -144,6 +148,10 @@ def _maker(
         FieldDescriptor.TYPE_STRING: lambda: text(draw, texts),
         FieldDescriptor.TYPE_BYTES: lambda: blob(draw, blobs),
         FieldDescriptor.TYPE_BOOL: lambda: draw.random() < 0.5,
+        FieldDescriptor.TYPE_INT32: lambda: draw.choice((0, 1, -1, 2**31 - 1, -(2**31))),
+        FieldDescriptor.TYPE_INT64: lambda: draw.choice((0, 1, 2, -1, 3, 1024, 1025, 2**63 - 1, -(2**63))),
+        FieldDescriptor.TYPE_FLOAT: lambda: draw.choice(FLOATS),
+        FieldDescriptor.TYPE_DOUBLE: lambda: draw.choice(FLOATS),
         FieldDescriptor.TYPE_UINT32: lambda: draw.choice(U32),
         FieldDescriptor.TYPE_UINT64: lambda: draw.choice(TTLS if "ttl" in field.name else U64),
         FieldDescriptor.TYPE_ENUM: lambda: draw.choice((0, 1, 1, 2, 3, 4, 5, 6, 99, 2**31 - 1, -1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.errors import Reason
 from cellkeeper_service.rpc.status import CODES, DETAILS_KEY
@@ -57,9 +58,18 @@ def wrong_reply(reply: Any) -> str:
                 errors.append(reply.frame_error)
         case pb.SessionResults() | pb.OpenManyResponse():
             errors = [result.error for result in reply.results if result.HasField("error")]
+        case inference_pb2.ModelStreamInferResponse():
+            return _wrong_text(reply.error_message)
         case _:
             errors = []
     return next((wrong for error in errors if (wrong := wrong_error(error))), "")
+
+
+def _wrong_text(message: str) -> str:
+    """Of an error that has no code."""
+    if message.startswith("internal error"):
+        return f"INTERNAL_ERROR: {message}"
+    return f"a message of {len(message)} characters" if len(message) > LONGEST_MESSAGE else ""
 
 
 def _wrong(reason: int, code: int, message: str) -> str:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from tests.bundles import counting_bundle, make_bundle
 
+from . import kserve
+
 Array = NDArray[Any]
 FEATURES = 16
 CANARY_MODEL = "count"
-UNARY = {
+UNARY: dict[str, Any] = {
     "Open": pb.OpenResponse,
     "OpenMany": pb.OpenManyResponse,
     "Step": pb.StepResponse,
@@ -33,9 +35,17 @@ UNARY = {
     "ListSessions": pb.ListSessionsResponse,
     "ListModels": pb.ListModelsResponse,
     "GetModel": pb.ModelInfo,
+    **kserve.UNARY,
 }
-STREAM = "StepStream"
-METHODS = (*UNARY, STREAM)
+STREAMS = ("StepStream", kserve.STREAM)
+METHODS = (*UNARY, *STREAMS)
+
+
+def path(method: str) -> str:
+    """What gRPC calls it."""
+    if method in kserve.UNARY or method == kserve.STREAM:
+        return kserve.path(method)
+    return f"/cellkeeper.v1.Cellkeeper/{method}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class World:
         return [f"s{n}" for n in range(40)]
 
     def texts(self) -> list[str]:
-        return [*MODELS, *self.names(), "prediction", "hidden", "state", "h", "c", *self.tokens]
+        return [*MODELS, *self.names(), "prediction", "hidden", "state", "h", "c", *self.tokens, *kserve.TEXTS]
 
     def blobs(self) -> list[bytes]:
         known = [bytes(position) for position in list(self.positions.values())[-20:]]
@@ -164,8 +174,10 @@ class World:
                 )
             case "GetModel":
                 return pb.GetModelRequest(model=model, fingerprint=draw.choice(self.fingerprints))
-            case _:
+            case "ListModels":
                 return pb.ListModelsRequest()
+            case _:
+                return kserve.message(draw, method, model, session, _inputs(draw, shape, draw.choice((1, 1, 2, 7))))
 
     def _open_fields(self, draw: random.Random, model: str, session: str) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from cellkeeper_service.imports import import_onnx
 from cellkeeper_service.model.write import write_bundle
 
 from .leftovers import refused
-from .unstreamable_graphs import endless, graph
+from .small_graphs import endless, graph
 
 WORDS = "one call takes longer than 300 ms and was stopped"
 

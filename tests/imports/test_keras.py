@@ -164,6 +164,14 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         ),
         "backwards": (chain(L.LSTM(4, go_backwards=True, name="back")), r"back \(LSTM\): go_backwards"),
         "convolution": (chain(L.Conv1D(4, 3, name="conv"), L.LSTM(4)), r"conv \(Conv1D\): looks at a window"),
+        "convolution with steps": (
+            chain(L.Conv1D(4, 3, padding="causal", strides=2, name="conv"), L.LSTM(4)),
+            r"conv \(Conv1D\): strides: got 2, expected 1",
+        ),
+        "convolution after a mask": (
+            chain(L.Masking(), L.Conv1D(4, 3, padding="causal", name="conv"), L.LSTM(4)),
+            r"conv \(Conv1D\): a mask before a convolution",
+        ),
         "pooling": (
             chain(L.LSTM(4, return_sequences=True), L.GlobalAveragePooling1D(name="p")),
             r"p \(Global.*whole sequence",

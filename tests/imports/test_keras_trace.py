@@ -70,10 +70,6 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         ),
         "two inputs": (two_inputs, r"inputs: got \[.*\], expected one"),
         "code": (code, "names .*(function|Lambda|lambda).*code of a model is not run"),
-        "over time": (
-            lambda: sequential(x, L.GroupNormalization(1, name="over_time"), L.LSTM(4)),
-            "differ from keras.*at step|differ from keras.*from step",
-        ),
         "mask": (masked, r"mask \(Masking\): a mask in a model that is traced"),
         "plain": (plain, "calls no recurrent layer or cell"),
     }

@@ -17,11 +17,11 @@ from onnx import TensorProto, helper
 
 from tests.bundles import Array
 from tests.parity.case import Case
+from tests.parity.exporting import exported
 from tests.parity.onnx_cases import (
     HANDMADE_CONSTANTS,
     Carried,
     carried_graph,
-    exported,
     handmade_graph,
     onnx_cases,
     words_graph,
@@ -104,8 +104,8 @@ def test_states_start_where_they_are_told(tmp_path: Path) -> None:
         ({"batch_axes": {"state": 0}}, "with the batch axis 0: a batch is baked into the graph"),
         ({"batch_axes": {"state": 3}}, "batch axis: got 3, expected 0 to 2"),
         ({"batch_axes": {"x": 0}}, "batch axis of x: not a state"),
-        ({"outputs": ["z"]}, "output z: not an output beside the states"),
-        ({"outputs": []}, "outputs: none beside the states"),
+        ({"outputs": ["z"]}, "output z: no such output"),
+        ({"outputs": []}, r"outputs: got \[\], expected one or more"),
         ({"layout": "time_first"}, r"input x: got .*expected \[batch, features\]"),
         ({"layout": "columns"}, "layout: got 'columns'"),
         ({"vocabulary": 5}, "got float32 and a vocabulary of 5"),
@@ -160,7 +160,9 @@ def test_a_batch_or_a_length_baked_into_the_graph(tmp_path: Path) -> None:
     example = (torch.randn(1, 5, 3), torch.zeros(2, 1, 24), torch.zeros(2, 1, 24))
     names = (["x", "h0", "c0"], ["y", "hn", "cn"])
     fixed = exported(Carried(), example, names, {})
-    refused(tmp_path, "state h0: .*a batch is baked into the graph", import_onnx, fixed, tmp_path / "m")
+    refused(tmp_path, "input x: .*a length is baked into the graph", import_onnx, fixed, tmp_path / "m")
+    free = {"batch": "free"}
+    refused(tmp_path, "state h0: .*a batch is baked into the graph", import_onnx, fixed, tmp_path / "m", **free)
     axes = {"x": {0: "batch"}, "h0": {1: "batch"}, "c0": {1: "batch"}}
     long = exported(Carried(), example, names, axes)
     refused(tmp_path, "input x: .*a length is baked into the graph", import_onnx, long, tmp_path / "m")
@@ -190,7 +192,7 @@ def unknown_op(graph: Any) -> None:
 def test_graphs_that_are_hostile_or_unknown(tmp_path: Path) -> None:
     options = {"constants": HANDMADE_CONSTANTS, **QUICK}
     outside = changed(handmade_graph(), external)
-    refused(tmp_path, "keeps weights in other files", import_onnx, outside, tmp_path / "m", **options)
+    refused(tmp_path, "keeps weights in other files; pass the path", import_onnx, outside, tmp_path / "m", **options)
     unknown = changed(handmade_graph(), unknown_op)
     refused(tmp_path, "onnxruntime refuses the graph", import_onnx, unknown, tmp_path / "m", **options)
 

@@ -23,4 +23,4 @@ def test_the_table_has_every_case(keras: Any) -> None:
     cases = [*torch_cases(), *keras_cases(), *onnx_cases()]
     assert [row[:2] for row in rows] == [(case.framework, case.title) for case in cases]
     assert all(relative == "none" or float(relative) < 1e-5 for _, _, relative in rows)
-    assert len(rows) >= 20
+    assert len(rows) >= 60

@@ -95,6 +95,17 @@ class Branching(Own):
         return self.head(y if x.abs().max() < 50 else -y)
 
 
+class Centred(Own):
+    """A window with one time step ahead of the present one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = nn.Conv1d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(self.window(nn.functional.pad(x.transpose(1, 2), (1, 1))).transpose(1, 2))
+
+
 class NothingRecurrent(nn.Module):
     def forward(self, x: Tensor) -> Any:
         return x.cumsum(1)
@@ -111,6 +122,7 @@ class ForgetsItsState(Convention):
         (BothWays(), {}, r"rnn \(LSTM\): bidirectional; the backward direction"),
         (Halved(), {}, r"Halved: rnn \(LSTM\): takes 3 of 5 time steps, expected all.*docs/models.md"),
         (Decoder(), {}, r"Decoder: second \(LSTM\): begins with a state that depends on the input"),
+        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left alone"),
         (Branching(), {}, r"Branching: torch.export cannot trace one time step.*take branches on values.*docs/models"),
         (NothingRecurrent(), {"layout": "batch_first"}, "calls no recurrent layer or cell of its framework"),
         (Own(), {"example": torch.zeros(2, 3)}, r"example: got shape \[2, 3\] without states"),

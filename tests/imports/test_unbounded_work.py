@@ -15,7 +15,7 @@ from cellkeeper_service.model.write import write_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from .leftovers import refused
-from .unstreamable_graphs import STEP, Graph, graph, node
+from .small_graphs import STEP, Graph, graph, node
 
 ANY = TensorProto.FLOAT
 REST = [node("Mul", "looped float_zero", "nothing"), node("Add", "x nothing", "y"), *STEP]

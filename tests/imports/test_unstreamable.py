@@ -13,7 +13,8 @@ from cellkeeper_service.imports import import_onnx
 from cellkeeper_service.model.write import write_bundle
 
 from .leftovers import refused
-from .unstreamable_graphs import REFUSED, SERVED, Graph
+from .small_graphs import Graph
+from .unstreamable_graphs import AHEAD, COUPLED, LENGTH, REFUSED, SERVED, SLIGHT
 
 
 @pytest.mark.parametrize("max_batch", [5, 256])
@@ -27,6 +28,24 @@ def test_is_refused_at_import_and_at_load(title: str, max_batch: int, tmp_path: 
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'm' / 'model.onnx'}: ")
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("title", [t for t, graph in REFUSED.items() if not graph.words.startswith(COUPLED)])
+def test_with_one_session_a_call_too(title: str, tmp_path: Path) -> None:
+    """A batch of one is safe from other sessions, and from nothing else."""
+    graph = REFUSED[title].with_one_session()
+    options = {"layout": graph.layout, "max_batch": 5, "report": str}
+    refused(tmp_path, graph.words, import_onnx, graph.model, tmp_path / "m", **options)
+    if graph.words in (AHEAD, LENGTH):
+        with pytest.raises(StartError, match=graph.words):
+            load_engine(write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model), "cpu", 5)
+
+
+@pytest.mark.parametrize("title", SLIGHT)
+def test_the_proof_tells_where_a_slight_difference_begins(title: str, tmp_path: Path) -> None:
+    graph, words = SLIGHT[title]
+    options = {"layout": graph.layout, "max_batch": 5, "report": str}
+    refused(tmp_path, words, import_onnx, graph.model, tmp_path / "m", **options)
 
 
 def test_the_server_does_not_start_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

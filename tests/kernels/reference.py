@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +98,29 @@ def sigmoid(x: Vector) -> Vector:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
+def _times(x: Vector, share: Vector) -> Vector:
+    """0 where x is -inf, for there the share is."""
+    return np.where(np.isneginf(x), 0.0, x * share)
+
+
 ACTIVATIONS: dict[str, Callable[[Vector], Any]] = {
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,
     "sigmoid": sigmoid,
     "softplus": lambda x: np.logaddexp(0, x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: _times(x, 0.5 * (1 + np.vectorize(math.erf)(x * math.sqrt(0.5)))),
+    "gelu_tanh": lambda x: _times(x, sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x * x))),
+    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hard_silu": lambda x: _times(x, np.clip(x / 6 + 0.5, 0, 1)),
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
+    "log_sigmoid": lambda x: -np.logaddexp(0, -x),
+    "mish": lambda x: _times(x, np.tanh(np.logaddexp(0, x))),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "silu": lambda x: _times(x, sigmoid(x)),
+    "softsign": lambda x: np.where(np.isinf(x), np.sign(x), x / (1 + np.abs(x))),
 }
 
 

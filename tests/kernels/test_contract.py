@@ -39,6 +39,18 @@ PARTS: dict[str, dict[str, Any]] = {
         "cell": "rnn_tanh",
         "head": [Dense(40, "relu"), Dense(9, "sigmoid"), Dense(5, "tanh"), Dense(3, "softplus")],
     },
+    "smooth_head": {
+        "cell": "rnn_tanh",
+        "head": [Dense(40, "gelu"), Dense(9, "silu"), Dense(5, "mish"), Dense(3, "gelu_tanh")],
+    },
+    "kinked_head": {
+        "cell": "gru",
+        "head": [Dense(9, "elu"), Dense(8, "selu"), Dense(5, "relu6"), Dense(3, "hard_silu")],
+    },
+    "bounded_head": {
+        "cell": "rnn_tanh",
+        "head": [Dense(9, "hard_tanh"), Dense(8, "softsign"), Dense(5, "log_sigmoid"), Dense(3, "hard_sigmoid")],
+    },
     "wide_head": {"cell": "rnn_tanh", "head": [Dense(150)]},
     "no_head": {"cell": "gru", "head": []},
     "no_head_softmax": {"cell": "gru", "head": [], "output": [{"op": "softmax"}]},

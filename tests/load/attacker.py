@@ -47,6 +47,7 @@ CANARY_PAUSE_S = 0.02
 KINDS = ("half-open", "slow", "half-frame", "reset", "ping")
 SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
 PATHS = [f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods]
+STEP, LIST_MODELS = f"/{SERVICE.full_name}/Step", f"/{SERVICE.full_name}/ListModels"
 STREAM = f"/{SERVICE.full_name}/StepStream"
 PUBLIC = [
     "/grpc.health.v1.Health/Check",
@@ -92,7 +93,7 @@ class Canary:
         self._metadata = [("authorization", f"Bearer {token}")] if token else []
         values = np.ones((1, 1), "<f4").tobytes()
         self._request = pb.StepRequest(session="canary", dtype=pb.FLOAT32, shape=[1, 1], inputs=values)
-        self._step = self._channel.unary_unary(PATHS[1], pb.StepRequest.SerializeToString, pb.StepResponse.FromString)
+        self._step = self._channel.unary_unary(STEP, pb.StepRequest.SerializeToString, pb.StepResponse.FromString)
         self.failed: list[str] = []
 
     async def p99_ms(self, until: asyncio.Future[Any]) -> tuple[int, float]:

@@ -129,7 +129,7 @@ def test_other_float_dtypes_are_stored_as_float32(tmp_path: Path) -> None:
         (["input", "missing"], {"policy": "guess"}, "missing: policy: got 'guess'"),
         (["input", "missing"], {"policy": "hold", "value": 1e39}, "missing: value: got 1e+39"),
         (["input", "sampling"], 1, "input: sampling: unknown key"),
-        (["head"], [{"units": 1, "activation": "gelu"}], "head[0]: activation: got 'gelu'"),
+        (["head"], [{"units": 1, "activation": "celu"}], "head[0]: activation: got 'celu'"),
         (["head"], [{"activation": "relu"}], "head[0]: units: missing"),
         (["head"], "linear", "head: got 'linear'"),
         (["output"], [{"op": "exp"}, {"op": "log"}], "output[1]: op: got 'log'"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -38,9 +39,12 @@ def every_case() -> list[Case]:
 def row(case: Case, imported: Imported) -> str:
     parity = imported.parity
     kind = "layers" if isinstance(imported.bundle.config, RecurrentConfig) else "ONNX graph"
-    filled = parity.numerics.partition("min_batch=")[2].split()[0]
+    filled = re.search(r"min_batch=(\d+)", parity.numerics)
     served = "exact" if parity.exact else f"differs by up to {parity.spread:.0e}"
-    served += f", calls of at least {filled} sessions" if filled != "1" else ""
+    if filled is None:
+        served += ", one session a call"
+    elif filled.group(1) != "1":
+        served += f", calls of at least {filled.group(1)} sessions"
     numbers = f"{parity.difference:.1e} | {parity.relative:.1e}" if parity.difference else "none | none"
     return f"| {case.framework} | {case.title} | {kind}, {parity.engine} | {numbers} | {served} |"
 

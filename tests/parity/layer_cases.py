@@ -23,8 +23,10 @@ TORCH_ACTIVATIONS = (
     nn.LogSigmoid,
     nn.Softsign,
 )
-KERAS_ACTIVATIONS = ("gelu", "silu", "mish", "selu", "relu6", "hard_silu", "leaky_relu", "log_sigmoid", "hard_tanh")
-CELL_ACTIVATIONS = ("gelu", "mish", "elu")
+KERAS_ACTIVATIONS = (
+    ("gelu", "silu", "mish", "selu"),
+    ("leaky_relu", "hard_silu", "log_sigmoid", "relu6", "hard_tanh"),
+)
 
 
 def torch_list(*layers: nn.Module) -> Importer:
@@ -106,6 +108,15 @@ def keras_layer_cases() -> list[Case]:
     def stack(*layers: Any) -> Importer:
         return saved(sequential(Input((None, 3)), *layers))
 
+    def heads(names: tuple[str, ...]) -> list[Any]:
+        return [L.Dense(8, activation=name) for name in names]
+
+    cells_of_others = (
+        L.LSTM(16, activation="gelu", return_sequences=True),
+        L.GRU(12, activation="mish", return_sequences=True),
+        L.SimpleRNN(8, activation="elu"),
+        L.Dense(2),
+    )
     cells = functional(
         Input((None, 3)),
         L.RNN(L.LSTMCell(9), return_sequences=True),
@@ -122,18 +133,28 @@ def keras_layer_cases() -> list[Case]:
         L.ReLU(max_value=6.0),
         L.Dense(2),
     )
+    convolved = (
+        L.Conv1D(12, 3, padding="causal", activation="relu"),
+        L.Conv1D(9, 2, padding="causal", dilation_rate=4, use_bias=False),
+        L.GRU(12),
+        L.Dense(2),
+    )
+    convolutions = (
+        Input((None, 3)),
+        L.Conv1D(8, 4, padding="causal", activation="gelu"),
+        L.Conv1D(2, 1, padding="causal"),
+    )
     odd = (L.LSTM(10, activation="silu", return_sequences=True), L.GRU(9, activation="selu", reset_after=False))
     return [
         *(
-            Case("keras", f"LSTM 16, Dense {name} (.keras)", stack(L.LSTM(16), L.Dense(5, activation=name)))
-            for name in KERAS_ACTIVATIONS
+            Case("keras", f"LSTM 16, Dense with {', '.join(names)} (.keras)", stack(L.LSTM(16), *heads(names)))
+            for names in KERAS_ACTIVATIONS
         ),
-        *(
-            Case("keras", f"LSTM 16 with {name}, Dense (.keras)", stack(L.LSTM(16, activation=name), L.Dense(2)))
-            for name in CELL_ACTIVATIONS
-        ),
+        Case("keras", "LSTM 16 with gelu, GRU 12 with mish, SimpleRNN 8 with elu (.keras)", stack(*cells_of_others)),
         Case("keras", "LSTM 10 with silu, GRU 9 with selu, reset_after=False (.keras)", stack(*odd)),
         Case("keras", "LSTM 20, GRU 12, LayerNormalization, PReLU, ReLU 6 (.keras)", stack(*normed)),
+        Case("keras", "causal Conv1D, dilated Conv1D, GRU 12, Dense (.keras)", stack(*convolved)),
+        Case("keras", "causal Conv1D alone, Conv1D of one step (.h5)", saved(sequential(*convolutions), ".h5")),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.keras)", saved(cells)),
         Case("keras", "RNN of one cell, of stacked cells, of a SimpleRNNCell (.h5)", saved(cells, ".h5")),
         Case("keras", "functional: LSTM and GRU side by side, every merge, residual (.keras)", saved(branches())),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from .case import Case, Importer
+from .exporting import exported
+from .shipped_graphs import counter, detector, enhancer, policy, state_alone
 
 
 class Carried(nn.Module):
@@ -41,17 +41,6 @@ class Words(nn.Module):
     def forward(self, ids: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         y, h = self.rnn(self.embedding(ids), h)
         return self.head(y), h
-
-
-def exported(model: nn.Module, example: tuple[Tensor, ...], names: tuple[list[str], list[str]], axes: Any) -> bytes:
-    """By torch.onnx."""
-    with tempfile.TemporaryDirectory(prefix="cellkeeper-onnx-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # this exporter is the old one; it needs nothing installed
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(
-            model.eval(), example, path, dynamo=False, input_names=names[0], output_names=names[1], dynamic_axes=axes
-        )
-        return path.read_bytes()
 
 
 def carried_graph() -> bytes:
@@ -135,4 +124,17 @@ def onnx_cases() -> list[Case]:
             "by hand: LSTM 6, states with the batch at axis 1, two constants",
             graph(handmade_graph(), constants=HANDMADE_CONSTANTS, initial=initial),
         ),
+        Case(
+            "onnx",
+            "a voice detector: a free window set to 32 samples, a rate of 16,000, LSTM 4",
+            graph(detector(), input_shape=[32], constants={"sr": np.array(16000)}),
+        ),
+        Case("onnx", "torch.onnx: a policy (obs, h_in, c_in) of LSTM 6 with a batch of one", graph(policy())),
+        Case(
+            "onnx",
+            "a speech enhancer: frames [3, 1, 2], a cache of five axes, a batch of one",
+            graph(enhancer(), input_shape=[3, 1, 2]),
+        ),
+        Case("onnx", "windows [3, 2], an int64 counter and a float64 mean", graph(counter(), input_shape=[3, 2])),
+        Case("onnx", "a state that is the only output", graph(state_alone(1))),
     ]

@@ -125,6 +125,23 @@ class StateSpace(nn.Module):
         return self.out(torch.cat([after_re, after_im], -1)), after_re, after_im
 
 
+class Spotter(nn.Module):
+    """Causal convolutions, padded before and cut off after, then a GRU, as keyword spotters are built. [B, T, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(8, 16, 3)
+        self.second = nn.Conv1d(16, 16, 3, dilation=2, padding=4)
+        self.rnn = nn.GRU(16, 16, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(F.pad(x.transpose(1, 2), (2, 0))))
+        y = F.relu(self.second(y)[..., :-4]) + y
+        result: Tensor = self.head(self.rnn(y.transpose(1, 2))[0])
+        return result
+
+
 class Words(nn.Module):
     """Token ids [T, B] -> logits, a path around the recurrent layer, and the embedding's weight in the head."""
 
@@ -202,6 +219,7 @@ def trace_cases() -> list[Case]:
         ("(x, (h, c)), LayerNorm", traced(Convention(), sequences, states=zeros)),
         ("minGRU step (x, h), own initial state", traced(MinGru(), torch.randn(2, 3), states=start)),
         ("state-space step (x, re, im)", traced(StateSpace(), torch.randn(2, 3), states=complex_zeros)),
+        ("causal Conv1d, dilated, residual, GRU", traced(Spotter(), torch.randn(2, 6, 8))),
         ("token ids, residual GRU, tied weights", traced(Words(), ids, vocabulary=20)),
     ]
     return [Case("torch", f"traced: {title}", run, slow=True) for title, run in cases]

@@ -13,7 +13,7 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.load.attacker import PATHS, PUBLIC
+from tests.load.attacker import LIST_MODELS, PATHS, PUBLIC
 from tests.server_process import ServerProcess
 
 from .calls import Api, Chunk, numbers
@@ -102,4 +102,4 @@ def test_a_health_request_is_small(hasty: ServerProcess) -> None:
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         serving = health_pb2.HealthCheckResponse.SERVING
         assert check(health_pb2.HealthCheckRequest(service=""), timeout=10).status == serving
-        assert pb.ListModelsResponse.FromString(channel.unary_unary(PATHS[-2], bytes, bytes)(b"", timeout=10)).models
+        assert pb.ListModelsResponse.FromString(channel.unary_unary(LIST_MODELS, bytes, bytes)(b"", timeout=10)).models

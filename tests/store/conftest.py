@@ -11,7 +11,7 @@ from cellkeeper_service.store.open import open_store
 from tests.redis_cluster import RedisCluster
 from tests.redis_sentinel import RedisSentinels
 from tests.redis_server import RedisServer
-from tests.store.begun import BegunStore
+from tests.store.polled import PolledStore
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +73,8 @@ def redis_url(request: pytest.FixtureRequest) -> str:
     return server.url
 
 
-BEGUN = {"redis, begun": "redis_server", "sentinel, begun": "redis_sentinels"}  # that can, and do so in the test
-REDIS_WAYS = {**REDIS, **BEGUN}
+POLLED = {"redis, polled": "redis_server", "sentinel, polled": "redis_sentinels"}  # that can, and do so in the test
+REDIS_WAYS = {**REDIS, **POLLED}
 
 
 @pytest.fixture(params=["memory", "sqlite", *REDIS_WAYS])
@@ -88,11 +88,11 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def store(store_url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
     """Each of the stores, empty, and by each way to commit."""
     store = open_store(store_url, timeout_ms=10_000)
-    if request.node.callspec.params["store_url"] in BEGUN:
+    if request.node.callspec.params["store_url"] in POLLED:
         store.check()  # makes a connection, without which nothing is begun
-        begun = BegunStore(store)
-        yield begun
-        assert begun.begun or not begun.called, "none of the commits was begun"
+        polled = PolledStore(store)
+        yield polled
+        assert polled.pending or not polled.called, "none of the commits was begun"
     else:
         yield store
     store.close()

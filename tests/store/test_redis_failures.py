@@ -15,7 +15,7 @@ from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.keys import redis_key
 
 from tests.redis_server import RedisServer
-from tests.store.begun import BegunStore
+from tests.store.polled import PolledStore
 from tests.store.records import append, committed, create, generation, inputs, key, log_of, replace
 from tests.store.worker import marked
 
@@ -27,11 +27,11 @@ class Opener(Protocol):
     def __call__(self, url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store: ...
 
 
-def open_begun(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
-    return BegunStore(open_store(url, timeout_ms=timeout_ms, wait_replicas=wait_replicas))
+def open_polled(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
+    return PolledStore(open_store(url, timeout_ms=timeout_ms, wait_replicas=wait_replicas))
 
 
-@pytest.fixture(params=[open_store, open_begun], ids=["called", "begun"])
+@pytest.fixture(params=[open_store, open_polled], ids=["blocking", "polled"])
 def opened(request: pytest.FixtureRequest) -> Opener:
     """Opens a store; its commits go both ways."""
     opener: Opener = request.param

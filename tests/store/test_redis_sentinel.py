@@ -13,7 +13,7 @@ from cellkeeper_service.store.open import open_store
 from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
 
 from tests.redis_sentinel import SERVICE, RedisSentinels, wait_until
-from tests.store.begun import BegunStore
+from tests.store.polled import PolledStore
 from tests.store.records import append, committed, create, inputs, key, log_of
 from tests.store.worker import marked
 
@@ -27,13 +27,13 @@ def world() -> Iterator[RedisSentinels]:
         yield world
 
 
-@pytest.fixture(params=["called", "begun"])
+@pytest.fixture(params=["blocking", "polled"])
 def store(world: RedisSentinels, request: pytest.FixtureRequest) -> Iterator[Store]:
     """Commits go by the one way or the other."""
     world.wait_until_whole()
     world.empty()
     store = open_store(world.url, timeout_ms=TIMEOUT_MS)
-    yield store if request.param == "called" else BegunStore(store)
+    yield store if request.param == "called" else PolledStore(store)
     store.close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from cellkeeper_service.domain.begun import BeginsCommits
+from cellkeeper_service.domain.non_blocking import NonBlockingStore
 from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
 from cellkeeper_service.store.open import open_store
 
@@ -99,7 +99,7 @@ def test_a_whole_life_of_a_record(place: Place) -> None:
         assert [where.session for where, _ in store.scan("", "weather", "", "", 10).sessions] == ["a"]
         gone = store.delete_many([Delete(at, first.position.generation)])
         assert [result.outcome for result in gone] == [Outcome.COMMITTED]
-        assert isinstance(store, BeginsCommits)
+        assert isinstance(store, NonBlockingStore)
         assert store.begin_commit([create(at)]) is None  # a thread's work, with TLS
     finally:
         store.close()

@@ -23,6 +23,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NON_FINITE_RESULT: _ClassVar[Reason]
     DUPLICATE_SESSION: _ClassVar[Reason]
     SESSION_NOT_FOUND: _ClassVar[Reason]
+    MODEL_NOT_FOUND: _ClassVar[Reason]
     SESSION_EXISTS: _ClassVar[Reason]
     GENERATION_CHANGED: _ClassVar[Reason]
     MODEL_CHANGED: _ClassVar[Reason]
@@ -57,6 +58,7 @@ NON_FINITE_INPUT: Reason
 NON_FINITE_RESULT: Reason
 DUPLICATE_SESSION: Reason
 SESSION_NOT_FOUND: Reason
+MODEL_NOT_FOUND: Reason
 SESSION_EXISTS: Reason
 GENERATION_CHANGED: Reason
 MODEL_CHANGED: Reason

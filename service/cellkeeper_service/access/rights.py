@@ -36,6 +36,16 @@ NEEDS: dict[str, frozenset[Right]] = {
     "ListSessions": frozenset({Right.READ}),
     "ListModels": EVERY,  # the shapes, which every client needs; nothing of any tenant's
     "GetModel": EVERY,
+    "ModelInfer": frozenset({Right.STEP}),
+    "ModelStreamInfer": frozenset({Right.STEP}),
+    "ServerLive": EVERY,
+    "ServerReady": EVERY,
+    "ServerMetadata": EVERY,
+    "ModelReady": EVERY,
+    "ModelMetadata": EVERY,
+    "ModelConfig": EVERY,
+    "ModelStatistics": EVERY,  # counts of all tenants together
+    "RepositoryIndex": EVERY,
 }
 """By RPC: the rights of which one is enough.
 

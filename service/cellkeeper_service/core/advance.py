@@ -11,7 +11,8 @@ from typing import Any
 
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import MAX_STEP, first_position
-from cellkeeper_service.domain.record import NO_ORIGIN, Record
+from cellkeeper_service.domain.record import NO_ORIGIN, Header, Record
+from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import lifecycle
@@ -39,6 +40,7 @@ from .requests import (
     Step,
     Write,
 )
+from .sequence import has_ended
 from .session import CachedState, Checkpoint, Reading, SessionState
 
 log = logging.getLogger(__name__)
@@ -84,11 +86,21 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
         return None
     if step.position is not None and step.position != cached.frontier:
         return None
+    if step.sequence is not None and not (step.sequence.continues_at(cached.step) and _is_open(session, cached)):
+        return None
     end, most = cached.step + step.steps, cached.max_log_steps
     if end > MAX_STEP:
         return None
     fits = end - cached.log_start <= most  # even if nothing of the log is acknowledged
     return cached if fits or session.log_fits(step, most) else None
+
+
+def _is_open(session: SessionState, cached: CachedState) -> bool:
+    """Whether the sequence goes on: nothing that was computed or committed has ended it."""
+    uncommitted = session.pending or ([] if session.in_flight is None else session.in_flight.requests)
+    last = uncommitted[-1] if uncommitted else None
+    ends = isinstance(last, Step) and last.sequence is not None and last.sequence.ends
+    return not ends and not has_ended(cached.header.origin)
 
 
 def start_at_once(context: Context, session: SessionState, step: Request) -> bool:
@@ -112,7 +124,7 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
 
 def _decide(context: Context, session: SessionState, request: Request, reading: Reading) -> None:
     record, models = reading.record, context.models[session.key.model]
-    if reading.damage is not None:
+    if reading.damage is not None and not _replaces(request, reading.damage):
         decided = lifecycle.of_damaged(reading.damage, request, models, context.new_generation())
         if isinstance(request, Fork) and isinstance(decided, Rejection):
             _copy(context, session, request, decided)
@@ -121,7 +133,7 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
         return
     match request:
         case Step():
-            _decide_step(context, session, request, record)
+            _decide_step(context, session, request, record, None if reading.damage is None else reading.damage.header)
         case GetState():
             _decide_read(context, session, request, record)
         case GetSession():
@@ -146,14 +158,23 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
             raise TypeError(f"no decision for {type(request).__name__}")
 
 
-def _decide_step(context: Context, session: SessionState, step: Step, record: Record | None) -> None:
+def _replaces(request: Request, damage: DamagedRecord) -> bool:
+    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit."""
+    starts = isinstance(request, Step) and request.sequence is not None and request.sequence.starts_over(None)
+    return starts and damage.header is not None
+
+
+def _decide_step(
+    context: Context, session: SessionState, step: Step, record: Record | None, damaged: Header | None
+) -> None:
+    """damaged: the header of a record that is damaged and may be replaced."""
     models = context.models[session.key.model]
     verdict = decide(record, step, models)
     if isinstance(verdict, Rejection):
         _conclude(context, session, step, verdict)
-    elif record is None:
+    elif verdict is Verdict.CREATE or record is None:
         context.drop(session)
-        created = _create(context, session, models.default)
+        created = _create(context, session, models.default, step, damaged if record is None else record.header)
         if created is not None:
             session.queue.popleft()
             start_chunk(context, created, step)
@@ -243,14 +264,18 @@ def _place_record(context: Context, session: SessionState, record: Record) -> Ca
     return context.place_or_wait(session, version, record.header, record.checkpoint)
 
 
-def _create(context: Context, session: SessionState, version: Version) -> CachedState | None:
-    """A new generation that has no record before its first commit, which writes this checkpoint."""
+def _create(
+    context: Context, session: SessionState, version: Version, step: Step, replaces: Header | None
+) -> CachedState | None:
+    """A new generation that has no record before its first commit, which writes this checkpoint. replaces: the header
+    of the record that stands there."""
     new, state = context.new_generation(), version.engine.initial_state
     start = first_position(new.generation)
-    header = new_header(version, start, NO_ORIGIN, new.default_ttl_ms, new.now_ms)
+    origin = NO_ORIGIN if step.sequence is None else step.sequence.origin
+    header = new_header(version, start, origin, new.default_ttl_ms, new.now_ms)
     cached = context.place_or_wait(session, version, header, state)
     if cached is not None:
-        cached.exists, cached.created = False, True
+        cached.exists, cached.created, cached.replaces = False, True, replaces
         cached.checkpoint = Checkpoint(start.step, start.head, state, bytearray())
     return cached
 

@@ -12,6 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .requests import Erase, Request, Step, Write
+from .sequence import ended
 from .session import CachedState, InflightCommit, SessionState
 
 
@@ -36,7 +37,10 @@ def chunk_commit(key: SessionKey, cached: CachedState, chunks: Sequence[Step], n
         raise RuntimeError("a chunk is to be committed that was not computed")
     before = cached.header
     header = before.advanced(after, now_ms, cached.version.numerics)
-    expected = before if cached.exists else None
+    expected = before if cached.exists else cached.replaces
+    for chunk in chunks:
+        if chunk.sequence is not None and chunk.sequence.ends:
+            header = header.replace(ttl_ms=chunk.sequence.end_ttl_ms, origin=ended(header.origin))
     checkpoint = cached.checkpoint
     if checkpoint is not None and checkpoint.step <= min(chunk.acked_step for chunk in chunks):
         header = header.with_checkpoint(checkpoint.step, checkpoint.head)
@@ -60,12 +64,17 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             return Rejection(Reason.COMMIT_CONFLICT, text, position=position)
         case _:
             request.unknowns += 1
-            if isinstance(request, Step) and request.position is None:
+            if isinstance(request, Step) and not _is_repeatable(request):
                 text = f"the store did not answer ({result.message}): the step may have been applied"
                 return Rejection(Reason.OUTCOME_UNKNOWN, text)
             if request.unknowns <= limits.max_unknowns:
                 return None
             return store_unavailable(result.message, limits)
+
+
+def _is_repeatable(step: Step) -> bool:
+    """Whether it can be decided again after a commit without an answer: the record tells whether it was applied."""
+    return step.position is not None or (step.sequence is not None and step.sequence.at is not None)
 
 
 def store_unavailable(why: str, limits: Limits) -> Rejection:

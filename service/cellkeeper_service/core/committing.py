@@ -46,6 +46,8 @@ def launch_chunk(context: Context, session: SessionState, now_ms: int) -> Inflig
     step = pending[0]
     if not isinstance(step, Step) or step.after is None or context.now >= step.deadline:
         return None
+    if step.sequence is not None and step.sequence.ends:
+        return None
     before = cached.header
     header = before.advanced(step.after, now_ms, cached.version.numerics)
     call = _new(Commit, (session.key, before, header, step.data, None))

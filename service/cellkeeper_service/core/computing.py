@@ -58,8 +58,8 @@ def start_log_replay(context: Context, cached: CachedState, record: Record, dupl
     session = cached.session
     replay = LogReplay(session.key, float("inf"), no_reply, record, [])
     for step in duplicates:
-        if step.position is not None:
-            first = step.position.step - start
+        if (asked := step.asked_step) is not None:
+            first = asked - start
             replay.duplicates.append(Duplicate(step, first, first + step.steps))
     names = NO_OUTPUTS.union(*(step.wanted for step in duplicates))
     ends = {one.last for one in replay.duplicates if one.step.wants_state}

@@ -10,20 +10,25 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .models import Models
 from .requests import Step
+from .sequence import has_ended
 
 
 class Verdict(Enum):
-    CREATE = "create"  # no record, no position: a new session
+    CREATE = "create"  # a new generation: no record and no position, or the chunk starts the session anew
     APPLY = "apply"  # at the record's position
     REPLAY = "replay"  # applied before: the same outputs again
 
 
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. `record` is the store's, read after `step` arrived."""
-    asked = step.position
+    asked, sequence = step.position, step.sequence
+    if sequence is not None and sequence.starts_over(record):
+        return start_lost(record) if step.conflicts else Verdict.CREATE
     if record is None:
-        return not_found() if asked is not None or step.peek else Verdict.CREATE
+        return not_found() if asked is not None or step.peek or sequence is not None else Verdict.CREATE
     stands = record.position
+    if sequence is not None:
+        asked = sequence.position_in(record)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
     unserved = refuse_unserved(record, models)
@@ -31,13 +36,14 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return unserved
     if step.rollout is not None and not models.rolls_out(record.header.fingerprint):
         return cannot_roll_out(step.rollout.steps)
+    goes_on = not_found() if sequence is not None and has_ended(record.header.origin) else Verdict.APPLY
     if asked is None:
-        return beyond_the_last(stands, step) or Verdict.APPLY
+        return beyond_the_last(stands, step) or goes_on
     misplaced = refuse_misplaced(record, asked)
     if misplaced is not None:
         return misplaced
     if asked.step == stands.step:
-        return beyond_the_last(stands, step) or Verdict.APPLY
+        return beyond_the_last(stands, step) or goes_on
     if step.rollout is not None:
         text = f"rollout_steps: the session has gone on to step {stands.step}; a rollout starts where it stands"
         return Rejection(Reason.STEP_CONFLICT, text, field="rollout_steps", position=stands)
@@ -50,6 +56,13 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         field="inputs",
         position=stands,
     )
+
+
+def start_lost(record: Record | None) -> Rejection:
+    """For a chunk that starts the session anew, after a commit of it was lost against another writer's. Decided again
+    it would end a generation that its sender may know nothing of, and steps in it that were acknowledged."""
+    text = "another writer changed the session while this started it anew; nothing of it was applied"
+    return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:

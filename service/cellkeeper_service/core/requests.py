@@ -15,6 +15,7 @@ from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Rejection
 
 from .outputs import Outputs, Piece
+from .sequence import Sequenced
 
 if TYPE_CHECKING:
     from .models import Version
@@ -165,6 +166,14 @@ class Step(Computable):
     created: bool = field(default=False, init=False)  # it created its session
     replayed: bool = field(default=False, init=False)  # it had been applied before
     item: int = 0  # its place in the frame that it came in
+    sequence: Sequenced | None = None  # without position: see Sequenced
+
+    @property
+    def asked_step(self) -> int | None:
+        """The step at which the chunk belongs; None: wherever the session stands."""
+        if self.position is not None:
+            return self.position.step
+        return None if self.sequence is None else self.sequence.asked_step
 
     @property
     def all_steps(self) -> int:

@@ -39,7 +39,7 @@ class CachedState:
     version: Version
     slot: int
     header: Header
-    exists: bool  # whether the store holds `header`; False: the first commit creates the record
+    exists: bool  # whether the store holds `header`; False: the first commit writes a whole record
     seed: bytes | None
     frontier: Position
     step: int  # the frontier's
@@ -48,6 +48,7 @@ class CachedState:
     current: int = 0  # which of the slot's two rows holds the state at the frontier
     checkpoint: Checkpoint | None = None  # a candidate, not written yet
     created: bool = False  # the next reply tells that the session was created
+    replaces: Header | None = None  # of the record that the first commit replaces; None: it creates one
     work: Computable | None = None  # what is computed on it
     in_batch: bool = False
     dropped: bool = False  # it counts no more; what a batch still computes of it is thrown away

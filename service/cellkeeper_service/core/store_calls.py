@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from cellkeeper_service.domain.begun import BeginsCommits, Begun, Stage
 from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
     COMMITTED,
@@ -29,7 +29,7 @@ from cellkeeper_service.domain.store import (
 )
 from cellkeeper_service.errors import Reason, Rejection
 
-from .begun_calls import BegunCalls
+from .non_blocking_calls import NonBlockingCalls
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class StoreCalls:
         self._limit = max(threads // 2, 1)
         # a thread for every call that may be under way: what has been sent does not queue behind other calls
         self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None
-        self._begin = store.begin_commit if threads and isinstance(store, BeginsCommits) else None
-        self._begun = BegunCalls()
+        self._begin = store.begin_commit if threads and isinstance(store, NonBlockingStore) else None
+        self._non_blocking = NonBlockingCalls()
         self._under_way = {"load": 0, "write": 0, "scan": 0}
         self._answered = float("-inf")  # when it last did; monotonic
         self._probe: asyncio.Future[str] | None = None
@@ -76,15 +76,15 @@ class StoreCalls:
     def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
         arrived, lost = self._arrival("commit", "write", len(commits), deliver), _unknown(len(commits))
         try:
-            begun = self._begin(commits) if self._begin else None
+            pending = self._begin(commits) if self._begin else None
         except Exception as error:
             log.exception("the store could not begin a commit")
             arrived(lost(_text(error)))
             return
-        if begun is None:
+        if pending is None:
             self._make(partial(self.store.commit_many, commits), lost, arrived)
         else:
-            self._begun.watch(begun, partial(self._waited, lost, arrived))
+            self._non_blocking.watch(pending, partial(self._waited, lost, arrived))
 
     def delete(self, deletes: Sequence[Delete], deliver: Callable[[list[CommitResult]], None]) -> None:
         call = partial(self.store.delete_many, deletes)
@@ -123,8 +123,8 @@ class StoreCalls:
         return await asyncio.shield(self._probe)
 
     def close(self) -> None:
-        """Waits for the calls under way on threads, and gives up those that were begun."""
-        self._begun.close()
+        """Waits for the calls under way on threads, and gives up the commits that are pending."""
+        self._non_blocking.close()
         if self._pool:
             self._pool.shutdown()
 
@@ -196,14 +196,14 @@ class StoreCalls:
         self,
         lost: Callable[[str], list[CommitResult]],
         arrived: Callable[[list[CommitResult]], None],
-        begun: Begun,
+        pending: PendingCommit,
     ) -> None:
         """The loop has nothing more to wait for."""
-        if begun.stage is Stage.BLOCKED:
-            self._make(begun.finish, lost, arrived)
+        if pending.stage is Stage.BLOCKED:
+            self._make(pending.finish, lost, arrived)
             return
         try:
-            results = begun.finish()
+            results = pending.finish()
         except Exception as error:
             log.exception("the store could not finish a commit")
             results = lost(_text(error))

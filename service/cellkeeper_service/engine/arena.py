@@ -7,30 +7,31 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cellkeeper_service.domain.engine import Rows
+from cellkeeper_service.domain.engine import Array, Rows
 
 Floats = NDArray[np.float32]
 WholeRows = NDArray[np.void]
 
+FLOAT_BYTES = 4
 
-def whole_rows(values: Floats) -> WholeRows:
+
+def whole_rows(values: Array) -> WholeRows:
     """A view [B] of [B, width], whose items are rows: numpy copies an item of any size as one block."""
     return values.view(np.dtype((np.void, values.shape[1] * values.itemsize)))[:, 0]
 
 
 class Arena:
-    """One float32 array [rows, width] for each leaf; a row of all leaves, one after another, is one state.
+    """For each leaf `rows` rows of so many bytes; a row of all leaves, one after another, is one state.
 
     A checkpoint's bytes are a row's values in that order, little-endian.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
-        self._widths = tuple(widths)
+    def __init__(self, widths_bytes: Sequence[int]) -> None:
+        self._widths = tuple(widths_bytes)
         self.reserve(0)
 
     def reserve(self, rows: int) -> None:
-        self._leaves = [np.zeros((rows, width), np.float32) for width in self._widths]
-        self._rows = [whole_rows(leaf) for leaf in self._leaves]
+        self._rows = [whole_rows(np.zeros((rows, width), np.uint8)) for width in self._widths]
         self._count = rows
 
     def gather(self, rows: Rows, into: Sequence[WholeRows]) -> None:
@@ -51,14 +52,12 @@ class Arena:
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
         """Sets whole states: uint8 [B, state_bytes]."""
-        values = np.ascontiguousarray(states).view("<f4")
         start = 0
-        for leaf in self._leaves:
-            leaf[rows] = values[:, start : start + leaf.shape[1]]
-            start += leaf.shape[1]
+        for leaf, width in zip(self._rows, self._widths, strict=True):
+            leaf[rows] = whole_rows(np.ascontiguousarray(states[:, start : start + width]))
+            start += width
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
         """Whole states: uint8 [B, state_bytes]."""
-        parts = [leaf[rows] for leaf in self._leaves]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return np.ascontiguousarray(values, "<f4").view(np.uint8)
+        parts = [leaf[rows].view(np.uint8).reshape(len(rows), -1) for leaf in self._rows]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -27,7 +27,7 @@ def call(session: Any, device: GraphDevice, feeds: Mapping[str, Any], fetches: F
     binding = session.io_binding()
     try:
         for name, value in feeds.items():
-            given = value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            given = value if isinstance(value, OrtValue) else OrtValue.ortvalue_from_numpy(np.asarray(value, order="C"))
             binding.bind_ortvalue_input(name, given)
         for name, place in fetches.items():
             if isinstance(place, OrtValue):

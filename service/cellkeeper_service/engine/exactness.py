@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cellkeeper_service.domain.engine import Array, Engine, Rows
 from cellkeeper_service.model.config import Config
 
+from .state_tensors import state_tensors
 from .trial_sequences import LONG_SEQUENCES, LONG_STEPS, SEQUENCES, SHORT_STEPS, trial_sequences
 from .unstreamable import explain
 
@@ -59,13 +60,19 @@ CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chun
 FILLED_SIZES = (2, 4, 8, 16)  # tried where max_batch is smaller
 TRIAL_CALL_MS = 30_000  # one call of a user's graph, which may never end
 MOST_ROUNDING = 1e-3  # of a sequence's largest value: float32 sums in another order stay far below, other values do not
+HEAD_START_STEPS = 3  # at most, that a session takes before the trial, where states are integers
 SMALL_SHARE = 1e-3  # a sequence whose values are smaller than this share of the others' is compared with that
 
 
 class Tunable(Engine, Protocol):
-    """An engine that fills up small batches, and takes the verdict."""
+    """An engine that fills up small batches, and takes the verdict.
+
+    one_session_a_call: no call of its model knows of another session, so that a session's bits are the same in any
+    batch by construction. Only chunks are left to be tried.
+    """
 
     config: Config
+    one_session_a_call: bool
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
         """Calls of fewer than `min_batch` sessions are filled up from now on; the rest is for the record."""
@@ -80,9 +87,10 @@ def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
     between: called between engine calls; what it raises ends the trial. Raises Unstreamable where results differ by
     more than MOST_ROUNDING.
     """
-    sizes = sorted({size for size in SIZES if size < engine.max_batch} | {engine.max_batch})
+    most = min(engine.max_batch, LONG_SEQUENCES) if engine.one_session_a_call else engine.max_batch
+    sizes = sorted({size for size in SIZES if size < most} | {most})
     engine.reserve(2 * engine.max_batch)
-    trial = _Trial(engine, between)
+    trial = _Trial(engine, between, most)
     engine.settle(1, False, 0.0)
     smallest = 0
     # from the largest down: below the first size that disagrees nothing can be trusted
@@ -92,22 +100,25 @@ def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
         smallest = size
     if smallest > MOST_TRUSTED:
         smallest = engine.max_batch
+    if engine.one_session_a_call and smallest > 1:  # to fill up its batches changes nothing
+        smallest = 0
     # where the largest batch itself is too small, filling it up may still help
-    tried = [smallest] if smallest else [size for size in FILLED_SIZES if size > engine.max_batch]
+    filling = [] if engine.one_session_a_call else FILLED_SIZES
+    tried = [smallest] if smallest else [size for size in filling if size > engine.max_batch]
     for filled in tried:
         engine.settle(filled, True, 0.0)
         if filled > 1:
-            trial = _Trial(engine, between)
+            trial = _Trial(engine, between, most)
             near = {size for size in (*CHUNKED_SIZES, filled - 1, filled) if size <= min(filled, engine.max_batch)}
             if any(trial.difference(size) for size in sorted(near)):
                 continue
         break
     else:
-        trial = _Trial(engine, between)
+        trial = _Trial(engine, between, most)
         engine.settle(1, False, 0.0)
         spread = max(map(trial.difference, sizes))
         if spread > MOST_ROUNDING:
-            raise explain(engine, trial.sequences, MOST_ROUNDING, spread, between)
+            raise explain(engine, trial.sequences, trial.states, MOST_ROUNDING, spread, between)
         engine.settle(1, False, spread)
     engine.reserve(0)
 
@@ -132,13 +143,15 @@ class _Reference:
 class _Trial:
     """Runs the same sequences in batches of any size, and compares with the first time."""
 
-    def __init__(self, engine: Tunable, between: Callable[[], None]) -> None:
+    def __init__(self, engine: Tunable, between: Callable[[], None], most: int) -> None:
+        """most: sessions in the largest batch."""
         self._engine = engine
         self._between = between
+        self._most = most
         self._draw = np.random.default_rng(0x5E77)
         self.sequences = trial_sequences(engine.config, self._draw)
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
-        self._states = self._start()
+        self.states = self._start()  # uint8 [SEQUENCES, state_bytes]: where each sequence starts
         self._references: dict[int, _Reference] = {}
 
     def difference(self, size: int) -> float:
@@ -147,7 +160,7 @@ class _Trial:
 
     def _plans(self, size: int) -> list[tuple[int, list[int]]]:
         """Time steps, and the chunks in which they are taken."""
-        most = self._engine.max_batch
+        most = self._most
         plans = [(STEPS, [1] * STEPS), (STEPS, [STEPS])]
         if size in CHUNKED_SIZES or size == most < max(CHUNKED_SIZES):
             plans += [(SHORT_STEPS, [chunk] * (SHORT_STEPS // chunk)) for chunk in (1, 2, 4, 8, 16)]
@@ -176,8 +189,8 @@ class _Trial:
 
     def _first(self, steps: int) -> _Reference:
         """What the sequences give in the largest batch (for more steps: in a smaller one), one step at a time."""
-        most = {STEPS: self._engine.max_batch, SHORT_STEPS: max(CHUNKED_SIZES), LONG_STEPS: LONG_SEQUENCES}[steps]
-        size = min(most, self._engine.max_batch)
+        most = {STEPS: self._most, SHORT_STEPS: max(CHUNKED_SIZES), LONG_STEPS: LONG_SEQUENCES}[steps]
+        size = min(most, self._most)
         values, finite = self._advance(np.arange(size, dtype=np.intp) % SEQUENCES, steps, [1] * steps)
         values, finite = [value[:SEQUENCES] for value in values], finite[:SEQUENCES]
         so_far = np.logical_and.accumulate(finite, axis=1)
@@ -194,7 +207,7 @@ class _Trial:
         source = self.sequences.long if steps == LONG_STEPS else self.sequences.short
         rows = self._draw.permutation(2 * engine.max_batch)[: 2 * len(chosen)].astype(np.intp)
         read, write = rows[: len(chosen)], rows[len(chosen) :]
-        engine.write_states(read, self._states[chosen])
+        engine.write_states(read, self.states[chosen])
         parts: dict[str, list[Array]] = {name: [] for name in sorted(self._wanted)}
         finite = np.ones((len(chosen), len(chunks)), np.bool_)
         start = 0
@@ -209,15 +222,42 @@ class _Trial:
             read, write = write, read
             start += chunk
         outputs = [np.concatenate(values).swapaxes(0, 1) for values in parts.values()]
-        widths = [state.nbytes // 4 for state in engine.spec.states]
-        states = engine.read_states(read).view("<f4")
-        return [*outputs, *np.split(states, np.cumsum(widths)[:-1], axis=1)], finite
+        return [*outputs, *state_tensors(engine.read_states(read), engine.spec.states)], finite
 
     def _start(self) -> Array:
-        """uint8 [SEQUENCES, state_bytes]: the initial state, moved at random."""
-        initial = np.frombuffer(self._engine.initial_state, "<f4")
-        moved = initial + self._draw.uniform(-0.5, 0.5, (SEQUENCES, initial.size)).astype("<f4")
-        return np.ascontiguousarray(moved, "<f4").view(np.uint8)
+        """uint8 [SEQUENCES, state_bytes]: the initial state, with its floats moved at random. Integers count or point
+        somewhere: any others might be out of range. So that they are not the same in all sessions either, each session
+        has taken another number of time steps before."""
+        initial = np.tile(np.frombuffer(self._engine.initial_state, np.uint8), (SEQUENCES, 1))
+        moved = []
+        for spec, values in zip(
+            self._engine.spec.states, state_tensors(initial, self._engine.spec.states), strict=True
+        ):
+            if spec.numpy_dtype.kind == "f":
+                values = values + self._draw.uniform(-0.5, 0.5, values.shape).astype(spec.numpy_dtype)
+            moved.append(np.ascontiguousarray(values).view(np.uint8))
+        states = np.concatenate(moved, axis=1)
+        if all(spec.numpy_dtype.kind == "f" for spec in self._engine.spec.states):
+            return states
+        return self._with_head_starts(states)
+
+    def _with_head_starts(self, states: Array) -> Array:
+        """The states of the sessions in a largest batch after 0 to HEAD_START_STEPS time steps each."""
+        engine, rows = self._engine, np.arange(self._most, dtype=np.intp)
+        numbers = rows % SEQUENCES
+        engine.write_states(rows, states[numbers])
+        for step in range(1, HEAD_START_STEPS + 1):
+            self._between()
+            engine.run(np.ascontiguousarray(self.sequences.short[-step, numbers])[None], rows, rows, self._wanted)
+            after = engine.read_states(rows)
+            chosen = numbers % (HEAD_START_STEPS + 1) >= step
+            finite = np.ones(len(rows), np.bool_)
+            for values in state_tensors(after, engine.spec.states):
+                if values.dtype.kind == "f":
+                    finite &= np.isfinite(values).all(axis=1)
+            states[numbers[chosen & finite]] = after[chosen & finite]
+            engine.write_states(rows, states[numbers])
+        return states
 
 
 def _wide(compared: NDArray[np.bool_], values: Array) -> NDArray[np.bool_]:
@@ -237,7 +277,8 @@ def _relative(
 ) -> float:
     """The largest difference of a judged sequence, relative to its size; 0.0 only where every bit of all is equal."""
     came, expected = np.ascontiguousarray(came), np.ascontiguousarray(expected)
-    differs = (came.view(np.uint32) != expected.view(np.uint32)) & ~(np.isnan(came) & np.isnan(expected))
+    bits = f"u{came.itemsize}"
+    differs = (came.view(bits) != expected.view(bits)) & ~(np.isnan(came) & np.isnan(expected))
     differs &= _wide(compared, came)
     if not differs.any():
         return 0.0

@@ -18,6 +18,8 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
 from cellkeeper_service.model.tensors import cell_states
 
+from .activation_nodes import activation_node
+
 OPSET = 17  # with IR version 8: read by every onnxruntime since 1.12
 IR_VERSION = 8
 
@@ -25,7 +27,6 @@ IR_VERSION = 8
 # the same wherever its session lies in the batch (docs/adr/101-head-columns.md).
 COLUMNS = 16
 
-_ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
 # PyTorch's gates are i, f, g, o and r, z, n; ONNX has i, o, f, c and z, r, h
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
@@ -160,7 +161,9 @@ class _Graph:
                 bias[: dense.units] = self._tensors[f"head.{i}.bias"]
                 values = self._node("Add", [values, self._constant(bias)])
             if dense.activation != "linear":
-                values = self._node(_ACTIVATIONS[dense.activation], [values])
+                values = activation_node(
+                    dense.activation, values, self._node, lambda value: self._constant(np.array(value))
+                )
             width, columns = dense.units, padded
         if not config.head and width % self._columns:
             columns = -(-width // self._columns) * self._columns

@@ -1,6 +1,6 @@
 """The states that a user's graph takes and gives, kept between calls: in the host's memory, or in the device's.
 
-Both hold rows as a checkpoint has them, float32 [rows, S]: the tensors one after another.
+Both hold rows as a checkpoint has them: the tensors one after another.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from cellkeeper_service.domain.engine import Array, EngineLost, Rows
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import GraphState
 
-from .arena import Arena, whole_rows
+from .arena import FLOAT_BYTES, Arena, whole_rows
 from .binding import HOST, call
 from .graph import IR_VERSION, OPSET
 from .onnx_device import GraphDevice
 from .ort import open_session
-
-FLOAT_BYTES = 4
 
 
 class GraphStates(Protocol):
@@ -44,7 +42,7 @@ class GraphStates(Protocol):
         IndexError for a row out of range."""
 
     def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
-        """Takes the first B of P from what the graph gave, in the order of its states. Gives float32 [B, N], of which a
+        """Takes the first B of P from what the graph gave, in the order of its states. Gives floats [B, N], of which a
         row is finite where that state is."""
 
 
@@ -54,7 +52,8 @@ class HostStates:
     def __init__(self, states: Sequence[GraphState]) -> None:
         self._states = states
         self._widths = [prod(state.shape) for state in states]
-        self._arena = Arena(self._widths)
+        self._dtypes = [np.dtype(state.dtype).newbyteorder("<") for state in states]
+        self._arena = Arena([w * dtype.itemsize for w, dtype in zip(self._widths, self._dtypes, strict=True)])
 
     def reserve(self, rows: int) -> None:
         self._arena.reserve(rows)
@@ -66,7 +65,7 @@ class HostStates:
         return self._arena.read(rows)
 
     def gather(self, rows: Rows, padded: int) -> dict[str, Any]:
-        leaves = [np.zeros((padded, width), np.float32) for width in self._widths]
+        leaves = [np.zeros((padded, width), dtype) for width, dtype in zip(self._widths, self._dtypes, strict=True)]
         self._arena.gather(rows, [whole_rows(leaf[: len(rows)]) for leaf in leaves])
         return {
             state.input: np.ascontiguousarray(np.moveaxis(leaf.reshape(-1, *state.shape), 0, state.batch_axis))
@@ -75,15 +74,17 @@ class HostStates:
 
     def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
         leaves = []
-        for state, width, result in zip(self._states, self._widths, results, strict=True):
+        for state, width, dtype, result in zip(self._states, self._widths, self._dtypes, results, strict=True):
             values = np.moveaxis(result, state.batch_axis, 0)[: len(rows)]
-            leaves.append(np.ascontiguousarray(values.reshape(-1, width)))
+            leaves.append(np.ascontiguousarray(values.reshape(-1, width), dtype))
         self._arena.scatter(rows, [whole_rows(leaf) for leaf in leaves])
-        return np.concatenate(leaves, axis=1)
+        floats = [leaf for leaf in leaves if leaf.dtype.kind == "f"]
+        return np.concatenate(floats, axis=1) if floats else np.zeros((len(rows), 0), np.float32)
 
 
 class DeviceStates:
-    """Implements GraphStates in the device's memory; only row numbers and what tells of finiteness travel.
+    """Implements GraphStates in the device's memory, for float32 states. Only row numbers and what tells of finiteness
+    travel.
 
     onnxruntime has no operation on rows of its values, so small graphs do it: `take` gathers rows and cuts them into
     states, `pack` puts states together again, `put` writes them into the arena that it is bound to on both sides (the

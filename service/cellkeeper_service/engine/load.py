@@ -19,6 +19,7 @@ from cellkeeper_service.model.missing import as_numbers
 from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
 from .precision import Precision, read_precision
+from .state_tensors import state_tensors
 from .unstreamable import Unstreamable
 
 log = logging.getLogger(__name__)
@@ -116,10 +117,8 @@ def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
         for name in names:
             parts[name].append(computed.outputs[name][:, 0])
     results = {name: np.concatenate(parts[name]) for name in names}
-    state = engine.read_states(row)[0]
-    for spec in engine.spec.states:
-        results[f"state.{spec.name}"] = state[: spec.nbytes].view("<f4").reshape(spec.shape)
-        state = state[spec.nbytes :]
+    for spec, state in zip(engine.spec.states, state_tensors(engine.read_states(row), engine.spec.states), strict=True):
+        results[f"state.{spec.name}"] = state.reshape(spec.shape)
     return results
 
 
@@ -146,6 +145,8 @@ def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:
     hint = (
         f". It holds {', '.join(found)}, which takes one scale for all rows and time steps of a tensor" if found else ""
     )
+    if error.coupled:
+        hint += ". Or serve it one session a call (import onnx --batch one), where that is what it was trained for"
     return f"{bundle.path / bundle.config.graph}: {error}{hint}"
 
 

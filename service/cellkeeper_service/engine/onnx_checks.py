@@ -32,13 +32,18 @@ COUPLING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLS
 """Operators that take one scale for a whole tensor, all its rows."""
 
 
-def parse_graph(model: bytes, place: str) -> Any:
-    """The ONNX model. Raises StartError for what is none, and for one that would read other files of this machine."""
+def read_model(model: bytes, place: str) -> Any:
+    """The ONNX model, which may keep weights in other files. Raises StartError for what is none."""
     try:
-        parsed = onnx.load_model_from_string(model)
+        return onnx.load_model_from_string(model)
     except DecodeError as error:
         raise StartError(f"{place}: not an ONNX model ({error}); export it again") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(parsed)):
+
+
+def parse_graph(model: bytes, place: str) -> Any:
+    """The ONNX model. Raises StartError for what is none, and for one that would read other files of this machine."""
+    parsed = read_model(model, place)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of_model(parsed)):
         raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
     return parsed
 
@@ -63,7 +68,9 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
                 f"{named}: drops values at random in training mode; export the model in evaluation mode (model.eval())"
             )
         attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "BatchNormalization" and "training_mode" in attributes and attributes["training_mode"].i:
+        training = "training_mode" in attributes and attributes["training_mode"].i != 0
+        # before opset 14 no attribute says it, but further outputs: the statistics of the batch
+        if node.op_type == "BatchNormalization" and (training or any(node.output[1:])):
             raise StartError(
                 f"{named}: normalises by the statistics of the batch in training mode; export the model in evaluation "
                 "mode (model.eval())"
@@ -101,12 +108,17 @@ def _nodes(model: Any) -> Iterator[tuple[Any, Any]]:
     return ((node, graph) for graph in _graphs(model) for node in graph.node)
 
 
-def _tensors(model: Any) -> Iterator[Any]:
+def tensors_of_model(model: Any) -> Iterator[Any]:
+    """Every tensor that has values in the model, wherever it stands."""
     for graph in _graphs(model):
         yield from getattr(graph, "initializer", ())  # functions have none
+        sparse = list(getattr(graph, "sparse_initializer", ()))
         for node in graph.node:
             for attribute in node.attribute:
                 yield from (attribute.t, *attribute.tensors)
+                sparse += (attribute.sparse_tensor, *attribute.sparse_tensors)
+        for tensor in sparse:
+            yield from (tensor.values, tensor.indices)
 
 
 def _reached(graph: Any, names: Iterable[str]) -> set[str]:

@@ -16,7 +16,7 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config
 from cellkeeper_service.model.tensors import cell_states
 
-from .arena import Arena, Floats, WholeRows, whole_rows
+from .arena import FLOAT_BYTES, Arena, Floats, WholeRows, whole_rows
 from .finite import all_finite, finite_rows
 from .graph import build_graph
 from .inputs import Intake
@@ -47,6 +47,7 @@ class OnnxRuntimeEngine:
     """
 
     name = "onnxruntime"
+    one_session_a_call = False
     device = "cpu"
     free_bytes = None
 
@@ -62,7 +63,7 @@ class OnnxRuntimeEngine:
         self._state_width = sum(state.nbytes for state in cell_states(bundle.config)) // 4
         self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
         widths = [self._state_width, self._held_width] if self._intake.holds else [self._state_width]
-        self._arena = Arena(widths)
+        self._arena = Arena([FLOAT_BYTES * width for width in widths])
         self._held = np.zeros((max_batch, self._held_width), np.float32)
         self._buffers: dict[str, Array] = {}
         self._output_shapes = {output.name: output.shape for output in self.spec.outputs}
@@ -175,10 +176,13 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
     return session
 
 
-def describe(threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None) -> str:
+def describe(
+    threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None, one_session_a_call: bool = False
+) -> str:
     """The numerics text. Threads stand there only where they may decide the bits."""
     versions = (device or cpu_device()).versions
-    parts = [f"onnxruntime {onnxruntime.__version__} {versions}", f"min_batch={min_batch}"]
+    calls = "one_session_a_call" if one_session_a_call else f"min_batch={min_batch}"
+    parts = [f"onnxruntime {onnxruntime.__version__} {versions}", calls]
     if not exact:
         parts.append(f"threads={threads}")
     return " ".join(parts)

@@ -5,19 +5,34 @@ Every product has the shape [B, inputs] x [inputs, n], one time step at a time, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import Features, RecurrentConfig, Transform
 from cellkeeper_service.model.tensors import cell_states
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda values: values,
     "relu": torch.relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "softplus": torch.nn.functional.softplus,
+    "softplus": F.softplus,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda values: F.gelu(values, approximate="tanh"),
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_silu": F.hardswish,
+    "hard_tanh": F.hardtanh,
+    "log_sigmoid": F.logsigmoid,
+    "mish": F.mish,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "silu": F.silu,
+    "softsign": F.softsign,
 }
 # As in graph.py. Torch's kernels take two vectors of 16 floats at a time, and what is left one by one, with other
 # bits: so every row is a multiple of 32 floats, or (the gates) a view that is taken row by row.

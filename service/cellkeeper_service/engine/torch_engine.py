@@ -12,7 +12,7 @@ from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.model.config import Config, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
-from .arena import Arena, whole_rows
+from .arena import FLOAT_BYTES, Arena, whole_rows
 from .inputs import Intake
 from .numerics import instruction_set, vendor
 from .torch_cells import TorchCells
@@ -26,6 +26,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    one_session_a_call = False
     device = "cpu"
     free_bytes = None
 
@@ -43,7 +44,9 @@ class TorchEngine:
         self._intake = Intake(bundle.config)
         self._cells_bytes = sum(state.nbytes for state in cell_states(bundle.config))
         self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
-        self._held = Arena([self._held_width] if self._intake.holds else [])  # inputs are filled on the host
+        self._held = Arena(
+            [FLOAT_BYTES * self._held_width] if self._intake.holds else []
+        )  # inputs are filled on the host
         self._arena = torch.zeros(0, self._cells_bytes // 4)
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:

@@ -67,4 +67,4 @@ def drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -
         values = values * source.normalization.scale + source.normalization.offset
     values[:, kinds == ZERO] = 0.0
     values[:, kinds == MISSING] = np.nan
-    return values.astype(np.float32)
+    return values.astype(np.float32).reshape(steps, len(kinds), *source.step_shape)

@@ -9,21 +9,30 @@ import numpy as np
 from cellkeeper_service.domain.engine import Array, Engine
 from cellkeeper_service.errors import StartError
 
+from .state_tensors import state_tensors
 from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
 
 
 class Unstreamable(StartError):
-    """What a stream of this model would give depends on more than its own past, and by more than rounding does."""
+    """What a stream of this model would give depends on more than its own past, and by more than rounding does.
+
+    coupled: on the other sessions of its batch.
+    """
+
+    def __init__(self, text: str, *, coupled: bool = False) -> None:
+        super().__init__(text)
+        self.coupled = coupled
 
 
 def explain(
-    engine: Engine, sequences: TrialSequences, most: float, spread: float, between: Callable[[], None]
+    engine: Engine, sequences: TrialSequences, states: Array, most: float, spread: float, between: Callable[[], None]
 ) -> Unstreamable:
     """Finds the cause. Clears the arena.
 
-    most: the relative difference that rounding may make. spread: the one that was seen. between: called between calls.
+    states: uint8 [sessions, state_bytes], where the sequences start. most: the relative difference that rounding may
+    make. spread: the one that was seen. between: called between calls.
     """
-    probe = _Probe(engine, between)
+    probe = _Probe(engine, states, between)
     ordinary = np.ascontiguousarray(sequences.short[:, sequences.judged])[:, : min(8, engine.max_batch)]
     seen = probe.difference(ordinary[:4], ordinary[:4])
     if seen > most:
@@ -32,11 +41,13 @@ def explain(
             "numbers, or memory beside the states; take out what is random, and declare what is kept as a state"
         )
     seen = max(probe.difference(ordinary[:4], company) for company in _companies(ordinary[:4]))
+    seen = max(seen, probe.difference(ordinary[:4], ordinary[:4], last=True))
     if seen > most:
         return Unstreamable(
             f"rows of a batch depend on each other: with other sessions beside it, a session's outputs differ by "
             f"{seen:.1g} of the largest; take means, maxima, norms and scales over one session's own values, never "
-            "over the batch axis"
+            "over the batch axis",
+            coupled=True,
         )
     alone = np.ascontiguousarray(sequences.long[:, :1])
     half = len(alone) // 2
@@ -70,30 +81,34 @@ def _companies(first: Array) -> list[Array]:
 
 
 class _Probe:
-    def __init__(self, engine: Engine, between: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, states: Array, between: Callable[[], None]) -> None:
         self._engine = engine
+        self._states = states
         self._between = between
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
 
-    def difference(self, one: Array, other: Array, steps: int | None = None) -> float:
+    def difference(self, one: Array, other: Array, steps: int | None = None, *, last: bool = False) -> float:
         """Of the first session's outputs (in its first `steps` steps) and, without steps, its states: the largest
-        difference, relative to the largest value. Infinity where only one of them is finite."""
+        difference, relative to the largest value. Infinity where only one of them is finite. last: with `other` the
+        first session has the last row of the batch."""
         worst = 0.0
-        for a, b in zip(self._run(one, steps), self._run(other, steps), strict=True):
+        for a, b in zip(self._run(one, steps), self._run(other, steps, last=last), strict=True):
             with np.errstate(all="ignore"):
                 gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b)).max(initial=0.0)
                 size = np.abs(a[np.isfinite(a)]).max(initial=1e-30)
             worst = max(worst, float(gap / size) if np.isfinite(gap) else float("inf"))
         return worst
 
-    def _run(self, inputs: Array, steps: int | None) -> list[Array]:
+    def _run(self, inputs: Array, steps: int | None, *, last: bool = False) -> list[Array]:
         engine = self._engine
         self._between()
-        rows = np.arange(inputs.shape[1], dtype=np.intp)
+        order = np.arange(inputs.shape[1], dtype=np.intp)
+        rows = order[::-1].copy() if last else order  # session i has the row of the arena i
         engine.reserve(len(rows))
-        engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))
-        computed = engine.run(np.ascontiguousarray(inputs), rows, rows, self._wanted)
-        values = [computed.outputs[name][:steps, 0] for name in sorted(self._wanted)]
+        engine.write_states(order, self._states[: len(order)])
+        computed = engine.run(np.ascontiguousarray(inputs[:, rows]), rows, rows, self._wanted)
+        place = len(rows) - 1 if last else 0
+        values = [computed.outputs[name][:steps, place] for name in sorted(self._wanted)]
         if steps is None:
-            values.append(engine.read_states(rows[:1]).view("<f4"))
+            values += state_tensors(engine.read_states(order[:1]), engine.spec.states)
         return [value.astype(np.float64) for value in values]

@@ -13,6 +13,7 @@ from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 
 from .files import read_bytes, read_json, safetensors_tensors
 from .keras_model import import_keras
+from .npz import npz_tensors
 from .onnx_model import import_onnx
 from .parity import TOLERANCE
 from .processing import Processing, parse_processing
@@ -37,8 +38,10 @@ def run_import(words: Sequence[str]) -> None:
             given.target,
             **common,
             input=given.input,
+            input_shape=_shape(given.input_shape),
             vocabulary=given.vocabulary,
             layout=given.layout,
+            batch=given.batch,
             states=_pairs("--states", given.states) or None,
             batch_axes={k: _axis(k, v) for k, v in _pairs("--batch-axes", given.batch_axes).items()},
             outputs=given.outputs.split(",") if given.outputs else None,
@@ -97,12 +100,14 @@ def _parser() -> argparse.ArgumentParser:
             )
         if kind == "onnx":
             one.add_argument("--input", metavar="NAME", help="the input that is a time step")
+            one.add_argument("--input-shape", metavar="N,...", help="of one time step, such as 576 or 9,41")
             one.add_argument("--vocabulary", type=int, default=0, metavar="N", help="token ids are below N")
             one.add_argument("--layout", choices=("step", "time_first", "batch_first"))
+            one.add_argument("--batch", choices=("free", "one"), help="one: the graph is called for one session a time")
             one.add_argument("--states", default="", metavar="IN=OUT,...", help="which output carries which input on")
             one.add_argument("--batch-axes", default="", metavar="IN=AXIS,...", help="of states")
             one.add_argument("--outputs", metavar="NAME,...", help="the outputs to serve, the default one first")
-            one.add_argument("--constants", metavar="FILE", help="safetensors: values of further inputs by name")
+            one.add_argument("--constants", metavar="FILE", help="safetensors or npz: values of further inputs")
             one.add_argument("--constant", default="", metavar="NAME=NUMBER,...", help="further inputs of one number")
             one.add_argument(
                 "--trial-call-ms",
@@ -111,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="MS",
                 help="the longest call of the graph while it is tried (default: %(default)s)",
             )
-            one.add_argument("--initial", metavar="FILE", help="safetensors: states of a new session by input name")
+            one.add_argument("--initial", metavar="FILE", help="safetensors or npz: states of a new session")
     return parser
 
 
@@ -125,11 +130,17 @@ def _pairs(flag: str, text: str) -> dict[str, str]:
     return pairs
 
 
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(_converted(int, "--input-shape", "size", word) for word in text.split(","))
+
+
 def _axis(name: str, text: str) -> int:
     return _converted(int, "--batch-axes", name, text)
 
 
-def _number(name: str, text: str) -> int | float:
+def _number(name: str, text: str) -> int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         return int(text)
     except ValueError:
@@ -144,7 +155,11 @@ def _converted(kind: Callable[[str], T], flag: str, name: str, text: str) -> T:
 
 
 def _tensors(path: str | None) -> dict[str, Array]:
-    return {} if path is None else safetensors_tensors(Path(path), read_bytes(Path(path)))
+    """Arrays by name, of a safetensors file or one of numpy.savez."""
+    if path is None:
+        return {}
+    data = read_bytes(Path(path))
+    return npz_tensors(Path(path), data) if data[:2] == b"PK" else safetensors_tensors(Path(path), data)
 
 
 def _processing(path: str | None, normalized: bool = True) -> Processing:

@@ -16,6 +16,7 @@ from .stack import (
     Activate,
     Affine,
     Array,
+    CausalConv,
     Dense,
     Embed,
     Layer,
@@ -63,7 +64,7 @@ _DTYPES = ("float32", "float64")
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     """None, one or two layers of a stack. Scales and offsets may be single numbers: shape []."""
-    if layer.kind in NOT_STREAMED:
+    if layer.kind in NOT_STREAMED and layer.kind not in _READERS:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
         known = ", ".join(sorted({*_READERS, *_IGNORED}))
@@ -202,9 +203,34 @@ def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     return [LayerNorm(layer.place, _number(layer, "epsilon", 1e-3), weights.get("gamma"), weights.get("beta"))]
 
 
+def _convolution(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if config.get("padding") != "causal":
+        raise ImportRefused(layer.place, f"{NOT_STREAMED['Conv1D']}, expected padding='causal'")
+    numbers = {}
+    for key in ("strides", "dilation_rate", "groups"):
+        came = config.get(key, 1)
+        came = came[0] if isinstance(came, list | tuple) and len(came) == 1 else came
+        if type(came) is not int or came < 1 or (key != "dilation_rate" and came != 1):
+            raise ImportRefused(layer.place, f"{key}: got {str(came)[:40]}, expected 1")
+        numbers[key] = came
+    if config.get("data_format", "channels_last") != "channels_last":
+        raise ImportRefused(layer.place, f"data_format: got {config.get('data_format')}, expected channels_last")
+    weights = layer_weights(file, layer, ["kernel", *(["bias"] if config.get("use_bias", True) else [])])
+    kernel = weights["kernel"]
+    if kernel.ndim != 3 or not kernel.size:
+        raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected [kernel, inputs, units]")
+    if len(kernel) == 1:
+        made: Layer = Dense(layer.place, kernel[0].T, weights.get("bias"))
+    else:
+        made = CausalConv(layer.place, kernel.transpose(2, 0, 1), weights.get("bias"), numbers["dilation_rate"])
+    act = activated(layer, "activation", "linear", file)
+    return [made] if act.op == "linear" else [made, act]
+
+
 def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     slope = layer_weights(file, layer, ["alpha"])["alpha"]
-    if slope.size != slope.shape[-1]:
+    if not slope.ndim or slope.size != slope.shape[-1]:
         raise ImportRefused(
             layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
         )
@@ -244,6 +270,7 @@ _READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
     "RNN": read_cells,
     "LayerNormalization": _layer_norm,
     "PReLU": _parametric_relu,
+    "Conv1D": _convolution,
     **dict.fromkeys(MERGES, _merge),
     "Dense": _dense,
     "TimeDistributed": _time_distributed,

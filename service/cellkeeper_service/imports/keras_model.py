@@ -22,7 +22,7 @@ from .lower import lower
 from .parity import MAX_BATCH, TOLERANCE
 from .processing import Processed, Processing, checked, random_sequences, scaled_as
 from .refusal import ImportRefused
-from .stack import INPUT, Affine, Array, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
+from .stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
 
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
@@ -184,7 +184,7 @@ def _inferred(layers: Sequence[Layer]) -> int:
         values: Array | None = None
         if isinstance(layer, Recurrent):
             values = layer.weights["weight_ih"]
-        elif isinstance(layer, Dense):
+        elif isinstance(layer, Dense | CausalConv):
             values = layer.weight
         elif isinstance(layer, Normalize | Affine) and layer.scale.ndim:
             values = layer.scale
@@ -209,6 +209,8 @@ def _widened(stack: Stack) -> tuple[Layer, ...]:
             width = sum(taken) if layer.op == "concatenate" else width
         elif isinstance(layer, Recurrent):
             width = layer.width
+        elif isinstance(layer, CausalConv):
+            width = layer.weight.shape[0]
         elif isinstance(layer, Embed | Dense):
             width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
         widths[number] = width

@@ -53,9 +53,11 @@ class KerasSource:
         self._keras, self._stack = keras, stack
         model = keras.saving.load_model(path, compile=False)
         self._free = clone(keras, model, stateful=False)
-        # Keras cannot reset the nested states of stacked cells
-        stacked = any(type(getattr(layer, "cell", None)).__name__ == "StackedRNNCells" for layer in model.layers)
-        self._stateful = None if stacked else clone(keras, model, stateful=True)
+        # Keras cannot reset the nested states of stacked cells, and convolutions keep none
+        whole = any(
+            type(getattr(layer, "cell", layer)).__name__ in ("StackedRNNCells", "Conv1D") for layer in model.layers
+        )
+        self._stateful = None if whole else clone(keras, model, stateful=True)
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         every = self._call(self._free, inputs)
@@ -68,7 +70,8 @@ class KerasSource:
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing.
 
-        Stacked cells, whose states Keras does not carry from call to call, are asked for whole sequences.
+        Models with stacked cells or convolutions, whose states Keras does not carry from call to call, are asked for
+        whole sequences.
         """
         if self._stateful is None:
             return self.whole(inputs)

@@ -39,10 +39,15 @@ class Imported:
 
 def describe(config: Config) -> str:
     """One line for people."""
-    tokens = isinstance(config.input, Tokens)
-    takes = f"token ids below {config.input.vocabulary}" if tokens else f"{config.input.size} features"  # type: ignore[union-attr]
+    if isinstance(config.input, Tokens):
+        takes = f"token ids below {config.input.vocabulary}"
+    elif config.input.shape:
+        takes = f"{list(config.input.shape)} features"
+    else:
+        takes = f"{config.input.size} features"
     if isinstance(config, GraphConfig):
-        return f"an ONNX graph with the states {', '.join(state.name for state in config.states)}; takes {takes}"
+        calls = ", one session a call" if config.one_session_a_call else ""
+        return f"an ONNX graph with the states {', '.join(state.name for state in config.states)}{calls}; takes {takes}"
     return f"{config.cell} {config.num_layers}x{config.hidden_size}; takes {takes}, gives {config.output_size} values"
 
 

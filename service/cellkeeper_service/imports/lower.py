@@ -69,7 +69,12 @@ def _merged(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         if isinstance(layer, Activate):
             if layer.op == "linear":
                 continue
-            if isinstance(last, Dense) and last.activation == "linear" and layer.op in ACTIVATIONS:
+            if (
+                isinstance(last, Dense)
+                and last.activation == "linear"
+                and layer.op in ACTIVATIONS
+                and layer.slope == 1.0
+            ):
                 merged[-1] = replace(last, activation=layer.op)
                 continue
         if isinstance(layer, Dense) and layer.activation not in ACTIVATIONS:

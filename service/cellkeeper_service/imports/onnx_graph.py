@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from cellkeeper_service.engine.onnx_checks import parse_graph
+from cellkeeper_service.engine.onnx_checks import read_model
 from cellkeeper_service.errors import StartError
 
+from .onnx_external import load_external_data
 from .refusal import ImportRefused
 from .stack import Array
 
@@ -48,11 +50,13 @@ class Value:
 
 @dataclass
 class Graph:
-    """A model that may be changed. inputs: without those that have a value in the file already."""
+    """A model that may be changed. inputs: without those that have a value in the file already. external: weights were
+    in other files, and are inside now."""
 
     model: Any
     inputs: dict[str, Value]
     outputs: dict[str, Value]
+    external: bool = False
 
     def bytes(self) -> bytes:
         return bytes(self.model.SerializeToString())
@@ -87,6 +91,20 @@ class Graph:
         self.inputs, self.outputs = changed
         return renamed.pop(input_name), renamed
 
+    def with_batch_first(self, state: str, axis: int, rank: int) -> str:
+        """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its
+        name."""
+        graph = self.model.graph
+        taken = {name for node in graph.node for name in (*node.input, *node.output)}
+        name = self._free_name(f"{state}_output", taken | set(self.outputs))
+        order = [axis, *(i for i in range(rank) if i != axis)]
+        graph.node.append(helper.make_node("Transpose", [state], [name], perm=order))
+        dims = self.outputs[state].dims
+        shape = None if dims is None else [dims[i] or None for i in order]
+        graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        self.outputs[name] = Value(name, "float32", None if dims is None else tuple(dims[i] for i in order))
+        return name
+
     def _axis_node(self, op: str, source: str, target: str, axis: int) -> Any:
         versions = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
         if versions and max(versions) < 13:
@@ -103,11 +121,15 @@ class Graph:
         return name
 
 
-def read_graph(data: bytes, place: str) -> Graph:
-    """Raises ImportRefused for what is no ONNX model, or one whose weights are in other files."""
+def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
+    """folder: of the file, for weights that it keeps in other files there. Raises ImportRefused for what is no ONNX
+    model, or one whose weights are not there."""
     try:
-        model = parse_graph(data, place)
+        model = read_model(data, place)
+        external = load_external_data(model, folder, place)
     except StartError as error:
+        if isinstance(error, ImportRefused):
+            raise
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
     except (DecodeError, ValueError) as error:
         raise ImportRefused(place, f"not an ONNX model ({error}); export it again") from error
@@ -116,7 +138,7 @@ def read_graph(data: bytes, place: str) -> Graph:
     names = [item.name for item in (*model.graph.input, *model.graph.output)]
     if not all(isinstance(name, str) and name for name in names):  # bytes: not UTF-8
         raise ImportRefused(place, "an input or output without a name, or with one that is no text; export it again")
-    return Graph(model, *read_values(model))
+    return Graph(model, *read_values(model), external)
 
 
 def read_values(model: Any) -> tuple[dict[str, Value], dict[str, Value]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ def import_onnx(
     *,
     name: str | None = None,
     input: str | None = None,
+    input_shape: Sequence[int] | None = None,
     vocabulary: int = 0,
     layout: str | None = None,
+    batch: str | None = None,
     states: Mapping[str, str] | None = None,
     batch_axes: Mapping[str, int] | None = None,
     outputs: Sequence[str] | None = None,
@@ -56,11 +59,14 @@ def import_onnx(
     """Writes the bundle `folder`, which must not exist yet, and compares it with onnxruntime on random sequences.
 
     model: a file, or its bytes. Everything else may be left out where the graph's names and shapes are certain:
-    input: the name of the input. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B, ...] or
-    "batch_first" [B, T, ...], of the input and the outputs. states: input names to output names. batch_axes: of
+    input: the name of the input. input_shape: of one time step of one session, where that is more than the last axis,
+    or free in the graph. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B, ...] or "batch_first"
+    [B, T, ...], of the input and the outputs. batch: "free", any number of sessions a call, where the graph can do
+    that; "one", one session a call. states: input names to output names. batch_axes: of
     states, by input name. outputs: names; the first is served as "prediction", which clients get where they ask for
     nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
-    states of a new session by input name, without the batch axis; zeros otherwise. missing: as in config.json.
+    states of a new session by input name, without the batch axis (with one session a call: as the graph takes them);
+    zeros otherwise. missing: as in config.json.
     feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
     feature_names: a list, or a DataFrame with such columns.
     name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
@@ -72,12 +78,14 @@ def import_onnx(
     folder = Path(folder)
     name = check_target(folder, name)
     if isinstance(model, bytes):
-        place, data = "model", model
+        place, data, beside = "model", model, None
     else:
         path = file_of(model, "an .onnx file, or its bytes")
-        place, data = str(path), read_bytes(path, MAX_GRAPH_BYTES)
+        place, data, beside = str(path), read_bytes(path, MAX_GRAPH_BYTES), path.parent
     processing = checked(None, missing, (), feature_names)
-    graph = read_graph(data, place)
+    graph = read_graph(data, place, beside)
+    if graph.external:
+        data = graph.bytes()
     declaration = declare(
         graph,
         place,
@@ -87,6 +95,8 @@ def import_onnx(
         batch_axes=batch_axes or {},
         outputs=outputs,
         constants=constants or {},
+        input_shape=input_shape,
+        batch=batch,
     )
     imported = import_graph(
         data,
@@ -131,7 +141,7 @@ def import_graph(
     if trial_call_ms < 1:
         raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
-    if (declaration.dtype != "float32") != (vocabulary > 0):
+    if (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
         raise ImportRefused(
             f"{place}: input {declaration.input_name}",
             f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
@@ -168,16 +178,20 @@ def import_graph(
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:
     first = {}
+    shapes = declaration.state_shapes
     for name, value in initial.items():
-        shape = declaration.state_shapes.get(name)
+        shape = shapes.get(name)
         array = as_numbers(value)
-        if shape is None or array.shape != shape or array.dtype.kind != "f":
+        wanted = np.dtype(declaration.state_dtypes.get(name, "float32"))
+        if shape is None or array.shape != shape or array.dtype.kind not in ("f" if wanted.kind == "f" else "iu"):
             raise ImportRefused(
                 f"{place}: initial state {name}",
-                f"got {array.dtype} {list(array.shape)}, expected floats for one of "
-                f"{ {state: list(dims) for state, dims in declaration.state_shapes.items()} }",
+                f"got {array.dtype} {list(array.shape)}, expected one of "
+                f"{ {state: f'{declaration.state_dtypes[state]} {list(dims)}' for state, dims in shapes.items()} }",
             )
-        first[name] = array.astype(np.float32)
+        first[name] = array.astype(wanted)
+        if wanted.kind != "f" and not np.array_equal(first[name], array):
+            raise ImportRefused(f"{place}: initial state {name}", f"got {array!r}, expected values of {wanted}")
     return first
 
 
@@ -200,27 +214,44 @@ def _lowered(
             tensors[f"constant.{constant}"] = value
         else:
             graph.bake(constant, value)
-    input_name, renamed = declaration.input_name, dict(zip(declaration.outputs, declaration.outputs, strict=True))
+    of_states = declaration.state_outputs
+    input_name = declaration.input_name
+    renamed = {output: output for output in declaration.outputs if output not in of_states}
     if declaration.single and declaration.time_axis is not None:
-        input_name, renamed = graph.without_time(input_name, list(declaration.outputs), declaration.time_axis)
+        input_name, renamed = graph.without_time(input_name, list(renamed), declaration.time_axis)
+    free = declaration.batch == "free"
+    ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
+    renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
     timed = None if declaration.single else declaration.time_axis
     config = GraphConfig(
         name=name,
         graph="model.onnx",
         layout="step" if timed is None else ("time_first", "batch_first")[timed],
         input_name=input_name,
-        input=Tokens(vocabulary, 0) if vocabulary else Features(declaration.input_shape[0], None, missing),
+        input=Tokens(vocabulary, 0) if vocabulary else _features(declaration.input_shape, missing),
         states=tuple(
-            GraphState(before, before, after, declaration.state_shapes[before], declaration.state_axes[before])
+            GraphState(
+                before,
+                before,
+                after,
+                declaration.state_shapes[before],
+                declaration.state_axes[before],
+                declaration.state_dtypes[before],
+            )
             for before, after in declaration.states.items()
         ),
         outputs=tuple(
             GraphOutput(name, renamed[output], shapes[output]) for output, name in declaration.served.items()
         ),
         constants=tuple(constants),
+        batch=declaration.batch,
     )
     try:
         parse_config(config_json(config), "declaration")
     except StartError as error:
         raise ImportRefused(place, str(error)) from error
     return Lowered(config, tensors, graph.bytes())
+
+
+def _features(shape: tuple[int, ...], missing: Missing) -> Features:
+    return Features(prod(shape), None, missing, shape if len(shape) > 1 else ())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cellkeeper_service.model.config import STATE_DTYPES
+
 from .onnx_graph import Graph, Value
 from .refusal import ImportRefused
 
@@ -46,8 +48,12 @@ def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
             raise ImportRefused(where, f"{after}: no such output. {listing(graph)}")
         if not _alike(graph.inputs[before], graph.outputs[after]):
             raise ImportRefused(where, f"goes in as {graph.inputs[before]} and comes out as {graph.outputs[after]}")
-        if graph.inputs[before].dtype != "float32":
-            raise ImportRefused(where, f"got {graph.inputs[before]}, expected float32")
+        if graph.inputs[before].dtype not in STATE_DTYPES:
+            raise ImportRefused(
+                where,
+                f"got {graph.inputs[before]}, expected one of {', '.join(STATE_DTYPES)}; put a Cast around it in the "
+                "graph",
+            )
     if len(set(states.values())) < len(states):
         raise ImportRefused(place, f"states: got {dict(states)}, expected a different output for each input")
 
@@ -55,7 +61,7 @@ def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
 def listing(graph: Graph) -> str:
     """What the graph has, for errors that ask for something."""
     inputs = ", ".join(map(str, graph.inputs.values()))
-    return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))}"
+    return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))} (docs/models.md, ONNX)"
 
 
 def _stems(name: str, marks: tuple[str, ...]) -> set[str]:

@@ -17,6 +17,7 @@ from .stack import (
     Activate,
     Affine,
     Array,
+    CausalConv,
     Convert,
     Dense,
     Embed,
@@ -38,6 +39,7 @@ class Float64Run:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._states = [_initial(layer) for layer in stack.recurrent]
+        self._past = {id(conv): np.zeros((conv.reach, conv.weight.shape[2])) for conv in stack.convolutions}
 
     def step(self, x: Array) -> Floats:
         """[F] (or a token id []) -> [units]."""
@@ -55,12 +57,21 @@ class Float64Run:
                 value = np.asarray(value, np.float64) * kept
             elif isinstance(layer, Recurrent):
                 value = self._recurrent(layer, next(states), np.asarray(value, np.float64), kept)
+            elif isinstance(layer, CausalConv):
+                value = self._convolution(layer, np.asarray(value, np.float64))
             elif isinstance(layer, Merge):
                 value = _merge(layer.op, [np.asarray(part, np.float64) for part in taken])
             else:
                 value = apply(layer, np.asarray(value, np.float64))
             values[number] = value
         return np.asarray(values[len(self._stack.layers) - 1], np.float64)
+
+    def _convolution(self, layer: CausalConv, x: Floats) -> Floats:
+        window = np.concatenate([self._past[id(layer)], x[None]])
+        self._past[id(layer)] = window[1:]
+        weight = np.asarray(layer.weight, np.float64)
+        value = np.einsum("uki,ki->u", weight, window[:: layer.dilation])
+        return np.asarray(value if layer.bias is None else value + layer.bias, np.float64)
 
     def keeps(self, x: Array) -> bool:
         """Whether a first layer that masks takes this time step."""

@@ -3,6 +3,7 @@ from.
 
     Embed, Normalize, Affine, LayerNorm, Dense, Activate, ParametricRelu, Convert   one time step in, one out
     Merge                                                                           several values of one time step in
+    CausalConv                           remembers the last inputs
     Recurrent                            remembers; one cell, its weights under PyTorch's names
     Mask                                 says which time steps the layers after it leave out
 
@@ -102,6 +103,23 @@ class ParametricRelu:
 
 
 @dataclass(frozen=True)
+class CausalConv:
+    """A convolution over this time step and those before it: weight [units, kernel, inputs], the last tap for this one.
+
+    Time steps before the first are zeros. It remembers the last `reach` inputs.
+    """
+
+    place: str
+    weight: Array
+    bias: Array | None
+    dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        return (int(self.weight.shape[1]) - 1) * self.dilation
+
+
+@dataclass(frozen=True)
 class Merge:
     """One of MERGES, of two or more values; all but concatenate take values of one width."""
 
@@ -177,7 +195,20 @@ class Recurrent:
         return self.activations in ((), USUAL[self.cell])
 
 
-Layer = Embed | Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert | Mask | Merge | Recurrent
+Layer = (
+    Embed
+    | Normalize
+    | Affine
+    | LayerNorm
+    | Dense
+    | Activate
+    | ParametricRelu
+    | Convert
+    | Mask
+    | Merge
+    | CausalConv
+    | Recurrent
+)
 INPUT = -1  # in Stack.sources: the time step itself
 
 
@@ -211,6 +242,10 @@ class Stack:
     @property
     def masked(self) -> bool:
         return any(isinstance(layer, Mask) or (isinstance(layer, Embed) and layer.mask_zero) for layer in self.layers)
+
+    @property
+    def convolutions(self) -> tuple[CausalConv, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, CausalConv))
 
     @property
     def recurrent(self) -> tuple[Recurrent, ...]:

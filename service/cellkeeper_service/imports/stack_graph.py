@@ -22,6 +22,7 @@ from .stack import (
     Activate,
     Affine,
     Array,
+    CausalConv,
     Convert,
     Dense,
     Embed,
@@ -73,7 +74,7 @@ class _Builder:
 
     def build(self) -> StackGraph:
         stack, writer = self.stack, self.writer
-        step = stack.masked or any(map(written_out, stack.recurrent))
+        step = stack.masked or bool(stack.convolutions) or any(map(written_out, stack.recurrent))
         lead: list[Any] = ["B"] if step else ["T", "B"]
         tokens = bool(stack.vocabulary)
         self._declare("input", lead if tokens else [*lead, stack.size], tokens)
@@ -83,7 +84,7 @@ class _Builder:
         for number, layer in enumerate(stack.layers):
             taken = [values[source] for source in stack.sources_of(number)]
             values[number] = self._merge(layer, taken) if isinstance(layer, Merge) else self._layer(layer, *taken)
-            hidden = values[number] if isinstance(layer, Recurrent) else hidden
+            hidden = values[number] if isinstance(layer, Recurrent | CausalConv) else hidden
         prediction = values[len(stack.layers) - 1]
         for name, result in (("prediction", prediction), ("hidden", hidden)):
             whole = writer.narrow(result)
@@ -134,6 +135,8 @@ class _Builder:
                 return self._convert(layer.transform, value)
             case Mask():
                 return self._masking(layer, value)
+            case CausalConv():
+                return self._convolution(layer, value)
             case _:
                 return self._recurrent(layer, value)
 
@@ -162,6 +165,22 @@ class _Builder:
         if layer.bias is not None:
             name = self.writer.node("Add", [name, self.writer.vector(layer.bias, padded)])
         return Value(name, units, padded)
+
+    def _convolution(self, layer: CausalConv, value: Value) -> Value:
+        """One product over all that the window holds of one time step, as a dense layer's."""
+        writer, (units, kernel, width) = self.writer, layer.weight.shape
+        name = f"past_{sum(state.name.startswith('past') for state in self.states)}"
+        self._declare(name, [layer.reach, "B", width])
+        after = f"{name}_out"
+        self.outputs.append(helper.make_tensor_value_info(after, TensorProto.FLOAT, [layer.reach, "B", width]))
+        self.states.append(GraphState(name, name, after, (layer.reach, width), 1))
+        window = writer.node("Concat", [name, writer.narrow(value)], axis=0)
+        writer.node("Slice", [window, writer.axes(1), writer.axes(layer.reach + 1), writer.axes(0)], name=after)
+        taps = writer.node("Gather", [window, writer.axes(*range(0, layer.reach + 1, layer.dilation))], axis=0)
+        rows = writer.node("Transpose", [taps], perm=[1, 0, 2])
+        flat = writer.node("Reshape", [rows, writer.axes(1, -1, kernel * width)])
+        dense = Dense(layer.place, layer.weight.reshape(units, kernel * width), layer.bias)
+        return self._dense(dense, Value(flat, kernel * width, kernel * width))
 
     def _convert(self, transform: Transform, value: Value) -> Value:
         writer = self.writer

@@ -162,7 +162,7 @@ def _import_traced(
             **options,
         )
     except ImportRefused as error:
-        raise ImportRefused(error.place, f"{error.reason}{whole_sequence_layers(copied)}") from error
+        raise ImportRefused(error.place, f"{whole_sequence_layers(copied)}{error.reason}") from error
 
 
 def _read(

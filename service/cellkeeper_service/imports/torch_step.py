@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from .processing import Processing
+from .torch_conv import causal_convolutions, watched_convolution
 from .torch_export import Watch, WatchedCall
 
 SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
@@ -31,8 +32,8 @@ def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def watched(
     model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Iterator[None]:
-    """Within, each recurrent layer asks `called` for the state to begin with (None: what the forward gives it), and
-    appends the tensors of the state after to `after`."""
+    """Within, each recurrent layer and causal convolution asks `called` for the state to begin with (None: what the
+    forward gives it), and appends the tensors of the state after to `after`."""
 
     def replaced(name: str, child: Any) -> Callable[..., Any]:
         forward = type(child).forward
@@ -55,13 +56,15 @@ def watched(
 
         return watch
 
-    children = recurrent_children(model)
+    children, convolutions = recurrent_children(model), causal_convolutions(model)
     try:
         for name, child in children:
             child.forward = replaced(name, child)
+        for name, conv in convolutions:
+            conv.forward = watched_convolution(name, conv, called, after)  # type: ignore[assignment,method-assign]
         yield
     finally:
-        for _, child in children:
+        for _, child in (*children, *convolutions):
             child.__dict__.pop("forward", None)
 
 

@@ -144,7 +144,7 @@ def whole_sequence_layers(model: Any) -> str:
     found = [
         f"{name} ({type(child).__name__})" for name, child in model.named_modules() if type(child).__name__ in _WHOLE
     ]
-    return f"; it holds {', '.join(found[:4])}, which sees other time steps" if found else ""
+    return f"holds {', '.join(found[:4])}, which sees other time steps; " if found else ""
 
 
 def _example(example: object) -> Tensor:

@@ -29,7 +29,7 @@ def trace_watched(
     names: list[str] = []
     for call in calls:
         stem = call.name.replace(".", "_") or "state"
-        number = sum(name.startswith(f"{stem}_h") for name in names)
+        number = sum(name.startswith(f"{stem}_{call.suffixes[0]}") for name in names)
         names += [f"{stem}_{suffix}{number + 1 if number else ''}" for suffix in call.suffixes]
     starts = [(value, call.batch_axis) for call in calls for value in call.start]
     step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
@@ -75,6 +75,12 @@ def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tupl
         for a, b in zip(one.given, other.given, strict=False):
             rows_differ = bool((a != a.select(one.batch_axis, 0).unsqueeze(one.batch_axis)).any())
             if rows_differ or a.shape != b.shape or bool((a != b).any()):
+                if one.kind == "Conv1d":
+                    raise ImportRefused(
+                        f"{place}: {one.name} ({one.kind})",
+                        "its window is not padded with constants on the left alone, so that it looks ahead, or back "
+                        f"less than it reaches: {RECIPE}",
+                    )
                 raise ImportRefused(
                     f"{place}: {one.name} ({one.kind})",
                     "begins with a state that depends on the input (that of another layer?), expected zeros or "

@@ -14,6 +14,7 @@ from .stack import (
     INPUT,
     Affine,
     Array,
+    CausalConv,
     Convert,
     Dense,
     Embed,
@@ -32,10 +33,13 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 def check(stack: Stack, place: str) -> int:
     """The width of the output. Raises ImportRefused with the layer's name."""
-    if not stack.recurrent:
+    if not stack.recurrent and not stack.convolutions:
         raise ImportRefused(
-            place, "no recurrent layer in it; expected an LSTM, GRU or RNN, for there is nothing to stream"
+            place,
+            "no recurrent layer in it; expected an LSTM, GRU, RNN or causal convolution: there is nothing to stream",
         )
+    if stack.masked and stack.convolutions:
+        raise ImportRefused(stack.convolutions[0].place, "a mask before a convolution, which takes what is masked")
     if len(stack.recurrent) > MAX_LAYERS:
         raise ImportRefused(place, f"got {len(stack.recurrent)} recurrent layers, expected at most {MAX_LAYERS}")
     if stack.masked and not stack.chain:
@@ -80,6 +84,13 @@ def _after(layer: Layer, width: int) -> int:
         if layer.bias is not None and layer.bias.shape != (units,):
             raise _shape(layer, "bias", layer.bias, f"[{units}]")
         return units
+    if isinstance(layer, CausalConv):
+        units, kernel, inputs = layer.weight.shape
+        if inputs != width or layer.dilation < 1 or not kernel >= 1 or layer.reach > MAX_SIZE:
+            raise _shape(layer, "weight", layer.weight, f"[units, kernel, {width}], with up to {MAX_SIZE} steps back")
+        if layer.bias is not None and layer.bias.shape != (units,):
+            raise _shape(layer, "bias", layer.bias, f"[{units}]")
+        return int(units)
     if isinstance(layer, Normalize | Affine | LayerNorm):
         for name, values in (("offset", layer.offset), ("scale", layer.scale)):
             if values is not None and values.shape != (width,):

@@ -93,6 +93,10 @@ class PrometheusMeter:
     def frame(self, direction: str, items: int) -> None:
         self._frames.note(direction, items)
 
+    def engine_calls(self, model: str) -> int:
+        """How often the engine has computed for the model."""
+        return self._ticks.rows(model)
+
     # ------------------------------------------------------------------------------------- what stands there
 
     def watch_queue(self, depth: Callable[[], int]) -> None:

@@ -41,6 +41,11 @@ class Families(Collector):
             tally = self._tallies.setdefault(value, Tally(self._bounds))
         tally.note(row)
 
+    def rows(self, value: str) -> int:
+        """How many rows were noted."""
+        tally = self._tallies.get(value)
+        return 0 if tally is None else int(tally.rows)
+
     def collect(self) -> Iterator[Metric]:
         tallies = list(self._tallies.items())
         number = 0

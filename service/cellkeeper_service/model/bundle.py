@@ -21,7 +21,7 @@ from .config import Config, Features, GraphConfig, Tokens
 from .feedback import feedback_of
 from .fields import named, one_line
 from .parsing import parse_config
-from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_shapes
+from .tensors import Shapes, all_states, cell_states, input_spec, outputs, tensor_dtypes, tensor_shapes
 
 Array = NDArray[Any]
 
@@ -32,6 +32,7 @@ MAX_GRAPH_BYTES = 1 << 31
 MAX_WEIGHTS_BYTES = 1 << 34
 MAX_STATE_BYTES = 1 << 26
 
+_STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64"}  # by safetensors
 _KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".onnx": "onnx", ".pt": "torch", ".pth": "torch"} | {
     ".bin": "torch",
     ".safetensors": "torch",
@@ -41,7 +42,8 @@ _IMPORT = "`cellkeeper-server import --help` says how to make one of a model"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model at rest. tensors: float32, by PyTorch's names. graph: the ONNX bytes of a GraphConfig."""
+    """A model at rest. tensors: by PyTorch's names, float32 (a graph's initial states: of the states' dtypes). graph:
+    the ONNX bytes of a GraphConfig."""
 
     path: Path
     config: Config
@@ -53,7 +55,7 @@ class Bundle:
     def initial_state(self) -> bytes:
         """A new session's state: the tensors of spec.states in order, raw."""
         parts = [
-            self.tensors.get(f"initial.{state.name}", np.zeros(state.shape, "<f4")).astype("<f4").tobytes()
+            self.tensors.get(f"initial.{state.name}", np.zeros(state.shape)).astype(state.numpy_dtype).tobytes()
             for state in cell_states(self.config)
         ]
         if len(parts) < len(self.spec.states) and isinstance(self.config.input, Features):
@@ -153,6 +155,7 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
         raise StartError(f"{path}: not a safetensors file ({one_line(str(error))}); write the bundle again") from error
     shapes = {name: tuple(view["shape"]) for name, view in found.items()}
     required = _graph_shapes(path, config, shapes) if isinstance(config, GraphConfig) else tensor_shapes(config)
+    dtypes = tensor_dtypes(config)
     tensors: dict[str, Array] = {}
     for name, shape in required.items():
         if name not in found:
@@ -160,14 +163,14 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
     for name in sorted(found):
         if name not in required:
             raise StartError(f"{path}: tensor {named(name)}: not one of this model's; remove it")
-        shape, dtype = shapes[name], found[name]["dtype"]
+        shape, dtype, wanted = shapes[name], found[name]["dtype"], dtypes.get(name, "float32")
         if shape != required[name]:
             raise StartError(
                 f"{path}: tensor {name}: got shape {one_line(str(list(shape)))}, expected {list(required[name])}"
             )
-        if dtype != "F32":
-            raise StartError(f"{path}: tensor {name}: got dtype {dtype}, expected F32")
-        tensors[name] = np.frombuffer(found[name]["data"], "<f4").reshape(shape)
+        if dtype != _STORED[wanted]:
+            raise StartError(f"{path}: tensor {name}: got dtype {dtype}, expected {_STORED[wanted]}")
+        tensors[name] = np.frombuffer(found[name]["data"], np.dtype(wanted).newbyteorder("<")).reshape(shape)
         if not np.isfinite(tensors[name]).all():
             raise StartError(f"{path}: tensor {name}: holds NaN or infinity, expected finite numbers")
     return tensors

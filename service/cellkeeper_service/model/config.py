@@ -15,11 +15,31 @@ from .feedback import Sources
 
 FORMAT = "cellkeeper-bundle/1"
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softplus")
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "elu",  # with the slope 1
+    "gelu",
+    "gelu_tanh",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "log_sigmoid",
+    "mish",
+    "relu6",
+    "selu",
+    "silu",
+    "softsign",
+)
 OPS_WITH_VALUE = ("scale", "offset", "clip_min")
 OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
 POLICIES = ("reject", "hold", "constant")
 LAYOUTS = ("step", "time_first", "batch_first")
+BATCHES = ("free", "one", "none")
+STATE_DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph
 
 MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
 MAX_LAYERS = 64
@@ -44,11 +64,16 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Time steps of `size` float32 values."""
+    """Time steps of `size` float32 values. shape: of a graph's time step that is not [size]; `size` values in all."""
 
     size: int
     normalization: Normalization | None = None
     missing: Missing = Missing()
+    shape: tuple[int, ...] = ()
+
+    @property
+    def step_shape(self) -> tuple[int, ...]:
+        return self.shape or (self.size,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +136,17 @@ class RecurrentConfig:
 
 @dataclass(frozen=True, slots=True)
 class GraphState:
-    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch."""
+    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch.
+
+    Of a graph that takes one session a call the shape is the whole tensor's, and batch_axis is 0 and means nothing.
+    """
 
     name: str
     input: str
     output: str
     shape: tuple[int, ...]
     batch_axis: int
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +160,13 @@ class GraphOutput:
 
 @dataclass(frozen=True, slots=True)
 class GraphConfig:
-    """An ONNX graph (inputs, states, constants) -> (outputs, states). All tensors are float32, token ids int32.
+    """An ONNX graph (inputs, states, constants) -> (outputs, states).
 
+    Features and outputs are float32, token ids int32; where the graph has other floats or integers, they are cast
+    outside of it.
     layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
+    batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no such axis ("step" [...],
+    "time_first" [T, ...]). With the last two each call takes one session.
     constants: names of graph inputs that always get the tensor "constant.<name>" of the bundle.
     """
 
@@ -147,6 +180,11 @@ class GraphConfig:
     constants: tuple[str, ...]
     feedback: Sources | None = None  # see feedback.py
     feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
+    batch: str = "free"
+
+    @property
+    def one_session_a_call(self) -> bool:
+        return self.batch != "free"
 
 
 Config = RecurrentConfig | GraphConfig
@@ -157,6 +195,7 @@ def config_json(config: Config) -> dict[str, Any]:
     value = asdict(config)
     kind = "tokens" if isinstance(config.input, Tokens) else "features"
     value["input"] = {"kind": kind, **value["input"]}
+    shape = value["input"].pop("shape", ())
     if isinstance(config, RecurrentConfig):
         value["input"].pop("size", None)
         if config.cell != "gru":
@@ -165,8 +204,16 @@ def config_json(config: Config) -> dict[str, Any]:
     else:
         value = {"cell": "onnx", **value}
         value["input"]["name"] = value.pop("input_name")
+        for state in value["states"]:
+            if state["dtype"] == "float32":  # servers before other dtypes know no such key
+                del state["dtype"]
+        if config.batch == "free":
+            del value["batch"]
         if isinstance(config.input, Features):
             del value["input"]["normalization"]
+            if shape:
+                del value["input"]["size"]
+                value["input"]["shape"] = shape
         else:
             del value["input"]["embedding_size"]
     if value["feedback"] is None:

@@ -13,6 +13,7 @@ from cellkeeper_service.errors import StartError
 _REQUIRED = object()
 LONGEST_SHOWN = 80
 LONGEST_REASON = 300
+MAX_RANK = 8
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -91,9 +92,9 @@ class Fields:
         return list(value)
 
     def shape(self, key: str, largest: int, default: object = _REQUIRED) -> tuple[int, ...]:
-        expected = f"a list of at most 4 whole numbers from 1 to {largest}"
+        expected = f"a list of at most {MAX_RANK} whole numbers from 1 to {largest}"
         value = self.any(key, expected, default)
-        whole = isinstance(value, list | tuple) and len(value) <= 4
+        whole = isinstance(value, list | tuple) and len(value) <= MAX_RANK
         if not whole or not all(type(n) is int and 1 <= n <= largest for n in value):
             raise self.refuse(key, value, expected)
         return tuple(value)

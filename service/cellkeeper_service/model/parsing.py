@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from .config import (
     ACTIVATIONS,
+    BATCHES,
     CELLS,
     FORMAT,
     LAYOUTS,
@@ -15,6 +17,7 @@ from .config import (
     OPS,
     OPS_WITH_VALUE,
     POLICIES,
+    STATE_DTYPES,
     Config,
     Dense,
     Features,
@@ -50,7 +53,7 @@ def parse_config(value: object, place: str = "config.json") -> Config:
 def _feature_names(fields: Fields, source: Features | Tokens) -> tuple[str, ...]:
     names = fields.items("feature_names", MAX_SIZE, ())
     texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
-    size = source.size if isinstance(source, Features) else 0
+    size = source.size if isinstance(source, Features) and not source.shape else 0
     if not texts or len(set(names)) != len(names) or len(names) not in (0, size):
         raise fields.refuse("feature_names", names, f"{size} distinct texts of up to 200 printable characters, or none")
     return tuple(names)
@@ -157,17 +160,21 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     graph = fields.text("graph", printable=False)
     if not all(c.isalnum() or c in "._-" for c in graph) or graph.startswith("."):
         raise fields.refuse("graph", graph, "the plain name of a file within the bundle")
+    batch = fields.choice("batch", BATCHES, "free")
     layout = fields.choice("layout", LAYOUTS)
+    if batch == "none" and layout == "batch_first":
+        raise fields.refuse("layout", layout, "step or time_first, as batch is none")
     inner = Fields(fields.any("input", "an object"), fields.place("input"))
     input_name = inner.text("name")
     source: Features | Tokens
     if inner.choice("kind", ("features", "tokens")) == "tokens":
         source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
     else:
-        source = Features(inner.integer("size", 1, MAX_SIZE), None, parse_missing(inner))
+        source = _graph_features(inner)
     inner.done()
     states = tuple(
-        _graph_state(Fields(item, fields.place(f"states[{i}]"))) for i, item in enumerate(fields.items("states", 256))
+        _graph_state(Fields(item, fields.place(f"states[{i}]")), batch)
+        for i, item in enumerate(fields.items("states", 256))
     )
     outputs = tuple(
         _graph_output(Fields(item, fields.place(f"outputs[{i}]"))) for i, item in enumerate(fields.items("outputs", 64))
@@ -179,21 +186,34 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     if not outputs or len(set(names)) != len(names) or any(n == "state" or n.startswith("state.") for n in names):
         raise fields.refuse("outputs", names, "at least one, names distinct and not state or state.*")
     constants = tuple(fields.items("constants", 64, ()))
-    if not all(isinstance(item, str) and item for item in constants) or len(set(constants)) != len(constants):
+    texts = all(isinstance(item, str) and 1 <= len(item) <= 200 and item.isprintable() for item in constants)
+    if not texts or len(set(constants)) != len(constants):
         raise fields.refuse("constants", constants, "distinct names of graph inputs")
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
-    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback)
+    return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback, batch=batch)
 
 
-def _graph_state(fields: Fields) -> GraphState:
+def _graph_features(fields: Fields) -> Features:
+    """The size of a time step, or its shape where that is not [size]."""
+    shape: tuple[int, ...] = ()
+    if fields.has("shape"):
+        shape = fields.shape("shape", MAX_SIZE)
+        if len(shape) == 1 or not 1 <= prod(shape) <= MAX_SIZE:
+            raise fields.refuse("shape", shape, f"two axes or more with up to {MAX_SIZE} values; size for one axis")
+    size = prod(shape) if shape else fields.integer("size", 1, MAX_SIZE)
+    return Features(size, None, parse_missing(fields), shape)
+
+
+def _graph_state(fields: Fields, batch: str) -> GraphState:
     shape = fields.shape("shape", MAX_SIZE)
     state = GraphState(
         fields.text("name"),
         fields.text("input"),
         fields.text("output"),
         shape,
-        fields.integer("batch_axis", 0, len(shape), 0),
+        fields.integer("batch_axis", 0, len(shape) if batch == "free" else 0, 0),
+        fields.choice("dtype", STATE_DTYPES, "float32"),
     )
     fields.done()
     return state

@@ -47,7 +47,7 @@ def tensor_shapes(config: RecurrentConfig) -> Shapes:
 def cell_states(config: Config) -> tuple[TensorSpec, ...]:
     """The states that the cells themselves carry, in the order of a checkpoint."""
     if isinstance(config, GraphConfig):
-        return tuple(TensorSpec(state.name, "float32", state.shape) for state in config.states)
+        return tuple(TensorSpec(state.name, state.dtype, state.shape) for state in config.states)
     states = [TensorSpec("h", "float32", (config.num_layers, config.recurrent_size))]
     if config.cell == "lstm":
         states.append(TensorSpec("c", "float32", (config.num_layers, config.hidden_size)))
@@ -58,8 +58,15 @@ def all_states(config: Config) -> tuple[TensorSpec, ...]:
     """The states of a checkpoint: those of the cells, then "last_input" [F] where missing values are held."""
     states = cell_states(config)
     if isinstance(config.input, Features) and config.input.missing.policy == "hold":
-        states += (TensorSpec("last_input", "float32", (config.input.size,)),)
+        states += (TensorSpec("last_input", "float32", config.input.step_shape),)
     return states
+
+
+def tensor_dtypes(config: Config) -> dict[str, str]:
+    """The dtype of each tensor of a bundle that is not float32: initial states of a graph."""
+    if not isinstance(config, GraphConfig):
+        return {}
+    return {f"initial.{state.name}": state.dtype for state in config.states if state.dtype != "float32"}
 
 
 def outputs(config: Config) -> tuple[TensorSpec, ...]:
@@ -73,7 +80,7 @@ def outputs(config: Config) -> tuple[TensorSpec, ...]:
 
 
 def input_spec(config: Config) -> TensorSpec:
-    """float32 [F], or int32 [] for token ids."""
+    """float32 [F] (of a graph any shape), or int32 [] for token ids."""
     if isinstance(config.input, Tokens):
         return TensorSpec("input", "int32", ())
-    return TensorSpec("input", "float32", (config.input.size,))
+    return TensorSpec("input", "float32", config.input.step_shape)

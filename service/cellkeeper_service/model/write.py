@@ -19,6 +19,7 @@ from .bundle import CONFIG_FILE, WEIGHTS_FILE, Array, Bundle, read_bundle
 from .config import Config, GraphConfig, config_json
 from .missing import as_numbers
 from .parsing import parse_config
+from .tensors import tensor_dtypes
 
 
 def write_bundle(
@@ -30,9 +31,9 @@ def write_bundle(
 ) -> Bundle:
     """Writes `folder`, which must not exist yet, and reads it back.
 
-    config: parsed, or as in config.json. tensors: under PyTorch's names (tensors.py lists them), any float dtype;
-    they are stored as float32. graph: the ONNX model of a GraphConfig. Raises StartError for what `read_bundle`
-    would refuse, and FileExistsError; neither leaves anything behind.
+    config: parsed, or as in config.json. tensors: under PyTorch's names (tensors.py lists them), any float dtype; they
+    are stored as float32, a graph's initial states in their states' dtypes. graph: the ONNX model of a GraphConfig.
+    Raises StartError for what `read_bundle` would refuse, and FileExistsError; neither leaves anything behind.
     """
     parsed = parse_config(config) if isinstance(config, Mapping) else config
     if folder.exists():
@@ -43,7 +44,9 @@ def write_bundle(
         partial.chmod(0o755)
         text = json.dumps(config_json(parsed), indent=2, allow_nan=False)
         (partial / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        save_file({name: _float32(name, value) for name, value in tensors.items()}, str(partial / WEIGHTS_FILE))
+        dtypes = tensor_dtypes(parsed)
+        stored = {name: _stored(name, value, dtypes.get(name)) for name, value in tensors.items()}
+        save_file(stored, str(partial / WEIGHTS_FILE))
         if isinstance(parsed, GraphConfig):
             (partial / parsed.graph).write_bytes(graph)
         (partial / WEIGHTS_FILE).chmod(0o644)  # a server under another user has to read it
@@ -57,12 +60,17 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def _float32(name: str, value: Array) -> Array:
+def _stored(name: str, value: Array, dtype: str | None) -> Array:
+    """dtype: the one that it must have already; None: float32 is made of any floats."""
     array = as_numbers(value)  # a masked element is NaN, which is refused when it is read back
+    if dtype is not None:
+        if array.dtype != np.dtype(dtype):
+            raise StartError(f"tensor {name}: got dtype {array.dtype}, expected {dtype}")
+        return np.ascontiguousarray(array).reshape(array.shape)
     if array.dtype.kind != "f":
         raise StartError(f"tensor {name}: got dtype {array.dtype}, expected floats")
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is read back
-        return np.ascontiguousarray(array, dtype="<f4")
+        return np.ascontiguousarray(array, dtype="<f4").reshape(array.shape)
 
 
 def _sync(path: Path) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection
 
 from . import fields
 from .catalog import Catalog
+from .sequence_ids import session_named
 
 
 @dataclass(slots=True)
@@ -51,6 +54,9 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
         case pb.ForkRequest():
             sessions = [item.target for item in request.items]
             return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
+        case inference_pb2.ModelInferRequest() if request.model_name in catalog.models:
+            steps = _steps(_steps_inferred(request, catalog.spec(request.model_name)), catalog)
+            return Charge(1, steps, request.model_name, _sessions(session_named(request)))
         case pb.DeleteRequest():
             return Charge(len(request.items))
         case _:
@@ -60,6 +66,14 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
 def _sessions(ids: Sequence[str]) -> dict[int, str]:
     """By item, those that a session can have."""
     return {item: session for item, session in enumerate(ids) if fields.is_session_id(session)}
+
+
+def _steps_inferred(request: inference_pb2.ModelInferRequest, spec: ModelSpec) -> int:
+    """How many time steps the request says it has; 0 where it is refused anyway."""
+    shape = list(request.inputs[0].shape) if request.inputs else []
+    if len(shape) == 2 + len(spec.input.shape):
+        return max(shape[1], 0)
+    return int(len(shape) == 1 + len(spec.input.shape))
 
 
 def _steps(count: int, catalog: Catalog) -> int:

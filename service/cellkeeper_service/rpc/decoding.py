@@ -43,14 +43,15 @@ def decoder(message_class: Any) -> Callable[[bytes], Any]:
     return decode
 
 
-def handlers(servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
-    """The service's RPCs, each bound to the servicer's method of its name.
+def handlers(servicer: object, service: Any = SERVICE, path: str = "") -> grpc.GenericRpcHandler[Any, Any]:
+    """The service's RPCs, each bound to the servicer's method of its name. path: the name that clients call the service
+    by, where it is not the descriptor's.
 
     For gRPC the unary ones are streams of one message, which on the wire is the same, and costs no more: the call is
     handed over before its message has been read, and one that is refused never is.
     """
     made = {}
-    for method in SERVICE.methods:
+    for method in service.methods:
         answer = getattr(servicer, method.name)
         if method.client_streaming and method.server_streaming:
             make = grpc.stream_stream_rpc_method_handler
@@ -61,4 +62,4 @@ def handlers(servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
             request_deserializer=decoder(GetMessageClass(method.input_type)),
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
-    return grpc.method_handlers_generic_handler(SERVICE.full_name, made)
+    return grpc.method_handlers_generic_handler(path or service.full_name, made)

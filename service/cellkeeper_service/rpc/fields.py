@@ -53,9 +53,9 @@ def request_id(value: bytes, field: str = "request_id") -> bytes:
     return value
 
 
-def acked(value: int, wish: Position | None, field: str = "acked") -> int:
-    if wish is not None and value > wish.step:
-        raise invalid(field, value, f"at most the position's step, {wish.step}: no later reply can be held")
+def acked(value: int, asked: Position | None, field: str = "acked") -> int:
+    if asked is not None and value > asked.step:
+        raise invalid(field, value, f"at most the position's step, {asked.step}: no later reply can be held")
     return value
 
 

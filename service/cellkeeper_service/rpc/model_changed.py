@@ -3,6 +3,7 @@ that one. MODEL_CHANGED is the answer then, as it is to a request that fits both
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,6 +18,20 @@ from .catalog import Catalog
 
 BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
 """What one version can refuse a request for and another not: shapes, token ids, NaN, outputs and their size."""
+
+
+async def reasons(
+    refused: Rejection, core: CoreLoop, catalog: Catalog, model: str, sessions: Sequence[str], until: float
+) -> list[Rejection]:
+    """What `ask` finds."""
+    future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
+
+    def done(found: list[Rejection]) -> None:
+        if not future.done():
+            future.set_result(found)
+
+    ask(refused, core, catalog, model, sessions, until, done)
+    return await future
 
 
 def ask(

@@ -15,7 +15,7 @@ from cellkeeper_service.errors import StartError
 
 from . import decoding
 from .health import Public
-from .servicer import Servicer
+from .open_streams import OpenStreams
 from .tls import Certificates
 
 SERVICE = decoding.SERVICE.full_name
@@ -46,9 +46,12 @@ class Transport:
 
 
 class RpcServer:
+    """handlers: of the services that it serves. streams: theirs."""
+
     def __init__(
         self,
-        servicer: Servicer,
+        handlers: Sequence[grpc.GenericRpcHandler[Any, Any]],
+        streams: OpenStreams,
         transport: Transport,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
@@ -60,7 +63,7 @@ class RpcServer:
         if transport.max_connection_rpcs:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
             options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
-        self._servicer = servicer
+        self._streams = streams
         self._share_port = transport.share_port
         self._closing: list[asyncio.Task[None]] = []
         self._certificates = transport.certificates
@@ -75,11 +78,11 @@ class RpcServer:
                 )
                 self._listeners.append(more)
         for listener in self._listeners:
-            listener.add_generic_rpc_handlers((decoding.handlers(servicer),))
+            listener.add_generic_rpc_handlers(handlers)
             listener.add_generic_rpc_handlers((self._public.health_handlers(),))
             if transport.reflection:
-                handlers = self._public.reflection_handlers((SERVICE, health.SERVICE_NAME))
-                listener.add_generic_rpc_handlers((handlers,))
+                reflection = self._public.reflection_handlers((SERVICE, health.SERVICE_NAME))
+                listener.add_generic_rpc_handlers((reflection,))
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
@@ -110,7 +113,7 @@ class RpcServer:
         """No further connection or call is taken, and clients are told so (GOAWAY); streams end once what was sent on
         them is answered. Returns when they have ended; other calls under way have so long to end."""
         self._closing = [asyncio.create_task(listener.stop(grace_seconds)) for listener in self._listeners]
-        await self._servicer.end_streams(STREAM_PATIENCE_SECONDS)
+        await self._streams.end(STREAM_PATIENCE_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
         """Lets calls under way end, for so long at the most."""

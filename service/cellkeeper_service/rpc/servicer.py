@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -18,41 +17,24 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from . import lives, model_changed, reading
 from .answering import Call, admitted, answering, checked
+from .caller import Caller
 from .door import Door
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
-from .half_sent import HalfSent
-from .status import abort
+from .open_streams import OpenStreams
 from .steps import read_step, write_step
 from .stream import Stream
 from .unread import Unread
-from .waiting import Context, deadline, replies_to, reply_to
-
-log = logging.getLogger(__name__)
+from .waiting import Context, replies_to, reply_to
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, core: CoreLoop, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
+    def __init__(self, door: Door, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams) -> None:
         self.door = door
         self.core = core
         self.meter = meter
         self.unread = unread
-        self._half_sent = half_sent
-        self._streams: set[Stream] = set()
-        self._finishing = False
-        self._no_streams = asyncio.Event()
-        self._no_streams.set()
-
-    async def end_streams(self, patience_seconds: float) -> None:
-        """Asks the clients to end their streams, and ends those that are left after so long. No further one begins."""
-        self._finishing = True
-        for stream in self._streams:
-            stream.announce_end()
-        try:
-            await asyncio.wait_for(self._no_streams.wait(), patience_seconds)
-        except asyncio.TimeoutError:
-            for stream in self._streams:
-                stream.finish()
+        self._streams = streams
 
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
@@ -107,37 +89,12 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     async def StepStream(
         self, frames: AsyncIterator[pb.StepFrame], context: Context
     ) -> AsyncIterator[pb.StepFrameReply]:
-        stream: Stream | None = None
-        try:
-            caller = self.door.enter("StepStream", context)
-            if self._finishing:  # it came just before its connection was told
-                return
-            latest = None
-            if context.time_remaining() is not None:
-                latest = deadline(context, caller.catalog.limits.default_timeout_ms)
-            stream = Stream(caller, self.core, self.meter, latest, self.door.check)
-            self._streams.add(stream)
-            self._no_streams.clear()
-            with (
-                self.door.open_stream(caller, stream.end),
-                self._half_sent.counted(context.peer(), stream.finish) as counted,
-            ):
-                frames = self.unread.messages(context, counted.arrived)
-                async with aclosing(stream.replies(frames)) as replies:
-                    async for reply in replies:
-                        yield reply
-        except Rejection as rejection:
-            self.meter.rejected(rejection.reason.value)
-            await abort(context, rejection, "StepStream")
-        except Exception:
-            log.exception("StepStream failed")
-            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
-            await abort(context, why, "StepStream")
-        finally:
-            if stream is not None:
-                self._streams.discard(stream)
-            if not self._streams:
-                self._no_streams.set()
+        def make(caller: Caller, latest: float | None) -> Stream:
+            return Stream(caller, self.core, self.meter, latest, self.door.check)
+
+        async with aclosing(self._streams.serve("StepStream", context, make)) as replies:
+            async for reply in replies:
+                yield reply
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
@@ -218,14 +175,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
 
     async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
         """Why the request is refused, by session."""
-        future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
-
-        def done(reasons: list[Rejection]) -> None:
-            if not future.done():
-                future.set_result(reasons)
-
-        model_changed.ask(refused, self.core, call.catalog, model, sessions, call.deadline, done)
-        return await future
+        return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
 
     async def _open(
         self, model: str, items: Sequence[lives.OpenFields], call: Call, *, alone: bool = False

@@ -26,6 +26,7 @@ CODES = {
     Reason.NON_FINITE_RESULT: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.DUPLICATE_SESSION: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.SESSION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Reason.GENERATION_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.MODEL_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,

@@ -26,8 +26,8 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     steps = request.shape[0]
     check_steps(steps, catalog, "shape")
     outputs, with_state = catalog.wanted(request.outputs, spec)
-    wish = fields.position(request.position) if request.HasField("position") else None
-    acked = fields.acked(request.acked, wish) if request.HasField("acked") else None
+    asked = fields.position(request.position) if request.HasField("position") else None
+    acked = fields.acked(request.acked, asked) if request.HasField("acked") else None
     values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)
     tensors.check_values(values, spec)
     rollout = read_rollout(request, catalog, name) if request.rollout_steps or request.rollout_inputs else None
@@ -35,7 +35,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     catalog.check_reply_size(steps + rolled_steps, outputs, with_state, spec)
     data = tensors.input_bytes(values, spec)
     peek = request.peek
-    return lambda done: Step(key, deadline, done, data, steps, wish, acked, peek, outputs, with_state, rollout)
+    return lambda done: Step(key, deadline, done, data, steps, asked, acked, peek, outputs, with_state, rollout)
 
 
 def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str) -> Rollout:

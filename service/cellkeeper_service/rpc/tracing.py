@@ -13,11 +13,16 @@ from cellkeeper_service.errors import StartError
 
 from .call_log import request_id_of
 from .decoding import SERVICE
+from .kserve.descriptor import PATH as KSERVE_PATH
+from .kserve.descriptor import SERVICE as KSERVE
 
 INSTALL = "pip install 'cellkeeper[otel]'"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 TRACED = {
-    f"/{SERVICE.full_name}/{method.name}": method.name for method in SERVICE.methods if not method.server_streaming
+    f"/{path}/{method.name}": (path, method.name)
+    for path, service in ((SERVICE.full_name, SERVICE), (KSERVE_PATH, KSERVE))
+    for method in service.methods
+    if not method.server_streaming
 }
 """A stream lives as long as its client: a span of it would tell nothing, and come when all is over."""
 
@@ -83,29 +88,29 @@ class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        name = TRACED.get(handler_call_details.method)
-        if handler is None or name is None:
+        names = TRACED.get(handler_call_details.method)
+        if handler is None or names is None:
             return handler
         make, call = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, call = grpc.stream_unary_rpc_method_handler, handler.stream_unary
         return make(
-            self._in_span(name, call),
+            self._in_span(*names, call),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _in_span(self, name: str, call: Call) -> Call:
+    def _in_span(self, service: str, name: str, call: Call) -> Call:
         from opentelemetry import propagate
         from opentelemetry.trace import SpanKind, StatusCode
 
         async def traced(request: Any, context: Any) -> Any:
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            attributes = {"rpc.system": "grpc", "rpc.service": SERVICE.full_name, "rpc.method": name}
+            attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
             if (request_id := request_id_of(context)) is not None:
                 attributes["cellkeeper.request_id"] = request_id
             span = self._tracer.start_span(
-                f"{SERVICE.full_name}/{name}",
+                f"{service}/{name}",
                 context=propagate.extract(metadata),
                 kind=SpanKind.SERVER,
                 attributes=attributes,

@@ -91,6 +91,7 @@ class CudaEngine:
     """
 
     name = "cuda"
+    one_session_a_call = False
 
     def __init__(self, bundle: Bundle, max_batch: int, device: Device, precision: Precision = "fp32") -> None:
         if not isinstance(bundle.config, RecurrentConfig):

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from cellkeeper_service.domain.begun import Stage
+from cellkeeper_service.domain.non_blocking import Stage
 from cellkeeper_service.store.redis.failures import Unknown, text_of
 from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.wire import Wire

@@ -18,7 +18,6 @@ from cellkeeper_service.domain.store import (
     StoreError,
     StoreFacts,
 )
-from cellkeeper_service.store.redis.begun import BegunWrite
 from cellkeeper_service.store.redis.commits import (
     LEAVE,
     LEAVE_WHOLE,
@@ -31,6 +30,7 @@ from cellkeeper_service.store.redis.commits import (
 from cellkeeper_service.store.redis.failures import Refused, not_read
 from cellkeeper_service.store.redis.keys import match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
+from cellkeeper_service.store.redis.pending_write import PendingWrite
 from cellkeeper_service.store.redis.script import script
 from cellkeeper_service.store.redis.script_run import ScriptRun
 from cellkeeper_service.store.redis.servers import Servers
@@ -79,7 +79,7 @@ class RedisStore:
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         return self._write([commit_item(commit) for commit in commits])
 
-    def begin_commit(self, commits: Sequence[Commit]) -> BegunWrite | None:
+    def begin_commit(self, commits: Sequence[Commit]) -> PendingWrite | None:
         """Where all records are on one server that is known, and a connection to it without TLS is at rest."""
         if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
             return None
@@ -89,7 +89,7 @@ class RedisStore:
             return None
         try:
             run = self._script_run("write", [commit_item(commit) for commit in commits])
-            return BegunWrite(run, run.begin(link, wire), self._results)
+            return PendingWrite(run, run.begin(link, wire), self._results)
         except BaseException:
             link.put_back(wire, dirty=True)
             raise

@@ -101,6 +101,49 @@ def sinh(x):
 
 
 @triton.jit
+def erf(x):
+    """Two polynomials, about 0 and in the exponent; 1 from 3.925 on."""
+    size = tl.abs(x)
+    size = tl.where(size < 3.925, size, 3.925)
+    s = size * size
+    p = -5.99104969e-4
+    p = p * s + 4.99339588e-3
+    p = p * s - 2.67667342e-2
+    p = p * s + 1.12818025e-1
+    p = p * s - 3.76124859e-1
+    p = p * s + 1.28379151e-1
+    near = size + size * p
+    q = 1.72948930e-5
+    q = q * size - 3.83208680e-4
+    q = q * size + 3.88393435e-3
+    q = q * size - 2.42545605e-2
+    q = q * size + 1.06777847e-1
+    q = q * size + 6.34846687e-1
+    q = q * size + 1.28717512e-1
+    far = 1.0 - exp(-(q * size + size))
+    value = tl.where(size > 0.921875, far, near)
+    return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
+
+
+@triton.jit
+def clip(x, low, high):
+    """NaN stays NaN."""
+    return tl.where(x < low, low, tl.where(x > high, high, x))
+
+
+@triton.jit
+def negative_part(x, scale):
+    """x where it is positive, scale (e ** x - 1) elsewhere."""
+    return tl.where(x > 0.0, x, scale * expm1(tl.where(x > 0.0, 0.0, x)))
+
+
+@triton.jit
+def times_share(x, share):
+    """x times a share that is 0 where x is -inf: the product is 0 there, its limit."""
+    return tl.where(x < -3.4028234663852886e38, 0.0 * share, x * share)
+
+
+@triton.jit
 def relu(x):
     """As torch's: NaN gives NaN."""
     return tl.where(x < 0.0, 0.0, x)
@@ -117,6 +160,30 @@ def activation(x, ACTIVATION: tl.constexpr):
         value = sigmoid(x)
     if ACTIVATION == "softplus":
         value = softplus(x)
+    if ACTIVATION == "elu":
+        value = negative_part(x, 1.0)
+    if ACTIVATION == "selu":
+        value = 1.0507009873554805 * negative_part(x, 1.6732632423543772)
+    if ACTIVATION == "gelu":
+        value = times_share(x, 0.5 * (1.0 + erf(x * 0.7071067811865476)))
+    if ACTIVATION == "gelu_tanh":
+        value = times_share(x, sigmoid(1.5957691216057308 * x * (1.0 + 0.044715 * x * x)))
+    if ACTIVATION == "silu":
+        value = times_share(x, sigmoid(x))
+    if ACTIVATION == "mish":
+        value = times_share(x, tanh(softplus(x)))
+    if ACTIVATION == "relu6":
+        value = clip(x, 0.0, 6.0)
+    if ACTIVATION == "hard_tanh":
+        value = clip(x, -1.0, 1.0)
+    if ACTIVATION == "hard_sigmoid":
+        value = clip(x / 6.0 + 0.5, 0.0, 1.0)
+    if ACTIVATION == "hard_silu":
+        value = times_share(x, clip(x / 6.0 + 0.5, 0.0, 1.0))
+    if ACTIVATION == "softsign":
+        value = tl.where(tl.abs(x) > 3.4028234663852886e38, tl.where(x > 0.0, 1.0, -1.0), x / (1.0 + tl.abs(x)))
+    if ACTIVATION == "log_sigmoid":
+        value = -softplus(-x)
     return value
 
 

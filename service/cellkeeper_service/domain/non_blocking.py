@@ -15,7 +15,7 @@ class Stage(Enum):
     BLOCKED = "blocked"  # what is left may wait for other things, on a thread
 
 
-class Begun(Protocol):
+class PendingCommit(Protocol):
     """A commit under way. For one thread at a time. Nothing here waits, but `finish` where it is BLOCKED.
 
     While it is WAITING: `advance` whenever the descriptor is readable. Then, or to give it up: stop watching the
@@ -40,8 +40,8 @@ class Begun(Protocol):
 
 
 @runtime_checkable
-class BeginsCommits(Protocol):
+class NonBlockingStore(Protocol):
     """A store that can begin a commit without waiting."""
 
-    def begin_commit(self, commits: Sequence[Commit]) -> Begun | None:
+    def begin_commit(self, commits: Sequence[Commit]) -> PendingCommit | None:
         """None: not now, and nothing was sent; commit_many can. Never waits."""

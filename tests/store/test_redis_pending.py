@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cellkeeper_service.domain.begun import BeginsCommits, Begun, Stage
+from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.store import Commit, Outcome, Store
 from cellkeeper_service.store.open import open_store
 
 from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer
-from tests.store.begun import wait
+from tests.store.polled import wait
 from tests.store.records import append, committed, create, inputs, key, log_of
 
 TIMEOUT_MS = 300
@@ -28,18 +28,18 @@ def own_store(own_redis: RedisServer) -> Iterator[Store]:
     store.close()
 
 
-def begin(store: Store, *commits: Commit) -> Begun | None:
-    assert isinstance(store, BeginsCommits)
+def begin(store: Store, *commits: Commit) -> PendingCommit | None:
+    assert isinstance(store, NonBlockingStore)
     return store.begin_commit(commits)
 
 
-def begun(store: Store, *commits: Commit) -> Begun:
+def started(store: Store, *commits: Commit) -> PendingCommit:
     call = begin(store, *commits)
     assert call is not None, "there was no connection at rest"
     return call
 
 
-def outcomes(call: Begun) -> list[Outcome]:
+def outcomes(call: PendingCommit) -> list[Outcome]:
     return [result.outcome for result in call.finish()]
 
 
@@ -47,7 +47,7 @@ def test_nothing_is_begun_without_a_connection_at_rest(own_redis: RedisServer) -
     store = open_store(own_redis.url)
     assert begin(store, create(key())) is None
     committed(store, create(key()))
-    first = begun(store, create(key("a")))
+    first = started(store, create(key("a")))
     assert begin(store, create(key("b"))) is None  # the one there is is in use
     assert wait(first) is Stage.DONE
     assert outcomes(first) == [Outcome.COMMITTED]
@@ -74,7 +74,7 @@ def test_a_connection_that_the_server_has_closed_is_made_anew(own_redis: RedisSe
 def test_a_server_killed_before_its_reply_is_unknown(own_redis: RedisServer, own_store: Store) -> None:
     header = committed(own_store, create(key()))
     own_redis.pause()
-    call = begun(own_store, append(key(), header, inputs(1)), create(key("b")))
+    call = started(own_store, append(key(), header, inputs(1)), create(key("b")))
     assert call.advance() is Stage.WAITING
     own_redis.kill()
     assert wait(call) is Stage.DONE
@@ -90,7 +90,7 @@ def test_a_paused_server_is_unknown_and_its_late_reply_meets_nobody(own_redis: R
     header = committed(own_store, create(key()))
     late = append(key(), header, inputs(1))
     own_redis.pause()
-    call = begun(own_store, late)
+    call = started(own_store, late)
     assert wait(call) is Stage.WAITING
     (result,) = call.finish()
     own_redis.wake()
@@ -99,14 +99,14 @@ def test_a_paused_server_is_unknown_and_its_late_reply_meets_nobody(own_redis: R
     assert begin(own_store, late) is None  # its connection is closed
     while log_of(own_store, key()) != inputs(1):
         pass
-    assert outcomes(_waited(begun(own_store, late))) == [Outcome.CONFLICT]
+    assert outcomes(_waited(started(own_store, late))) == [Outcome.CONFLICT]
 
 
 def test_a_server_that_forgot_the_script_is_sent_it_again(own_redis: RedisServer, own_store: Store) -> None:
     header = committed(own_store, create(key()))
     with own_redis.client() as client:
         client.script_flush()
-    call = begun(own_store, append(key(), header, inputs(1)))
+    call = started(own_store, append(key(), header, inputs(1)))
     assert wait(call) is Stage.BLOCKED  # what is left is for a thread
     assert outcomes(call) == [Outcome.COMMITTED]
     assert log_of(own_store, key()) == inputs(1)
@@ -117,7 +117,7 @@ def test_a_server_that_says_no_refuses(own_redis: RedisServer, own_store: Store)
     header = committed(own_store, create(key()))
     with own_redis.client() as client:
         client.config_set("min-replicas-to-write", "1")
-    call = begun(own_store, append(key(), header, inputs(1)))
+    call = started(own_store, append(key(), header, inputs(1)))
     wait(call)
     assert outcomes(call) == [Outcome.REFUSED]
     assert log_of(own_store, key()) == b""
@@ -129,7 +129,7 @@ def test_what_the_socket_takes_in_part_is_sent_by_a_thread(own_redis: RedisServe
     store.check()
     commits = [create(key(f"s{number}"), checkpoint=bytes([number]) * 1_000_000) for number in range(LARGE)]
     own_redis.pause()
-    call = begun(store, *commits)
+    call = started(store, *commits)
     assert call.stage is Stage.BLOCKED
     if killed:
         own_redis.kill()
@@ -138,14 +138,14 @@ def test_what_the_socket_takes_in_part_is_sent_by_a_thread(own_redis: RedisServe
     else:
         own_redis.wake()
         assert outcomes(call) == [Outcome.COMMITTED] * LARGE
-        assert outcomes(_waited(begun(store, *commits[:1]))) == [Outcome.CONFLICT]  # and the connection is good
+        assert outcomes(_waited(started(store, *commits[:1]))) == [Outcome.CONFLICT]  # and the connection is good
     store.close()
 
 
 def test_too_few_replicas_are_waited_for_and_unknown(own_redis: RedisServer) -> None:
     store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
     store.commit_many([create(key("first"))])  # the server knows the script now
-    call = begun(store, create(key()))
+    call = started(store, create(key()))
     assert wait(call) is Stage.DONE
     (result,) = call.finish()
     assert result.outcome is Outcome.UNKNOWN
@@ -153,6 +153,6 @@ def test_too_few_replicas_are_waited_for_and_unknown(own_redis: RedisServer) -> 
     store.close()
 
 
-def _waited(call: Begun) -> Begun:
+def _waited(call: PendingCommit) -> PendingCommit:
     wait(call)
     return call

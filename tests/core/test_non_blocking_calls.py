@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core.store_calls import StoreCalls
-from cellkeeper_service.domain.begun import Begun
 from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.non_blocking import PendingCommit
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, Outcome, Store
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.store.memory import MemoryStore
@@ -251,7 +251,7 @@ def test_a_drained_server_leaves_no_reader(server: RedisServer, store: Store, st
 class Broken(MemoryStore):
     """Breaks its word."""
 
-    def begin_commit(self, commits: Sequence[Commit]) -> Begun | None:
+    def begin_commit(self, commits: Sequence[Commit]) -> PendingCommit | None:
         raise RuntimeError("it should not")
 
 

@@ -7,57 +7,57 @@ import logging
 import time
 from collections.abc import Callable
 
-from cellkeeper_service.domain.begun import Begun, Stage
+from cellkeeper_service.domain.non_blocking import PendingCommit, Stage
 
-Ended = Callable[[Begun], None]
+Ended = Callable[[PendingCommit], None]
 
 log = logging.getLogger(__name__)
 
 
-class BegunCalls:
+class NonBlockingCalls:
     """`ended` is called, on the loop's thread, when there is nothing more to wait for here, or it took too long: the
     call is to be finished then."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[Begun, Ended]] = {}  # by descriptor
+        self._waiting: dict[int, tuple[PendingCommit, Ended]] = {}  # by descriptor
         self._timer: asyncio.TimerHandle | None = None  # one for all: most calls are over long before their deadline
 
-    def watch(self, begun: Begun, ended: Ended) -> None:
-        if begun.stage is not Stage.WAITING:
-            ended(begun)
+    def watch(self, pending: PendingCommit, ended: Ended) -> None:
+        if pending.stage is not Stage.WAITING:
+            ended(pending)
             return
-        descriptor = begun.fileno()
+        descriptor = pending.fileno()
         try:
             asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
         except (OSError, ValueError):  # closed already, or there is no room for one more
-            ended(begun)
+            ended(pending)
             return
-        self._waiting[descriptor] = begun, ended
+        self._waiting[descriptor] = pending, ended
         if self._timer is None:
-            self._wait_until(begun.deadline)
+            self._wait_until(pending.deadline)
 
     def close(self) -> None:
         """Gives up what is under way; nobody is told."""
         if self._timer is not None:
             self._timer.cancel()
         for descriptor in tuple(self._waiting):
-            begun, _ = self._leave(descriptor)
-            begun.finish()
+            pending, _ = self._leave(descriptor)
+            pending.finish()
 
     def _advance(self, descriptor: int) -> None:
-        begun, _ = self._waiting[descriptor]
+        pending, _ = self._waiting[descriptor]
         try:
-            if begun.advance() is Stage.WAITING:
+            if pending.advance() is Stage.WAITING:
                 return
         except Exception:
             log.exception("the store failed where it should not")
         self._end(descriptor)
 
     def _end(self, descriptor: int) -> None:
-        begun, ended = self._leave(descriptor)
-        ended(begun)
+        pending, ended = self._leave(descriptor)
+        ended(pending)
 
-    def _leave(self, descriptor: int) -> tuple[Begun, Ended]:
+    def _leave(self, descriptor: int) -> tuple[PendingCommit, Ended]:
         """Before the call is finished: after that, the descriptor may be another's."""
         asyncio.get_running_loop().remove_reader(descriptor)
         return self._waiting.pop(descriptor)
@@ -69,12 +69,12 @@ class BegunCalls:
     def _look_for_late(self) -> None:
         now = time.monotonic()
         try:
-            for descriptor, (begun, _) in tuple(self._waiting.items()):
-                if begun.deadline <= now:
+            for descriptor, (pending, _) in tuple(self._waiting.items()):
+                if pending.deadline <= now:
                     self._advance(descriptor)  # where the loop itself was late, the replies may be there
-                    if descriptor in self._waiting and begun.deadline <= now:
+                    if descriptor in self._waiting and pending.deadline <= now:
                         self._end(descriptor)
         finally:
             self._timer = None
             if self._waiting:
-                self._wait_until(min(begun.deadline for begun, _ in self._waiting.values()))
+                self._wait_until(min(pending.deadline for pending, _ in self._waiting.values()))

@@ -7,44 +7,44 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cellkeeper_service.domain.begun import BeginsCommits, Begun, Stage
+from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.store import Commit, CommitResult, Store
 
 
-def wait(begun: Begun) -> Stage:
+def wait(pending: PendingCommit) -> Stage:
     """Waits as a loop does, until there is nothing more to wait for, or its deadline has passed."""
     poll = select.poll()
-    if begun.stage is Stage.WAITING:
-        poll.register(begun.fileno(), select.POLLIN)
-    while begun.stage is Stage.WAITING:
-        left_seconds = begun.deadline - time.monotonic()
+    if pending.stage is Stage.WAITING:
+        poll.register(pending.fileno(), select.POLLIN)
+    while pending.stage is Stage.WAITING:
+        left_seconds = pending.deadline - time.monotonic()
         if left_seconds <= 0:
             break
         poll.poll(1000 * left_seconds)
-        begun.advance()
-    return begun.stage
+        pending.advance()
+    return pending.stage
 
 
-class BegunStore:
-    """All of it is the store's, but for the way of a commit. called, begun: how many commits were asked for, and how
+class PolledStore:
+    """All of it is the store's, but for the way of a commit. called, pending: how many commits were asked for, and how
     many of them went this way."""
 
     def __init__(self, store: Store) -> None:
-        if not isinstance(store, BeginsCommits):
+        if not isinstance(store, NonBlockingStore):
             raise TypeError(f"{store.name} cannot begin a commit")
         self._store = store
         self._begin = store.begin_commit
         self.called = 0
-        self.begun = 0
+        self.pending = 0
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         self.called += bool(commits)
-        begun = self._begin(commits)
-        if begun is None:
+        pending = self._begin(commits)
+        if pending is None:
             return self._store.commit_many(commits)
-        self.begun += 1
-        wait(begun)
-        return begun.finish()
+        self.pending += 1
+        wait(pending)
+        return pending.finish()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

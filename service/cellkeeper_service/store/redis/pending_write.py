@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cellkeeper_service.domain.begun import Stage
+from cellkeeper_service.domain.non_blocking import Stage
 from cellkeeper_service.domain.store import CommitResult
 from cellkeeper_service.store.redis.exchange import Exchange
 from cellkeeper_service.store.redis.script_run import ScriptRun
 
 
-class BegunWrite:
-    """As domain/begun.py says. results: what the answers of the run mean."""
+class PendingWrite:
+    """As domain/non_blocking.py says. results: what the answers of the run mean."""
 
     def __init__(self, run: ScriptRun, exchange: Exchange, results: Callable[[ScriptRun], list[CommitResult]]) -> None:
         self._run = run

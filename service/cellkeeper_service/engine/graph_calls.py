@@ -1,0 +1,136 @@
+"""How one engine call becomes calls of a user's graph: all sessions and time steps together as far as the graph takes
+them together, otherwise one session, or one time step, after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from onnxruntime import OrtValue
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.model.config import GraphConfig, GraphOutput
+
+from .binding import HOST, Fetches, call
+from .onnx_device import GraphDevice
+
+
+class GraphCalls(Protocol):
+    def compute(
+        self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
+    ) -> tuple[dict[str, Array], list[Any]]:
+        """inputs: [T, P, ...]; the graph gets them in its own dtype. states: of P sessions, by the graph's input name.
+        outputs: those that are wanted.
+
+        Gives the outputs float32 [T, P, ...] by name, and the states after them, in their order in the config. Raises
+        ValueError where the graph gives other shapes than the declared ones."""
+
+
+class BatchCalls:
+    """Implements GraphCalls for a graph that takes any number of sessions. Without a time axis it is called once a time
+    step."""
+
+    def __init__(
+        self, config: GraphConfig, constants: Mapping[str, Array], dtype: str, device: GraphDevice, *, stay: bool
+    ) -> None:
+        """dtype: of the graph's input. stay: states come and go as values in the device's memory."""
+        self._config, self._constants, self._dtype, self._device = config, constants, dtype, device
+        self._stay = {state.output: device if stay else HOST for state in config.states}
+
+    def compute(
+        self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
+    ) -> tuple[dict[str, Array], list[Any]]:
+        config = self._config
+        fetches: Fetches = {**{output.output: HOST for output in outputs}, **self._stay}
+        values = cast(inputs, self._dtype)
+        calls = list(values) if config.layout == "step" else [values]
+        if config.layout == "batch_first":
+            calls = [np.asarray(values.swapaxes(0, 1), order="C")]
+        feeds: dict[str, Any] = {**self._constants, **states}
+        parts: list[list[Array]] = []
+        results: list[Any] = []
+        for one in calls:
+            feeds[config.input_name] = one
+            given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
+            parts.append([cast(given[output.output], "float32") for output in outputs])
+            results = [given[state.output] for state in config.states]
+            feeds |= zip((state.input for state in config.states), results, strict=True)
+        for state, result in zip(config.states, results, strict=True):
+            expected = [*state.shape[: state.batch_axis], inputs.shape[1], *state.shape[state.batch_axis :]]
+            came = list(result.shape() if isinstance(result, OrtValue) else result.shape)
+            if came != expected:
+                raise ValueError(f"state {state.name}: got {came}, expected {expected}")
+        by_name: dict[str, Array] = {}
+        for i, output in enumerate(outputs):
+            if config.layout == "step":
+                by_name[output.name] = np.stack([part[i] for part in parts])
+            else:
+                by_name[output.name] = parts[0][i] if config.layout == "time_first" else parts[0][i].swapaxes(0, 1)
+        return by_name, results
+
+
+class SingleCalls:
+    """Implements GraphCalls for a graph that takes one session a call: each session's values are the same bits in any
+    batch, as no call ever knows of another session."""
+
+    def __init__(self, config: GraphConfig, constants: Mapping[str, Array], dtype: str, device: GraphDevice) -> None:
+        """dtype: of the graph's input."""
+        self._config, self._constants, self._dtype, self._device = config, constants, dtype, device
+        self._timed = config.layout != "step"
+        self._batch = () if config.batch == "none" else (1,)
+
+    def compute(
+        self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
+    ) -> tuple[dict[str, Array], list[Any]]:
+        config = self._config
+        steps, count = inputs.shape[:2]
+        values = cast(inputs, self._dtype)
+        fetches: Fetches = {
+            **{output.output: HOST for output in outputs},
+            **{state.output: HOST for state in config.states},
+        }
+        by_name = {output.name: np.zeros((steps, count, *output.shape), np.float32) for output in outputs}
+        after = [np.zeros_like(states[state.input]) for state in config.states]
+        length = steps if self._timed else 1  # of one call
+        for row in range(count):
+            feeds = {**self._constants, **{state.input: states[state.input][row, ...] for state in config.states}}
+            results: list[Any] = []
+            for start in range(0, steps, length):
+                feeds[config.input_name] = self._as_taken(values[start : start + length, row])
+                given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
+                for output in outputs:
+                    shape = (length, *output.shape)
+                    by_name[output.name][start : start + length, row] = _reshaped(
+                        cast(given[output.output], "float32"), shape, output.name
+                    )
+                results = [given[state.output] for state in config.states]
+                feeds |= zip((state.input for state in config.states), results, strict=True)
+            for state, kept, result in zip(config.states, after, results, strict=True):
+                if result.shape != state.shape:
+                    raise ValueError(f"state {state.name}: got {list(result.shape)}, expected {list(state.shape)}")
+                kept[row] = result
+        return by_name, after
+
+    def _as_taken(self, values: Array) -> Array:
+        """values: [T, ...] of one session."""
+        steps, shape = values.shape[0], values.shape[1:]
+        if not self._timed:
+            return values.reshape(*self._batch, *shape)
+        lead = (*self._batch, steps) if self._config.layout == "batch_first" else (steps, *self._batch)
+        return values.reshape(*lead, *shape)
+
+
+def cast(values: Array, dtype: str) -> Array:
+    """Values beyond the dtype's range are infinite, and such a time step is refused like any that is not finite."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
+
+
+def _reshaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
+    """values: an output in `shape` but for axes of length 1."""
+    if [size for size in values.shape if size != 1] != [size for size in shape if size != 1]:
+        raise ValueError(f"output {name}: got {list(values.shape)}, expected {list(shape)} and axes of length 1")
+    return values.reshape(shape)

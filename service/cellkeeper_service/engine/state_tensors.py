@@ -1,0 +1,20 @@
+"""States apart: the tensors of rows as checkpoints have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.spec import TensorSpec
+
+
+def state_tensors(states: Array, specs: Iterable[TensorSpec]) -> list[Array]:
+    """states: uint8 [B, state_bytes]. Gives each tensor as [B, values] in its own dtype."""
+    tensors, start = [], 0
+    for spec in specs:
+        part = np.ascontiguousarray(states[:, start : start + spec.nbytes])
+        tensors.append(part.view(spec.numpy_dtype))
+        start += spec.nbytes
+    return tensors

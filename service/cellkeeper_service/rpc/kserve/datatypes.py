@@ -1,0 +1,49 @@
+"""The protocol's names of data types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
+from cellkeeper_service.rpc import tensors
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+"""Those that are taken. A model that takes floats takes each of them, one of token ids the integers; BOOL counts as 0
+and 1 in either."""
+
+NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+"""By the dtype of a model's tensor."""
+
+WIRE_DTYPES = {name: tensors.WIRE_DTYPES[dtype] for dtype, name in NAMES.items()}
+"""What the contract of the service itself calls them."""
+
+CONFIG_TYPES = {dtype: pb.DataType.Value(f"TYPE_{name}") for dtype, name in NAMES.items()}
+
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+"""The field of typed contents; FP16 has none and comes raw."""
+
+CONTENT_TYPES = {
+    "bool_contents": "BOOL",
+    "int_contents": "INT32",
+    "int64_contents": "INT64",
+    "uint_contents": "UINT32",
+    "uint64_contents": "UINT64",
+    "fp32_contents": "FP32",
+    "fp64_contents": "FP64",
+    "bytes_contents": "BYTES",
+}

@@ -1,0 +1,142 @@
+"""ModelStreamInfer: requests in, one reply to each as it becomes ready. An error is one request's, not the stream's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import Step
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.errors import Reason, Rejection, internal_error
+from cellkeeper_service.rpc import model_changed
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.charges import Charge
+from cellkeeper_service.rpc.message_stream import MessageStream
+from cellkeeper_service.rpc.status import shortened
+
+from .inference import Inference, Service, read_infer, write_infer
+from .parameters import session_asked
+from .refusals import in_tritons_words
+from .statistics import Statistics
+
+log = logging.getLogger(__name__)
+
+
+class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferResponse]):
+    """One open ModelStreamInfer."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        core: CoreLoop,
+        meter: Meter,
+        service: Service,
+        statistics: Statistics,
+        latest: float | None,
+        check: Callable[[Caller], None],
+    ) -> None:
+        """See MessageStream."""
+        super().__init__(caller, latest, check)
+        self._core = core
+        self._meter = meter
+        self._service = service
+        self._statistics = statistics
+        self._open: set[Step] = set()
+        self._asking = 0  # requests that were refused, and whose sessions' records are looked at
+
+    def announce_end(self) -> None:
+        """The protocol has no word for it: what was read is answered, and the stream ends."""
+        self.finish()
+
+    def finish(self, why: Rejection | None = None) -> None:
+        """See MessageStream. A stream that ended with OK would tell its client nothing."""
+        text = "the server is shutting down; another replica, or the next one here, goes on"
+        super().finish(why or Rejection(Reason.DRAINING, text, retry_delay_ms=100))
+
+    def _is_answered(self) -> bool:
+        return not self._open and not self._asking
+
+    def _abandon(self) -> None:
+        for step in self._open:
+            step.gone = True
+
+    def _submit(self, message: pb.ModelInferRequest) -> None:
+        came, catalog = time.monotonic(), self._caller.catalog
+        latest = came + catalog.limits.default_timeout_ms / 1000
+        latest = latest if self._latest is None else min(latest, self._latest)
+        try:
+            asked = read_infer(message, catalog, self._service)
+        except Rejection as refused:
+            self._refuse(message, refused, came, latest)
+            return
+        except Exception:
+            log.exception("a request of a stream could not be read")
+            self._fail(message.model_name, message.id, internal_error(), came)
+            return
+        try:
+            charge = self._caller.charge(message)
+        except Rejection as over:
+            self._meter.rejected(over.reason.value)
+            self._fail(message.model_name, message.id, over, came)
+            return
+        until = asked.until(came, latest)
+        full = self._core.admit(until)  # each message is a call of its own: the loop waits a moment for more of them
+        if full is not None:
+            self._caller.release(charge)
+            self._fail(message.model_name, message.id, full, came)
+            return
+
+        def done(steps: Sequence[Step]) -> None:
+            self._caller.release(charge)
+            self._open.discard(steps[0])
+            self._answer(asked, steps[0], came)
+            self._end_if_answered()
+
+        step = asked.step(until, done)
+        self._open.add(step)
+        self._core.submit(step)
+
+    def _answer(self, asked: Inference, step: Step, came: float) -> None:
+        model, reply = asked.key.model, step.reply()
+        if isinstance(reply, Rejection):
+            self._fail(model, asked.identifier, in_tritons_words(reply, asked.parameters.sequence, model), came)
+            return
+        try:
+            response = write_infer(asked, reply)
+        except Exception:
+            log.exception("the reply to a request of a stream could not be made")
+            self._fail(model, asked.identifier, internal_error(), came)
+            return
+        response.parameters["triton_final_response"].bool_param = True
+        self._statistics.succeeded(model, time.monotonic() - came, reply)
+        self._reply(pb.ModelStreamInferResponse(infer_response=response))
+
+    def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
+        """With the reason that its session's record gives, where that is another."""
+        charge: Charge | None = None
+
+        def done(reasons: list[Rejection]) -> None:
+            self._caller.release(charge)
+            self._asking -= 1
+            why = reasons[0] if reasons else refused
+            self._meter.rejected(why.reason.value)
+            self._fail(message.model_name, message.id, why, came)
+            self._end_if_answered()
+
+        self._asking += 1
+        try:
+            charge = self._caller.charge(message)
+        except Rejection:
+            done([])
+            return
+        sessions = session_asked(message)
+        model_changed.ask(refused, self._core, self._caller.catalog, message.model_name, sessions, latest, done)
+
+    def _fail(self, model: str, identifier: str, why: Rejection, came: float) -> None:
+        self._statistics.failed(model, time.monotonic() - came)
+        response = pb.ModelInferResponse(id=identifier)
+        self._reply(pb.ModelStreamInferResponse(error_message=shortened(why.message), infer_response=response))

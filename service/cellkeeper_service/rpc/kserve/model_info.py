@@ -1,0 +1,73 @@
+"""What clients are told of the server and its models."""
+
+from __future__ import annotations
+
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
+from cellkeeper_service.core.models import Models
+from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
+from cellkeeper_service.rpc.catalog import Catalog
+
+from .datatypes import CONFIG_TYPES, NAMES
+from .inference import VERSION
+from .tensor_names import TensorNames
+
+EXTENSIONS = (
+    "sequence",
+    "sequence(string_id)",
+    "binary_tensor_data",
+    "parameters",
+    "model_configuration",
+    "statistics",
+)
+BACKEND = "cellkeeper"
+FOR_EVER_US = 2**64 - 1
+
+
+def server_metadata(version: str) -> pb.ServerMetadataResponse:
+    return pb.ServerMetadataResponse(name="cellkeeper", version=version, extensions=EXTENSIONS)
+
+
+def repository_index(catalog: Catalog) -> pb.RepositoryIndexResponse:
+    index = pb.RepositoryIndexResponse()
+    for name in catalog.models:
+        index.models.add(name=name, version=VERSION, state="READY")
+    return index
+
+
+def model_metadata(name: str, spec: ModelSpec, names: TensorNames, engine: str) -> pb.ModelMetadataResponse:
+    """Shapes have the batch dimension, which is 1, and one of time."""
+    metadata = pb.ModelMetadataResponse(name=name, versions=[VERSION], platform=f"{BACKEND}_{engine}")
+    metadata.inputs.add(name=names.input, datatype=NAMES[spec.input.dtype], shape=(-1, -1, *spec.input.shape))
+    for called, output in listed(spec, names):
+        metadata.outputs.add(name=called, datatype=NAMES[output.dtype], shape=(-1, -1, *output.shape))
+    return metadata
+
+
+def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> pb.ModelConfig:
+    """ttl_ms: of a session that is idle; 0: never forgotten."""
+    served = models.default
+    spec = served.spec
+    config = pb.ModelConfig(
+        name=name,
+        platform=f"{BACKEND}_{served.engine.name}",
+        backend=BACKEND,
+        max_batch_size=1,
+        version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[int(VERSION)])),
+        sequence_batching=pb.ModelSequenceBatching(
+            max_sequence_idle_microseconds=ttl_ms * 1000 or FOR_EVER_US,
+            oldest=pb.ModelSequenceBatching.StrategyOldest(max_candidate_sequences=served.slot_count),
+        ),
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+    )
+    config.input.add(name=names.input, data_type=CONFIG_TYPES[spec.input.dtype], dims=(-1, *spec.input.shape))
+    for called, output in listed(spec, names):
+        config.output.add(name=called, data_type=CONFIG_TYPES[output.dtype], dims=(-1, *output.shape))
+    config.parameters["fingerprint"].string_value = spec.fingerprint.hex()
+    return config
+
+
+def listed(spec: ModelSpec, names: TensorNames) -> list[tuple[str, TensorSpec]]:
+    """The outputs that the model says it has, with what clients call them."""
+    own = {output.name: output for output in spec.outputs}
+    return [(called, own[names.outputs[called]]) for called in names.listed]

@@ -1,0 +1,179 @@
+"""The service's RPCs: each reads its request, lets it be done, and writes the reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import Done, Step
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc import model_changed
+from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.decoding import handlers
+from cellkeeper_service.rpc.door import Door
+from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.unread import Unread
+from cellkeeper_service.rpc.waiting import Context, reply_to
+
+from . import model_info
+from .descriptor import PATH, SERVICE
+from .infer_stream import InferStream
+from .inference import Service, check_model, read_infer, write_infer
+from .parameters import session_asked
+from .refusals import in_tritons_words, refuse
+from .statistics import Statistics
+
+NOT_SERVED = {
+    "RepositoryModelLoad": "models are the folders that the server was started with; SIGHUP reads them again",
+    "RepositoryModelUnload": "models are the folders that the server was started with",
+    "SystemSharedMemoryStatus": "tensors come in the request",
+    "SystemSharedMemoryRegister": "tensors come in the request",
+    "SystemSharedMemoryUnregister": "tensors come in the request",
+    "CudaSharedMemoryStatus": "tensors come in the request",
+    "CudaSharedMemoryRegister": "tensors come in the request",
+    "CudaSharedMemoryUnregister": "tensors come in the request",
+    "TraceSetting": "traces are switched on by OTEL_* variables",
+    "LogSettings": "see --log-level and --log-format",
+}
+"""RPCs of Triton's that are not served, and what there is instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What clients are told of the server. ready: why no request should be sent here; empty: it is ready. ttl_ms: of
+    idle sessions; 0: never forgotten."""
+
+    version: str
+    ttl_ms: int
+    ready: Callable[[], Awaitable[str]]
+
+
+class KServeServicer:
+    def __init__(
+        self,
+        door: Door,
+        core: CoreLoop,
+        meter: Meter,
+        unread: Unread,
+        streams: OpenStreams,
+        service: Service,
+        statistics: Statistics,
+        about: About,
+    ) -> None:
+        self.door = door
+        self.core = core
+        self.meter = meter
+        self.unread = unread
+        self._streams = streams
+        self._service = service
+        self._statistics = statistics
+        self._about = about
+
+    def handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
+        """Of the RPCs that are served, and of those that are refused with a sentence."""
+        refused = {
+            name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
+        }
+        return [handlers(self, SERVICE, PATH), grpc.method_handlers_generic_handler(PATH, refused)]
+
+    @answering
+    async def ServerLive(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    @answering
+    async def ServerReady(self, request: pb.ServerReadyRequest, call: Call) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=not await self._about.ready())
+
+    @answering
+    async def ModelReady(self, request: pb.ModelReadyRequest, call: Call) -> pb.ModelReadyResponse:
+        try:
+            check_model(request.name, request.version, call.catalog)
+        except Rejection:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=not await self._about.ready())
+
+    @answering
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
+        return model_info.server_metadata(self._about.version)
+
+    @answering
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
+        spec = check_model(request.name, request.version, call.catalog)
+        engine = call.catalog.models[request.name].default.engine.name
+        return model_info.model_metadata(request.name, spec, self._service.names[request.name], engine)
+
+    @answering
+    async def ModelConfig(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
+        name = request.name
+        check_model(name, request.version, call.catalog)
+        models, names = call.catalog.models[name], self._service.names[name]
+        return pb.ModelConfigResponse(config=model_info.model_config(name, models, names, self._about.ttl_ms))
+
+    @answering
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, call: Call) -> pb.ModelStatisticsResponse:
+        if request.name and request.name not in call.catalog.models:
+            raise refuse(f"requested model '{request.name}' is not available", "name")
+        asked = [request.name] if request.name else list(call.catalog.models)
+        return pb.ModelStatisticsResponse(model_stats=[self._statistics.of(name) for name in asked])
+
+    @answering
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
+        return model_info.repository_index(call.catalog)
+
+    @admitted
+    async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
+        came, model = time.monotonic(), request.model_name
+        try:
+            response = await self._infer(request, call, came)
+        except (Rejection, Decided):
+            self._statistics.failed(model, time.monotonic() - came)
+            raise
+        return response
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        def make(caller: Caller, latest: float | None) -> InferStream:
+            kept = self._service, self._statistics
+            return InferStream(caller, self.core, self.meter, *kept, latest, self.door.check)
+
+        async with aclosing(self._streams.serve("ModelStreamInfer", context, make)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def _infer(self, request: pb.ModelInferRequest, call: Call, came: float) -> pb.ModelInferResponse:
+        try:
+            asked = read_infer(request, call.catalog, self._service)
+        except Rejection as refused:
+            sessions = session_asked(request)
+            reasons = await model_changed.reasons(
+                refused, self.core, call.catalog, request.model_name, sessions, call.deadline
+            )
+            raise (reasons[0] if reasons else refused) from None
+        until = asked.until(came, call.deadline)
+
+        def make(done: Done) -> Step:
+            return asked.step(until, done)
+
+        reply = await reply_to(self.core, make)
+        if isinstance(reply, Rejection):
+            raise Decided(in_tritons_words(reply, asked.parameters.sequence, asked.key.model))
+        response = write_infer(asked, reply)
+        self._statistics.succeeded(asked.key.model, time.monotonic() - came, reply)
+        return response
+
+
+def _unimplemented(name: str, instead: str) -> Callable[[Any, Context], Awaitable[bytes]]:
+    async def refuse(unread: Any, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served here: {instead}")
+
+    return refuse

@@ -1,0 +1,50 @@
+"""What a model's tensors are called by clients of this protocol: as in the bundle, or as a setting says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import StartError
+
+STATE_PREFIX = "state."
+FORM = "MODEL/NAME=TENSOR, several of them with commas between"
+
+
+class TensorNames:
+    """Of one model. input: what clients call its input. outputs: by their name, in the model's order, what it is here:
+    an output's name, or "state." with a state's. listed: those of `outputs` that the model says it has, and that a
+    request gets which asks for none: all but hidden values and states."""
+
+    def __init__(self, spec: ModelSpec, renamed: Mapping[str, str]) -> None:
+        """renamed: by a tensor's name here, what clients call it."""
+        states = [STATE_PREFIX + state.name for state in spec.states]
+        own = [output.name for output in spec.outputs] + states
+        self.input = renamed.get(spec.input.name, spec.input.name)
+        self.outputs = {renamed.get(name, name): name for name in own}
+        listed = [output.name for output in spec.outputs if output.name != "hidden"]
+        self.listed = tuple(renamed.get(name, name) for name in listed)
+
+
+def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNames]:
+    """By model. text: the setting. Raises StartError."""
+    renamed: dict[str, dict[str, str]] = {model: {} for model in specs}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        model, slash, rest = part.partition("/")
+        name, equals, tensor = rest.partition("=")
+        if not (model and slash and name and equals and tensor):
+            raise StartError(f"kserve_names: got {part!r}, expected {FORM}")
+        if model not in specs:
+            raise StartError(f"kserve_names: got the model {model!r}, expected one of {', '.join(sorted(specs))}")
+        spec = specs[model]
+        known = [spec.input.name, *TensorNames(spec, {}).outputs.values()]
+        if tensor not in known:
+            raise StartError(f"kserve_names: got the tensor {tensor!r} of {model}, expected one of {', '.join(known)}")
+        if tensor in renamed[model]:
+            raise StartError(f"kserve_names: got two names for {model}'s tensor {tensor!r}, expected one")
+        renamed[model][tensor] = name
+    found = {model: TensorNames(spec, renamed[model]) for model, spec in specs.items()}
+    for model, names in found.items():
+        if len(names.outputs) < len(TensorNames(specs[model], {}).outputs):
+            raise StartError(f"kserve_names: got one name for two outputs of {model}, expected each its own")
+    return found

@@ -1,0 +1,86 @@
+"""The streams that are open, of every service: they begin alike, and end before the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.errors import Reason, Rejection
+
+from .caller import Caller
+from .door import Door
+from .half_sent import HalfSent
+from .message_stream import MessageStream
+from .status import abort
+from .unread import Unread
+from .waiting import Context, deadline
+
+log = logging.getLogger(__name__)
+
+
+class OpenStreams:
+    def __init__(self, door: Door, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
+        self._door = door
+        self._meter = meter
+        self._unread = unread
+        self._half_sent = half_sent
+        self._open: set[MessageStream[Any, Any]] = set()
+        self._finishing = False
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    async def end(self, patience_seconds: float) -> None:
+        """Tells every stream that the server stops, and ends those that are left after so long. No further one
+        begins."""
+        self._finishing = True
+        for stream in list(self._open):
+            stream.announce_end()
+        try:
+            await asyncio.wait_for(self._none_open.wait(), patience_seconds)
+        except asyncio.TimeoutError:
+            for stream in list(self._open):
+                stream.finish()
+
+    async def serve(
+        self, rpc: str, context: Context, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
+    ) -> AsyncGenerator[Any, None]:
+        """The replies of one call, from letting its caller in to its status.
+
+        make: the stream of this caller; its second argument is the call's deadline, in seconds of the monotonic clock,
+        where it has one.
+        """
+        stream: MessageStream[Any, Any] | None = None
+        try:
+            caller = self._door.enter(rpc, context)
+            if self._finishing:  # it came just before its connection was told
+                return
+            latest = None
+            if context.time_remaining() is not None:
+                latest = deadline(context, caller.catalog.limits.default_timeout_ms)
+            stream = make(caller, latest)
+            self._open.add(stream)
+            self._none_open.clear()
+            with (
+                self._door.open_stream(caller, stream.end),
+                self._half_sent.counted(context.peer(), stream.finish) as counted,
+            ):
+                messages = self._unread.messages(context, counted.arrived)
+                async with aclosing(stream.replies(messages)) as replies:
+                    async for reply in replies:
+                        yield reply
+        except Rejection as rejection:
+            self._meter.rejected(rejection.reason.value)
+            await abort(context, rejection, rpc)
+        except Exception:
+            log.exception("%s failed", rpc)
+            why = Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
+            await abort(context, why, rpc)
+        finally:
+            if stream is not None:
+                self._open.discard(stream)
+            if not self._open:
+                self._none_open.set()
