@@ -136,7 +136,8 @@ class AsyncStepping:
         the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other source,
         which may be live: its next sample is read once the answer to the one before has been yielded. A generator over
         data that is at hand is faster with a window of 64, say. A live asynchronous source may have a window too:
-        answers are yielded as they arrive, also while a sample is awaited. timeout: seconds for each chunk.
+        answers are yielded as they arrive, also while a sample is awaited. An iterable that waits in its own `next`
+        holds up the whole event loop: a live source is asynchronous here. timeout: seconds for each chunk.
         chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
         a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
         that is not full waits for more samples, or for the source's end.
