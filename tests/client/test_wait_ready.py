@@ -79,5 +79,5 @@ async def test_its_store_and_its_end_are_told_and_a_token_is_checked_at_once(tmp
             server.send_signal(signal.SIGTERM)
             await asyncio.to_thread(server.wait_for, "serving on for")
             with pytest.raises(DeadlineExceeded, match=f"{server.target} reports NOT_SERVING"):
-                await client.wait_ready(0.5)
+                await client.wait_ready(1)
         server.kill()

@@ -26,7 +26,7 @@ async def wait_until_ready(
     wrong last, and at once what waiting does not change, such as AccessDenied."""
     loop = asyncio.get_running_loop()
     deadline, attempt = loop.time() + timeout, 0
-    last: CellkeeperError = Unavailable("no server was asked")
+    last: CellkeeperError | None = None
     while True:
         for endpoint in endpoints.order(""):
             left = deadline - loop.time()
@@ -34,39 +34,44 @@ async def wait_until_ready(
                 raise _not_ready(endpoints, timeout, last)
             sent = token.metadata()
             try:
-                return await _ask(endpoint, sent, min(left, attempt_timeout))
+                return await asyncio.wait_for(_ask(endpoint, sent), min(left, attempt_timeout))
             except grpc.RpcError as error:
                 last = from_grpc(error, endpoint.target)
             except CellkeeperError as error:
                 last = error
+            except asyncio.TimeoutError:
+                if last is None or left > attempt_timeout:  # an attempt that the end of the wait cut off tells nothing
+                    last = Unavailable(f"{endpoint.target} did not answer within {min(left, attempt_timeout):.2g} s")
+                continue
             if not worth_retrying(last) and not token.replaced(sent, last):
                 raise last
-        pause = backoff.wait_seconds(attempt, last.retry_delay_ms)
+        pause = backoff.wait_seconds(attempt, last.retry_delay_ms if last else 0)
         attempt += 1
         await asyncio.sleep(max(0.0, min(pause, deadline - loop.time())))
 
 
-async def _ask(endpoint: Endpoint, metadata: Metadata, seconds: float) -> None:
+async def _ask(endpoint: Endpoint, metadata: Metadata) -> None:
     """Raises what keeps the server from being ready."""
     try:
-        if await endpoint.health(b"", timeout=seconds, metadata=metadata) != SERVING:
+        if await endpoint.health(b"", metadata=metadata) != SERVING:
             raise Unavailable(f"{endpoint.target} reports NOT_SERVING: it is starting or draining")
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # its health service may be cut off by a proxy
             raise
-    models = (await endpoint.stub.ListModels(pb.ListModelsRequest(), timeout=seconds, metadata=metadata)).models
+    models = (await endpoint.stub.ListModels(pb.ListModelsRequest(), metadata=metadata)).models
     if not models:
         raise Unavailable(f"{endpoint.target} serves no model")
     request = pb.GetSessionRequest(model=models[0].name, session=_ASKED_FOR)
     try:
-        await endpoint.stub.GetSession(request, timeout=seconds, metadata=metadata)
+        await endpoint.stub.GetSession(request, metadata=metadata)
     except grpc.RpcError as error:
         found = from_grpc(error, endpoint.target)
         if not isinstance(found, SessionNotFound | AccessDenied):  # a token may be for some sessions only
             raise found from error
 
 
-def _not_ready(endpoints: Endpoints, timeout: float, last: CellkeeperError) -> DeadlineExceeded:
-    error = DeadlineExceeded(f"no server was ready within {timeout:g} s ({endpoints.names}): {last.message}")
+def _not_ready(endpoints: Endpoints, timeout: float, last: CellkeeperError | None) -> DeadlineExceeded:
+    why = "none was asked" if last is None else last.message
+    error = DeadlineExceeded(f"no server was ready within {timeout:g} s ({endpoints.names}): {why}")
     error.__cause__ = last
     return error
