@@ -19,6 +19,7 @@ COUNT = 150  # more than two requests
 @pytest.fixture
 def client(real_target: str) -> Iterator[Client]:
     with Client(real_target) as made:
+        made.delete_many(made.sessions())  # what other tests left on that server
         yield made
         made.delete_many(made.sessions())
 

@@ -220,3 +220,5 @@ def test_the_program_prints_each_row_while_its_input_stays_open(
             assert process.wait(30) == 0
         finally:
             process.kill()
+    with Client(real_target) as client:
+        assert client.session(f"live {options[0]}").delete()

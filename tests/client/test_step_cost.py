@@ -39,7 +39,7 @@ class Watch:
 
 async def test_an_asyncio_step_needs_no_task(real_target: str) -> None:
     async with AsyncClient(real_target) as client:
-        session = await client.session("a")
+        session = await client.session("step cost, asyncio")
         await session.step(ONE)
         watch = Watch(asyncio.get_running_loop())
         for _ in range(COUNT):
@@ -48,6 +48,7 @@ async def test_an_asyncio_step_needs_no_task(real_target: str) -> None:
         async for _ in session.stream(iter([ONE] * COUNT)):
             pass
         assert watch.take() == (0, 0)
+        await session.delete()
 
 
 def test_a_blocking_step_needs_no_task_and_one_wake(real_target: str) -> None:
@@ -59,7 +60,7 @@ def test_a_blocking_step_needs_no_task_and_one_wake(real_target: str) -> None:
         ready.set()
 
     with Client(real_target) as client:
-        session = client.session("a")
+        session = client.session("step cost, blocking")
         session.step(ONE)
         client._thread.soon(watched)
         assert ready.wait(10)
@@ -72,3 +73,4 @@ def test_a_blocking_step_needs_no_task_and_one_wake(real_target: str) -> None:
         for _ in range(COUNT):
             session.settle()
         assert watch.take() == (COUNT, COUNT)
+        session.delete()
