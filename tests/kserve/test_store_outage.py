@@ -30,7 +30,7 @@ def until_served(call: Callable[[], Reply]) -> Reply:
     while True:
         try:
             return call()
-        except Refused as refused:
+        except Refused as refused:  # noqa: PERF203 - each try fails on its own
             if refused.code != "UNAVAILABLE" or time.monotonic() > until:
                 raise
 
