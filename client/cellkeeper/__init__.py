@@ -48,7 +48,7 @@ from .errors import (
 )
 from .late_step import LateStep
 from .position import Position, first_position
-from .types import Backoff, CarriedOver, Counters, Model, SessionInfo, StepReply, TensorSpec
+from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo, StepReply, TensorSpec
 
 __all__ = [
     "AccessDenied",
@@ -63,6 +63,7 @@ __all__ = [
     "CommitConflict",
     "Counters",
     "DeadlineExceeded",
+    "Deleted",
     "ForkedProcess",
     "GenerationChanged",
     "HistoryChanged",

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from .aio import DEFAULT_TARGET
 from .cli import access, carry_over, doctor, model, sessions, stream
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     access.add(shared)
     parser = argparse.ArgumentParser(prog="cellkeeper", description="The client of a Cellkeeper server.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('cellkeeper')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stream.add(commands, shared)
     sessions.add(commands, shared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
@@ -15,30 +15,39 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
-from ._session.arguments import generation_bytes, id_text, session_id, timeout_seconds, ttl_milliseconds
+from ._session.arguments import (
+    id_text,
+    output_names,
+    session_id,
+    tensors,
+    timeout_seconds,
+    ttl_milliseconds,
+)
+from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
 from ._session.frame_format import FrameFormats, Layout
 from ._session.history import History
 from ._session.session_sender import SessionSender
-from ._transport.calls import itself, only_result
-from ._transport.carry_over import CarryOver, WindowOf
+from ._transport.calls import itself
 from ._transport.connection import Connection
 from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
-from ._transport.requests import open_request, reset_request
+from ._transport.readiness import wait_until_ready
+from ._transport.requests import open_request
 from ._transport.settings import checked_settings
-from ._transport.wire import dtype_number, model_of, position_of, session_info_of, state_messages
-from .errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument
+from ._transport.wire import dtype_number, model_of, position_of, state_messages
+from .administration import AsyncAdministration
+from .errors import CellkeeperError, Closed, ForkedProcess
 from .position import Position
 from .session import AsyncSession
-from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
+from .types import Backoff, Counters, Model
 
 __all__ = ["AsyncClient", "AsyncSession"]
 
 DEFAULT_TARGET = "localhost:50051"
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """Talks to one or several Cellkeeper endpoints; belongs to the event loop it is first used in.
 
     target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
@@ -47,10 +56,11 @@ class AsyncClient:
     not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
     them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
     window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
-    each session, sent again by themselves when a server lost them. outputs: what steps return by default. tls:
-    True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead of `tls`. token: a
-    bearer token, a path of the file that holds it, or a callable that gives it (called in the event loop's thread,
-    so it must not wait); a token that was replaced is sent without any call failing.
+    each session, sent again by themselves when a server lost them. outputs: what steps return by default.
+    max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
+    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
+    of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
+    event loop's thread, so it must not wait); a token that was replaced is sent without any call failing.
     """
 
     def __init__(
@@ -87,7 +97,7 @@ class AsyncClient:
         )
         self.targets = settings.targets
         self.timeout = settings.timeout
-        self.outputs = tuple(outputs)
+        self.outputs = output_names(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
         self._senders: WeakSet[SessionSender] = WeakSet()
@@ -95,6 +105,9 @@ class AsyncClient:
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {', '.join(self.targets)}{', closed' if self._closed else ''}>"
 
     async def __aenter__(self) -> AsyncClient:
         self._connected()
@@ -105,9 +118,22 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    async def wait_ready(self, timeout: float | timedelta | None = None) -> None:
+        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+
+        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
+        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
+        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        """
+        connection, settings = self._connected(), self._settings
+        seconds = timeout_seconds(timeout, self.timeout)
+        await wait_until_ready(
+            connection.endpoints, settings.token, settings.backoff, settings.attempt_timeout, seconds
+        )
+
     async def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. Raises WrongEventLoop
-        where it belongs to another event loop that is not closed."""
+        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. A second call does
+        nothing. Raises WrongEventLoop where the client belongs to another event loop that is not closed."""
         if self._closed:
             return
         connection = self._connection
@@ -148,113 +174,34 @@ class AsyncClient:
     ) -> AsyncSession:
         """Creates the session, or continues it where it stands. `open` is another name for this method.
 
-        session: 1..256 bytes of UTF-8. model: may be left out while the server has exactly one. ttl: seconds (or a
-        timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or what it has.
-        expect: insist on this position's history; the session is never created then. Raises SessionNotFound,
-        GenerationChanged and HistoryChanged where another one stands there or none, StepGap where the server has not
-        come that far (it lost steps: open without `expect` and send again what is missing), StepCompacted where it
-        has gone on so far that it cannot tell any more. initial_state: state tensors by name, for a new session only.
+        session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
+        ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
+        what the session has. expect: insist on this position's history; the session is never created then.
+        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
+        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+
+        With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
+        StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
+        again), and StepCompacted where it has gone on so far that it cannot tell any more. Otherwise InvalidArgument,
+        which names the field; Unavailable and DeadlineExceeded, after which the same call may be made again.
         """
-        session, ttl_ms = session_id(session), ttl_milliseconds(ttl)
+        session, model, ttl_ms = session_id(session), id_text(model, "model"), ttl_milliseconds(ttl)
+        expect, outputs = checked_position(expect, "expect"), self.outputs if outputs is None else output_names(outputs)
         state = []
         if initial_state is not None:
-            state = state_messages(await self.model(model, timeout=timeout), initial_state, "initial_state")
+            state = state_messages(
+                await self.model(model, timeout=timeout), tensors(initial_state, "initial_state"), "initial_state"
+            )
         request = open_request(session, model, ttl_ms, expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)
         if info.max_frame_items:
             self._connected().endpoints.limit_frames(info.max_frame_items)
         return AsyncSession(
-            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs or self.outputs
+            self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs
         )
 
     open = session
-
-    async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
-        request = pb.GetSessionRequest(model=model, session=session_id(session))
-        info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
-        return info
-
-    async def sessions(
-        self, prefix: str = "", *, model: str = "", timeout: float | None = None
-    ) -> AsyncIterator[SessionInfo]:
-        """The sessions whose id starts with `prefix`, in no particular order."""
-        token, prefix = "", id_text(prefix, "prefix")
-        while True:
-            request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
-            page = await self._call("ListSessions", request, prefix, timeout)
-            for info in page.sessions:
-                yield session_info_of(info)
-            token = page.next_page_token
-            if not token:
-                return
-
-    async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
-        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
-        item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
-        request = pb.DeleteRequest(model=model, items=[item])
-        return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
-
-    async def reset(
-        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
-    ) -> Position:
-        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
-        also where its own version is not served. Raises SessionNotFound, and GenerationChanged where another one stands
-        there."""
-        request = reset_request(session_id(session), model, generation_bytes(generation))
-        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
-
-    async def carry_over(
-        self,
-        policy: str,
-        *,
-        model: str = "",
-        prefix: str = "",
-        sessions: Iterable[str] | None = None,
-        window_of: WindowOf | None = None,
-        fingerprint: bytes = b"",
-        timeout: float | None = None,
-    ) -> CarriedOver:
-        """Hands sessions over to another version of their model, and counts what became of them.
-
-        policy: "keep", "rerun" or "reset", as in AsyncSession.carry_over. prefix: of the sessions' ids; sessions: these
-        and no others. window_of: gives each session's window where the policy is "rerun"; None for one that stays as it
-        is. fingerprint: of the new version; empty: the one that takes new sessions. timeout: seconds for each call.
-        What fails for one session is counted, and holds up no other; a run that was broken off is simply started
-        again. Sessions of the other version that are made meanwhile may be missed.
-        """
-        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
-        if sessions is not None:
-            infos = await carry_over.named(sessions)
-            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
-            return carry_over.result
-        while (page := await carry_over.page(prefix)) is not None:
-            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
-        return carry_over.result
-
-    async def _new_carry_over(
-        self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
-    ) -> CarryOver:
-        if (window_of is None) == (policy == "rerun"):
-            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
-            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
-        target = await self.model(model, fingerprint, timeout=timeout)
-        return CarryOver(self, target, policy, timeout)
-
-    # ------------------------------------------------------------------------------------------ models
-
-    async def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Every served version; the first of a name takes new sessions."""
-        answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
-        return [model_of(info) for info in answer.models]
-
-    async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
-        """A model: the version of that fingerprint, or the one that takes new sessions."""
-        request = pb.GetModelRequest(model=name, fingerprint=fingerprint)
-        model: Model = await self._call("GetModel", request, name, timeout, model_of)
-        return model
 
     # ------------------------------------------------------------------------------------------ inside
 

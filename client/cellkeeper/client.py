@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
 from typing import TypeVar
 
 import grpc
 from numpy.typing import ArrayLike
 
+from ._transport.bulk_delete import listed
 from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
 from ._transport.loop_thread import LoopThread
 from .aio import DEFAULT_TARGET, AsyncClient
 from .position import Position
 from .sync_session import Session
-from .types import Backoff, CarriedOver, Counters, Model, SessionInfo
+from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo
 
 T = TypeVar("T")
 
@@ -26,7 +28,17 @@ __all__ = ["Client", "Session"]
 class Client:
     """Talks to one or several Cellkeeper endpoints. Safe to use from several threads.
 
-    The parameters are those of AsyncClient.
+    target: "host:port", or several: a session goes to its own endpoint, and to the next one while that fails.
+    timeout: seconds for each call, retries included, unless the call names another. attempt_timeout: seconds of
+    silence after which an attempt is given up and made again. connect_timeout: seconds for which a client that has
+    not reached any server yet tries one that refuses the connection; after that calls raise Unavailable. More of
+    them wait for a server that starts later; one that was reached before is waited for until the call's deadline.
+    window_steps: unanswered time steps of one session at most. buffer_steps, buffer_bytes: answered inputs kept for
+    each session, sent again by themselves when a server lost them. outputs: what steps return by default.
+    max_frame_items: chunks in one message at most; the server's limit counts where it is lower. backoff: the pauses
+    between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
+    of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
+    client's own thread, so it must not wait); a token that was replaced is sent without any call failing.
     """
 
     def __init__(
@@ -63,6 +75,9 @@ class Client:
         )
         self._thread = LoopThread(self._core.close)
 
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self._core.targets)}{', closed' if self._thread.closed else ''}>"
+
     def __enter__(self) -> Client:
         return self
 
@@ -71,8 +86,18 @@ class Client:
     ) -> None:
         self.close()
 
+    def wait_ready(self, timeout: float | timedelta | None = None) -> None:
+        """Waits until a server is ready: it answers, takes the client's token, serves a model, and reaches its store.
+
+        timeout: seconds; None: the client's. With several endpoints one that is ready is enough. Raises
+        DeadlineExceeded, whose text says what was wrong last (connection refused, NOT_SERVING, the store ...); and at
+        once what waiting does not change, such as AccessDenied. connect_timeout does not matter here.
+        """
+        self._thread.run(self._core.wait_ready(timeout))
+
     def close(self) -> None:
-        """Ends every waiting call with Closed, and the connections. Sessions stay at the server."""
+        """Ends every waiting call with Closed, and the connections. Sessions stay at the server. A second call does
+        nothing."""
         self._thread.close()
 
     @property
@@ -91,7 +116,19 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Creates the session, or continues it where it stands; see AsyncClient.session."""
+        """Creates the session, or continues it where it stands.
+
+        session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
+        ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
+        what the session has. expect: insist on this position's history; the session is never created then.
+        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
+        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+
+        With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
+        StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
+        again), and StepCompacted where it has gone on so far that it cannot tell any more. Otherwise InvalidArgument,
+        which names the field; Unavailable and DeadlineExceeded, after which the same call may be made again.
+        """
         opening = self._core.session(
             session,
             model=model,
@@ -104,22 +141,70 @@ class Client:
         return Session(self._thread, self._thread.run(opening))
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Where a session stands, its ages and TTL. Raises SessionNotFound."""
+        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
+        changed.
+
+        session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
+        call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
+        can still be read.
+        """
         return self._thread.run(self._core.session_info(session, model=model, timeout=timeout))
 
     def sessions(self, prefix: str = "", *, model: str = "", timeout: float | None = None) -> Iterator[SessionInfo]:
-        """The sessions whose id starts with `prefix`, in no particular order; read page by page."""
+        """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.
+
+        prefix: empty: all sessions. model: its name; may be left out while the server serves exactly one. timeout:
+        seconds for each page, retries included; None: the client's. Sessions that are created or deleted meanwhile may
+        be missing or listed. Those with damaged records are listed, and say so in `damage`.
+        """
         source = self._core.sessions(prefix, model=model, timeout=timeout)
         while (info := self._thread.run(_next(source))) is not None:
             yield info
 
     def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
-        """Deletes that generation of the session. Returns False if it was gone already, which is no error. An empty
-        generation deletes a session whose record is damaged (RecordDamaged), and no other."""
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them; empty: delete a session whose
+        record is damaged (RecordDamaged), and no other. model: its name; may be left out while the server serves
+        exactly one. timeout: seconds for the call, retries included; None: the client's. Raises Unavailable and
+        DeadlineExceeded, after which the same call may be made again: it deletes no other generation.
+        """
         return self._thread.run(self._core.delete(session, generation, model=model, timeout=timeout))
 
+    def delete_many(
+        self,
+        sessions: Iterable[SessionInfo],
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        on_progress: Callable[[Deleted], None] | None = None,
+    ) -> Deleted:
+        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
+        became of them.
+
+        sessions: as `sessions` lists them: `client.delete_many(client.sessions("old/"))`. model: its name; may be left
+        out while the server serves exactly one. timeout: seconds for each request. on_progress: called after each
+        request with the counts so far. What fails for one session is counted, and holds up no other: look at
+        `failures`. A run that was broken off is simply started again. Raises InvalidArgument for what is no
+        SessionInfo.
+        """
+        bulk = self._thread.run(self._core._new_bulk_delete(model, timeout))
+        source = iter(listed(sessions))
+        while page := list(islice(source, bulk.room)):
+            self._thread.run(bulk.delete(page))
+            if on_progress is not None:
+                on_progress(bulk.result)
+        return bulk.result
+
     def reset(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> Position:
-        """Ends that generation of the session and starts another at step 0; see AsyncClient.reset."""
+        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
+        also where its own version is not served any more. Returns the new position.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them. model: its name; may be left
+        out while the server serves exactly one. timeout: seconds for the call, retries included; None: the client's.
+        Raises SessionNotFound, and GenerationChanged where the session has another generation: read it again before
+        deciding.
+        """
         return self._thread.run(self._core.reset(session, generation, model=model, timeout=timeout))
 
     def carry_over(
@@ -132,22 +217,44 @@ class Client:
         window_of: WindowOf | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
+        on_progress: Callable[[CarriedOver], None] | None = None,
     ) -> CarriedOver:
-        """Hands sessions over to another version of their model, and counts what became of them; see
-        AsyncClient.carry_over. `window_of` is called in the caller's thread."""
+        """Hands sessions over to another version of their model, and counts what became of them.
+
+        policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
+        name; may be left out while the server serves exactly one. prefix: of the sessions' ids; sessions: these ids and
+        no others. window_of: where the policy is "rerun", returns a session's window ([W, F], or [W] token ids); None
+        for one that stays as it is. It is called in the caller's thread. fingerprint: 32 bytes, of the new version;
+        empty: the one that takes new sessions. timeout: seconds for each request. on_progress: called after each page
+        of sessions with the counts so far.
+
+        What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
+        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        """
         carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
         page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))
         while page is not None:
             self._thread.run(carry_over.carry([(info, window_of(info) if window_of else None) for info in page]))
+            if on_progress is not None:
+                on_progress(carry_over.result)
             page = self._thread.run(carry_over.page(prefix)) if sessions is None else None
         return carry_over.result
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
-        """Every served version; the first of a name takes new sessions."""
+        """Lists every served version of every model; the first of a name takes new sessions.
+
+        timeout: seconds for the call, retries included; None: the client's. Raises AccessDenied, Unavailable and
+        DeadlineExceeded.
+        """
         return self._thread.run(self._core.models(timeout=timeout))
 
     def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
-        """A model: the version of that fingerprint, or the one that takes new sessions."""
+        """Reads one model: its input, outputs, states and limits.
+
+        name: may be left out while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one
+        that takes new sessions. timeout: seconds for the call, retries included; None: the client's. Raises
+        InvalidArgument where no such model is served.
+        """
         return self._thread.run(self._core.model(name, fingerprint, timeout=timeout))
 
 

@@ -26,3 +26,7 @@ class LateStep:
     applied: bool | None = None
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     error: Exception | None = None
+
+    def __repr__(self) -> str:
+        known = {True: "applied", False: "not applied", None: "unsettled"}[self.applied]
+        return f"LateStep(to step {self.position.step}, {known})"

@@ -47,6 +47,10 @@ class Position(NamedTuple):
             head = blake2b(head + inputs[start : start + step_bytes], digest_size=HEAD_BYTES).digest()
         return Position(generation, step + len(inputs) // step_bytes, head)
 
+    def __repr__(self) -> str:
+        """Short, for people: the first digits of generation and head."""
+        return f"Position({self.generation.hex()[:8]} at step {self.step}, head {self.head.hex()[:8]})"
+
     def __str__(self) -> str:
         """All of it, as hexadecimal digits and the step: `parse` reads it back."""
         return f"{self.generation.hex()}:{self.step}:{self.head.hex()}"

@@ -9,7 +9,6 @@ from itertools import islice
 from numpy.typing import ArrayLike
 
 from ._session.blocking_answer import BlockingAnswer
-from ._session.pipeline import Pipeline
 from ._session.step_call import StepCall
 from ._transport.loop_thread import LoopThread
 from .errors import Closed, ForkedProcess
@@ -20,14 +19,19 @@ from .types import Array, Model, SessionInfo, StepReply
 
 
 class Session:
-    """A session, continued where it stands. Made by `Client.session`. Its methods are those of AsyncSession."""
+    """A session, continued where it stands. Made by `Client.session`. Safe to use from several threads: their steps are
+    applied in the order in which they come."""
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
         self._thread = thread
         self._core = core
 
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r} of model {self.model.name!r} at step {self.position.step}>"
+
     @property
     def id(self) -> str:
+        """Its name, of 1 to 256 bytes of UTF-8."""
         return self._core.id
 
     @property
@@ -57,26 +61,54 @@ class Session:
 
     @property
     def unsettled(self) -> tuple[LateStep, ...]:
-        """The late steps of which it is not known whether they count, oldest first; see AsyncSession.unsettled."""
+        """The late steps of which it is not known whether they count, oldest first.
+
+        A step is late where its caller stopped waiting (its deadline passed, it was cancelled, Ctrl-C) when it had been
+        sent. The next step settles it first, by sending it again, and so does `settle`.
+        """
         with suppress(Closed, ForkedProcess):
             return self._thread.run(_unsettled(self._core))  # once it is known there what was interrupted here
         return self._core.unsettled
 
     def settle(self, *, timeout: float | None = None) -> tuple[LateStep, ...]:
-        """Waits until of every step that was sent it is known whether it counts; see AsyncSession.settle."""
+        """Waits until it is known of every step that was sent whether it counts. A late step is sent again, and counts
+        then, unless the server refuses it for good.
+
+        timeout: seconds; None: the client's. Returns the late steps that were settled since the last reply, or the last
+        call of this, oldest first. Raises DeadlineExceeded, and what keeps a late step from being settled
+        (SessionNotFound, AccessDenied ...).
+        """
         return self._thread.run(self._core.settle(timeout=timeout))
 
     def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
-        """Applies x ([F] or [T, F]; token ids: one integer or [T]) exactly once; see AsyncSession.step."""
+        """Applies x exactly once and returns the first of `outputs`.
+
+        x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
+        or a Series. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
+        "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
+        None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
+        Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
+        another step, also where it has the same values.
+
+        Raises InvalidArgument, which names what is wrong with x, and where: nothing was sent. Unavailable and
+        DeadlineExceeded: the error's `late_step` says whether x was sent, and may count; the next step settles it
+        first. GenerationChanged, HistoryChanged, HistoryLost, SessionNotFound: the session is not what it was; open it
+        again, and look at its position. ModelChanged: its version is not served any more; carry it over. docs/errors.md
+        lists them all.
+        """
         return self.step_reply(x, outputs=outputs, timeout=timeout).output
 
     def step_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `step`, with everything that the reply holds."""
+        """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
+
+        x, outputs, timeout, and the errors: as in `step`. The reply's arrays are [...], or [T, ...] where x has a time
+        axis; state tensors are those after x.
+        """
         core = self._core
         raw, single = core._inputs.convert(x)
-        answer = BlockingAnswer()
+        answer: BlockingAnswer[StepReply, StepCall] = BlockingAnswer()
 
         def submit() -> StepCall:
             return core._submit_raw(raw, single, outputs, timeout, answer)
@@ -101,10 +133,18 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[Array]:
-        """Applies samples, pipelined, and yields the first output of each, in order; see AsyncSession.stream.
+        """Applies samples, each exactly once, and yields the first of `outputs` of each, in order.
 
-        `samples` is read in the caller's thread, `window` time steps ahead at most. A live source wants window=1,
-        so that each answer comes before the next sample is waited for.
+        samples: single time steps, [F] or a token id each: a list, an array [T, F], a DataFrame of T rows, or any other
+        iterable; it is read in the caller's thread. window: time steps that are read and sent ahead of the answers; by
+        default the client's window_steps for what has a length and an index (a list, an array ...), and 1 for any other
+        source, which may be live: its next sample is read once the answer to the one before has been yielded. A
+        generator over data that is at hand is faster with a window of 64, say. Of a live source with a window, answers
+        that have arrived are yielded whenever a sample has come. timeout: seconds for each chunk.
+        chunk_steps: so many samples travel as one chunk, which is faster where latency does not matter. The answers of
+        a chunk come together: of a live source, chunk_steps samples are read before their first answer, and a chunk
+        that is not full waits for more samples, or for the source's end.
+        Raises what a sample raised, after the answers before it; those after it are not applied.
         """
         replies = self.stream_replies(samples, outputs=outputs, timeout=timeout, window=window, chunk_steps=chunk_steps)
         for reply in replies:
@@ -119,14 +159,15 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[StepReply]:
-        """Like `stream`, with whole replies."""
-        pipeline = self._core.pipeline(outputs, timeout, window, chunk_steps)
-        source = iter(samples)
+        """Like `stream`, with whole replies. samples, outputs, timeout, window, chunk_steps: as in `stream`. The
+        position, and the state tensors, of a chunk's replies are those after the whole chunk."""
+        pipeline = self._core._pipeline(samples, outputs, timeout, window, chunk_steps)
+        source = iter(pipeline.rows(samples))
         try:
             while True:
-                batch = list(islice(source, pipeline.room))
-                replies = self._thread.run(_advance(pipeline, batch))
-                if not replies:
+                read = list(islice(source, pipeline.room))
+                replies = self._thread.run(pipeline.advance(read))
+                if not replies and not read:
                     return
                 for reply in replies:
                     self._core.last_reply = reply
@@ -135,9 +176,20 @@ class Session:
             with suppress(Closed, ForkedProcess):
                 self._thread.soon(pipeline.leave)
 
-    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
-        """What x would give at this point; nothing of it is kept."""
-        return self._thread.run(self._core.peek(x, outputs=outputs, timeout=timeout))
+    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+        """Returns what `step` would return for x at this point; nothing of it is kept.
+
+        x, outputs, and what is returned: as in `step`. timeout: seconds, retries included; None: the client's. It waits
+        for the steps given before it. Raises what `step` raises, without late steps: the same call may be made again.
+        """
+        return self.peek_reply(x, outputs=outputs, timeout=timeout).output
+
+    def peek_reply(
+        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> StepReply:
+        """Like `peek`, with everything that the reply holds; its position is the one after x. x, outputs, timeout: as
+        in `peek`."""
+        return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
 
     def forecast(
         self,
@@ -147,19 +199,55 @@ class Session:
         known: ArrayLike | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
+    ) -> Array:
+        """Goes on from here by `inputs` and then by `steps` predictions, each fed back as the next input; nothing of it
+        is kept. Returns the first of `outputs` of all T + steps time steps, [T + steps, ...].
+
+        inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
+        model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
+        the most likely one. known: [steps, K], for each further time step the features that it says the caller
+        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
+        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
+        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
+        `peek` raises.
+        """
+        return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
+
+    def forecast_reply(
+        self,
+        inputs: ArrayLike,
+        *,
+        steps: int,
+        known: ArrayLike | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> StepReply:
-        """Goes on from here by `inputs` ([F] or [T, F]) and then by `steps` predictions, each fed back as the next
-        input; nothing of it is kept. The outputs are [T + steps, ...]; see AsyncSession.forecast."""
-        return self._thread.run(self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout))
+        """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
+        the position are those after the last of the T + steps time steps. inputs, steps, known, outputs, timeout: as in
+        `forecast`."""
+        return self._thread.run(
+            self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
+        )
 
     def reset(self, *, timeout: float | None = None) -> Position:
-        """Starts a new generation at step 0."""
+        """Starts a new generation at step 0, of the model version that takes new sessions; also where the session's own
+        is not served any more. Returns its position.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
+        GenerationChanged where the server has another generation already, and SessionNotFound: open the session again.
+        """
         return self._thread.run(self._core.reset(timeout=timeout))
 
     def set_state(
         self, state: Mapping[str, ArrayLike], *, step: int | None = None, timeout: float | None = None
     ) -> Position:
-        """Starts a new generation from the given state tensors, counting from `step` (where it stands by default)."""
+        """Starts a new generation from the given state tensors. Returns its position.
+
+        state: every tensor of `model.states` by its name, in its shape, finite numbers. step: the number of time steps
+        that the new generation starts at; None: the present one. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument, which names the tensor,
+        GenerationChanged and SessionNotFound.
+        """
         return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
 
     def carry_over(
@@ -170,28 +258,52 @@ class Session:
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:
-        """Continues with another version of the model, as a new generation: "keep" the state, "rerun" a window, or
-        "reset"; see AsyncSession.carry_over."""
+        """Continues with another version of the model, as a new generation. Returns its position.
+
+        policy: "keep" the state as it is (the version it belongs to has to be served, too), "rerun" a `window` of
+        inputs ([W, F], or [W] token ids) with the new version, from its initial state, or "reset" to that. fingerprint:
+        32 bytes, of the new version; empty: the one that takes new sessions. Where the session belongs to it already,
+        it stays as it is. timeout: seconds, retries included; None: the client's. Raises GenerationChanged where the
+        server has another generation, and ModelChanged where the state cannot be kept: rerun or reset.
+        """
         return self._thread.run(self._core.carry_over(policy, window=window, fingerprint=fingerprint, timeout=timeout))
 
     def fork(self, target: str, *, position: Position | None = None, timeout: float | None = None) -> Session:
-        """A new session `target` that starts from this one's committed state, or from that at `position`."""
+        """Returns a new session `target` that starts from this one's committed state, or from that at `position`.
+
+        target: its id. position: one that this session had, not older than the server's log; None: the present one.
+        timeout: seconds, retries included; None: the client's. What the server lost of this session is sent again
+        first. Raises SessionExists; StepGap, StepCompacted and HistoryChanged where `position` is ahead of this
+        session, or older than the server's log, or not of its history.
+        """
         return Session(self._thread, self._thread.run(self._core.fork(target, position=position, timeout=timeout)))
 
     def delete(self, *, timeout: float | None = None) -> bool:
-        """Deletes this generation of the session. Returns False if it was gone already, which is no error."""
+        """Deletes this generation of the session. Returns False if it was gone already, which is no error.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. The object
+        raises SessionNotFound from then on.
+        """
         return self._thread.run(self._core.delete(timeout=timeout))
 
     def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """The committed state, as named tensors."""
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+
+        timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
+        SessionNotFound.
+        """
         return self._thread.run(self._core.state(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Where it stands at the server, its ages and TTL."""
+        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+
+        timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
+        """
         return self._thread.run(self._core.info(timeout=timeout))
 
     def close(self) -> None:
-        """Forgets the session here; it stays at the server."""
+        """Forgets the session here; it stays at the server. What still waits ends with Closed, and so does every later
+        call."""
         self._thread.run(self._core.close())
 
     def __enter__(self) -> Session:
@@ -203,8 +315,3 @@ class Session:
 
 async def _unsettled(core: AsyncSession) -> tuple[LateStep, ...]:
     return core.unsettled
-
-
-async def _advance(pipeline: Pipeline, samples: list[ArrayLike]) -> list[StepReply]:
-    pipeline.push(samples)
-    return await pipeline.pull()

@@ -39,6 +39,14 @@ class StepReply:
     computed_seconds: float = 0.0
     late_steps: tuple[LateStep, ...] = ()
 
+    def __repr__(self) -> str:
+        parts = [f"{name} {value.dtype}{list(value.shape)}" for name, value in self.outputs.items()]
+        parts.append(f"step {self.position.step}")
+        parts += [word for word in ("created", "replayed") if getattr(self, word)]
+        if self.late_steps:
+            parts.append(f"late_steps {len(self.late_steps)}")
+        return f"StepReply({', '.join(parts)})"
+
     @property
     def output(self) -> Array:
         """The first output that was asked for: "prediction" by default."""
@@ -56,21 +64,27 @@ class StepReply:
 class SessionInfo:
     """A session as the server knows it.
 
-    age_ms: since this generation's first record. idle_ms: since its last commit. ttl_ms: forgotten when idle this
-    long; 0: never. hot: its state lies beside the engine of the server that answered. damage: of a listed session whose
-    record's header is damaged, in which way; only its position says something then, and where not even that can be
-    read, its generation is empty.
+    age_seconds: since this generation's first record. idle_seconds: since its last commit. ttl_seconds: forgotten when
+    idle this long; 0: never. hot: its state lies beside the engine of the server that answered. damage: of a listed
+    session whose record's header is damaged, in which way; only its position says something then, and where not even
+    that can be read, its generation is empty.
     """
 
     session: str
     position: Position
     fingerprint: bytes
     checkpoint_step: int
-    age_ms: int
-    idle_ms: int
-    ttl_ms: int
+    age_seconds: float
+    idle_seconds: float
+    ttl_seconds: float
     hot: bool
     damage: str = ""
+
+    def __repr__(self) -> str:
+        if self.damage:
+            return f"SessionInfo({self.session!r}, damaged: {self.damage})"
+        where = "hot" if self.hot else "cold"
+        return f"SessionInfo({self.session!r}, step {self.position.step}, idle {self.idle_seconds:.1f} s, {where})"
 
 
 @dataclass(slots=True)
@@ -93,8 +107,12 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"TensorSpec({self.name!r}, {self.dtype}{list(self.shape)})"
+
     @property
     def nbytes(self) -> int:
+        """Of one time step, or of one session's tensor."""
         return np.dtype(self.dtype).itemsize * prod(self.shape)
 
 
@@ -128,6 +146,11 @@ class Model:
     feedback: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        exact = "exact" if self.exact else f"within {self.tolerance:g}"
+        takes = f"{self.input.dtype}{list(self.input.shape)}"
+        return f"Model({self.name!r}, {self.fingerprint.hex()[:8]}, input {takes}, {exact}, {self.engine})"
+
 
 @dataclass(slots=True)
 class CarriedOver:
@@ -140,6 +163,14 @@ class CarriedOver:
     counts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, CellkeeperError] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"CarriedOver({', '.join(f'{word} {count}' for word, count in sorted(self.counts.items()))})"
+
+    @property
+    def total(self) -> int:
+        """How many sessions have been looked at."""
+        return sum(self.counts.values())
+
     @property
     def failed(self) -> int:
         """Sessions that are not carried over because of an error."""
@@ -150,6 +181,37 @@ class CarriedOver:
 
     def _fail(self, session: str, error: CellkeeperError) -> None:
         self._count(error.reason or type(error).__name__)
+        if len(self.failures) < MAX_FAILURES:
+            self.failures[session] = error
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What became of the sessions that were to be deleted.
+
+    deleted: how many were. gone: how many had been deleted, or had started another generation, which stays. failed: how
+    many were not deleted because of an error. failures: these errors, by session; 1000 at most.
+    """
+
+    deleted: int = 0
+    gone: int = 0
+    failed: int = 0
+    failures: dict[str, CellkeeperError] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Deleted({self.deleted} deleted, {self.gone} gone, {self.failed} failed)"
+
+    @property
+    def total(self) -> int:
+        """How many sessions have been looked at."""
+        return self.deleted + self.gone + self.failed
+
+    def _count(self, deleted: bool) -> None:
+        self.deleted += deleted
+        self.gone += not deleted
+
+    def _fail(self, session: str, error: CellkeeperError) -> None:
+        self.failed += 1
         if len(self.failures) < MAX_FAILURES:
             self.failures[session] = error
 

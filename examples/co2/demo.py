@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -68,14 +68,10 @@ class Progress:
 
 def stream(client: Client, index: int, samples: Floats, progress: Progress) -> Floats:
     """One session from the first week to the last: ppm [N] -> forecasts [N, horizons]."""
-
-    def weeks() -> Iterator[Floats]:
-        yield from samples.reshape(-1, 1)
-
     forecasts = []
     try:
         session = client.session(STATIONS[index][0])
-        for forecast in session.stream(weeks()):
+        for forecast in session.stream(samples.reshape(-1, 1)):
             forecasts.append(forecast)
             progress.advance(index)
     finally:

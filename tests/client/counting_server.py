@@ -124,6 +124,7 @@ class CountingServer(CellkeeperServicer):
         self.request_ids: list[bytes] = []
         self.timeouts_ms: list[int] = []
         self.frame_sizes: list[int] = []
+        self.ahead_steps: list[int] = []  # of each item, how far it was sent ahead of what is acknowledged
         self.seen: list[tuple[str, bytes, bytes]] = []  # session, packed position, inputs: as they arrived
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -198,6 +199,8 @@ class CountingServer(CellkeeperServicer):
             inputs = frame.inputs[first * STEP_BYTES : (first + steps) * STEP_BYTES]
             packed = frame.positions[index * 32 : index * 32 + 32]
             self.seen.append((session, packed, inputs))
+            acked = int.from_bytes(frame.acked[index * 8 : index * 8 + 8], "little")
+            self.ahead_steps.append(Position.unpack(packed).step - acked)
             first += steps
             try:
                 if session in taken:
@@ -345,13 +348,15 @@ class CountingServer(CellkeeperServicer):
         return pb.SessionResults(results=[pb.SessionResult(position=message_of(target.position))])
 
     async def Delete(self, request: Any, context: Any) -> Any:
-        item = request.items[0]
-        record = self.records.get(item.session)
-        found = record is not None and record.position.generation == item.generation
-        if found:
-            del self.records[item.session]
+        results = []
+        for item in request.items:
+            record = self.records.get(item.session)
+            found = record is not None and record.position.generation == item.generation
+            if found:
+                del self.records[item.session]
+            results.append(pb.SessionResult(deleted=found))
         await self._maybe_lose(context)
-        return pb.SessionResults(results=[pb.SessionResult(deleted=found)])
+        return pb.SessionResults(results=results)
 
     # ------------------------------------------------------------------------------------------ reading
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,12 +12,23 @@ import numpy as np
 import pytest
 from cellkeeper import AsyncClient, CellkeeperError, Client, InvalidArgument
 
+from .conftest import ServerThread
+
 X = [1.0, 2.0]
+ANY: Any = object()
+TEXT: Any = "00:1:00"
 NO_IDS: list[Any] = [None, 7, uuid.UUID(int=1), b"pump", "", "x" * 257, "\ud800", "pump-\udcff", ["pump"]]
 NO_TIMEOUTS: list[Any] = [0, -1, -0.5, float("nan"), float("-inf"), "5", True, -(10**400), timedelta(0), timedelta(-1)]
 TIMEOUTS: list[Any] = [30, 2, 0.5 + 60, np.float32(9.5), np.int64(40), timedelta(minutes=1)]
 LONG_TIMEOUTS: list[Any] = [4_294_968.0, 5e6, timedelta(days=60), 1e300, float("inf"), 10**400]
 NO_TTLS: list[Any] = [0.0004, -1, float("nan"), float("inf"), 1e300, "60", True, 10**400, timedelta(microseconds=1)]
+
+
+@pytest.fixture(scope="module")
+def counting() -> Iterator[ServerThread]:
+    thread = ServerThread()
+    yield thread
+    thread.close()
 
 
 @pytest.mark.parametrize("given", NO_IDS, ids=repr)
@@ -73,7 +84,7 @@ async def test_a_timeout_of_any_length_leaves_the_client_alive(target: str, give
         first = await session.step(X, timeout=given)
         second = await asyncio.wait_for(session.step(X), 20)
         assert (first.tolist()[0], second.tolist()[0]) == (1, 2)
-        assert (await session.peek(X, timeout=given)).output.tolist()[0] == 3
+        assert (await session.peek(X, timeout=given)).tolist()[0] == 3
 
 
 @pytest.mark.parametrize("given", NO_TTLS, ids=repr)
@@ -93,7 +104,7 @@ def test_a_ttl(real_target: str, given: Any, ttl_ms: int) -> None:
     with Client(real_target) as client:
         session = client.session(f"ttl-{ttl_ms}", ttl=given)
         if ttl_ms != 1:
-            assert client.session_info(session.id).ttl_ms == ttl_ms
+            assert client.session_info(session.id).ttl_seconds == ttl_ms / 1000
 
 
 @pytest.mark.parametrize("given", [None, "aa", 5, bytearray(16)], ids=repr)
@@ -102,3 +113,65 @@ def test_what_is_no_generation_is_refused(target: str, given: Any) -> None:
         for call in (client.delete, client.reset):
             with pytest.raises(InvalidArgument, match="generation: got"):
                 call("pump", given)
+
+
+Call = Callable[[Client], object]
+WRONG: list[tuple[str, str, Call]] = [
+    ("model", "session", lambda client: client.session("a", model=ANY)),
+    ("model", "session_info", lambda client: client.session_info("a", model=ANY)),
+    ("model", "sessions", lambda client: list(client.sessions(model=ANY))),
+    ("model", "delete", lambda client: client.delete("a", bytes(16), model=ANY)),
+    ("model", "reset", lambda client: client.reset("a", bytes(16), model=ANY)),
+    ("model", "carry_over", lambda client: client.carry_over("keep", model=ANY)),
+    ("name", "model", lambda client: client.model(ANY)),
+    ("fingerprint", "model", lambda client: client.model("count", ANY)),
+    ("fingerprint", "carry_over", lambda client: client.carry_over("keep", fingerprint=ANY)),
+    ("fingerprint", "Session.carry_over", lambda client: client.session("a").carry_over("keep", fingerprint=ANY)),
+    ("policy", "carry_over", lambda client: client.carry_over(ANY)),
+    ("policy", "Session.carry_over", lambda client: client.session("a").carry_over(ANY)),
+    ("prefix", "carry_over", lambda client: client.carry_over("keep", prefix=ANY)),
+    ("sessions", "carry_over", lambda client: client.carry_over("keep", sessions=ANY)),
+    ("sessions", "carry_over, items", lambda client: client.carry_over("keep", sessions=[ANY])),
+    ("sessions", "carry_over, one text", lambda client: client.carry_over("keep", sessions="pump")),
+    ("expect", "session", lambda client: client.session("a", expect=ANY)),
+    ("expect", "session, a text", lambda client: client.session("a", expect=TEXT)),
+    ("position", "fork", lambda client: client.session("a").fork("b", position=ANY)),
+    ("initial_state", "session", lambda client: client.session("a", initial_state=ANY)),
+    ("state", "set_state", lambda client: client.session("a").set_state(ANY)),
+    ("step", "set_state", lambda client: client.session("a").set_state({"h": [[0, 0]]}, step=ANY)),
+    ("step", "set_state, below 0", lambda client: client.session("a").set_state({"h": [[0, 0]]}, step=-1)),
+    ("outputs", "session", lambda client: client.session("a", outputs=ANY)),
+    ("outputs", "step", lambda client: client.session("a").step(X, outputs=ANY)),
+    ("outputs", "step, one text", lambda client: client.session("a").step(X, outputs="hidden")),
+    ("outputs", "step, none", lambda client: client.session("a").step(X, outputs=[])),
+    ("outputs", "step, items", lambda client: client.session("a").step(X, outputs=[ANY])),
+    ("outputs", "peek", lambda client: client.session("a").peek(X, outputs="hidden")),
+    ("outputs", "stream", lambda client: list(client.session("a").stream([X], outputs="hidden"))),
+    ("window", "stream", lambda client: list(client.session("a").stream([X], window=ANY))),
+    ("window", "stream, not whole", lambda client: list(client.session("a").stream([X], window=1.5))),  # type: ignore[arg-type]
+    ("chunk_steps", "stream", lambda client: list(client.session("a").stream([X], chunk_steps=ANY))),
+    ("steps", "forecast", lambda client: client.session("a").forecast(X, steps=ANY)),
+    ("outputs", "Client", lambda _: Client("localhost:1", outputs="hidden")),
+    ("window_steps", "Client", lambda _: Client("localhost:1", window_steps=ANY)),
+    ("buffer_steps", "Client", lambda _: Client("localhost:1", buffer_steps=ANY)),
+    ("buffer_bytes", "Client", lambda _: Client("localhost:1", buffer_bytes=ANY)),
+    ("max_frame_items", "Client", lambda _: Client("localhost:1", max_frame_items=ANY)),
+    ("connect_timeout", "Client", lambda _: Client("localhost:1", connect_timeout=ANY)),
+]
+
+
+@pytest.mark.parametrize(("field", "where", "call"), WRONG, ids=[f"{field}: {where}" for field, where, _ in WRONG])
+def test_what_is_of_the_wrong_type_is_refused_with_its_field(
+    counting: ServerThread, field: str, where: str, call: Call
+) -> None:
+    with Client(counting.target) as client:
+        with pytest.raises(InvalidArgument, match=f"{field}: got") as raised:
+            call(client)
+        assert raised.value.field == field
+        assert client.session("after").step(X) is not None
+
+
+def test_a_connect_timeout_may_be_a_timedelta(threaded: ServerThread) -> None:
+    second: Any = timedelta(seconds=1)
+    with Client(threaded.target, connect_timeout=second) as client:
+        assert client.session("a").step(X).tolist() == [1, 2]

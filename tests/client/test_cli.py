@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,10 @@ def test_sessions(threaded: ServerThread) -> None:
     with Client(threaded.target) as client:
         client.session("a").step([1.0, 0.0])
         client.session("b")
-    assert [line.split("\t")[:2] for line in run(threaded.target, "sessions", "list").stdout.splitlines()] == [
-        ["a", "step 1"],
-        ["b", "step 0"],
-    ]
+    listed = [line.split("\t") for line in run(threaded.target, "sessions", "list").stdout.splitlines()]
+    assert listed[0] == ["SESSION", "STEP", "IDLE", "TTL", "STATE"]
+    assert [row[:2] for row in listed[1:]] == [["a", "1"], ["b", "0"]]
+    assert {len(row) for row in listed} == {5}
     shown = json.loads(run(threaded.target, "sessions", "show", "a", "--json").stdout)
     assert shown["step"] == 1
     assert shown["position"] in run(threaded.target, "sessions", "show", "a").stdout
@@ -85,6 +86,10 @@ def test_sessions(threaded: ServerThread) -> None:
     assert threaded.server.records["a"].position.step == 0
     run(threaded.target, "sessions", "delete", "a")
     assert "a" not in threaded.server.records
+
+
+def test_version() -> None:
+    assert run("localhost:1", "--version").stdout == f"cellkeeper {version('cellkeeper')}\n"
 
 
 def test_models(target: str) -> None:

@@ -164,11 +164,41 @@ def test_what_is_no_number_is_named() -> None:
         Inputs(model(missing=True)).convert(chunk)
 
 
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        ([[0, 0, 1], [0, 2**70, 0]], "an integer of more than 64 bits at time step 1, feature 1"),
+        ([[0, 0, 1], [0, 1]], "length 2 at time step 1, length 3 at time step 0"),
+        ([[0, 0, 1], 5], "a single value at time step 1, length 3 at time step 0"),
+        ({"a": 1, "b": 2, "c": 3}, "dict"),
+        ((value for value in (1, 2, 3)), "generator"),
+        (None, "None"),
+        (b"123", "bytes"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_named(given: Any, came: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"inputs: got {came}, expected"):
+        Inputs(model()).convert(given)
+
+
+def test_elements_of_inputs_of_several_axes_are_named() -> None:
+    with pytest.raises(InvalidArgument, match=r"NaN or infinity at time step 1, element \[0, 1\]"):
+        Inputs(model(shape=(2, 2))).convert(np.array([[[1, 2], [3, 4]], [[1, NAN], [3, 4]]]))
+
+
 def test_known_features_of_a_forecast() -> None:
     inputs = Inputs(replace(model(missing=True), feedback=(0, -1, -1)))
     given: list[Any] = [masked([[1, -9999]], [[0, 1]]), [[1, None]], [[1, np.ma.masked]], [[1, NAN]]]
     for known in given:
         np.testing.assert_array_equal(np.frombuffer(inputs.convert_known(known, 1), "f4"), [1, NAN])
+    strict = Inputs(replace(model(), feedback=(0, -1, -1)))
+    wrong: list[tuple[Any, int, str]] = [(known, 1, "NaN or infinity at time step 0, feature 1") for known in given]
+    wrong += [([[1, 2]], 2, r"shape \[1, 2\]"), ([[1, 2], [1]], 2, "length 1 at time step 1"), (None, 1, "none")]
+    wrong += [([[1, 2], [1, "x"]], 2, "dtype object: no number at time step 1, feature 1")]
+    for known, steps, came in wrong:
+        with pytest.raises(InvalidArgument, match=f"known: got {came}") as caught:
+            strict.convert_known(known, steps)
+        assert caught.value.field == "known"
 
 
 @pytest.mark.parametrize(
@@ -187,23 +217,3 @@ def test_a_state_is_taken_as_it_is_or_refused(given: Any) -> None:
         assert caught.value.field == "state"
     with pytest.raises(InvalidArgument, match=r"state: got n: 2.5 at \[1\], expected finite values of int32"):
         convert_state(count, {**good, "n": [1, 2.5]}, "state")
-
-
-def test_frames_are_taken_by_the_names_of_the_features() -> None:
-    pandas = import_module("pandas")
-    inputs = Inputs(replace(model(), feature_names=("a", "b", "c")))
-    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
-    frame = pandas.DataFrame(rows, columns=["a", "b", "c"])
-    expected = (rows.tobytes(), False)
-    assert inputs.convert(frame) == expected
-    assert inputs.convert(frame[["c", "a", "b"]]) == expected
-    assert inputs.convert(frame[["b", "c", "a"]].iloc[0]) == (rows[0].tobytes(), True)
-    assert inputs.convert(rows) == expected
-    for other in (
-        frame.rename(columns={"a": "d"}),
-        frame[["a", "b"]],
-        frame[["a", "b", "b"]],
-        frame.set_axis([0, 1, 2], axis=1),
-    ):
-        with pytest.raises(InvalidArgument, match=r"inputs: got columns .*expected the features \['a', 'b', 'c'\]"):
-            inputs.convert(other)

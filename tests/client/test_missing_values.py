@@ -36,7 +36,7 @@ def test_missing_values_are_filled_by_the_models_policy(target: str) -> None:
     with Client(target) as client:
         session = client.session("a", model="fill")
         for n, x in enumerate(MISSING, 1):
-            assert session.peek(x).output.tolist() == [n, 100 * n]
+            assert session.peek(x).tolist() == [n, 100 * n]
             assert session.step(x).tolist() == [n, 100 * n]
         assert session.step(np.ma.vstack([MASKED, MASKED])).tolist() == [[6, 600], [7, 700]]
         for chunk_steps in (1, 2, 3):
@@ -44,7 +44,7 @@ def test_missing_values_are_filled_by_the_models_policy(target: str) -> None:
             ys = [y.tolist() for y in session.stream(MISSING, chunk_steps=chunk_steps)]
             assert ys == [[n, 100 * n] for n in range(1, 6)]
         for x in MISSING:
-            forecast = session.forecast([[0, 0]], steps=1, known=[x]).output
+            forecast = session.forecast([[0, 0]], steps=1, known=[x])
             assert forecast.tolist() == [[5, 500], [6, 600]]
 
 
@@ -57,13 +57,14 @@ async def test_asyncio_takes_them_alike(target: str) -> None:
 
 def test_a_model_that_takes_none_refuses_them(target: str) -> None:
     place = "inputs: got NaN or infinity at time step 0, feature 1, expected finite values of dtype float32"
+    of_the_stream = place.replace("got", "samples 0 to 1 of the stream: got").replace("step 0", "step 1")
     with Client(target) as client:
         session = client.session("a", model="whole")
         for x in MISSING:
             for call in (session.step, session.peek, lambda x: session.forecast(x, steps=1)):
                 with pytest.raises(InvalidArgument, match=place):
                     call(x)
-            with pytest.raises(InvalidArgument, match=place.replace("step 0", "step 1")):
+            with pytest.raises(InvalidArgument, match=of_the_stream):
                 list(session.stream([[1, 1], x], chunk_steps=2))
         with pytest.raises(InvalidArgument, match="state: got h"):
             session.set_state({"h": [MASKED]})
@@ -76,7 +77,11 @@ def test_ids_are_never_missing(target: str) -> None:
     with Client(target) as client:
         session = client.session("a", model="words")
         for ids in IDS:
-            for call in (session.step, session.peek, lambda x: list(session.stream(x, chunk_steps=2))):
+            for call in (session.step, session.peek):
                 with pytest.raises(InvalidArgument, match="inputs: got a missing value at time step 1, expected"):
                     call(ids)
+            with pytest.raises(
+                InvalidArgument, match="samples 0 to 1 of the stream: got a missing value at time step 1"
+            ):
+                list(session.stream(ids, chunk_steps=2))
         assert session.position.step == session.info().position.step == 0

@@ -7,8 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound
+from cellkeeper import AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument, SessionNotFound, StepReply
 from cellkeeper._session.blocking_answer import BlockingAnswer
+from cellkeeper._session.step_call import StepCall
 
 from .conftest import QUICK, ServerThread
 
@@ -23,7 +24,7 @@ def test_a_session_from_end_to_end(target: str) -> None:
             assert [y.tolist() for y in session.stream([ONE] * 100)] == [[n, n] for n in range(2, 102)]
             assert session.last_reply is not None
             assert session.last_reply.position == session.position
-            assert session.peek([1.0, 5.0]).output.tolist() == [102, 106]
+            assert session.peek([1.0, 5.0]).tolist() == [102, 106]
             assert session.step_reply(ONE, outputs=["hidden"]).output.tolist() == [102, 102]
             branch = session.fork("pump-17/what-if")
             assert branch.step(ONE).tolist() == [103, 103]
@@ -50,7 +51,7 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
     async def gate(opened: bool) -> None:
         (threaded.server.gate.set if opened else threaded.server.gate.clear)()
 
-    with Client(threaded.target) as client, ThreadPoolExecutor(1) as pool:
+    with Client(threaded.target, attempt_timeout=0.2) as client, ThreadPoolExecutor(1) as pool:
         session = client.session("a")
         threaded.do(gate(False))
         with pytest.raises(DeadlineExceeded):
@@ -68,7 +69,7 @@ def test_a_blocked_step_ends_with_its_deadline_and_with_the_client(threaded: Ser
 
 
 def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: BlockingAnswer) -> None:
+    def interrupted(self: BlockingAnswer[StepReply, StepCall]) -> None:
         raise KeyboardInterrupt
 
     with Client(threaded.target) as client:
@@ -81,6 +82,24 @@ def test_an_interrupted_step_counts_if_it_was_sent(threaded: ServerThread, monke
         y = session.step(ONE)
         assert y.tolist() == [threaded.server.applied_steps] * 2  # once or twice, as often as it was sent
         assert session.position.step == threaded.server.applied_steps
+
+
+def test_what_still_runs_when_the_client_is_closed_ends_with_closed(
+    threaded: ServerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellkeeper._transport.loop_thread.END_SECONDS", 0.05)
+    started = threading.Event()
+
+    async def endless() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    with Client(threaded.target) as client, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client._thread.run, endless())
+        assert started.wait(10)
+        client.close()
+        with pytest.raises(Closed):
+            running.result(10)
 
 
 def test_several_threads_share_a_client(threaded: ServerThread) -> None:

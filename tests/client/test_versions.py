@@ -89,7 +89,9 @@ def test_a_retrained_model_takes_over(versions: tuple[Path, Path], store: str) -
         done = client.carry_over("rerun", prefix="a/", window_of=lambda info: WINDOW if info.session == "a/1" else None)
         assert done.counts == {"carried": 1, "skipped": 1}
         assert client.session_info("a/1").position.step == 40
-        done = client.carry_over("reset")
+        seen: list[int] = []
+        done = client.carry_over("reset", on_progress=lambda so_far: seen.append(so_far.total))
+        assert seen[-1] == done.total == 3
         assert (done.counts, done.failed) == ({"carried": 1, "already": 2}, 0)
         server.kill()
         server.restart()
@@ -116,7 +118,7 @@ async def test_forecast_and_carry_over_with_asyncio(both: ServerProcess, version
         assert session.model.feedback == (0, 1, -1)
         await session.step(PAST)
         known = WINDOW[:20, :1]
-        got = await session.forecast(NEXT, steps=20, known=known, outputs=["prediction", "state"])
+        got = await session.forecast_reply(NEXT, steps=20, known=known, outputs=["prediction", "state"])
         consumed = np.concatenate([PAST, NEXT])
         for value in known:
             low, high = offline(new, consumed)["prediction"][-1]

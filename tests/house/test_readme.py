@@ -24,6 +24,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/client.md",
     "docs/models.md",
     "docs/adr/README.md",
     "docs/capacity.md",

@@ -145,7 +145,7 @@ def test_a_forecast_of_windows(server: ServerProcess) -> None:
     with Client(server.target) as client:
         session = client.session("ahead", model="counter")
         session.step(inputs[:2])
-        came = session.forecast(inputs[2], steps=2).output
+        came = session.forecast(inputs[2], steps=2)
     for _ in range(2):
         window = shipped.looped(inputs)[-1][[0, 1, 2, 3, 5, 4]]  # fed back as the next input
         inputs = np.concatenate([inputs, window.reshape(1, 3, 2)])

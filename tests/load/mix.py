@@ -80,7 +80,7 @@ class Summed:
                 yield row
 
         at = 0
-        async with aclosing(self.session.stream(samples())) as outputs:
+        async with aclosing(self.session.stream(samples(), window=64)) as outputs:
             async for output in outputs:
                 self.check(inputs[at], np.asarray(output, np.float32))
                 at += 1

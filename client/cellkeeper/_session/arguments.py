@@ -1,13 +1,18 @@
-"""What a caller gives beside inputs: seconds, session ids, generations. Anything else than what is expected is an
-InvalidArgument that names the field."""
+"""What a caller gives beside inputs: seconds, ids, generations, positions, counts. Anything else than what is expected
+is an InvalidArgument that names the field."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from numbers import Real
+from numbers import Integral, Real
+from typing import Any, TypeVar
 
 from ..errors import InvalidArgument
+from ..position import Position
+
+T = TypeVar("T")
 
 MAX_TIMEOUT_SECONDS = 30 * 86_400.0
 """The wire counts milliseconds in 32 bits, which is 49.7 days; a longer wait is as good as this one."""
@@ -25,6 +30,14 @@ def timeout_seconds(given: object, default: float, field: str = "timeout") -> fl
     if not seconds > 0:
         raise InvalidArgument(f"{field}: got {given!r}, expected seconds above 0", field=field)
     return min(seconds, MAX_TIMEOUT_SECONDS)
+
+
+def seconds_from_0(given: object, field: str) -> float:
+    """Seconds of at least 0, or a timedelta."""
+    seconds = _seconds(given, field, "from 0")
+    if seconds < 0:
+        raise InvalidArgument(f"{field}: got {given!r}, expected seconds from 0", field=field)
+    return seconds
 
 
 def ttl_milliseconds(given: object) -> int | None:
@@ -60,11 +73,51 @@ def id_text(given: object, field: str) -> str:
 
 def generation_bytes(given: object) -> bytes:
     """As a Position has it."""
-    if not isinstance(given, bytes):
-        raise InvalidArgument(
-            f"generation: got {type(given).__name__}, expected bytes, as in a Position", field="generation"
-        )
-    return given
+    return _instance(given, bytes, "generation", "bytes, as in a Position")
+
+
+def fingerprint_bytes(given: object) -> bytes:
+    """As a Model has it; empty: of the version that takes new sessions."""
+    return _instance(given, bytes, "fingerprint", "bytes, as in a Model; bytes.fromhex() makes them of digits")
+
+
+def position(given: object, field: str) -> Position | None:
+    """A Position, or None."""
+    return (
+        None if given is None else _instance(given, Position, field, "a Position; Position.parse() makes one of text")
+    )
+
+
+def output_names(given: object) -> tuple[str, ...]:
+    """Names of outputs, at least one."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidArgument(f"outputs: got {given!r}, expected a list of names", field="outputs")
+    names = tuple(given)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidArgument(f"outputs: got {names!r}, expected names, at least one", field="outputs")
+    return names
+
+
+def whole_number(given: object, field: str, least: int) -> int:
+    """An integer of at least `least`."""
+    if not isinstance(given, Integral) or isinstance(given, bool) or given < least:
+        raise InvalidArgument(f"{field}: got {given!r}, expected an integer of at least {least}", field=field)
+    return int(given)
+
+
+def tensors(given: object, field: str) -> Mapping[str, Any]:
+    """Tensors by name."""
+    if isinstance(given, Mapping):
+        return given
+    text = f"{field}: got {type(given).__name__}, expected tensors by name"
+    raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+
+
+def _instance(given: object, kind: type[T], field: str, expected: str) -> T:
+    if isinstance(given, kind):
+        return given
+    text = f"{field}: got {type(given).__name__}, expected {expected}"
+    raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
 
 
 def _seconds(given: object, field: str, expected: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Model, TensorSpec
+from .feature_names import in_order
 from .missing_values import as_numbers, is_missing
 
 
@@ -18,9 +19,6 @@ def little_endian(name: str) -> np.dtype[Any]:
     """The dtype as it goes over the wire. By its string, as numpy has one object of that, which is compared with and
     looked up faster than an equal one."""
     return np.dtype(np.dtype(name).newbyteorder("<").str)
-
-
-SHOWN_NAMES = 20  # of columns, in an error
 
 
 class Inputs:
@@ -50,15 +48,12 @@ class Inputs:
                 return given.tobytes(), True
         elif self._tokens and type(given) is int and not self._axes and 0 <= given < self._top:
             return given.to_bytes(self.step_bytes, "little"), True
-        if self._model.feature_names:
-            given = self._in_order(given)
         try:
-            array = as_numbers(given)
+            array = self.numbers(given)
             single = array.ndim == self._axes
-            if not single and array.ndim != self._axes + 1:
-                raise self._wrong(f"shape {list(array.shape)}")
-            if array.shape[array.ndim - self._axes :] != self._shape:
-                raise self._wrong(f"shape {list(array.shape)}")
+            if array.shape[array.ndim - self._axes :] != self._shape or not self._axes <= array.ndim <= self._axes + 1:
+                scalar = array.ndim == 0 and (given is None or array.dtype.kind not in "fiub")
+                raise self._wrong(_kind(given) if scalar else f"shape {list(array.shape)}")
             if array.dtype.kind not in ("iu" if self._tokens else "fiub"):
                 raise self._wrong(self._no_number(array))
             steps = 1 if single else int(array.shape[0])
@@ -69,34 +64,30 @@ class Inputs:
                 raise self._wrong(f"{steps} time steps", f"at most {limit} at once; stream() takes any number")
             if self._tokens:
                 self._check_ids(array)
-                converted = array.astype(self._dtype, copy=False)
-            else:
-                with np.errstate(over="ignore"):
-                    converted = array.astype(self._dtype, copy=False)
-                if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
-                    place = _place(np.isfinite(converted).reshape(steps, *self._shape))
-                    raise self._wrong(
-                        f"NaN or infinity {place}",
-                        f"finite values of dtype {self._model.input.dtype}, as the model takes no missing values "
-                        "(masked, None and NA count as NaN)",
-                    )
-            return converted.tobytes(), single
+                return array.astype(self._dtype, copy=False).tobytes(), single
+            return self._floats(array, self._shape, "inputs", self._model.feature_names).tobytes(), single
         except (TypeError, ValueError) as error:
-            raise self._wrong(f"{type(given).__name__} ({error})") from error
+            raise self._wrong(_unequal_steps(given) or f"{_kind(given)} ({error})") from error
 
-    def _in_order(self, given: Any) -> Any:
-        """A DataFrame or a Series with the model's features in the model's order; anything else as it is."""
-        labels = getattr(given, "columns", None)
-        if labels is None and type(given).__name__ == "Series" and getattr(given, "index", None) is not None:
-            labels = given.index
-        if labels is None:
-            return given
-        names, wanted = [*labels], [*self._model.feature_names]
-        if names == wanted:
-            return given
-        if sorted(map(str, names)) != sorted(wanted) or not all(isinstance(name, str) for name in names):
-            raise self._wrong(f"columns {names[:SHOWN_NAMES]}", f"the features {wanted[:SHOWN_NAMES]}, in any order")
-        return given[wanted]
+    def numbers(self, given: ArrayLike) -> Array:
+        """What is given as an array, a DataFrame or a Series with the columns in the model's order where its features
+        have names. Raises InvalidArgument for other names, TypeError and ValueError where numpy does."""
+        names = self._model.feature_names
+        return as_numbers(in_order(given, names, "inputs") if names else given)
+
+    def _floats(self, array: Array, shape: tuple[int, ...], field: str, names: Sequence[str]) -> Array:
+        """Numbers in the model's dtype. shape: of one time step. names: of the features, for an error. Raises
+        InvalidArgument for values that are missing where the model takes none."""
+        with np.errstate(over="ignore"):
+            converted = array.astype(self._dtype, copy=False)
+        if not self._model.missing_values and b"\0" in np.isfinite(converted).tobytes():
+            place = _place(np.isfinite(converted).reshape(-1, *shape), names)
+            expected = (
+                f"finite values of dtype {self._model.input.dtype}, as the model takes no missing values (masked, None "
+                "and NA count as NaN)"
+            )
+            raise self._wrong(f"NaN or infinity {place}", expected, field)
+        return converted
 
     def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
         """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are
@@ -106,29 +97,31 @@ class Inputs:
             return b""
 
         def wrong(came: str) -> InvalidArgument:
-            text = f"known: got {came}, expected [{steps}, {features}] numbers (model {self._model.name!r})"
-            return InvalidArgument(text, reason="INVALID_FIELD", field="known")
+            return self._wrong(came, f"[{steps}, {features}] numbers", "known")
 
         if given is None:
             raise wrong("none")
+        names = [
+            name
+            for name, source in zip(self._model.feature_names, self._model.feedback or (), strict=False)
+            if source == -1
+        ]
         try:
-            array = as_numbers(given)
-            if array.shape != (steps, features) or array.dtype.kind not in "fiub":
-                raise wrong(f"{array.dtype} {list(array.shape)}")
-            with np.errstate(over="ignore"):
-                return array.astype(self._dtype).tobytes()
+            array = as_numbers(in_order(given, names, "known") if names else given)
+            if array.shape != (steps, features):
+                raise wrong(f"shape {list(array.shape)}")
+            if array.dtype.kind not in "fiub":
+                raise wrong(_what_is_no_number(array, names))
+            return self._floats(array, (features,), "known", names).tobytes()
         except (TypeError, ValueError) as error:
-            raise wrong(f"{type(given).__name__} ({error})") from error
+            raise wrong(_unequal_steps(given) or f"{_kind(given)} ({error})") from error
 
     def _no_number(self, array: Array) -> str:
         """What an array of one or more time steps holds that the model does not take."""
         steps = array.reshape(-1, *self._shape)
-        numbers = np.array([_is_number(value) for value in steps.flat]).reshape(steps.shape)
-        if not numbers.all():
-            return f"dtype {array.dtype}: no number {_place(numbers)}"
         if self._tokens and array.dtype.kind == "f" and np.isnan(array).any():
-            return f"a missing value {_place(~np.isnan(steps))}"
-        return f"dtype {array.dtype}"
+            return f"a missing value {_place(~np.isnan(steps), ())}"
+        return _what_is_no_number(steps, self._model.feature_names)
 
     def _check_ids(self, array: Array) -> None:
         # Compared before the cast: an id that does not fit would wrap around to a valid one.
@@ -136,19 +129,50 @@ class Inputs:
         if low < 0 or high >= self._top:
             raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
 
-    def _wrong(self, came: str, expected: str = "") -> InvalidArgument:
+    def _wrong(self, came: str, expected: str = "", field: str = "inputs") -> InvalidArgument:
         if not expected:
             names = ", ".join(str(size) for size in self._shape)
             what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"
             expected = f"{what} of {self._model.input.dtype}"
-        text = f"inputs: got {came}, expected {expected} (model {self._model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+        text = f"{field}: got {came}, expected {expected} (model {self._model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field=field)
 
 
-def _place(good: Array) -> str:
-    """Where the first bad value of bool [T, F] or [T] is."""
+def _place(good: Array, names: Sequence[str]) -> str:
+    """Where the first bad value of bool [T, ...] is. names: of the features of [T, F]; empty: they have none."""
     step, *feature = (int(index) for index in np.argwhere(~good)[0])
-    return f"at time step {step}" + (f", feature {feature[0]}" if feature else "")
+    if not feature:
+        return f"at time step {step}"
+    if len(feature) > 1:
+        return f"at time step {step}, element {feature}"
+    return f"at time step {step}, feature {feature[0]}" + (f" ({names[feature[0]]!r})" if names else "")
+
+
+def _kind(given: object) -> str:
+    return "None" if given is None else type(given).__name__
+
+
+def _unequal_steps(given: object) -> str:
+    """Of nested lists of different lengths, which time step is the first that differs; empty for anything else."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        return ""
+    sizes = [len(step) if hasattr(step, "__len__") else None for step in given]
+    for step, size in enumerate(sizes):
+        if size != sizes[0]:
+            came, first = ("a single value" if count is None else f"length {count}" for count in (size, sizes[0]))
+            return f"{came} at time step {step}, {first} at time step 0"
+    return ""
+
+
+def _what_is_no_number(steps: Array, names: Sequence[str]) -> str:
+    """Of an array [T, ...] of a dtype that is not one of numbers, the first element that is none."""
+    numbers = np.array([_is_number(value) for value in steps.flat]).reshape(steps.shape)
+    if not numbers.all():
+        return f"dtype {steps.dtype}: no number {_place(numbers, names)}"
+    held = np.array([not isinstance(value, int) or -(2**63) <= value < 2**64 for value in steps.flat])
+    if not held.all():
+        return f"an integer of more than 64 bits {_place(held.reshape(steps.shape), names)}"
+    return f"dtype {steps.dtype}"
 
 
 def _is_number(value: object) -> bool:

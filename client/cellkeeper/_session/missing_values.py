@@ -28,6 +28,8 @@ def as_numbers(given: ArrayLike) -> Array:
         array = np.asarray(_without_masks(given))
     else:
         array = np.asarray(given)
+        if array.dtype.kind in "US" and not isinstance(given, np.ndarray):
+            array = np.asarray(given, object)  # one text among numbers makes texts of them all
     return _from_objects(array) if array.dtype.kind == "O" else array
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import CellkeeperError, InvalidArgument
-from ..types import StepReply
+from ..types import Array, StepReply
+from .arguments import whole_number
 from .event_loop import check_loop
-from .missing_values import as_numbers
+from .samples import as_rows
 from .step_call import StepCall
 
 
@@ -24,7 +25,9 @@ class Pipeline:
 
     submit: sends one chunk. give_up: called for a step whose answer is not wanted any more. window_steps: time steps in
     flight at most, but at least one chunk. chunk_steps: so many time steps go as one chunk; answers still come out one
-    by one. Raises InvalidArgument where one of these is less than 1.
+    by one. numbers: makes an array of a sample; raises InvalidArgument, TypeError and ValueError. at_hand: reading a
+    sample waits for nothing, so that many are read at a time; otherwise they are read one by one, and answers that have
+    arrived go out in between. Raises InvalidArgument where a number is less than 1.
     """
 
     def __init__(
@@ -33,30 +36,39 @@ class Pipeline:
         give_up: Callable[[StepCall], None],
         window_steps: int,
         chunk_steps: int,
+        numbers: Callable[[ArrayLike], Array],
+        at_hand: bool,
     ) -> None:
-        for name, value in (("window", window_steps), ("chunk_steps", chunk_steps)):
-            if value < 1:
-                raise InvalidArgument(f"{name}: got {value}, expected at least 1", field=name)
+        window_steps = whole_number(window_steps, "window", 1)
+        chunk_steps = whole_number(chunk_steps, "chunk_steps", 1)
         self._submit = submit
         self._give_up = give_up
         self._window_steps = max(window_steps, chunk_steps)
         self._chunk_steps = chunk_steps
+        self._numbers = numbers
+        self._at_hand = at_hand
         self._gathered: list[ArrayLike] = []
         self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
         self._in_flight_steps = 0
+        self._sent_steps = 0
         self._failed: CellkeeperError | None = None
 
     @property
     def room(self) -> int:
-        """How many more samples may be pushed."""
+        """How many samples to read now."""
         if self._failed is not None:
             return 0
-        return max(0, self._window_steps - self._in_flight_steps - len(self._gathered))
+        room = max(0, self._window_steps - self._in_flight_steps - len(self._gathered))
+        return room if self._at_hand else min(room, 1)
 
     @property
     def oldest(self) -> asyncio.Future[StepReply] | None:
         """Its answer is the next one."""
         return self._in_flight[0][0] if self._in_flight else None
+
+    def rows(self, samples: Iterable[ArrayLike]) -> Iterable[ArrayLike]:
+        """The samples one by one. Raises InvalidArgument for what gives none, and for a DataFrame of other columns."""
+        return as_rows(samples, self._numbers)
 
     def push(self, samples: Sequence[ArrayLike]) -> None:
         """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
@@ -75,11 +87,33 @@ class Pipeline:
         """Sends an unfinished chunk."""
         if self._gathered:
             gathered, self._gathered = self._gathered, []
+            self._send(self._stacked(gathered), len(gathered))
+
+    def _stacked(self, samples: Sequence[ArrayLike]) -> ArrayLike:
+        """One chunk of the samples. Raises InvalidArgument for the first that differs in shape, or is no array."""
+        arrays: list[Array] = []
+        for number, sample in enumerate(samples, self._sent_steps):
             try:
-                chunk = np.stack([as_numbers(sample) for sample in gathered])
+                arrays.append(self._numbers(sample))
+            except InvalidArgument as error:
+                raise _of_sample(error, number, 1) from error
             except (TypeError, ValueError) as error:
-                raise InvalidArgument(f"inputs: samples of one stream differ: {error}", field="inputs") from error
-            self._send(chunk, len(gathered))
+                text = f"inputs: sample {number} of the stream: got {type(sample).__name__} ({error})"
+                raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs") from error
+            if arrays[-1].shape != arrays[0].shape:
+                came, others = list(arrays[-1].shape), list(arrays[0].shape)
+                text = f"inputs: sample {number} of the stream: got shape {came}, expected {others} as of those before"
+                raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+        return np.stack(arrays)
+
+    async def advance(self, samples: Sequence[ArrayLike]) -> list[StepReply]:
+        """Takes the samples that were read, and returns answers, one for each time step. It waits for the oldest where
+        no further sample may be read before that; an empty list says that nothing has arrived, or, where no sample was
+        given, that the stream is over. Raises what the oldest step raised."""
+        self.push(samples)
+        if samples and self.room:
+            return await self.pull() if self._has_arrived else []
+        return await self.pull()
 
     async def pull(self) -> list[StepReply]:
         """Waits for the oldest answer. Returns it and those after it that have arrived, one for each time step.
@@ -103,9 +137,18 @@ class Pipeline:
             replies.extend(_split(reply, steps) if self._chunk_steps > 1 else (reply,))
         return replies
 
+    @property
+    def _has_arrived(self) -> bool:
+        return bool(self._in_flight) and self._in_flight[0][0].done()
+
     def _send(self, sample: ArrayLike, steps: int) -> None:
-        self._in_flight.append((*self._submit(sample), steps))
+        try:
+            future, call = self._submit(sample)
+        except InvalidArgument as error:
+            raise _of_sample(error, self._sent_steps, steps) from error
+        self._in_flight.append((future, call, steps))
         self._in_flight_steps += steps
+        self._sent_steps += steps
 
     def leave(self) -> None:
         """Ends the stream: steps that were not sent are dropped, the newest first; those that were sent are late."""
@@ -125,14 +168,16 @@ async def answers(
         finally:
             await live.aclose()
         return
-    source = iter(samples)
+    source = iter(pipeline.rows(samples))
     while True:
-        pipeline.push(list(islice(source, pipeline.room)))
-        replies = await pipeline.pull()
-        if not replies:
+        read = list(islice(source, pipeline.room))
+        replies = await pipeline.advance(read)
+        if not replies and not read:
             return
         for reply in replies:
             yield reply
+        if read and not replies:
+            await asyncio.sleep(0)  # what was read is sent, and its answer received, between one sample and the next
 
 
 async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncGenerator[StepReply, None]:
@@ -169,6 +214,15 @@ async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncG
 
 async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
     return await source.__anext__()
+
+
+def _of_sample(error: InvalidArgument, first: int, steps: int) -> InvalidArgument:
+    """The error, saying which samples of the stream, counted from 0, it is about."""
+    if error.field != "inputs":
+        return error
+    which = f"sample {first} of the stream" if steps == 1 else f"samples {first} to {first + steps - 1} of the stream"
+    text = error.message.replace("inputs: ", f"inputs: {which}: ", 1)
+    return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:

@@ -9,6 +9,7 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
+from .._session.arguments import id_text, session_id
 from .._session.inputs import Inputs
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
@@ -29,7 +30,7 @@ WindowOf = Callable[[SessionInfo], "ArrayLike | None"]
 
 
 def check_policy(policy: str) -> None:
-    if policy not in POLICIES:
+    if not isinstance(policy, str) or policy not in POLICIES:
         text = f"policy: got {policy!r}, expected one of {', '.join(POLICIES)}"
         raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
 
@@ -71,6 +72,7 @@ class CarryOver:
         """The next sessions that belong to another version; None: that was all."""
         if self._token is None:
             return None
+        prefix = id_text(prefix, "prefix")
         request = pb.ListSessionsRequest(model=self._target.name, prefix=prefix, page_token=self._token)
         page = await self._client._call("ListSessions", request, prefix, self._timeout)
         self._token = page.next_page_token or None
@@ -78,8 +80,11 @@ class CarryOver:
 
     async def named(self, sessions: Iterable[str]) -> list[SessionInfo]:
         """Those of these sessions that belong to another version."""
+        if isinstance(sessions, str | bytes) or not isinstance(sessions, Iterable):
+            text = f"sessions: got {sessions!r}, expected an iterable of ids"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="sessions")
         infos = []
-        for session in sessions:
+        for session in [session_id(session, "sessions") for session in sessions]:
             try:
                 infos.append(await self._client.session_info(session, model=self._target.name, timeout=self._timeout))
             except CellkeeperError as error:  # noqa: PERF203 - each session fails on its own

@@ -35,6 +35,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
 )
 
+HEALTH = "/grpc.health.v1.Health/Check"
 _END_SECONDS = 0.5  # for the server to end a stream when the client is closed
 
 
@@ -71,6 +72,7 @@ class Endpoint:
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
+        self.health = self._channel.unary_unary(HEALTH, None, None)  # of bytes
         self._token = token
         self._attempt_timeout = attempt_timeout
         self._backoff = backoff

@@ -6,10 +6,12 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from copy import copy
 from typing import Any, TypeVar
 from weakref import finalize
 
+from .._session.blocking_answer import BlockingAnswer
 from ..errors import CellkeeperError, Closed, ForkedProcess
 from .forks import INHERITED, disown_after_fork
 
@@ -35,17 +37,25 @@ class LoopThread:
         self._finalizer.atexit = False
         disown_after_fork(self)
 
+    @property
+    def closed(self) -> bool:
+        """True once it was closed, or belongs to the process that this one was forked from."""
+        return self._closed is not None
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the thread and waits for its result. Raises what it raises, and Closed."""
+        answer: BlockingAnswer[T, asyncio.Task[None]] = BlockingAnswer()
         with self._lock:
             if self._closed is not None:
                 work.close()
                 raise copy(self._closed)
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._loop.call_soon_threadsafe(answer.start, lambda: self._loop.create_task(_answered(work, answer)))
         try:
-            return future.result()
+            return answer.wait()
         except BaseException:  # Ctrl-C, or what another signal's handler raises; or the work's own error
-            future.cancel()
+            if not answer.told:
+                with suppress(Closed, ForkedProcess):
+                    self.soon(answer.give_up, asyncio.Task.cancel)
             raise
 
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
@@ -69,6 +79,21 @@ class LoopThread:
         """In a forked process: every use raises ForkedProcess from now on."""
         self._lock = threading.Lock()  # another thread may have held the old one
         self._closed = ForkedProcess(INHERITED)
+
+
+async def _answered(work: Coroutine[Any, Any, T], answer: BlockingAnswer[T, asyncio.Task[None]]) -> None:
+    """Tells the answer what becomes of the work."""
+    try:
+        result = await work
+    except asyncio.CancelledError:  # nobody waits any more, or the loop ends
+        answer.set_exception(Closed("the client was closed"))
+        raise
+    except BaseException as error:
+        answer.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        answer.set_result(result)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
+from .._session.arguments import tensors, whole_number
 from .._session.inputs import Inputs
 from ..errors import InvalidArgument
 from ..position import Position
@@ -44,8 +45,8 @@ def set_state_request(
         session=session,
         generation=at.generation,
         request_id=os.urandom(REQUEST_ID_BYTES),
-        step=at.step if step is None else step,
-        state=state_messages(model, state, "state"),
+        step=at.step if step is None else whole_number(step, "step", 0),
+        state=state_messages(model, tensors(state, "state"), "state"),
     )
     return pb.SetStateRequest(model=model.name, items=[item])
 
@@ -79,8 +80,7 @@ def forecast_request(
 ) -> Any:
     """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
-    if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
-        raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
+    steps = whole_number(steps, "steps", 1)
     if model.feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from .._session.arguments import timeout_seconds
+from .._session.arguments import seconds_from_0, timeout_seconds, whole_number
 from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
@@ -59,12 +59,11 @@ def checked_settings(
     targets = checked_targets(target)
     timeout = timeout_seconds(timeout, 30.0)
     attempt_timeout = timeout_seconds(attempt_timeout, 10.0, "attempt_timeout")
-    if not connect_timeout >= 0:
-        text = f"connect_timeout: got {connect_timeout}, expected seconds from 0"
-        raise InvalidArgument(text, field="connect_timeout")
-    for name, count in (("window_steps", window_steps), ("max_frame_items", max_frame_items)):
-        if count < 1:
-            raise InvalidArgument(f"{name}: got {count}, expected at least 1", field=name)
+    connect_timeout = seconds_from_0(connect_timeout, "connect_timeout")
+    window_steps = whole_number(window_steps, "window_steps", 1)
+    max_frame_items = whole_number(max_frame_items, "max_frame_items", 1)
+    buffer_steps = whole_number(buffer_steps, "buffer_steps", 1)
+    buffer_bytes = whole_number(buffer_bytes, "buffer_bytes", 0)
     if buffer_steps < window_steps:
         raise InvalidArgument(
             f"buffer_steps: got {buffer_steps}, expected at least window_steps, {window_steps}: "

@@ -139,9 +139,9 @@ def session_info_of(info: Any) -> SessionInfo:
         position=position_of(info.position),
         fingerprint=info.fingerprint,
         checkpoint_step=info.checkpoint_step,
-        age_ms=info.age_ms,
-        idle_ms=info.idle_ms,
-        ttl_ms=info.ttl_ms,
+        age_seconds=info.age_ms / 1000,
+        idle_seconds=info.idle_ms / 1000,
+        ttl_seconds=info.ttl_ms / 1000,
         hot=info.hot,
         damage=info.damage,
     )

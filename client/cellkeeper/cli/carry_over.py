@@ -15,6 +15,7 @@ from .._transport.carry_over import POLICIES
 from ..client import Client
 from ..types import Model, SessionInfo
 from .csv_rows import add_header, csv_rows
+from .progress import Progress
 from .rows import RowError, open_rows
 
 SHOWN_FAILURES = 20
@@ -57,6 +58,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
             except RowError as error:
                 raise RowError(f"{path}: {error}") from None
 
+    progress = Progress("sessions")
     done = client.carry_over(
         parsed.policy,
         model=target.name,
@@ -64,7 +66,9 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         sessions=parsed.session,
         window_of=window_of if parsed.windows else None,
         fingerprint=target.fingerprint,
+        on_progress=lambda carried: progress.at(carried.total),
     )
+    progress.end()
     for word, count in sorted(done.counts.items()):
         print(f"{word}\t{count}")
     for session, error in list(done.failures.items())[:SHOWN_FAILURES]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from math import isinf, isnan, prod
@@ -24,6 +26,11 @@ def open_rows(path: str) -> TextIO:
     """The file, or stdin where path is "-". UTF-8, with a byte order mark or without."""
     stdin = path == "-"
     return open(sys.stdin.fileno() if stdin else path, encoding="utf-8-sig", newline="", closefd=not stdin)
+
+
+def is_file(lines: TextIO) -> bool:
+    """Returns True where all rows are at hand. Those of a pipe, a terminal or a socket come when they come."""
+    return stat.S_ISREG(os.fstat(lines.fileno()).st_mode)
 
 
 def decoded(lines: Iterable[str]) -> Iterator[str]:

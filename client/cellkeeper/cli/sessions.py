@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ..client import Client, Session
 from ..errors import RecordDamaged
 from ..position import Position
 from ..types import SessionInfo
+from .progress import Progress
+
+SHOWN_FAILURES = 20
+SHOWN_IDS = 3
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -34,19 +40,24 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     fork.add_argument("session")
     fork.add_argument("target")
     fork.add_argument("--at", type=_position, help="a position as `show` prints it; default: where it stands")
-    delete = action("delete", _delete, "end a session")
-    delete.add_argument("session")
+    delete = action("delete", _delete, "end a session, or all whose ids start with a prefix")
+    which = delete.add_mutually_exclusive_group(required=True)
+    which.add_argument("session", nargs="?", help="its id")
+    which.add_argument("--prefix", help="all whose ids start with this, after a question; '' is every session")
+    delete.add_argument("--yes", action="store_true", help="delete without asking")
 
 
 def _list(client: Client, parsed: argparse.Namespace) -> None:
+    if not parsed.json:
+        print("SESSION\tSTEP\tIDLE\tTTL\tSTATE")
     for info in client.sessions(parsed.prefix, model=parsed.model):
         if parsed.json:
             print(_as_json(info))
         elif info.damage:
-            print(f"{info.session}\tdamaged: {info.damage}")
+            print(f"{info.session}\t-\t-\t-\tdamaged: {info.damage}")
         else:
-            idle = f"idle {info.idle_ms / 1000:.1f} s"
-            print(f"{info.session}\tstep {info.position.step}\t{idle}\t{'hot' if info.hot else 'cold'}")
+            state = "hot" if info.hot else "cold"
+            print(f"{info.session}\t{info.position.step}\t{info.idle_seconds:.1f} s\t{_ttl(info)}\t{state}")
 
 
 def _show(client: Client, parsed: argparse.Namespace) -> None:
@@ -60,9 +71,9 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         ("position", info.position),
         ("fingerprint", info.fingerprint.hex()),
         ("checkpoint", f"step {info.checkpoint_step}"),
-        ("age", f"{info.age_ms / 1000:.3f} s"),
-        ("idle", f"{info.idle_ms / 1000:.3f} s"),
-        ("ttl", f"{info.ttl_ms / 1000:g} s" if info.ttl_ms else "none"),
+        ("age", f"{info.age_seconds:.3f} s"),
+        ("idle", f"{info.idle_seconds:.3f} s"),
+        ("ttl", _ttl(info)),
         ("hot", "yes" if info.hot else "no"),
     )
     for name, value in rows:
@@ -85,7 +96,41 @@ def _fork(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _delete(client: Client, parsed: argparse.Namespace) -> None:
-    client.delete(parsed.session, _generation(client, parsed), model=parsed.model)
+    if parsed.session is not None:
+        client.delete(parsed.session, _generation(client, parsed), model=parsed.model)
+        return
+    found = list(client.sessions(parsed.prefix, model=parsed.model))
+    if not found:
+        print(f"no session starts with {parsed.prefix!r}")
+        return
+    if not parsed.yes:
+        _confirm(f"Delete {len(found)} sessions whose ids start with {parsed.prefix!r} ({_some_of(found)})? [y/N] ")
+    progress = Progress("sessions")
+    done = client.delete_many(found, model=parsed.model, on_progress=lambda deleted: progress.at(deleted.total))
+    progress.end()
+    print(f"deleted\t{done.deleted}\ngone\t{done.gone}\nfailed\t{done.failed}")
+    for session, error in list(done.failures.items())[:SHOWN_FAILURES]:
+        print(f"{session}: {error}", file=sys.stderr)
+    if done.failed:
+        raise ValueError(f"{done.failed} sessions were not deleted")
+
+
+def _confirm(question: str) -> None:
+    """Raises ValueError unless a person at a terminal agrees."""
+    if not sys.stdin.isatty():
+        raise ValueError("--yes: expected, as there is no terminal to ask at")
+    print(question, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ValueError("nothing was deleted")
+
+
+def _some_of(infos: Sequence[SessionInfo]) -> str:
+    shown = [info.session for info in infos[:SHOWN_IDS]]
+    return ", ".join([*shown, "..."] if len(infos) > SHOWN_IDS else shown)
+
+
+def _ttl(info: SessionInfo) -> str:
+    return f"{info.ttl_seconds:g} s" if info.ttl_seconds else "none"
 
 
 def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
@@ -117,9 +162,9 @@ def _as_json(info: SessionInfo) -> str:
             "position": str(info.position),
             "fingerprint": info.fingerprint.hex(),
             "checkpoint_step": info.checkpoint_step,
-            "age_ms": info.age_ms,
-            "idle_ms": info.idle_ms,
-            "ttl_ms": info.ttl_ms,
+            "age_seconds": info.age_seconds,
+            "idle_seconds": info.idle_seconds,
+            "ttl_seconds": info.ttl_seconds,
             "hot": info.hot,
             "damage": info.damage,
         }

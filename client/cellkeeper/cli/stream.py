@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -17,8 +16,11 @@ from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
 from .csv_rows import add_header, csv_rows
 from .json_rows import json_rows
-from .rows import RowError, open_rows
+from .progress import Progress
+from .rows import RowError, is_file, open_rows
 from .writer import Writer
+
+FILE_WINDOW_STEPS = 64
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -45,8 +47,20 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="skip the rows that the session consumed already")
     parser.add_argument("--unchecked", action="store_true", help="skip rows without comparing them (after a fork, say)")
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="forget the session when idle this long")
-    parser.add_argument("--window", type=int, metavar="STEPS", help="rows ahead of the answers; 1 for live input")
-    parser.add_argument("--chunk-steps", type=int, default=1, metavar="STEPS", help="rows that travel together")
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="STEPS",
+        help=f"rows that are sent ahead of the answers (default: {FILE_WINDOW_STEPS} for a file; 1 for a pipe or a "
+        "terminal, so that each row is answered before the next is read)",
+    )
+    parser.add_argument(
+        "--chunk-steps",
+        type=int,
+        default=1,
+        metavar="STEPS",
+        help="rows that travel together; their answers come together, too",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -66,11 +80,12 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
         out = sys.stdout if parsed.output == "-" else stack.enter_context(open(parsed.output, "a", encoding="utf-8"))
         headed = parsed.output != "-" and out.tell() > 0  # a run that goes on in the same file
         writer = Writer(out, parsed.format or ("jsonl" if parsed.jsonl else "csv"), "prediction", headed)
-        progress = _Progress()
-        outputs = session.stream(rows, window=parsed.window, chunk_steps=parsed.chunk_steps)
+        progress = Progress("rows")
+        window = parsed.window if parsed.window is not None else FILE_WINDOW_STEPS if is_file(lines) else 1
+        outputs = session.stream(rows, window=window, chunk_steps=parsed.chunk_steps)
         for step, output in enumerate(outputs, session.position.step):
             writer.write(step, output)
-            progress.count()
+            progress.one_more()
         progress.end()
         if rows.error is not None:
             raise rows.error
@@ -116,26 +131,3 @@ class _UntilError:
             yield from self._rows
         except RowError as error:
             self.error = error
-
-
-class _Progress:
-    """Rows so far, on a terminal only."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._rows = 0
-        self._started = self._next = time.monotonic()
-
-    def count(self) -> None:
-        self._rows += 1
-        if self._shown and time.monotonic() >= self._next:
-            self._show("")
-            self._next = time.monotonic() + 0.2
-
-    def end(self) -> None:
-        if self._shown:
-            self._show("\n")
-
-    def _show(self, end: str) -> None:
-        rate = self._rows / max(1e-9, time.monotonic() - self._started)
-        print(f"\r{self._rows} rows, {rate:.0f} a second ", end=end, file=sys.stderr, flush=True)

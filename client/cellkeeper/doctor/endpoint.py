@@ -14,14 +14,14 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from .._transport.credentials import Tls
+from .._transport.endpoint import HEALTH
+from .._transport.readiness import SERVING
 from .._transport.target import checked_target, is_loopback, proxy_options
 from .._transport.wire import model_of
 from ..errors import CellkeeperError, InvalidArgument
 from ..types import Model
 from .finding import Finding, fail, ok, warn
 
-HEALTH = "/grpc.health.v1.Health/Check"
-SERVING = b"\x08\x01"  # a HealthCheckResponse with status 1, by hand: its package is not the client's
 EXPIRES_SOON = timedelta(days=21)
 
 

@@ -1,0 +1,50 @@
+"""Columns that have names, put into the order of a model's features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import InvalidArgument
+
+SHOWN_NAMES = 20  # in an error
+
+
+def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
+    """A DataFrame [T, F], a Series [F], or a list of such, with the features `wanted` in their order; anything else as
+    it is. Raises InvalidArgument, which says which names are missing, which are not known, and which occur twice."""
+    names = _names(given)
+    if names is not None:
+        return _ordered(given, names, wanted, field)
+    if isinstance(given, list | tuple) and any(_names(item) is not None for item in given):
+        return [in_order(item, wanted, field) for item in given]
+    return given
+
+
+def _names(given: Any) -> list[Any] | None:
+    """The names of the columns, or of a Series' elements; None for what has none."""
+    labels = getattr(given, "columns", None)
+    if labels is None and type(given).__name__ == "Series":
+        labels = getattr(given, "index", None)
+    return None if labels is None or callable(labels) else [*labels]
+
+
+def _ordered(given: Any, names: list[Any], wanted: Sequence[str], field: str) -> Any:
+    if names == [*wanted]:
+        return given
+    known = set(wanted)
+    wrong = {
+        "missing": [name for name in wanted if name not in names],
+        "unknown": [name for name in names if name not in known],
+        "more than once": [name for name, count in Counter(names).items() if count > 1],
+    }
+    if any(wrong.values()):
+        came = "; ".join(f"{what}: {_shown(some)}" for what, some in wrong.items() if some)
+        text = f"{field}: got columns of other names ({came}), expected {_shown(wanted)} in any order"
+        raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    return given[[*wanted]]
+
+
+def _shown(names: Sequence[Any]) -> str:
+    return ", ".join(map(repr, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")

@@ -1,0 +1,204 @@
+"""What a client asks about sessions and models without opening a session, for asyncio."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from ._session.arguments import (
+    fingerprint_bytes,
+    generation_bytes,
+    id_text,
+    session_id,
+)
+from ._transport.bulk_delete import BulkDelete, listed
+from ._transport.calls import itself, only_result
+from ._transport.carry_over import CarryOver, WindowOf
+from ._transport.requests import reset_request
+from ._transport.wire import model_of, position_of, session_info_of
+from .errors import InvalidArgument
+from .position import Position
+from .types import CarriedOver, Deleted, Model, SessionInfo
+
+
+class AsyncAdministration(ABC):
+    """The calls of AsyncClient that look after sessions and models."""
+
+    timeout: float
+
+    @abstractmethod
+    async def _call(
+        self, method: str, request: Any, session: str, timeout: float | None, read: Callable[[Any], Any] = itself
+    ) -> Any: ...
+
+    @abstractmethod
+    async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
+
+    async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
+        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
+        changed.
+
+        session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
+        call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
+        can still be read.
+        """
+        request = pb.GetSessionRequest(model=id_text(model, "model"), session=session_id(session))
+        info: SessionInfo = await self._call("GetSession", request, session, timeout, session_info_of)
+        return info
+
+    async def sessions(
+        self, prefix: str = "", *, model: str = "", timeout: float | None = None
+    ) -> AsyncIterator[SessionInfo]:
+        """Lists the sessions whose id starts with `prefix`, in no particular order, page by page.
+
+        prefix: empty: all sessions. model: its name; may be left out while the server serves exactly one. timeout:
+        seconds for each page, retries included; None: the client's. Sessions that are created or deleted meanwhile may
+        be missing or listed. Those with damaged records are listed, and say so in `damage`.
+        """
+        token, prefix, model = "", id_text(prefix, "prefix"), id_text(model, "model")
+        while True:
+            request = pb.ListSessionsRequest(model=model, prefix=prefix, page_token=token)
+            page = await self._call("ListSessions", request, prefix, timeout)
+            for info in page.sessions:
+                yield session_info_of(info)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def delete(self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None) -> bool:
+        """Deletes that generation of the session. Returns False if it was gone already, which is no error.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them; empty: delete a session whose
+        record is damaged (RecordDamaged), and no other. model: its name; may be left out while the server serves
+        exactly one. timeout: seconds for the call, retries included; None: the client's. Raises Unavailable and
+        DeadlineExceeded, after which the same call may be made again: it deletes no other generation.
+        """
+        item = pb.DeleteRequest.Item(session=session_id(session), generation=generation_bytes(generation))
+        request = pb.DeleteRequest(model=id_text(model, "model"), items=[item])
+        return bool((await self._call("Delete", request, session, timeout, only_result)).deleted)
+
+    async def delete_many(
+        self,
+        sessions: Iterable[SessionInfo] | AsyncIterable[SessionInfo],
+        *,
+        model: str = "",
+        timeout: float | None = None,
+        on_progress: Callable[[Deleted], None] | None = None,
+    ) -> Deleted:
+        """Deletes sessions, several in one request, each in the generation that it was listed with, and counts what
+        became of them.
+
+        sessions: as `sessions` lists them: `await client.delete_many(client.sessions("old/"))`. model: its name; may be
+        left out while the server serves exactly one. timeout: seconds for each request. on_progress: called after each
+        request with the counts so far. What fails for one session is counted, and holds up no other: look at
+        `failures`. A run that was broken off is simply started again. Raises InvalidArgument for what is no
+        SessionInfo.
+        """
+        bulk = await self._new_bulk_delete(model, timeout)
+        page: list[SessionInfo] = []
+
+        async def delete_page() -> None:
+            await bulk.delete(page)
+            page.clear()
+            if on_progress is not None:
+                on_progress(bulk.result)
+
+        async for info in _each(sessions):
+            page.append(info)
+            if len(page) == bulk.room:
+                await delete_page()
+        if page:
+            await delete_page()
+        return bulk.result
+
+    async def _new_bulk_delete(self, model: str, timeout: float | None) -> BulkDelete:
+        return BulkDelete(self, await self.model(id_text(model, "model"), timeout=timeout), timeout)
+
+    async def reset(
+        self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
+    ) -> Position:
+        """Ends that generation of the session and starts another at step 0, of the version that takes new sessions;
+        also where its own version is not served any more. Returns the new position.
+
+        session: its id. generation: 16 bytes, as a Position or session_info gives them. model: its name; may be left
+        out while the server serves exactly one. timeout: seconds for the call, retries included; None: the client's.
+        Raises SessionNotFound, and GenerationChanged where the session has another generation: read it again before
+        deciding.
+        """
+        request = reset_request(session_id(session), id_text(model, "model"), generation_bytes(generation))
+        return position_of((await self._call("Reset", request, session, timeout, only_result)).position)
+
+    async def carry_over(
+        self,
+        policy: str,
+        *,
+        model: str = "",
+        prefix: str = "",
+        sessions: Iterable[str] | None = None,
+        window_of: WindowOf | None = None,
+        fingerprint: bytes = b"",
+        timeout: float | None = None,
+        on_progress: Callable[[CarriedOver], None] | None = None,
+    ) -> CarriedOver:
+        """Hands sessions over to another version of their model, and counts what became of them.
+
+        policy: "keep" the state, "rerun" a window of inputs, or "reset", as in the session's own carry_over. model: its
+        name; may be left out while the server serves exactly one. prefix: of the sessions' ids; sessions: these ids and
+        no others. window_of: where the policy is "rerun", returns a session's window ([W, F], or [W] token ids); None
+        for one that stays as it is. fingerprint: 32 bytes, of the new version; empty: the one that takes new sessions.
+        timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
+
+        What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
+        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        """
+        carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
+        if sessions is not None:
+            infos = await carry_over.named(sessions)
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in infos])
+            return carry_over.result
+        while (page := await carry_over.page(prefix)) is not None:
+            await carry_over.carry([(info, window_of(info) if window_of else None) for info in page])
+            if on_progress is not None:
+                on_progress(carry_over.result)
+        return carry_over.result
+
+    async def _new_carry_over(
+        self, policy: str, model: str, fingerprint: bytes, window_of: WindowOf | None, timeout: float | None
+    ) -> CarryOver:
+        if (window_of is None) == (policy == "rerun"):
+            text = f"window_of: got {window_of!r} with {policy!r}, expected a function with 'rerun', and with it only"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="window_of")
+        target = await self.model(id_text(model, "model"), fingerprint, timeout=timeout)
+        return CarryOver(self, target, policy, timeout)
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
+        """Lists every served version of every model; the first of a name takes new sessions.
+
+        timeout: seconds for the call, retries included; None: the client's. Raises AccessDenied, Unavailable and
+        DeadlineExceeded.
+        """
+        answer = await self._call("ListModels", pb.ListModelsRequest(), "", timeout)
+        return [model_of(info) for info in answer.models]
+
+    async def model(self, name: str = "", fingerprint: bytes = b"", *, timeout: float | None = None) -> Model:
+        """Reads one model: its input, outputs, states and limits.
+
+        name: may be left out while the server serves exactly one. fingerprint: 32 bytes: that version; empty: the one
+        that takes new sessions. timeout: seconds for the call, retries included; None: the client's. Raises
+        InvalidArgument where no such model is served.
+        """
+        request = pb.GetModelRequest(model=id_text(name, "name"), fingerprint=fingerprint_bytes(fingerprint))
+        model: Model = await self._call("GetModel", request, name, timeout, model_of)
+        return model
+
+
+async def _each(sessions: Iterable[SessionInfo] | AsyncIterable[SessionInfo]) -> AsyncIterator[SessionInfo]:
+    if isinstance(sessions, AsyncIterable):
+        async for info in sessions:
+            yield info
+        return
+    for info in listed(sessions):
+        yield info

@@ -1,0 +1,37 @@
+"""How far a long command has come: on stderr, and only where that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+SHOWN_EVERY_SECONDS = 0.2
+
+
+class Progress:
+    """One line that is written again and again. what: the things that are counted, "rows" for instance."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = sys.stderr.isatty()
+        self._count = 0
+        self._started = self._next = time.monotonic()
+
+    def at(self, count: int) -> None:
+        """So many are done."""
+        self._count = count
+        if self._shown and time.monotonic() >= self._next:
+            self._show("")
+            self._next = time.monotonic() + SHOWN_EVERY_SECONDS
+
+    def one_more(self) -> None:
+        self.at(self._count + 1)
+
+    def end(self) -> None:
+        """The last count stays, and the line ends."""
+        if self._shown:
+            self._show("\n")
+
+    def _show(self, end: str) -> None:
+        rate = self._count / max(1e-9, time.monotonic() - self._started)
+        print(f"\r{self._count} {self._what}, {rate:.0f} a second ", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""Many sessions are deleted together, each in the generation that was listed; the program asks before it does so."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from cellkeeper import AsyncClient, Client, Deleted, InvalidArgument, Position
+
+COUNT = 150  # more than two requests
+
+
+@pytest.fixture
+def client(real_target: str) -> Iterator[Client]:
+    with Client(real_target) as made:
+        yield made
+        made.delete_many(made.sessions())
+
+
+def make(client: Client, *names: str) -> None:
+    for name in names:
+        client.session(name)
+
+
+def ids(client: Client) -> set[str]:
+    return {info.session for info in client.sessions()}
+
+
+def test_those_that_are_listed_are_deleted_and_no_others(client: Client) -> None:
+    make(client, "new", *(f"old/{number}" for number in range(COUNT)))
+    seen: list[int] = []
+    done = client.delete_many(client.sessions("old/"), on_progress=lambda so_far: seen.append(so_far.total))
+    assert (done.deleted, done.gone, done.failed, done.failures) == (COUNT, 0, 0, {})
+    assert repr(done) == f"Deleted({COUNT} deleted, 0 gone, 0 failed)"
+    assert seen == [64, 128, 150]
+    assert ids(client) == {"new"}
+
+
+def test_one_that_is_gone_or_fails_is_counted_and_holds_up_no_other(client: Client) -> None:
+    make(client, "a", "b", "c", "d")
+    listed = sorted(client.sessions(), key=lambda info: info.session)
+    client.reset("a", listed[0].position.generation)
+    client.delete("b", listed[1].position.generation)
+    listed[2] = replace(listed[2], position=Position(b"", 0, b""))  # as of a damaged record, which it is not
+    done = client.delete_many(listed)
+    assert (done.deleted, done.gone, done.failed, done.total) == (1, 2, 1, 4)
+    assert isinstance(done.failures["c"], InvalidArgument)
+    assert ids(client) == {"a", "c"}
+
+
+def test_what_is_no_listed_session_is_refused(client: Client) -> None:
+    make(client, "a")
+    for wrong in ("a", ["a"], 5, None):
+        with pytest.raises(InvalidArgument, match="sessions: got") as raised:
+            client.delete_many(wrong)  # type: ignore[arg-type]
+        assert raised.value.field == "sessions"
+    assert ids(client) == {"a"}
+    assert client.delete_many([]) == Deleted()
+
+
+async def test_asyncio_takes_both_kinds_of_iterables(client: Client, real_target: str) -> None:
+    make(client, "old/a", "old/b", "new")
+    async with AsyncClient(real_target) as other:
+        seen: list[int] = []
+        done = await other.delete_many(other.sessions("old/"), on_progress=lambda so_far: seen.append(so_far.total))
+        assert (done, seen) == (Deleted(2), [2])
+        assert await other.delete_many([info async for info in other.sessions()]) == Deleted(1)
+        with pytest.raises(InvalidArgument, match="sessions: got str"):
+            await other.delete_many("old/a")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------- the program
+
+
+def command(target: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", "cellkeeper", "sessions", "delete", "--endpoint", target, *words]
+
+
+def at_a_terminal(answer: str, target: str, *words: str) -> tuple[int, str, str]:
+    """Runs it with a terminal as stdin and stderr; its code, and what it wrote to stdout and to the terminal."""
+    ours, its = pty.openpty()
+    with closing(os.fdopen(ours, "rb+", buffering=0)) as terminal:
+        process = subprocess.Popen(command(target, *words), stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
+        os.close(its)
+        terminal.write(answer.encode())
+        out, _ = process.communicate(timeout=60)
+        shown = b""
+        try:
+            while part := os.read(ours, 4096):
+                shown += part
+        except OSError:  # the other end is closed: that was all
+            pass
+    return process.returncode, out, shown.decode()
+
+
+def test_the_program_asks_at_a_terminal_and_shows_how_far_it_is(client: Client, real_target: str) -> None:
+    make(client, "old/a", "old/b", "old/c", "old/d", "new")
+    code, out, shown = at_a_terminal("n\n", real_target, "--prefix", "old/")
+    assert (code, out) == (1, "")
+    assert "Delete 4 sessions whose ids start with 'old/' (" in shown
+    assert "nothing was deleted" in shown
+    assert len(ids(client)) == 5
+    code, out, shown = at_a_terminal("y\n", real_target, "--prefix", "old/")
+    assert (code, out.split()) == (0, ["deleted", "4", "gone", "0", "failed", "0"])
+    assert "4 sessions, " in shown
+    assert ids(client) == {"new"}
+
+
+def test_without_a_terminal_it_wants_yes(client: Client, real_target: str) -> None:
+    make(client, "old/a", "new")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(real_target, *words), input="y\n", capture_output=True, text=True, timeout=60, check=False
+        )
+
+    refused = run("--prefix", "old/")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--yes: expected" in refused.stderr
+    assert ids(client) == {"old/a", "new"}
+    done = run("--prefix", "old/", "--yes")
+    assert (done.returncode, done.stdout.split()[:2], done.stderr) == (0, ["deleted", "1"], "")
+    assert ids(client) == {"new"}
+    assert run("--prefix", "old/", "--yes").stdout == "no session starts with 'old/'\n"
+    for wrong in ((), ("new", "--prefix", "old/")):
+        assert run(*wrong).returncode == 2

@@ -1,0 +1,78 @@
+"""Every public name of the client is documented where it stands, with its arguments; both faces take the same."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import cellkeeper
+import pytest
+from cellkeeper import AsyncClient, AsyncSession, Client, Session
+
+FACES: list[tuple[type, type]] = [(Client, AsyncClient), (Session, AsyncSession)]
+CLASSES = [kind for pair in FACES for kind in pair]
+
+
+def own_names(kind: type) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_")]
+
+
+DOCUMENTED = {
+    f"{kind.__name__}.{name}": inspect.getattr_static(kind, name) for kind in CLASSES for name in own_names(kind)
+}
+
+
+@pytest.mark.parametrize(("name", "what"), DOCUMENTED.items(), ids=DOCUMENTED)
+def test_a_name_says_what_it_is_and_names_its_arguments(name: str, what: Any) -> None:
+    text = inspect.getdoc(what) or ""
+    assert text, f"{name} has no docstring"
+    assert not re.search(r"\bsee (Async)?(Client|Session)\b", text), f"{name} sends its reader elsewhere"
+    if callable(what):
+        arguments = [argument for argument in inspect.signature(what).parameters if argument != "self"]
+        missing = [argument for argument in arguments if not re.search(rf"\b{argument}\b", text)]
+        assert not missing, f"{name} does not say what these are: {missing}"
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_client_names_its_parameters(kind: type) -> None:
+    text = kind.__doc__ or ""
+    parameters = inspect.signature(kind).parameters
+    assert [name for name in parameters if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("name", cellkeeper.__all__)
+def test_an_exported_name_has_a_docstring_of_its_own(name: str) -> None:
+    what = getattr(cellkeeper, name)
+    if isinstance(what, type) and issubclass(what, Exception):
+        assert name in (inspect.getmodule(what).__doc__ or "")
+        return
+    text = what.__doc__ or ""
+    assert text
+    assert not text.startswith(f"{name}("), "made by dataclass"
+
+
+def signature(call: Callable[..., Any]) -> list[tuple[Any, ...]]:
+    """Names, kinds, defaults and types of the parameters, in the blocking face's words."""
+    parameters = []
+    for item in inspect.signature(call).parameters.values():
+        hint = re.sub(r"Iterable\[(\w+)\] \| AsyncIterable\[\1\]", r"Iterable[\1]", str(item.annotation))
+        parameters.append((item.name, item.kind, item.default, hint))
+    return parameters
+
+
+@pytest.mark.parametrize(("blocking", "core"), FACES)
+def test_both_faces_have_the_same_names_and_signatures(blocking: type, core: type) -> None:
+    only = {"open"} if core is AsyncClient else set()  # another name for `session`
+    inner = {"disown", "timeout", "targets", "outputs", "counters"}  # what the package itself uses
+    instance = {"id", "model", "created", "last_reply", "counters"}  # attributes in one face, properties in the other
+    ours, theirs = set(own_names(blocking)) - instance, set(own_names(core)) - instance
+    assert ours == theirs - only - inner
+    for name in ours:
+        one, other = getattr(blocking, name), getattr(core, name)
+        assert callable(one) == callable(other), name
+        if callable(one):
+            assert signature(one) == signature(other), name
+    if blocking is Client:
+        assert signature(Client.__init__) == signature(AsyncClient.__init__)
