@@ -46,9 +46,7 @@ class Settings:
         "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)",
         choices=("on", "off"),
     )
-    kserve_end_ttl_ms: int = serving(
-        60_000, "how long a sequence is kept after its END, which may be repeated"
-    )
+    kserve_end_ttl_ms: int = serving(60_000, "how long a sequence is kept after its END, which may be repeated")
     kserve_names: str = serving("", "what its clients call tensors: MODEL/NAME=TENSOR, several with commas between")
     device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
     precision: str = serving(

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 from cellkeeper_service.imports import ImportRefused
 from cellkeeper_service.imports.files import read_state_dict
 from cellkeeper_service.imports.keras_model import read_stack
@@ -85,6 +86,38 @@ def test_the_config_of_a_keras_file(tmp_path: Path) -> None:
             archive.writestr("model.weights.h5", weights)
         seen.add(judged(read, case))
     assert False in seen
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Keras' own
+def test_the_config_of_a_keras_file_with_every_layer(keras: Any, tmp_path: Path) -> None:
+    whole_layers().save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = parts.pop("config.json")
+
+    def read() -> None:
+        lower(read_stack(tmp_path / "m.keras")[1], "m", "m")
+
+    seen = set()
+    for case, draw in draws("keras 3"):
+        with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+            archive.writestr("config.json", hostile_config(draw, config))
+            for name, data in parts.items():
+                archive.writestr(name, data)
+        seen.add(judged(read, case))
+    assert seen == {True, False}
+
+
+def whole_layers() -> Any:
+    """Branches, stacked cells, a causal convolution, normalisations and activations."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 3))
+    a = L.RNN([L.LSTMCell(4), L.GRUCell(4)], return_sequences=True)(x)
+    b = L.PReLU(shared_axes=[1])(L.LayerNormalization()(L.Conv1D(4, 3, padding="causal", dilation_rate=2)(x)))
+    c = L.Concatenate()([L.Add()([a, b]), L.Multiply()([a, b]), L.ReLU(max_value=6.0)(a)])
+    return Model(x, L.Dense(2, activation="gelu")(L.RNN(L.SimpleRNNCell(3))(L.BatchNormalization()(c))))
 
 
 def test_graphs() -> None:

@@ -63,10 +63,14 @@ class Sync:
         from tritonclient.grpc import InferenceServerClient
 
         self._client, self._model = InferenceServerClient(target), model
-        if not (
-            self._client.is_server_live() and self._client.is_server_ready() and self._client.is_model_ready(model)
-        ):
-            raise RuntimeError("the server is not ready")
+        ready = self._client.is_server_live() and self._client.is_server_ready() and self._client.is_model_ready(model)
+        client, told = self._client, {"ready": ready}
+        told["metadata"] = client.get_model_metadata(model).inputs[0].name == "input"
+        told["config"] = client.get_model_config(model).config.HasField("sequence_batching")
+        told["statistics"] = client.get_inference_statistics(model).model_stats[0].name == model
+        told["index"] = [one.name for one in client.get_model_repository_index().models] == [model]
+        if not all(told.values()):
+            raise RuntimeError(f"the server or its model is not described as expected: {told}")
 
     async def infer(self, call: Call, values: Any) -> Any:
         return self._client.infer(self._model, tensor(values), **words(call)).as_numpy("prediction")

@@ -16,7 +16,8 @@ from tests.server_process import ServerProcess
 from .calls import END, START, Api, Array, Reply, Value, request
 from .conftest import KSERVE
 
-STEPS = 24
+STEPS = 12
+KILLED_AT = 5
 IDS: list[int | str] = [7, "7", 2**62, "pump-17"]
 
 
@@ -50,19 +51,23 @@ def parameters(step: int) -> dict[str, Value]:
 def test_killed_and_started_again_in_mid_sequence(
     lstm_model: Path, store: str, sequences: dict[int | str, Array], expected: dict[int | str, Array]
 ) -> None:
+
+    def send(api: Api, step: int) -> None:
+        for name, values in sequences.items():
+            again = step in (0, KILLED_AT, STEPS - 1)
+            for replayed in (False, True) if again else (False,):
+                got = api.infer(values[:, step], name, parameters(step), identifier="start")
+                np.testing.assert_array_equal(got.outputs["prediction"], expected[name][:, step], strict=True)
+                assert got.parameters["replayed"] is replayed
+
     with ServerProcess([lstm_model], store, KSERVE) as server:
-        for step in range(STEPS):
-            if step == 9:
+        for first, last in ((0, KILLED_AT), (KILLED_AT, STEPS)):
+            with server.channel() as channel:
+                for step in range(first, last):
+                    send(Api(channel, "lstm"), step)
+            if last < STEPS:
                 server.kill()
                 server.restart()
-            with server.channel() as channel:
-                api = Api(channel, "lstm")
-                for name, values in sequences.items():
-                    again = step % 5 == 0 or step == STEPS - 1
-                    for replayed in (False, True) if again else (False,):
-                        got = api.infer(values[:, step], name, parameters(step), identifier="start")
-                        np.testing.assert_array_equal(got.outputs["prediction"], expected[name][:, step], strict=True)
-                        assert got.parameters["replayed"] is replayed
 
 
 def test_any_replica_continues(

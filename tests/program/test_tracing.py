@@ -16,12 +16,14 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
+from tests.kserve import calls as kserve
 from tests.rpc.calls import Api, Chunk, numbers
 from tests.server_process import ServerProcess
 
 from .launch import serve
 
 SECRET = "patient-4711"
+OPTIONS = ["--tracing", "otlp", "--kserve", "on"]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -55,12 +57,13 @@ def text_of(attributes: object) -> dict[str, str]:
 
 
 def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> None:
-    with ServerProcess([counting_model], "memory:", ["--tracing", "otlp"]) as server, server.channel() as channel:
+    with ServerProcess([counting_model], "memory:", OPTIONS) as server, server.channel() as channel:
         stub, api = server.stub(channel), Api(server.stub(channel))
         metadata = (("traceparent", f"00-{TRACE}-{PARENT}-01"), ("x-request-id", "order-17"))
         stub.Open(pb.OpenRequest(session=SECRET, request_id=b"0123456789abcdef"), metadata=metadata)
         at = api.send("unary", Chunk("s", numbers(1))).after
         api.send("stream", Chunk("s", numbers(1), at))
+        kserve.Api(channel).infer(kserve.numbers(1), SECRET, kserve.START)
         with pytest.raises(grpc.RpcError, match=SECRET) as refused:
             stub.GetModel(pb.GetModelRequest(model=SECRET))
         server.stop()
@@ -72,7 +75,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
         raw += resource.SerializeToString()
         assert text_of(resource.resource.attributes)["service.name"] == "cellkeeper"
         spans |= {span.name.rpartition("/")[2]: span for scope in resource.scope_spans for span in scope.spans}
-    assert set(spans) == {"Open", "Step", "GetModel"}  # not the stream, nor health checks
+    assert set(spans) == {"Open", "Step", "GetModel", "ModelInfer"}  # not the stream, nor health checks
     opened = spans["Open"]
     assert (opened.trace_id.hex(), opened.parent_span_id.hex()) == (TRACE, PARENT)
     assert opened.kind == Span.SPAN_KIND_SERVER
@@ -84,6 +87,7 @@ def test_unary_calls_have_spans(counting_model: Path, receiver: Receiver) -> Non
         "rpc.grpc.status_code": "0",
     }
     assert text_of(spans["GetModel"].attributes)["rpc.grpc.status_code"] == str(code)
+    assert text_of(spans["ModelInfer"].attributes)["rpc.service"] == "inference.GRPCInferenceService"
     assert SECRET.encode() not in raw
 
 

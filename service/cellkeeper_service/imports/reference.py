@@ -4,7 +4,7 @@ that the model came from is not installed."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -39,6 +39,9 @@ class Float64Run:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._states = [_initial(layer) for layer in stack.recurrent]
+        self._weights = [  # once: of a large model it takes longer than a time step
+            {name: np.asarray(value, np.float64) for name, value in layer.weights.items()} for layer in stack.recurrent
+        ]
         self._past = {id(conv): np.zeros((conv.reach, conv.weight.shape[2])) for conv in stack.convolutions}
 
     def step(self, x: Array) -> Floats:
@@ -83,7 +86,7 @@ class Float64Run:
     def _recurrent(self, layer: Recurrent, index: int, x: Floats, kept: bool) -> Floats:
         h, c = self._states[index]
         if kept:
-            h, c = self._states[index] = _cell(layer, x, h, c)
+            h, c = self._states[index] = _cell(layer, self._weights[index], x, h, c)
         return np.zeros_like(h) if layer.zero_masked and not kept else h
 
 
@@ -138,8 +141,7 @@ def activate(op: str, value: Floats, slope: float = 1.0) -> Floats:
     return _FUNCTIONS[op](value)
 
 
-def _cell(layer: Recurrent, x: Floats, h: Floats, c: Floats) -> tuple[Floats, Floats]:
-    weights = {name: np.asarray(value, np.float64) for name, value in layer.weights.items()}
+def _cell(layer: Recurrent, weights: Mapping[str, Floats], x: Floats, h: Floats, c: Floats) -> tuple[Floats, Floats]:
     ways = [partial(activate, name) for name in layer.activations or USUAL[layer.cell]]
     size = layer.hidden_size
     into, back = weights["weight_ih"] @ x, weights["weight_hh"] @ h
