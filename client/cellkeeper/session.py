@@ -82,7 +82,7 @@ class AsyncSession:
         DeadlineExceeded, and what keeps a late step from being settled (SessionNotFound, AccessDenied ...).
         """
         await self._drained(timeout)
-        return self._sender.take_settled()
+        return self._sender.late_steps.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs` ("prediction" by default).

@@ -12,6 +12,7 @@ NAMES = [
     "AccessDenied",
     "AckBehind",
     "AsyncClient",
+    "AsyncGroup",
     "AsyncSession",
     "Backoff",
     "CarriedOver",
@@ -23,6 +24,9 @@ NAMES = [
     "DeadlineExceeded",
     "ForkedProcess",
     "GenerationChanged",
+    "Group",
+    "GroupError",
+    "GroupReply",
     "HistoryChanged",
     "HistoryError",
     "HistoryLost",
@@ -68,17 +72,26 @@ def test_the_exported_names() -> None:
 def test_the_methods() -> None:
     session = {"step", "step_reply", "stream", "stream_replies", "peek", "reset", "set_state", "fork", "delete"}
     session |= {"state", "info", "position", "generation", "close", "forecast", "carry_over", "unsettled", "settle"}
-    client = {"sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
+    client = {"group", "sessions", "session_info", "delete", "reset", "carry_over", "models", "model", "close"}
+    group = {"step", "step_reply", "peek", "forecast", "reset", "state", "delete", "add", "remove", "settle"}
+    group |= {"ids", "positions", "unsettled", "close"}
     assert session <= public(cellkeeper.AsyncSession)
+    assert group <= public(cellkeeper.AsyncGroup)
+    assert group | {"model", "last_reply"} <= public(cellkeeper.Group)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
     assert client | {"session", "counters"} <= public(cellkeeper.Client)
 
 
 def test_both_clients_take_the_same() -> None:
-    for blocking, core in ((cellkeeper.Client, cellkeeper.AsyncClient), (cellkeeper.Session, cellkeeper.AsyncSession)):
+    pairs = (
+        (cellkeeper.Client, cellkeeper.AsyncClient),
+        (cellkeeper.Session, cellkeeper.AsyncSession),
+        (cellkeeper.Group, cellkeeper.AsyncGroup),
+    )
+    for blocking, core in pairs:
         for name in public(blocking) & public(core) | {"__init__"}:
-            if blocking is cellkeeper.Session and name == "__init__":
+            if blocking is not cellkeeper.Client and name == "__init__":
                 continue
             ours, theirs = getattr(blocking, name), getattr(core, name)
             if callable(ours) and callable(theirs):
