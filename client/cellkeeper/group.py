@@ -121,7 +121,7 @@ class AsyncGroup:
         Raises DeadlineExceeded, and GroupError for members whose late steps cannot be settled.
         """
         errors = await self._members.drained(self._members.all, timeout)
-        settled = self._sender.take_settled(self._members.by_row)
+        settled = self._sender.take_settled()
         _raise_failed("settle", errors, self.ids)
         return settled
 
@@ -259,7 +259,10 @@ class AsyncGroup:
         except asyncio.CancelledError:
             self._give_up(call)
             raise
-        reply.late_steps = self._sender.take_settled(self._members.by_row)
+        settled = self._sender.take_settled()
+        for name, steps in reply.late_steps.items():
+            settled[name] = (*settled.get(name, ()), *steps)
+        reply.late_steps = settled
         self.last_reply = reply
         return reply, names
 

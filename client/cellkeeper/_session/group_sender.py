@@ -21,6 +21,7 @@ from .frame_format import FrameFormat
 from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
 from .group_history import GroupHistory, Members, Rows
 from .history import History
+from .late_steps import MOST_UNREAD
 from .retry import EndpointStatus, no_answer_from
 from .session_sender import SessionSender
 from .step_call import StepCall
@@ -124,19 +125,18 @@ class GroupSender:
     def note_unheard(self, call: GroupCall, steps: int) -> None:
         """The caller has gone without the replies that came: these are late steps of its members. steps: an item's."""
         for name, step in applied_steps(call.reply(), steps).items():
-            self._settled[name] = (*self._settled.get(name, ()), step)
+            self._note_settled(name, (step,))
 
     def unsettled(self, row: int) -> tuple[LateStep, ...]:
         """The late steps of the row's member of which it is not known whether they count, oldest first."""
         sender = self._alone.get(row)
         return sender.late_steps.unsettled if sender is not None else ()
 
-    def take_settled(self, names: dict[int, str]) -> dict[str, tuple[LateStep, ...]]:
-        """The late steps whose outcome became known since the last call of this. names: the members', by row."""
+    def take_settled(self) -> dict[str, tuple[LateStep, ...]]:
+        """The late steps, by id, whose outcome became known since the last call of this, oldest first."""
+        for sender in self._alone.values():
+            self._note_settled(sender.session, sender.late_steps.take_settled())
         settled, self._settled = self._settled, {}
-        for row, sender in self._alone.items():
-            if taken := sender.late_steps.take_settled():
-                settled[names[row]] = (*settled.get(names[row], ()), *taken)
         return settled
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
@@ -294,8 +294,7 @@ class GroupSender:
     def _return_to_columns(self) -> None:
         for row, sender in list(self._alone.items()):
             if sender.is_at_rest:
-                if settled := sender.late_steps.take_settled():
-                    self._settled[sender.session] = (*self._settled.get(sender.session, ()), *settled)
+                self._note_settled(sender.session, sender.late_steps.take_settled())
                 self._deadlines.remove(sender)
                 self.history.rejoin(row)
                 del self._alone[row]
@@ -307,6 +306,10 @@ class GroupSender:
             return no_answer_from(endpoint, call.timeout, spent, None, why)
 
         return error_at
+
+    def _note_settled(self, name: str, steps: tuple[LateStep, ...]) -> None:
+        if steps:
+            self._settled[name] = (*self._settled.get(name, ()), *steps)[-MOST_UNREAD:]
 
     def _forget_done(self) -> None:
         self._active = [call for call in self._active if not call.done]
