@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,6 @@ def test_a_store_that_loses_a_tail(bundle: Path, redis: RedisServer, inputs: Arr
     assert np.array_equal(peeked, expected[:, 10])
 
 
-def lose(records: redis_py.Redis, kept: dict[bytes, bytes]) -> None:
+def lose(records: redis_py.Redis, kept: dict[Any, Any]) -> None:
     for key, dumped in kept.items():
         records.restore(key, 0, dumped, replace=True)
