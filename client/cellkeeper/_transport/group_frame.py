@@ -103,7 +103,8 @@ def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColu
     were given without a time axis. Raises ServerError where its columns do not fit together."""
     answered = np.frombuffer(reply.items, INDEX).astype(np.intp)
     count = len(answered)
-    if count and (int(answered.max()) >= items or len(np.unique(answered)) != count):
+    in_order = count <= items and bool((answered == np.arange(count)).all())  # the usual case
+    if not in_order and (int(answered.max()) >= items or len(np.unique(answered)) != count):
         raise ServerError(f"the server answered items {answered.tolist()} of a frame of {items}")
     if len(reply.positions) != POSITION_BYTES * count or any(each != steps for each in reply.steps):
         raise ServerError("the server sent columns of different lengths")
