@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol
 
@@ -204,7 +205,7 @@ class GroupHistory:
     def take_apart(self, row: int) -> History:
         """A member that has nothing in flight leaves the columns. Returns its history."""
         position = self.position(row)
-        history = self._new_history(position, lambda: self._answered(row, position))
+        history = self._new_history(position, partial(self._answered, row, position))
         self.apart[row] = history
         return history
 
