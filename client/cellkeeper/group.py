@@ -43,13 +43,11 @@ class AsyncGroup:
     def __init__(
         self, client: GroupCaller, model: Model, ttl: float | timedelta | None, outputs: Sequence[str]
     ) -> None:
-        self.model = model
         self.last_reply: GroupReply | None = None
         self._client = client
-        self._sender = client._new_group_sender(model)
-        self._members = GroupMembers(client, model, self._sender, ttl)
-        self._inputs = GroupInputs(model)
+        self._ttl = ttl
         self._outputs = tuple(outputs)
+        self._use(model)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -168,7 +166,12 @@ class AsyncGroup:
         AsyncClient.session. Raises InvalidArgument for ids that are no texts of 1..256 bytes, occur twice or are
         members already, and GroupError where some could not be opened; the others are members then.
         """
-        created, errors = await self._members.open(sessions, expect or {}, timeout)
+        opened, errors = await self._members.open(sessions, expect or {}, timeout)
+        if opened and not len(self):
+            name, first = next(iter(opened.items()))
+            if first.fingerprint != self.model.fingerprint:
+                self._use(await self._client._served(name, self.model.name, first.fingerprint, timeout))
+        created = await self._members.take_in(opened, errors, timeout)
         _raise_failed("open", errors, list(created), group=self)
         return created
 
@@ -236,6 +239,7 @@ class AsyncGroup:
     async def close(self) -> None:
         """Forgets the members here; the sessions stay at the server. What still waits ends with Closed."""
         if not self._sender.loop.is_closed():
+            self._sender.check_loop()
             self._sender.close(Closed("the group was closed"))
 
     async def __aenter__(self) -> AsyncGroup:
@@ -245,6 +249,13 @@ class AsyncGroup:
         await self.close()
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _use(self, model: Model) -> None:
+        """The members are to belong to that version; there are none yet."""
+        self.model = model
+        self._sender = self._client._new_group_sender(model)
+        self._members = GroupMembers(self._client, model, self._sender, self._ttl)
+        self._inputs = GroupInputs(model)
 
     async def _step(
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None

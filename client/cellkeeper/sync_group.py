@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from ._transport.loop_thread import LoopThread
+from .errors import Closed, ForkedProcess
 from .group import AsyncGroup, Failed, Rows
 from .late_step import LateStep
 from .position import Position
@@ -56,6 +58,8 @@ class Group:
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
         """By id, the late steps of which it is not known whether they count, oldest first."""
+        with suppress(Closed, ForkedProcess):
+            return self._thread.run(_unsettled(self._core))  # once it is known there what was interrupted here
         return self._core.unsettled
 
     def step(
@@ -139,3 +143,7 @@ class Group:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def _unsettled(core: AsyncGroup) -> dict[str, tuple[LateStep, ...]]:
+    return core.unsettled

@@ -25,6 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 STEP_BYTES = 8
 FINGERPRINT = bytes(range(32))
+OTHER_FINGERPRINT = bytes(32)  # of a version that takes missing values
 REFUSED_VALUE = 1e6  # a second feature of this size and more is "not finite"
 _CODES = {
     "INVALID_FIELD": 3,
@@ -117,6 +118,7 @@ class CountingServer(CellkeeperServicer):
         self.cut_frames = 0
         self.lose_calls = 0
         self.refusals: list[Refused] = []
+        self.of_other_version: set[str] = set()  # sessions
         self.gate = asyncio.Event()
         self.gate.set()
         self.frames = 0
@@ -313,7 +315,7 @@ class CountingServer(CellkeeperServicer):
         return pb.OpenResponse(
             position=message_of(record.position),
             created=created or record.origin == item.request_id,
-            fingerprint=FINGERPRINT,
+            fingerprint=OTHER_FINGERPRINT if item.session in self.of_other_version else FINGERPRINT,
             ttl_ms=record.ttl_ms,
         )
 
@@ -394,12 +396,13 @@ class CountingServer(CellkeeperServicer):
     async def GetModel(self, request: Any, context: Any) -> Any:
         if request.model not in ("", "count"):
             await self._abort(context, Refused("INVALID_FIELD", None, f"model: got {request.model!r}"))
-        return self._model()
+        return self._model(request.fingerprint or FINGERPRINT)
 
-    def _model(self) -> Any:
+    def _model(self, fingerprint: bytes = FINGERPRINT) -> Any:
         return pb.ModelInfo(
             name="count",
-            fingerprint=FINGERPRINT,
+            fingerprint=fingerprint,
+            missing_values=fingerprint == OTHER_FINGERPRINT,
             numerics="counting 1",
             exact=True,
             engine="python",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from cellkeeper import (
     InvalidArgument,
     ModelChanged,
 )
+from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import REFUSED_VALUE, CountingServer, Refused
+from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused
 
 IDS = [f"s{number}" for number in range(8)]
 ONES = np.ones((8, 2), np.float32)
@@ -146,6 +148,22 @@ async def counted_one(group: AsyncGroup, name: str, steps: int, first: int = 1) 
         assert (await group.step({name: [1, 1]}))[name].tolist() == [step, step]
 
 
+async def test_versions_that_do_not_fit_together(server: CountingServer, client: AsyncClient) -> None:
+    server.of_other_version = {"b"}
+    with pytest.raises(GroupError, match="missing_values: the session belongs to version 000000000000") as caught:
+        await client.group(["a", "b", "c"])
+    assert isinstance(caught.value.errors["b"], ModelChanged)
+    assert caught.value.group.ids == ("a", "c")
+    alone = await client.group(["b"])
+    assert alone.model.fingerprint == OTHER_FINGERPRINT
+    assert alone.model.missing_values
+    server.of_other_version = set()
+    with pytest.raises(GroupError, match="reset: 1 of 1"):
+        await alone.reset()  # it stands at step 0 of another version
+    server.of_other_version = {"b"}
+    assert (await alone.reset())["b"].step == 0
+
+
 # ---------------------------------------------------------------------------------------------- late steps
 
 
@@ -230,42 +248,50 @@ async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClie
 # ---------------------------------------------------------------------------------------------- several endpoints
 
 
+@dataclass
+class Pair:
+    """Two servers of the same records, and a group of which four members belong to each."""
+
+    one: CountingServer
+    two: CountingServer
+    client: AsyncClient
+    group: AsyncGroup
+
+
 @pytest.fixture
-async def pair(server: CountingServer) -> AsyncIterator[tuple[CountingServer, CountingServer, AsyncClient]]:
-    """Two servers of the same records."""
+async def pair(server: CountingServer) -> AsyncIterator[Pair]:
     other = CountingServer(server.records)
     await other.start()
     targets = [f"localhost:{server.port}", f"localhost:{other.port}"]
+    names: dict[str, list[str]] = {target: [] for target in targets}
+    for number in range(1000):
+        names[rendezvous(f"s{number}", targets)[0]].append(f"s{number}")
+    ids = [name for target in targets for name in names[target][:4]]
     async with AsyncClient(targets, timeout=20, backoff=QUICK) as client:
-        yield server, other, client
+        yield Pair(server, other, client, await client.group(ids))
     await other.stop()
 
 
-async def test_a_group_is_split_over_the_endpoints(pair: tuple[CountingServer, CountingServer, AsyncClient]) -> None:
-    one, two, client = pair
-    group = await client.group(IDS)
-    await counted(group, 3)
-    assert one.frames == two.frames == 3
-    assert one.frame_sizes[0] + two.frame_sizes[0] == 8
-    assert {session for session, _, _ in one.seen} & {session for session, _, _ in two.seen} == set()
-    await one.stop()
-    await counted(group, 3, first=4)
-    assert two.frame_sizes[-1] == 8
-    assert one.applied_steps + two.applied_steps == 8 * 6
+async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
+    await counted(pair.group, 3)
+    assert pair.one.frame_sizes == pair.two.frame_sizes == [4, 4, 4]
+    assert {session for session, _, _ in pair.one.seen} == set(pair.group.ids[:4])
+    await pair.one.stop()
+    await counted(pair.group, 3, first=4)
+    assert pair.two.frame_sizes[-1] == 8
+    assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
 
 
-async def test_a_version_that_one_endpoint_lacks(pair: tuple[CountingServer, CountingServer, AsyncClient]) -> None:
-    one, two, client = pair
-    group = await client.group(IDS)
-    await counted(group, 1)
-    one.refusals = [Refused("MODEL_CHANGED")] * one.frame_sizes[0]
-    await counted(group, 1, first=2)
-    one.refusals = [Refused("MODEL_CHANGED")] * 100
-    two.refusals = [Refused("MODEL_CHANGED")] * 100
+async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
+    await counted(pair.group, 1)
+    pair.one.refusals = [Refused("MODEL_CHANGED")] * 4
+    await counted(pair.group, 1, first=2)
+    pair.one.refusals = [Refused("MODEL_CHANGED")] * 100
+    pair.two.refusals = [Refused("MODEL_CHANGED")] * 100
     with pytest.raises(GroupError) as caught:
-        await group.step(ONES)
+        await pair.group.step(ONES)
     assert {type(error) for error in caught.value.errors.values()} == {ModelChanged}
     late = [name for name, error in caught.value.errors.items() if error.late_step is not None]
-    one.refusals = two.refusals = []
-    y = await group.step(ONES)  # a late step counts, as it does for a session
-    assert y[:, 0].tolist() == [3 + (name in late) for name in IDS]
+    pair.one.refusals = pair.two.refusals = []
+    y = await pair.group.step(ONES)  # a late step counts, as it does for a session
+    assert y[:, 0].tolist() == [3 + (name in late) for name in pair.group.ids]

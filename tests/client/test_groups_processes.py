@@ -110,3 +110,23 @@ def test_a_store_that_loses_a_tail(bundle: Path, redis: RedisServer, inputs: Arr
 def lose(records: redis_py.Redis, kept: dict[Any, Any]) -> None:
     for key, dumped in kept.items():
         records.restore(key, 0, dumped, replace=True)
+
+
+def test_sessions_of_an_older_version(bundle: Path, tmp_path: Path) -> None:
+    """A group has the version of its first member; sessions of another version may be members beside it."""
+    newer = make_bundle(tmp_path / "newer", input_size=FEATURES, seed=1)
+    x = np.ones((3, FEATURES), np.float32)
+    with ServerProcess([bundle], f"sqlite:{tmp_path / 'sessions.db'}") as server:
+        with Client(server.target, backoff=QUICK) as client:
+            old = client.group(["a", "b"])
+            assert np.array_equal(old.step(x[:2]), offline_outputs(bundle, x[:2, None])[:, 0])
+        server.stop()
+        server.bundles = [newer, bundle]
+        server.restart()
+        with Client(server.target, timeout=60, backoff=QUICK) as client:
+            group = client.group(["a", "b"])
+            assert group.model.fingerprint == old.model.fingerprint
+            assert group.add(["c"]) == {"c": True}
+            y = group.step(x)
+    assert np.array_equal(y[:2], offline_outputs(bundle, np.stack([x[:2], x[:2]], axis=1))[:, 1])
+    assert np.array_equal(y[2:], offline_outputs(newer, x[2:, None])[:, 0])

@@ -96,6 +96,11 @@ class GroupSender:
             raise copy(self._closed)
         check_loop(self.loop)
 
+    def check_loop(self) -> None:
+        """Raises WrongEventLoop where it is used from another event loop. What is closed says that itself."""
+        if self._closed is None:
+            check_loop(self.loop)
+
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()

@@ -100,9 +100,8 @@ class GroupMembers:
 
     async def open(
         self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
-    ) -> tuple[dict[str, bool], dict[str, CellkeeperError]]:
-        """Opens sessions, and takes in those that are open then. Returns by id whether opening created it, and the
-        errors."""
+    ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
+        """Opens sessions that are no members yet. Returns the OpenResponses and the errors, by id."""
         if isinstance(names, str):
             raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
         given = [session_id(name, f"ids[{at}]") for at, name in enumerate(names)]
@@ -119,12 +118,20 @@ class GroupMembers:
         if not given:
             return {}, {}
         opened, errors = await self._open(given, expect, timeout)
-        found = [name for name in given if name in opened]
+        return {name: opened[name] for name in given if name in opened}, errors
+
+    async def take_in(
+        self, opened: Mapping[str, Any], errors: dict[str, CellkeeperError], timeout: float | None
+    ) -> dict[str, bool]:
+        """Opened sessions become members, after the others; those that cannot are among the errors then. Returns by id
+        whether opening created it."""
+        errors.update(await self._mismatches(opened, timeout))
+        found = [name for name in opened if name not in errors]
         rows = self._sender.history.add([position_of(opened[name].position) for name in found])
         for name, row in zip(found, rows, strict=True):
             self._rows[name], self.by_row[row] = row, name
         self._changed()
-        return {name: opened[name].created for name in found}, errors
+        return {name: opened[name].created for name in found}
 
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
         """Other generations of these members stand there. Returns the errors of those that belong to another version
@@ -135,8 +142,8 @@ class GroupMembers:
             self._sender.history.restart(row, position)
         if not positions:
             return {}
-        _, errors = await self._open(list(positions), positions, timeout)
-        return errors
+        opened, errors = await self._open(list(positions), positions, timeout)
+        return {**errors, **await self._mismatches(opened, timeout)}
 
     def remove(self, members: Members) -> None:
         """They leave the group."""
@@ -166,16 +173,18 @@ class GroupMembers:
         results, errors = await self.call(
             "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, timeout
         )
-        opened = {name: result.opened for name, result in results.items()}
+        return {name: result.opened for name, result in results.items()}, errors
+
+    async def _mismatches(self, opened: Mapping[str, Any], timeout: float | None) -> dict[str, CellkeeperError]:
+        """Why some of these cannot be stepped together with the others, by id."""
         versions: dict[bytes, CellkeeperError | None] = {self._model.fingerprint: None}
-        for name, answer in list(opened.items()):
+        found = {}
+        for name, answer in opened.items():
             if answer.fingerprint not in versions:
                 versions[answer.fingerprint] = await self._mismatch(name, answer.fingerprint, timeout)
-            error = versions[answer.fingerprint]
-            if error is not None:
-                errors[name] = error
-                del opened[name]
-        return opened, errors
+            if (error := versions[answer.fingerprint]) is not None:
+                found[name] = error
+        return found
 
     async def _mismatch(self, name: str, fingerprint: bytes, timeout: float | None) -> CellkeeperError | None:
         """Why sessions of another version cannot be stepped together with the others; None if they can."""
