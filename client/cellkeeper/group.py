@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from numpy.typing import ArrayLike
 
 from ._session.arguments import timeout_seconds
+from ._session.event_loop import check_loop
 from ._session.group_call import GroupCall
 from ._session.group_inputs import GroupInputs, named_rows
 from ._session.inputs import Inputs
@@ -20,7 +21,7 @@ from ._transport.caller import GroupCaller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
 from ._transport.item_calls import each
-from ._transport.requests import REQUEST_ID_BYTES
+from ._transport.requests import REQUEST_ID_BYTES, check_rollout
 from ._transport.wire import array_of, position_of
 from .errors import CellkeeperError, Closed, GroupError, InvalidArgument
 from .late_step import LateStep
@@ -76,6 +77,26 @@ class AsyncGroup:
         return {name: steps for name, steps in found.items() if steps}
 
     # ------------------------------------------------------------------------------------------ steps
+
+    @overload
+    async def step(
+        self,
+        x: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> dict[str, Array]: ...
+
+    @overload
+    async def step(
+        self,
+        x: ArrayLike,
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> Array: ...
 
     async def step(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
@@ -148,6 +169,7 @@ class AsyncGroup:
         """
         names, raw, _ = self._convert(inputs)
         peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
+        check_rollout(self.model, steps)
         features = {name: Inputs(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout))
 
@@ -217,7 +239,9 @@ class AsyncGroup:
             "Delete", lambda some: pb.DeleteRequest(model=self.model.name, items=some), items, timeout
         )
         deleted = {name: bool(results[name].deleted) for name in members.names if name in results}
-        self._members.remove(self._members.of(list(deleted)))
+        gone = self._members.of(list(deleted))
+        await self._members.drained(gone, timeout)  # of steps that were given meanwhile
+        self._members.remove(gone)
         _raise_failed("delete", errors, members.names)
         return deleted
 
@@ -239,7 +263,7 @@ class AsyncGroup:
     async def close(self) -> None:
         """Forgets the members here; the sessions stay at the server. What still waits ends with Closed."""
         if not self._sender.loop.is_closed():
-            self._sender.check_loop()
+            check_loop(self._sender.loop)
             self._sender.close(Closed("the group was closed"))
 
     async def __aenter__(self) -> AsyncGroup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 from numpy.typing import ArrayLike
 
@@ -61,6 +61,26 @@ class Group:
         with suppress(Closed, ForkedProcess):
             return self._thread.run(_unsettled(self._core))  # once it is known there what was interrupted here
         return self._core.unsettled
+
+    @overload
+    def step(
+        self,
+        x: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> dict[str, Array]: ...
+
+    @overload
+    def step(
+        self,
+        x: ArrayLike,
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> Array: ...
 
     def step(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None

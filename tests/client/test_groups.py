@@ -35,7 +35,11 @@ ROWS = np.array([[1, 0], [2, 0], [3, 0]], np.float32)
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("groups")
     tokens = {"kind": "tokens", "vocabulary": 5, "embedding_size": 3}
-    bundles = [counting_bundle(folder / "count", features=2), make_bundle(folder / "words", name="words", input=tokens)]
+    bundles = [
+        counting_bundle(folder / "count", features=2),
+        make_bundle(folder / "words", name="words", input=tokens),
+        make_bundle(folder / "fed", name="fed", input_size=2, feedback=[0, "known"]),
+    ]
     with ServerProcess(bundles, "memory:") as server:
         yield server
 
@@ -44,7 +48,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 async def client(process: ServerProcess) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(process.target, timeout=20, backoff=QUICK) as client:
         yield client
-        for model in ("count", "words"):
+        for model in ("count", "words", "fed"):
             infos = [info async for info in client.sessions(model=model)]
             await asyncio.gather(
                 *(client.delete(info.session, info.position.generation, model=model) for info in infos)
@@ -127,10 +131,26 @@ async def test_peeks_forecasts_and_states_change_nothing(group: AsyncGroup, clie
     assert (await group.state(["c", "a"]))["h"][:, 0].tolist() == [[3, 0], [1, 0]]
     with pytest.raises(InvalidArgument, match="feedback"):
         await group.forecast(ROWS, steps=2)
-    words = await client.group(IDS, model="words")
-    with pytest.raises(InvalidArgument, match="feedback"):
-        await words.forecast([1, 2, 3], steps=2)
     assert [position.step for position in group.positions.values()] == [1, 1, 1]
+
+
+async def test_forecasts(client: AsyncClient) -> None:
+    group = await client.group(IDS, model="fed")
+    await group.step(np.stack([ROWS, ROWS], axis=1))
+    known = {name: np.full((3, 1), number) for number, name in enumerate(IDS)}
+    reply = await group.forecast(ROWS, steps=3, known=known, outputs=("prediction", "state"))
+    for row, name in enumerate(IDS):
+        session = await client.session(name, model="fed")
+        alone = await session.forecast(ROWS[row], steps=3, known=known[name], outputs=("prediction", "state"))
+        assert reply.output[row].tolist() == alone.output.tolist()
+        assert reply.state["h"][row].tolist() == alone.state["h"].tolist()
+        assert reply.positions[row] == alone.position
+    assert reply.output.shape == (3, 4, 1)
+    part = await group.forecast({"c": ROWS[2]}, steps=3, known={"c": known["c"]})
+    assert part.output.tolist() == reply.output[2:].tolist()
+    assert [position.step for position in group.positions.values()] == [2, 2, 2]
+    with pytest.raises(InvalidArgument, match=r"known: got none, expected \[3, 1\]"):
+        await group.forecast(ROWS, steps=3)
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -156,7 +176,7 @@ async def test_peeks_forecasts_and_states_change_nothing(group: AsyncGroup, clie
 )
 async def test_wrong_rows_are_refused_here(group: AsyncGroup, client: AsyncClient, rows: object, text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
-        await group.step(rows)  # type: ignore[arg-type]
+        await group.step(rows)  # type: ignore[call-overload]
     assert client.counters.frames_sent == 0
 
 
@@ -205,7 +225,7 @@ async def test_a_member_that_fails_fails_alone(group: AsyncGroup, client: AsyncC
     with pytest.raises(GroupError, match="1 of 1 members"):  # no row of an answer, whose shape would be known
         await group.step({"b": [1, 0]}, failed="nan")
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
-        await group.step(ROWS, failed="zero")  # type: ignore[arg-type]
+        await group.step(ROWS, failed="zero")  # type: ignore[call-overload]
     await group.remove(["b"])
     assert await group.add(["b"]) == {"b": False}
     assert group.ids == ("a", "c", "b")
@@ -276,12 +296,33 @@ async def test_groups_and_sessions_share_the_stream(client: AsyncClient) -> None
     assert client.counters.stream_reconnects == 0
 
 
+async def test_a_reset_and_a_step_at_the_same_time(group: AsyncGroup, client: AsyncClient) -> None:
+    """The step is given while the reset is on its way: whichever comes first at the server, the group stands where the
+    server does."""
+    for _ in range(5):
+        reset, reply = await asyncio.gather(group.reset(["a", "b"]), group.step_reply(ROWS))
+        assert set(reply.errors) <= {"a", "b"}
+        assert reply.ids[-1] == "c"
+        assert list(reset) == ["a", "b"]
+        assert {info.session: info.position async for info in client.sessions(model="count")} == group.positions
+        assert (await group.step_reply(ROWS)).errors == {}
+
+
+async def test_peeks_and_steps_at_the_same_time(group: AsyncGroup) -> None:
+    steps, peeks = [], []
+    for _ in range(5):
+        steps.append(asyncio.ensure_future(group.step(ROWS)))
+        peeks.append(asyncio.ensure_future(group.peek(ROWS)))
+    assert [(await step).tolist() for step in steps] == [(count * ROWS).tolist() for count in range(1, 6)]
+    assert [(await peek).errors for peek in peeks] == [{}] * 5
+
+
 async def test_steps_of_one_member_keep_the_order_of_the_calls(group: AsyncGroup) -> None:
-    calls = [group.step({"a": [float(10**power), 0]}) for power in range(5)]
-    calls += [group.step({"b": [1, 0]}), group.step(ROWS)]
-    results = await asyncio.gather(*calls)
-    assert [float(y["a"][0]) for y in results[:5]] == [1, 11, 111, 1111, 11111]
-    assert results[-1].tolist() == [[11112, 0], [3, 0], [3, 0]]
+    calls = [asyncio.ensure_future(group.step({"a": [float(10**power), 0]})) for power in range(5)]
+    calls.append(asyncio.ensure_future(group.step({"b": [1, 0]})))
+    last = asyncio.ensure_future(group.step(ROWS))
+    assert [float((await call)["a"][0]) for call in calls[:5]] == [1, 11, 111, 1111, 11111]
+    assert (await last).tolist() == [[11112, 0], [3, 0], [3, 0]]
 
 
 async def test_a_step_larger_than_a_frame_is_several(process: ServerProcess) -> None:

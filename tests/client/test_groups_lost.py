@@ -245,6 +245,21 @@ async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClie
     server.gate.set()
 
 
+# ---------------------------------------------------------------------------------------------- at the same time
+
+
+async def test_members_go_while_steps_wait(server: CountingServer, group: AsyncGroup) -> None:
+    server.gate.clear()
+    steps = [asyncio.ensure_future(group.step(ONES)) for _ in range(3)]
+    removal = asyncio.ensure_future(group.remove(["s0", "s1"]))
+    await until(lambda: server.frames == 1)
+    server.gate.set()
+    await removal
+    assert [(await step).tolist() for step in steps] == [[[value, value]] * 8 for value in (1, 2, 3)]
+    assert await group.add(["t"]) == {"t": True}
+    assert (await group.step(np.ones((7, 2))))[:, 0].tolist() == [4] * 6 + [1]
+
+
 # ---------------------------------------------------------------------------------------------- several endpoints
 
 

@@ -22,6 +22,9 @@ class GroupInputs:
         self._one = Inputs(model)
         self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
+        self._tokens = 0  # how many there are, where the model takes token ids
+        if self._dtype.kind in "iu":
+            self._tokens = model.vocabulary or int(np.iinfo(self._dtype).max) + 1
 
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
         """(raw bytes, whether the time axis was left out).
@@ -31,27 +34,33 @@ class GroupInputs:
         """
         table = self._plain_numbers(rows)
         if table is None:
-            return self._row_by_row(names, rows)
+            return self._row_by_row(names, rows)  # which says what is wrong where
         if len(table) != len(names):
             raise self._wrong(f"{len(table)} rows", f"{len(names)}, one a member")
-        single = table.ndim == 1 + len(self._shape)
-        steps = 1 if single else table.shape[1]
-        limit = self._model.max_chunk_steps
-        if steps == 0 or (limit and steps > limit) or not np.isfinite(table).all():
-            return self._row_by_row(names, rows)  # which says what is wrong where, or takes missing values
-        return table.tobytes(), single
+        return table.tobytes(), table.ndim == 1 + len(self._shape)
 
     # ------------------------------------------------------------------------------------------ inside
 
     def _plain_numbers(self, rows: ArrayLike) -> Array | None:
-        """The usual case, whole: numbers in a shape that fits. None: to be looked at row by row."""
-        if self._dtype.kind != "f" or not isinstance(rows, np.ndarray) or isinstance(rows, np.ma.MaskedArray):
+        """The usual case, whole: what the model takes, in a shape that fits. None: to be looked at row by row."""
+        try:
+            given = as_numbers(rows)
+        except (TypeError, ValueError):
             return None
-        axes = rows.ndim - 1 - len(self._shape)
-        if axes not in (0, 1) or rows.shape[1 + axes :] != self._shape or rows.dtype.kind not in "fiub":
+        axes = given.ndim - 1 - len(self._shape)
+        if axes not in (0, 1) or given.shape[1 + axes :] != self._shape or not given.size:
+            return None
+        if axes == 1 and self._model.max_chunk_steps and given.shape[1] > self._model.max_chunk_steps:
+            return None
+        if self._tokens:
+            if given.dtype.kind not in "iu" or int(given.min()) < 0 or int(given.max()) >= self._tokens:
+                return None
+            return given.astype(self._dtype, copy=False)
+        if given.dtype.kind not in "fiub":
             return None
         with np.errstate(over="ignore"):
-            return rows.astype(self._dtype, copy=False)
+            table = given.astype(self._dtype, copy=False)
+        return table if self._model.missing_values or np.isfinite(table).all() else None
 
     def _row_by_row(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
         try:
@@ -60,8 +69,6 @@ class GroupInputs:
             raise self._wrong(type(rows).__name__, f"{len(names)} rows, one a member") from None
         if count != len(names):
             raise self._wrong(f"{count} rows", f"{len(names)}, one a member")
-        if not isinstance(rows, np.ndarray | Sequence):
-            rows = as_numbers(rows)
         converted: list[bytes] = []
         first: tuple[int, bool] | None = None
         for at, (name, row) in enumerate(zip(names, rows, strict=True)):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import CellkeeperError, Closed
+from ..errors import CellkeeperError, Closed, Unavailable
 from ..late_step import LateStep
 from ..types import GroupReply, StepReply
 from .chunk import Chunk
@@ -96,11 +96,6 @@ class GroupSender:
             raise copy(self._closed)
         check_loop(self.loop)
 
-    def check_loop(self) -> None:
-        """Raises WrongEventLoop where it is used from another event loop. What is closed says that itself."""
-        if self._closed is None:
-            check_loop(self.loop)
-
     def expire(self, now: float) -> float:
         """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
         self._forget_done()
@@ -116,9 +111,8 @@ class GroupSender:
             call.fail_all(error_at(None))
         for part in call.parts:
             if not part.sent and not part.withdrawn:
-                part.withdrawn = True
                 error = error_at(part.endpoint)
-                for item in self.history.withdraw(part.chunk):
+                for item in self._withdraw(part):
                     call.fail(int(part.items[item]), error)
             for item in np.flatnonzero(part.chunk.open).tolist():
                 self._leave(part, item)
@@ -149,16 +143,13 @@ class GroupSender:
         being settled. Raises DeadlineExceeded where no answer comes to others."""
         self.check()
         deadline = self.loop.time() + timeout
-        while self._waiting or self.history.busy[members.rows].any():
-            done: asyncio.Future[None] = self.loop.create_future()
-            self._drain_futures.append(done)
-            try:
-                await asyncio.wait_for(done, max(0.0, deadline - self.loop.time()))
-            except asyncio.TimeoutError:
-                raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
-        alone = [(row, self._alone[row]) for row in members.rows.tolist() if row in self._alone]
-        left = max(0.0, deadline - self.loop.time())
-        results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
+        while True:
+            await self._columns_drained(members, timeout, deadline)
+            alone = [(row, self._alone[row]) for row in members.rows.tolist() if row in self._alone]
+            left = max(0.0, deadline - self.loop.time())
+            results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
+            if not self._is_busy(members):  # otherwise further steps were given meanwhile
+                break
         errors: dict[int, CellkeeperError] = {}
         for (row, _), result in zip(alone, results, strict=True):
             if isinstance(result, CellkeeperError):
@@ -168,14 +159,21 @@ class GroupSender:
         return errors
 
     def alone(self, row: int, name: str) -> SessionSender:
-        """The sender of a member that is not busy, which leaves the columns for it."""
+        """The sender of a member, which leaves the columns for it, with what it has in flight."""
+        for part in (part for call in self._active for part in call.parts):
+            item = part.chunk.members.item_of(row) if self.history.busy[row] else None
+            if item is not None and part.chunk.open[item]:
+                self._leave(part, item)
         if row not in self._alone:
             sender = self._alone[row] = self._new_sender(name, self.history.take_apart(row))
             self._routes.adopt(sender, None)
         return self._alone[row]
 
-    def forget(self, row: int, error: CellkeeperError) -> None:
-        """The row's member has another history from now on, or leaves the group."""
+    def forget(self, row: int, name: str, error: CellkeeperError) -> None:
+        """The row's member has another history from now on, or leaves the group. What it has in flight ends with
+        `error`."""
+        if self.history.busy[row]:
+            self.alone(row, name)
         sender = self._alone.pop(row, None)
         if sender is not None:
             sender.close(error)
@@ -198,8 +196,9 @@ class GroupSender:
     def reroute(self, part: GroupPart) -> None:
         """The part was not sent, and its endpoint may not be the best one any more."""
         if not part.withdrawn:
-            part.withdrawn = True
-            self._send(part.call, part.items[self.history.withdraw(part.chunk)])
+            items = self._withdraw(part)
+            if len(items):
+                self._send(part.call, part.items[items])
 
     def replied(self, part: GroupPart, replies: ReplyColumns) -> None:
         """The server applied some items."""
@@ -240,6 +239,27 @@ class GroupSender:
                 _logger.exception("a lost step of session %r could not be taken back", part.chunk.members.names[item])
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _is_busy(self, members: Members) -> bool:
+        return bool(self._waiting) or bool(self.history.busy[members.rows].any())
+
+    async def _columns_drained(self, members: Members, timeout: float, deadline: float) -> None:
+        while self._is_busy(members):
+            done: asyncio.Future[None] = self.loop.create_future()
+            self._drain_futures.append(done)
+            try:
+                await asyncio.wait_for(done, max(0.0, deadline - self.loop.time()))
+            except asyncio.TimeoutError:
+                raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
+
+    def _withdraw(self, part: GroupPart) -> Rows:
+        """The part is not sent, and will not be. Returns its items that are in the columns; the members that left
+        these send by themselves."""
+        part.withdrawn = True
+        items = self.history.withdraw(part.chunk)
+        for item in list(part.alone):
+            self.refused(part, item, Unavailable("its frame was not sent", reason="LOST"))
+        return items
 
     def _start_waiting(self) -> None:
         while self._waiting and not self.history.busy[self._waiting[0].members.rows].any():

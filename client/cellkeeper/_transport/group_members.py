@@ -138,7 +138,7 @@ class GroupMembers:
         of the model, which takes or gives something else."""
         for name, position in positions.items():
             row = self._rows[name]
-            self._sender.forget(row, Closed(f"session {name!r} started another generation"))
+            self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
             self._sender.history.restart(row, position)
         if not positions:
             return {}
@@ -148,7 +148,7 @@ class GroupMembers:
     def remove(self, members: Members) -> None:
         """They leave the group."""
         for name, row in zip(members.names, members.rows.tolist(), strict=True):
-            self._sender.forget(row, Closed(f"session {name!r} left the group"))
+            self._sender.forget(row, name, Closed(f"session {name!r} left the group"))
             self._sender.history.remove(row)
             del self._rows[name], self.by_row[row]
         self._changed()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from .._session.arguments import timeout_seconds
 from .._session.retry import worth_retrying
-from ..errors import CellkeeperError, ModelChanged
+from ..errors import CellkeeperError, ModelChanged, ServerError
 from .caller import GroupCaller
 from .calls import only_result
 from .wire import error_of
@@ -46,6 +46,10 @@ async def call_items(
             answer = await client._call(method, message, names[0], max(0.001, deadline - loop.time()))
         except CellkeeperError as failed:
             errors.update(dict.fromkeys(names, failed))
+            return
+        if len(answer.results) != len(names):
+            short = ServerError(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
+            errors.update(dict.fromkeys(names, short))
             return
         for name, result in zip(names, answer.results, strict=True):
             if not result.HasField("error"):

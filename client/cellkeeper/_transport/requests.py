@@ -79,17 +79,21 @@ def forecast_request(
 ) -> Any:
     """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
-    return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
+    check_rollout(model, steps)
+    return rollout_request(peek_request(session, model, raw, outputs), steps, inputs.convert_known(known, steps))
 
 
-def rollout_request(request: Any, model: Model, steps: int, known: bytes) -> Any:
-    """The peek continued with `steps` predictions. known: raw, the features that the caller supplies. Raises
-    InvalidArgument."""
+def check_rollout(model: Model, steps: object) -> None:
+    """Raises InvalidArgument where the model cannot be continued by so many predictions."""
     if not isinstance(steps, int) or not 1 <= steps < 1 << 32:
         raise InvalidArgument(f"steps: got {steps!r}, expected at least 1", reason="INVALID_FIELD", field="steps")
     if model.feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
-    request.rollout_steps = steps
-    request.rollout_inputs = known
-    return request
+
+
+def rollout_request(peek: Any, steps: int, known: bytes) -> Any:
+    """The peek, continued by `steps` predictions. known: raw, the features that the caller supplies."""
+    peek.rollout_steps = steps
+    peek.rollout_inputs = known
+    return peek
