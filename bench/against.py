@@ -33,6 +33,8 @@ def loads(model: str) -> dict[str, Load]:
         "client 1": Load("client", model, flows=1),
         "client 64": Load("client", model, flows=64),
         "client 256": Load("client", model, flows=256),
+        "group 64": Load("group", model, items=64),
+        "group 256": Load("group", model, items=256),
         "frames 256": Load("frames", model, flows=2, items=256),
         "chunks 16": Load("client", model, flows=64, steps=16),
         "chunks 256": Load("client", model, flows=8, steps=256),

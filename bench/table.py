@@ -10,7 +10,13 @@ from .case import Case
 from .runner import Rounds
 
 # where a scenario has no figure of a contender, the one that comes next to it
-ELSEWHERE = {"frames 64": "client 64", "frames 256": "client 256", "cold 256": "client 256"}
+ELSEWHERE = {
+    "group 64": "client 64",
+    "group 256": "client 256",
+    "frames 64": "client 64",
+    "frames 256": "client 256",
+    "cold 256": "client 256",
+}
 PEERS = {"Triton": ("triton unary", "triton stream"), "naive": ("naive redis",), "echo": ("echo",)}
 HEADS = ["scenario", "model", "contender", "steps/s", "spread", "p50 ms", "p99 ms", "p99.9 ms"]
 

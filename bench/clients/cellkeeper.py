@@ -32,6 +32,8 @@ class CellkeeperClient:
     async def prepare(self, load: Load) -> Send:
         if load.kind == "client":
             return await self._official(load)
+        if load.kind == "group":
+            return await self._groups(load)
         if load.kind == "unary":
             return await self._unary(load)
         if load.kind in ("frames", "cold"):
@@ -55,6 +57,21 @@ class CellkeeperClient:
         async def send(flow: int) -> int:
             await sessions[flow].step(value)
             return load.steps
+
+        return send
+
+    async def _groups(self, load: Load) -> Send:
+        """Every flow has a group of its own, as large as a frame."""
+        groups = []
+        for flow in range(load.flows):
+            names = [_name(load, flow * load.items + number) for number in range(load.items)]
+            groups.append(await self._client.group(names, model=load.model))
+        inputs = samples(load.model, load.items, load.steps)
+        rows = inputs.reshape(load.items, load.steps, -1) if load.steps > 1 else inputs.reshape(load.items, -1)
+
+        async def send(flow: int) -> int:
+            await groups[flow].step(rows)
+            return load.items * load.steps
 
         return send
 

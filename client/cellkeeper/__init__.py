@@ -5,6 +5,8 @@
         y = session.step(x)                  # x: [F] or [T, F]
         for y in session.stream(samples):    # any iterable, pipelined
             ...
+        fleet = client.group(["pump-1", "pump-2"])  # many sessions, stepped as one
+        Y = fleet.step(X)                    # [N, F] -> [N, ...]
 
 AsyncClient is the same for asyncio. The errors are listed, as a tree, in CellkeeperError's module.
 """
@@ -13,8 +15,8 @@ from __future__ import annotations
 
 from ._transport import grpc_setting  # noqa: F401  # isort: skip  # before anything that imports gRPC
 from ._transport.credentials import Tls
-from .aio import AsyncClient, AsyncSession
-from .client import Client, Session
+from .aio import AsyncClient, AsyncGroup, AsyncSession
+from .client import Client, Group, Session
 from .errors import (
     AccessDenied,
     AckBehind,
@@ -24,6 +26,7 @@ from .errors import (
     DeadlineExceeded,
     ForkedProcess,
     GenerationChanged,
+    GroupError,
     HistoryChanged,
     HistoryError,
     HistoryLost,
@@ -48,12 +51,13 @@ from .errors import (
 )
 from .late_step import LateStep
 from .position import Position, first_position
-from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo, StepReply, TensorSpec
+from .types import Backoff, CarriedOver, Counters, Deleted, GroupReply, Model, SessionInfo, StepReply, TensorSpec
 
 __all__ = [
     "AccessDenied",
     "AckBehind",
     "AsyncClient",
+    "AsyncGroup",
     "AsyncSession",
     "Backoff",
     "CarriedOver",
@@ -66,6 +70,9 @@ __all__ = [
     "Deleted",
     "ForkedProcess",
     "GenerationChanged",
+    "Group",
+    "GroupError",
+    "GroupReply",
     "HistoryChanged",
     "HistoryError",
     "HistoryLost",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -25,8 +25,8 @@ from ._session.arguments import (
 )
 from ._session.arguments import position as checked_position
 from ._session.event_loop import check_loop
-from ._session.frame_format import FrameFormats, Layout
-from ._session.history import History
+from ._session.frame_format import FrameFormat
+from ._session.group_sender import GroupSender
 from ._session.session_sender import SessionSender
 from ._transport.calls import itself
 from ._transport.connection import Connection
@@ -34,15 +34,17 @@ from ._transport.credentials import Tls, TokenSource
 from ._transport.forks import INHERITED, check_process, connects, disown_after_fork
 from ._transport.readiness import wait_until_ready
 from ._transport.requests import open_request
+from ._transport.senders import Senders
 from ._transport.settings import checked_settings
-from ._transport.wire import dtype_number, model_of, position_of, state_messages
+from ._transport.wire import model_of, position_of, state_messages
 from .administration import AsyncAdministration
 from .errors import CellkeeperError, Closed, ForkedProcess
+from .group import AsyncGroup
 from .position import Position
 from .session import AsyncSession
 from .types import Backoff, Counters, Model
 
-__all__ = ["AsyncClient", "AsyncSession"]
+__all__ = ["AsyncClient", "AsyncGroup", "AsyncSession"]
 
 DEFAULT_TARGET = "localhost:50051"
 
@@ -100,8 +102,7 @@ class AsyncClient(AsyncAdministration):
         self.outputs = output_names(outputs)
         self.counters = Counters()
         self._models: dict[tuple[str, bytes], Model] = {}
-        self._senders: WeakSet[SessionSender] = WeakSet()
-        self._frame_formats = FrameFormats()
+        self._senders = Senders(settings, self.counters)
         self._connection: Connection | None = None
         self._finalizer: finalize[Any, AsyncClient] | None = None
         self._closed: CellkeeperError | None = None
@@ -144,20 +145,16 @@ class AsyncClient(AsyncAdministration):
         if self._finalizer is not None:
             self._finalizer.detach()
         if loop_ended:  # no caller waits, and nothing can be awaited there any more
-            for sender in list(self._senders):
-                sender.disown(self._closed)
+            self._senders.disown(self._closed)
             return
-        for sender in list(self._senders):
-            sender.close(Closed("the client was closed"))
-        self._senders.clear()
+        self._senders.close(Closed("the client was closed"))
         if connection is not None:
             await connection.close()
 
     def disown(self) -> None:
         """In a forked process: every use of it, and of its sessions, raises from now on."""
         self._closed = ForkedProcess(INHERITED)
-        for sender in list(self._senders):
-            sender.disown(self._closed)
+        self._senders.disown(self._closed)
 
     # ------------------------------------------------------------------------------------------ sessions
 
@@ -195,13 +192,34 @@ class AsyncClient(AsyncAdministration):
         request = open_request(session, model, ttl_ms, expect, state)
         opened = await self._call("Open", request, session, timeout)
         info = await self._served(session, model, opened.fingerprint, timeout)
-        if info.max_frame_items:
-            self._connected().endpoints.limit_frames(info.max_frame_items)
+        self._limit_frames(info.max_frame_items)
         return AsyncSession(
             self, session, info, self._new_sender, position_of(opened.position), opened.created, outputs
         )
 
     open = session
+
+    async def group(
+        self,
+        sessions: Iterable[str],
+        *,
+        model: str = "",
+        ttl: float | timedelta | None = None,
+        expect: Mapping[str, Position] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGroup:
+        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
+
+        sessions: their ids, each once, in the order of the rows of `AsyncGroup.step`. model, ttl, outputs: as in
+        `session`, for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each
+        call. Raises GroupError where some cannot be opened: its `errors` says which and why, and its `group` has the
+        others.
+        """
+        group = AsyncGroup(self, await self.model(model, timeout=timeout), ttl, outputs or self.outputs)
+        self._limit_frames(group.model.max_frame_items)
+        await group.add(sessions, expect=expect, timeout=timeout)
+        return group
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -237,28 +255,20 @@ class AsyncClient(AsyncAdministration):
         return self._models[key]
 
     def _new_sender(self, session: str, model: Model, position: Position) -> SessionSender:
-        connection, settings = self._connected(), self._settings
-        history = History(
-            position,
-            step_bytes=model.input.nbytes,
-            window_steps=settings.window_steps_for(model.max_log_steps),
-            buffer_steps=settings.buffer_steps,
-            buffer_bytes=settings.buffer_bytes,
-        )
-        sender = SessionSender(
-            session,
-            Layout(model.name, dtype_number(model.input.dtype), model.input.shape),
-            history,
-            frame_formats=self._frame_formats,
-            step_bytes=model.input.nbytes,
-            dispatch=connection.endpoints.dispatch,
-            deadlines=connection.deadlines,
-            counters=self.counters,
-            backoff=settings.backoff,
-            loop=connection.loop,
-        )
-        self._senders.add(sender)
-        return sender
+        return self._senders.session(self._connected(), session, model, position)
+
+    def _new_group_sender(self, model: Model) -> GroupSender:
+        return self._senders.group(self._connected(), model)
+
+    def _frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
+        return self._senders.frame_format(model, outputs)
+
+    def _endpoint_of(self, session: str) -> object:
+        return self._connected().endpoints.first(session)
+
+    def _limit_frames(self, items: int) -> None:
+        if items:
+            self._connected().endpoints.limit_frames(items)
 
 
 def _left_open(connection: Connection) -> None:

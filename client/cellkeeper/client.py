@@ -16,13 +16,15 @@ from ._transport.carry_over import WindowOf
 from ._transport.credentials import Tls, TokenSource
 from ._transport.loop_thread import LoopThread
 from .aio import DEFAULT_TARGET, AsyncClient
+from .errors import GroupError
 from .position import Position
+from .sync_group import Group
 from .sync_session import Session
 from .types import Backoff, CarriedOver, Counters, Deleted, Model, SessionInfo
 
 T = TypeVar("T")
 
-__all__ = ["Client", "Session"]
+__all__ = ["Client", "Group", "Session"]
 
 
 class Client:
@@ -139,6 +141,30 @@ class Client:
             timeout=timeout,
         )
         return Session(self._thread, self._thread.run(opening))
+
+    def group(
+        self,
+        sessions: Iterable[str],
+        *,
+        model: str = "",
+        ttl: float | timedelta | None = None,
+        expect: Mapping[str, Position] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Group:
+        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
+
+        sessions: their ids, each once, in the order of the rows of `Group.step`. expect: by id, the position whose
+        history is insisted on. Raises GroupError where some cannot be opened: its `errors` says which and why, and its
+        `group` has the others. See AsyncClient.group.
+        """
+        opening = self._core.group(sessions, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
+        try:
+            return Group(self._thread, self._thread.run(opening))
+        except GroupError as error:
+            if error.group is not None:
+                error.group = Group(self._thread, error.group)
+            raise
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
         """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is

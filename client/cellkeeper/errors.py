@@ -26,6 +26,7 @@
       + Unavailable            no server answers, or its store does not; tried again until the deadline
       + DeadlineExceeded       time ran out; the cause is the last thing that went wrong
       + ServerError            the server failed in a way that it does not explain to clients
+      + GroupError             some members of a group failed; says which, and why
       + Closed                 the client or the session was closed
       + ForkedProcess          this process was forked from one that uses a client, and cannot use one itself
       + WrongEventLoop         an AsyncClient was used in another event loop than the one it belongs to
@@ -38,8 +39,15 @@ again after such an error: `session.settle()` gives its outcome. A step whose er
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
 from .late_step import LateStep
 from .position import Position
+
+_TOLD_ERRORS = 3
 
 
 class CellkeeperError(Exception):
@@ -142,6 +150,37 @@ class DeadlineExceeded(CellkeeperError): ...
 
 
 class ServerError(CellkeeperError): ...
+
+
+class GroupError(CellkeeperError):
+    """Some members of a group failed; the others did what they were asked to.
+
+    errors: by id, each member's own error, which is what a session of its own would have raised. ids: the members that
+    succeeded, in the order of the call's rows. outputs: by name, what these answered, one row an id; empty where the
+    call returns none. reply: the GroupReply of what succeeded, where there is one. group: where opening one raised
+    this, the group of the members that could be opened.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        errors: Mapping[str, CellkeeperError],
+        ids: Sequence[str],
+        *,
+        outputs: Mapping[str, NDArray[Any]] | None = None,
+        reply: Any = None,
+        group: Any = None,
+    ) -> None:
+        told = [f"{name!r}: {error.message}" for name, error in list(errors.items())[:_TOLD_ERRORS]]
+        more = len(errors) - len(told)
+        last = [f"and {more} more (see `errors`)"] if more else []
+        text = f"{what}: {len(errors)} of {len(errors) + len(ids)} members failed: " + "; ".join([*told, *last])
+        super().__init__(text)
+        self.errors = dict(errors)
+        self.ids = tuple(ids)
+        self.outputs = dict(outputs or {})
+        self.reply = reply
+        self.group = group
 
 
 class Closed(CellkeeperError): ...

@@ -78,7 +78,7 @@ class AsyncStepping:
         (SessionNotFound, AccessDenied ...).
         """
         await self._drained(timeout)
-        return self._sender.take_settled()
+        return self._sender.late_steps.take_settled()
 
     async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs`.

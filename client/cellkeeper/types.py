@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import CellkeeperError, ServerError
 from .late_step import LateStep
-from .position import Position
+from .position import POSITION_BYTES, Position
 
 Array = NDArray[Any]
 MAX_FAILURES = 1000
@@ -57,6 +57,50 @@ class StepReply:
     @property
     def state(self) -> dict[str, Array]:
         """The state tensors, by their own names; empty unless "state" was asked for."""
+        return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
+
+
+@dataclass(slots=True)
+class GroupReply:
+    """The answers to one step of a group: what succeeded in columns, and why the rest failed.
+
+    ids: the members that answered, in the order of the step's rows; row i of everything below is that of ids[i].
+    outputs: by name. Per-step outputs: [n, T, ...], or [n, ...] where single time steps were given without their axis.
+    State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the others, by id.
+    late_steps: by id, steps before this one whose callers had stopped waiting, and of which it is known since the last
+    reply whether they count. queued_seconds, computed_seconds: at the server, the longest of its frames.
+    """
+
+    ids: tuple[str, ...]
+    outputs: Mapping[str, Array]
+    errors: Mapping[str, CellkeeperError]
+    late_steps: Mapping[str, tuple[LateStep, ...]] = field(default_factory=dict)
+    queued_seconds: float = 0.0
+    computed_seconds: float = 0.0
+    packed_positions: bytes = field(default=b"", repr=False)
+    flags: bytes = field(default=b"", repr=False)
+
+    @property
+    def output(self) -> Array:
+        """The first output that was asked for: "prediction" by default."""
+        for value in self.outputs.values():
+            return value
+        raise ServerError("the server sent no output")
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """After the step, one an id."""
+        packed = self.packed_positions
+        return tuple(Position.unpack(packed, at) for at in range(0, len(packed), POSITION_BYTES))
+
+    @property
+    def replayed(self) -> tuple[bool, ...]:
+        """The step had been applied before, and its outputs were computed again; one an id."""
+        return tuple(bool(flag & 2) for flag in self.flags)
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The state tensors, by their own names, [n, ...]; empty unless "state" was asked for."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 

@@ -22,6 +22,7 @@ from .crew import OFFICIAL, Crew, Standing
 from .excuses import PASSING, is_damaged
 from .faults import Faults
 from .fleet import Fleet
+from .groups import Groups
 from .history import History, Rest
 from .meddler import Meddler
 from .memory import bounded, unfinished, watched
@@ -39,7 +40,8 @@ SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.00
 @dataclass(frozen=True)
 class Settings:
     """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
-    with `sessions` sessions; one more has `singles`, and steps them one by one. fleets: raw clients that step `fleet`
+    with `sessions` sessions; one more has `singles`, and steps them one by one. groups: official ones that step `fleet`
+    sessions of a model as a group. fleets: raw clients that step `fleet`
     sessions of a model together. loners: raw clients of one session that only step after a power cut."""
 
     seconds: float
@@ -51,7 +53,8 @@ class Settings:
     clients: int = 3
     sessions: int = 30
     singles: int = 60
-    fleets: int = 4
+    groups: int = 2
+    fleets: int = 3
     fleet: int = 64
     rough: int = 10
     loners: int = 4
@@ -60,7 +63,7 @@ class Settings:
 
     def count_clients(self) -> int:
         """Official ones, and raw ones."""
-        official = self.clients + bool(self.singles) + bool(self.expiring)
+        official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
         return official + self.fleets + self.rough + self.loners
 
 
@@ -109,7 +112,14 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             Rough(crew, f"rough-{index}", _standing(crew, f"rough-{index}", models[index % 2]), late)
             for index in range(settings.rough)
         ]
-        fleets = [_fleet(crew, f"fleet-{number}", models[number % 2], settings) for number in range(settings.fleets)]
+        fleets = [
+            Fleet(crew, f"fleet-{number}", _fleet_of(crew, f"fleet-{number}", models[number % 2], settings))
+            for number in range(settings.fleets)
+        ]
+        groups = [
+            Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
+            for number in range(settings.groups)
+        ]
         loners = [
             Rough(crew, f"loner-{index}", _standing(crew, f"loner-{index}", models[index % 2]), late)
             for index in range(settings.loners)
@@ -120,8 +130,8 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
         try:
             for pump in pumps:
                 pump.start()
-            raw: list[Rough | Fleet] = [*rough, *fleets]
-            others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in raw]
+            by_themselves: list[Rough | Fleet | Groups] = [*rough, *fleets, *groups]
+            others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in by_themselves]
             meddling = [
                 asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
                 asyncio.create_task(late.run(replicas)),
@@ -189,8 +199,9 @@ def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
     return found
 
 
-def _fleet(crew: Crew, name: str, model: Model, settings: Settings) -> Fleet:
-    return Fleet(crew, name, [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)])
+def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[Standing]:
+    """Sessions that are stepped together."""
+    return [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
 
 
 def _standing(crew: Crew, session: str, model: Model) -> Standing:

@@ -31,7 +31,7 @@ from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
 
-FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, fleets=2, fleet=16)
+FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, fleets=1, fleet=16)
 QUIET_S = 1e6  # between two faults: none
 LARGE = ("pump-0/", "pump-1/")
 

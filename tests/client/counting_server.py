@@ -25,6 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 STEP_BYTES = 8
 FINGERPRINT = bytes(range(32))
+OTHER_FINGERPRINT = bytes(32)  # of a version that takes missing values
 REFUSED_VALUE = 1e6  # a second feature of this size and more is "not finite"
 _CODES = {
     "INVALID_FIELD": 3,
@@ -117,6 +118,7 @@ class CountingServer(CellkeeperServicer):
         self.cut_frames = 0
         self.lose_calls = 0
         self.refusals: list[Refused] = []
+        self.of_other_version: set[str] = set()  # sessions
         self.gate = asyncio.Event()
         self.gate.set()
         self.frames = 0
@@ -280,27 +282,44 @@ class CountingServer(CellkeeperServicer):
     # ------------------------------------------------------------------------------------------ generations
 
     async def Open(self, request: Any, context: Any) -> Any:
-        self.request_ids.append(request.request_id)
         try:
-            record = self.records.get(request.session)
-            created = record is None
-            if record is None:
-                if request.HasField("expect"):
-                    raise Refused("SESSION_NOT_FOUND")
-                total = None
-                if request.initial_state:
-                    total = np.frombuffer(request.initial_state[0].data, "<f4").copy()
-                record = self.records[request.session] = fresh(request.request_id, 0, total)
-                record.ttl_ms = request.ttl_ms if request.HasField("ttl_ms") else 0
-            elif request.HasField("expect"):
-                self.decide(request.session, position_of(request.expect).pack(), b"", peek=True)
-            created = created or record.origin == request.request_id
+            opened = self._opened(request)
         except Refused as refused:
             await self._abort(context, refused)
             raise
         await self._maybe_lose(context)
+        return opened
+
+    async def OpenMany(self, request: Any, context: Any) -> Any:
+        results = []
+        for item in request.items:
+            try:
+                if self.refusals:
+                    raise self.refusals.pop(0)
+                results.append(pb.OpenManyResponse.Result(opened=self._opened(item)))
+            except Refused as refused:  # noqa: PERF203 - each item fails on its own
+                results.append(pb.OpenManyResponse.Result(error=refused.wire()))
+        await self._maybe_lose(context)
+        return pb.OpenManyResponse(results=results)
+
+    def _opened(self, item: Any) -> Any:
+        """item: an OpenRequest, or one of OpenManyRequest, which has the same fields."""
+        self.request_ids.append(item.request_id)
+        record = self.records.get(item.session)
+        created = record is None
+        if record is None:
+            if item.HasField("expect"):
+                raise Refused("SESSION_NOT_FOUND")
+            total = np.frombuffer(item.initial_state[0].data, "<f4").copy() if item.initial_state else None
+            record = self.records[item.session] = fresh(item.request_id, 0, total)
+            record.ttl_ms = item.ttl_ms if item.HasField("ttl_ms") else 0
+        elif item.HasField("expect"):
+            self.decide(item.session, position_of(item.expect).pack(), b"", peek=True)
         return pb.OpenResponse(
-            position=message_of(record.position), created=created, fingerprint=FINGERPRINT, ttl_ms=record.ttl_ms
+            position=message_of(record.position),
+            created=created or record.origin == item.request_id,
+            fingerprint=OTHER_FINGERPRINT if item.session in self.of_other_version else FINGERPRINT,
+            ttl_ms=record.ttl_ms,
         )
 
     async def Reset(self, request: Any, context: Any) -> Any:
@@ -382,12 +401,13 @@ class CountingServer(CellkeeperServicer):
     async def GetModel(self, request: Any, context: Any) -> Any:
         if request.model not in ("", "count"):
             await self._abort(context, Refused("INVALID_FIELD", None, f"model: got {request.model!r}"))
-        return self._model()
+        return self._model(request.fingerprint or FINGERPRINT)
 
-    def _model(self) -> Any:
+    def _model(self, fingerprint: bytes = FINGERPRINT) -> Any:
         return pb.ModelInfo(
             name="count",
-            fingerprint=FINGERPRINT,
+            fingerprint=fingerprint,
+            missing_values=fingerprint == OTHER_FINGERPRINT,
             numerics="counting 1",
             exact=True,
             engine="python",

@@ -9,9 +9,9 @@ from typing import Any
 
 import cellkeeper
 import pytest
-from cellkeeper import AsyncClient, AsyncSession, Client, Session
+from cellkeeper import AsyncClient, AsyncGroup, AsyncSession, Client, Group, Session
 
-FACES: list[tuple[type, type]] = [(Client, AsyncClient), (Session, AsyncSession)]
+FACES: list[tuple[type, type]] = [(Client, AsyncClient), (Session, AsyncSession), (Group, AsyncGroup)]
 CLASSES = [kind for pair in FACES for kind in pair]
 
 

@@ -12,8 +12,8 @@ from cellkeeper import first_position
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.frame_format import FrameFormat, Layout
 from cellkeeper._session.step_call import StepCall
-from cellkeeper._transport.frame_codec import replies
-from cellkeeper._transport.inflight_frames import LEAST_ITEMS, InflightFrame, InflightFrames
+from cellkeeper._transport.frame_codec import InflightChunks, replies
+from cellkeeper._transport.inflight_frames import LEAST_ITEMS, InflightFrames
 from cellkeeper.errors import ServerError
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
@@ -33,7 +33,7 @@ class Unheard:
     def exception(self) -> None: ...
 
 
-def inflight_frame(*counts: int, single: bool = False) -> InflightFrame:
+def inflight_frame(*counts: int, single: bool = False) -> InflightChunks:
     """Items of so many time steps of four bytes."""
     chunks = []
     for index, steps in enumerate(counts):
@@ -41,10 +41,10 @@ def inflight_frame(*counts: int, single: bool = False) -> InflightFrame:
         call = StepCall(inputs, single, FORMAT, 1.0, 1.0, Unheard())
         chunks.append(Chunk(inputs, start, start.advance(inputs, 4), call))
     senders: list[Any] = [f"sender {index}" for index in range(len(counts))]
-    return InflightFrame(1, 0.0, senders, chunks)
+    return InflightChunks(1, 0.0, senders, chunks)
 
 
-def frame(sent: InflightFrame, *items: int, **fields: Any) -> Any:
+def frame(sent: InflightChunks, *items: int, **fields: Any) -> Any:
     chunks: Any = sent.chunks
     return pb.StepFrameReply(
         frame_id=1,
@@ -134,5 +134,5 @@ async def test_what_waits_is_shared_out_among_the_frames_that_may_leave() -> Non
     assert inflight.share(256) == 128
     assert inflight.share(2 * LEAST_ITEMS - 1) == LEAST_ITEMS  # too few to be shared out
     assert inflight.share(1) == LEAST_ITEMS
-    inflight.add(InflightFrame(1, 0.0, [], []))
+    inflight.add(InflightChunks(1, 0.0, [], []))
     assert inflight.share(256) == 256  # the last that may leave takes what is left

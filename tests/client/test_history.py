@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cellkeeper import Position, first_position
 from cellkeeper._session.chunk import Chunk, ChunkState, Outgoing
@@ -16,7 +18,7 @@ def steps(*values: int) -> bytes:
     return b"".join(value.to_bytes(WIDTH, "little") for value in values)
 
 
-def history(**options: int) -> History:
+def history(**options: Any) -> History:
     return History(START, step_bytes=WIDTH, **options)
 
 

@@ -11,6 +11,7 @@ NAMES = [
     "AccessDenied",
     "AckBehind",
     "AsyncClient",
+    "AsyncGroup",
     "AsyncSession",
     "Backoff",
     "CarriedOver",
@@ -23,6 +24,9 @@ NAMES = [
     "Deleted",
     "ForkedProcess",
     "GenerationChanged",
+    "Group",
+    "GroupError",
+    "GroupReply",
     "HistoryChanged",
     "HistoryError",
     "HistoryLost",
@@ -90,7 +94,11 @@ def test_the_methods() -> None:
         "unsettled",
         "settle",
     }
+    group = {"step", "step_reply", "peek", "forecast", "reset", "state", "delete", "add", "remove", "settle"}
+    group |= {"peek_reply", "forecast_reply"}
+    group |= {"ids", "positions", "unsettled", "close"}
     client = {
+        "group",
         "sessions",
         "session_info",
         "delete",
@@ -103,6 +111,8 @@ def test_the_methods() -> None:
         "wait_ready",
     }
     assert session <= public(cellkeeper.AsyncSession)
+    assert group <= public(cellkeeper.AsyncGroup)
+    assert group | {"model", "last_reply"} <= public(cellkeeper.Group)
     assert session | {"id", "model", "created", "last_reply"} <= public(cellkeeper.Session)
     assert client | {"session", "open"} <= public(cellkeeper.AsyncClient)
     assert client | {"session", "counters"} <= public(cellkeeper.Client)

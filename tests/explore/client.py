@@ -16,8 +16,9 @@ from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Rejection
 
-from .scope import Append, Delete, Follow, Fork, Open, Reset, Scope, Start, Steps
-from .truth import Inputs, Violation, consumed, learn, outputs_after, pack, unpack
+from .columns import Columns, Member, named
+from .scope import Append, Delete, Follow, Fork, GroupSteps, Open, Reset, Scope, Start, Steps
+from .truth import Inputs, Violation, consumed, learn, outputs_after, pack
 
 FOREVER = 1e18
 PREDICTION = frozenset(["prediction"])
@@ -34,11 +35,12 @@ class Known:
 
 @dataclass(eq=False)
 class Attempt:
-    """One sending of a chunk (or of a call: chunk is None)."""
+    """One sending of a chunk (or of a call: chunk is None). item: of a group's frame."""
 
     name: str
     session: str
     chunk: Chunk | None
+    item: int | None = None
 
 
 @dataclass(eq=False)
@@ -50,7 +52,8 @@ class Client:
     script: list[Any]
     at: int = 0
     restarts: int = 0
-    sessions: dict[str, Known] = field(default_factory=dict)
+    sessions: dict[str, Known | Member] = field(default_factory=dict)
+    columns: Columns | None = None  # of the group that it steps now
     waiting: dict[int, Attempt] = field(default_factory=dict)
     called: bool = False  # the current call was sent before: its retry carries the same request id
     failed: str = ""
@@ -69,8 +72,13 @@ class Client:
 
     def prepare(self) -> None:
         """Puts into the windows what fits there; goes on to the next thing to do when one is finished."""
-        while isinstance(op := self.op, Steps):
-            known = self.sessions[op.session]
+        while isinstance(op := self.op, Steps | GroupSteps):
+            if isinstance(op, GroupSteps):
+                if not self._prepare_group(op):
+                    return
+                self._next()
+                continue
+            known = self._known(op.session)
             for chunk in op.chunks:
                 if set(chunk) & set(known.consumed):
                     continue
@@ -81,32 +89,37 @@ class Client:
                 return
             self._next()
 
-    def can_send(self) -> str:
-        """What it would send now; empty: nothing."""
+    def can_send(self) -> list[str]:
+        """What it could send now."""
         op = self.op
-        if op is None:
-            return ""
+        if op is None or isinstance(op, Steps | GroupSteps):
+            return [what for what, _ in self.sends()]
+        return [] if self.waiting else [call_name(op)]
+
+    def sends(self) -> list[tuple[str, str]]:
+        """What it could send now as items of a frame, with their sessions."""
+        op = self.op
         if isinstance(op, Steps):
             chunk = self.sessions[op.session].history.upcoming
-            return "" if chunk is None else chunk_name(op.session, chunk)
-        return "" if self.waiting else call_name(op)
+            return [] if chunk is None else [(chunk_name(op.session, chunk), op.session)]
+        return self.columns.sends() if isinstance(op, GroupSteps) and self.columns is not None else []
 
-    @property
-    def sends_chunk(self) -> bool:
-        """Whether what it would send now could be an item of a frame."""
-        return isinstance(self.op, Steps) and self.sessions[self.op.session].history.upcoming is not None
-
-    def send(self, ticket: int, done: Any) -> Request:
-        """The request, as it goes onto the wire."""
+    def send(self, ticket: int, done: Any, what: str) -> Request:
+        """The request, as it goes onto the wire. what: of those that can be sent."""
         op = self.op
-        if isinstance(op, Steps):
-            outgoing = self.sessions[op.session].history.next_chunk()
+        if isinstance(op, Steps | GroupSteps):
+            session = next(session for name, session in self.sends() if name == what)
+            item = None if self.columns is None else self.columns.item_to_send(session)
+            if item is not None and self.columns is not None:
+                start, inputs = self.columns.take(item)
+                self.waiting[ticket] = Attempt(what, session, None, item)
+                return step_request(session, done, inputs, Position(*start), start.step)
+            outgoing = self.sessions[session].history.next_chunk()
             if outgoing is None:
                 raise RuntimeError("nothing to send")
             chunk = outgoing.chunk
-            self.waiting[ticket] = Attempt(chunk_name(op.session, chunk), op.session, chunk)
-            start = Position(*chunk.start)
-            return step_request(op.session, done, chunk.inputs, start, outgoing.acked)
+            self.waiting[ticket] = Attempt(what, session, chunk)
+            return step_request(session, done, chunk.inputs, Position(*chunk.start), outgoing.acked)
         self.waiting[ticket] = Attempt(call_name(op), op[0], None)
         self.called = True
         return self._call(op, done)
@@ -114,6 +127,8 @@ class Client:
     def lost(self, ticket: int) -> None:
         """It waits no longer for this one and will send it again."""
         attempt = self.waiting.pop(ticket)
+        if attempt.item is not None and self.columns is not None:
+            attempt.chunk = self.columns.leave(attempt.item)
         if attempt.chunk is not None:
             self._judge(attempt, self.sessions[attempt.session].history.on_error(attempt.chunk, LOST), None)
         elif isinstance(self.op, Append):
@@ -122,6 +137,11 @@ class Client:
     def receive(self, ticket: int, result: Any) -> None:
         """An answer arrives."""
         attempt = self.waiting.pop(ticket)
+        if attempt.item is not None and self.columns is not None:
+            if not isinstance(result, Rejection) and self.columns.answered(attempt.item, as_client(result.position)):
+                self._check_outputs(attempt.session, result.position.step, 1, result)
+                return
+            attempt.chunk = self.columns.leave(attempt.item)
         if attempt.chunk is None:
             self._receive_call(self.op, result)
             return
@@ -134,14 +154,25 @@ class Client:
         self._judge(attempt, verdict, result)
 
     def give_up(self) -> None:
-        """The caller of its oldest outstanding chunk waits no longer, and goes on to the next thing."""
+        """The caller of its oldest outstanding chunk, or of the group's step, waits no longer."""
+        self.gave_up = True
+        if isinstance(self.op, GroupSteps) and self.columns is not None:
+            self.columns.give_up()
+            for session in self.op.sessions:
+                self.sessions[session].consumed = consumed(Position(*self.columns.tail(session)))
+            return
         known = self.sessions[self.op.session]
         chunk = next(chunk for chunk in outstanding(known.history))
         known.history.abandon(chunk, "DEADLINE_PASSED")
-        self.gave_up = True
         self.waiting = {t: a for t, a in self.waiting.items() if a.chunk is None or a.chunk.counted}
         known.consumed = consumed(Position(*known.history.tail))
         self._next()
+
+    @property
+    def can_give_up(self) -> bool:
+        if isinstance(self.op, GroupSteps):
+            return self.columns is not None and self.columns.has_open
+        return isinstance(self.op, Steps) and bool(outstanding(self.sessions[self.op.session].history))
 
     def restart(self) -> None:
         """A new process, which knows the script and how far its answers went."""
@@ -150,10 +181,47 @@ class Client:
         self.forgot |= self.gave_up and not all(known.history.idle for known in self.sessions.values())
         self.left = {session: Position(*known.history.position) for session, known in self.sessions.items()}
         self.restarts += 1
-        self.sessions, self.waiting, self.called = {}, {}, False
+        self.sessions, self.waiting, self.called, self.columns = {}, {}, False, None
         self.script[self.at : self.at] = [Open(session) for session in self.left]
 
     # inside
+
+    def _known(self, session: str) -> Known:
+        """The session, which belongs to no group now."""
+        known = self.sessions[session]
+        if not isinstance(known, Known):
+            raise TypeError(f"{session} belongs to a group")
+        return known
+
+    def _prepare_group(self, op: GroupSteps) -> bool:
+        """Begins the next row once the one before it is answered. Returns True when there is none left."""
+        if self.columns is None:
+            positions = [self.sessions[session].history.position for session in op.sessions]
+            self.columns = Columns(op.sessions, positions, self.scope.buffer_steps)
+            for session, row in self.columns.rows.items():
+                self.sessions[session] = Member(self.columns, row, self.sessions[session].consumed)
+        if not self.columns.idle:
+            return False
+        for values in op.rows:
+            given = dict(zip(op.sessions, values, strict=True))
+            lacking = {name: value for name, value in given.items() if value not in self.sessions[name].consumed}
+            if lacking:
+                self.columns.begin(lacking)
+                for item, (name, value) in enumerate(lacking.items()):
+                    end = learn(Position(*self.columns.start_of(item)), (value,))
+                    if ClientPosition.unpack(self.columns.current.ends[item].tobytes()) != as_client(end):
+                        raise Violation("client and server do not agree on what a head is")
+                    self.sessions[name].consumed += (value,)
+                return False
+        for session in op.sessions:
+            self.sessions[session] = Known(self.columns.dissolve(session), self.sessions[session].consumed)
+        self.columns = None
+        return True
+
+    def _check_outputs(self, session: str, step: int, steps: int, result: Any) -> None:
+        whole = self.sessions[session].consumed[:step]
+        if result.outputs["prediction"].tolist() != outputs_after(whole, steps):
+            raise Violation(f"{self.name} got outputs that are not those of {whole}")
 
     def _append(self, known: Known, chunk: Inputs) -> None:
         start = Position(*known.history.tail)
@@ -164,14 +232,11 @@ class Client:
         known.consumed += chunk
 
     def _judge(self, attempt: Attempt, verdict: Verdict, result: Any) -> None:
-        known, chunk = self.sessions[attempt.session], attempt.chunk
+        chunk = attempt.chunk
         if chunk is None:
             raise RuntimeError("a call has no verdict")
         if verdict.action is Action.DELIVER:
-            whole = known.consumed[: chunk.end.step]
-            got = result.outputs["prediction"].tolist()
-            if got != outputs_after(whole, chunk.steps):
-                raise Violation(f"{self.name} got outputs that are not those of {whole}")
+            self._check_outputs(attempt.session, chunk.end.step, chunk.steps, result)
         elif verdict.action is Action.FAIL:
             self._fail(verdict.reason)
 
@@ -257,8 +322,7 @@ def outstanding(history: History) -> list[Chunk]:
 
 
 def chunk_name(session: str, chunk: Chunk) -> str:
-    inputs = ",".join(str(value) for value in unpack(chunk.inputs))
-    return f"{session}[{chunk.start.step}]={inputs}"
+    return named(session, chunk.start, chunk.inputs)
 
 
 def call_name(op: Any) -> str:

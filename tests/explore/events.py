@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .client import outstanding
-from .scope import Steps
-
 if TYPE_CHECKING:
     from .universe import Universe
 
@@ -28,8 +25,7 @@ def _clients(universe: Universe) -> Iterator[Event]:
     if universe.scope.frames:
         yield from _frames(universe, targets)
     for index, client in enumerate(universe.clients):
-        what = client.can_send()
-        if what:
+        for what in client.can_send():
             for target in targets:
                 yield ("send", index, what, target)
             if left["slow"]:
@@ -37,11 +33,7 @@ def _clients(universe: Universe) -> Iterator[Event]:
         if left["timeouts"]:
             for attempt in client.waiting.values():
                 yield ("timeout", index, attempt.name)
-        if (
-            left["give_ups"]
-            and isinstance(client.op, Steps)
-            and outstanding(client.sessions[client.op.session].history)
-        ):
+        if left["give_ups"] and client.can_give_up:
             yield ("give_up", index)
         if left["restarts"] and not client.done and client.sessions:
             yield ("restart", index)
@@ -53,9 +45,7 @@ def _clients(universe: Universe) -> Iterator[Event]:
 def _frames(universe: Universe, targets: str) -> Iterator[Event]:
     """One frame of the chunks that all clients, of different sessions, would send now."""
     senders = [
-        (index, client.can_send(), client.op.session)
-        for index, client in enumerate(universe.clients)
-        if client.sends_chunk
+        (index, what, session) for index, client in enumerate(universe.clients) for what, session in client.sends()
     ]
     if len(senders) > 1 and len({session for _, _, session in senders}) == len(senders):
         items = tuple((index, what) for index, what, _ in senders)

@@ -19,6 +19,7 @@ from cellkeeper_service.domain.store import Commit, Delete
 from cellkeeper_service.errors import Rejection
 
 from .client import Client
+from .columns import Columns
 from .replica import Replica
 from .truth import origin_of
 from .universe import Universe
@@ -127,7 +128,17 @@ class _Namer:
             client.forgot,
             tuple(sorted(client.sequences.items())),
             left,
+            client.columns and self.columns(client.columns),
         )
+
+    def columns(self, columns: Columns) -> Any:
+        """The members' positions and what left the columns are told by the sessions."""
+        history, chunk = columns.history, columns.chunk
+        kept = tuple(
+            (tuple(one.members.names), one.starts[:, 2].tobytes(), one.answered.tobytes()) for one in history._kept
+        )
+        alone = tuple((item, one.start.step, one.state) for item, one in sorted(columns.alone.items()))
+        return kept, chunk and chunk.open.tobytes(), tuple(columns.unsent), alone
 
     def request(self, request: Request) -> Any:
         channel: Any = request.done

@@ -22,6 +22,13 @@ class Steps(NamedTuple):
     window: int = 1
 
 
+class GroupSteps(NamedTuple):
+    """Steps of a group, one row after the other: each gives one input to every session."""
+
+    sessions: tuple[str, ...]
+    rows: tuple[Inputs, ...]
+
+
 class Append(NamedTuple):
     """One step without a position."""
 
@@ -57,7 +64,7 @@ class Fork(NamedTuple):
     target: str
 
 
-Op = Open | Steps | Append | Start | Follow | Reset | Delete | Fork
+Op = Open | Steps | GroupSteps | Append | Start | Follow | Reset | Delete | Fork
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,12 @@ class Scope:
     @property
     def shared(self) -> bool:
         """Several clients use one session."""
-        used = [{name for op in script for name in op if isinstance(name, str)} for script in self.scripts]
+        used = [{name for op in script for name in _sessions(op)} for script in self.scripts]
         return any(one & other for index, one in enumerate(used) for other in used[:index])
+
+
+def _sessions(op: Op) -> tuple[str, ...]:
+    return op.sessions if isinstance(op, GroupSteps) else tuple(name for name in op if isinstance(name, str))
 
 
 def steps(session: str, *values: int | Inputs, window: int = 1) -> Steps:

@@ -6,7 +6,7 @@ import random
 from itertools import count
 from typing import Any
 
-from .scope import Append, Delete, Follow, Fork, Op, Open, Reset, Scope, Start, Steps, steps
+from .scope import Append, Delete, Follow, Fork, GroupSteps, Op, Open, Reset, Scope, Start, Steps, steps
 from .truth import Inputs
 
 
@@ -17,6 +17,7 @@ def opened(*values: int | Inputs, window: int = 1, session: str = "s") -> tuple[
 
 RECREATED = (*opened(11), Reset("s"), steps("s", 12), Delete("s"), *opened(13))
 TWO_SESSIONS = (opened(11, 12), opened(21, 22, session="r"))
+GROUPED: tuple[Op, ...] = (Open("s"), Open("r"), GroupSteps(("s", "r"), ((11, 21), (12, 22))))
 TWO_STEPS_EACH = (*opened(11, 12), Reset("s"), steps("s", 13, 14), Delete("s"), *opened(15, 16))
 SEQUENCE = (Start("s", 11), Follow("s", 12, 1), Follow("s", 13, 2))
 FORKED = (*opened(11), Fork("s", "t"), steps("t", 12), steps("s", 13))
@@ -44,6 +45,11 @@ SMALL = {
     ),
     "2 sessions in frames": Scope(TWO_SESSIONS, replicas=1, frames=True),
     "2 sessions in frames on 1 slot": Scope(TWO_SESSIONS, replicas=1, slots=1, atomic_commits=True, frames=True),
+    "a group of 2, a reply lost": Scope((GROUPED,), replicas=1, timeouts=1, atomic_commits=True, frames=True),
+    "a group of 2, its caller stops waiting": Scope(
+        (GROUPED,), replicas=1, give_ups=1, atomic_commits=True, frames=True
+    ),
+    "a group of 2, a commit lost": Scope((GROUPED,), replicas=1, fall_backs=1, atomic_commits=True, frames=True),
     "2 clients on one session, 2 steps each, 1 replica": Scope(
         (opened(11, 12), opened(21, 22)), replicas=1, atomic_commits=True
     ),
@@ -155,6 +161,13 @@ LARGE = {
     "3 steps, window 1, up to 3 commits lost": Scope((opened(11, 12, 13),), fall_backs=1, depth=3),
     "3 steps, window 1, silent, other checkpoints": Scope(
         (opened(11, 12, 13),), unknowns=1, timeouts=1, due_steps=2, other_due_steps=1
+    ),
+    "a group of 2, up to 2 commits lost": Scope((GROUPED,), fall_backs=1, depth=2, atomic_commits=True, frames=True),
+    "a group of 2, a reply lost and a crash": Scope(
+        (GROUPED,), timeouts=1, crashes=1, atomic_commits=True, frames=True
+    ),
+    "a group of 2, silent, its caller stops waiting": Scope(
+        (GROUPED,), replicas=1, unknowns=1, give_ups=1, frames=True
     ),
     "2 sessions in frames, silent": Scope(TWO_SESSIONS, replicas=1, unknowns=1, atomic_commits=True, frames=True),
     "2 sessions in frames, 2 replicas": Scope(TWO_SESSIONS, atomic_commits=True, frames=True),

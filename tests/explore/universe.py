@@ -12,10 +12,10 @@ from cellkeeper_service.domain.store import Commit, CommitResult, Delete, Outcom
 from cellkeeper_service.errors import Reason, Rejection
 
 from . import events, promises
-from .client import Client, outstanding
+from .client import Client
 from .events import NAMES, Event
 from .replica import Read, Replica, Write, new_replica
-from .scope import Scope, Steps
+from .scope import Scope
 from .store import ExploredStore
 from .truth import Violation, born
 
@@ -112,11 +112,11 @@ class Universe:
 
     def _request(self, index: int, what: str) -> Request:
         client = self.clients[index]
-        if not what or client.can_send() != what:
+        if what not in client.can_send():
             raise Impossible("not to be sent now")
         self.tickets += 1
         channel = Channel(self, index, self.tickets, what)
-        channel.request = client.send(self.tickets, channel)
+        channel.request = client.send(self.tickets, channel, what)
         return channel.request
 
     def _submit(self, requests: list[Request], target: str) -> None:
@@ -133,7 +133,7 @@ class Universe:
         self._submit([self._request(index, what)], target)
 
     def _do_frame(self, items: tuple[tuple[int, str], ...], target: str) -> None:
-        if not all(self.clients[index].sends_chunk for index, _ in items):
+        if not all(self.clients[index].sends() for index, _ in items):
             raise Impossible("not a frame")
         self._submit([self._request(index, what) for index, what in items], target)
 
@@ -164,7 +164,7 @@ class Universe:
 
     def _do_give_up(self, index: int) -> None:
         client = self.clients[index]
-        if not isinstance(client.op, Steps) or not outstanding(client.sessions[client.op.session].history):
+        if not client.can_give_up:
             raise Impossible("nothing to give up")
         self._spend("give_ups")
         client.give_up()

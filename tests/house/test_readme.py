@@ -47,7 +47,7 @@ def programs() -> list[str]:
 
 
 def test_the_program(server: CellkeeperServer) -> None:
-    assert len(programs()) == 3
+    assert len(programs()) == 4
     program = programs()[0]
     assert TARGET in program
     namespace: dict[str, Any] = {}
@@ -70,10 +70,28 @@ def test_the_program(server: CellkeeperServer) -> None:
     assert printed == [str(expected[step]) for step in shown]
 
 
+def test_sessions_and_groups_blocking_and_in_asyncio(server: CellkeeperServer) -> None:
+    program = programs()[1].replace(TARGET, server.target)
+    command = [sys.executable, "-W", "error", "-c", program]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    seven = [318.0, 318.1, 318.2, 318.2, 318.3, 318.2, 318.0, 318.2]  # what the program gives station-7, in order
+    nine = [318.2, 318.4]
+    of_seven, of_nine = (
+        offline(BUNDLE, np.array(samples, np.float32).reshape(-1, 1))["prediction"] for samples in (seven, nine)
+    )
+    assert lines == [
+        *(str(of_seven[step]) for step in range(3)),
+        "(200, 3)",
+        *str({"station-7": of_seven[4], "station-9": of_nine[1]}).splitlines(),
+        str(of_seven[6]),
+        "(200, 3)",
+    ]
+
+
 def test_from_a_trained_lstm_to_a_served_prediction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, train, ask = programs()
+    _, _, train, ask = programs()
     monkeypatch.chdir(tmp_path)
     script: dict[str, Any] = {}
     exec(train, script)

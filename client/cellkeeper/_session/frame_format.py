@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 MAX_FORMATS = 256
+CREATED, REPLAYED = 1, 2  # flags of an item in a reply
 
 
 class Layout(NamedTuple):

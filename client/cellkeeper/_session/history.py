@@ -21,6 +21,7 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..position import Position
@@ -35,8 +36,8 @@ class History:
     """See the module.
 
     position: where the session stands at the start. step_bytes: bytes of one time step's input. window_steps:
-    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs
-    kept for a replay.
+    unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs kept for
+    a replay. earlier: returns answered chunks from before `position`.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class History:
         window_steps: int = 64,
         buffer_steps: int = 1024,
         buffer_bytes: int = 1 << 20,
+        earlier: Callable[[], Iterable[Chunk]] | None = None,
     ) -> None:
         self.position = position  # every reply up to here is held
         self.in_flight = 0
         self._step_bytes = step_bytes
         self.window_steps = window_steps
-        self._replay_buffer = ReplayBuffer(step_bytes, buffer_steps, buffer_bytes)  # it ends where _open begins
+        self._replay_buffer = ReplayBuffer(step_bytes, buffer_steps, buffer_bytes, earlier)  # ends where _open begins
         self._open: deque[Chunk] = deque()  # adjoining; not answered, or answered and to be sent again
         self.queued = 0  # chunks to be sent, or sent again
         self.late = 0  # late chunks whose outcome is not known
@@ -72,7 +74,7 @@ class History:
     @property
     def awaited(self) -> bool:
         """Returns True if a caller waits for an answer."""
-        return any(not chunk.late and not chunk.held for chunk in self._open)
+        return any(not (chunk.late or chunk.held) for chunk in self._open)
 
     @property
     def ready(self) -> bool:
@@ -98,6 +100,10 @@ class History:
     def unanswered(self) -> tuple[Chunk, ...]:
         """The chunks without an answer, or to be sent again, and answered ones between them; oldest first."""
         return tuple(self._open)
+
+    def answered_since(self, step: int) -> list[Chunk]:
+        """The chunks kept for a replay that begin at `step` or later."""
+        return [chunk for chunk in self._replay_buffer if chunk.start.step >= step]
 
     def room(self, steps: int) -> bool:
         """A chunk of that many time steps fits into the window. Nothing does while a late chunk is not settled."""
@@ -193,8 +199,7 @@ class History:
 
         FAIL with no chunks of its own where that cannot be.
         """
-        reason = self._reason_against(position)
-        if reason:
+        if reason := self._reason_against(position):
             return self._fail(self._open[0], reason) if self._open else Verdict(Action.FAIL, reason)
         return Verdict(Action.REPLAY, replayed_steps=self._reopen(position.step))
 

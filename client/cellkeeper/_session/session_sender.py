@@ -9,7 +9,6 @@ from math import frexp
 from typing import Any, Protocol
 
 from ..errors import CellkeeperError, Closed, ForkedProcess, InvalidArgument, QuotaExceeded, StepGap, error_of_reason
-from ..late_step import LateStep
 from ..position import Position
 from ..types import Backoff, Counters, StepReply
 from .chunk import Chunk, ChunkState
@@ -142,9 +141,11 @@ class SessionSender:
         call.fail(error)
         self.go_on()
 
-    def take_settled(self) -> tuple[LateStep, ...]:
-        """The late steps whose outcome became known since the last call, or the last reply."""
-        return self.late_steps.take_settled()
+    @property
+    def is_at_rest(self) -> bool:
+        """Returns True if it has nothing to do and no endpoint to avoid."""
+        busy = self._waiting or self._paused or self._drain_futures or not self.history.idle
+        return not busy and not any(map(self.is_not_served_at, self._not_served))
 
     def close(self, error: CellkeeperError) -> None:
         self._closed = Closed(f"session {self.session!r} was closed")

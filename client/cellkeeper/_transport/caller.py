@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .._session.frame_format import FrameFormat
+from .._session.group_sender import GroupSender
 from ..position import Position
 from ..types import Model, SessionInfo
 from .calls import itself
@@ -35,3 +37,18 @@ class Caller(Protocol):
     async def delete(
         self, session: str, generation: bytes, *, model: str = "", timeout: float | None = None
     ) -> bool: ...
+
+
+class GroupCaller(Caller, Protocol):
+    """What a group needs of its client. outputs: what steps return by default."""
+
+    outputs: tuple[str, ...]
+
+    def _new_group_sender(self, model: Model) -> GroupSender: ...
+
+    def _frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat: ...
+
+    def _endpoint_of(self, session: str) -> object:
+        """The endpoint that a call for that session goes to first."""
+
+    def _limit_frames(self, items: int) -> None: ...

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 from .._session.deadlines import Deadlines
-from .._session.session_sender import SessionSender
 from ..types import Counters
 from .calls import Calls
 from .endpoint import Endpoint
 from .endpoints import Endpoints
 from .poller import ignore_poller_errors
+from .send_queue import Sendable
 from .settings import ClientSettings
 
 
@@ -42,7 +42,7 @@ class Connection:
     def _endpoint(
         self,
         target: str,
-        redispatch: Callable[[Endpoint, list[SessionSender]], None],
+        redispatch: Callable[[Endpoint, list[Sendable]], None],
         on_up: Callable[[Endpoint], None],
     ) -> Endpoint:
         settings = self._settings

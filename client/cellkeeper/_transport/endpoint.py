@@ -13,11 +13,10 @@ import grpc
 import grpc.aio
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError, InvalidArgument, Unavailable
 from ..types import Backoff, Counters
 from .credentials import Token
-from .send_queue import SendQueue
+from .send_queue import Sendable, SendQueue
 from .stream import Stream
 from .target import proxy_options
 
@@ -58,7 +57,7 @@ class Endpoint:
         credentials: grpc.ChannelCredentials | None,
         channel_options: tuple[tuple[str, str], ...],
         token: Token,
-        redispatch: Callable[[Endpoint, list[SessionSender]], None],
+        redispatch: Callable[[Endpoint, list[Sendable]], None],
         on_up: Callable[[Endpoint], None],
     ) -> None:
         self.target = target
@@ -90,8 +89,8 @@ class Endpoint:
         # It ends with the loop: where a program ends, and has not closed its client, asyncio need not complain of that.
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]
 
-    def enqueue(self, sender: SessionSender) -> None:
-        """The sender has something to send, and sends it here."""
+    def enqueue(self, sender: Sendable) -> None:
+        """The sender, or the frame of a group, goes out here."""
         sender.endpoint = self
         if self._send_queue.add(sender):  # otherwise the writer is awake already, or waits for room
             if self._stream is not None:
@@ -104,8 +103,8 @@ class Endpoint:
         self.avoid_until = self._loop.time() + seconds
         self._redispatch(self, self.drain())
 
-    def drain(self) -> list[SessionSender]:
-        """Takes the waiting senders out."""
+    def drain(self) -> list[Sendable]:
+        """Takes out what waits."""
         return self._send_queue.drain()
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 from .._session.session_sender import Dispatch, SessionSender
 from .endpoint import Endpoint
+from .send_queue import Sendable
 
 
 def rendezvous(session: str, targets: Sequence[str]) -> list[str]:
@@ -29,7 +30,7 @@ class Endpoints:
     def __init__(
         self,
         targets: Sequence[str],
-        make: Callable[[str, Callable[[Endpoint, list[SessionSender]], None], Callable[[Endpoint], None]], Endpoint],
+        make: Callable[[str, Callable[[Endpoint, list[Sendable]], None], Callable[[Endpoint], None]], Endpoint],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._endpoints = {target: make(target, self._redispatch, self._on_up) for target in targets}
@@ -42,8 +43,23 @@ class Endpoints:
 
     def order(self, session: str) -> list[Endpoint]:
         """The healthy ones in the session's order, then the others."""
-        endpoints = [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
-        return sorted(endpoints, key=self._unhealthy)
+        return sorted(self.ranked(session), key=self._unhealthy)
+
+    def first(self, session: str) -> Endpoint:
+        """The first of `order`."""
+        return self._only or self.order(session)[0]
+
+    def ranked(self, session: str) -> list[Endpoint]:
+        """All of them in the session's order."""
+        return [self._endpoints[target] for target in rendezvous(session, list(self._endpoints))]
+
+    @property
+    def all(self) -> list[Endpoint]:
+        return list(self._endpoints.values())
+
+    def healthy(self) -> tuple[bool, ...]:
+        """Of each of `all`, whether it answers, as far as is known, and does not drain."""
+        return tuple(not self._unhealthy(endpoint) for endpoint in self._endpoints.values())
 
     @property
     def dispatch(self) -> Dispatch:
@@ -57,10 +73,7 @@ class Endpoints:
             best.enqueue(sender)
 
     def _best(self, sender: SessionSender) -> Endpoint:
-        ranked = sender.ranked
-        if not ranked:
-            ranked = [self._endpoints[target] for target in rendezvous(sender.session, list(self._endpoints))]
-            sender.ranked = ranked
+        ranked = sender.ranked = sender.ranked or self.ranked(sender.session)
         good = [endpoint for endpoint in ranked if isinstance(endpoint, Endpoint) and not self._unhealthy(endpoint)]
         return next((endpoint for endpoint in good if not sender.is_not_served_at(endpoint)), (good or ranked)[0])
 
@@ -80,7 +93,7 @@ class Endpoints:
     def _unhealthy(self, endpoint: Endpoint) -> bool:
         return endpoint.down or endpoint.avoid_until > self._loop.time()
 
-    def _redispatch(self, _lost: Endpoint, senders: list[SessionSender]) -> None:
+    def _redispatch(self, _lost: Endpoint, senders: list[Sendable]) -> None:
         for sender in senders:
             sender.go_on()
 

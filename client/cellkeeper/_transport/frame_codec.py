@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator
 from math import prod
@@ -11,18 +12,18 @@ import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from .._session.chunk import Chunk
-from .._session.frame_format import FrameFormat
+from .._session.frame_format import CREATED, REPLAYED, FrameFormat
 from .._session.session_sender import SessionSender
 from .._session.step_call import StepCall
-from ..errors import ServerError
+from ..errors import CellkeeperError, ServerError
 from ..position import POSITION_BYTES, Position
 from ..types import Array, StepReply
-from .inflight_frames import InflightFrame
 from .wire import dtype_of
 
-_REPLAYED = 2
-_CREATED = 1
-_INDEX = np.dtype("<u4")
+_logger = logging.getLogger("cellkeeper")
+
+INDEX = np.dtype("<u4")
+MAX_FRAME_BYTES = 1 << 20  # of inputs and positions, about
 _POSITION = struct.Struct("<16sQ8s")
 
 
@@ -36,6 +37,17 @@ class Frame:
         self.senders: list[SessionSender] = []
         self.chunks: list[Chunk] = []
         self.timeout_ms = 0
+
+    @property
+    def items(self) -> int:
+        return len(self.chunks)
+
+    @property
+    def steps(self) -> int:
+        return sum([chunk.steps for chunk in self.chunks])
+
+    def launch(self, frame_id: int, now: float) -> InflightChunks:
+        return InflightChunks(frame_id, now, self.senders, self.chunks)
 
     def message(self, frame_id: int) -> Any:
         layout, chunks = self.frame_format.layout, self.chunks
@@ -56,7 +68,41 @@ class Frame:
         )
 
 
-class _Column:
+class InflightChunks:
+    """A frame of sessions in flight. Its i-th item is chunks[i] of senders[i]; chunks[i] is None once it was
+    answered."""
+
+    __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at")
+
+    def __init__(self, frame_id: int, sent_at: float, senders: list[SessionSender], chunks: list[Chunk]) -> None:
+        self.frame_id = frame_id
+        self.sent_at = sent_at
+        self.senders = senders
+        self.chunks: list[Chunk | None] = list(chunks)
+        self.heard = False
+
+    def deliver(self, reply: Any) -> None:
+        for sender, chunk, answer in replies(self, reply):
+            sender.replied(chunk, answer)
+
+    def refuse(self, item: int, error: CellkeeperError) -> None:
+        if item >= len(self.chunks):
+            raise ServerError(f"the server refused item {item} of a frame of {len(self.chunks)}")
+        chunk, self.chunks[item] = self.chunks[item], None
+        if chunk is not None:
+            self.senders[item].refused(chunk, error)
+
+    def refuse_rest(self, error: CellkeeperError) -> None:
+        for sender, chunk in zip(self.senders, self.chunks, strict=True):
+            if chunk is None:
+                continue
+            try:
+                sender.refused(chunk, error)
+            except Exception:  # of this session alone: the others are still to be told
+                _logger.exception("a lost step of session %r could not be taken back", sender.session)
+
+
+class Column:
     """One output of a reply frame, cut into items."""
 
     __slots__ = ("name", "per_item", "scalar", "values")
@@ -89,9 +135,9 @@ class _Column:
         return np.array(self.values[first]) if self.scalar else self.values[first].copy()
 
 
-def replies(sent: InflightFrame, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
+def replies(sent: InflightChunks, reply: Any) -> Iterator[tuple[SessionSender, Chunk, StepReply]]:
     """The items of a reply frame that succeeded. Raises ServerError where its columns do not fit together."""
-    indices = np.frombuffer(reply.items, _INDEX).tolist()
+    indices = np.frombuffer(reply.items, INDEX).tolist()
     positions = list(_POSITION.iter_unpack(reply.positions)) if len(reply.positions) % POSITION_BYTES == 0 else []
     counts = list(reply.steps) or [1] * len(indices)
     if len(positions) != len(indices) or len(counts) != len(indices):
@@ -99,7 +145,7 @@ def replies(sent: InflightFrame, reply: Any) -> Iterator[tuple[SessionSender, Ch
     senders, chunks = sent.senders, sent.chunks
     if indices and max(indices) >= len(chunks):
         raise ServerError(f"the server answered item {max(indices)} of a frame of {len(chunks)}")
-    columns = [_Column(message, len(indices), sum(counts)) for message in reply.outputs]
+    columns = [Column(message, len(indices), sum(counts)) for message in reply.outputs]
     rows = [] if reply.steps else [(column.name, column.rows()) for column in columns]
     flags = reply.flags if reply.flags.strip(b"\0") else b""
     queued, computed = reply.queued_seconds, reply.computed_seconds
@@ -121,7 +167,7 @@ def replies(sent: InflightFrame, reply: Any) -> Iterator[tuple[SessionSender, Ch
                         outputs[column.name] = column.cut(index, first, steps, single)
             if flags:
                 flag = flags[index] if index < len(flags) else 0
-                created, replayed = bool(flag & _CREATED), bool(flag & _REPLAYED)
+                created, replayed = bool(flag & CREATED), bool(flag & REPLAYED)
             where = chunk.end if position == chunk.end else Position(*position)
             yield senders[item], chunk, StepReply(outputs, where, created, replayed, queued, computed)
         first += steps

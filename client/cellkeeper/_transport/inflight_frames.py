@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Protocol
 
-from .._session.chunk import Chunk
-from .._session.session_sender import SessionSender
+from ..errors import CellkeeperError
 
 FRAMES_IN_FLIGHT = 2
 MOST_FRAMES_IN_FLIGHT = 48  # servers read 64 ahead by default
@@ -20,21 +20,21 @@ LEAST_ITEMS = 8  # are not shared out: a frame costs as much as some tens of its
 ANSWER_WAIT_SECONDS = 0.02
 
 
-class InflightFrame:
-    """One frame. Its i-th item is chunks[i] of senders[i]; chunks[i] is None once it was answered."""
+class InflightFrame(Protocol):
+    """One frame. heard: a reply arrived, maybe for a part of it, or it is older than ANSWER_WAIT_SECONDS."""
 
-    __slots__ = ("chunks", "frame_id", "heard", "senders", "sent_at")
+    frame_id: int
+    sent_at: float
+    heard: bool
 
-    def __init__(self, frame_id: int, sent_at: float, senders: list[SessionSender], chunks: list[Chunk]) -> None:
-        self.frame_id = frame_id
-        self.sent_at = sent_at
-        self.senders = senders
-        self.chunks: list[Chunk | None] = list(chunks)
-        self.heard = False  # a reply arrived, maybe for a part of it, or it is older than ANSWER_WAIT_SECONDS
+    def deliver(self, reply: Any) -> None:
+        """Takes the items that succeeded. Raises ServerError where the columns do not fit together."""
 
-    def rest(self) -> list[tuple[SessionSender, Chunk]]:
-        """Returns the chunks without an answer, with their senders."""
-        return [(sender, chunk) for sender, chunk in zip(self.senders, self.chunks, strict=True) if chunk is not None]
+    def refuse(self, item: int, error: CellkeeperError) -> None:
+        """The server refused that item. Raises ServerError where the frame has none of that number."""
+
+    def refuse_rest(self, error: CellkeeperError) -> None:
+        """Every item that has no answer yet is refused with `error`."""
 
 
 class InflightFrames:

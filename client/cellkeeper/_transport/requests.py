@@ -80,11 +80,21 @@ def forecast_request(
 ) -> Any:
     """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
+    steps = check_rollout(model, steps)
+    return rollout_request(peek_request(session, model, raw, outputs), steps, inputs.convert_known(known, steps))
+
+
+def check_rollout(model: Model, steps: object) -> int:
+    """The number of predictions that continue a peek. Raises InvalidArgument where the model cannot be continued."""
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
-    request = peek_request(session, model, raw, outputs)
-    request.rollout_steps = steps
-    request.rollout_inputs = inputs.convert_known(known, steps)
-    return request
+    return steps
+
+
+def rollout_request(peek: Any, steps: int, known: bytes) -> Any:
+    """The peek, continued by `steps` predictions. known: raw, the features that the caller supplies."""
+    peek.rollout_steps = steps
+    peek.rollout_inputs = known
+    return peek

@@ -5,66 +5,79 @@ from __future__ import annotations
 from collections import deque
 
 from .._session.session_sender import FrameKey, SessionSender
-from .frame_codec import Frame
+from .frame_codec import MAX_FRAME_BYTES, Frame
+from .group_frame import GroupFrame
 
-MAX_FRAME_BYTES = 1 << 20
 _FOREVER = float("inf")
+
+Sendable = SessionSender | GroupFrame
 
 
 class SendQueue:
-    """The senders that wait for one endpoint. default_timeout: seconds that a frame of replays gets."""
+    """What waits for one endpoint: senders of sessions, of which frames are made, and the frames of groups.
+    default_timeout: seconds that a frame of replays gets."""
 
     def __init__(self, default_timeout: float) -> None:
         self._default_timeout = default_timeout
-        self._added: list[SessionSender] = []  # since a frame was made; they are looked at when the next one is
-        self._groups: dict[FrameKey, deque[SessionSender]] = {}
+        self._added: list[Sendable] = []  # since a frame was made; they are looked at when the next one is
+        self._groups: dict[FrameKey | GroupFrame, deque[SessionSender] | GroupFrame] = {}
 
     def __bool__(self) -> bool:
         return bool(self._added or self._groups)
 
     def __len__(self) -> int:
-        """Returns how many senders wait."""
+        """Returns how many senders and frames wait."""
         return len(self._added) + sum([len(group) for group in self._groups.values()])
 
-    def add(self, sender: SessionSender) -> bool:
+    def add(self, sender: Sendable) -> bool:
         """Returns True if the queue was empty."""
         sender.queued = True
         added = self._added
         added.append(sender)
         return len(added) == 1 and not self._groups
 
-    def drain(self) -> list[SessionSender]:
-        """Takes all senders out."""
-        senders = [sender for group in self._groups.values() for sender in group] + self._added
+    def drain(self) -> list[Sendable]:
+        """Takes everything out."""
+        waiting: list[Sendable] = []
+        for group in self._groups.values():
+            waiting += [group] if isinstance(group, GroupFrame) else group
+        waiting += self._added
         self._groups.clear()
         self._added.clear()
-        for sender in senders:
+        for sender in waiting:
             sender.queued = False
-        return senders
+        return waiting
 
     def _sort(self, now: float) -> None:
-        """Groups the senders that were added, by what may share a frame."""
+        """Groups the senders that were added, by what may share a frame. A group's frame is shared with nobody."""
         default, groups = self._default_timeout, self._groups
         for sender in self._added:
+            if isinstance(sender, GroupFrame):
+                groups[sender] = sender
+                continue
             key = sender.frame_key(now, default)
             if key is None:
                 sender.queued = False
-            elif key in groups:
-                groups[key].append(sender)
+                continue
+            group = groups.get(key)
+            if isinstance(group, deque):
+                group.append(sender)
             else:
                 groups[key] = deque((sender,))
         self._added.clear()
 
-    def next_frame(self, now: float, max_items: int) -> Frame | None:
+    def next_frame(self, now: float, max_items: int) -> Frame | GroupFrame | None:
         """Returns the next frame; None if its senders have nothing to send any more.
 
-        now: on the event loop's clock. max_items: chunks in the frame at most, one of each session.
+        now: on the event loop's clock. max_items: chunks of sessions in the frame at most, one of each.
         """
         self._sort(now)
         if not self._groups:
             return None
         key = next(iter(self._groups))
         group = self._groups.pop(key)
+        if isinstance(key, GroupFrame) or isinstance(group, GroupFrame):
+            return group if isinstance(group, GroupFrame) and group.take(now) else None
         frame_format = key[0]
         frame = Frame(frame_format)
         senders, chunks = frame.senders, frame.chunks

@@ -10,11 +10,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from .._session.chunk import Chunk
-from .._session.session_sender import SessionSender
 from ..errors import CellkeeperError, ServerError, Unavailable
 from ..types import Counters
-from .frame_codec import replies
 from .inflight_frames import InflightFrame, InflightFrames
 from .send_queue import SendQueue
 from .wire import error_of, from_grpc
@@ -109,8 +106,7 @@ class Stream:
     def lost(self, error: CellkeeperError) -> None:
         """Every chunk in flight is refused with `error`: no reply will arrive."""
         for sent in self._inflight.take_all():
-            for sender, chunk in sent.rest():
-                _return_chunk(sender, chunk, error)
+            sent.refuse_rest(error)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -144,10 +140,10 @@ class Stream:
             self._last_heard = now
         frame_id, counters = self._next_frame, self._counters
         self._next_frame += 1
-        self._inflight.add(InflightFrame(frame_id, now, frame.senders, frame.chunks))
+        self._inflight.add(frame.launch(frame_id, now))
         counters.frames_sent += 1
-        counters.chunks_sent += len(frame.chunks)
-        counters.steps_sent += sum([chunk.steps for chunk in frame.chunks])
+        counters.chunks_sent += frame.items
+        counters.steps_sent += frame.steps
         return frame.message(frame_id)
 
     async def _read(self, call: Any) -> CellkeeperError:
@@ -193,37 +189,21 @@ class Stream:
             self.wake()
         if reply.HasField("frame_error"):
             self._inflight.remove(sent)
-            error = error_of(reply.frame_error)
-            for sender, chunk in sent.rest():
-                sender.refused(chunk, error)
+            sent.refuse_rest(error_of(reply.frame_error))
             return
-        for sender, chunk, answer in replies(sent, reply):
-            sender.replied(chunk, answer)
+        sent.deliver(reply)
         if reply.errors:
             self._refused(sent, reply.errors)
         if reply.last:
             self._inflight.remove(sent)
-            for sender, chunk in sent.rest():
-                sender.refused(chunk, Unavailable("the server left the step unanswered", reason="LOST"))
+            sent.refuse_rest(Unavailable("the server left the step unanswered", reason="LOST"))
 
     def _refused(self, sent: InflightFrame, errors: Any) -> None:
         for refused in errors:
-            item = refused.item
-            if item >= len(sent.chunks):
-                raise ServerError(f"the server refused item {item} of a frame of {len(sent.chunks)}")
-            chunk, sent.chunks[item] = sent.chunks[item], None
-            if chunk is not None:
-                error = error_of(refused.error)
-                if error.reason == "DRAINING":
-                    self._on_draining(max(1.0, error.retry_delay_ms / 1000))
-                sent.senders[item].refused(chunk, error)
-
-
-def _return_chunk(sender: SessionSender, chunk: Chunk, error: CellkeeperError) -> None:
-    try:
-        sender.refused(chunk, error)
-    except Exception:  # of this session alone: the others are still to be told
-        _logger.exception("a lost step of session %r could not be taken back", sender.session)
+            error = error_of(refused.error)
+            if error.reason == "DRAINING":
+                self._on_draining(max(1.0, error.retry_delay_ms / 1000))
+            sent.refuse(refused.item, error)
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:

@@ -1,0 +1,112 @@
+"""What a caller gives for a group, converted to what the model takes, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InvalidArgument
+from ..types import Array, Model
+from .inputs import Inputs, little_endian
+from .missing_values import as_numbers
+
+
+class GroupInputs:
+    """Converts the rows of several members into a model's raw bytes, checking them on the way."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._one = Inputs(model)
+        self._dtype = little_endian(model.input.dtype)
+        self._shape = model.input.shape
+        self._tokens = 0  # how many there are, where the model takes token ids
+        if self._dtype.kind in "iu":
+            self._tokens = model.vocabulary or int(np.iinfo(self._dtype).max) + 1
+
+    def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
+        """(raw bytes, whether the time axis was left out).
+
+        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row a member, in their order.
+        Raises InvalidArgument, which names the row and the member.
+        """
+        table = self._plain_numbers(rows)
+        if table is None:
+            return self._row_by_row(names, rows)  # which says what is wrong where
+        if len(table) != len(names):
+            raise self._wrong(f"{len(table)} rows", f"{len(names)}, one a member")
+        return table.tobytes(), table.ndim == 1 + len(self._shape)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _plain_numbers(self, rows: ArrayLike) -> Array | None:
+        """The usual case, whole: what the model takes, in a shape that fits. None: to be looked at row by row."""
+        try:
+            given = as_numbers(rows)
+        except (TypeError, ValueError):
+            return None
+        axes = given.ndim - 1 - len(self._shape)
+        if axes not in (0, 1) or given.shape[1 + axes :] != self._shape or not given.size:
+            return None
+        if axes == 1 and self._model.max_chunk_steps and given.shape[1] > self._model.max_chunk_steps:
+            return None
+        if self._tokens:
+            if given.dtype.kind not in "iu" or int(given.min()) < 0 or int(given.max()) >= self._tokens:
+                return None
+            return given.astype(self._dtype, copy=False)
+        if given.dtype.kind not in "fiub":
+            return None
+        with np.errstate(over="ignore"):
+            table = given.astype(self._dtype, copy=False)
+        return table if self._model.missing_values or np.isfinite(table).all() else None
+
+    def _row_by_row(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
+        try:
+            count = len(rows)
+        except TypeError:
+            raise self._wrong(type(rows).__name__, f"{len(names)} rows, one a member") from None
+        if count != len(names):
+            raise self._wrong(f"{count} rows", f"{len(names)}, one a member")
+        converted: list[bytes] = []
+        first: tuple[int, bool] | None = None
+        for at, (name, row) in enumerate(zip(names, rows, strict=True)):
+            try:
+                raw, single = self._one.convert(row)
+            except InvalidArgument as error:
+                text = f"inputs, row {at} (session {name!r}): {error.message.removeprefix('inputs: ')}"
+                raise InvalidArgument(text, reason=error.reason, field=error.field) from error
+            first = first or (len(raw), single)
+            if (len(raw), single) != first:
+                text = f"row {at} (session {name!r}) with another number of time steps than row 0"
+                raise self._wrong(text, "the same for all rows of one step")
+            converted.append(raw)
+        return b"".join(converted), first is not None and first[1]
+
+    def _wrong(self, came: str, expected: str) -> InvalidArgument:
+        text = f"inputs: got {came}, expected {expected} (model {self._model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+
+
+def is_frame(given: object) -> bool:
+    """Returns True for a DataFrame of pandas, which is not imported for that."""
+    return type(given).__name__ == "DataFrame" and type(given).__module__.partition(".")[0] == "pandas"
+
+
+def named_rows(given: Any) -> tuple[list[Any], Any] | None:
+    """The ids and the rows of a dict {id: x} or of a DataFrame whose index are ids; None for rows without ids."""
+    if isinstance(given, Mapping):
+        names, rows = list(given), list(given.values())
+        first = rows[0] if rows else None
+        if isinstance(first, np.ndarray) and all(_is_alike(row, first) for row in rows):
+            return names, np.stack(rows)
+        return names, rows
+    if is_frame(given):
+        values = given.to_numpy()
+        return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
+    return None
+
+
+def _is_alike(row: object, other: Array) -> bool:
+    return type(row) is np.ndarray and row.dtype == other.dtype and row.shape == other.shape

@@ -1,0 +1,349 @@
+"""What a group has to send: its calls, its columns, and the members that left these."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import CellkeeperError, Closed, Unavailable
+from ..late_step import LateStep
+from ..types import GroupReply, StepReply
+from .chunk import Chunk
+from .deadlines import Deadlines
+from .event_loop import check_loop
+from .frame_format import FrameFormat
+from .group_call import GroupCall, GroupPart, MemberAnswer, ReplyColumns, applied_steps
+from .group_history import GroupHistory, Members, Rows
+from .history import History
+from .late_steps import MOST_UNREAD
+from .retry import EndpointStatus, no_answer_from
+from .session_sender import SessionSender
+from .step_call import StepCall
+
+_logger = logging.getLogger("cellkeeper")
+_BUSY = "it was not sent, as steps given to its members before are still unanswered"
+
+
+class Routes(Protocol):
+    """Where a group's items go."""
+
+    def split(self, members: Members, item_bytes: int) -> Sequence[tuple[EndpointStatus, Rows | None, Members]]:
+        """Returns the parts that may be a frame each: the endpoint, which items, their members. None: all items."""
+
+    def send(self, part: GroupPart, sender: GroupSender) -> None:
+        """Puts the part into the queue of its endpoint."""
+
+    def adopt(self, sender: SessionSender, endpoint: EndpointStatus | None) -> None:
+        """The sender continues what went to that endpoint."""
+
+
+class GroupSender:
+    """Used from one event loop only. new_sender: makes the sender of a member that leaves the columns."""
+
+    def __init__(
+        self,
+        history: GroupHistory,
+        *,
+        new_sender: Callable[[str, History], SessionSender],
+        routes: Routes,
+        deadlines: Deadlines,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.history = history
+        self.loop = loop
+        self.watched = False  # by the deadlines
+        self._new_sender = new_sender
+        self._routes = routes
+        self._deadlines = deadlines
+        self._waiting: deque[GroupCall] = deque()  # until no member of theirs is busy
+        self._active: list[GroupCall] = []
+        self._alone: dict[int, SessionSender] = {}  # by row
+        self._settled: dict[str, tuple[LateStep, ...]] = {}  # of members that returned to the columns since
+        self._drain_futures: list[asyncio.Future[None]] = []
+        self._closed: CellkeeperError | None = None
+
+    # ------------------------------------------------------------------------------------------ callers
+
+    def submit(
+        self,
+        members: Members,
+        inputs: bytes,
+        single: bool,
+        frame_format: FrameFormat,
+        timeout: float,
+        answer: asyncio.Future[GroupReply],
+    ) -> GroupCall:
+        """Sends an item of each member, once none of them has another in flight. inputs: raw, item by item. single:
+        given without a time axis. timeout: seconds."""
+        self.check()
+        deadline = self.loop.time() + timeout
+        call = GroupCall(members, inputs, single, frame_format, timeout, deadline, answer)
+        if not self.watched or deadline < self._deadlines.armed_for:
+            self._deadlines.add(self, deadline)
+        self._waiting.append(call)
+        self._start_waiting()
+        return call
+
+    def check(self) -> None:
+        """Raises WrongEventLoop, and why it is closed."""
+        if self._closed is not None:
+            raise copy(self._closed)
+        check_loop(self.loop)
+
+    def expire(self, now: float) -> float:
+        """Ends the calls whose deadline has passed. Returns the next deadline, infinity if no call waits."""
+        self._forget_done()
+        for call in (*self._active, *self._waiting):
+            if call.deadline <= now:
+                self.give_up(call, self._out_of_time(call, now))
+        return min((call.deadline for call in (*self._active, *self._waiting)), default=float("inf"))
+
+    def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None], CellkeeperError]) -> None:
+        """Ends what is unanswered of the call. error_at: returns the error, given the endpoint that did not answer."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+            call.fail_all(error_at(None))
+        for part in call.parts:
+            if not part.sent and not part.withdrawn:
+                error = error_at(part.endpoint)
+                for item in self._withdraw(part):
+                    call.fail(int(part.items[item]), error)
+            for item in np.flatnonzero(part.chunk.open).tolist():
+                self._leave(part, item)
+        for sender, alone in list(call.alone.values()):
+            if not alone.answer.done():
+                sender.give_up(alone, error_at(sender.endpoint))
+        self._go_on(call)
+
+    def note_unheard(self, call: GroupCall, steps: int) -> None:
+        """The caller has gone without the replies that came: these are late steps of its members. steps: an item's."""
+        for name, step in applied_steps(call.reply(), steps).items():
+            self._note_settled(name, (step,))
+
+    def unsettled(self, row: int) -> tuple[LateStep, ...]:
+        """The late steps of the row's member of which it is not known whether they count, oldest first."""
+        sender = self._alone.get(row)
+        return sender.late_steps.unsettled if sender is not None else ()
+
+    def take_settled(self) -> dict[str, tuple[LateStep, ...]]:
+        """The late steps, by id, whose outcome became known since the last call of this, oldest first."""
+        for sender in self._alone.values():
+            self._note_settled(sender.session, sender.late_steps.take_settled())
+        settled, self._settled = self._settled, {}
+        return settled
+
+    async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
+        """Waits until every step of these members is answered. Returns, by row, the errors that keep late steps from
+        being settled. Raises DeadlineExceeded where no answer comes to others."""
+        self.check()
+        deadline = self.loop.time() + timeout
+        while True:
+            await self._columns_drained(members, timeout, deadline)
+            alone = [(row, self._alone[row]) for row in members.rows.tolist() if row in self._alone]
+            left = max(0.0, deadline - self.loop.time())
+            results = await asyncio.gather(*(sender.drained(left) for _, sender in alone), return_exceptions=True)
+            if not self._is_busy(members):  # otherwise further steps were given meanwhile
+                break
+        errors: dict[int, CellkeeperError] = {}
+        for (row, _), result in zip(alone, results, strict=True):
+            if isinstance(result, CellkeeperError):
+                errors[row] = result
+            elif isinstance(result, BaseException):
+                raise result
+        return errors
+
+    def alone(self, row: int, name: str) -> SessionSender:
+        """The sender of a member, which leaves the columns for it, with what it has in flight."""
+        for part in (part for call in self._active for part in call.parts):
+            item = part.chunk.members.item_of(row) if self.history.busy[row] else None
+            if item is not None and part.chunk.open[item]:
+                self._leave(part, item)
+        if row not in self._alone:
+            sender = self._alone[row] = self._new_sender(name, self.history.take_apart(row))
+            self._routes.adopt(sender, None)
+        return self._alone[row]
+
+    def forget(self, row: int, name: str, error: CellkeeperError) -> None:
+        """The row's member has another history from now on, or leaves the group. What it has in flight ends with
+        `error`."""
+        if self.history.busy[row]:
+            self.alone(row, name)
+        sender = self._alone.pop(row, None)
+        if sender is not None:
+            sender.close(error)
+
+    def close(self, error: CellkeeperError) -> None:
+        """Ends every call with `error`; every later use raises Closed."""
+        self._closed = Closed("the group was closed")
+        self._deadlines.remove(self)
+        for call in (*self._active, *self._waiting):
+            self.give_up(call, lambda _: error)
+        for sender in self._alone.values():
+            sender.close(error)
+
+    def disown(self, error: CellkeeperError) -> None:
+        """Every use raises `error` from now on. Its event loop is another process's, or closed, and is not touched."""
+        self._closed = error
+
+    # ------------------------------------------------------------------------------------------ frames
+
+    def reroute(self, part: GroupPart) -> None:
+        """The part was not sent, and its endpoint may not be the best one any more."""
+        if not part.withdrawn:
+            items = self._withdraw(part)
+            if len(items):
+                self._send(part.call, part.items[items])
+
+    def replied(self, part: GroupPart, replies: ReplyColumns) -> None:
+        """The server applied some items."""
+        is_open = part.chunk.open[replies.items]
+        if not is_open.all():
+            for at in np.flatnonzero(~is_open).tolist():
+                self._replied_alone(part, int(replies.items[at]), replies.one(at))
+            replies = replies.take(np.flatnonzero(is_open))
+        wrong = self.history.on_reply(part.chunk, replies.items, replies.positions)
+        if len(wrong):
+            is_wrong = np.isin(replies.items, wrong)
+            for at in np.flatnonzero(is_wrong).tolist():
+                item = int(replies.items[at])
+                self._leave(part, item)
+                self._replied_alone(part, item, replies.one(at))
+            replies = replies.take(np.flatnonzero(~is_wrong))
+        if len(replies.items):
+            part.call.take(part.items[replies.items], replies)
+        self._go_on(part.call)
+
+    def refused(self, part: GroupPart, item: int, error: CellkeeperError) -> None:
+        """The server refused the item."""
+        alone = part.alone.pop(item, None)
+        if alone is None and part.chunk.open[item]:
+            alone = self._leave(part, item)
+            del part.alone[item]
+        if alone is not None:
+            sender, chunk = alone
+            sender.refused(chunk, error)
+            self._go_on(part.call)
+
+    def lost(self, part: GroupPart, error: CellkeeperError) -> None:
+        """No answer will come to what is unanswered of the part."""
+        for item in (*part.alone, *np.flatnonzero(part.chunk.open).tolist()):
+            try:
+                self.refused(part, item, error)
+            except Exception:  # noqa: PERF203 - of this member alone: the others are still to be told
+                _logger.exception("a lost step of session %r could not be taken back", part.chunk.members.names[item])
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _is_busy(self, members: Members) -> bool:
+        return bool(self._waiting) or bool(self.history.busy[members.rows].any())
+
+    async def _columns_drained(self, members: Members, timeout: float, deadline: float) -> None:
+        while self._is_busy(members):
+            done: asyncio.Future[None] = self.loop.create_future()
+            self._drain_futures.append(done)
+            try:
+                await asyncio.wait_for(done, max(0.0, deadline - self.loop.time()))
+            except asyncio.TimeoutError:
+                raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
+
+    def _withdraw(self, part: GroupPart) -> Rows:
+        """The part is not sent, and will not be. Returns its items that are in the columns; the members that left
+        these send by themselves."""
+        part.withdrawn = True
+        items = self.history.withdraw(part.chunk)
+        for item in list(part.alone):
+            self.refused(part, item, Unavailable("its frame was not sent", reason="LOST"))
+        return items
+
+    def _start_waiting(self) -> None:
+        while self._waiting and not self.history.busy[self._waiting[0].members.rows].any():
+            self._start(self._waiting.popleft())
+
+    def _start(self, call: GroupCall) -> None:
+        self._forget_done()  # what ended through senders alone is seen here
+        self._active.append(call)
+        items: Rows = np.arange(len(call.members))
+        if self._alone:
+            self._return_to_columns()
+            found = [(call.members.item_of(row), sender) for row, sender in self._alone.items()]
+            apart = [(item, sender) for item, sender in found if item is not None]
+            items = np.delete(items, [item for item, _ in apart])
+            for item, sender in apart:
+                self._submit_alone(call, item, sender)
+        if len(items):
+            self._send(call, items)
+
+    def _submit_alone(self, call: GroupCall, item: int, sender: SessionSender) -> None:
+        inputs = call.inputs_of(np.array([item]))
+        left = max(0.0, call.deadline - self.loop.time())
+        answer = MemberAnswer(call, item)
+        alone = sender.submit(inputs, call.single, call.frame_format.outputs, left, answer)
+        call.alone[item] = (sender, alone)
+
+    def _send(self, call: GroupCall, items: Rows) -> None:
+        members = call.members if len(items) == len(call.members) else call.members.take(items)
+        for endpoint, chosen, some in self._routes.split(members, len(call.inputs) // len(call.members)):
+            its = items if chosen is None else items[chosen]
+            part = GroupPart(call, self.history.append(some, call.inputs_of(its)), its)
+            part.endpoint = endpoint
+            call.parts.append(part)
+            self._routes.send(part, self)
+
+    def _leave(self, part: GroupPart, item: int) -> tuple[SessionSender, Chunk]:
+        history, chunk = self.history.leave(part.chunk, item)
+        call, members, at = part.call, part.chunk.members, int(part.items[item])
+        sender = self._new_sender(members.names[item], history)
+        self._alone[int(members.rows[item])] = sender
+        self._routes.adopt(sender, part.endpoint)
+        alone = StepCall(
+            chunk.inputs, call.single, call.frame_format, call.timeout, call.deadline, MemberAnswer(call, at)
+        )
+        alone.chunk, chunk.call = chunk, alone
+        self._deadlines.add(sender, call.deadline)
+        call.alone[at] = (sender, alone)
+        part.alone[item] = (sender, chunk)
+        return sender, chunk
+
+    def _replied_alone(self, part: GroupPart, item: int, reply: StepReply) -> None:
+        alone = part.alone.pop(item, None)
+        if alone is not None:
+            sender, chunk = alone
+            sender.replied(chunk, reply)
+
+    def _return_to_columns(self) -> None:
+        for row, sender in list(self._alone.items()):
+            if sender.is_at_rest:
+                self._note_settled(sender.session, sender.late_steps.take_settled())
+                self._deadlines.remove(sender)
+                self.history.rejoin(row)
+                del self._alone[row]
+
+    def _out_of_time(self, call: GroupCall, now: float) -> Callable[[EndpointStatus | None], CellkeeperError]:
+        spent, why = now - (call.deadline - call.timeout), _BUSY if call in self._waiting else ""
+
+        def error_at(endpoint: EndpointStatus | None) -> CellkeeperError:
+            return no_answer_from(endpoint, call.timeout, spent, None, why)
+
+        return error_at
+
+    def _note_settled(self, name: str, steps: tuple[LateStep, ...]) -> None:
+        if steps:
+            self._settled[name] = (*self._settled.get(name, ()), *steps)[-MOST_UNREAD:]
+
+    def _forget_done(self) -> None:
+        self._active = [call for call in self._active if not call.done]
+
+    def _go_on(self, call: GroupCall) -> None:
+        if call.done:
+            self._forget_done()
+        self._start_waiting()
+        drained, self._drain_futures = self._drain_futures, []
+        for future in drained:
+            if not future.done():
+                future.set_result(None)

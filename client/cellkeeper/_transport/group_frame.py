@@ -1,0 +1,118 @@
+"""A group's frame: columns joined into a message, and those of its replies taken in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from .._session.frame_format import FrameFormat
+from .._session.group_call import GroupPart, ReplyColumns
+from .._session.group_sender import GroupSender
+from .._session.retry import EndpointStatus
+from ..errors import CellkeeperError, ServerError
+from ..position import POSITION_BYTES
+from ..types import Array
+from .frame_codec import INDEX, Column
+
+
+class GroupFrame:
+    """One part of a group's call. In the queue of an endpoint, and then in flight: see InflightFrame."""
+
+    def __init__(self, part: GroupPart, sender: GroupSender) -> None:
+        self.queued = False
+        self.frame_id = 0
+        self.sent_at = 0.0
+        self.heard = False
+        self.items = len(part.chunk.members)
+        self.steps = part.chunk.steps * self.items
+        self._part = part
+        self._sender = sender
+        self._timeout_ms = 0
+
+    def __len__(self) -> int:
+        """It counts as one of what waits."""
+        return 1
+
+    @property
+    def endpoint(self) -> EndpointStatus | None:
+        return self._part.endpoint
+
+    @endpoint.setter
+    def endpoint(self, endpoint: EndpointStatus) -> None:
+        self._part.endpoint = endpoint
+
+    def go_on(self) -> None:
+        """Its endpoint was lost before it was sent."""
+        self._sender.reroute(self._part)
+
+    def take(self, now: float) -> bool:
+        """Takes it out of the queue. Returns False if it is not to be sent any more. now: on the event loop's clock."""
+        self.queued = False
+        if self._part.withdrawn:
+            return False
+        self._part.sent = True
+        self._timeout_ms = max(1, int((self._part.call.deadline - now) * 1000))
+        return True
+
+    def launch(self, frame_id: int, now: float) -> GroupFrame:
+        self.frame_id, self.sent_at = frame_id, now
+        return self
+
+    def message(self, frame_id: int) -> Any:
+        chunk, frame_format = self._part.chunk, self._part.call.frame_format
+        message = frame_message(frame_format, chunk.members.names, chunk.starts.tobytes(), chunk.inputs, chunk.steps)
+        message.frame_id, message.timeout_ms = frame_id, self._timeout_ms
+        return message
+
+    # ------------------------------------------------------------------------------------------ replies
+
+    def deliver(self, reply: Any) -> None:
+        replies = reply_columns(reply, self.items, self._part.chunk.steps, self._part.call.single)
+        if len(replies.items):
+            self._sender.replied(self._part, replies)
+
+    def refuse(self, item: int, error: CellkeeperError) -> None:
+        if item >= self.items:
+            raise ServerError(f"the server refused item {item} of a frame of {self.items}")
+        self._sender.refused(self._part, item, error)
+
+    def refuse_rest(self, error: CellkeeperError) -> None:
+        self._sender.lost(self._part, error)
+
+
+def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: bytes, inputs: bytes, steps: int) -> Any:
+    """A StepFrame of one item of `steps` time steps for each of these sessions."""
+    layout = frame_format.layout
+    return pb.StepFrame(
+        model=layout.model,
+        sessions=names,
+        steps=() if steps == 1 else (steps,) * len(names),
+        dtype=layout.dtype,
+        step_shape=layout.shape,
+        inputs=inputs,
+        positions=positions,  # and every reply before these is held: `acked` need not say it
+        outputs=frame_format.outputs,
+    )
+
+
+def reply_columns(reply: Any, items: int, steps: int, single: bool) -> ReplyColumns:
+    """What a reply to a frame of so many items, of `steps` time steps each, says of those that succeeded. single: they
+    were given without a time axis. Raises ServerError where its columns do not fit together."""
+    answered = np.frombuffer(reply.items, INDEX).astype(np.intp)
+    count = len(answered)
+    in_order = count <= items and bool((answered == np.arange(count)).all())  # the usual case
+    if not in_order and (int(answered.max()) >= items or len(np.unique(answered)) != count):
+        raise ServerError(f"the server answered items {answered.tolist()} of a frame of {items}")
+    if len(reply.positions) != POSITION_BYTES * count or any(each != steps for each in reply.steps):
+        raise ServerError("the server sent columns of different lengths")
+    outputs: dict[str, Array] = {}
+    for message in reply.outputs:
+        values = Column(message, count, count * steps).values
+        if not message.per_item and not single:
+            values = values.reshape(count, steps, *values.shape[1:])
+        outputs[message.name] = values.copy()  # writable, and without the rest of the message
+    flags = reply.flags if reply.flags.strip(b"\0") else b""
+    return ReplyColumns(answered, reply.positions, outputs, flags, reply.queued_seconds, reply.computed_seconds)

@@ -1,0 +1,200 @@
+"""Who belongs to a group: ids, rows, and the calls that begin and end their generations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from .._session.arguments import id_text, session_id, timeout_seconds, ttl_milliseconds
+from .._session.group_history import Members
+from .._session.group_sender import GroupSender
+from ..errors import CellkeeperError, Closed, InvalidArgument, ModelChanged
+from ..position import Position
+from ..types import Model
+from .caller import GroupCaller
+from .item_calls import call_items
+from .requests import REQUEST_ID_BYTES
+from .wire import position_message, position_of
+
+
+class GroupMembers:
+    """all: the members in their order. by_row: their ids."""
+
+    def __init__(self, client: GroupCaller, model: Model, sender: GroupSender, ttl: float | timedelta | None) -> None:
+        self.by_row: dict[int, str] = {}
+        self._client = client
+        self._model = model
+        self._sender = sender
+        self._ttl_ms = ttl_milliseconds(ttl)
+        self._rows: dict[str, int] = {}
+        self.all = self._latest = Members(np.zeros(0, np.intp), [])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        """Ids and rows, in order."""
+        return iter(list(self._rows.items()))
+
+    def of(self, names: Sequence[str]) -> Members:
+        """These members, in this order; the same object where they are all of them, or those of the last call."""
+        for known in (self.all, self._latest):
+            if names is known.names or list(names) == known.names:
+                return known
+        self._latest = Members(np.array([self._rows[name] for name in names], np.intp), list(names))
+        return self._latest
+
+    def named(self, names: Iterable[str] | None) -> Members:
+        """These members, or all. Raises InvalidArgument."""
+        if names is None:
+            return self.all
+        if isinstance(names, str):
+            raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
+        given = list(names)
+        self.check(given)
+        return self.of(given)
+
+    def check(self, names: Sequence[object]) -> None:
+        """Raises InvalidArgument where these are not members, or occur twice."""
+        for at, name in enumerate(names):
+            if not isinstance(name, str) or name not in self._rows:
+                text = f"ids: got {name!r} at {at}, expected the id of a member (the group has {len(self)})"
+                raise InvalidArgument(text, reason="INVALID_FIELD", field="ids")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", reason="INVALID_FIELD", field="ids")
+
+    def positions(self, members: Members) -> list[tuple[str, Position]]:
+        """Where each stands, by id."""
+        rows = zip(members.names, members.rows.tolist(), strict=True)
+        return [(name, self._sender.history.position(row)) for name, row in rows]
+
+    async def drained(self, members: Members, timeout: float | None) -> dict[str, CellkeeperError]:
+        """Waits for the steps given before. Returns, by id, the errors of late steps that cannot be settled."""
+        errors = await self._sender.drained(members, timeout_seconds(timeout, self._client.timeout))
+        return {self.by_row[row]: error for row, error in errors.items()}
+
+    # ------------------------------------------------------------------------------------------ calls
+
+    async def call(
+        self, method: str, request: Callable[[list[Any]], Any], items: Mapping[str, Any], timeout: float | None
+    ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
+        """A call with an item for each of some members; its results and errors, by id. Raises the error of all of
+        them, where they have but one."""
+        most = self._model.max_frame_items or len(items)
+        results, errors = await call_items(
+            self._client, method, request, items, max_items=max(1, most), timeout=timeout
+        )
+        causes = {id(error): error for error in errors.values()}
+        if errors and len(errors) == len(items) and len(causes) == 1 and len(items) > 1:
+            raise next(iter(causes.values()))
+        return results, errors
+
+    async def open(
+        self, names: Iterable[str], expect: Mapping[str, Position], timeout: float | None
+    ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
+        """Opens sessions that are no members yet. Returns the OpenResponses and the errors, by id."""
+        if isinstance(names, str):
+            raise InvalidArgument(f"ids: got the str {names!r}, expected several ids", field="ids")
+        given = [session_id(name, f"ids[{at}]") for at, name in enumerate(names)]
+        for at, name in enumerate(given):
+            if name in self._rows:
+                raise InvalidArgument(f"ids: got {name!r} at {at}, which is a member already", field="ids")
+        if len(set(given)) != len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", field="ids")
+        for name in expect:
+            if name not in given:
+                text = f"expect: got a position of {id_text(name, 'expect')!r}, which is not among the ids"
+                raise InvalidArgument(text, field="expect")
+        if not given:
+            return {}, {}
+        opened, errors = await self._open(given, expect, timeout)
+        return {name: opened[name] for name in given if name in opened}, errors
+
+    async def take_in(
+        self, opened: Mapping[str, Any], errors: dict[str, CellkeeperError], timeout: float | None
+    ) -> dict[str, bool]:
+        """Opened sessions become members, after the others; those that cannot are among the errors then. Returns by id
+        whether opening created it."""
+        errors.update(await self._mismatches(opened, timeout))
+        found = [name for name in opened if name not in errors]
+        rows = self._sender.history.add([position_of(opened[name].position) for name in found])
+        for name, row in zip(found, rows, strict=True):
+            self._rows[name], self.by_row[row] = row, name
+        self._changed()
+        return {name: opened[name].created for name in found}
+
+    async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
+        """Other generations of these members stand there. Returns the errors of those that belong to another version
+        of the model, which takes or gives something else."""
+        for name, position in positions.items():
+            row = self._rows[name]
+            self._sender.forget(row, name, Closed(f"session {name!r} started another generation"))
+            self._sender.history.restart(row, position)
+        if not positions:
+            return {}
+        opened, errors = await self._open(list(positions), positions, timeout)
+        return {**errors, **await self._mismatches(opened, timeout)}
+
+    def remove(self, members: Members) -> None:
+        """They leave the group."""
+        for name, row in zip(members.names, members.rows.tolist(), strict=True):
+            self._sender.forget(row, name, Closed(f"session {name!r} left the group"))
+            self._sender.history.remove(row)
+            del self._rows[name], self.by_row[row]
+        self._changed()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _changed(self) -> None:
+        self.all = self._latest = Members(np.array(list(self._rows.values()), np.intp), list(self._rows))
+
+    async def _open(
+        self, names: Sequence[str], expect: Mapping[str, Position], timeout: float | None
+    ) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
+        items = {
+            name: pb.OpenManyRequest.Item(
+                session=name,
+                request_id=os.urandom(REQUEST_ID_BYTES),
+                expect=position_message(expect[name]) if name in expect else None,
+                ttl_ms=self._ttl_ms,
+            )
+            for name in names
+        }
+        results, errors = await self.call(
+            "OpenMany", lambda some: pb.OpenManyRequest(model=self._model.name, items=some), items, timeout
+        )
+        return {name: result.opened for name, result in results.items()}, errors
+
+    async def _mismatches(self, opened: Mapping[str, Any], timeout: float | None) -> dict[str, CellkeeperError]:
+        """Why some of these cannot be stepped together with the others, by id."""
+        versions: dict[bytes, CellkeeperError | None] = {self._model.fingerprint: None}
+        found = {}
+        for name, answer in opened.items():
+            if answer.fingerprint not in versions:
+                versions[answer.fingerprint] = await self._mismatch(name, answer.fingerprint, timeout)
+            if (error := versions[answer.fingerprint]) is not None:
+                found[name] = error
+        return found
+
+    async def _mismatch(self, name: str, fingerprint: bytes, timeout: float | None) -> CellkeeperError | None:
+        """Why sessions of another version cannot be stepped together with the others; None if they can."""
+        ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, timeout)
+        for what in ("input", "outputs", "states", "vocabulary", "missing_values", "feedback"):
+            if getattr(ours, what) != getattr(theirs, what):
+                text = (
+                    f"{what}: the session belongs to version {fingerprint.hex()[:12]} of {ours.name!r}, where it is "
+                    f"{getattr(theirs, what)!r}; expected that of the group's version {ours.fingerprint.hex()[:12]}, "
+                    f"{getattr(ours, what)!r}; open it in a group of its own"
+                )
+                return ModelChanged(text, reason="MODEL_CHANGED")
+        return None

@@ -1,0 +1,127 @@
+"""What a group would answer: peeks and forecasts, of which nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._session.group_call import GroupCall
+from .._session.group_history import Members
+from .._session.group_sender import GroupSender
+from .._session.session_sender import SessionSender
+from ..errors import CellkeeperError
+from ..types import GroupReply, Model, StepReply
+from .caller import GroupCaller
+from .frame_codec import MAX_FRAME_BYTES
+from .group_frame import frame_message, reply_columns
+from .item_calls import each
+from .replaying_call import call_replaying
+from .requests import peek_request, rollout_request
+from .wire import peek_reply_of, position_message
+
+
+class Peeks:
+    """outputs: that are asked for."""
+
+    def __init__(self, client: GroupCaller, sender: GroupSender, model: Model, outputs: tuple[str, ...]) -> None:
+        self._client = client
+        self._sender = sender
+        self._model = model
+        self._outputs = outputs
+
+    async def peek(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupReply:
+        """In frames; a member that fails there is asked again by itself, and what the server lost of it is replayed."""
+        call = self._call(members, inputs, single, timeout)
+        await self._drained(call, timeout)
+        steps = len(inputs) // (len(members) * self._model.input.nbytes)
+        item_bytes = len(inputs) // len(members)
+        most = max(1, min(self._model.max_frame_items or len(members), MAX_FRAME_BYTES // (item_bytes + 48)))
+        by_endpoint: dict[object, list[int]] = {}
+        for item, name in enumerate(members.names):
+            if item not in call.errors:
+                by_endpoint.setdefault(self._client._endpoint_of(name), []).append(item)
+        frames = [
+            np.array(items[at : at + most]) for items in by_endpoint.values() for at in range(0, len(items), most)
+        ]
+        refused: list[int] = []
+
+        async def frame(items: Any) -> None:
+            some = members.take(items)
+            positions = self._sender.history.packed_positions(some)
+            message = frame_message(call.frame_format, some.names, positions, call.inputs_of(items), steps)
+            message.peek = True
+            try:
+                reply = await self._client._call("StepBatch", message, some.names[0], self._left(call))
+            except CellkeeperError as error:
+                for item in items.tolist():
+                    call.fail(item, error)
+                return
+            replies = reply_columns(reply, len(items), steps, single)
+            if len(replies.items):
+                call.take(items[replies.items], replies)
+            refused.extend(items[error.item].item() for error in reply.errors)
+
+        await asyncio.gather(*map(frame, frames))
+        requests = {
+            item: peek_request(members.names[item], self._model, call.inputs_of(np.array([item])), self._outputs)
+            for item in refused
+        }
+        await self._alone(call, requests, single)
+        return call.reply()
+
+    async def forecast(
+        self, members: Members, inputs: bytes, steps: int, known: Mapping[str, bytes], timeout: float
+    ) -> GroupReply:
+        """Each by itself. known: by id, the raw features that the caller supplies."""
+        call = self._call(members, inputs, False, timeout)
+        requests = {}
+        for item, name in enumerate(members.names):
+            peek = peek_request(name, self._model, call.inputs_of(np.array([item])), self._outputs)
+            requests[item] = rollout_request(peek, steps, known[name])
+        await self._drained(call, timeout)
+        await self._alone(call, {item: each for item, each in requests.items() if item not in call.errors}, False)
+        return call.reply()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _call(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupCall:
+        """It collects replies as that of a step does."""
+        self._sender.check()
+        loop = self._sender.loop
+        frame_format = self._client._frame_format(self._model, self._outputs)
+        return GroupCall(members, inputs, single, frame_format, timeout, loop.time() + timeout, loop.create_future())
+
+    async def _drained(self, call: GroupCall, timeout: float) -> None:
+        errors = await self._sender.drained(call.members, timeout)
+        for row, error in errors.items():
+            item = call.members.item_of(row)
+            if item is not None:
+                call.fail(item, error)
+
+    async def _alone(self, call: GroupCall, requests: Mapping[int, Any], single: bool) -> None:
+        members, history = call.members, self._sender.history
+
+        async def one(item: int) -> StepReply:
+            row, name = int(members.rows[item]), members.names[item]
+
+            def current() -> SessionSender:
+                return self._sender.alone(row, name)
+
+            def here() -> Any:
+                requests[item].position.CopyFrom(position_message(history.position(row)))
+                return requests[item]
+
+            answer = await call_replaying(self._client, current, "Step", here, self._left(call))
+            return peek_reply_of(answer, single)
+
+        replies, errors = await each(requests, one)
+        for item, reply in replies.items():
+            call.take_one(item, reply)
+        for item, error in errors.items():
+            call.fail(item, error)
+
+    def _left(self, call: GroupCall) -> float:
+        return max(0.001, call.deadline - self._sender.loop.time())

@@ -1,0 +1,101 @@
+"""Calls whose items succeed or fail each on its own: OpenMany, Reset, Delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from .._session.arguments import timeout_seconds
+from .._session.retry import worth_retrying
+from ..errors import CellkeeperError, ModelChanged, ServerError
+from .caller import GroupCaller
+from .calls import only_result
+from .wire import error_of
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+AT_ONCE = 64  # calls of one member each
+
+
+async def call_items(
+    client: GroupCaller,
+    method: str,
+    request: Callable[[list[Any]], Any],
+    items: Mapping[str, Any],
+    *,
+    max_items: int,
+    timeout: float | None,
+) -> tuple[dict[str, Any], dict[str, CellkeeperError]]:
+    """The items' results and errors, by id.
+
+    items: by id, each with its request id, under which it is sent again. request: builds the message of some of them.
+    max_items: of one call. An item that fails for a reason that passes, or that another server may not have, is sent
+    again by itself. Calls of several endpoints are made side by side.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_seconds(timeout, client.timeout)
+    results: dict[str, Any] = {}
+    errors: dict[str, CellkeeperError] = {}
+    again: list[str] = []
+
+    async def batch(names: list[str]) -> None:
+        try:
+            message = request([items[name] for name in names])
+            answer = await client._call(method, message, names[0], max(0.001, deadline - loop.time()))
+        except CellkeeperError as failed:
+            errors.update(dict.fromkeys(names, failed))
+            return
+        if len(answer.results) != len(names):
+            short = ServerError(f"the server sent {len(answer.results)} results to {len(names)} items of {method}")
+            errors.update(dict.fromkeys(names, short))
+            return
+        for name, result in zip(names, answer.results, strict=True):
+            if not result.HasField("error"):
+                results[name] = result
+                continue
+            error = error_of(result.error)
+            if worth_retrying(error) or isinstance(error, ModelChanged):
+                again.append(name)
+            else:
+                errors[name] = error
+
+    async def one(name: str) -> Any:
+        left = max(0.001, deadline - loop.time())
+        return await client._call(method, request([items[name]]), name, left, only_result)
+
+    await asyncio.gather(*map(batch, _batches(client, items, max_items)))
+    found, failed = await each(again, one)
+    results.update(found)
+    errors.update(failed)
+    return results, errors
+
+
+async def each(keys: Iterable[K], work: Callable[[K], Awaitable[T]]) -> tuple[dict[K, T], dict[K, CellkeeperError]]:
+    """The results and the errors of `work` for each key, AT_ONCE at the same time."""
+    results: dict[K, T] = {}
+    errors: dict[K, CellkeeperError] = {}
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(key: K) -> None:
+        async with room:
+            try:
+                results[key] = await work(key)
+            except CellkeeperError as error:
+                errors[key] = error
+
+    await asyncio.gather(*map(one, keys))
+    return results, errors
+
+
+def _batches(client: GroupCaller, names: Iterable[str], max_items: int) -> list[list[str]]:
+    """Ids that go to the same endpoint, max_items at the most."""
+    by_endpoint: dict[object, list[str]] = {}
+    for name in names:
+        by_endpoint.setdefault(client._endpoint_of(name), []).append(name)
+    return [
+        together[first : first + max_items]
+        for together in by_endpoint.values()
+        for first in range(0, len(together), max_items)
+    ]

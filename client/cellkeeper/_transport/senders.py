@@ -1,0 +1,102 @@
+"""What sends the steps of sessions and of groups: one client's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from weakref import WeakSet
+
+from .._session.chunk import Chunk
+from .._session.frame_format import FrameFormat, FrameFormats, Layout
+from .._session.group_history import GroupHistory
+from .._session.group_sender import GroupSender
+from .._session.history import History
+from .._session.session_sender import SessionSender
+from ..errors import CellkeeperError
+from ..position import Position
+from ..types import Counters, Model
+from .connection import Connection
+from .group_routes import GroupRoutes
+from .settings import ClientSettings
+from .wire import dtype_number
+
+
+class Senders:
+    """Makes them, and ends them with the client."""
+
+    def __init__(self, settings: ClientSettings, counters: Counters) -> None:
+        self._settings = settings
+        self._counters = counters
+        self._frame_formats = FrameFormats()
+        self._open: WeakSet[SessionSender | GroupSender] = WeakSet()
+
+    def session(self, connection: Connection, session: str, model: Model, position: Position) -> SessionSender:
+        """The sender of a session that stands at `position`."""
+        return self._sender(connection, session, model, self._history(model, position))
+
+    def group(self, connection: Connection, model: Model) -> GroupSender:
+        """The sender of a group without members, whose sessions belong to `model`."""
+
+        def new_history(position: Position, earlier: Callable[[], Iterable[Chunk]]) -> History:
+            return self._history(model, position, earlier)
+
+        history = GroupHistory(
+            new_history,
+            step_bytes=model.input.nbytes,
+            buffer_steps=self._settings.buffer_steps,
+            buffer_bytes=self._settings.buffer_bytes,
+        )
+        sender = GroupSender(
+            history,
+            new_sender=lambda session, own: self._sender(connection, session, model, own),
+            routes=GroupRoutes(connection.endpoints),
+            deadlines=connection.deadlines,
+            loop=connection.loop,
+        )
+        self._open.add(sender)
+        return sender
+
+    def frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
+        return self._frame_formats.of(_layout(model), outputs)
+
+    def close(self, error: CellkeeperError) -> None:
+        """Ends every waiting call with `error`."""
+        for sender in list(self._open):
+            sender.close(error)
+        self._open.clear()
+
+    def disown(self, error: CellkeeperError) -> None:
+        """Every use raises `error` from now on."""
+        for sender in list(self._open):
+            sender.disown(error)
+
+    def _sender(self, connection: Connection, session: str, model: Model, history: History) -> SessionSender:
+        sender = SessionSender(
+            session,
+            _layout(model),
+            history,
+            frame_formats=self._frame_formats,
+            step_bytes=model.input.nbytes,
+            dispatch=connection.endpoints.dispatch,
+            deadlines=connection.deadlines,
+            counters=self._counters,
+            backoff=self._settings.backoff,
+            loop=connection.loop,
+        )
+        self._open.add(sender)
+        return sender
+
+    def _history(
+        self, model: Model, position: Position, earlier: Callable[[], Iterable[Chunk]] | None = None
+    ) -> History:
+        return History(
+            position,
+            step_bytes=model.input.nbytes,
+            window_steps=self._settings.window_steps_for(model.max_log_steps),
+            buffer_steps=self._settings.buffer_steps,
+            buffer_bytes=self._settings.buffer_bytes,
+            earlier=earlier,
+        )
+
+
+def _layout(model: Model) -> Layout:
+    return Layout(model.name, dtype_number(model.input.dtype), model.input.shape)

@@ -1,0 +1,258 @@
+"""What a group does with samples, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._session.arguments import timeout_seconds
+from ._session.group_call import GroupCall
+from ._session.group_inputs import GroupInputs, named_rows
+from ._session.inputs import Inputs
+from ._transport.caller import GroupCaller
+from ._transport.group_members import GroupMembers
+from ._transport.group_peeks import Peeks
+from ._transport.requests import check_rollout
+from .errors import Closed, GroupError, InvalidArgument
+from .late_step import LateStep
+from .position import Position
+from .types import Array, GroupReply, Model
+
+Failed = Literal["raise", "nan"]
+Rows = ArrayLike | Mapping[str, ArrayLike]  # or a DataFrame
+
+
+class AsyncGroupStepping:
+    """The part of `AsyncGroup` that steps and looks ahead."""
+
+    model: Model
+
+    def __init__(
+        self, client: GroupCaller, model: Model, ttl: float | timedelta | None, outputs: Sequence[str]
+    ) -> None:
+        self.last_reply: GroupReply | None = None
+        self._client = client
+        self._ttl = ttl
+        self._outputs = tuple(outputs)
+        self._use(model)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, session: object) -> bool:
+        return session in self._members
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} sessions of {self.model.name!r}>"
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The members' session ids, in order."""
+        return tuple(self._members.all.names)
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """By id, the position after the member's last acknowledged step."""
+        return {name: self._sender.history.position(row) for name, row in self._members.pairs()}
+
+    @property
+    def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
+        """By id, the late steps of which it is not known whether they count, oldest first; members without any are left
+        out. See AsyncSession.unsettled."""
+        found = {name: self._sender.unsettled(row) for name, row in self._members.pairs()}
+        return {name: steps for name, steps in found.items() if steps}
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    @overload
+    async def step(
+        self,
+        x: Mapping[str, ArrayLike],
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> dict[str, Array]: ...
+
+    @overload
+    async def step(
+        self,
+        x: ArrayLike,
+        *,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> Array: ...
+
+    async def step(
+        self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
+    ) -> Any:
+        """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
+
+        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
+        members; or a DataFrame whose index are ids, one time step a row. All rows have the same number of time steps;
+        they are converted to the model's dtype. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in
+        the order of x; for a dict a dict. timeout: seconds.
+
+        Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
+        GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
+        there is what `AsyncSession.step` would have raised, with its `late_step`: step the failed members again only
+        where that is None, or `settle` first. failed: "nan" returns rows of NaN for members that failed instead, and
+        `last_reply` has their errors; where no member succeeded, it raises.
+        """
+        if failed not in ("raise", "nan"):  # before anything is sent
+            raise InvalidArgument(f"failed: got {failed!r}, expected 'raise' or 'nan'", field="failed")
+        reply, names = await self._step(x, outputs, timeout)
+        return self._rows("step", reply, names, x, failed)
+
+    async def step_reply(
+        self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> GroupReply:
+        """Like `step`, with everything that the replies hold. Does not raise where members failed: their errors are in
+        the reply, and its rows are those of the members that answered.
+
+        outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model
+        declares.
+        """
+        reply, _ = await self._step(x, outputs, timeout)
+        return reply
+
+    async def peek(
+        self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
+    ) -> Any:
+        """What `step` would return for x at this point; nothing of it is kept. x, failed, timeout, what it returns and
+        what it raises: as in `step`. Waits for the steps given before it. It is one call for each member, several at a
+        time."""
+        reply, names = await self._peek(x, outputs, timeout)
+        return self._rows("peek", reply, names, x, failed)
+
+    async def peek_reply(
+        self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+    ) -> GroupReply:
+        """Like `peek`, with everything that the replies hold; does not raise where members failed, as `step_reply`."""
+        return (await self._peek(x, outputs, timeout))[0]
+
+    async def forecast(
+        self,
+        inputs: Rows,
+        *,
+        steps: int,
+        known: Mapping[str, ArrayLike] | None = None,
+        outputs: Sequence[str] | None = None,
+        failed: Failed = "raise",
+        timeout: float | None = None,
+    ) -> Any:
+        """Each member goes on from here by its row of `inputs` and then by `steps` predictions, each fed back as the
+        next input; nothing of it is kept.
+
+        inputs, failed, timeout: as x and those in `step`. known: by id, [steps, K] as in AsyncSession.forecast. Returns
+        [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and InvalidArgument
+        where the model does not say what to feed back. It is one call for each member, several at a time.
+        """
+        reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
+        return self._rows("forecast", reply, names, inputs, failed)
+
+    async def forecast_reply(
+        self,
+        inputs: Rows,
+        *,
+        steps: int,
+        known: Mapping[str, ArrayLike] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> GroupReply:
+        """Like `forecast`, with everything that the replies hold; does not raise where members failed."""
+        return (await self._forecast(inputs, steps, known, outputs, timeout))[0]
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _use(self, model: Model) -> None:
+        """The members are to belong to that version; there are none yet."""
+        self.model = model
+        self._sender = self._client._new_group_sender(model)
+        self._members = GroupMembers(self._client, model, self._sender, self._ttl)
+        self._inputs = GroupInputs(model)
+
+    async def _step(
+        self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
+    ) -> tuple[GroupReply, Sequence[str]]:
+        names, raw, single = self._convert(x)
+        frame_format = self._client._frame_format(self.model, self._wanted(outputs))
+        self._sender.check()
+        answer: asyncio.Future[GroupReply] = self._sender.loop.create_future()
+        call = self._sender.submit(self._members.of(names), raw, single, frame_format, self._seconds(timeout), answer)
+        try:
+            reply = await answer
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        settled = self._sender.take_settled()
+        for name, steps in reply.late_steps.items():
+            settled[name] = (*settled.get(name, ()), *steps)
+        reply.late_steps = settled
+        self.last_reply = reply
+        return reply, names
+
+    def _give_up(self, call: GroupCall) -> None:
+        """Ends the call: its caller has stopped waiting."""
+        self._sender.give_up(call, lambda _: Closed("its caller waits no longer"))
+        self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
+
+    def _convert(self, x: Rows) -> tuple[Sequence[str], bytes, bool]:
+        named = named_rows(x)
+        if named is None:
+            names: Sequence[str] = self._members.all.names
+            rows: Any = x
+        else:
+            names, rows = named
+            self._members.check(names)
+        if not names:
+            text = "inputs: got no rows" if self._members else "inputs: the group has no members"
+            raise InvalidArgument(f"{text}, expected at least one", reason="INVALID_FIELD", field="inputs")
+        return names, *self._inputs.convert(names, rows)
+
+    async def _peek(
+        self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
+    ) -> tuple[GroupReply, Sequence[str]]:
+        names, raw, single = self._convert(x)
+        peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
+        return await peeks.peek(self._members.of(names), raw, single, self._seconds(timeout)), names
+
+    async def _forecast(
+        self,
+        inputs: Rows,
+        steps: int,
+        known: Mapping[str, ArrayLike] | None,
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+    ) -> tuple[GroupReply, Sequence[str]]:
+        names, raw, _ = self._convert(inputs)
+        steps = check_rollout(self.model, steps)
+        peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
+        features = {name: Inputs(self.model).convert_known((known or {}).get(name), steps) for name in names}
+        return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
+
+    def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:
+        """What the call returns to its caller, who gave x. Raises GroupError."""
+        rows = self._filled(what, reply, names, failed) if reply.errors else reply.output
+        return dict(zip(names, rows, strict=True)) if isinstance(x, Mapping) else rows
+
+    def _filled(self, what: str, reply: GroupReply, names: Sequence[str], failed: Failed) -> Array:
+        """The rows of all `names`, NaN where a member failed. Raises GroupError where that is not wanted, or cannot
+        be."""
+        if failed == "raise" or not reply.ids or reply.output.dtype.kind != "f":
+            raise GroupError(what, reply.errors, reply.ids, outputs=reply.outputs, reply=reply)
+        rows = np.full((len(names), *reply.output.shape[1:]), np.nan, reply.output.dtype)
+        rows[[name not in reply.errors for name in names]] = reply.output
+        return rows
+
+    def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
+        return self._outputs if outputs is None else tuple(outputs)
+
+    def _seconds(self, timeout: float | None) -> float:
+        return timeout_seconds(timeout, self._client.timeout)

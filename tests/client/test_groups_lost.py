@@ -1,0 +1,312 @@
+"""Groups whose replies, streams or steps are lost, against a server that loses them where the test says so.
+
+The model sums its inputs: a step that is lost, doubled or out of order shows in every later answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from cellkeeper import (
+    AsyncClient,
+    AsyncGroup,
+    Closed,
+    DeadlineExceeded,
+    GroupError,
+    HistoryLost,
+    InvalidArgument,
+    ModelChanged,
+)
+from cellkeeper._transport.endpoints import rendezvous
+
+from .conftest import QUICK, until
+from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused
+
+IDS = [f"s{number}" for number in range(8)]
+ONES = np.ones((8, 2), np.float32)
+
+
+@pytest.fixture
+async def group(client: AsyncClient) -> AsyncGroup:
+    return await client.group(IDS)
+
+
+async def counted(group: AsyncGroup, steps: int, first: int = 1) -> None:
+    for step in range(first, first + steps):
+        assert (await group.step(ONES)).tolist() == [[step, step]] * 8
+
+
+@pytest.mark.parametrize("hook", ["lose_replies", "cut_frames"])
+async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group: AsyncGroup, hook: str) -> None:
+    await counted(group, 3)
+    setattr(server, hook, 2)
+    await counted(group, 1, first=4)
+    reply = group.last_reply
+    assert reply is not None
+    assert reply.replayed == (hook == "lose_replies",) * 8
+    assert client.counters.stream_reconnects == 2
+    server.frame_sizes.clear()
+    await counted(group, 3, first=5)
+    assert server.frame_sizes == [8, 8, 8]  # all are back in one frame
+    assert server.applied_steps == 8 * 7
+
+
+async def test_errors_that_pass_are_tried_again_for_the_members_that_had_them(
+    server: CountingServer, group: AsyncGroup
+) -> None:
+    await counted(group, 1)
+    server.refusals = [Refused("QUEUE_FULL"), Refused("COMMIT_CONFLICT"), Refused("STORE_UNAVAILABLE")]
+    server.frame_sizes.clear()
+    await counted(group, 2, first=2)
+    assert server.frame_sizes[0] == server.frame_sizes[-1] == 8
+    assert sum(server.frame_sizes[1:-1]) == 3
+    assert server.applied_steps == 8 * 3
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+async def test_what_the_server_lost_is_sent_again(
+    server: CountingServer, client: AsyncClient, group: AsyncGroup, chunk: int
+) -> None:
+    total = 0
+    for _ in range(4):
+        await group.step(np.ones((8, chunk, 2)))
+        total += chunk
+    await group.step({"s1": [1, 1], "s6": [1, 1]})  # a part of them stands elsewhere
+    server.records["s1"].cut(2)
+    server.records["s2"].cut(2 * chunk)
+    server.records["s3"].cut(1)
+    y = await group.step(ONES)
+    assert y[:, 0].tolist() == [total + 1 + (name in ("s1", "s6")) for name in IDS]
+    assert client.counters.replayed_steps == 2 + 2 * chunk + 1
+    server.records["s2"].cut(3)  # of which a part was replayed before
+    y = await group.step(ONES)
+    assert y[:, 0].tolist() == [total + 2 + (name in ("s1", "s6")) for name in IDS]
+
+
+@pytest.mark.parametrize("options", [{"buffer_steps": 4, "window_steps": 4}, {"buffer_bytes": 4 * 8}])
+async def test_a_loss_beyond_what_is_kept(server: CountingServer, options: dict[str, int]) -> None:
+    async with AsyncClient(f"localhost:{server.port}", backoff=QUICK, **options) as client:  # type: ignore[arg-type]
+        group = await client.group(IDS)
+        await counted(group, 6)
+        server.records["s0"].cut(5)
+        server.records["s1"].cut(3)
+        with pytest.raises(GroupError) as caught:
+            await group.step(ONES)
+        assert list(caught.value.errors) == ["s0"]
+        assert isinstance(caught.value.errors["s0"], HistoryLost)
+        assert caught.value.outputs["prediction"].tolist() == [[7, 7]] * 7
+
+
+async def test_an_input_that_is_refused_is_one_members(server: CountingServer, group: AsyncGroup) -> None:
+    await counted(group, 2)
+    x = ONES.copy()
+    x[3, 1] = REFUSED_VALUE
+    with pytest.raises(GroupError) as caught:
+        await group.step(x)
+    assert list(caught.value.errors) == ["s3"]
+    assert isinstance(caught.value.errors["s3"], InvalidArgument)
+    y = await group.step(ONES)  # it did not count, and its member goes on
+    assert y[:, 0].tolist() == [4, 4, 4, 3, 4, 4, 4, 4]
+    assert server.frame_sizes == [8, 8, 8, 8]
+
+
+async def test_requests_keep_their_ids_over_retries(server: CountingServer, client: AsyncClient) -> None:
+    server.lose_calls = 2
+    group = await client.group(["a", "b"])
+    assert len(server.request_ids) == 6
+    assert len(set(server.request_ids)) == 2
+    server.refusals = [Refused("QUEUE_FULL")]
+    assert await group.add(["c", "d"]) == {"c": True, "d": True}
+    server.refusals = [Refused("INTERNAL_ERROR")]
+    with pytest.raises(GroupError) as caught:
+        await group.add(["e", "f"])
+    assert list(caught.value.errors) == ["e"]
+    assert group.ids == ("a", "b", "c", "d", "f")
+
+
+async def test_members_leave_and_their_rows_serve_others(server: CountingServer, group: AsyncGroup) -> None:
+    await counted(group, 3)
+    await group.remove(["s2", "s4"])
+    await group.add(["t", "u"])
+    assert group.ids == ("s0", "s1", "s3", "s5", "s6", "s7", "t", "u")
+    assert (await group.step(ONES))[:, 0].tolist() == [4] * 6 + [1, 1]
+    server.records["u"].cut(1)  # replayed from what was sent for it, not for the member that had its row
+    server.records["s0"].cut(3)
+    assert (await group.step(ONES))[:, 0].tolist() == [5] * 6 + [2, 2]
+    await group.reset(["s0"])
+    await counted_one(group, "s0", 2)
+    server.records["s0"].cut(2)
+    await counted_one(group, "s0", 1, first=3)
+
+
+async def counted_one(group: AsyncGroup, name: str, steps: int, first: int = 1) -> None:
+    for step in range(first, first + steps):
+        assert (await group.step({name: [1, 1]}))[name].tolist() == [step, step]
+
+
+async def test_versions_that_do_not_fit_together(server: CountingServer, client: AsyncClient) -> None:
+    server.of_other_version = {"b"}
+    with pytest.raises(GroupError, match="missing_values: the session belongs to version 000000000000") as caught:
+        await client.group(["a", "b", "c"])
+    assert isinstance(caught.value.errors["b"], ModelChanged)
+    assert caught.value.group.ids == ("a", "c")
+    alone = await client.group(["b"])
+    assert alone.model.fingerprint == OTHER_FINGERPRINT
+    assert alone.model.missing_values
+    server.of_other_version = set()
+    with pytest.raises(GroupError, match="reset: 1 of 1"):
+        await alone.reset()  # it stands at step 0 of another version
+    server.of_other_version = {"b"}
+    assert (await alone.reset())["b"].step == 0
+
+
+# ---------------------------------------------------------------------------------------------- late steps
+
+
+async def test_a_deadline_makes_late_steps_which_count(server: CountingServer, group: AsyncGroup) -> None:
+    await counted(group, 1)
+    server.gate.clear()
+    with pytest.raises(GroupError) as caught:
+        await group.step(2 * ONES, timeout=0.05)
+    errors = caught.value.errors
+    assert [type(error) for error in errors.values()] == [DeadlineExceeded] * 8
+    late = {name: (error.late_step,) for name, error in errors.items()}
+    assert group.unsettled == late
+    with pytest.raises(GroupError) as caught:
+        await group.step(4 * ONES, timeout=0.05)
+    assert [error.late_step for error in caught.value.errors.values()] == [None] * 8  # not sent
+    server.gate.set()
+    reply = await group.step_reply(8 * ONES)
+    assert reply.output.tolist() == [[11, 11]] * 8
+    assert reply.late_steps == late
+    assert [steps[0].applied for steps in late.values() if steps[0] is not None] == [True] * 8
+    assert group.unsettled == await group.settle() == {}
+    assert server.applied_steps == 8 * 3
+
+
+async def test_settling_waits_for_late_steps(server: CountingServer, group: AsyncGroup) -> None:
+    server.gate.clear()
+    task = asyncio.ensure_future(group.step({"s0": [1, 1], "s1": [2, 2]}))
+    await until(lambda: server.frames == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(group.unsettled) == ["s0", "s1"]
+    with pytest.raises((DeadlineExceeded, GroupError)):
+        await group.settle(timeout=0.05)
+    server.gate.set()
+    settled = await group.settle()
+    assert {name: (step.applied, step.outputs["prediction"].tolist()) for name, (step,) in settled.items()} == {
+        "s0": (True, [1, 1]),
+        "s1": (True, [2, 2]),
+    }
+    assert [position.step for position in group.positions.values()] == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+async def test_a_step_that_waits_for_its_members_is_not_sent_after_its_deadline(
+    server: CountingServer, group: AsyncGroup
+) -> None:
+    server.gate.clear()
+    first = asyncio.ensure_future(group.step(ONES))
+    await until(lambda: server.frames == 1)
+    with pytest.raises(GroupError, match="it was not sent, as steps given to its members before are still unanswered"):
+        await group.step(16 * ONES, timeout=0.05)
+    cancelled = asyncio.ensure_future(group.step(32 * ONES))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    server.gate.set()
+    assert (await first).tolist() == [[1, 1]] * 8
+    assert (await group.step(ONES)).tolist() == [[2, 2]] * 8
+
+
+async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClient, group: AsyncGroup) -> None:
+    server.gate.clear()
+    waiting = [asyncio.ensure_future(group.step(ONES)) for _ in range(2)]
+    await until(lambda: server.frames == 1)
+    await group.close()
+    for task, sent in zip(waiting, (True, False), strict=True):
+        with pytest.raises(GroupError) as caught:
+            await task
+        assert {type(error) for error in caught.value.errors.values()} == {Closed}
+        assert all((error.late_step is not None) == sent for error in caught.value.errors.values())
+    with pytest.raises(Closed):
+        await group.step(ONES)
+    other = await client.group(["z"])
+    last = asyncio.ensure_future(other.step([[1, 1]]))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(GroupError, match="the client was closed"):
+        await last
+    server.gate.set()
+
+
+# ---------------------------------------------------------------------------------------------- at the same time
+
+
+async def test_members_go_while_steps_wait(server: CountingServer, group: AsyncGroup) -> None:
+    server.gate.clear()
+    steps = [asyncio.ensure_future(group.step(ONES)) for _ in range(3)]
+    removal = asyncio.ensure_future(group.remove(["s0", "s1"]))
+    await until(lambda: server.frames == 1)
+    server.gate.set()
+    await removal
+    assert [(await step).tolist() for step in steps] == [[[value, value]] * 8 for value in (1, 2, 3)]
+    assert await group.add(["t"]) == {"t": True}
+    assert (await group.step(np.ones((7, 2))))[:, 0].tolist() == [4] * 6 + [1]
+
+
+# ---------------------------------------------------------------------------------------------- several endpoints
+
+
+@dataclass
+class Pair:
+    """Two servers of the same records, and a group of which four members belong to each."""
+
+    one: CountingServer
+    two: CountingServer
+    client: AsyncClient
+    group: AsyncGroup
+
+
+@pytest.fixture
+async def pair(server: CountingServer) -> AsyncIterator[Pair]:
+    other = CountingServer(server.records)
+    await other.start()
+    targets = [f"localhost:{server.port}", f"localhost:{other.port}"]
+    names: dict[str, list[str]] = {target: [] for target in targets}
+    for number in range(1000):
+        names[rendezvous(f"s{number}", targets)[0]].append(f"s{number}")
+    ids = [name for target in targets for name in names[target][:4]]
+    async with AsyncClient(targets, timeout=20, backoff=QUICK) as client:
+        yield Pair(server, other, client, await client.group(ids))
+    await other.stop()
+
+
+async def test_a_group_is_split_over_the_endpoints(pair: Pair) -> None:
+    await counted(pair.group, 3)
+    assert pair.one.frame_sizes == pair.two.frame_sizes == [4, 4, 4]
+    assert {session for session, _, _ in pair.one.seen} == set(pair.group.ids[:4])
+    await pair.one.stop()
+    await counted(pair.group, 3, first=4)
+    assert pair.two.frame_sizes[-1] == 8
+    assert pair.one.applied_steps + pair.two.applied_steps == 8 * 6
+
+
+async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
+    await counted(pair.group, 1)
+    pair.one.refusals = [Refused("MODEL_CHANGED")] * 4
+    await counted(pair.group, 1, first=2)
+    pair.one.refusals = [Refused("MODEL_CHANGED")] * 100
+    pair.two.refusals = [Refused("MODEL_CHANGED")] * 100
+    with pytest.raises(GroupError) as caught:
+        await pair.group.step(ONES)
+    assert {type(error) for error in caught.value.errors.values()} == {ModelChanged}
+    late = [name for name, error in caught.value.errors.items() if error.late_step is not None]
+    pair.one.refusals = pair.two.refusals = []
+    y = await pair.group.step(ONES)  # a late step counts, as it does for a session
+    assert y[:, 0].tolist() == [3 + (name in late) for name in pair.group.ids]
