@@ -9,7 +9,7 @@ from typing import Any, overload
 from numpy.typing import ArrayLike
 
 from ._transport.loop_thread import LoopThread
-from .errors import Closed, ForkedProcess
+from .errors import Closed, ForkedProcess, GroupError
 from .group import AsyncGroup, Failed, Rows
 from .late_step import LateStep
 from .position import Position
@@ -133,7 +133,11 @@ class Group:
     ) -> dict[str, bool]:
         """Opens sessions and takes them in, after the others. Returns by id whether opening created it. Raises
         InvalidArgument, and GroupError where some could not be opened; the others are members then."""
-        return self._thread.run(self._core.add(sessions, expect=expect, timeout=timeout))
+        try:
+            return self._thread.run(self._core.add(sessions, expect=expect, timeout=timeout))
+        except GroupError as error:
+            error.group = self
+            raise
 
     def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Forgets members here, once their steps are answered; the sessions stay at the server."""
