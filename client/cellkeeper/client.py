@@ -154,9 +154,10 @@ class Client:
     ) -> Group:
         """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
 
-        sessions: their ids, each once, in the order of the rows of `Group.step`. expect: by id, the position whose
-        history is insisted on. Raises GroupError where some cannot be opened: its `errors` says which and why, and its
-        `group` has the others. See AsyncClient.group.
+        sessions: their ids, each once, in the order of the rows of `Group.step`. model, ttl, outputs: as in `session`,
+        for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each call,
+        retries included; None: the client's. Raises InvalidArgument for ids that are none, and GroupError where some
+        cannot be opened: its `errors` says which and why, and its `group` has the others.
         """
         opening = self._core.group(sessions, model=model, ttl=ttl, expect=expect, outputs=outputs, timeout=timeout)
         try:

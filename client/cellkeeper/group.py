@@ -32,8 +32,9 @@ class AsyncGroup(AsyncGroupStepping):
         """Waits until of every step that was sent it is known whether it counts. A late step is sent again, and counts
         then, unless the server refuses it for good.
 
-        Returns by id the late steps that were settled since the last reply, or the last call of this, oldest first.
-        Raises DeadlineExceeded, and GroupError for members whose late steps cannot be settled.
+        timeout: seconds, retries included; None: the client's. Returns by id the late steps that were settled since the
+        last reply, or the last call of this, oldest first. Raises DeadlineExceeded: call it again; and GroupError for
+        members whose late steps cannot be settled, with the reason of each.
         """
         errors = await self._members.drained(self._members.all, timeout)
         settled = self._sender.take_settled()
@@ -49,11 +50,12 @@ class AsyncGroup(AsyncGroupStepping):
         expect: Mapping[str, Position] | None = None,
         timeout: float | None = None,
     ) -> dict[str, bool]:
-        """Opens sessions and takes them in, after the others. Returns by id whether opening created it.
+        """Opens sessions and takes them in, after the others. All are opened by few calls (OpenMany).
 
-        All are opened by few calls (OpenMany). expect: by id, the position whose history is insisted on, as in
-        AsyncClient.session. Raises InvalidArgument for ids that are no texts of 1..256 bytes, occur twice or are
-        members already, and GroupError where some could not be opened; the others are members then.
+        sessions: their ids, none of them a member. expect: by id, the position whose history is insisted on.
+        timeout: seconds for each call, retries included; None: the client's. Returns by id whether opening created it.
+        Raises InvalidArgument for ids that are no texts of 1..256 bytes, occur twice or are members already, and
+        GroupError where some could not be opened, with the reason of each; the others are members then.
         """
         opened, errors = await self._members.open(sessions, expect or {}, timeout)
         if opened and not len(self):
@@ -66,7 +68,11 @@ class AsyncGroup(AsyncGroupStepping):
 
     async def remove(self, sessions: Iterable[str], *, timeout: float | None = None) -> None:
         """Forgets members here, once their steps are answered; the sessions stay at the server. Late steps that could
-        not be settled are forgotten too. Raises DeadlineExceeded."""
+        not be settled are forgotten too.
+
+        sessions: ids of members. timeout: seconds to wait; None: the client's. Raises InvalidArgument for an id that is
+        no member's, and DeadlineExceeded: nothing was forgotten.
+        """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
         self._members.remove(members)
@@ -74,9 +80,12 @@ class AsyncGroup(AsyncGroupStepping):
     async def reset(
         self, sessions: Iterable[str] | None = None, *, timeout: float | None = None
     ) -> dict[str, Position]:
-        """Starts a new generation at step 0 of these members, or of all. Returns their positions by id. Raises
-        GroupError where some failed (GenerationChanged: another generation stands there already); the others were
-        reset."""
+        """Starts a new generation at step 0 of these members.
+
+        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
+        Returns their positions by id. Raises GroupError where some failed, with the reason of each (GenerationChanged:
+        the server has another generation already; remove and add the member); the others were reset.
+        """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
         items = {
@@ -94,8 +103,12 @@ class AsyncGroup(AsyncGroupStepping):
         return {name: positions[name] for name in members.names}
 
     async def delete(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, bool]:
-        """Deletes these members, or all, at the server; they leave the group. Returns by id False where the session was
-        gone already. Raises GroupError where some failed; these stay members."""
+        """Deletes these members at the server; they leave the group.
+
+        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
+        Returns by id False where the session was gone already. Raises GroupError where some failed, with the reason of
+        each; these stay members.
+        """
         members = self._members.named(sessions)
         await self._members.drained(members, timeout)
         items = {
@@ -113,8 +126,12 @@ class AsyncGroup(AsyncGroupStepping):
         return deleted
 
     async def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
-        """The committed states of these members, or of all: named tensors [n, ...], one row a member. Raises GroupError
-        where some failed. It is one call for each member, several at the same time."""
+        """The committed states of these members: named tensors [n, ...], one row a member, in their dtype. It is one
+        call for each member, several at a time.
+
+        sessions: ids of members; None: all. timeout: seconds for each call, retries included; None: the client's.
+        Raises GroupError where some failed, with the reason of each.
+        """
         members = self._members.named(sessions)
         errors = await self._members.drained(members, timeout)
 

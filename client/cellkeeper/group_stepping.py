@@ -116,8 +116,9 @@ class AsyncGroupStepping:
         """Like `step`, with everything that the replies hold. Does not raise where members failed: their errors are in
         the reply, and its rows are those of the members that answered.
 
-        outputs: of "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model
-        declares.
+        x, timeout: as in `step`. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every
+        layer's tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does
+        not fit; nothing is sent then.
         """
         reply, _ = await self._step(x, outputs, timeout)
         return reply
@@ -125,16 +126,22 @@ class AsyncGroupStepping:
     async def peek(
         self, x: Rows, *, outputs: Sequence[str] | None = None, failed: Failed = "raise", timeout: float | None = None
     ) -> Any:
-        """What `step` would return for x at this point; nothing of it is kept. x, failed, timeout, what it returns and
-        what it raises: as in `step`. Waits for the steps given before it. It is one call for each member, several at a
-        time."""
+        """What `step` would return for x at this point; nothing of it is kept. Waits for the steps given before it. It
+        is one call for each member, several at a time.
+
+        x, outputs, failed, timeout: as in `step`. Returns what `step` returns, and raises what it raises.
+        """
         reply, names = await self._peek(x, outputs, timeout)
         return self._rows("peek", reply, names, x, failed)
 
     async def peek_reply(
         self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> GroupReply:
-        """Like `peek`, with everything that the replies hold; does not raise where members failed, as `step_reply`."""
+        """Like `peek`, with everything that the replies hold; does not raise where members failed: their errors are in
+        the reply.
+
+        x, outputs, timeout: as in `step_reply`. Raises InvalidArgument where x does not fit.
+        """
         return (await self._peek(x, outputs, timeout))[0]
 
     async def forecast(
@@ -148,11 +155,12 @@ class AsyncGroupStepping:
         timeout: float | None = None,
     ) -> Any:
         """Each member goes on from here by its row of `inputs` and then by `steps` predictions, each fed back as the
-        next input; nothing of it is kept.
+        next input; nothing of it is kept. It is one call for each member, several at a time.
 
-        inputs, failed, timeout: as x and those in `step`. known: by id, [steps, K] as in AsyncSession.forecast. Returns
-        [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and InvalidArgument
-        where the model does not say what to feed back. It is one call for each member, several at a time.
+        inputs: as x in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further
+        time step the features that the caller supplies, in the input's order. outputs, failed, timeout: as in `step`.
+        Returns [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and
+        InvalidArgument where the model does not say what to feed back.
         """
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
         return self._rows("forecast", reply, names, inputs, failed)
@@ -166,7 +174,11 @@ class AsyncGroupStepping:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
-        """Like `forecast`, with everything that the replies hold; does not raise where members failed."""
+        """Like `forecast`, with everything that the replies hold; does not raise where members failed: their errors are
+        in the reply.
+
+        inputs, steps, known, outputs, timeout: as in `forecast`.
+        """
         return (await self._forecast(inputs, steps, known, outputs, timeout))[0]
 
     # ------------------------------------------------------------------------------------------ inside

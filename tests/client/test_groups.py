@@ -350,6 +350,10 @@ def test_the_blocking_group(process: ServerProcess) -> None:
         with pytest.raises(GroupError) as caught:
             client.group(["a", "b"], model="count", expect={"a": group.positions["a"]})
         assert caught.value.group.step({"b": [1, 0]})["b"].tolist() == [6, 0]
+        with pytest.raises(GroupError) as caught:
+            group.add(["e", "f"], expect={"e": group.positions["a"]})
+        assert caught.value.group is group
+        group.delete(["f"])
         assert (group.unsettled, group.settle()) == ({}, {})
         assert group.delete(["a"]) == {"a": False}
         group.remove(["b"])

@@ -24,7 +24,7 @@ from cellkeeper import (
 from cellkeeper._transport.endpoints import rendezvous
 
 from .conftest import QUICK, until
-from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused
+from .counting_server import OTHER_FINGERPRINT, REFUSED_VALUE, CountingServer, Refused, fresh
 
 IDS = [f"s{number}" for number in range(8)]
 ONES = np.ones((8, 2), np.float32)
@@ -246,6 +246,23 @@ async def test_closing_ends_what_waits(server: CountingServer, client: AsyncClie
 
 
 # ---------------------------------------------------------------------------------------------- at the same time
+
+
+async def test_a_step_that_waits_for_a_member_goes_on_with_its_new_generation(
+    server: CountingServer, group: AsyncGroup
+) -> None:
+    """Others reset it and step it, while an older step of it is still on the way."""
+    await group.step({"s0": [5, 5]})
+    server.gate.clear()
+    first = asyncio.ensure_future(group.step_reply({"s0": [1, 1]}))
+    await until(lambda: server.frames == 2)
+    second = asyncio.ensure_future(group.step({"s0": [1, 1]}))
+    await asyncio.sleep(0)
+    server.records["s0"] = fresh(b"")
+    await group._members.restart({"s0": server.records["s0"].position}, None)  # as at the end of a reset
+    assert isinstance((await first).errors["s0"], Closed)
+    server.gate.set()
+    assert (await second)["s0"].tolist() == [1, 1]
 
 
 async def test_members_go_while_steps_wait(server: CountingServer, group: AsyncGroup) -> None:

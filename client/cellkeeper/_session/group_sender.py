@@ -139,8 +139,8 @@ class GroupSender:
         return settled
 
     async def drained(self, members: Members, timeout: float) -> dict[int, CellkeeperError]:
-        """Waits until every step of these members is answered. Returns, by row, the errors that keep late steps from
-        being settled. Raises DeadlineExceeded where no answer comes to others."""
+        """Waits until every step of these members is answered. Returns, by row, why late steps cannot be settled.
+        Raises DeadlineExceeded where no answer comes to others."""
         self.check()
         deadline = self.loop.time() + timeout
         while True:
@@ -170,8 +170,7 @@ class GroupSender:
         return self._alone[row]
 
     def forget(self, row: int, name: str, error: CellkeeperError) -> None:
-        """The row's member has another history from now on, or leaves the group. What it has in flight ends with
-        `error`."""
+        """The member has another history from now on, or leaves. What it has in flight ends with `error`."""
         if self.history.busy[row]:
             self.alone(row, name)
         sender = self._alone.pop(row, None)
@@ -253,8 +252,7 @@ class GroupSender:
                 raise no_answer_from(None, timeout, timeout, None, "steps given before are still unanswered") from None
 
     def _withdraw(self, part: GroupPart) -> Rows:
-        """The part is not sent, and will not be. Returns its items that are in the columns; the members that left
-        these send by themselves."""
+        """The part will not be sent. Returns its items that are in the columns; the others' senders send theirs."""
         part.withdrawn = True
         items = self.history.withdraw(part.chunk)
         for item in list(part.alone):
