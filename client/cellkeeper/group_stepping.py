@@ -95,7 +95,8 @@ class AsyncGroupStepping:
         """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
         x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
-        members; or a DataFrame whose index are ids, one time step a row. All rows have the same number of time steps;
+        members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
+        model's features have names. All rows have the same number of time steps;
         they are converted to the model's dtype. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in
         the order of x; for a dict a dict. timeout: seconds.
 
@@ -216,7 +217,7 @@ class AsyncGroupStepping:
         self._sender.note_unheard(call, len(call.inputs) // len(call.members) // self.model.input.nbytes)
 
     def _convert(self, x: Rows) -> tuple[Sequence[str], bytes, bool]:
-        named = named_rows(x)
+        named = named_rows(x, self.model.feature_names)
         if named is None:
             names: Sequence[str] = self._members.all.names
             rows: Any = x

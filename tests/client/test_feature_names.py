@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cellkeeper import AsyncClient, Client, InvalidArgument, Model, TensorSpec
+from cellkeeper._session.group_inputs import named_rows
 from cellkeeper._session.inputs import Inputs
 
 from tests.bundles import counting_bundle
@@ -31,6 +32,14 @@ def inputs(**other: Any) -> Inputs:
 )
 def test_a_chunk(given: Any) -> None:
     assert inputs().convert(given) == (ROWS.tobytes(), False)
+
+
+def test_the_rows_of_a_group() -> None:
+    frame = SWAPPED.set_axis(["s", "t"], axis=0)
+    names, rows = named_rows(frame, ("a", "b", "c")) or ([], None)
+    assert (names, rows.tolist()) == (["s", "t"], ROWS.tolist())
+    with pytest.raises(InvalidArgument, match="missing: 'd'; unknown: 'c'"):
+        named_rows(frame, ("a", "b", "d"))
 
 
 def test_one_time_step() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
 from ..types import Array, Model
+from .feature_names import in_order
 from .inputs import Inputs, little_endian
 from .missing_values import as_numbers
 
@@ -94,8 +95,11 @@ def is_frame(given: object) -> bool:
     return type(given).__name__ == "DataFrame" and type(given).__module__.partition(".")[0] == "pandas"
 
 
-def named_rows(given: Any) -> tuple[list[Any], Any] | None:
-    """The ids and the rows of a dict {id: x} or of a DataFrame whose index are ids; None for rows without ids."""
+def named_rows(given: Any, features: Sequence[str]) -> tuple[list[Any], Any] | None:
+    """The ids and the rows of a dict {id: x} or of a DataFrame whose index are ids; None for rows without ids.
+
+    features: the model's, where they have names; a DataFrame has them in any order. Raises InvalidArgument for others.
+    """
     if isinstance(given, Mapping):
         names, rows = list(given), list(given.values())
         first = rows[0] if rows else None
@@ -103,7 +107,7 @@ def named_rows(given: Any) -> tuple[list[Any], Any] | None:
             return names, np.stack(rows)
         return names, rows
     if is_frame(given):
-        values = given.to_numpy()
+        values = (in_order(given, features, "inputs") if features else given).to_numpy()
         return given.index.tolist(), values if values.dtype.kind in "fiub" else list(values)
     return None
 
