@@ -36,8 +36,9 @@ def test_a_chunk(given: Any) -> None:
 
 def test_the_rows_of_a_group() -> None:
     frame = SWAPPED.set_axis(["s", "t"], axis=0)
-    names, rows = named_rows(frame, ("a", "b", "c")) or ([], None)
-    assert (names, rows.tolist()) == (["s", "t"], ROWS.tolist())
+    named = named_rows(frame, ("a", "b", "c"))
+    assert named is not None
+    assert (named[0], named[1].tolist()) == (["s", "t"], ROWS.tolist())
     with pytest.raises(InvalidArgument, match="missing: 'd'; unknown: 'c'"):
         named_rows(frame, ("a", "b", "d"))
 
