@@ -25,7 +25,7 @@
 # make bench-report draws out/bench.json into docs/img
 # make chaos        servers and a store under fire, and a verdict: SECONDS, SEED, REPLICAS=1..3,
 #                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
-#                   CHAOS_ARGS: python -m tests.chaos -h
+#                   CHAOS_ARGS: python -m verification.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
@@ -95,7 +95,7 @@ triton-clients:
 	@scripts/make-venv "$(PYTHON)" "$(TRITON_CLIENTS_VENV)" 'tritonclient[grpc]==2.73.0' kserve==0.21.0
 
 triton-cases: .venv/stamp
-	@$(BIN)/python -m tests.peers --triton-venv "$(TRITON_VENV)" --out docs/triton-cases.md
+	@$(BIN)/python -m tests.integration.peers --triton-venv "$(TRITON_VENV)" --out docs/triton-cases.md
 
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
@@ -184,28 +184,28 @@ bench-report: .venv/stamp
 
 chaos: .venv/stamp
 	@if [[ "$(STORE)" = redis* ]]; then scripts/ensure-redis; fi
-	@$(BIN)/python -m tests.chaos --store "$(STORE)" --seconds "$(SECONDS)" --replicas "$(REPLICAS)" $(if $(SEED),--seed "$(SEED)") $(CHAOS_ARGS)
+	@$(BIN)/python -m verification.chaos --store "$(STORE)" --seconds "$(SECONDS)" --replicas "$(REPLICAS)" $(if $(SEED),--seed "$(SEED)") $(CHAOS_ARGS)
 
 explore: .venv/stamp
-	@$(BIN)/python -m tests.explore --seconds "$(SECONDS)"
+	@$(BIN)/python -m verification.explore --seconds "$(SECONDS)"
 
 fuzz: .venv/stamp
-	@$(BIN)/python -m tests.fuzz --cases "$(CASES)" $(if $(SEED),--seed "$(SEED)")
+	@$(BIN)/python -m verification.fuzz --cases "$(CASES)" $(if $(SEED),--seed "$(SEED)")
 
 overload: .venv/stamp
-	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)"
-	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --store memory
-	$(BIN)/python -m tests.load.overload --seconds "$(SECONDS)" --items 1 --held-back
+	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)"
+	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)" --store memory
+	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)" --items 1 --held-back
 
 attack: .venv/stamp
-	@$(BIN)/python -m tests.load.attacker --seconds "$(SECONDS)"
+	@$(BIN)/python -m verification.load.attacker --seconds "$(SECONDS)"
 
 soak: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
-	@$(BIN)/python -m tests.load.soak --minutes "$(MINUTES)" --store "$(STORE)"
+	@$(BIN)/python -m verification.load.soak --minutes "$(MINUTES)" --store "$(STORE)"
 
 parity: .venv/stamp
-	@$(BIN)/python -m tests.parity
+	@$(BIN)/python -m verification.parity
 
 image:
 	docker build $(BUILD_ARGS) --build-arg DEVICE=$(DEVICE) -f service/Dockerfile -t $(IMAGE) .
@@ -218,7 +218,7 @@ down:
 	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) down --volumes --remove-orphans
 
 check-compose: .venv/stamp
-	@$(BIN)/python -m tests.deploy $(CHECK_ARGS)
+	@$(BIN)/python -m tests.integration.deploy $(CHECK_ARGS)
 
 clean:
 	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

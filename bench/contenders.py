@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.redis_server import RedisServer
-from tests.server_process import ServerProcess
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .case import Case
 from .client_process import ClientProcess

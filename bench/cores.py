@@ -14,8 +14,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.redis_server import RedisServer
-from tests.server_process import ServerProcess
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .client_process import ClientProcess
 from .load import Load

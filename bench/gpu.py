@@ -29,7 +29,7 @@ from cellkeeper_service.engine.cuda.engine import CudaEngine
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 
-from tests.bundles import make_bundle
+from testing.bundles import make_bundle
 
 from .gpu_peers import PEERS, make_peers
 from .machine import machine

@@ -37,8 +37,8 @@ def parts(device: str, folder: Path) -> list[Part]:
     def own(module: str, *words: str) -> tuple[str, ...]:
         return (sys.executable, "-m", module, "--device", device, *words)
 
-    kernels = [f"tests/kernels/test_{name}.py" for name in ("contract", "inputs", "pointwise")]
-    engines = [f"tests/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
+    kernels = [f"tests/unit/kernels/test_{name}.py" for name in ("contract", "inputs", "pointwise")]
+    engines = [f"tests/unit/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
     # not the compiled peer: to compile it for every model and precision takes longer than all the rest
     peers = ("--peers", "cudnn,cudnn in a graph")
     bench = (*peers, "--rounds", "2", "--seconds", "0.3", "--json", str(folder / "bench-gpu.json"))

@@ -17,7 +17,7 @@ from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
 from cellkeeper_service.model.bundle import read_bundle
 
-from tests.bundles import make_bundle
+from testing.bundles import make_bundle
 
 FEATURES = 64  # and a head of one unit: the kernels are those of bench.gpu then, compiled once for both
 MODELS: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ import numpy as np
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
 
-from tests.server_process import ServerProcess
+from testing.server_process import ServerProcess
 
 from .client_process import ClientProcess
 from .cores import cpu_seconds

@@ -14,8 +14,8 @@ import numpy as np
 from cellkeeper import Client
 from cellkeeper_service.engine.load import load_engine, offline
 
-from tests.bundles import Array, make_bundle
-from tests.server_process import ServerProcess
+from testing.bundles import Array, make_bundle
+from testing.server_process import ServerProcess
 
 FEATURES = 64
 SESSIONS = 24

@@ -16,8 +16,8 @@ from typing import Any
 
 import redis
 
-from tests.redis_server import RedisServer
-from tests.server_process import ServerProcess
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .client_process import ClientProcess
 from .load import Load

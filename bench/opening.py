@@ -24,8 +24,8 @@ import grpc
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
-from tests.redis_server import RedisServer
-from tests.server_process import ServerProcess
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .cores import cpu_seconds
 from .machine import machine

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.redis_server import RedisServer
-from tests.server_process import ServerProcess
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
 
 from .checkout import Checkout, CheckoutError, last_line
 from .client_process import ClientProcess

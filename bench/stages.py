@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from cellkeeper_service.app import GC_THRESHOLD, session_limits, wire_limits
-from cellkeeper_service.config import Settings
 from cellkeeper_service.core.core import Core
 from cellkeeper_service.core.limits import Clock
 from cellkeeper_service.core.loop import DONE, CoreLoop
@@ -34,10 +32,12 @@ from cellkeeper_service.metrics import PrometheusMeter
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.frame_replies import FrameReplies
 from cellkeeper_service.rpc.frames import read_frame
+from cellkeeper_service.server.app import GC_THRESHOLD, session_limits, wire_limits
+from cellkeeper_service.server.config import Settings
+from cellkeeper_service.server.versions import load_engines, make_models
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.versions import load_engines, make_models
 
-from tests.redis_server import RedisServer
+from testing.redis_server import RedisServer
 
 from .clients.samples import samples
 from .machine import machine

@@ -17,7 +17,7 @@ import numpy as np
 from cellkeeper_service.engine.graph import build_graph
 from cellkeeper_service.model.bundle import read_bundle
 
-from tests.redis_server import free_port
+from testing.redis_server import free_port
 
 from .models import MODELS
 

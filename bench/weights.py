@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.bundles import make_bundle
+from testing.bundles import make_bundle
 
 from .models import MODELS
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from cellkeeper import Client
-from cellkeeper_service.imports.command import run_import
+from cellkeeper_service.converters.command import run_import
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]

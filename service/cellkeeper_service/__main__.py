@@ -9,12 +9,12 @@ from functools import partial
 
 from cellkeeper_service import logs
 from cellkeeper_service.access.command import run_token
-from cellkeeper_service.access.listening import check_access
-from cellkeeper_service.app import own_version, serve
-from cellkeeper_service.config import STORE_VARIABLE, Settings
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.errors import StartError
-from cellkeeper_service.workers import from_parent, serve_workers, tell_parent
+from cellkeeper_service.server.app import own_version, serve
+from cellkeeper_service.server.config import STORE_VARIABLE, Settings
+from cellkeeper_service.server.listening import check_access
+from cellkeeper_service.server.workers import from_parent, serve_workers, tell_parent
 
 USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:PORT] ...
        cellkeeper-server serve --help
@@ -73,7 +73,7 @@ def run(words: list[str]) -> int:
 
 def import_model(words: list[str]) -> int:
     """The exit status: 1 for a model that cannot be imported."""
-    from cellkeeper_service.imports.command import run_import  # not for a server
+    from cellkeeper_service.converters.command import run_import  # not for a server
 
     try:
         run_import(words)

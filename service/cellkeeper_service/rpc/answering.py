@@ -18,11 +18,11 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
+from .authenticator import Authenticator
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
 from .decoding import Malformed
-from .door import Door
 from .status import abort
 from .unread import Unread
 from .waiting import Context, deadline
@@ -36,7 +36,7 @@ Handler = Callable[[Any, Any, Context], Awaitable[Message]]
 class Answering(Protocol):
     """Whose methods answer."""
 
-    door: Door
+    authenticator: Authenticator
     core: CoreLoop
     meter: Meter
     unread: Unread
@@ -76,7 +76,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
     async def answer(self: Answering, unread: Any, context: Context) -> Message:
         came = time.monotonic()
         try:
-            caller = self.door.enter(method.__name__, context)
+            caller = self.authenticator.enter(method.__name__, context)
             until = deadline(context, caller.catalog.limits.default_timeout_ms)
             if admits and (full := self.core.admit(until)) is not None:
                 raise Decided(full)
@@ -85,7 +85,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
                 request = await self.unread.read(context)
                 if request is grpc.aio.EOF:  # type: ignore[attr-defined]
                     raise asyncio.CancelledError("the caller left before its message came")
-                self.door.check(caller)  # again: that may have been a while ago
+                self.authenticator.check(caller)  # again: that may have been a while ago
                 if isinstance(request, Malformed):
                     raise request.rejection()
                 charge = caller.charge(request, entered=1)

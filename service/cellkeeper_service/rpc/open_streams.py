@@ -11,8 +11,8 @@ from typing import Any
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 
+from .authenticator import Authenticator
 from .caller import Caller
-from .door import Door
 from .half_sent import HalfSent
 from .message_stream import MessageStream
 from .status import abort
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class OpenStreams:
-    def __init__(self, door: Door, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
-        self._door = door
+    def __init__(self, authenticator: Authenticator, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
+        self._door = authenticator
         self._meter = meter
         self._unread = unread
         self._half_sent = half_sent

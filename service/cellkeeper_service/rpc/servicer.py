@@ -15,10 +15,10 @@ from cellkeeper_service.core.requests import Done, GetSession, GetState, OpenRep
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from . import lives, model_changed, reading
+from . import generations, model_changed, reading
 from .answering import Call, admitted, answering, checked
+from .authenticator import Authenticator
 from .caller import Caller
-from .door import Door
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
 from .open_streams import OpenStreams
@@ -29,8 +29,10 @@ from .waiting import Context, replies_to, reply_to
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
-    def __init__(self, door: Door, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams) -> None:
-        self.door = door
+    def __init__(
+        self, authenticator: Authenticator, core: CoreLoop, meter: Meter, unread: Unread, streams: OpenStreams
+    ) -> None:
+        self.authenticator = authenticator
         self.core = core
         self.meter = meter
         self.unread = unread
@@ -39,11 +41,11 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
     @answering
     async def Open(self, request: pb.OpenRequest, call: Call) -> pb.OpenResponse:
         (result,) = await self._open(request.model, [request], call, alone=True)
-        return lives.write_open(checked(result))
+        return generations.write_open(checked(result))
 
     @answering
     async def OpenMany(self, request: pb.OpenManyRequest, call: Call) -> pb.OpenManyResponse:
-        return lives.write_opens(await self._open(request.model, request.items, call))
+        return generations.write_opens(await self._open(request.model, request.items, call))
 
     @admitted
     async def Step(self, request: pb.StepRequest, call: Call) -> pb.StepResponse:
@@ -90,7 +92,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         self, frames: AsyncIterator[pb.StepFrame], context: Context
     ) -> AsyncIterator[pb.StepFrameReply]:
         def make(caller: Caller, latest: float | None) -> Stream:
-            return Stream(caller, self.core, self.meter, latest, self.door.check)
+            return Stream(caller, self.core, self.meter, latest, self.authenticator.check)
 
         async with aclosing(self._streams.serve("StepStream", context, make)) as replies:
             async for reply in replies:
@@ -98,27 +100,27 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
 
     @answering
     async def Reset(self, request: pb.ResetRequest, call: Call) -> pb.SessionResults:
-        makers = lives.read_resets(request, call.catalog, call.deadline)
+        makers = generations.read_resets(request, call.catalog, call.deadline)
         return await self._change(makers, call)
 
     @answering
     async def SetState(self, request: pb.SetStateRequest, call: Call) -> pb.SessionResults:
-        makers = lives.read_set_states(request, call.catalog, call.deadline)
+        makers = generations.read_set_states(request, call.catalog, call.deadline)
         return await self._change(makers, call)
 
     @answering
     async def CarryOver(self, request: pb.CarryOverRequest, call: Call) -> pb.SessionResults:
-        makers = lives.read_carry_overs(request, call.catalog, call.deadline)
+        makers = generations.read_carry_overs(request, call.catalog, call.deadline)
         return await self._change(makers, call)
 
     @answering
     async def Fork(self, request: pb.ForkRequest, call: Call) -> pb.SessionResults:
-        makers = lives.read_forks(request, call.catalog, call.deadline)
+        makers = generations.read_forks(request, call.catalog, call.deadline)
         return await self._change(makers, call)
 
     @answering
     async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.SessionResults:
-        makers = lives.read_deletes(request, call.catalog, call.deadline)
+        makers = generations.read_deletes(request, call.catalog, call.deadline)
         results = await self._change(makers, call)
         model, _ = call.catalog.find(request.model)
         for item, result in zip(request.items, results.results, strict=True):
@@ -178,20 +180,20 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
 
     async def _open(
-        self, model: str, items: Sequence[lives.OpenFields], call: Call, *, alone: bool = False
+        self, model: str, items: Sequence[generations.OpenFields], call: Call, *, alone: bool = False
     ) -> list[OpenReply | Rejection]:
-        """One result for each item. alone: see lives.read_opens."""
-        makers = lives.read_opens(model, items, call.catalog, call.deadline, alone=alone)
+        """One result for each item. alone: see generations.read_opens."""
+        makers = generations.read_opens(model, items, call.catalog, call.deadline, alone=alone)
         refused = {index: maker for index, maker in enumerate(makers) if isinstance(maker, Rejection)}
         asked = [self._reasons(why, model, [items[index].session], call) for index, why in refused.items()]
         for index, (why,) in zip(refused, await asyncio.gather(*asked), strict=True):
             makers[index] = why
         return await self._results(makers, call)
 
-    async def _change(self, makers: list[lives.Maker], call: Call) -> pb.SessionResults:
-        return lives.write_results(await self._results(makers, call))
+    async def _change(self, makers: list[generations.Maker], call: Call) -> pb.SessionResults:
+        return generations.write_results(await self._results(makers, call))
 
-    async def _results(self, makers: list[lives.Maker], call: Call) -> list[Any]:
+    async def _results(self, makers: list[generations.Maker], call: Call) -> list[Any]:
         """One result for each item, a Rejection included. Items that are refused here are counted here."""
         for index, why in call.charge.refused.items() if call.charge else ():
             makers[index] = why

@@ -17,9 +17,9 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
+from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.decoding import handlers
-from cellkeeper_service.rpc.door import Door
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.rpc.waiting import Context, reply_to
@@ -60,7 +60,7 @@ class About:
 class KServeServicer:
     def __init__(
         self,
-        door: Door,
+        authenticator: Authenticator,
         core: CoreLoop,
         meter: Meter,
         unread: Unread,
@@ -69,7 +69,7 @@ class KServeServicer:
         statistics: Statistics,
         about: About,
     ) -> None:
-        self.door = door
+        self.authenticator = authenticator
         self.core = core
         self.meter = meter
         self.unread = unread
@@ -144,7 +144,7 @@ class KServeServicer:
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         def make(caller: Caller, latest: float | None) -> InferStream:
             kept = self._service, self._statistics
-            return InferStream(caller, self.core, self.meter, *kept, latest, self.door.check)
+            return InferStream(caller, self.core, self.meter, *kept, latest, self.authenticator.check)
 
         async with aclosing(self._streams.serve("ModelStreamInfer", context, make)) as replies:
             async for reply in replies:

@@ -1,0 +1,174 @@
+"""`cellkeeper-server import torch|keras|onnx SRC DST`: the functions of this package as a command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
+
+from .files import read_bytes, read_json, safetensors_tensors
+from .keras.model import import_keras
+from .npz import npz_tensors
+from .onnx.model import import_onnx
+from .parity import TOLERANCE
+from .processing import Processing, parse_processing
+from .refusal import ImportRefused
+from .stack import Array
+from .torch.model import import_torch
+
+T = TypeVar("T")
+
+
+def run_import(words: Sequence[str]) -> None:
+    """Raises ImportRefused; exits on --help and usage errors."""
+    given = _parser().parse_args(words)
+    common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
+    if given.kind == "onnx":
+        graph_processing = _processing(given.processing, normalized=False)
+        constants = _tensors(given.constants) | {
+            name: np.array(_number(name, text)) for name, text in _pairs("--constant", given.constant).items()
+        }
+        import_onnx(
+            given.source,
+            given.target,
+            **common,
+            input=given.input,
+            input_shape=_shape(given.input_shape),
+            vocabulary=given.vocabulary,
+            layout=given.layout,
+            batch=given.batch,
+            states=_pairs("--states", given.states) or None,
+            batch_axes={k: _axis(k, v) for k, v in _pairs("--batch-axes", given.batch_axes).items()},
+            outputs=given.outputs.split(",") if given.outputs else None,
+            constants=constants,
+            initial=_tensors(given.initial),
+            missing=graph_processing.missing,
+            feedback=graph_processing.feedback,
+            feature_names=list(graph_processing.feature_names) or None,
+            trial_call_ms=given.trial_call_ms,
+        )
+        return
+    processing = _processing(given.processing)
+    common |= {"normalization": processing.normalization, "missing": processing.missing, "output": processing.output}
+    common |= {"feedback": processing.feedback, "feature_names": list(processing.feature_names) or None}
+    if given.kind == "torch":
+        import_torch(Path(given.source), given.target, layers=given.layers, **common)
+    else:
+        import_keras(given.source, given.target, trace=given.trace, **common)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cellkeeper-server import",
+        description="Writes a bundle from a trained model, and compares both on random sequences.",
+        allow_abbrev=False,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="torch|keras|onnx")
+    texts = {
+        "torch": "weights: a safetensors file, or a state_dict of torch.save",
+        "keras": "a .keras or .h5 file",
+        "onnx": "a graph (input, constants, states) -> (outputs, states)",
+    }
+    for kind, text in texts.items():
+        one = kinds.add_parser(kind, help=text, description=text, allow_abbrev=False)
+        one.add_argument("source", metavar="SRC", help=text)
+        one.add_argument("target", metavar="DST", help="the bundle's folder, which must not exist yet")
+        one.add_argument("--name", help="the model's name (default: the folder's)")
+        one.add_argument(
+            "--tolerance", type=float, default=TOLERANCE, help="relative difference allowed (default: %(default)s)"
+        )
+        one.add_argument(
+            "--processing",
+            metavar="FILE",
+            help="JSON with normalization, missing, output, feedback and feature_names, as in config.json",
+        )
+        if kind == "torch":
+            one.add_argument(
+                "--layers", metavar="WORDS", help="such as 'embedding=emb lstm=rnn dense=fc relu dense=out'"
+            )
+        if kind == "keras":
+            one.add_argument(
+                "--trace",
+                action="store_true",
+                help="where a layer is not among those that are read, load the file with Keras (on torch), which runs "
+                "what it says it is made of, and export one time step",
+            )
+        if kind == "onnx":
+            one.add_argument("--input", metavar="NAME", help="the input that is a time step")
+            one.add_argument("--input-shape", metavar="N,...", help="of one time step, such as 576 or 9,41")
+            one.add_argument("--vocabulary", type=int, default=0, metavar="N", help="token ids are below N")
+            one.add_argument("--layout", choices=("step", "time_first", "batch_first"))
+            one.add_argument("--batch", choices=("free", "one"), help="one: the graph is called for one session a time")
+            one.add_argument("--states", default="", metavar="IN=OUT,...", help="which output carries which input on")
+            one.add_argument("--batch-axes", default="", metavar="IN=AXIS,...", help="of states")
+            one.add_argument("--outputs", metavar="NAME,...", help="the outputs to serve, the default one first")
+            one.add_argument("--constants", metavar="FILE", help="safetensors or npz: values of further inputs")
+            one.add_argument("--constant", default="", metavar="NAME=NUMBER,...", help="further inputs of one number")
+            one.add_argument(
+                "--trial-call-ms",
+                type=int,
+                default=TRIAL_CALL_MS,
+                metavar="MS",
+                help="the longest call of the graph while it is tried (default: %(default)s)",
+            )
+            one.add_argument("--initial", metavar="FILE", help="safetensors or npz: states of a new session")
+    return parser
+
+
+def _pairs(flag: str, text: str) -> dict[str, str]:
+    pairs = {}
+    for word in text.split(",") if text else ():
+        name, equals, value = word.partition("=")
+        if not name or not equals or not value or name in pairs:
+            raise ImportRefused(flag, f"got {word!r}, expected NAME=VALUE, each name once")
+        pairs[name] = value
+    return pairs
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(_converted(int, "--input-shape", "size", word) for word in text.split(","))
+
+
+def _axis(name: str, text: str) -> int:
+    return _converted(int, "--batch-axes", name, text)
+
+
+def _number(name: str, text: str) -> int | float | bool:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return int(text)
+    except ValueError:
+        return _converted(float, "--constant", name, text)
+
+
+def _converted(kind: Callable[[str], T], flag: str, name: str, text: str) -> T:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ImportRefused(flag, f"{name}: got {text!r}, expected a number") from error
+
+
+def _tensors(path: str | None) -> dict[str, Array]:
+    """Arrays by name, of a safetensors file or one of numpy.savez."""
+    if path is None:
+        return {}
+    data = read_bytes(Path(path))
+    return npz_tensors(Path(path), data) if data[:2] == b"PK" else safetensors_tensors(Path(path), data)
+
+
+def _processing(path: str | None, normalized: bool = True) -> Processing:
+    if path is None:
+        return Processing()
+    processing = parse_processing(read_json(Path(path)), path)
+    if not normalized and (processing.normalization is not None or processing.output):
+        raise ImportRefused(
+            path,
+            "normalization, output: expected in the graph itself; missing, feedback and feature_names can be given",
+        )
+    return processing

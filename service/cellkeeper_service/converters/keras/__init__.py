@@ -1,0 +1,1 @@
+"""Keras: a file or a model, read layer by layer or traced."""

@@ -1,0 +1,34 @@
+"""The activation that a Keras layer's config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..refusal import ImportRefused
+from ..stack import ACTIVATIONS, Activate
+from .file import KerasFile
+from .topology import KerasLayer
+
+LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has another one
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
+
+
+def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:
+    """One of NAMES. Raises ImportRefused."""
+    value: Any = layer.config.get(key, default)
+    if isinstance(value, dict) and value.get("module") in ("keras.activations", "keras.src.activations.activations"):
+        value = value.get("config")
+    value = "linear" if value is None else value
+    name = _ALIASES.get(value, value) if isinstance(value, str) else None
+    if name not in NAMES:
+        raise ImportRefused(layer.place, f"{key}: got {str(value)[:80]!r}, expected one of {', '.join(NAMES)}")
+    if name == "hard_sigmoid" and file.version[:1] != (3,):
+        raise ImportRefused(layer.place, f"{key}: hard_sigmoid of Keras 2, which Keras 3 computes otherwise")
+    return str(name)
+
+
+def activated(layer: KerasLayer, key: str, default: str, file: KerasFile) -> Activate:
+    """The activation as a layer of its own."""
+    name = read_activation(layer, key, default, file)
+    return Activate(layer.place, name, LEAKY_SLOPE if name == "leaky_relu" else 1.0)

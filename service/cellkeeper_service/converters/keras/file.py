@@ -1,0 +1,173 @@
+"""Keras' two files, read as what they are: a zip file with JSON and HDF5 in it, or HDF5 alone. Keras is not needed.
+
+No code of a model is run, nothing is unpacked to the disk, and nothing outside the file is looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.model.bundle import MAX_WEIGHTS_BYTES
+
+from ..files import MAX_JSON_BYTES, read_bytes
+from ..refusal import ImportRefused
+from ..stack import Array
+
+MOST_PACKED = 100  # how much larger than its packed bytes the weights' file may be
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass
+class KerasFile:
+    """config: the model's, as Keras writes it. version: of the Keras that wrote it, such as (3, 15)."""
+
+    path: Path
+    config: dict[str, Any]
+    version: tuple[int, ...]
+    store: Any  # h5py.File
+    legacy: bool  # a .h5 file
+
+    def arrays(self, *parts: str) -> dict[str, Array]:
+        """The float datasets of one group, by name; {} where there is no such group."""
+        return {name: values for name, values in self._found(parts).items() if values.dtype.kind == "f"}
+
+    def names(self, *parts: str) -> list[str]:
+        """The groups within a group."""
+        group = self._group(parts)
+        return [] if group is None else list(group)
+
+    def text(self, key: str, *parts: str) -> str:
+        """A group's text attribute; "" where there is none."""
+        group = self._group(parts)
+        value = "" if group is None else group.attrs.get(key, "")
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def weight_names(self, layer: str) -> list[str]:
+        """Of a layer in a .h5 file: paths within its group."""
+        group = self._group(("model_weights", layer))
+        found = [] if group is None else group.attrs.get("weight_names", [])
+        return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found]
+
+    def array(self, *parts: str) -> Array:
+        """One dataset. Raises ImportRefused where it is missing, or is not wholly in this file."""
+        import h5py
+
+        group, name = self._group(parts[:-1]), parts[-1]
+        place = f"{self.path}: {'/'.join(parts)}"
+        if group is None or name not in group or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ImportRefused(place, "no such tensor in the file")
+        dataset = group[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise ImportRefused(place, "no tensor")
+        size = prod(dataset.shape or (0,)) * dataset.dtype.itemsize if dataset.shape is not None else 0
+        if dataset.dtype.kind not in "fiu" or size > MAX_WEIGHTS_BYTES:
+            raise ImportRefused(place, f"got {dataset.dtype} {list(dataset.shape or ())}, expected numbers")
+        # what is stored elsewhere, or in fewer bytes than it has, can be of any size
+        if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() < size:
+            raise ImportRefused(
+                place, f"got shape {list(dataset.shape or ())}, of which the file holds less; save it again"
+            )
+        values: Array = np.asarray(dataset[()])
+        return values
+
+    def _found(self, parts: tuple[str, ...]) -> dict[str, Array]:
+        import h5py
+
+        group = self._group(parts)
+        if group is None:
+            return {}
+        return {name: self.array(*parts, name) for name in group if isinstance(group.get(name), h5py.Dataset)}
+
+    def _group(self, parts: tuple[str, ...]) -> Any:
+        """A group; only by links that stay in the file."""
+        import h5py
+
+        group = self.store
+        for part in (piece for word in parts for piece in word.split("/") if piece):
+            if part not in group or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+                return None
+            group = group[part]
+            if not isinstance(group, h5py.Group):
+                return None
+        return group
+
+
+def read_keras(path: Path) -> KerasFile:
+    """Raises ImportRefused for what is no Keras model."""
+    if importlib.util.find_spec("h5py") is None:
+        raise ImportRefused(str(path), "needs h5py, which is not installed; install cellkeeper[keras]")
+    data = read_bytes(path)
+    if data[:2] == b"PK":
+        parts = _unpacked(path, data)
+        config = _json(path, parts[CONFIG], CONFIG)
+        version = str(_json(path, parts[METADATA], METADATA).get("keras_version", ""))
+        return KerasFile(path, config, _version(version), _opened(path, parts[WEIGHTS]), False)
+    if data[: len(HDF5_SIGNATURE)] != HDF5_SIGNATURE:
+        raise ImportRefused(str(path), "neither a .keras file (zip) nor a .h5 file (HDF5); save it with model.save")
+    file = KerasFile(path, {}, (), _opened(path, data), True)
+    text = file.text("model_config")
+    if not text or len(text) > MAX_JSON_BYTES:
+        raise ImportRefused(str(path), "no model_config in it: weights alone; save the model itself with model.save")
+    file.config = _json(path, text.encode(), "model_config")
+    file.version = _version(file.text("keras_version") or file.text("keras_version", "model_weights"))
+    return file
+
+
+def _unpacked(path: Path, data: bytes) -> dict[str, bytes]:
+    parts: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename
+                if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
+                    raise ImportRefused(f"{path}: {name}", "a name that leads out of the archive")
+                if name not in (CONFIG, METADATA, WEIGHTS):
+                    continue
+                most = MAX_WEIGHTS_BYTES if name == WEIGHTS else MAX_JSON_BYTES
+                if name in parts or entry.file_size > min(most, MOST_PACKED * entry.compress_size + 1024):
+                    raise ImportRefused(
+                        f"{path}: {name}", f"twice, or unpacks from {entry.compress_size} to {entry.file_size} bytes"
+                    )
+                with archive.open(entry) as packed:
+                    parts[name] = packed.read(entry.file_size + 1)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+        raise ImportRefused(str(path), f"not a .keras file ({error}); it may be cut off") from error
+    for name in (CONFIG, METADATA, WEIGHTS):
+        if name not in parts:
+            raise ImportRefused(str(path), f"no {name} in it, expected a .keras file as model.save writes it")
+    return parts
+
+
+def _json(path: Path, data: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ImportRefused(f"{path}: {name}", f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ImportRefused(f"{path}: {name}", f"got {type(value).__name__}, expected an object")
+    return value
+
+
+def _opened(path: Path, data: bytes) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(io.BytesIO(data), "r")
+    except Exception as error:  # h5py's errors have no common base
+        raise ImportRefused(str(path), f"not an HDF5 file ({error}); it may be cut off") from error
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers = text.replace("-tf", "").split(".")[:2]
+    return tuple(int(number) for number in numbers if number.isdecimal())

@@ -1,0 +1,287 @@
+"""Keras layers as layers of a stack. What has no place in a stream is refused, with the layer's name and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..refusal import ImportRefused
+from ..stack import (
+    Activate,
+    Affine,
+    Array,
+    CausalConv,
+    Dense,
+    Embed,
+    Layer,
+    LayerNorm,
+    Mask,
+    Merge,
+    Normalize,
+    ParametricRelu,
+)
+from .activation import activated
+from .file import KerasFile
+from .recurrent import read_cells, read_recurrent
+from .topology import MERGES, KerasLayer
+from .weights import layer_weights
+
+WHOLE_SEQUENCE = "needs the whole sequence, of which a stream has seen the past only"
+NOT_STREAMED = {
+    "Bidirectional": "the backward direction starts at the end, which a stream has not reached",
+    **dict.fromkeys(
+        (
+            "Attention",
+            "AdditiveAttention",
+            "MultiHeadAttention",
+            "GroupedQueryAttention",
+            "GlobalAveragePooling1D",
+            "GlobalMaxPooling1D",
+            "Flatten",
+            "Reshape",
+            "Permute",
+        ),
+        WHOLE_SEQUENCE,
+    ),
+    **dict.fromkeys(("Conv1D", "MaxPooling1D", "AveragePooling1D"), "looks at a window of time steps"),
+    "RepeatVector": "repeats the last time step, which a stream has not reached",
+    "Lambda": "is code, which is not run",
+}
+_IGNORED = (
+    "InputLayer",
+    "Dropout",
+    "SpatialDropout1D",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "ActivityRegularization",
+)
+TRACE = "pass --trace (trace=True) to have Keras itself trace the model"
+_LARGEST = float(np.finfo(np.float32).max)
+_DTYPES = ("float32", "float64")
+
+
+def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    """None, one or two layers of a stack. Scales and offsets may be single numbers: shape []."""
+    if layer.kind in NOT_STREAMED and layer.kind not in _READERS:
+        raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
+    if layer.kind not in _READERS and layer.kind not in _IGNORED:
+        known = ", ".join(sorted({*_READERS, *_IGNORED}))
+        raise ImportRefused(layer.place, f"no layer that is read; {TRACE}, or use {known}")
+    dtype = _dtype(layer)
+    if layer.kind not in _IGNORED and dtype not in _DTYPES:
+        raise ImportRefused(layer.place, f"computes in {dtype}, expected float32")
+    return [] if layer.kind in _IGNORED else _READERS[layer.kind](file, layer)
+
+
+def _dtype(layer: KerasLayer) -> str:
+    dtype = layer.config.get("dtype", "float32")
+    if isinstance(dtype, dict):
+        inner = dtype.get("config")
+        dtype = inner.get("name", "?") if isinstance(inner, dict) else "?"
+    return str(dtype or "float32")
+
+
+def _dense(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    names = ["kernel", *(["bias"] if layer.config.get("use_bias", True) else [])]
+    weights = layer_weights(file, layer, names)
+    if layer.config.get("quantization_config"):
+        raise ImportRefused(layer.place, "quantized, expected float32 weights")
+    weight = _matrix(layer, "kernel", weights["kernel"]).T
+    return [
+        Dense(layer.place, weight, weights.get("bias")),
+        *(item for item in [activated(layer, "activation", "linear", file)] if item.op != "linear"),
+    ]
+
+
+def _time_distributed(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    inner = layer.config.get("layer")
+    kind = inner.get("class_name") if isinstance(inner, dict) else None
+    config = inner.get("config") if isinstance(inner, dict) else None
+    if kind in _IGNORED:
+        return []
+    if kind != "Dense" or not isinstance(config, dict):
+        raise ImportRefused(layer.place, f"around {kind}, expected Dense")
+    return _dense(file, KerasLayer(layer.place, layer.name, layer.kind, config, layer.number))
+
+
+def _embedding(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    weights = layer_weights(file, layer, ["embeddings"])
+    return [
+        Embed(
+            layer.place, _matrix(layer, "embeddings", weights["embeddings"]), bool(layer.config.get("mask_zero", False))
+        )
+    ]
+
+
+def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    axis = layer.config.get("axis", -1)
+    axes = axis if isinstance(axis, list | tuple) else [] if axis is None else [axis]
+    if list(axes) not in ([-1], [2], []):
+        raise ImportRefused(
+            layer.place, f"axis: got {axis}, expected -1 or None: one mean for each feature, or one in all"
+        )
+    given = [layer.config.get(key) for key in ("mean", "variance")]
+    if all(value is not None for value in given):
+        try:
+            mean, variance = (np.asarray(value, np.float64) for value in given)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ImportRefused(layer.place, f"mean, variance: not numbers ({error})") from error
+    else:
+        weights = layer_weights(file, layer, ["mean", "variance"])
+        mean, variance = weights["mean"].astype(np.float64), weights["variance"].astype(np.float64)
+    deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-7)  # Keras' own bound
+    mean, deviation = _flat(layer, mean), _flat(layer, deviation)
+    if layer.config.get("invert"):
+        return [Affine(layer.place, deviation, mean)]
+    return [Normalize(layer.place, mean, deviation)]
+
+
+def _batch_normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if config.get("axis", -1) not in (-1, 2, [-1], [2]):
+        raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
+    names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
+    weights = layer_weights(file, layer, [*names, "moving_mean", "moving_variance"])
+    values = {name: value.astype(np.float64) for name, value in weights.items()}
+    shapes = {value.shape for value in values.values()}
+    if len(shapes) > 1 or (values["moving_variance"] < 0).any():
+        raise ImportRefused(
+            layer.place, f"got shapes {sorted(map(list, shapes))} and variances, expected one, and none below 0"
+        )
+    scale = values.get("gamma", 1.0) / np.sqrt(values["moving_variance"] + _number(layer, "epsilon", 1e-3))
+    offset = values.get("beta", 0.0) - values["moving_mean"] * scale
+    return [Affine(layer.place, np.asarray(scale), np.asarray(offset))]
+
+
+def _rescaling(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    try:
+        scale, offset = (np.asarray(layer.config.get(key, 0.0), np.float64) for key in ("scale", "offset"))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ImportRefused(layer.place, f"scale, offset: not numbers ({error})") from error
+    return [Affine(layer.place, _flat(layer, scale), _flat(layer, offset))]
+
+
+def _masking(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    return [Mask(layer.place, _number(layer, "mask_value", 0.0))]
+
+
+def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if layer.kind == "Activation":
+        return [activated(layer, "activation", "linear", file)]
+    if layer.kind == "ReLU":
+        most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
+        if config.get("threshold") or (most is not None and (most != 6 or slope)):
+            raise ImportRefused(
+                layer.place, f"max_value, threshold: got {most}, {config.get('threshold')}, expected none"
+            )
+        if slope:
+            return [Activate(layer.place, "leaky_relu", _number(layer, "negative_slope", 0.0))]
+        return [Activate(layer.place, "relu" if most is None else "relu6")]
+    if layer.kind == "Softmax":
+        if config.get("axis", -1) not in (-1, 2):
+            raise ImportRefused(layer.place, f"axis: got {config.get('axis')}, expected -1")
+        return [Activate(layer.place, "softmax")]
+    if layer.kind == "ELU":
+        return [Activate(layer.place, "elu", _number(layer, "alpha", 1.0))]
+    key = "negative_slope" if "negative_slope" in config else "alpha"  # its name in Keras 2
+    return [Activate(layer.place, "leaky_relu", _number(layer, key, 0.3))]
+
+
+def _layer_norm(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if config.get("axis", -1) not in (-1, 2, [-1], [2]):
+        raise ImportRefused(
+            layer.place, f"axis: got {config.get('axis')}, expected -1: over the features of a time step"
+        )
+    if config.get("rms_scaling"):
+        raise ImportRefused(layer.place, "rms_scaling: got true, expected false")
+    names = [name for key, name in (("scale", "gamma"), ("center", "beta")) if config.get(key, True)]
+    weights = layer_weights(file, layer, names)
+    return [LayerNorm(layer.place, _number(layer, "epsilon", 1e-3), weights.get("gamma"), weights.get("beta"))]
+
+
+def _convolution(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    config = layer.config
+    if config.get("padding") != "causal":
+        raise ImportRefused(layer.place, f"{NOT_STREAMED['Conv1D']}, expected padding='causal'")
+    numbers = {}
+    for key in ("strides", "dilation_rate", "groups"):
+        came = config.get(key, 1)
+        came = came[0] if isinstance(came, list | tuple) and len(came) == 1 else came
+        if type(came) is not int or came < 1 or (key != "dilation_rate" and came != 1):
+            raise ImportRefused(layer.place, f"{key}: got {str(came)[:40]}, expected 1")
+        numbers[key] = came
+    if config.get("data_format", "channels_last") != "channels_last":
+        raise ImportRefused(layer.place, f"data_format: got {config.get('data_format')}, expected channels_last")
+    weights = layer_weights(file, layer, ["kernel", *(["bias"] if config.get("use_bias", True) else [])])
+    kernel = weights["kernel"]
+    if kernel.ndim != 3 or not kernel.size:
+        raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected [kernel, inputs, units]")
+    if len(kernel) == 1:
+        made: Layer = Dense(layer.place, kernel[0].T, weights.get("bias"))
+    else:
+        made = CausalConv(layer.place, kernel.transpose(2, 0, 1), weights.get("bias"), numbers["dilation_rate"])
+    act = activated(layer, "activation", "linear", file)
+    return [made] if act.op == "linear" else [made, act]
+
+
+def _parametric_relu(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    slope = layer_weights(file, layer, ["alpha"])["alpha"]
+    if not slope.ndim or slope.size != slope.shape[-1]:
+        raise ImportRefused(
+            layer.place, f"alpha: got shape {list(slope.shape)}, expected one slope for all time steps: shared_axes=[1]"
+        )
+    return [ParametricRelu(layer.place, slope.reshape(-1))]
+
+
+def _merge(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    if layer.kind == "Concatenate" and layer.config.get("axis", -1) not in (-1, 2):
+        raise ImportRefused(layer.place, f"axis: got {layer.config.get('axis')}, expected -1: the features")
+    return [Merge(layer.place, layer.kind.lower())]
+
+
+def _number(layer: KerasLayer, key: str, default: float) -> float:
+    value = layer.config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+        raise ImportRefused(layer.place, f"{key}: got {str(value)[:40]!r}, expected a finite float32 number")
+    return float(value)
+
+
+def _matrix(layer: KerasLayer, name: str, values: Array) -> Array:
+    if values.ndim != 2:
+        raise ImportRefused(layer.place, f"{name}: got shape {list(values.shape)}, expected a matrix")
+    return values
+
+
+def _flat(layer: KerasLayer, values: Array) -> Array:
+    """[F], or [] for a single number."""
+    if values.size != 1 and values.size != values.shape[-1]:
+        raise ImportRefused(layer.place, f"got shape {list(values.shape)}, expected one number for each feature")
+    return values.reshape(-1) if values.ndim else values
+
+
+_READERS: dict[str, Callable[[KerasFile, KerasLayer], list[Layer]]] = {
+    "LSTM": read_recurrent,
+    "GRU": read_recurrent,
+    "SimpleRNN": read_recurrent,
+    "RNN": read_cells,
+    "LayerNormalization": _layer_norm,
+    "PReLU": _parametric_relu,
+    "Conv1D": _convolution,
+    **dict.fromkeys(MERGES, _merge),
+    "Dense": _dense,
+    "TimeDistributed": _time_distributed,
+    "Embedding": _embedding,
+    "Normalization": _normalization,
+    "BatchNormalization": _batch_normalization,
+    "Rescaling": _rescaling,
+    "Masking": _masking,
+    "Activation": _activate,
+    "ReLU": _activate,
+    "LeakyReLU": _activate,
+    "ELU": _activate,
+    "Softmax": _activate,
+}

@@ -1,0 +1,218 @@
+"""import_keras: a .keras or .h5 file to a bundle, with or without Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import MAX_SIZE, Missing
+from cellkeeper_service.model.feedback import Sources
+
+from ..files import file_of
+from ..landing import Imported, Report, check_target, land
+from ..lower import lower
+from ..parity import MAX_BATCH, TOLERANCE
+from ..processing import Processed, Processing, checked, random_sequences, scaled_as
+from ..refusal import ImportRefused
+from ..stack import INPUT, Affine, Array, CausalConv, Dense, Embed, Layer, Merge, Normalize, Recurrent, Stack
+from .file import KerasFile, read_keras
+from .layers import read_layer
+from .source import keras_source
+from .topology import KerasLayer, ordered_layers
+
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
+
+
+def import_keras(
+    model: Any,
+    folder: Path | str,
+    *,
+    name: str | None = None,
+    normalization: object = None,
+    missing: Missing | None = None,
+    output: object = (),
+    feedback: Sources | None = None,
+    feature_names: object = None,
+    trace: bool = False,
+    tolerance: float = TOLERANCE,
+    max_batch: int = MAX_BATCH,
+    report: Report = print,
+) -> Imported:
+    """Writes the bundle `folder`, which must not exist yet, and compares it with Keras on random sequences.
+
+    model: a .keras or .h5 file of a Sequential or a functional model, with branches or without. Keras itself is only
+    used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
+    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
+    trace: where a layer is not among those that are read, Keras itself runs the model for one time step, which is
+    exported (needs keras on torch, and onnxscript). The file's classes are loaded then: Keras' own only, in safe mode.
+    With it the model may be a Keras model as well.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
+    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+
+    Raises ImportRefused: one line with the layer's name. Nothing is left behind.
+    """
+    folder = Path(folder)
+    path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
+    name = check_target(folder, name)
+    processing = checked(normalization, missing, output, feature_names)
+    read = None
+    if path is not None:
+        try:
+            read = read_stack(path)
+            lowered = lower(processing.around(read[1]), name, str(path))
+        except ImportRefused:
+            if not trace:
+                raise
+            read = None
+    if read is None or path is None:
+        options = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+        imported = _import_traced(path or model, folder, name, processing, options)
+        report(str(imported))
+        return imported
+    file, stack = read
+    whole = processing.around(stack)
+    source = Processed(keras_source(file, stack), processing)
+    imported = land(
+        folder,
+        lowered,
+        source,
+        random_sequences(whole),
+        str(path),
+        tolerance,
+        max_batch,
+        feedback,
+        scaled=scaled_as(whole),
+        feature_names=processing.feature_names,
+    )
+    report(str(imported))
+    return imported
+
+
+def _import_traced(model: Any, folder: Path, name: str, processing: Processing, options: Mapping[str, Any]) -> Imported:
+    from ..torch.program import import_program
+    from .trace import trace_keras
+
+    traced, vocabulary = trace_keras(model, processing)
+    return import_program(
+        traced.program,
+        folder,
+        name=name,
+        place=str(model) if isinstance(model, Path) else str(getattr(model, "name", "model")),
+        states=traced.states,
+        outputs=traced.outputs,
+        initial=traced.initial,
+        source=lambda *_: Processed(traced.source, processing),
+        vocabulary=vocabulary,
+        missing=processing.missing,
+        feature_names=processing.feature_names,
+        **options,
+    )
+
+
+def read_stack(path: Path) -> tuple[KerasFile, Stack]:
+    """The file, and its layers. Raises ImportRefused."""
+    file = read_keras(path)
+    kept = ordered_layers(file.config, str(path))
+    items: list[Layer] = []
+    sources: list[tuple[int, ...]] = []
+    last: dict[str, int] = {}  # by the name of a layer: where its value is
+    for layer in kept:
+        taken = tuple(last[source] for source in layer.sources) or (INPUT,)
+        for item in read_layer(file, layer):
+            items.append(item)
+            sources.append(taken)
+            taken = (len(items) - 1,)
+        last[layer.name] = taken[0]
+    _check_sequences(kept)
+    if items and last[kept[-1].name] != len(items) - 1:
+        raise ImportRefused(kept[-1].place, "is not what the model ends with, expected its output from the last layer")
+    width = _declared(kept)
+    size = 0 if items and isinstance(items[0], Embed) else width or _inferred(items)
+    stack = Stack(size, tuple(items), sources=tuple(sources))
+    return file, replace(stack, layers=_widened(stack), sources=() if stack.chain else stack.sources)
+
+
+def _check_sequences(layers: Sequence[KerasLayer]) -> None:
+    """Raises ImportRefused where a layer needs every time step of a recurrent layer that gives the last one only."""
+    ended: dict[str, KerasLayer | None] = {}  # the recurrent layer that gave its last time step only
+    for layer in layers:
+        before = [ended[source] for source in layer.sources]
+        stopped = next((source for source in before if source is not None), None)
+        if layer.kind in _RECURRENT:
+            if stopped is not None:
+                raise ImportRefused(
+                    stopped.place, "return_sequences=False before another recurrent layer, expected true"
+                )
+            ended[layer.name] = None if layer.config.get("return_sequences", False) else layer
+            continue
+        if stopped is not None and None in before:
+            raise ImportRefused(
+                layer.place,
+                f"merges every time step with the last one of {stopped.name}: expected return_sequences=True",
+            )
+        ended[layer.name] = stopped
+
+
+def _declared(layers: Sequence[KerasLayer]) -> int:
+    """Features as the input layer says, or 0 where it does not."""
+    first = layers[0] if layers else None
+    if first is None:
+        return 0
+    shape = first.config.get("batch_shape") or first.config.get("batch_input_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or not all(size is None or type(size) is int for size in shape):
+        raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time, features]")
+    if first.kind == "Embedding" or len(shape) == 2:
+        if len(shape) != 2:
+            raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time] of token ids")
+        return 0
+    if len(shape) != 3 or shape[2] is None or not 1 <= shape[2] <= MAX_SIZE:
+        raise ImportRefused(first.place, f"shape: got {shape}, expected [batch, time, features]")
+    return int(shape[2])
+
+
+def _inferred(layers: Sequence[Layer]) -> int:
+    """Features as the first weights say."""
+    for layer in layers:
+        values: Array | None = None
+        if isinstance(layer, Recurrent):
+            values = layer.weights["weight_ih"]
+        elif isinstance(layer, Dense | CausalConv):
+            values = layer.weight
+        elif isinstance(layer, Normalize | Affine) and layer.scale.ndim:
+            values = layer.scale
+        if values is not None:
+            return int(values.shape[-1])
+    return 1  # widths.check refuses what has no recurrent layer
+
+
+def _widened(stack: Stack) -> tuple[Layer, ...]:
+    """Single numbers become one for each feature."""
+    widened: list[Layer] = []
+    widths = {INPUT: stack.size}
+    for number, layer in enumerate(stack.layers):
+        taken = [widths[source] for source in stack.sources_of(number)]
+        width = taken[0]
+        if isinstance(layer, Normalize | Affine):
+            scale, offset = (
+                np.broadcast_to(value, (width,)) if value.ndim == 0 else value for value in (layer.scale, layer.offset)
+            )
+            layer = replace(layer, scale=scale, offset=offset)
+        elif isinstance(layer, Merge):
+            width = sum(taken) if layer.op == "concatenate" else width
+        elif isinstance(layer, Recurrent):
+            width = layer.width
+        elif isinstance(layer, CausalConv):
+            width = layer.weight.shape[0]
+        elif isinstance(layer, Embed | Dense):
+            width = layer.weight.shape[1 if isinstance(layer, Embed) else 0]
+        widths[number] = width
+        widened.append(layer)
+    return tuple(widened)

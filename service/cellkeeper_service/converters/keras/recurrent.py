@@ -1,0 +1,125 @@
+"""LSTM, GRU and SimpleRNN of Keras: weights turned, gates in PyTorch's order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..refusal import ImportRefused
+from ..stack import CELL_ACTIVATIONS, Array, Layer, Recurrent
+from .activation import read_activation
+from .file import KerasFile
+from .topology import KerasLayer
+from .weights import layer_weights, snake_case
+
+_CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
+
+
+def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    """keras.layers.RNN of one known cell, or of StackedRNNCells of known ones: a layer for each cell."""
+    cell = _entry(layer, layer.config.get("cell"))
+    stacked = cell["class_name"] == "StackedRNNCells"
+    entries = cell["config"].get("cells") if stacked else [cell]
+    if not isinstance(entries, list) or not entries:
+        raise ImportRefused(layer.place, "cells: expected a list of cells")
+    counts: dict[str, int] = {}
+    layers: list[Layer] = []
+    for entry in (_entry(layer, item) for item in entries):
+        kind = entry["class_name"]
+        if kind not in _CELLS:
+            raise ImportRefused(layer.place, f"around the cell {kind}, expected one of {', '.join(_CELLS)}")
+        group = snake_case(kind)
+        counts[group] = counts.get(group, -1) + 1
+        number = f"_{counts[group]}" if counts[group] else ""
+        inner = replace(
+            layer,
+            kind=_CELLS[kind],
+            config={**layer.config, **entry["config"]},
+            holder=layer.kind,
+            within=("cell", "cells", group + number) if stacked else ("cell",),
+            cell=str(entry["config"].get("name", "")) if stacked else "",
+        )
+        layers += read_recurrent(file, inner)
+    return layers
+
+
+def _entry(layer: KerasLayer, value: object) -> dict[str, Any]:
+    """A class of Keras' own and its config. Raises ImportRefused."""
+    entry = value if isinstance(value, dict) else {}
+    if not isinstance(entry.get("class_name"), str) or not isinstance(entry.get("config"), dict):
+        raise ImportRefused(layer.place, f"cell: got {str(value)[:80]}, expected a cell's config")
+    module = entry.get("module")
+    if isinstance(module, str) and module.partition(".")[0] != "keras":
+        raise ImportRefused(layer.place, f"a cell of {module}; code of a model is not run")
+    return entry
+
+
+def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
+    """One layer. Raises ImportRefused where it runs backwards, or its weights are not what its config says."""
+    config = layer.config
+    if config.get("go_backwards"):
+        raise ImportRefused(layer.place, "go_backwards: it starts at the end, which a stream has not reached")
+    if config.get("time_major"):
+        raise ImportRefused(layer.place, "time_major: got true, expected false")
+    biased = bool(config.get("use_bias", True))
+    weights = layer_weights(file, layer, ["kernel", "recurrent_kernel", *(["bias"] if biased else [])])
+    kernel, back = weights["kernel"], weights["recurrent_kernel"]
+    units = int(back.shape[0]) if back.ndim == 2 else 0
+    if type(config.get("units")) is int and config["units"] != units:
+        raise ImportRefused(
+            layer.place,
+            f"recurrent_kernel: got shape {list(back.shape)}, expected {config['units']} units as configured",
+        )
+    if kernel.ndim != 2 or back.ndim != 2:
+        raise ImportRefused(layer.place, f"kernel: got shape {list(kernel.shape)}, expected a matrix")
+    activation = read_activation(layer, "activation", "tanh", file)
+    cell, reset_after = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn_tanh"}[layer.kind], True
+    if layer.kind == "SimpleRNN":
+        cell = "rnn_relu" if activation == "relu" else "rnn_tanh"
+        activations: tuple[str, ...] = (activation,)
+    else:
+        activations = (read_activation(layer, "recurrent_activation", "sigmoid", file), activation)
+    for name in activations:
+        if name not in CELL_ACTIVATIONS:
+            raise ImportRefused(layer.place, f"activation {name}, expected one of {', '.join(CELL_ACTIVATIONS)}")
+    if cell == "gru":
+        reset_after = _reset_after(layer, weights.get("bias"))
+    made = {
+        "weight_ih": _turned(kernel.T, cell, units),
+        "weight_hh": _turned(back.T, cell, units),
+        **_biases(layer, weights.get("bias"), cell, units, reset_after),
+    }
+    zero_masked = bool(config.get("zero_output_for_mask", False))
+    return [Recurrent(layer.place, cell, units, made, reset_after, activations, zero_masked=zero_masked)]
+
+
+def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
+    """Keras before 2.3 wrote no reset_after; the bias tells it."""
+    said = layer.config.get("reset_after")
+    if isinstance(said, bool):
+        return said
+    if bias is None:
+        raise ImportRefused(
+            layer.place, "reset_after: missing, and no bias to tell it; save the model with a newer Keras"
+        )
+    return bias.ndim == 2
+
+
+def _biases(layer: KerasLayer, bias: Array | None, cell: str, units: int, reset_after: bool) -> dict[str, Array]:
+    if bias is None:
+        return {}
+    gates = {"lstm": 4, "gru": 3}.get(cell, 1) * units
+    expected = (2, gates) if cell == "gru" and reset_after else (gates,)
+    if bias.shape != expected:
+        raise ImportRefused(layer.place, f"bias: got shape {list(bias.shape)}, expected {list(expected)}")
+    first, second = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
+    return {"bias_ih": _turned(first, cell, units), "bias_hh": _turned(second, cell, units)}
+
+
+def _turned(values: Array, cell: str, units: int) -> Array:
+    """Keras has the gates i, f, c, o as PyTorch, but z, r, h of a GRU."""
+    if cell != "gru" or len(values) != 3 * units:
+        return values
+    return np.concatenate([values[units : 2 * units], values[:units], values[2 * units :]])

@@ -1,0 +1,148 @@
+"""Keras itself running the model, where it is installed: what the bundle is compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.model.fields import one_line
+
+from ..processing import Float64Source
+from ..proof import Source
+from ..reference import Float64Run
+from ..stack import Array, Stack
+from .file import KerasFile
+
+OLDEST = (3, 9)  # before, Keras imported whatever module a file named
+
+
+def keras_source(file: KerasFile, stack: Stack) -> Source:
+    """Keras where it is there and the file names nothing but Keras' own classes; otherwise the float64 reference."""
+    if importlib.util.find_spec("keras") is None:
+        return Float64Source(stack, "keras is not installed")
+    foreign = foreign_module(file.config)
+    if foreign:
+        return Float64Source(stack, f"keras is not run on a file that names {foreign}")
+    try:
+        keras = load_keras()
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises that is not there or does not start
+        backend = os.environ.get("KERAS_BACKEND", "its default")
+        return Float64Source(stack, f"keras does not start with the backend {backend}: {one_line(str(error))[:120]}")
+    version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
+    if version < OLDEST:
+        return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
+    try:
+        return KerasSource(keras, file.path, stack)
+    except Exception as error:  # noqa: BLE001 - whatever Keras raises; files of Keras 2 it often cannot read
+        return Float64Source(stack, f"keras {keras.__version__} cannot load the file: {one_line(str(error))[:120]}")
+
+
+class KerasSource:
+    """A proof.Source. The model may give the last time step only."""
+
+    def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
+        """Raises whatever Keras raises for a file that it cannot load."""
+        self.name = f"keras {keras.__version__} ({keras.backend.backend()})"
+        self._keras, self._stack = keras, stack
+        model = keras.saving.load_model(path, compile=False)
+        self._free = clone(keras, model, stateful=False)
+        # Keras cannot reset the nested states of stacked cells, and convolutions keep none
+        whole = any(
+            type(getattr(layer, "cell", layer)).__name__ in ("StackedRNNCells", "Conv1D") for layer in model.layers
+        )
+        self._stateful = None if whole else clone(keras, model, stateful=True)
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        every = self._call(self._free, inputs)
+        if len(every) == len(inputs):
+            return {"prediction": every}
+        result = np.full((len(inputs), every.shape[-1]), np.nan)
+        result[-1] = every[-1]
+        return {"prediction": result}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing.
+
+        Models with stacked cells or convolutions, whose states Keras does not carry from call to call, are asked for
+        whole sequences.
+        """
+        if self._stateful is None:
+            return self.whole(inputs)
+        for layer in self._stateful.layers:
+            if hasattr(layer, "reset_state"):
+                layer.reset_state()
+        kept = Float64Run(self._stack)
+        rows = []
+        for number in range(len(inputs)):
+            row = np.asarray(self._call(self._stateful, inputs[number : number + 1])[-1], np.float64)
+            rows.append(row if kept.keeps(inputs[number]) else np.full_like(row, np.nan))
+        return {"prediction": np.stack(rows)}
+
+    def _call(self, model: Any, inputs: Array) -> Array:
+        """[T, ...] -> [T, units], or [1, units]."""
+        values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs[None], training=False)))[0]
+        return values if values.ndim == 2 else values[None]
+
+
+def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
+    """The model for `batch` sequences of any length, with or without a state that goes on from call to call."""
+    config = json.loads(model.to_json())
+    for entry in config["config"]["layers"]:
+        entry.pop("build_config", None)
+        inner = entry["config"]
+        if "batch_shape" in inner:
+            inner["batch_shape"] = [batch, None, *inner["batch_shape"][2:]]
+        if "stateful" in inner:
+            inner["stateful"] = stateful
+    config.pop("build_config", None)
+    config["config"].pop("build_input_shape", None)
+    made = keras.models.model_from_json(json.dumps(config))
+    if not made.built:
+        raise ValueError("a Sequential model without an input shape; give it an Input layer")
+    for mine, theirs in zip(made.layers, model.layers, strict=True):
+        mine.set_weights(theirs.get_weights())
+    return made
+
+
+def foreign_module(config: Any) -> str:
+    """A module that a model's config names and that is not Keras', or a function of its own; "" where there is none."""
+    found = sorted({module for module in _modules(config) if module.partition(".")[0] != "keras"})
+    return found[0][:60] if found else ""
+
+
+def _modules(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every module that a config names."""
+    if depth > 64:
+        yield "too deep"
+    elif isinstance(value, dict):
+        module = value.get("module")
+        if isinstance(module, str):
+            yield module
+        if value.get("class_name") in ("Lambda", "function", "__lambda__"):
+            yield str(value["class_name"])
+        if value.get("registered_name") and ">" in str(value["registered_name"]):
+            yield str(value["registered_name"])
+        for item in value.values():
+            yield from _modules(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _modules(item, depth + 1)
+
+
+def load_keras() -> Any:
+    """Keras, on torch where nothing else was chosen and TensorFlow is not there."""
+    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
+        for backend, package in (("tensorflow", "tensorflow"), ("torch", "torch"), ("jax", "jax")):
+            if importlib.util.find_spec(package) is not None:
+                os.environ["KERAS_BACKEND"] = backend
+                break
+    import keras
+
+    return keras

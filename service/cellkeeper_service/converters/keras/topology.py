@@ -1,0 +1,187 @@
+"""The order in which the layers of a Keras model compute: Sequential or functional, with branches or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..refusal import ImportRefused
+
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """kind: the class' name. config: as Keras writes it. number: how many of this class came before it.
+
+    sources: names of the layers whose outputs it takes. Of a cell within a layer: holder, that layer's class; within,
+    the groups that lead to its weights in a .keras file; cell, its own name.
+    """
+
+    place: str
+    name: str
+    kind: str
+    config: dict[str, Any]
+    number: int
+    sources: tuple[str, ...] = ()
+    holder: str = ""
+    within: tuple[str, ...] = ()
+    cell: str = ""
+
+
+def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
+    """Each after those that it takes, input layers included; the last gives the output.
+
+    Raises ImportRefused for models with several inputs or outputs or a layer used twice, and for classes of the user's
+    own.
+    """
+    kind, config = model.get("class_name"), model.get("config")
+    if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
+        raise ImportRefused(place, f"got a model of class {kind!r}, expected Sequential or Functional")
+    entries = config if isinstance(config, list) else config.get("layers")  # a list: Keras before 2.3
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ImportRefused(f"{place}: layers", "expected a list of layers")
+    counts: dict[str, int] = {}
+    layers = []
+    for entry in entries:
+        layer = _layer(entry, place, counts)
+        layers.append(layer)
+    if kind == "Sequential" or not isinstance(config, dict):
+        names = [layer.name for layer in layers]
+        return [replace(layer, sources=tuple(names[:i][-1:])) for i, layer in enumerate(layers)]
+    return _graph(layers, entries, config, place)
+
+
+def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLayer:
+    kind, config = entry.get("class_name"), entry.get("config")
+    if not isinstance(kind, str) or not isinstance(config, dict):
+        raise ImportRefused(
+            f"{place}: layers", f"got class {kind!r} and {type(config).__name__}, expected a layer's config"
+        )
+    name = str(config.get("name", entry.get("name", kind)))
+    where = f"{place}: layer {name} ({kind})"
+    module = entry.get("module")
+    if isinstance(module, str) and module.partition(".")[0] != "keras":
+        raise ImportRefused(where, f"a class of {module}; code of a model is not run")
+    counts[kind] = counts.get(kind, -1) + 1
+    return KerasLayer(where, name, kind, config, counts[kind])
+
+
+def _graph(
+    layers: list[KerasLayer], entries: list[dict[str, Any]], config: dict[str, Any], place: str
+) -> list[KerasLayer]:
+    """What the output needs, in an order in which it can be computed."""
+    by_name = {layer.name: (layer, entry) for layer, entry in zip(layers, entries, strict=True)}
+    ends = {}
+    for key in ("input_layers", "output_layers"):
+        found = list(_references(config.get(key)))
+        if len(found) != 1 or found[0][0] not in by_name:
+            raise ImportRefused(
+                f"{place}: {key}",
+                f"got {[name for name, _ in found]}, expected one: a stream has one input and one output",
+            )
+        ends[key] = found[0]
+    first = ends["input_layers"][0]
+    masks: list[str] = []
+    ordered: dict[str, KerasLayer] = {}
+    begun: set[str] = set()
+    waiting = [ends["output_layers"]]
+    while waiting:
+        name, tensor = waiting[-1]
+        layer, entry = by_name[name]
+        if tensor != 0:
+            raise ImportRefused(layer.place, "its returned state is used; a session's state is kept for it instead")
+        if name in ordered:
+            waiting.pop()
+            continue
+        nodes, mine = _without_masks(entry.get("inbound_nodes") or [])
+        sources = [] if name == first else _sources(layer, nodes, by_name)
+        missing = [source for source in sources if source[0] not in ordered]
+        if missing:
+            if name in begun:
+                raise ImportRefused(layer.place, "takes what it gave, expected layers without a circle")
+            begun.add(name)
+            waiting += missing
+            continue
+        masks += mine
+        ordered[name] = replace(layer, sources=tuple(source for source, _ in sources))
+        waiting.pop()
+    for mask in masks:
+        _check_mask(mask, list(ordered.values()), by_name)
+    return list(ordered.values())
+
+
+def _sources(
+    layer: KerasLayer, nodes: Any, by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]
+) -> list[tuple[str, int]]:
+    """The tensors that a layer takes, as layer and number."""
+    if not isinstance(nodes, list) or len(nodes) != 1:
+        raise ImportRefused(layer.place, "is used more than once, expected each layer once")
+    sources = list(_references(nodes))
+    names = [source for source, _ in sources]
+    if not all(name in by_name for name in names):
+        raise ImportRefused(layer.place, f"takes {names}, expected layers of the model")
+    if layer.kind in MERGES:
+        if len(names) < 2:
+            raise ImportRefused(layer.place, f"takes {names}, expected two layers or more, and no constant")
+    elif len(names) != 1:
+        raise ImportRefused(
+            layer.place,
+            f"takes {names}, expected one layer before it: attention, and initial states from other layers, cannot be "
+            f"served; branches meet in {', '.join(MERGES)}",
+        )
+    return sources
+
+
+def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
+    """Keras 3 writes masks down as a further argument of each layer: the nodes without it, and where it comes from."""
+    if not isinstance(nodes, list) or len(nodes) != 1 or not isinstance(nodes[0], dict):
+        return nodes, []
+    kwargs = nodes[0].get("kwargs")
+    if not isinstance(kwargs, dict) or "mask" not in kwargs:
+        return nodes, []
+    rest = {key: value for key, value in kwargs.items() if key != "mask"}
+    return [{**nodes[0], "kwargs": rest}], [name for name, _ in _references(kwargs["mask"])]
+
+
+def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]) -> None:
+    """A mask has to be that of an Embedding or a Masking layer of the chain: x != value, for features any of them."""
+    layer, entry = by_name.get(name, (chain[0], {}))
+    place = layer.place
+    if layer.kind == "Any":
+        sources = [source for source, _ in _references(entry.get("inbound_nodes"))]
+        layer, entry = by_name.get(sources[0], (layer, {})) if sources else (layer, {})
+    nodes = entry.get("inbound_nodes")
+    node = nodes[0] if layer.kind == "NotEqual" and isinstance(nodes, list) and nodes else {}
+    words = node.get("args") if isinstance(node, dict) else None
+    compared = words[1] if isinstance(words, list) and len(words) == 2 else None
+    sources = [source for source, _ in _references(words)]
+    for masking in chain:
+        value = masking.config.get("mask_value") if masking.kind == "Masking" else None
+        value = 0 if masking.kind == "Embedding" and masking.config.get("mask_zero") else value
+        taken = [source for source, _ in _references(by_name[masking.name][1].get("inbound_nodes"))]
+        if value is not None and value == compared and sources == taken:
+            return
+    raise ImportRefused(place, "a mask that is not that of an Embedding or a Masking layer before it")
+
+
+def _references(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:
+    """Every tensor named in a value, as layer and number, in the forms of Keras 2 and 3."""
+    if depth > 16:
+        return
+    if isinstance(value, dict):
+        config = value.get("config")
+        if value.get("class_name") == "__keras_tensor__" and isinstance(config, dict):
+            value = config.get("keras_history")
+        else:
+            for item in value.values():
+                yield from _references(item, depth + 1)
+            return
+    if not isinstance(value, list):
+        return
+    if len(value) in (3, 4) and isinstance(value[0], str) and all(type(item) is int for item in value[1:3]):
+        yield value[0], value[2]
+        value = value[3:]
+    for item in value:
+        yield from _references(item, depth + 1)

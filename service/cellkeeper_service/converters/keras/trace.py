@@ -1,0 +1,170 @@
+"""A Keras model, traced on Keras' torch backend: each recurrent layer is called for one time step with its own
+initial_state and return_state, everything else as it is.
+
+Keras runs what a file says it is made of. Its safe mode stays on, Lambda and classes of others stay refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellkeeper_service.model.fields import one_line
+
+from ..processing import Processing
+from ..refusal import ImportRefused
+from ..torch.export import BATCH, Traced, WatchedCall
+from ..torch.watch import trace_watched
+from .file import read_keras
+from .layers import NOT_STREAMED
+from .source import clone, foreign_module, load_keras
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKEND = "torch"
+
+
+def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int]:
+    """model: a .keras or .h5 file, or a Keras model. Gives the trace, and the vocabulary (0: features).
+
+    Raises ImportRefused that names the layer and the reason.
+    """
+    keras = _keras()
+    if isinstance(model, Path):
+        place = str(model)
+        foreign = foreign_module(read_keras(model).config)
+        if foreign:
+            raise ImportRefused(place, f"names {foreign}, which is no class of Keras; code of a model is not run")
+        try:
+            model = keras.saving.load_model(model, compile=False, safe_mode=True)
+        except Exception as error:  # whatever Keras raises
+            raise ImportRefused(place, f"Keras cannot load it ({one_line(str(error))[:200]})") from error
+    else:
+        place = str(getattr(model, "name", type(model).__name__))
+    _check_layers(model, place)
+    try:
+        free = clone(keras, model, stateful=False, batch=None)
+    except Exception as error:  # whatever Keras raises
+        raise ImportRefused(place, f"cannot be built anew for any batch ({one_line(str(error))[:200]})") from error
+    x, vocabulary = _example(free, place)
+    traced = trace_watched(
+        Called(free).eval(),
+        x,
+        1,
+        processing,
+        place,
+        watch=lambda module, called, after: watched(keras, module.model, called, after),
+        name=f"keras {keras.__version__} ({BACKEND}, traced)",
+    )
+    return traced, vocabulary
+
+
+def Called(model: Any) -> Any:
+    """A torch module that calls the model in inference."""
+    from torch import nn
+
+    class Inference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Any:
+            return self.model(x, training=False)
+
+    return Inference()
+
+
+@contextmanager
+def watched(
+    keras: Any, model: Any, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
+) -> Iterator[None]:
+    """Within, each recurrent layer asks `called` for the state to begin with (None: its own), and appends the tensors
+    of the state after to `after`."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+
+    def replaced(layer: Any) -> Callable[..., Any]:
+        call = layer.call
+
+        def watch(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+            own = layer.get_initial_state(batch_size=sequences.shape[0])
+            begin = own if initial_state is None else initial_state
+            given = () if initial_state is None else tuple(keras.tree.flatten(initial_state))
+            zeros = tuple(keras.tree.flatten(own))
+            kind = type(layer).__name__
+            seen = WatchedCall(layer.name, kind, sequences.shape[1], given, zeros, 0, _suffixes(kind, len(zeros)))
+            start = called(seen)
+            if start is not None:
+                begin = keras.tree.pack_sequence_as(own, list(start))
+            kept = layer.return_state, layer.unroll
+            layer.return_state, layer.unroll = True, True
+            try:
+                output, *states = call(sequences, initial_state=begin, mask=mask, training=False)
+            finally:
+                layer.return_state, layer.unroll = kept
+            after.append(tuple(keras.tree.flatten(states)))
+            return (output, *states) if kept[0] else output
+
+        return watch
+
+    try:
+        for layer in layers:
+            layer.__dict__["call"] = replaced(layer)  # past Keras' own bookkeeping of attributes
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("call", None)
+
+
+def _suffixes(kind: str, states: int) -> tuple[str, ...]:
+    return ("h", "c") if kind == "LSTM" else tuple(f"h{number or ''}" for number in range(states))
+
+
+def _check_layers(model: Any, place: str) -> None:
+    for layer in model._flatten_layers():
+        kind = type(layer).__name__
+        where = f"{place}: layer {layer.name} ({kind})"
+        if kind in NOT_STREAMED:
+            raise ImportRefused(where, NOT_STREAMED[kind])
+        if kind == "Masking" or getattr(layer, "mask_zero", False):
+            raise ImportRefused(where, "a mask in a model that is traced, expected masks in models that are read only")
+        if getattr(layer, "go_backwards", False):
+            raise ImportRefused(where, "go_backwards: it starts at the end, which a stream has not reached")
+
+
+def _example(model: Any, place: str) -> tuple[Tensor, int]:
+    """Sequences as the model takes them, and the vocabulary of token ids."""
+    import torch
+
+    if len(model.inputs) != 1:
+        names = [value.name for value in model.inputs]
+        raise ImportRefused(f"{place}: inputs", f"got {names}, expected one: a session's time step is one array")
+    shape, tokens = model.inputs[0].shape, any(type(layer).__name__ == "Embedding" for layer in model.layers)
+    if len(shape) != (2 if tokens else 3) or (not tokens and shape[2] is None):
+        raise ImportRefused(
+            f"{place}: input", f"got shape {list(shape)}, expected [batch, time, features] or token ids"
+        )
+    if not tokens:
+        return torch.zeros(BATCH, 1, shape[2]), 0
+    sizes = {layer.input_dim for layer in model.layers if type(layer).__name__ == "Embedding"}
+    return torch.zeros((BATCH, 1), dtype=torch.int64), min(sizes)
+
+
+def _keras() -> Any:
+    """Keras on torch. Raises ImportRefused."""
+    for package in ("keras", BACKEND):
+        if importlib.util.find_spec(package) is None:
+            raise ImportRefused(
+                "trace", f"needs {package}, which is not installed; install keras and cellkeeper[torch]"
+            )
+    os.environ.setdefault("KERAS_BACKEND", BACKEND)
+    keras = load_keras()
+    if keras.backend.backend() != BACKEND:
+        raise ImportRefused(
+            "trace", f"got Keras on {keras.backend.backend()}, expected it on torch: set KERAS_BACKEND=torch first"
+        )
+    return keras

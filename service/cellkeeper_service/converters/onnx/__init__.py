@@ -1,0 +1,1 @@
+"""ONNX: a graph of one time step, as it is."""

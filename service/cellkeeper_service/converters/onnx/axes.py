@@ -1,0 +1,238 @@
+"""Which axes of a graph's input and states are the batch and time, and which are a session's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from cellkeeper_service.model.config import LAYOUTS, MAX_SIZE
+
+from ..refusal import ImportRefused
+from .graph import Value
+
+BAKED = "a batch is baked into the graph; export it with a dynamic batch axis"
+TIME_AXES = {"step": None, "time_first": 0, "batch_first": 1}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """time_axis: of the input; None without one. single: its length is 1. batch: as in config.json. state_axes: of the
+    batch. state_shapes: of one session; with one session a call, of the whole tensors."""
+
+    time_axis: int | None
+    single: bool
+    batch: str
+    state_axes: dict[str, int]
+    state_shapes: dict[str, tuple[int, ...]]
+
+
+def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: str) -> tuple[int, ...]:
+    """The shape of a time step of one session: what was said, or the last axis of features."""
+    where = f"{place}: input {value.name}"
+    if value.dtype not in ("float32", "float16", "float64", "int32", "int64") or value.dims is None:
+        raise ImportRefused(where, f"got {value}, expected float features, or int32 or int64 token ids, with a shape")
+    if tokens:
+        if said is not None:
+            raise ImportRefused("input_shape", f"got {list(said)}, expected none for token ids ({value})")
+        return ()
+    if said is None:
+        size = value.dims[-1] if value.dims else ""
+        if not isinstance(size, int) or size > MAX_SIZE:
+            raise ImportRefused(
+                where,
+                f"got {value}, expected a fixed number of features at the end, to {MAX_SIZE}; pass input_shape "
+                "(--input-shape 576), the shape of one time step",
+            )
+        return (size,)
+    shape = tuple(said)
+    if not shape or not all(type(size) is int and size >= 1 for size in shape) or prod(shape) > MAX_SIZE:
+        raise ImportRefused(
+            "input_shape", f"got {list(shape)}, expected whole numbers above 0, {MAX_SIZE} values at most"
+        )
+    end = value.dims[-len(shape) :]
+    if len(end) < len(shape) or any(isinstance(a, int) and a != b for a, b in zip(end, shape, strict=True)):
+        raise ImportRefused("input_shape", f"got {list(shape)}, expected the last axes of {value}")
+    return shape
+
+
+def find_axes(
+    value: Value,
+    rank: int,
+    states: Mapping[str, Value],
+    *,
+    layout: str | None,
+    batch_axes: Mapping[str, int],
+    batch: str | None,
+    place: str,
+) -> Axes:
+    """value: the input, whose last `rank` axes are a time step. batch: "free", "one" (session a call), or None: free
+    where the graph has it free. Raises ImportRefused for what is not certain."""
+    if layout is not None and layout not in LAYOUTS:
+        raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if batch not in (None, "free", "one"):
+        raise ImportRefused("batch", f"got {batch!r}, expected free, or one: one session a call")
+    for name, state in states.items():
+        if state.dims is None:
+            where = f"{place}: state {name}"
+            raise ImportRefused(where, f"got {state}, expected a shape with fixed sizes but for the batch")
+    if batch == "one" or (batch is None and not _all_free(value, rank, states, layout, batch_axes)):
+        return _one_session(value, rank, states, layout, batch_axes, place)
+    axes = {name: _batch_axis(state, batch_axes.get(name), place) for name, state in states.items()}
+    names = {str((states[name].dims or ())[axis]) for name, axis in axes.items()} - {""}
+    time_axis, single = _layout(value, rank, layout, names, place)
+    shapes = {name: _without(states[name], axis, place) for name, axis in axes.items()}
+    return Axes(time_axis, single, "free", axes, shapes)
+
+
+def _all_free(
+    value: Value, rank: int, states: Mapping[str, Value], layout: str | None, batch_axes: Mapping[str, int]
+) -> bool:
+    """Whether input and states can hold more than one session."""
+    dims = value.dims or ()
+    lead = dims[: len(dims) - rank]
+    if batch_axes:
+        return True  # what is wrong with them is told in full
+    if not all(state.free for state in states.values()):
+        return False
+    if layout is not None and len(lead) > (layout != "step"):
+        return lead[1 if layout == "time_first" else 0] != 1
+    return not (lead and all(size == 1 for size in lead))
+
+
+def _one_session(
+    value: Value,
+    rank: int,
+    states: Mapping[str, Value],
+    layout: str | None,
+    batch_axes: Mapping[str, int],
+    place: str,
+) -> Axes:
+    where = f"{place}: input {value.name}"
+    dims = value.dims or ()
+    lead = list(dims[: len(dims) - rank])
+    if layout is None:
+        layout = _one_layout(value, lead, states, where)
+    time_axis = TIME_AXES[layout]
+    expected = (0, 1) if time_axis is None else (1, 2) if time_axis == 0 else (2,)
+    if len(lead) not in expected:
+        raise ImportRefused(
+            where,
+            f"got {value}, expected {' or '.join(map(str, expected))} axes before the time step's {rank} for layout "
+            f"{layout}; pass input_shape (--input-shape) where more of them are a time step's",
+        )
+    has_batch = len(lead) == max(expected)
+    for axis, size in enumerate(lead):
+        if not isinstance(size, int) or size == 1:
+            continue
+        if axis == time_axis:
+            raise ImportRefused(
+                where,
+                f"got {value}: a length is baked into the graph; export it with a dynamic time axis, or pass "
+                "input_shape (--input-shape) if this window is one time step",
+            )
+        raise ImportRefused(where, f"got {value}: {BAKED}, or with a batch of 1")
+    shapes = {name: _whole(state, batch_axes.get(name), place) for name, state in states.items()}
+    single = time_axis is not None and lead[time_axis] == 1
+    return Axes(time_axis, single, "one" if has_batch else "none", dict.fromkeys(states, 0), shapes)
+
+
+def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value], where: str) -> str:
+    """Of a graph that takes one session a call, by its own shapes or because that was said."""
+    free = [axis for axis, size in enumerate(lead) if not isinstance(size, int)]
+    names = {str((state.dims or ())[axis]) for state in states.values() for axis in state.free} - {""}
+    batches = all(state.free for state in states.values())  # then the first axis of [?, features] is theirs
+    if not lead or lead == [1] or (len(lead) == 1 and free and (batches or lead[0] in names)):
+        return "step"
+    if len(lead) == 2 and not free:
+        return "batch_first"  # both have the length 1, or one is refused
+    if len(lead) == 2 and batches:
+        return "time_first" if _time_axis(value, names, where) == 0 else "batch_first"
+    if len(lead) == 1 and not free:
+        raise ImportRefused(where, f"got {value}: {BAKED}, or with a batch of 1; or pass input_shape (--input-shape)")
+    raise ImportRefused(
+        where,
+        f"got {value} with states for one session: which axis is time cannot be told; pass layout (step where there is "
+        "none, time_first, batch_first), or input_shape (--input-shape) where more axes are a time step's",
+    )
+
+
+def _whole(state: Value, said: int | None, place: str) -> tuple[int, ...]:
+    """Of a graph that takes one session a call: a free axis is the batch, of length 1."""
+    where = f"{place}: state {state.name}"
+    dims = list(state.dims or ())
+    if said is not None and not 0 <= said < len(dims):
+        raise ImportRefused(where, f"batch axis: got {said}, expected 0 to {len(dims) - 1} for {state}")
+    free = state.free if said is None else (said,)
+    if len(free) > 1:
+        raise ImportRefused(where, f"got {state}: more than one axis may be the batch; pass its batch axis")
+    for axis in free:
+        if dims[axis] != 1 and axis not in state.free:
+            raise ImportRefused(where, f"got {state} with the batch axis {axis}: {BAKED}, or with a batch of 1")
+        dims[axis] = 1
+    if not all(isinstance(size, int) for size in dims):
+        raise ImportRefused(where, f"got {state}, expected fixed sizes but for the batch")
+    return tuple(int(size) for size in dims)
+
+
+def _batch_axis(value: Value, said: int | None, place: str) -> int:
+    where = f"{place}: state {value.name}"
+    if said is not None:
+        if not 0 <= said < len(value.dims or ()):
+            raise ImportRefused(where, f"batch axis: got {said}, expected 0 to {len(value.dims or ()) - 1} for {value}")
+        if said not in value.free:
+            raise ImportRefused(where, f"got {value} with the batch axis {said}: {BAKED}")
+        return said
+    if not value.free:
+        raise ImportRefused(where, f"got {value}: {BAKED}")
+    if len(value.free) > 1:
+        raise ImportRefused(where, f"got {value}: more than one axis may be the batch; pass its batch axis")
+    return value.free[0]
+
+
+def _without(value: Value, axis: int, place: str) -> tuple[int, ...]:
+    rest = [size for at, size in enumerate(value.dims or ()) if at != axis]
+    if not all(isinstance(size, int) for size in rest):
+        raise ImportRefused(f"{place}: state {value.name}", f"got {value}, expected fixed sizes but for the batch")
+    return tuple(int(size) for size in rest)
+
+
+def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: str) -> tuple[int | None, bool]:
+    """Of a graph with a free batch: the time axis, and whether it has the length 1. batch: its names in the states."""
+    where = f"{place}: input {value.name}"
+    dims = value.dims or ()
+    lead = len(dims) - rank
+    axis = _time_axis(value, batch, where) if said is None and lead == 2 else TIME_AXES[said or "step"]
+    if lead != (1 if axis is None else 2):
+        form = "[batch, features] or [time, batch, features] (token ids without features)"
+        raise ImportRefused(
+            where, f"got {value}, expected {form}; pass input_shape (--input-shape) where a time step has more axes"
+        )
+    batch_axis = 0 if axis in (None, 1) else 1
+    if batch_axis not in value.free:
+        raise ImportRefused(where, f"got {value}: {BAKED}")
+    if axis is None or axis in value.free:
+        return axis, False
+    if dims[axis] != 1:
+        raise ImportRefused(
+            where,
+            f"got {value}: a length is baked into the graph; export it with a dynamic time axis, or pass input_shape "
+            "(--input-shape) if this window is one time step",
+        )
+    return axis, True
+
+
+def _time_axis(value: Value, batch: set[str], where: str) -> int:
+    """The axis of the first two that is not the batch of the states."""
+    first, second = (value.dims or ())[:2]
+    named = [axis for axis, size in enumerate((first, second)) if size in batch]
+    if len(named) == 1:
+        return 1 - named[0]
+    fixed = [axis for axis, size in enumerate((first, second)) if isinstance(size, int)]
+    if len(fixed) == 1:
+        return fixed[0]
+    if len(fixed) == 2:
+        raise ImportRefused(where, f"got {value}: {BAKED}")
+    raise ImportRefused(
+        where, f"got {value}: which axis is time cannot be told; pass layout, time_first or batch_first"
+    )

@@ -1,0 +1,55 @@
+"""Inputs of a graph that are neither the time step nor a state: they get a value once, at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cellkeeper_service.model.missing import as_numbers
+
+from ..refusal import ImportRefused
+from ..stack import Array
+from .graph import Graph, Value
+from .states import listing
+
+
+def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> dict[str, Array]:
+    """The values in the dtypes of the graph."""
+    given = {}
+    for name, value in constants.items():
+        where = f"{place}: constant {name}"
+        if name not in graph.inputs:
+            raise ImportRefused(where, f"no such input. {listing(graph)}")
+        wanted = graph.inputs[name]
+        try:
+            array = as_numbers(value).astype(wanted.dtype)
+        except (TypeError, ValueError) as error:
+            raise ImportRefused(where, f"got {value!r}, expected {wanted}") from error
+        dims = wanted.dims
+        fits = dims is None or (
+            len(dims) == array.ndim
+            and all(not isinstance(d, int) or d == s for d, s in zip(dims, array.shape, strict=True))
+        )
+        if not fits and array.size == 1 and dims is not None and all(isinstance(d, int) for d in dims):
+            array, fits = array.reshape([1] * len(dims)), all(d == 1 for d in dims)
+        same = np.array_equal(array.astype(np.float64), np.asarray(value, np.float64).reshape(array.shape))
+        if not fits or (wanted.dtype != "float32" and not same) or not np.isfinite(array.astype(np.float64)).all():
+            raise ImportRefused(where, f"got shape {list(array.shape)} {value!r}, expected {wanted}")
+        given[name] = array
+    return given
+
+
+def suggestion(chosen: Value | None, left: Sequence[Value]) -> str:
+    """What to do about inputs that are `left`: some look like settings of the model (one whole number, or true or
+    false), others like more of a time step than the input that was chosen."""
+    settings = [value for value in left if _is_setting(value)]
+    words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
+    text = f". Constants they may be: --constant {','.join(words)}" if words else ""
+    several = len(left) - len(settings) + (chosen is not None) > 1
+    return text + (". Several inputs for each time step: concatenate them in the graph" if several else "")
+
+
+def _is_setting(value: Value) -> bool:
+    whole = value.dtype in ("bool", "int8", "uint8", "int32", "int64")
+    return whole and value.dims is not None and all(size == 1 for size in value.dims)

@@ -1,0 +1,143 @@
+"""Finds out how a graph is to be called: from what the user says, from its names and shapes where those are certain,
+and by calling it. What stays open is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import MAX_STATE_BYTES
+
+from ..refusal import ImportRefused
+from ..stack import Array
+from .axes import BAKED, Axes, find_axes, step_shape
+from .constants import constants_of, suggestion
+from .graph import Graph, Value
+from .source import Declaration
+from .states import check_states, guess_states, listing
+
+
+def declare(
+    graph: Graph,
+    place: str,
+    *,
+    input_name: str | None,
+    layout: str | None,
+    states: Mapping[str, str] | None,
+    batch_axes: Mapping[str, int],
+    outputs: Sequence[str] | None,
+    constants: Mapping[str, Array],
+    input_shape: Sequence[int] | None = None,
+    batch: str | None = "free",
+) -> Declaration:
+    """batch: "free", "one" (session a call), or None: whatever the graph has. Raises ImportRefused that names what is
+    missing or wrong, and what to pass."""
+    if states is None:
+        states = guess_states(graph, place)
+    check_states(graph, states, place)
+    given = constants_of(graph, constants, place)
+    chosen = _input(graph, input_name, {*states, *given}, place)
+    for name in batch_axes:
+        if name not in states:
+            raise ImportRefused(place, f"batch axis of {name}: not a state, expected {list(states)}")
+    tokens = chosen.dtype in ("int32", "int64")
+    shape = step_shape(chosen, input_shape, tokens, place)
+    carried = {name: graph.inputs[name] for name in states}
+    axes = find_axes(chosen, len(shape), carried, layout=layout, batch_axes=batch_axes, batch=batch, place=place)
+    named = _outputs(graph, states, outputs, axes, place)
+    dtypes = {name: value.dtype for name, value in carried.items()}
+    state_bytes = sum(np.dtype(dtypes[name]).itemsize * prod(dims) for name, dims in axes.state_shapes.items())
+    if state_bytes > MAX_STATE_BYTES:
+        raise ImportRefused(place, f"states: got {state_bytes} bytes for a session, expected at most {MAX_STATE_BYTES}")
+    return Declaration(
+        input_name=chosen.name,
+        input_shape=shape,
+        dtype=chosen.dtype,
+        states=dict(states),
+        state_shapes=axes.state_shapes,
+        state_axes=axes.state_axes,
+        state_dtypes=dtypes,
+        outputs=named,
+        constants=given,
+        time_axis=axes.time_axis,
+        single=axes.single,
+        batch=axes.batch,
+    )
+
+
+def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
+    """Calls the graph, with two sessions where it takes them: the shape of each output, for one time step of one
+    session."""
+    steps = 1 if declaration.time_axis is None or declaration.single else 3
+    batch = 2 if declaration.batch == "free" else 1
+    x = np.zeros((steps, batch, *declaration.input_shape), declaration.dtype)
+    states = declaration.zeros(batch)
+    before = {name: value.shape for name, value in states.items()}
+    try:
+        results = declaration.call(session, x, states)
+    except (ImportRefused, StartError) as error:
+        raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
+    except Exception as error:  # onnxruntime's errors have no public base class
+        cause = f"{BAKED}, or the declaration is wrong" if batch > 1 else "the declaration is wrong"
+        raise ImportRefused(place, f"a call of {steps} steps for {batch} sessions fails: {cause} ({error})") from error
+    for name, shape in before.items():
+        if states[name].shape != shape:
+            raise ImportRefused(
+                f"{place}: state {name}", f"went in as {list(shape)}, came out as {list(states[name].shape)}"
+            )
+    return {
+        name: tuple(int(size) for size in value.shape[2:])
+        for name, value in zip(declaration.outputs, results, strict=True)
+    }
+
+
+def _input(graph: Graph, name: str | None, others: set[str], place: str) -> Value:
+    left = [value for value in graph.inputs.values() if value.name not in others]
+    if name is not None:
+        if name not in [value.name for value in left]:
+            raise ImportRefused(f"{place}: input {name}", f"not an input beside states and constants. {listing(graph)}")
+        rest = [value for value in left if value.name != name]
+        if rest:
+            raise ImportRefused(
+                place,
+                f"inputs {[value.name for value in rest]}: neither states nor constants; pass their values as constants"
+                f"{suggestion(graph.inputs[name], rest)}",
+            )
+        return graph.inputs[name]
+    if len(left) != 1:
+        raise ImportRefused(
+            place,
+            f"input: {[value.name for value in left]} are neither states nor constants, expected exactly one; pass "
+            f"input, states and constants{suggestion(None, left)}. {listing(graph)}",
+        )
+    return left[0]
+
+
+def _outputs(
+    graph: Graph, states: Mapping[str, str], said: Sequence[str] | None, axes: Axes, place: str
+) -> tuple[str, ...]:
+    """Those that were named, or those beside the states, or the first state where there are no others."""
+    beside = [name for name in graph.outputs if name not in states.values()]
+    named = list(said) if said is not None else beside or list(states.values())[:1]
+    by_output = {after: before for before, after in states.items()}
+    for name in named:
+        where = f"{place}: output {name}"
+        if name not in graph.outputs:
+            raise ImportRefused(where, f"no such output. {listing(graph)}")
+        if name not in by_output:
+            continue
+        if axes.time_axis is not None and not axes.single:
+            raise ImportRefused(
+                where,
+                "is a state, which the graph gives once a call and not once a time step; export a graph of one time "
+                f"step, or name other outputs. {listing(graph)}",
+            )
+        if graph.outputs[name].dtype != "float32":
+            raise ImportRefused(where, f"got {graph.outputs[name]}, expected float32 for an output")
+    if not named or len(set(named)) < len(named):
+        raise ImportRefused(place, f"outputs: got {named}, expected one or more, each once. {listing(graph)}")
+    return tuple(named)

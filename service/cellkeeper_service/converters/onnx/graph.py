@@ -1,0 +1,159 @@
+"""An ONNX file's inputs and outputs, and small changes to its graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper, numpy_helper
+
+from cellkeeper_service.engine.onnx_checks import read_model
+from cellkeeper_service.errors import StartError
+
+from ..refusal import ImportRefused
+from ..stack import Array
+from .external import load_external_data
+
+DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or an output. dims: a number where it is fixed, a name (or "") where it is free; None: unknown."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...] | None
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The axes that are not fixed."""
+        return tuple(axis for axis, size in enumerate(self.dims or ()) if not isinstance(size, int))
+
+    def __str__(self) -> str:
+        dims = "?" if self.dims is None else ", ".join(str(size) if size != "" else "?" for size in self.dims)
+        return f"{self.name} {self.dtype}[{dims}]"
+
+
+@dataclass
+class Graph:
+    """A model that may be changed. inputs: without those that have a value in the file already. external: weights were
+    in other files, and are inside now."""
+
+    model: Any
+    inputs: dict[str, Value]
+    outputs: dict[str, Value]
+    external: bool = False
+
+    def bytes(self) -> bytes:
+        return bytes(self.model.SerializeToString())
+
+    def bake(self, name: str, value: Array) -> None:
+        """The input becomes a constant of the graph."""
+        graph = self.model.graph
+        kept = [item for item in graph.input if item.name != name]
+        del graph.input[:]
+        graph.input.extend(kept)
+        graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+        del self.inputs[name]
+
+    def without_time(self, input_name: str, outputs: list[str], axis: int) -> tuple[str, dict[str, str]]:
+        """A time axis of length 1 goes: the new name of the input, and the outputs' new names by their old ones."""
+        graph = self.model.graph
+        taken = {name for node in graph.node for name in (*node.input, *node.output)}
+        renamed = {name: self._free_name(f"{name}_step", taken) for name in (input_name, *outputs)}
+        nodes = [self._axis_node("Unsqueeze", renamed[input_name], input_name, axis)]
+        nodes += list(graph.node)
+        nodes += [self._axis_node("Squeeze", name, renamed[name], axis) for name in outputs]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        for values, names in ((graph.input, [input_name]), (graph.output, outputs)):
+            for item in values:
+                if item.name in names:
+                    item.name = renamed[item.name]
+                    if len(item.type.tensor_type.shape.dim) > axis:
+                        del item.type.tensor_type.shape.dim[axis]
+        del graph.value_info[:]  # shapes of what is within; onnxruntime finds them again
+        changed = read_values(self.model)
+        self.inputs, self.outputs = changed
+        return renamed.pop(input_name), renamed
+
+    def with_batch_first(self, state: str, axis: int, rank: int) -> str:
+        """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its
+        name."""
+        graph = self.model.graph
+        taken = {name for node in graph.node for name in (*node.input, *node.output)}
+        name = self._free_name(f"{state}_output", taken | set(self.outputs))
+        order = [axis, *(i for i in range(rank) if i != axis)]
+        graph.node.append(helper.make_node("Transpose", [state], [name], perm=order))
+        dims = self.outputs[state].dims
+        shape = None if dims is None else [dims[i] or None for i in order]
+        graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        self.outputs[name] = Value(name, "float32", None if dims is None else tuple(dims[i] for i in order))
+        return name
+
+    def _axis_node(self, op: str, source: str, target: str, axis: int) -> Any:
+        versions = [entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")]
+        if versions and max(versions) < 13:
+            return helper.make_node(op, [source], [target], axes=[axis])
+        axes = f"cellkeeper_axis_{axis}"
+        if all(item.name != axes for item in self.model.graph.initializer):
+            self.model.graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), axes))
+        return helper.make_node(op, [source, axes], [target])
+
+    @staticmethod
+    def _free_name(name: str, taken: set[str]) -> str:
+        while name in taken:
+            name += "_"
+        return name
+
+
+def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
+    """folder: of the file, for weights that it keeps in other files there. Raises ImportRefused for what is no ONNX
+    model, or one whose weights are not there."""
+    try:
+        model = read_model(data, place)
+        external = load_external_data(model, folder, place)
+    except StartError as error:
+        if isinstance(error, ImportRefused):
+            raise
+        raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
+    except (DecodeError, ValueError) as error:
+        raise ImportRefused(place, f"not an ONNX model ({error}); export it again") from error
+    if not model.graph.node or not model.graph.output:
+        raise ImportRefused(place, "not an ONNX model with nodes and outputs; export it again")
+    names = [item.name for item in (*model.graph.input, *model.graph.output)]
+    if not all(isinstance(name, str) and name for name in names):  # bytes: not UTF-8
+        raise ImportRefused(place, "an input or output without a name, or with one that is no text; export it again")
+    return Graph(model, *read_values(model), external)
+
+
+def read_values(model: Any) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Inputs and outputs by name."""
+    given = {item.name for item in model.graph.initializer}
+    inputs = {item.name: _value(item) for item in model.graph.input if item.name not in given}
+    return inputs, {item.name: _value(item) for item in model.graph.output}
+
+
+def _value(item: Any) -> Value:
+    kind = item.type.tensor_type
+    dims: tuple[int | str, ...] | None = None
+    if kind.HasField("shape"):
+        dims = tuple(
+            int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else str(dim.dim_param)
+            for dim in kind.shape.dim
+        )
+    return Value(item.name, DTYPES.get(kind.elem_type, f"type {kind.elem_type}"), dims)

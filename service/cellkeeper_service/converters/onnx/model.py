@@ -1,0 +1,257 @@
+"""import_onnx: a graph (input, constants, states) -> (outputs, states) to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
+from cellkeeper_service.engine.limited_session import LimitedSession
+from cellkeeper_service.engine.ort import open_session
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Missing, Tokens, config_json
+from cellkeeper_service.model.feedback import Sources
+from cellkeeper_service.model.missing import as_numbers
+from cellkeeper_service.model.parsing import parse_config
+
+from ..files import file_of, read_bytes
+from ..landing import Imported, Report, check_target, land
+from ..lower import Lowered
+from ..parity import MAX_BATCH, TOLERANCE
+from ..processing import checked
+from ..proof import SEQUENCES, STEPS, Source
+from ..refusal import ImportRefused
+from ..stack import Array
+from .declare import declare, probe
+from .graph import Graph, read_graph
+from .source import Declaration, OnnxSource
+
+
+def import_onnx(
+    model: Path | str | bytes,
+    folder: Path | str,
+    *,
+    name: str | None = None,
+    input: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    vocabulary: int = 0,
+    layout: str | None = None,
+    batch: str | None = None,
+    states: Mapping[str, str] | None = None,
+    batch_axes: Mapping[str, int] | None = None,
+    outputs: Sequence[str] | None = None,
+    constants: Mapping[str, Array] | None = None,
+    initial: Mapping[str, Array] | None = None,
+    missing: Missing | None = None,
+    feedback: Sources | None = None,
+    feature_names: object = None,
+    tolerance: float = TOLERANCE,
+    max_batch: int = MAX_BATCH,
+    trial_call_ms: int = TRIAL_CALL_MS,
+    report: Report = print,
+) -> Imported:
+    """Writes the bundle `folder`, which must not exist yet, and compares it with onnxruntime on random sequences.
+
+    model: a file, or its bytes. Everything else may be left out where the graph's names and shapes are certain:
+    input: the name of the input. input_shape: of one time step of one session, where that is more than the last axis,
+    or free in the graph. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B, ...] or "batch_first"
+    [B, T, ...], of the input and the outputs. batch: "free", any number of sessions a call, where the graph can do
+    that; "one", one session a call. states: input names to output names. batch_axes: of
+    states, by input name. outputs: names; the first is served as "prediction", which clients get where they ask for
+    nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
+    states of a new session by input name, without the batch axis (with one session a call: as the graph takes them);
+    zeros otherwise. missing: as in config.json.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
+    feature_names: a list, or a DataFrame with such columns.
+    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+    trial_call_ms: the longest that one call of the graph may take.
+
+    A time axis whose length is fixed to 1 is taken away: the bundle's graph takes [B, ...].
+    Raises ImportRefused: one line with the place. Nothing is left behind.
+    """
+    folder = Path(folder)
+    name = check_target(folder, name)
+    if isinstance(model, bytes):
+        place, data, beside = "model", model, None
+    else:
+        path = file_of(model, "an .onnx file, or its bytes")
+        place, data, beside = str(path), read_bytes(path, MAX_GRAPH_BYTES), path.parent
+    processing = checked(None, missing, (), feature_names)
+    graph = read_graph(data, place, beside)
+    if graph.external:
+        data = graph.bytes()
+    declaration = declare(
+        graph,
+        place,
+        input_name=input,
+        layout=layout,
+        states=states,
+        batch_axes=batch_axes or {},
+        outputs=outputs,
+        constants=constants or {},
+        input_shape=input_shape,
+        batch=batch,
+    )
+    imported = import_graph(
+        data,
+        graph,
+        declaration,
+        folder,
+        name=name,
+        place=place,
+        vocabulary=vocabulary,
+        initial=initial or {},
+        missing=processing.missing,
+        feedback=feedback,
+        feature_names=processing.feature_names,
+        source=OnnxSource,
+        tolerance=tolerance,
+        max_batch=max_batch,
+        trial_call_ms=trial_call_ms,
+    )
+    report(str(imported))
+    return imported
+
+
+def import_graph(
+    data: bytes,
+    graph: Graph,
+    declaration: Declaration,
+    folder: Path,
+    *,
+    name: str,
+    place: str,
+    vocabulary: int,
+    initial: Mapping[str, Array],
+    missing: Missing,
+    feedback: Sources | None,
+    feature_names: tuple[str, ...] = (),
+    source: Callable[[Any, Declaration, Mapping[str, Array]], Source],
+    tolerance: float,
+    max_batch: int,
+    trial_call_ms: int = TRIAL_CALL_MS,
+) -> Imported:
+    """A graph that was declared. source: made of an onnxruntime session, the declaration and initial states."""
+    if trial_call_ms < 1:
+        raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
+    first = _initial(declaration, initial, place)
+    if (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
+        raise ImportRefused(
+            f"{place}: input {declaration.input_name}",
+            f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
+        )
+    try:
+        session = open_session(data, 1, place)
+    except StartError as error:
+        raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
+    draw = np.random.default_rng(0)
+    lengths = (STEPS, *declaration.input_shape)
+    sequences = [
+        draw.integers(0, vocabulary, lengths, dtype=np.int32)
+        if vocabulary
+        else draw.standard_normal(lengths).astype(np.float32)
+        for _ in range(SEQUENCES)
+    ]
+    with closing(LimitedSession(session, trial_call_ms, place)) as limited:
+        shapes = probe(limited, declaration, place)
+        lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
+        original = source(limited, declaration, first)
+        return land(
+            folder,
+            lowered,
+            original,
+            sequences,
+            place,
+            tolerance,
+            max_batch,
+            feedback,
+            trial_call_ms=trial_call_ms,
+            feature_names=feature_names,
+        )
+
+
+def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:
+    first = {}
+    shapes = declaration.state_shapes
+    for name, value in initial.items():
+        shape = shapes.get(name)
+        array = as_numbers(value)
+        wanted = np.dtype(declaration.state_dtypes.get(name, "float32"))
+        if shape is None or array.shape != shape or array.dtype.kind not in ("f" if wanted.kind == "f" else "iu"):
+            raise ImportRefused(
+                f"{place}: initial state {name}",
+                f"got {array.dtype} {list(array.shape)}, expected one of "
+                f"{ {state: f'{declaration.state_dtypes[state]} {list(dims)}' for state, dims in shapes.items()} }",
+            )
+        first[name] = array.astype(wanted)
+        if wanted.kind != "f" and not np.array_equal(first[name], array):
+            raise ImportRefused(f"{place}: initial state {name}", f"got {array!r}, expected values of {wanted}")
+    return first
+
+
+def _lowered(
+    graph: Graph,
+    declaration: Declaration,
+    shapes: Mapping[str, tuple[int, ...]],
+    name: str,
+    vocabulary: int,
+    missing: Missing,
+    initial: Mapping[str, Array],
+    place: str,
+) -> Lowered:
+    """Constants that are not float32 become part of the graph: a bundle holds float32 tensors only."""
+    tensors = {f"initial.{state}": value for state, value in initial.items()}
+    constants = []
+    for constant, value in declaration.constants.items():
+        if value.dtype == np.float32:
+            constants.append(constant)
+            tensors[f"constant.{constant}"] = value
+        else:
+            graph.bake(constant, value)
+    of_states = declaration.state_outputs
+    input_name = declaration.input_name
+    renamed = {output: output for output in declaration.outputs if output not in of_states}
+    if declaration.single and declaration.time_axis is not None:
+        input_name, renamed = graph.without_time(input_name, list(renamed), declaration.time_axis)
+    free = declaration.batch == "free"
+    ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
+    renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
+    timed = None if declaration.single else declaration.time_axis
+    config = GraphConfig(
+        name=name,
+        graph="model.onnx",
+        layout="step" if timed is None else ("time_first", "batch_first")[timed],
+        input_name=input_name,
+        input=Tokens(vocabulary, 0) if vocabulary else _features(declaration.input_shape, missing),
+        states=tuple(
+            GraphState(
+                before,
+                before,
+                after,
+                declaration.state_shapes[before],
+                declaration.state_axes[before],
+                declaration.state_dtypes[before],
+            )
+            for before, after in declaration.states.items()
+        ),
+        outputs=tuple(
+            GraphOutput(name, renamed[output], shapes[output]) for output, name in declaration.served.items()
+        ),
+        constants=tuple(constants),
+        batch=declaration.batch,
+    )
+    try:
+        parse_config(config_json(config), "declaration")
+    except StartError as error:
+        raise ImportRefused(place, str(error)) from error
+    return Lowered(config, tensors, graph.bytes())
+
+
+def _features(shape: tuple[int, ...], missing: Missing) -> Features:
+    return Features(prod(shape), None, missing, shape if len(shape) > 1 else ())

@@ -1,0 +1,135 @@
+"""An ONNX graph run as it is, by onnxruntime, in batches of one: what its bundle is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from cellkeeper_service.engine.graph_calls import cast
+
+from ..refusal import ImportRefused
+from ..stack import Array
+
+PREDICTION = "prediction"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """How a graph is to be called. Names are the graph's; shapes are of one session, without batch and time.
+
+    time_axis and batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without
+    such an axis. single: there is a time axis, and its length is 1. batch: "free"; or "one" or "none", as in
+    config.json: a call takes one session, and states have the shapes of their whole tensors.
+    """
+
+    input_name: str
+    input_shape: tuple[int, ...]  # [F] or more axes; [] for token ids
+    dtype: str
+    states: Mapping[str, str]
+    state_shapes: Mapping[str, tuple[int, ...]]
+    state_axes: Mapping[str, int]
+    state_dtypes: Mapping[str, str]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Array]
+    time_axis: int | None
+    single: bool
+    batch: str = "free"
+
+    @property
+    def served(self) -> dict[str, str]:
+        """What each output is called where it is served: clients ask for "prediction" where they name none."""
+        first = self.outputs[0] if PREDICTION not in self.outputs else PREDICTION
+        return {name: PREDICTION if name == first else name for name in self.outputs}
+
+    @property
+    def state_outputs(self) -> dict[str, int]:
+        """The outputs that are states as well, and their batch axes."""
+        return {after: self.state_axes[before] for before, after in self.states.items() if after in self.outputs}
+
+    @property
+    def batch_axis(self) -> int:
+        return 1 if self.time_axis == 0 else 0
+
+    def zeros(self, batch: int) -> dict[str, Array]:
+        """States of `batch` sessions as the graph takes them."""
+        return {
+            name: self.batched(name, np.zeros(shape, self.state_dtypes[name]), batch)
+            for name, shape in self.state_shapes.items()
+        }
+
+    def batched(self, name: str, state: Array, batch: int) -> Array:
+        """A state of one session as the graph takes it for `batch` of them."""
+        if self.batch != "free":
+            return state
+        return np.repeat(np.expand_dims(state, self.state_axes[name]), batch, self.state_axes[name])
+
+    def call(self, session: Any, x: Array, states: dict[str, Array]) -> list[Array]:
+        """x: [T, B, ...]; T is 1 where the graph has no time axis. Gives the outputs [T, B, ...]; `states` go on.
+        Raises ImportRefused for outputs that do not have these axes."""
+        feeds = {self.input_name: cast(self._as_taken(x), self.dtype), **self.constants, **states}
+        fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
+        results = dict(zip(fetches, session.run(fetches, feeds), strict=True))
+        states.update((before, results[after]) for before, after in self.states.items())
+        return [self._timed(name, results[name], *x.shape[:2]) for name in self.outputs]
+
+    def _as_taken(self, x: Array) -> Array:
+        if self.batch == "none":
+            x = x[:, 0]
+            return np.asarray(x[0] if self.time_axis is None else x)
+        if self.time_axis is None:
+            return np.asarray(x[0])
+        return np.ascontiguousarray(x.swapaxes(0, 1)) if self.time_axis == 1 else x
+
+    def _timed(self, name: str, value: Array, steps: int, batch: int) -> Array:
+        """An output as [T, B, ...]."""
+        if name in self.state_outputs:
+            value = np.moveaxis(value, self.state_outputs[name], 0) if self.batch == "free" else value[None]
+            return value[None]
+        lead: tuple[int, ...] = (batch,) if self.time_axis is None else (steps, batch)
+        if self.time_axis == 1:
+            lead = (batch, steps)
+        if self.batch == "none":
+            lead = lead[:-1]
+        if self.batch == "one" and self.time_axis is None and value.shape[:1] != (1,):
+            lead = ()  # the batch of one is left out
+        if value.dtype.kind != "f" or value.shape[: len(lead)] != lead:
+            raise ImportRefused(
+                f"output {name}",
+                f"got {value.dtype} {list(value.shape)} for {steps} steps of {batch} sessions, expected floats "
+                f"{[*lead, '...']}; name the outputs that are to be served",
+            )
+        value = cast(value, "float32")
+        if self.time_axis == 1:
+            value = value.swapaxes(0, 1)
+        return value.reshape(steps, batch, *value.shape[len(lead) :])
+
+
+class OnnxSource:
+    """A proof.Source. initial: states of one session by input name; zeros where it has none."""
+
+    def __init__(self, session: Any, declaration: Declaration, initial: Mapping[str, Array]) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        self._session, self._declaration, self._initial = session, declaration, initial
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        short = self._declaration.time_axis is None or self._declaration.single
+        return self._run(inputs, 1 if short else len(inputs))
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self._run(inputs, 1)
+
+    def _run(self, inputs: Array, chunk: int) -> dict[str, Array]:
+        declaration = self._declaration
+        states = declaration.zeros(1)
+        for name, value in self._initial.items():
+            states[name] = declaration.batched(name, value, 1)
+        parts: dict[str, list[Array]] = {name: [] for name in declaration.outputs}
+        for start in range(0, len(inputs), chunk):
+            values = declaration.call(self._session, inputs[start : start + chunk][:, None], states)
+            for name, value in zip(declaration.outputs, values, strict=True):
+                parts[name].append(value[:, 0])
+        return {declaration.served[name]: np.concatenate(values) for name, values in parts.items()}

@@ -1,0 +1,91 @@
+"""Which inputs and outputs of a graph are one state before and after: by name, and only where that is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cellkeeper_service.model.config import STATE_DTYPES
+
+from ..refusal import ImportRefused
+from .graph import Graph, Value
+
+_BEFORE = ("in", "input", "0", "init", "initial", "prev", "previous", "past", "before", "old")
+_AFTER = ("out", "output", "n", "next", "new", "final", "present", "after", "updated")
+
+
+def guess_states(graph: Graph, place: str) -> dict[str, str]:
+    """Input names to output names. Raises ImportRefused where nothing or more than one thing fits."""
+    pairs: dict[str, str] = {}
+    for before in graph.inputs.values():
+        stems = _stems(before.name, _BEFORE)
+        fits = [
+            after.name
+            for after in graph.outputs.values()
+            if after.name != before.name and stems & _stems(after.name, _AFTER) and _alike(before, after)
+        ]
+        if len(fits) > 1:
+            raise ImportRefused(place, f"states: input {before.name} may go with the outputs {fits}; pass states")
+        if fits:
+            pairs[before.name] = fits[0]
+    if not pairs or len(set(pairs.values())) < len(pairs):
+        raise ImportRefused(
+            place,
+            f"states: the names do not tell which output carries which input on; pass states as INPUT=OUTPUT pairs. "
+            f"{listing(graph)}",
+        )
+    return pairs
+
+
+def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
+    """Raises ImportRefused for a pair that is none."""
+    if not states:
+        raise ImportRefused(place, f"states: got none, expected INPUT=OUTPUT pairs. {listing(graph)}")
+    for before, after in states.items():
+        where = f"{place}: state {before}"
+        if before not in graph.inputs:
+            raise ImportRefused(where, f"no such input. {listing(graph)}")
+        if after not in graph.outputs:
+            raise ImportRefused(where, f"{after}: no such output. {listing(graph)}")
+        if not _alike(graph.inputs[before], graph.outputs[after]):
+            raise ImportRefused(where, f"goes in as {graph.inputs[before]} and comes out as {graph.outputs[after]}")
+        if graph.inputs[before].dtype not in STATE_DTYPES:
+            raise ImportRefused(
+                where,
+                f"got {graph.inputs[before]}, expected one of {', '.join(STATE_DTYPES)}; put a Cast around it in the "
+                "graph",
+            )
+    if len(set(states.values())) < len(states):
+        raise ImportRefused(place, f"states: got {dict(states)}, expected a different output for each input")
+
+
+def listing(graph: Graph) -> str:
+    """What the graph has, for errors that ask for something."""
+    inputs = ", ".join(map(str, graph.inputs.values()))
+    return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))} (docs/models.md, ONNX)"
+
+
+def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
+    """What may be left of a name without the mark that says "before" or "after"; the name itself too."""
+    lower = name.lower()
+    stems = {lower}
+    for mark in marks:
+        for joint in ("_", ".", "-"):
+            if lower.endswith(f"{joint}{mark}"):
+                stems.add(lower.removesuffix(f"{joint}{mark}"))
+            if lower.startswith(f"{mark}{joint}"):
+                stems.add(lower.removeprefix(f"{mark}{joint}"))
+        if mark in ("0", "n") and lower.endswith(mark):  # h0 and hn
+            stems.add(lower.removesuffix(mark))
+    return {stem for stem in stems if stem}
+
+
+def _alike(before: Value, after: Value) -> bool:
+    """Could be the same tensor: dtype, rank and fixed sizes do not contradict."""
+    if before.dtype != after.dtype:
+        return False
+    if before.dims is None or after.dims is None:
+        return True
+    if len(before.dims) != len(after.dims):
+        return False
+    pairs = zip(before.dims, after.dims, strict=True)
+    return all(not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in pairs)

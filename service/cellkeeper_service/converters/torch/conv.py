@@ -1,0 +1,52 @@
+"""Causal convolutions of a traced module: the last inputs become a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .export import WatchedCall
+
+
+def causal_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv1d]]:
+    """Those that may look at the past alone: without padding of their own (the forward pads on the left), or padded by
+    all that they reach back (the forward cuts the end off). [B, C, T], one output for each time step."""
+    return [
+        (name, child)
+        for name, child in model.named_modules()
+        if isinstance(child, nn.Conv1d)
+        and child.stride == (1,)
+        and _reach(child)
+        and child.padding in ((0,), (_reach(child),))
+    ]
+
+
+def _reach(conv: nn.Conv1d) -> int:
+    """How many time steps it reaches back."""
+    return (conv.kernel_size[0] - 1) * conv.dilation[0]
+
+
+def watched_convolution(
+    name: str, conv: nn.Conv1d, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
+) -> Callable[[Tensor], Tensor]:
+    """A forward that takes the inputs before from `called` and appends those of the next time step to `after`."""
+    reach, padded = _reach(conv), conv.padding != (0,)
+
+    def forward(value: Tensor) -> Tensor:
+        if value.ndim != 3:
+            raise TypeError(f"{name} takes {value.ndim} axes, expected [B, C, T]")
+        whole = F.pad(value, (reach, 0)) if padded else value
+        past = whole[..., :reach]
+        steps = whole.shape[-1] - reach
+        begin = called(WatchedCall(name, "Conv1d", steps, (past,), (past,), 0, ("past",)))
+        if begin is not None:
+            whole = torch.cat([begin[0], whole[..., reach:]], -1)
+        after.append((whole[..., steps:],))
+        y = F.conv1d(whole, conv.weight, conv.bias, 1, 0, conv.dilation, conv.groups)
+        return F.pad(y, (0, reach)) if padded else y  # what the forward cuts off
+
+    return forward

@@ -1,0 +1,162 @@
+"""A module of the user's own: whether its forward is what its children compute one after another, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..processing import random_sequences
+from ..refusal import ImportRefused
+from ..stack import Array, Stack
+from .modules import ModuleChain, flatten, is_ignored
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FAR = (
+    1e-4  # of the largest output: a forward that differs by more computes something else; by less, it rounds otherwise
+)
+STEPS = 32
+LENGTHS = (1, 2, STEPS, 200)
+SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
+SPIKE_EVERY_STEPS = 7
+TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
+_INSTEAD = f"pass the modules as a list, in the order in which they compute; {TRACED}, or export it as an ONNX graph"
+
+
+def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
+    """The children in the order of their registration have to give what the module's own forward gives, for ordinary,
+    large, tiny and zero inputs and for short and long sequences. Raises ImportRefused that says for which it does not.
+    """
+    recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
+    own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
+    layers = ModuleChain(chain, initial)
+    for what, inputs in _trials(stack):
+        expected = own.last(inputs)
+        came = layers.whole(inputs)["prediction"]
+        steps = len(inputs)
+        where = f"for {what}, {steps} time steps"
+        _check_fed(own, inputs, where)
+        if len(expected) not in (1, steps) or expected.shape[1:] != came.shape[1:]:
+            raise ImportRefused(
+                own.name,
+                f"gives {list(expected.shape)} for {steps} time steps where its layers give {list(came.shape)}, "
+                f"expected an output for each, or for the last one; {_INSTEAD}",
+            )
+        first = steps - len(expected)
+        at = _first_difference(expected, came[first:])
+        if at is not None:
+            step, gap = at
+            raise ImportRefused(
+                own.name,
+                f"gives other values than its layers in the order in which they are registered, {where}, at step "
+                f"{first + step}: {gap:.1g} of the largest apart; {_INSTEAD}",
+            )
+
+
+def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
+    """A layer that forgets hides what was left out or changed before it: so what its first layer gets is compared, too.
+    Raises ImportRefused."""
+    fed = own.fed
+    if fed is None:
+        return
+    if fed.size != inputs.size:
+        share = len(inputs) * fed.size / inputs.size
+        raise ImportRefused(own.name, f"hands {share:g} time steps to its first layer, {where}; {_INSTEAD}")
+    at = _first_difference(inputs, fed.reshape(inputs.shape))
+    if at is not None:
+        step, gap = at
+        raise ImportRefused(
+            own.name,
+            f"changes its input before its first layer gets it, {where}, at step {step}: {gap:.1g} of the largest "
+            f"apart; {_INSTEAD}",
+        )
+
+
+def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
+    """What the inputs are, in words, and the inputs [T, ...]."""
+    for number, steps in enumerate((STEPS, *LENGTHS)):
+        yield "ordinary inputs", random_sequences(stack, 1, steps, seed=number)[0]
+    if stack.vocabulary:
+        return
+    (ordinary,) = random_sequences(stack, 1, STEPS, seed=9)
+    for scale in SCALES:
+        yield f"inputs scaled by {scale:g}", ordinary * np.float32(scale)
+    yield "negative inputs", -np.abs(ordinary)
+    spikes = ordinary.copy()
+    spikes[::SPIKE_EVERY_STEPS] *= np.float32(1e3)
+    yield "single inputs scaled by 1000", spikes
+
+
+def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
+    """The first time step that differs by more than FAR, and the difference relative to the largest output.
+
+    From where neither is finite on, nothing is compared.
+    """
+    a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, came))
+    known = np.asarray([bool(np.isfinite(row).all()) for row in a])
+    same_loss = ~known & ~np.asarray([bool(np.isfinite(row).all()) for row in b])
+    end = int(np.argmax(same_loss)) if same_loss.any() else len(a)
+    size = max([float(np.abs(row).max(initial=0.0)) for row in a[:end][known[:end]]], default=0.0)
+    for step in range(end):
+        gap = float(np.abs(a[step] - b[step]).max(initial=0.0))
+        if not gap <= FAR * size:
+            return step, gap / max(size, 1e-30)
+    return None
+
+
+class OwnForward:
+    """A module of the user's own, called as it is: a proof.Source that knows whole sequences only.
+
+    Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
+    where the module's recurrent layers are batch_first), or the last time step alone.
+    """
+
+    def __init__(self, model: nn.Module, batch_first: bool) -> None:
+        import torch
+
+        self.name = f"{type(model).__name__}.forward"
+        self._model = model
+        self._batch_first = batch_first
+        self._torch = torch
+        first = (module for _, module in flatten(model) if not is_ignored(module))
+        self._first: Any = next(first, None)
+        self.fed: Array | None = None  # what its first layer got in the last call, [values]; None: was not called
+
+    def last(self, inputs: Array) -> Array:
+        """The outputs that it gives for [T, ...]: [T, units], or [1, units] where those are of the last time step."""
+        torch = self._torch
+        x = torch.from_numpy(np.array(inputs))
+        x = x.long() if x.dtype == torch.int32 else x
+        fed: list[Any] = []
+        watch: Any = None
+        if self._first is not None:
+            watch = self._first.register_forward_pre_hook(lambda _, given: fed.append(given[0] if given else None))
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
+        except Exception as error:  # whatever the user's code raises
+            raise ImportRefused(
+                self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
+            ) from error
+        finally:
+            self._model.train(was_training)
+            if watch is not None:
+                watch.remove()
+        tensors = [value.detach().reshape(-1) for value in fed if isinstance(value, torch.Tensor)]
+        self.fed = torch.cat(tensors).float().numpy() if tensors else None
+        while isinstance(y, tuple | list) and y:
+            y = y[0]
+        if not isinstance(y, torch.Tensor):
+            raise ImportRefused(
+                self.name, f"gives {type(y).__name__}, expected a tensor or a tuple that begins with one"
+            )
+        result: Array = y.float().numpy()
+        steps = len(inputs)
+        if result.ndim == 3:
+            return result[0] if self._batch_first else result[:, 0]
+        return result if result.ndim == 2 else result.reshape(steps if result.size % steps == 0 else 1, -1)

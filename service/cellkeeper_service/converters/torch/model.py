@@ -1,0 +1,254 @@
+"""import_torch: a module in a script, or a file of weights, to a bundle."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import Missing
+from cellkeeper_service.model.feedback import Sources
+
+from ..files import read_state_dict, tensors_of
+from ..landing import Imported, Report, check_target, land
+from ..lower import Lowered, lower
+from ..parity import MAX_BATCH, TOLERANCE
+from ..processing import Float64Source, Processed, Processing, checked, random_sequences, scaled_as
+from ..proof import Source
+from ..refusal import ImportRefused
+from ..stack import Array, Layer, LayerNorm, Recurrent, Stack
+from .build import build_modules
+from .forward import TRACED, compare_forward
+from .modules import ModuleChain, flatten, module_parts
+from .program import import_program, is_program
+from .weights import Part, guess_parts, parse_parts, read_parts, refuse_wrapped, with_initial
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+
+def import_torch(
+    model: nn.Module | Sequence[nn.Module] | Mapping[str, Tensor] | ExportedProgram | Path | str,
+    folder: Path | str,
+    *,
+    layers: str | None = None,
+    name: str | None = None,
+    normalization: object = None,
+    missing: Missing | None = None,
+    output: object = (),
+    feedback: Sources | None = None,
+    feature_names: object = None,
+    initial_state: Tensor | tuple[Tensor, Tensor] | None = None,
+    example: object = None,
+    states: Any = (),
+    layout: str | None = None,
+    vocabulary: int = 0,
+    tolerance: float = TOLERANCE,
+    max_batch: int = MAX_BATCH,
+    report: Report = print,
+) -> Imported:
+    """Writes the bundle `folder`, which must not exist yet, and compares it with the modules on random sequences.
+
+    model: an nn.LSTM, nn.GRU or nn.RNN; a list of modules in the order in which they compute (Embedding, recurrent
+    layers or cells, Linear, activations, Dropout); any other module, whose children are taken in the order of their
+    registration, which has to agree with its own forward; or the weights: a state_dict, a safetensors file, or a file
+    of torch.save, read with weights_only. Those need `layers`: the kinds and the prefixes of the tensors' names in
+    the order in which they compute, such as "embedding=emb lstm=rnn dense=fc relu dense=out"; or a torch.export
+    program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
+    and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
+    example: x as the forward of a module takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F). With it a
+    module whose children do not say what its forward computes is traced (needs onnxscript): its recurrent layers are
+    watched, or, with `states`, its forward takes these after x and gives them back after its outputs. states: those of
+    a new session, as the forward takes them: a tensor, tensors, a tuple of them, or by the name of the argument.
+    layout: of x and the outputs, "step", "time_first" or "batch_first", where its recurrent layers do not tell.
+    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
+    DataFrame with such columns; otherwise those that the scaler was fitted on.
+    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
+    initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
+    tolerance: the largest difference, relative to the largest output.
+
+    Raises ImportRefused: one line with the place. Nothing is left behind.
+    """
+    folder = Path(folder)
+    name = check_target(folder, name)
+    processing = checked(normalization, missing, output, feature_names)
+    served: dict[str, Any] = {"feedback": feedback, "tolerance": tolerance, "max_batch": max_batch}
+    stated = not isinstance(states, tuple | list | Mapping) or bool(states)
+    if is_program(model):
+        if normalization is not None or processing.output or initial_state is not None or layers is not None:
+            raise ImportRefused(
+                "model", "got a torch.export program with normalization, output, initial_state or layers"
+            )
+        named = tuple(states) if all(isinstance(state, str) for state in states) else ()
+        graph: dict[str, Any] = {"name": name, "vocabulary": vocabulary, "missing": processing.missing, **served}
+        graph["feature_names"] = processing.feature_names
+        program: Any = model
+        imported = import_program(program, folder, place="ExportedProgram", states=named, **graph)
+        report(str(imported))
+        return imported
+    if example is None and (stated or vocabulary or layout is not None):
+        raise ImportRefused(
+            "states, vocabulary, layout",
+            f"got {states}, {vocabulary}, {layout}, expected for a torch.export program, or with example only",
+        )
+    read = None
+    if example is None or not stated:
+        try:
+            read = _read(model, layers, _initial(initial_state), processing, name)
+        except ImportRefused:
+            if example is None:
+                raise
+    if read is None:
+        graph = {"vocabulary": vocabulary, **served}
+        imported = _import_traced(
+            model, folder, name, example, states if stated else None, layout, initial_state, processing, graph
+        )
+    else:
+        place, _, whole, lowered, source = read
+        imported = land(
+            folder,
+            lowered,
+            Processed(source, processing),
+            random_sequences(whole),
+            place,
+            tolerance,
+            max_batch,
+            feedback,
+            scaled=scaled_as(whole),
+            feature_names=processing.feature_names,
+        )
+    report(str(imported))
+    return imported
+
+
+def _import_traced(
+    model: Any,
+    folder: Path,
+    name: str,
+    example: object,
+    states: object,
+    layout: str | None,
+    initial_state: object,
+    processing: Processing,
+    options: Mapping[str, Any],
+) -> Imported:
+    from .trace import trace, whole_sequence_layers
+
+    if initial_state is not None:
+        raise ImportRefused("initial_state", "got one for a module that is traced, expected states")
+    if not hasattr(model, "named_modules") or type(model).__module__.startswith("torch.jit"):
+        raise ImportRefused("example", f"got one with {type(model).__name__}, expected it with a torch module only")
+    copied = _copied(type(model).__name__, model)
+    traced = trace(copied, example, states, layout, processing)
+    place = type(model).__name__
+    try:
+        return import_program(
+            traced.program,
+            folder,
+            name=name,
+            place=place,
+            states=traced.states,
+            outputs=traced.outputs,
+            initial=traced.initial,
+            source=lambda *_: Processed(traced.source, processing),
+            missing=processing.missing,
+            feature_names=processing.feature_names,
+            **options,
+        )
+    except ImportRefused as error:
+        raise ImportRefused(error.place, f"{whole_sequence_layers(copied)}{error.reason}") from error
+
+
+def _read(
+    model: Any, layers: str | None, initial: Mapping[str, Array], processing: Processing, name: str
+) -> tuple[str, Stack, Stack, Lowered, Source]:
+    """The place, the stack alone and with the processing around it, what it becomes, and what that is compared with."""
+    chain: list[nn.Module] = []
+    own: Any = None
+    if isinstance(model, str | Path | Mapping):
+        place = str(model) if isinstance(model, str | Path) else "state_dict"
+        tensors = tensors_of(model, place) if isinstance(model, Mapping) else read_state_dict(Path(model))
+        refuse_wrapped(tensors, layers, place)
+        parts = parse_parts(layers) if layers else guess_parts(list(tensors), place, tensors)
+    else:
+        if layers is not None:
+            raise ImportRefused(
+                "layers", "got a text beside modules, expected it for weights only; pass a list of modules"
+            )
+        found = flatten(model)
+        place = type(model).__name__
+        parts, tensors = module_parts(found)
+        chain = [_copied(name, module) for name, module in found]
+        standard = type(model).__module__.startswith("torch.nn.modules")
+        own = None if standard or isinstance(model, Sequence) else model
+    read = with_initial(read_parts(parts, tensors, place), initial, place)
+    stack = Stack(_features(read), tuple(read))
+    whole = processing.around(stack)
+    try:
+        lowered = lower(whole, name, place)
+    except ImportRefused as error:
+        if own is None:
+            raise
+        raise ImportRefused(
+            f"{place}: {error.place}",
+            f"{error.reason}: its layers do not fit one after another as they are registered (a path around some of "
+            f"them within forward?); {TRACED}, or export one time step with torch.export, states as arguments, and "
+            "pass that",
+        ) from error
+    if own is not None:
+        compare_forward(own, chain, initial, stack)
+    return place, stack, whole, lowered, _source(chain, parts, tensors, initial, stack)
+
+
+def _features(layers: Sequence[Layer]) -> int:
+    """Of a time step; 0 for token ids."""
+    for layer in layers:
+        if isinstance(layer, Recurrent):
+            return int(layer.weights["weight_ih"].shape[1])
+        if isinstance(layer, LayerNorm) and layer.scale is not None:
+            return int(layer.scale.size)
+        weight = getattr(layer, "weight", None)
+        if weight is not None:
+            return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
+    return 1  # widths.check refuses what has no layer
+
+
+def _copied(name: str, module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # whatever a module's own copying raises
+        kind = f"{name or 'model'} ({type(module).__name__})"
+        raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
+
+
+def _initial(state: Any) -> dict[str, Array]:
+    if state is None:
+        return {}
+    tensors = list(state) if isinstance(state, tuple | list) else [state]
+    for value in tensors:
+        if not hasattr(value, "detach"):
+            raise ImportRefused(
+                "initial_state", f"got {type(value).__name__}, expected a tensor h, or a tuple of tensors (h, c)"
+            )
+    return {
+        name: np.array(value.detach().cpu().float().numpy(), np.float32)
+        for name, value in zip(("h", "c"), tensors, strict=False)
+    }
+
+
+def _source(
+    chain: Sequence[nn.Module],
+    parts: Sequence[Part],
+    tensors: Mapping[str, Array],
+    initial: Mapping[str, Array],
+    stack: Stack,
+) -> Source:
+    if importlib.util.find_spec("torch") is None:
+        return Float64Source(stack, "torch is not installed")
+    return ModuleChain(chain or build_modules(parts, tensors), initial)

@@ -1,0 +1,213 @@
+"""torch modules as parts, and as what the served model is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..refusal import ImportRefused
+from ..stack import Array
+from .weights import UNNORMED, Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ACTIVATIONS = {
+    "ReLU": "relu",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softmax": "softmax",
+    "Softsign": "softsign",
+    "Hardsigmoid": "hard_sigmoid",
+    "ELU": "elu",
+    "LeakyReLU": "leaky_relu",
+    "SiLU": "silu",
+    "Mish": "mish",
+    "SELU": "selu",
+    "ReLU6": "relu6",
+    "LogSoftmax": "log_softmax",
+    "LogSigmoid": "log_sigmoid",
+    "Hardswish": "hard_silu",
+    "Tanhshrink": "tanh_shrink",
+}
+_IGNORED = ("Dropout", "AlphaDropout", "FeatureAlphaDropout", "Identity")
+_WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder")
+ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activations, Dropout"
+
+
+def flatten(model: Any) -> list[tuple[str, nn.Module]]:
+    """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        _refuse_normed(model)
+        if type(model).__module__.startswith("torch.jit"):
+            raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
+    if not isinstance(model, nn.Module):
+        raise ImportRefused("model", f"got {type(model).__name__}, expected a torch module or a list of them")
+    if type(model).__module__.startswith("torch.nn.modules") and not isinstance(
+        model, nn.Sequential | nn.ModuleList | nn.ModuleDict
+    ):
+        return [("", model)]
+    children = list(model.named_children())
+    if not children or list(model.named_parameters(recurse=False)):
+        raise ImportRefused(
+            type(model).__name__,
+            f"cannot be taken apart; expected {ALLOWED}, or a list of these; "
+            "pass example=x, an input as its forward takes it, and the forward is traced",
+        )
+    return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
+
+
+def _refuse_normed(module: nn.Module) -> None:
+    """weight_norm, spectral_norm and the like: a weight that is computed anew at each call."""
+    from torch.nn.utils.parametrize import is_parametrized
+
+    hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    found = next((kind for kind in hooks if kind in ("WeightNorm", "SpectralNorm")), "")
+    if found or is_parametrized(module):
+        raise ImportRefused(
+            type(module).__name__, f"{found or 'a parametrization'} computes its weight at each call; {UNNORMED}"
+        )
+
+
+def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], dict[str, Array]]:
+    """Parts, and the tensors that they name. Raises ImportRefused with the module's name."""
+    parts: list[Part] = []
+    tensors: dict[str, Array] = {}
+    for number, (name, module) in enumerate(modules):
+        part = _part(name, module)
+        if part is None:
+            continue
+        prefix = name or str(number)
+        parts.append(replace(part, prefix=prefix if "=" in part.place else ""))
+        if part.kind == "layer_norm" and not module.elementwise_affine:
+            shape: Any = module.normalized_shape
+            tensors[f"{prefix}.weight"] = np.ones(shape, np.float32)
+        for key, value in module.state_dict().items():
+            if value.is_meta or not value.is_floating_point():
+                came = "no values (device meta)" if value.is_meta else str(value.dtype)
+                raise ImportRefused(f"{name or 'model'}: tensor {key}", f"got {came}, expected floats with values")
+            tensors[f"{prefix}.{key}"] = value.detach().cpu().float().numpy()
+    return parts, tensors
+
+
+def _part(name: str, module: Any) -> Part | None:
+    kind = type(module).__name__
+    place = f"{name or 'model'} ({kind})"
+    if kind in ("LSTM", "GRU", "RNN"):
+        if module.bidirectional:
+            raise ImportRefused(
+                place, "bidirectional; the backward direction starts at the end, which a stream has not reached"
+            )
+        return Part(f"rnn_{module.nonlinearity}" if kind == "RNN" else kind.lower())
+    if kind in ("LSTMCell", "GRUCell", "RNNCell"):
+        cell = f"rnn_{module.nonlinearity}" if kind == "RNNCell" else kind.removesuffix("Cell").lower()
+        return Part(f"{cell}_cell")
+    if kind == "Embedding":
+        if module.max_norm is not None:
+            raise ImportRefused(place, f"max_norm: got {module.max_norm}, expected None: it changes weights when used")
+        return Part("embedding")
+    if kind == "Linear":
+        return Part("dense")
+    if kind == "LayerNorm":
+        if len(module.normalized_shape) != 1:
+            raise ImportRefused(
+                place, f"normalized_shape: got {list(module.normalized_shape)}, expected the features alone: [F]"
+            )
+        return Part("layer_norm", epsilon=float(module.eps))
+    if kind == "PReLU":
+        if module.num_parameters != 1:
+            raise ImportRefused(
+                place, f"num_parameters: got {module.num_parameters}, expected 1: axis 1 is the time or the batch"
+            )
+        return Part("prelu")
+    if kind == "GELU":
+        return Part("gelu_tanh" if module.approximate == "tanh" else "gelu")
+    if is_ignored(module):
+        return None
+    if kind in _WHOLE:
+        raise ImportRefused(place, "attends to the whole sequence, of which a stream has seen the past only")
+    if kind not in _ACTIVATIONS:
+        raise ImportRefused(place, f"no layer that a bundle can hold; expected {ALLOWED}")
+    if kind == "Softplus" and (module.beta, module.threshold) != (1, 20):
+        raise ImportRefused(place, f"beta, threshold: got {module.beta}, {module.threshold}, expected 1, 20")
+    if kind in ("Softmax", "LogSoftmax") and module.dim not in (-1, 2):
+        raise ImportRefused(place, f"dim: got {module.dim}, expected -1")
+    slope = getattr(module, "negative_slope", getattr(module, "alpha", 1.0))
+    return Part(_ACTIVATIONS[kind], slope=float(slope))
+
+
+def is_ignored(module: nn.Module) -> bool:
+    """It computes nothing in evaluation mode."""
+    return type(module).__name__ in _IGNORED
+
+
+class ModuleChain:
+    """The modules one after another, in float32 as they are: a proof.Source. initial: "h", "c" [layers, width]."""
+
+    def __init__(self, modules: Sequence[nn.Module], initial: Mapping[str, Array]) -> None:
+        import torch
+
+        self.name = f"torch {torch.__version__.partition('+')[0]}"
+        self._modules = modules
+        self._initial = initial
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        return {"prediction": self._advance(inputs, self._start())}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        states = self._start()
+        parts = [self._advance(inputs[i : i + 1], states) for i in range(len(inputs))]
+        return {"prediction": np.concatenate(parts)}
+
+    def _advance(self, inputs: Array, states: list[Any]) -> Array:
+        """[T, ...] -> [T, units]; `states` by module, brought up to date."""
+        import torch
+
+        value: Any = torch.from_numpy(np.array(inputs))[:, None]
+        value = value.long() if value.dtype == torch.int32 else value
+        with torch.no_grad():
+            for number, module in enumerate(self._modules):
+                kind: Any = module
+                if isinstance(module, torch.nn.LSTM | torch.nn.GRU | torch.nn.RNN):
+                    turned = value.transpose(0, 1) if module.batch_first else value
+                    value, states[number] = kind(turned, states[number])
+                    value = value.transpose(0, 1) if module.batch_first else value
+                elif isinstance(module, torch.nn.LSTMCell | torch.nn.GRUCell | torch.nn.RNNCell):
+                    rows = []
+                    for x in value:
+                        states[number] = kind(x, states[number])
+                        rows.append(states[number][0] if isinstance(module, torch.nn.LSTMCell) else states[number])
+                    value = torch.stack(rows)
+                else:
+                    value = kind(value)
+        result: Array = value[:, 0].numpy()
+        return result
+
+    def _start(self) -> list[Any]:
+        import torch
+
+        taken = 0
+        states: list[Any] = []
+        for module in self._modules:
+            layers = getattr(module, "num_layers", 1 if isinstance(module, torch.nn.RNNCellBase) else 0)
+            if not layers or not self._initial:
+                states.append(None)
+                continue
+            mine = [
+                torch.from_numpy(np.array(self._initial[name][taken : taken + layers], np.float32))[:, None]
+                for name in ("h", "c")
+                if name in self._initial
+            ]
+            if isinstance(module, torch.nn.RNNCellBase):
+                mine = [part[0] for part in mine]
+            states.append(tuple(mine) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else mine[0])
+            taken += layers
+        return states

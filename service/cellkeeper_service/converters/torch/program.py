@@ -1,0 +1,192 @@
+"""A torch.export program (x, *states) -> (y, *states): through ONNX, compared with the program itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import Missing
+from cellkeeper_service.model.feedback import Sources
+
+from ..landing import Imported
+from ..onnx.declare import declare
+from ..onnx.graph import read_graph
+from ..onnx.model import import_graph
+from ..onnx.source import Declaration
+from ..proof import Source
+from ..refusal import ImportRefused
+from ..stack import Array
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+INPUT, OUTPUT = "x", "prediction"
+
+
+def is_program(model: object) -> bool:
+    return type(model).__name__ == "ExportedProgram" and type(model).__module__.startswith("torch.export")
+
+
+def after(state: str) -> str:
+    """The name of a state's output."""
+    return f"{state}_out"
+
+
+def import_program(
+    program: ExportedProgram,
+    folder: Path,
+    *,
+    name: str,
+    place: str,
+    states: Sequence[str],
+    outputs: Sequence[str] = (OUTPUT,),
+    initial: Mapping[str, Array] | None = None,
+    source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
+    vocabulary: int,
+    missing: Missing,
+    feedback: Sources | None,
+    feature_names: tuple[str, ...] = (),
+    tolerance: float,
+    max_batch: int,
+) -> Imported:
+    """A program (x, *states) -> (*outputs, *states) with a dynamic batch axis becomes a bundle.
+
+    initial: states of a new session without the batch axis; zeros where it has none. source: what the bundle is
+    compared with; the program itself where it is None.
+    """
+    data = program_graph(program, states, outputs, place)
+    graph = read_graph(data, place)
+    declaration = declare(
+        graph,
+        place,
+        input_name=INPUT,
+        states={state: after(state) for state in states},
+        outputs=outputs,
+        constants={},
+        batch_axes={},
+        layout=None,
+    )
+
+    def original(_: Any, declared: Declaration, first: Mapping[str, Array]) -> Source:
+        return ProgramSource(program, declared, first) if source is None else source(declared, first)
+
+    return import_graph(
+        data,
+        graph,
+        declaration,
+        folder,
+        name=name,
+        place=place,
+        vocabulary=vocabulary,
+        initial=initial or {},
+        missing=missing,
+        feedback=feedback,
+        feature_names=feature_names,
+        source=original,
+        tolerance=tolerance,
+        max_batch=max_batch,
+    )
+
+
+def program_graph(program: ExportedProgram, states: Sequence[str], outputs: Sequence[str], place: str) -> bytes:
+    """The ONNX model, its inputs called x and `states`, its outputs `outputs` and `states` with _out."""
+    signature = program.graph_signature
+    came = (len(signature.user_inputs), len(signature.user_outputs))
+    expected = (1 + len(states), len(outputs) + len(states))
+    if not states or came != expected:
+        raise ImportRefused(
+            place,
+            f"got {came[0]} inputs, {came[1]} outputs and the states {list(states)}, expected (x, *states) -> "
+            "(y, *states); pass the states' names in the order of the program's arguments, such as states=('h', 'c')",
+        )
+    _refuse_nested(program, place)
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportRefused(place, "needs onnxscript, which is not installed; install cellkeeper[torch-export]")
+    import torch
+
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[INPUT, *states],
+                output_names=[*outputs, *map(after, states)],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's errors have no common base
+        raise ImportRefused(place, f"torch.onnx cannot export it ({error})") from error
+    if made is None:
+        raise ImportRefused(place, "torch.onnx gave nothing")
+    return bytes(made.model_proto.SerializeToString())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporters print and warn of: packages that nobody asked for, and whole programs."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _refuse_nested(program: ExportedProgram, place: str) -> None:
+    """Raises ImportRefused: what is within tuples, lists or dicts, or goes by keyword, cannot be handed on by name."""
+    inputs, keywords = program.call_spec.in_spec.children_specs
+    outputs = program.call_spec.out_spec
+    flat = all(child.is_leaf() for child in (*inputs.children_specs, *outputs.children_specs))
+    if not flat or keywords.children_specs or outputs.type not in (tuple, list):
+        raise ImportRefused(
+            place,
+            "takes or gives tensors within tuples or dicts, or by keyword; wrap it in a module whose forward takes "
+            "(x, h, c) and returns (y, h, c), one tensor each, and export that",
+        )
+
+
+class ProgramSource:
+    """The program in batches of one: a proof.Source. Sequences go in by single time steps where T is fixed to 1."""
+
+    def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
+        import torch
+
+        self.name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
+        self._run: Any = program.module()
+        self._declaration = declaration
+        self._initial = initial
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        short = self._declaration.time_axis is None or self._declaration.single
+        return self._advance(inputs, 1 if short else len(inputs))
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self._advance(inputs, 1)
+
+    def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
+        import torch
+
+        declaration = self._declaration
+        start = declaration.zeros(1)
+        for name, value in self._initial.items():
+            start[name] = np.expand_dims(value, declaration.state_axes[name])
+        states = [torch.from_numpy(start[name]) for name in declaration.states]
+        parts: list[Array] = []
+        for at in range(0, len(inputs), chunk):
+            x = inputs[at : at + chunk].astype(declaration.dtype)
+            x = x if declaration.time_axis is None else np.expand_dims(x, declaration.batch_axis)
+            with torch.no_grad():
+                y, *states = self._run(torch.from_numpy(np.ascontiguousarray(x)), *states)
+            values: Array = y.numpy()
+            parts.append(values if declaration.time_axis is None else np.take(values, 0, declaration.batch_axis))
+        return {OUTPUT: np.concatenate(parts)}

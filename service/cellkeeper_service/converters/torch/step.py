@@ -1,0 +1,166 @@
+"""One time step of a module as a module of its own, its states as arguments. Loaded where a module is traced only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as tree
+
+from ..processing import Processing
+from .conv import causal_convolutions, watched_convolution
+from .export import Watch, WatchedCall
+
+SEQUENCE_LAYERS = (nn.LSTM, nn.GRU, nn.RNN)
+_CURVES: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "expm1": torch.expm1, "sinh": torch.sinh}
+_WITH_VALUE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "scale": torch.mul,
+    "offset": torch.add,
+    "clip_min": torch.maximum,
+}
+CELLS = (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
+
+def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in model.named_modules() if isinstance(child, (*SEQUENCE_LAYERS, *CELLS))]
+
+
+@contextmanager
+def watched(
+    model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
+) -> Iterator[None]:
+    """Within, each recurrent layer and causal convolution asks `called` for the state to begin with (None: what the
+    forward gives it), and appends the tensors of the state after to `after`."""
+
+    def replaced(name: str, child: Any) -> Callable[..., Any]:
+        forward = type(child).forward
+
+        def watch(value: Any, hx: Any = None) -> Any:
+            if not isinstance(value, Tensor) or value.ndim != (3 if isinstance(child, SEQUENCE_LAYERS) else 2):
+                raise TypeError(f"{name} takes {type(value).__name__}, expected a tensor with a batch, not packed")
+            given = () if hx is None else tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+            first = bool(getattr(child, "batch_first", True))
+            steps = value.shape[1 if first else 0] if value.ndim == 3 else 0
+            suffixes = ("h", "c") if isinstance(child, nn.LSTM | nn.LSTMCell) else ("h",)
+            zeros = _zeros(child, value.shape[0 if first else 1], suffixes)
+            axis = 1 if isinstance(child, SEQUENCE_LAYERS) else 0
+            start = called(WatchedCall(name, type(child).__name__, steps, given, zeros, axis, suffixes))
+            begin = hx if start is None else start if len(start) > 1 else start[0]
+            result = forward(child, value, begin)
+            state = result[1] if isinstance(child, SEQUENCE_LAYERS) else result
+            after.append(tuple(state) if isinstance(state, tuple) else (state,))
+            return result
+
+        return watch
+
+    children, convolutions = recurrent_children(model), causal_convolutions(model)
+    try:
+        for name, child in children:
+            child.forward = replaced(name, child)
+        for name, conv in convolutions:
+            conv.forward = watched_convolution(name, conv, called, after)  # type: ignore[assignment,method-assign]
+        yield
+    finally:
+        for _, child in (*children, *convolutions):
+            child.__dict__.pop("forward", None)
+
+
+def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...]:
+    if not isinstance(child, SEQUENCE_LAYERS):
+        return tuple(torch.zeros(batch, child.hidden_size) for _ in suffixes)
+    widths = (getattr(child, "proj_size", 0) or child.hidden_size, child.hidden_size)
+    return tuple(torch.zeros(child.num_layers, batch, width) for width, _ in zip(widths, suffixes, strict=False))
+
+
+class CarriedStep(nn.Module):
+    """(x [B, ...], *states) -> (*outputs [B, ...], *states) of a module whose forward takes the states itself.
+
+    call: the module with x and the states in the structure that it takes. time_axis: where x and the outputs have one.
+    """
+
+    def __init__(
+        self, model: nn.Module, call: Callable[..., Any], states: int, time_axis: int | None, processing: Processing
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._call, self._states, self._time_axis = call, states, time_axis
+        self._around = Around(processing)
+
+    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        x = self._around.before(x)
+        x = x if self._time_axis is None else x.unsqueeze(self._time_axis)
+        leaves = tree.tree_leaves(self._call(self.model, x, states))
+        outputs = leaves[: -self._states]
+        if self._time_axis is not None:
+            outputs = [value.squeeze(self._time_axis) for value in outputs]
+        return (self._around.after(outputs[0]), *outputs[1:], *leaves[-self._states :])
+
+
+class WatchedStep(nn.Module):
+    """(x [B, ...], *states) -> (*outputs [B, ...], *states) of a module that runs recurrent layers over a sequence.
+
+    watch: as `watched`. kept: which of the tensors that it gives are outputs, and whether they have a time axis.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        watch: Watch,
+        counts: Sequence[int],
+        kept: dict[int, bool],
+        time_axis: int,
+        processing: Processing,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._watch = watch
+        self._counts, self._kept, self._time_axis = list(counts), dict(kept), time_axis
+        self._around = Around(processing)
+
+    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        waiting = list(states)
+        counts = iter(self._counts)
+        after: list[tuple[Tensor, ...]] = []
+
+        def next_state(call: WatchedCall) -> tuple[Tensor, ...]:
+            return tuple(waiting.pop(0) for _ in range(next(counts)))
+
+        with self._watch(self.model, next_state, after):
+            given = self.model(self._around.before(x).unsqueeze(self._time_axis))
+        leaves = tree.tree_leaves(given)
+        outputs = [
+            leaves[index].squeeze(self._time_axis) if timed else leaves[index] for index, timed in self._kept.items()
+        ]
+        return (self._around.after(outputs[0]), *outputs[1:], *(value for state in after for value in state))
+
+
+class Around(nn.Module):
+    """The normalisation before a module and the output transform behind it."""
+
+    def __init__(self, processing: Processing) -> None:
+        super().__init__()
+        numbers = processing.normalization
+        self._normalized = numbers is not None
+        if numbers is not None:
+            self.register_buffer("offset", torch.tensor(numbers.offset, dtype=torch.float32))
+            self.register_buffer("scale", torch.tensor(numbers.scale, dtype=torch.float32))
+        self._output = [
+            (step.op, None if step.value is None else torch.tensor(step.value, dtype=torch.float32))
+            for step in processing.output
+        ]
+
+    def before(self, x: Tensor) -> Tensor:
+        return (x - self.get_buffer("offset")) / self.get_buffer("scale") if self._normalized else x
+
+    def after(self, y: Tensor) -> Tensor:
+        for op, value in self._output:
+            if value is not None:
+                y = _WITH_VALUE[op](y, value)
+            elif op == "softmax":
+                y = torch.softmax(y, -1)
+            else:
+                y = _CURVES[op](y)
+        return y

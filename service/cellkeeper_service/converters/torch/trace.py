@@ -1,0 +1,204 @@
+"""A module of any forward, traced: one time step of it is exported by torch.export, its states made explicit.
+
+Two kinds of modules: those whose forward takes states and gives them back, and those whose forward runs recurrent
+layers over a whole sequence, whose states are found by watching these layers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellkeeper_service.model.config import LAYOUTS
+from cellkeeper_service.model.fields import one_line
+
+from ..processing import Processing
+from ..refusal import ImportRefused
+from .export import BATCH, RECIPE, Traced, exported, output_names, rows, spread
+from .source import CarriedSource, source_name
+from .watch import trace_watched
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerDecoder", "Conv1d", "ConvTranspose1d")
+
+
+def trace(model: nn.Module, example: object, states: object, layout: str | None, processing: Processing) -> Traced:
+    """model: on the CPU, in evaluation mode, not used otherwise. example: x as its forward takes it. states: of a new
+    session, as its forward takes them after x; None for a module that runs recurrent layers over a sequence.
+
+    Raises ImportRefused that names the layer and the recipe.
+    """
+    place = type(model).__name__
+    x = _example(example)
+    axis = _time_axis(model, x, layout, place)
+    if states is None:
+        if axis is None:
+            raise ImportRefused(
+                place,
+                f"example: got shape {list(x.shape)} without states, expected a batch of sequences, [T, B, ...] or [B, "
+                f"T, ...]; pass states where its forward takes them: {RECIPE}",
+            )
+        from .step import watched
+
+        _refuse_backward(model)
+        return trace_watched(model, x, axis, processing, place, watch=watched, name=source_name())
+    return _carried(model, x, states, axis, processing, place)
+
+
+def _carried(model: Any, x: Tensor, states: Any, axis: int | None, processing: Processing, place: str) -> Traced:
+    from .step import CarriedStep
+
+    names, flat, call = _states_of(model, states, place)
+    batch = x.shape[1 if axis == 0 else 0]
+    step = CarriedStep(model, call, len(flat), axis, processing)
+    first = rows(x, axis)
+    found = []
+    candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
+    why = "no axis of a state has the size of the batch of example"
+    for axes in itertools.islice(itertools.product(*candidates), 64):
+        begun = [spread(value, at, BATCH) for value, at in zip(flat, axes, strict=True)]
+        try:
+            results = _run(step, first, *begun)
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+            why = str(error)
+            continue
+        after = results[-len(flat) :]
+        if [value.shape for value in after] == [value.shape for value in begun] and results[0].shape[:1] == (BATCH,):
+            found.append((axes, begun, len(results) - len(flat)))
+        else:
+            why = f"states go in as {_shapes(begun)} and come out as {_shapes(after)}"
+    if len(found) != 1:
+        why = why if not found else "more than one axis of a state may be the batch: pass an example of another batch"
+        raise ImportRefused(
+            place,
+            f"one time step with the given states for a batch of {BATCH} fails ({one_line(why)[:120]}); its forward "
+            f"takes x and the states and returns outputs, then the states in the same order: {RECIPE}",
+        )
+    axes, begun, count = found[0]
+    for name, value, at in zip(names, flat, axes, strict=True):
+        if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
+            raise ImportRefused(
+                f"{place}: state {name}", "its rows differ, expected the state of a new session in each"
+            )
+    initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
+    program = exported(step, (first, *begun), axes, place)
+    source = CarriedSource(model, call, flat, axes, axis)
+    return Traced(program, names, output_names(count), initial, source)
+
+
+def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
+    """Names, tensors, and how the module is called with them."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    parameters = [
+        parameter
+        for parameter in list(inspect.signature(model.forward).parameters.values())[1:]
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    known = [parameter.name for parameter in parameters]
+    if isinstance(states, Mapping):
+        unknown = [name for name in states if name not in known]
+        if unknown:
+            raise ImportRefused(place, f"states {unknown}: no arguments of its forward, expected some of {known}")
+        structure: Any = dict(states)
+    elif isinstance(states, torch.Tensor) or len(known) == 1:
+        structure = {known[0]: states} if known else {}
+    else:
+        structure = dict(zip(known, states, strict=False)) if len(states) <= len(known) else {}
+    if not structure:
+        raise ImportRefused(place, f"states: got {_kinds(states)}, expected one for each argument after x: {known}")
+    leaves, spec = tree.tree_flatten(structure)
+    if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
+        raise ImportRefused(place, f"states: got {_kinds(states)}, expected tensors of floats, or tuples of them")
+    names: list[str] = []
+    for name, value in structure.items():
+        inner = tree.tree_leaves(value)
+        names += [name] if len(inner) == 1 else [f"{name}_{number}" for number in range(len(inner))]
+
+    def call(module: Any, x: Tensor, flat: Sequence[Tensor]) -> Any:
+        return module(x, **tree.tree_unflatten(list(flat), spec))
+
+    return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
+
+
+def _refuse_backward(model: Any) -> None:
+    from .step import recurrent_children
+
+    for name, child in recurrent_children(model):
+        if getattr(child, "bidirectional", False):
+            raise ImportRefused(
+                f"{name or 'model'} ({type(child).__name__})",
+                "bidirectional; the backward direction starts at the end, which a stream has not reached",
+            )
+
+
+def whole_sequence_layers(model: Any) -> str:
+    """Layers that may be why a stream differs from the whole sequence, in words; "" where there are none."""
+    found = [
+        f"{name} ({type(child).__name__})" for name, child in model.named_modules() if type(child).__name__ in _WHOLE
+    ]
+    return f"holds {', '.join(found[:4])}, which sees other time steps; " if found else ""
+
+
+def _example(example: object) -> Tensor:
+    import torch
+
+    value = torch.as_tensor(example) if isinstance(example, np.ndarray) else example
+    if not isinstance(value, torch.Tensor) or value.ndim < 1:
+        raise ImportRefused("example", f"got {type(example).__name__}, expected a tensor x as its forward takes it")
+    return value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu().long()
+
+
+def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | None:
+    """Of x: None where it is one time step."""
+    from .step import SEQUENCE_LAYERS, recurrent_children
+
+    lead = x.ndim - (1 if x.is_floating_point() else 0)
+    if layout is not None:
+        if layout not in LAYOUTS:
+            raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+        axis = {"step": None, "time_first": 0, "batch_first": 1}[layout]
+    elif lead <= 1:
+        axis = None
+    else:
+        orders = {
+            bool(child.batch_first) for _, child in recurrent_children(model) if isinstance(child, SEQUENCE_LAYERS)
+        }
+        if len(orders) != 1:
+            raise ImportRefused(
+                place,
+                f"layout: got an example of {list(x.shape)}, which axis is time cannot be told; pass layout, "
+                "step, time_first or batch_first",
+            )
+        axis = int(orders.pop())
+    if lead != (1 if axis is None else 2):
+        raise ImportRefused(
+            "example",
+            f"got shape {list(x.shape)}, expected [batch, features], or with layout {layout or 'batch_first'}"
+            " [batch, time, features] or [time, batch, features] (token ids without features)",
+        )
+    return axis
+
+
+def _run(step: Any, *arguments: Tensor) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return step(*arguments)
+
+
+def _shapes(values: Sequence[Tensor]) -> list[list[int]]:
+    return [list(value.shape) for value in values]
+
+
+def _kinds(states: object) -> str:
+    if isinstance(states, tuple | list):
+        return f"{type(states).__name__} of {len(states)}"
+    return type(states).__name__

@@ -1,0 +1,119 @@
+"""Traces a module that runs recurrent layers over whole sequences: they are watched, their states made explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cellkeeper_service.model.fields import one_line
+
+from ..processing import Processing
+from ..refusal import ImportRefused
+from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, output_names, rows, spread
+from .source import SequenceSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LENGTHS = (5, 7)  # at which a forward is watched
+
+
+def trace_watched(
+    model: Any, x: Tensor, axis: int, processing: Processing, place: str, *, watch: Watch, name: str
+) -> Traced:
+    """model: a torch module that takes sequences as x, their time at `axis`. watch: as torch_step.watched, for what
+    recurrent layers it has. name: of the source. Raises ImportRefused that names the layer and the recipe."""
+    from .step import WatchedStep
+
+    calls, kept = _watched(model, x, axis, place, watch)
+    names: list[str] = []
+    for call in calls:
+        stem = call.name.replace(".", "_") or "state"
+        number = sum(name.startswith(f"{stem}_{call.suffixes[0]}") for name in names)
+        names += [f"{stem}_{suffix}{number + 1 if number else ''}" for suffix in call.suffixes]
+    starts = [(value, call.batch_axis) for call in calls for value in call.start]
+    step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
+    first = rows(x, axis)
+    begun = [spread(value, at, BATCH) for value, at in starts]
+    program = exported(step, (first, *begun), [at for _, at in starts], place)
+    initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
+    source = SequenceSource(name, model, next(iter(kept)), kept[next(iter(kept))], axis)
+    return Traced(program, tuple(names), output_names(len(kept)), initial, source)
+
+
+def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tuple[list[WatchedCall], dict[int, bool]]:
+    """The calls of recurrent layers in one time step, and which of the tensors that the forward gives are outputs."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    seen: dict[int, list[WatchedCall]] = {}
+    given: dict[int, list[Any]] = {}
+    try:
+        for steps in (1, *LENGTHS):
+            calls: list[WatchedCall] = []
+            with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
+                result = model(_stretched(x, axis, steps, seed=steps))
+            seen[steps], given[steps] = calls, tree.tree_leaves(result)
+    except Exception as error:
+        raise ImportRefused(
+            place,
+            f"its forward fails on a batch of {BATCH} sequences of the example's kind ({one_line(str(error))[:120]}): "
+            f"{RECIPE}",
+        ) from error
+    if not seen[1]:
+        raise ImportRefused(
+            place, f"calls no recurrent layer or cell of its framework, expected one, or states= of its own: {RECIPE}"
+        )
+    for length, call in [(steps, call) for steps in LENGTHS for call in seen[steps]]:
+        if call.steps not in (0, length):
+            raise ImportRefused(
+                f"{place}: {call.name} ({call.kind})",
+                f"takes {call.steps} of {length} time steps, expected all: windows, reductions and loops over time "
+                f"cannot be traced: {RECIPE}",
+            )
+    for one, other in zip(seen[1], seen[LENGTHS[0]], strict=False):
+        for a, b in zip(one.given, other.given, strict=False):
+            rows_differ = bool((a != a.select(one.batch_axis, 0).unsqueeze(one.batch_axis)).any())
+            if rows_differ or a.shape != b.shape or bool((a != b).any()):
+                if one.kind == "Conv1d":
+                    raise ImportRefused(
+                        f"{place}: {one.name} ({one.kind})",
+                        "its window is not padded with constants on the left alone, so that it looks ahead, or back "
+                        f"less than it reaches: {RECIPE}",
+                    )
+                raise ImportRefused(
+                    f"{place}: {one.name} ({one.kind})",
+                    "begins with a state that depends on the input (that of another layer?), expected zeros or "
+                    f"parameters: {RECIPE}",
+                )
+    return seen[1], _outputs(given, axis, place)
+
+
+def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int, bool]:
+    """By index: the first tensor, and those of the others that have a time axis; whether each has one."""
+    kept: dict[int, bool] = {}
+    for index, values in enumerate(zip(*given.values(), strict=False)):
+        shapes = [tuple(getattr(value, "shape", ())) for value in values]
+        rest = [shape[:axis] + shape[axis + 1 :] for shape in shapes]
+        lengths = [shape[axis] if len(shape) > axis else -1 for shape in shapes]
+        if lengths == list(given) and shapes[0][1 - axis] == BATCH:
+            kept[index] = True
+        elif index == 0:
+            if len(set(shapes)) > 1 or shapes[0][:1] != (BATCH,):
+                raise ImportRefused(
+                    place,
+                    f"gives {[list(shape) for shape in shapes]} for {list(given)} time steps of {BATCH} sequences, "
+                    f"expected an output for each time step, or for the last one: {rest[0] and RECIPE}",
+                )
+            kept[index] = False
+    return kept
+
+
+def _stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
+    """BATCH sequences of `steps` time steps; ids are 0."""
+    import torch
+
+    lead = (steps, BATCH) if axis == 0 else (BATCH, steps)
+    if not x.is_floating_point():
+        return torch.zeros((*lead, *x.shape[2:]), dtype=x.dtype)
+    return torch.randn((*lead, *x.shape[2:]), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,212 @@
+"""A torch model's weights by their names, and which of them make which layer.
+
+Modules and files go the same way: a list of `Part`s, each a kind of layer and the prefix of its tensors' names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..refusal import ImportRefused
+from ..stack import ACTIVATIONS, Activate, Array, Dense, Embed, Layer, LayerNorm, ParametricRelu, Recurrent
+
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied", "layer_norm", "prelu")
+_FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end with a number: leaky_relu:0.01, layer_norm=ln:1e-6
+UNNORMED = (
+    "make it one tensor again first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
+    "remove_parametrizations"
+)
+HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {', '.join(KINDS)}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """kind: one of KINDS, or an activation. prefix: of its tensors' names, "" where they have none."""
+
+    kind: str
+    prefix: str = ""
+    slope: float = 1.0  # of leaky_relu and elu
+    epsilon: float = 1e-5  # of layer_norm
+
+    @property
+    def place(self) -> str:
+        return f"{self.kind}={self.prefix}" if self.kind in KINDS else self.kind
+
+
+def parse_parts(text: str) -> list[Part]:
+    """ "embedding=emb lstm=rnn dense=fc relu" -> parts. Raises ImportRefused."""
+    parts = []
+    for word in text.split():
+        text, colon, number = word.rpartition(":") if word.startswith(NUMBERED) else (word, "", "")
+        kind, equals, prefix = (text if colon else word).partition("=")
+        if kind not in (KINDS if equals else ACTIVATIONS):
+            raise ImportRefused("layers", f"got {word!r}, expected {HINT}; activations: {', '.join(ACTIVATIONS)}")
+        parts.append(_numbered(Part(kind, prefix), word, number if colon else None))
+    if not parts:
+        raise ImportRefused("layers", f"got none, expected {HINT}")
+    return parts
+
+
+def _numbered(part: Part, word: str, number: str | None) -> Part:
+    """With the slope or the epsilon that the word gives. A leaky_relu has none that goes without saying."""
+    if number is None:
+        if part.kind == "leaky_relu":
+            raise ImportRefused("layers", "got 'leaky_relu', expected its slope with it, such as leaky_relu:0.01")
+        return part
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ImportRefused("layers", f"got {word!r}, expected a number behind the colon, such as leaky_relu:0.01")
+    return replace(part, epsilon=value) if part.kind == "layer_norm" else replace(part, slope=value)
+
+
+def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
+    """Raises ImportRefused for names to which a wrapper of the model added a prefix that `layers` lacks, and for a
+    weight that is kept in two parts."""
+    for wrapper, what in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
+        if tensors and all(name.startswith(wrapper) for name in tensors) and wrapper not in (layers or ""):
+            raise ImportRefused(
+                place,
+                f"all names begin with {wrapper}, as {what} writes them; save model.{wrapper}state_dict(), or "
+                f"write the prefixes in layers with it, such as lstm={wrapper}rnn",
+            )
+    for name in tensors:
+        if re.search(r"(weight|bias)\w*_(g|v|orig)$", name) or "parametrizations." in name:
+            base = re.sub(r"parametrizations\.|\.original\d*$|_(g|v|orig)$", "", name)
+            if base not in tensors:
+                raise ImportRefused(f"{place}: tensor {name}", f"a part of {base} (weight_norm?); {UNNORMED}")
+
+
+def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) -> list[Part]:
+    """The one case where the names leave no doubt: a single nn.LSTM or nn.GRU and nothing else."""
+    first = [name for name in names if name.endswith("weight_ih_l0")]
+    if len(first) == 1:
+        prefix = first[0].removesuffix("weight_ih_l0")
+        back = tensors.get(f"{prefix}weight_hh_l0")
+        shrink = tensors.get(f"{prefix}weight_hr_l0")
+        matrices = back is not None and back.ndim == 2 and (shrink is None or shrink.ndim == 2)
+        if all(name.startswith(prefix) for name in names) and back is not None and matrices:
+            hidden = back.shape[1] if shrink is None else shrink.shape[1]
+            kinds = [cell for cell in ("lstm", "gru") if hidden and len(back) == _GATES[cell] * hidden]
+            if kinds:
+                return [Part(kinds[0], prefix.removesuffix("."))]
+    raise ImportRefused(
+        place, f"layers: the tensors' names do not tell their order and the activations; pass layers, {HINT}"
+    )
+
+
+def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) -> list[Layer]:
+    """The layers. Raises ImportRefused for a tensor that is missing, and for one that no part took."""
+    left = set(tensors)
+    layers: list[Layer] = []
+    for part in parts:
+        dotted = f"{part.prefix}." if part.prefix else ""
+        mine = {name.removeprefix(dotted): value for name, value in tensors.items() if name.startswith(dotted)}
+        if part.kind in _FLAT:
+            layers.append(_flat(part, mine, layers, place))
+            left -= {f"{dotted}weight", f"{dotted}bias"}
+        elif part.kind in KINDS:
+            taken = _cells(part, mine, place)
+            layers += taken
+            suffix = "" if part.kind.endswith("_cell") else r"_l\d+"
+            left -= {
+                name
+                for name in tensors
+                if name.startswith(dotted)
+                and re.fullmatch(rf"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh){suffix}", name.removeprefix(dotted))
+            }
+        else:
+            layers.append(Activate(part.place, part.kind, part.slope))
+    if left:
+        raise ImportRefused(place, f"tensor {min(left)}: belongs to none of the layers {_words(parts)}; name its layer")
+    return layers
+
+
+def with_initial(layers: Sequence[Layer], initial: Mapping[str, Array], place: str) -> list[Layer]:
+    """Gives the recurrent layers their initial states: "h" and "c", [layers, width] each."""
+    cells = [layer for layer in layers if isinstance(layer, Recurrent)]
+    for name, values in initial.items():
+        if name not in ("h", "c") or values.ndim != 2 or len(values) != len(cells):
+            raise ImportRefused(
+                f"{place}: initial state {name}",
+                f"got shape {list(values.shape)}, expected h and c of [{len(cells)}, width]",
+            )
+    numbered = iter(range(len(cells)))
+    return [
+        replace(layer, initial=_row(initial, next(numbered))) if isinstance(layer, Recurrent) else layer
+        for layer in layers
+    ]
+
+
+def _row(initial: Mapping[str, Array], number: int) -> dict[str, Array]:
+    return {name: values[number] for name, values in initial.items()}
+
+
+def _flat(part: Part, mine: Mapping[str, Array], before: Sequence[Layer], place: str) -> Layer:
+    weight = mine.get("weight")
+    if part.kind == "tied":
+        embeds = [layer for layer in before if isinstance(layer, Embed)]
+        if not embeds:
+            raise ImportRefused(f"{place}: {part.place}", "no embedding before it, expected one to take the weight of")
+        weight = embeds[0].weight
+    if weight is None:
+        raise ImportRefused(
+            f"{place}: {part.place}", f"tensor {part.prefix}.weight: missing (tied to the embedding? then say tied=)"
+        )
+    if part.kind == "embedding":
+        return Embed(part.place, weight)
+    if part.kind == "layer_norm":
+        return LayerNorm(part.place, part.epsilon, weight, mine.get("bias"))
+    if part.kind == "prelu":
+        return ParametricRelu(part.place, weight)
+    return Dense(part.place, weight, mine.get("bias"))
+
+
+def _cells(part: Part, mine: Mapping[str, Array], place: str) -> list[Layer]:
+    kind = part.kind.removesuffix("_cell")
+    single = part.kind.endswith("_cell")
+    if any(name.endswith("_reverse") for name in mine):
+        raise ImportRefused(
+            f"{place}: {part.place}",
+            "bidirectional; the backward direction starts at the end, which a stream has not reached",
+        )
+    layers: list[Layer] = []
+    while True:
+        suffix = "" if single else f"_l{len(layers)}"
+        weights = {
+            name: mine[name + suffix]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+            if name + suffix in mine
+        }
+        if not weights and layers:
+            return layers
+        number = f" layer {len(layers)}" if not single else ""
+        where = f"{place}: {part.place}{number}"
+        for name in ("weight_ih", "weight_hh", "weight_hr"):
+            if name not in weights:
+                if name == "weight_hr":
+                    continue
+                raise ImportRefused(where, f"tensor {name}{suffix}: missing")
+            if weights[name].ndim != 2:
+                raise ImportRefused(where, f"{name}: got shape {list(weights[name].shape)}, expected a matrix")
+        hidden, rest = divmod(len(weights["weight_ih"]), _GATES[kind])
+        if rest:
+            raise ImportRefused(
+                where,
+                f"weight_ih: got {len(weights['weight_ih'])} rows, expected a multiple of {_GATES[kind]} for {kind}",
+            )
+        layers.append(Recurrent(where, kind, hidden, weights))
+        if single:
+            return layers
+
+
+def _words(parts: Sequence[Part]) -> str:
+    return " ".join(part.place for part in parts)

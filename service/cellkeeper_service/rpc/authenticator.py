@@ -1,0 +1,132 @@
+"""Who is let in: each call's token or certificate, once, before anything of its message is read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from cellkeeper_service.access.grant import ANYBODY, Grant
+from cellkeeper_service.access.quotas import Allowances
+from cellkeeper_service.access.rights import NEEDS, Right, allowed
+from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.errors import Reason, Rejection
+
+from .caller import Caller
+from .catalog import Catalog
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+WATCH_SECONDS = 1.0
+"""How often the token file is looked at, and every open stream's right to go on."""
+
+HEADER = "authorization"
+SCHEME = "bearer "
+NAMES = ("x509_subject_alternative_name", "x509_common_name")
+
+
+class Authenticator:
+    """Without tokens everybody is let in, and may do everything, as the tenant ""."""
+
+    def __init__(self, catalog: Catalog, tokens: TokenFile | None = None, allowances: Allowances | None = None) -> None:
+        """allowances: None where nobody is limited."""
+        self._catalog = catalog
+        self._tokens = tokens
+        self._allowances = allowances
+        self._callers: dict[Grant, Caller] = {}
+        self._streams: dict[Callable[[Rejection], None], Caller] = {}
+        allowance = None if allowances is None else allowances.of("", {})
+        self._anybody = Caller(ANYBODY, catalog, allowance)
+
+    @property
+    def is_open(self) -> bool:
+        return self._tokens is None
+
+    def enter(self, rpc: str, context: Context) -> Caller:
+        """The caller. Raises UNAUTHENTICATED, or PERMISSION_DENIED where he lacks the right that the RPC needs."""
+        if self._tokens is None:
+            return self._anybody
+        grant = self._grant(context)
+        if not allowed(rpc, grant.rights):
+            needed = " or ".join(sorted(right.value for right in NEEDS.get(rpc, ())))
+            raise Rejection(Reason.PERMISSION_DENIED, f"{rpc} needs the right {needed or 'of nobody'}")
+        caller = self._callers.get(grant)
+        if caller is None:
+            caller = self._callers[grant] = self._caller(grant, self._tokens)
+        return caller
+
+    def check(self, caller: Caller) -> None:
+        """Raises UNAUTHENTICATED where the caller's grant is over, or was withdrawn, since it was let in."""
+        if self._tokens is None:
+            return
+        if caller.grant.expires <= time.time() or not self._tokens.table.holds(caller.grant):
+            raise _refused()
+
+    @contextmanager
+    def open_stream(self, caller: Caller, end: Callable[[Rejection], None]) -> Iterator[None]:
+        """While a stream is open. `end` is called when its caller may not go on. Raises QUOTA_EXCEEDED."""
+        if caller.allowance is not None:
+            caller.allowance.open_stream()
+        self._streams[end] = caller
+        try:
+            yield
+        finally:
+            del self._streams[end]
+            if caller.allowance is not None:
+                caller.allowance.close_stream()
+
+    async def watch(self) -> None:
+        """Looks after tokens and streams until it is cancelled."""
+        while self._tokens is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            if await asyncio.to_thread(self._tokens.reread):
+                self.renewed()
+            self.sweep()
+
+    def renewed(self) -> None:
+        """The tokens are others now: so are the callers, and their quotas."""
+        self._callers.clear()
+        if self._tokens is not None and self._allowances is not None:
+            self._allowances.renew(self._tokens.table.quotas)
+
+    def sweep(self) -> None:
+        """Ends the streams of callers whose grant is over or was withdrawn."""
+        if self._tokens is None:
+            return
+        for end, caller in list(self._streams.items()):
+            try:
+                self.check(caller)
+            except Rejection as refused:  # noqa: PERF203 - each stream ends on its own
+                end(refused)
+
+    def _grant(self, context: Context) -> Grant:
+        tokens = self._tokens
+        if tokens is None:
+            return ANYBODY
+        sent = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+        grant = None
+        if len(sent) == 1 and isinstance(sent[0], str) and sent[0][: len(SCHEME)].lower() == SCHEME:
+            grant = tokens.table.of_token(sent[0][len(SCHEME) :].strip())
+        elif not sent and tokens.table.by_name:
+            names = [name for kind in NAMES for name in context.auth_context().get(kind, ())]
+            found = (tokens.table.by_name.get(bytes(name).decode(errors="replace")) for name in names)
+            grant = next(filter(None, found), None)
+        if grant is None or grant.expires <= time.time():
+            raise _refused()
+        return grant
+
+    def _caller(self, grant: Grant, tokens: TokenFile) -> Caller:
+        catalog = self._catalog.of(grant.tenant, shows_state=Right.READ in grant.rights)
+        if self._allowances is None:
+            return Caller(grant, catalog)
+        return Caller(grant, catalog, self._allowances.of(grant.tenant, tokens.table.quotas))
+
+
+def _refused() -> Rejection:
+    """The same text for all: whoever tries tokens learns nothing from it."""
+    text = "a token is needed that is known here and has not expired, as metadata `authorization: Bearer TOKEN`"
+    return Rejection(Reason.UNAUTHENTICATED, text)

@@ -1,0 +1,323 @@
+"""Wiring: the only place that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from cellkeeper_service.access.quotas import Allowances, Quota
+from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.core.core import Core, owe_nothing
+from cellkeeper_service.core.limits import Clock, Limits, TickLimits
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.models import Models, Version
+from cellkeeper_service.core.store_calls import StoreCalls
+from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.store import Store
+from cellkeeper_service.engine.load import load_engine, warm
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import say
+from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
+from cellkeeper_service.model.bundle import Bundle
+from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.decoding import handlers
+from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.kserve.inference import Service
+from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
+from cellkeeper_service.rpc.kserve.statistics import Statistics
+from cellkeeper_service.rpc.kserve.tensor_names import TensorNames, read_names
+from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.server import RpcServer, Transport
+from cellkeeper_service.rpc.servicer import Servicer
+from cellkeeper_service.rpc.tls import Certificates
+from cellkeeper_service.rpc.tracing import Tracing, start_tracing
+from cellkeeper_service.rpc.unread import Unread
+from cellkeeper_service.server import event_loop
+from cellkeeper_service.server.config import Settings, split_address
+from cellkeeper_service.server.opening import make_store, without_secrets
+from cellkeeper_service.server.readiness import ENDING, Readiness
+from cellkeeper_service.server.reload import HangUps, Reloader
+from cellkeeper_service.server.versions import (
+    Costs,
+    expected_cost,
+    load_engines,
+    make_models,
+    serve_version,
+    show_models,
+)
+
+GC_THRESHOLD = 20_000
+"""New objects between two looks for garbage in circles. A tick makes a few thousand that live until their commit: to
+look at them every 700, as Python does, takes a tenth of the server's time and finds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is read, opened and listening before the loop runs. names: what KServe's clients call tensors, by model.
+    tokens: None: nobody is asked who he is. certificates: None: plain text."""
+
+    models: dict[str, Models]
+    names: dict[str, TensorNames]
+    costs: Costs
+    store: Store
+    meter: PrometheusMeter
+    metrics_url: str
+    readiness: Readiness
+    tracing: Tracing
+    hang_ups: HangUps
+    tokens: TokenFile | None
+    certificates: Certificates | None
+
+
+def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin, EngineLost where a device failed later;
+    its requests have been refused then. tell_parent: for one of several workers,
+    is told once where its metrics are."""
+    if settings.max_log_steps < 2 * settings.max_chunk_steps:
+        raise StartError(
+            f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
+            f"({settings.max_chunk_steps})"
+        )
+    if settings.max_log_bytes < 2 * settings.max_message_bytes:
+        raise StartError(
+            f"max_log_bytes: got {settings.max_log_bytes}, expected at least twice max_message_bytes "
+            f"({settings.max_message_bytes}), so that a chunk finds room"
+        )
+    if settings.kserve_names and settings.kserve == "off":
+        raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
+    split_address(settings.listen, "--listen")
+    place = split_address(settings.metrics_listen, "--metrics-listen")
+    tokens, certificates = read_tokens(settings), read_certificates(settings)
+    hang_ups = HangUps()
+    meter, readiness = PrometheusMeter(own_version()), Readiness()
+    probes = readiness.why_dead, readiness.why_not_ready
+    with (
+        closing(start_tracing(settings.tracing, os.environ, own_version())) as tracing,
+        closing(MetricsServer(meter.exposition, *place, *probes)) as metrics,
+    ):
+        engines, costs = load_engines(settings)
+        models = make_models(engines, settings)
+        names = read_names(settings.kserve_names, {name: one.default.spec for name, one in models.items()})
+        store = make_store(settings)
+        try:
+            event_loop.run(
+                _serve(
+                    settings,
+                    Prepared(
+                        models,
+                        names,
+                        costs,
+                        store,
+                        meter,
+                        metrics.url,
+                        readiness,
+                        tracing,
+                        hang_ups,
+                        tokens,
+                        certificates,
+                    ),
+                    tell_parent,
+                )
+            )
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
+            store.close()
+
+
+async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
+    models, store, meter = prepared.models, prepared.store, prepared.meter
+    clock = Clock(time.monotonic, unix_ms)
+    allowances = make_allowances(prepared.tokens, settings)
+    owe = owe_nothing if allowances is None else allowances.owe
+    core = Core(models, session_limits(settings), clock, meter, owe=owe)
+    threads = 0 if store.name == "memory" else settings.store_threads
+    store_calls = StoreCalls(store, threads, meter)
+    loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
+    authenticator = Authenticator(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
+    limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
+    transport = Transport(*limits, tell_parent is not None, prepared.certificates, reflection=authenticator.is_open)
+    most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
+    unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
+    half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
+    streams = OpenStreams(authenticator, meter, unread, half_sent)
+    services = [handlers(Servicer(authenticator, loop, meter, unread, streams))]
+    if settings.kserve == "on":
+        services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
+    server = RpcServer(services, streams, transport, prepared.tracing.interceptors)
+    reloader = make_reloader(settings, models, prepared.costs, meter)
+
+    meter.watch_queue(lambda: core.unanswered)
+    meter.watch_hot_sessions(lambda: {name: core.cached_count(name) for name in models})
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if tell_parent is not None:
+        event_loop.end_with_parent(stopping.set)
+
+    listen_host, _ = split_address(settings.listen, "--listen")
+    gc.freeze()  # what lives as long as the server need not be looked at again
+    gc.set_threshold(GC_THRESHOLD)
+    loop.start(stopping.set)
+    port = await server.start(settings.listen)
+    watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
+    prepared.readiness.serving(store_calls.reach)
+    announce(models, meter, store, settings)
+    say(f"listening on {listen_host}:{port}")
+    say(f"metrics on {prepared.metrics_url}")
+    if tell_parent is not None:
+        tell_parent(prepared.metrics_url)
+    prepared.hang_ups.hand_over(reloader.request)
+    await stopping.wait()
+
+    prepared.readiness.end()
+    await server.announce_end()
+    if settings.drain_delay_ms and loop.running:
+        say(f"stopping: serving on for {settings.drain_delay_ms} ms, so that load balancers notice")
+        await asyncio.sleep(settings.drain_delay_ms / 1000)
+    say("stopping: finishing what is under way")
+    grace_seconds = settings.drain_timeout_ms / 1000
+    await server.close(grace_seconds)
+    await asyncio.wait_for(_drain(loop, server, grace_seconds), grace_seconds + 5)
+    watch.cancel()  # not before: a token that is withdrawn meanwhile ends its streams
+    await reloader.close()
+    store_calls.close()
+    say("stopped")
+
+
+async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> None:
+    """New requests are refused from here on; the replies to the others leave before the connections close."""
+    try:
+        await asyncio.wait_for(loop.drain(), grace_seconds)
+    except asyncio.TimeoutError:
+        say("stopping: some requests were not finished in time; they were not acknowledged")
+    await server.stop(1.0)
+
+
+def kserve_handlers(
+    settings: Settings,
+    prepared: Prepared,
+    authenticator: Authenticator,
+    loop: CoreLoop,
+    unread: Unread,
+    streams: OpenStreams,
+) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """Of the service of KServe's protocol."""
+    models, meter = prepared.models, prepared.meter
+    longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
+    service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
+
+    async def why_not_ready() -> str:
+        return ENDING if prepared.readiness.ending else await loop.store_calls.reach()
+
+    about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
+    statistics = Statistics(list(models), meter.engine_calls)
+    return KServeServicer(authenticator, loop, meter, unread, streams, service, statistics, about).handlers()
+
+
+def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
+    """Reads the folders anew when it is asked to."""
+    names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
+    folders = [Path(folder) for folder in settings.models]
+
+    def load(bundle: Bundle, between: Callable[[], None]) -> Version:
+        limits = settings.max_batch, settings.threads
+        engine = load_engine(bundle, settings.device, *limits, between, settings.trial_call_ms, settings.precision)
+        costs[engine.spec.fingerprint] = warm(engine)
+        return serve_version(engine, settings, len(folders))
+
+    return Reloader(
+        folders,
+        [names[fingerprint] for fingerprint in list(costs)],
+        models,
+        load,
+        keep=settings.keep_versions,
+        count=meter.reloaded,
+        on_change=lambda: show_models(models, meter),
+    )
+
+
+def read_tokens(settings: Settings) -> TokenFile | None:
+    """None: nobody is asked for any. Raises StartError."""
+    if not settings.tokens:
+        return None
+    return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
+
+
+def read_certificates(settings: Settings) -> Certificates | None:
+    """None: plain text. Raises StartError."""
+    if not settings.tls_cert:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances | None:
+    """What each tenant may take; None where nobody is limited."""
+    default = default_quota(settings)
+    if tokens is None and not default:
+        return None
+    return Allowances(default, settings.max_ttl_ms / 1000, time.monotonic, settings.retry_delay_ms)
+
+
+def default_quota(settings: Settings) -> Quota:
+    return Quota(settings.tenant_sessions, settings.tenant_steps_per_second, settings.tenant_inflight)
+
+
+def session_limits(settings: Settings) -> Limits:
+    return Limits(
+        max_requests=settings.max_requests,
+        max_request_bytes=settings.max_request_bytes,
+        max_session_requests=settings.max_session_requests,
+        max_log_steps=settings.max_log_steps,
+        max_log_bytes=settings.max_log_bytes,
+        default_ttl_ms=settings.default_ttl_ms or settings.max_ttl_ms,
+        retry_delay_ms=settings.retry_delay_ms,
+        tick=TickLimits(settings.max_slice_steps, settings.max_long_steps),
+    )
+
+
+def wire_limits(settings: Settings) -> WireLimits:
+    return WireLimits(
+        max_chunk_steps=settings.max_chunk_steps,
+        max_frame_items=settings.max_frame_items,
+        max_log_steps=settings.max_log_steps,
+        max_log_bytes=settings.max_log_bytes,
+        max_message_bytes=settings.max_message_bytes,
+        default_timeout_ms=settings.default_timeout_ms,
+        max_stream_frames=settings.max_stream_frames,
+        max_ttl_ms=settings.max_ttl_ms,
+    )
+
+
+def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:
+    """One line for each model, and one for the store."""
+    show_models(models, meter)
+    for name, versions in models.items():
+        for served in versions:
+            engine, spec = served.engine, served.spec
+            exact = "exact" if engine.exact else f"not exact (differs by up to {engine.tolerance:.1e})"
+            fingerprint = spec.fingerprint.hex()[:12]
+            say(f"model {name} {fingerprint}: {engine.numerics}; {exact}; {served.slot_count} hot sessions")
+    meter.store_opened(store.name, lambda: store.facts)
+    say(f"store {store.name}: {without_secrets(settings.store.rpartition('@')[2], settings.store)}")  # never a password
+    if settings.tokens and not settings.tls_cert:
+        say("tokens without TLS: whoever can read the network's packets can read them; see --tls-cert")
+
+
+def own_version() -> str:
+    try:
+        return version("cellkeeper")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,208 @@
+"""The server's settings: flags, or the same names as CELLKEEPER_* variables. Unknown ones are refused."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import partial
+from typing import Any
+
+from cellkeeper_service.domain.clock import LONGEST_TTL_MS
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.setting import Group, setting, setting_of
+
+PREFIX = "CELLKEEPER_"
+STORE_VARIABLE = "CELLKEEPER_STORE"
+CLIENT_VARIABLES = {
+    "CELLKEEPER_ENDPOINT",
+    "CELLKEEPER_TOKEN",
+    "CELLKEEPER_TOKEN_FILE",
+    "CELLKEEPER_CA_FILE",
+    "CELLKEEPER_CERT_FILE",
+    "CELLKEEPER_KEY_FILE",
+}
+
+
+serving = partial(setting, Group.SERVING)
+storing = partial(setting, Group.STORE)
+limit = partial(setting, Group.LIMITS)
+security = partial(setting, Group.SECURITY)
+life_cycle = partial(setting, Group.LIFE_CYCLE)
+logs = partial(setting, Group.LOGS)
+ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years), or 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every field but `models` is a flag of its name, and a variable CELLKEEPER_<NAME>; a flag wins."""
+
+    models: tuple[str, ...]
+
+    listen: str = serving("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
+    metrics_listen: str = serving("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
+    kserve: str = serving(
+        "off",
+        "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)",
+        choices=("on", "off"),
+    )
+    kserve_end_ttl_ms: int = serving(60_000, "how long a sequence is kept after its END, which may be repeated")
+    kserve_names: str = serving("", "what its clients call tensors: MODEL/NAME=TENSOR, several with commas between")
+    device: str = serving("auto", "cpu, cuda:N, or auto; cuda:0,cuda:1 starts processes for each")
+    precision: str = serving(
+        "fp32",
+        "of products on a GPU: fp32, tf32 or bf16; sums and states are float32 always",
+        choices=("fp32", "tf32", "bf16"),
+    )
+    workers: int = serving(1, "server processes on the same port, for each device; they share nothing but the store")
+    threads: int = serving(1, "threads of one engine call on the CPU")
+    max_batch: int = serving(256, "sessions in one engine call")
+    max_slice_steps: int = serving(16, "a longer chunk is computed in slices of so many time steps")
+    max_long_steps: int = serving(512, "time steps of slices, summed over sessions, in one tick")
+    trial_call_ms: int = serving(30_000, "the longest call of an ONNX graph while it is tried at load")
+    arena_mib: int = serving(
+        0,
+        "memory for hot states, over all models; 0: 256 in the host's memory, on a GPU half of what is free there",
+        least=0,
+    )
+    accept_other_numerics: bool = serving(False, "continue sessions that another kind of engine has computed")
+
+    store: str = storing(
+        "sqlite:cellkeeper-data/sessions.db",
+        "sqlite:PATH, redis://HOST:PORT/DB, redis+cluster://HOST:PORT,HOST:PORT, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or memory:",
+    )
+    store_timeout_ms: int = storing(1000, "until a store that does not answer counts as lost")
+    store_threads: int = storing(4, "store calls under way at the same time")
+    wait_replicas: int = storing(0, "Redis replicas that must have a commit before it is acknowledged", least=0)
+    max_replay_steps: int = storing(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")
+    max_log_steps: int = storing(4096, "time steps in a session's input log, at the most")
+    max_log_bytes: int = storing(32 * 1024 * 1024, "bytes of inputs in a session's input log, at the most")
+    default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions are forgotten when idle this long; 0: never")
+    max_ttl_ms: int = ttl(Group.STORE, 0, "the longest that a session may ask to be kept idle; 0: for ever")
+
+    max_chunk_steps: int = limit(1024, "time steps in one chunk")
+    max_frame_items: int = limit(1024, "sessions in one frame")
+    max_stream_frames: int = limit(64, "unanswered frames of one stream; more are not read meanwhile")
+    max_rpcs: int = limit(10_000, "RPCs under way on one of the four listeners, streams included")
+    max_unread_rpcs: int = limit(
+        4096,
+        "RPCs whose message has not come yet; beyond, the connection with the most of them loses one. Those that take "
+        "over 0.3 s may be as many as max_request_bytes has room for messages",
+    )
+    max_connection_rpcs: int = limit(
+        256,
+        "RPCs under way on one connection, streams included, which its client keeps to; 0: no limit",
+        least=0,
+    )
+    max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
+    max_requests: int = limit(65536, "unanswered requests and frame items")
+    max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests")
+    max_session_requests: int = limit(1024, "waiting requests of one session")
+    message_timeout_ms: int = limit(10_000, "from a call's beginning to its message, or to a stream's first")
+    default_timeout_ms: int = limit(30_000, "for requests without a deadline")
+    retry_delay_ms: int = limit(
+        200,
+        "the advice to clients that come while the store or a queue is not there for them",
+        least=0,
+    )
+
+    tls_cert: str = security("", "PEM file of the server's certificate and its chain; read again when it changes")
+    tls_key: str = security("", "PEM file of its key")
+    tls_client_ca: str = security("", "PEM file of the authorities whose client certificates are asked for")
+    tokens: str = security("", "file of tokens, tenants and quotas (docs/security.md); read again when it changes")
+    insecure_listen: bool = security(False, "let anybody who reaches --listen from other machines do everything")
+    tenant_sessions: int = security(0, "sessions that a tenant uses within max_ttl_ms; 0: no limit", least=0)
+    tenant_steps_per_second: int = security(0, "time steps a second of one tenant; 0: no limit", least=0)
+    tenant_inflight: int = security(0, "unanswered requests and frame items of one tenant; 0: no limit", least=0)
+
+    keep_versions: int = life_cycle(
+        2,
+        "replaced versions of a model that stay served for their sessions after a reload",
+        least=0,
+    )
+    drain_delay_ms: int = life_cycle(
+        0,
+        "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends",
+        least=0,
+    )
+    drain_timeout_ms: int = life_cycle(20_000, "how long SIGTERM waits for what is under way", least=0)
+
+    log_format: str = logs("text", "text, or json: an object a line", choices=("text", "json"))
+    log_level: str = logs("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    tracing: str = logs(
+        "auto", "otlp, none, or auto: otlp where OTEL_* variables say so", choices=("auto", "otlp", "none")
+    )
+
+    @property
+    def devices(self) -> list[str]:
+        """Those of a list in `device`, or the one."""
+        return self.device.split(",")
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+        """From the words after `cellkeeper-server serve`. Raises StartError; exits on --help and usage errors."""
+        parser = argparse.ArgumentParser(prog="cellkeeper-server serve", description="Serves models until SIGTERM.")
+        parser.add_argument("models", nargs="+", metavar="MODEL", help="folder of a model bundle")
+        parser.allow_abbrev = False
+        groups = {group: parser.add_argument_group(group.value) for group in Group}
+        for item in _flags():
+            name, asked = "--" + item.name.replace("_", "-"), setting_of(item)
+            text = f"{asked.help} (default: {'none' if item.default == '' else item.default})".replace("%", "%%")
+            if isinstance(item.default, bool):
+                groups[asked.group].add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
+            else:
+                metavar = "N" if isinstance(item.default, int) else "X"
+                groups[asked.group].add_argument(name, metavar=metavar, help=text)
+        flags = vars(parser.parse_args(arguments))
+        values: dict[str, Any] = {"models": tuple(flags["models"])}
+        variables = _variables(environment)
+        for item in _flags():
+            flag, variable = "--" + item.name.replace("_", "-"), PREFIX + item.name.upper()
+            if isinstance(flags[item.name], bool):
+                values[item.name] = flags[item.name]
+            elif flags[item.name] is not None:
+                values[item.name] = setting_of(item).read(flag, flags[item.name], type(item.default))
+            elif item.name in variables:
+                values[item.name] = setting_of(item).read(variable, variables[item.name], type(item.default))
+        return cls(**values)
+
+    def words(self) -> list[str]:
+        """The settings as words for another `cellkeeper-server serve`, whose environment has no say any more.
+
+        All but the store: its URL may hold a password, and everybody on the machine can read a process's words. It
+        goes by its variable.
+        """
+        words = []
+        for item in _flags():
+            if item.name == "store":
+                continue
+            value, flag = getattr(self, item.name), item.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words.append(f"--{flag}={value}")
+        return [*words, "--", *self.models]
+
+
+def split_address(address: str, flag: str) -> tuple[str, int]:
+    """ "host:port" -> host and port. Raises StartError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise StartError(f"{flag}: got {address!r}, expected host:port")
+    return host.strip("[]"), int(port)
+
+
+def _flags() -> list[Field[Any]]:
+    return [item for item in fields(Settings) if item.default is not MISSING]
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + item.name.upper(): item.name for item in _flags()}
+    found = {}
+    for variable, value in environment.items():
+        if variable in known:
+            found[known[variable]] = value
+        elif variable.startswith(PREFIX) and variable not in CLIENT_VARIABLES:
+            raise StartError(f"{variable}: no such setting; `cellkeeper-server serve --help` lists them")
+    return found

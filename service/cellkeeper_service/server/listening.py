@@ -1,0 +1,44 @@
+"""Who can reach an address: whether it may be listened on without asking anybody who he is."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.config import Settings, split_address
+
+
+def check_access(settings: Settings) -> None:
+    """Raises StartError where the settings would leave the server open to others by mistake, or do not fit together."""
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise StartError("tls_cert, tls_key: got one without the other; give both, or neither for plain text")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise StartError("tls_client_ca: got it without tls_cert; client certificates come with TLS only")
+    if settings.max_ttl_ms and settings.default_ttl_ms > settings.max_ttl_ms:
+        raise StartError(
+            f"default_ttl_ms: got {settings.default_ttl_ms}, expected at most max_ttl_ms ({settings.max_ttl_ms})"
+        )
+    if settings.tenant_sessions and not settings.max_ttl_ms:
+        raise StartError(
+            "tenant_sessions: a session counts until it may be forgotten, and without max_ttl_ms none ever is; "
+            "give --max-ttl-ms"
+        )
+    host, _ = split_address(settings.listen, "--listen")
+    if settings.tokens or settings.tls_client_ca or settings.insecure_listen or is_loopback(host):
+        return
+    raise StartError(
+        f"--listen: {settings.listen} can be reached from other machines, and nobody would be asked who he is; give "
+        "--tokens FILE (docs/security.md), or --tls-client-ca FILE, or --insecure-listen if that is meant"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host's every address. An empty host is every address there is."""
+    if not host:
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ip_address(str(place[0]).partition("%")[0]).is_loopback for *_, place in found)

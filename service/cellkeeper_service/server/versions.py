@@ -1,0 +1,118 @@
+"""The versions of every model, from their folders to what serves them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+
+from cellkeeper_service.core.batch import Batch
+from cellkeeper_service.core.models import Models, Version
+from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.engine.load import load_engine, warm
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.metrics import ModelRow, PrometheusMeter
+from cellkeeper_service.model.bundle import read_bundle
+from cellkeeper_service.server.config import Settings
+
+MAX_SLOTS = 1 << 18
+HOST_ARENA_MIB = 256  # where --arena-mib does not say
+Cost = Callable[[Batch], float]
+Costs = dict[bytes, dict[int, float]]
+"""Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
+
+
+def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
+    """The engines of all bundles, and of each what a call costs: seconds by batch size."""
+    engines, costs = [], {}
+    for folder in settings.models:
+        engine = load_engine(
+            read_bundle(Path(folder)),
+            settings.device,
+            settings.max_batch,
+            settings.threads,
+            trial_call_ms=settings.trial_call_ms,
+            precision=settings.precision,
+        )
+        costs[engine.spec.fingerprint] = warm(engine)
+        engines.append(engine)
+    return engines, costs
+
+
+def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
+    """Versions by model name, in the order given: the first of a name takes new sessions."""
+    by_name: dict[str, list[Engine]] = {}
+    for engine in engines:
+        by_name.setdefault(engine.spec.name, []).append(engine)
+    for name, versions in by_name.items():
+        check_versions(name, versions)
+    models = {}
+    for name, versions in by_name.items():
+        served = [serve_version(engine, settings, len(engines)) for engine in versions]
+        models[name] = Models(served, settings.accept_other_numerics)
+    return models
+
+
+def serve_version(engine: Engine, settings: Settings, shares: int) -> Version:
+    """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
+    arena_mib = settings.arena_mib or _default_arena_mib(engine)
+    budget_bytes = arena_mib * 1024 * 1024 // shares
+    slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
+    if slots < settings.max_batch:
+        raise StartError(
+            f"arena_mib: {arena_mib} MiB have room for {slots} hot sessions of {engine.spec.name}, "
+            f"and a batch has {settings.max_batch}; raise --arena-mib or lower --max-batch"
+        )
+    return Version(engine, slots, settings.max_replay_steps)
+
+
+def _default_arena_mib(engine: Engine) -> int:
+    free_bytes = engine.free_bytes
+    return HOST_ARENA_MIB if free_bytes is None else free_bytes // 2 // 2**20
+
+
+def check_versions(name: str, versions: list[Engine]) -> None:
+    """Versions of one model must look the same from outside. Raises StartError."""
+    first = versions[0].spec
+    if len({engine.spec.fingerprint for engine in versions}) < len(versions):
+        raise StartError(f"model {name}: the same version was given twice; name each folder once")
+    for engine in versions[1:]:
+        spec = engine.spec
+        if not spec.looks_like(first):
+            raise StartError(
+                f"model {name}: versions {first.fingerprint.hex()[:12]} and {spec.fingerprint.hex()[:12]} take or give "
+                "different tensors; serve them under different names"
+            )
+    feedbacks = {engine.spec.feedback for engine in versions if engine.spec.feedback is not None}
+    if len(feedbacks) > 1:
+        raise StartError(
+            f"model {name}: feedback: its versions declare different ones, expected the same in each config.json"
+        )
+
+
+def expected_cost(costs: Costs) -> Cost:
+    """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
+    tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
+
+    def cost(batch: Batch) -> float:
+        fingerprint = batch.version.spec.fingerprint
+        found = tables.get(fingerprint)
+        if found is None:
+            table = costs[fingerprint]
+            found = tables[fingerprint] = (sorted(table), table)
+        sizes, table = found
+        size = sizes[min(bisect_left(sizes, len(batch)), len(sizes) - 1)]
+        return table[size] * batch.steps
+
+    return cost
+
+
+def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
+    """Puts what is served into the metrics."""
+    rows = []
+    for name, versions in models.items():
+        for served in versions:
+            engine, fingerprint = served.engine, served.spec.fingerprint.hex()
+            current = served is versions.default
+            rows.append(ModelRow(name, fingerprint, engine.name, engine.device, engine.numerics, engine.exact, current))
+    meter.show_models(rows)

@@ -1,0 +1,1 @@
+"""What tests, verification and benchmarks share."""

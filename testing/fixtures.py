@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from testing.bundles import counting_bundle
+
+if TYPE_CHECKING:
+    from testing.redis_server import RedisServer
+
+# Triton reads this when it is first imported, by whichever test: without a device its kernels are interpreted
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would be every process that a test starts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def counting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose prediction is the running sum of its inputs; the model is called "count"."""
+    return counting_bundle(tmp_path_factory.mktemp("bundles") / "counting")
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis server of the test's own, to kill, pause or fill."""
+    from testing.redis_server import RedisServer  # needs redis, which the tests of engines do without
+
+    with RedisServer() as server:
+        yield server

@@ -1,0 +1,226 @@
+"""A real Redis Cluster of its own for tests: three primaries, with a replica each where asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from testing.redis_server import RedisServer, free_port
+
+PRIMARIES = 3
+SLOTS = 16384
+WAIT_S = 20.0
+
+
+class RedisCluster:
+    """Use as a context manager. A node's number is its place in `nodes`; the replica of node n is node n + 3.
+
+    Nodes fail over only when told to, and the slots of a lost node do not stop the others. options: what goes to the
+    nodes' configurations besides, one by one.
+
+        with RedisCluster(replicas=True) as cluster:
+            store = open_store(cluster.url)
+            cluster.nodes[0].kill()
+            cluster.take_over(3)
+    """
+
+    def __init__(self, *, replicas: bool = False, options: Sequence[Mapping[str, str]] = ()) -> None:
+        count = PRIMARIES * (2 if replicas else 1)
+        own = options or [{}] * count
+        self.nodes = [RedisServer({**_options(), **own[number]}) for number in range(count)]
+        self.ids: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Names all primaries."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:PRIMARIES])
+
+    def command(self, node: int, *words: str | int | bytes) -> Any:
+        """What node number `node` answers to a command."""
+        with self.nodes[node].client() as client:
+            return client.execute_command(*words)
+
+    def owner(self, slot: int) -> int:
+        """The number of the primary that has a slot, as that one sees it."""
+        for number in self._running():
+            if _owns(self._own_line(number), slot):
+                return number
+        raise LookupError(f"slot {slot} has no node")
+
+    def take_over(self, replica: int) -> None:
+        """Makes a replica the primary, whoever is there to agree, and waits until the living nodes know it."""
+        self.command(replica, "CLUSTER", "FAILOVER", "TAKEOVER")
+        self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
+
+    def hand_over(self, replica: int) -> None:
+        """Makes a replica the primary, in agreement with its primary, which waits until the replica has everything."""
+        self.command(replica, "CLUSTER", "FAILOVER")
+        self._wait(lambda: all(self._is_primary(replica, seen_by) for seen_by in self._running()))
+
+    def is_replica(self, number: int) -> bool:
+        """As the node itself sees it."""
+        return "slave" in self._own_line(number)[2]
+
+    def wait_until_whole(self) -> None:
+        """Every node runs, takes part, has its data in its file, and every replica has all that its primary had a
+        moment ago."""
+        self._wait(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
+
+    def begin_move(self, slot: int, source: int, target: int) -> None:
+        """The slot is on both nodes from now on."""
+        self.command(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source])
+        self.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[target])
+
+    def move_keys(self, slot: int, source: int, target: int, limit: int = SLOTS) -> int:
+        """Moves up to `limit` of the slot's keys, by MIGRATE; how many."""
+        keys = self.command(source, "CLUSTER", "GETKEYSINSLOT", slot, limit)
+        if keys:
+            port = self.nodes[target].port
+            self.command(source, "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+        return len(keys)
+
+    def end_move(self, slot: int, source: int, target: int) -> None:
+        """Moves the rest of the keys; the target owns the slot."""
+        while self.move_keys(slot, source, target):
+            pass
+        others = [n for n in self._running() if n not in (target, source) and not self.is_replica(n)]
+        for number in (target, source, *others):
+            self.command(number, "CLUSTER", "SETSLOT", slot, "NODE", self.ids[target])
+        # News of an older epoch, still on its way, would undo the next move.
+        self._wait(lambda: len({self._epoch(target, seen_by) for seen_by in self._running()}) == 1)
+
+    def move(self, slot: int, source: int, target: int) -> None:
+        """Moves a slot with its keys while everything runs."""
+        self.begin_move(slot, source, target)
+        self.end_move(slot, source, target)
+
+    def empty(self) -> None:
+        """Deletes every key."""
+        for number in range(PRIMARIES):
+            self.command(number, "FLUSHALL")
+
+    def on_started(self) -> None:
+        """Called when the nodes have their ports and do not know each other yet."""
+
+    def __enter__(self) -> RedisCluster:
+        try:
+            with ThreadPoolExecutor(len(self.nodes)) as threads:
+                list(threads.map(RedisServer.start, self.nodes))
+            self.on_started()
+            self._join()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.__exit__(kind, error, trace)
+
+    def _join(self) -> None:
+        self.ids = [self.command(number, "CLUSTER", "MYID").decode() for number in range(len(self.nodes))]
+        for number in range(PRIMARIES):
+            first, after = SLOTS * number // PRIMARIES, SLOTS * (number + 1) // PRIMARIES
+            self.command(number, "CLUSTER", "ADDSLOTSRANGE", first, after - 1)
+        for number, node in enumerate(self.nodes):
+            self.command(number, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            for other in range(number):  # gossip alone takes seconds
+                self.command(other, "CLUSTER", "MEET", "127.0.0.1", node.port, node.options["cluster-port"])
+        self._wait(lambda: all(len(self._lines(number)) == len(self.nodes) for number in self._running()))
+        for number in range(PRIMARIES, len(self.nodes)):
+            self._wait(lambda number=number: self._replicate(number))  # type: ignore[misc]
+        self._wait(lambda: all(self._ready(number) for number in self._running()))
+
+    def _replicate(self, number: int) -> bool:
+        try:
+            self.command(number, "CLUSTER", "REPLICATE", self.ids[number - PRIMARIES])
+        except redis.ResponseError:  # it does not know that node yet
+            return False
+        return True
+
+    def _ready(self, number: int) -> bool:
+        """Whether it works, and names a node for every slot, and every replica there is: without full coverage, a
+        node that has not yet heard of the others' slots is "ok", too."""
+        info = self.command(number, "CLUSTER", "INFO")
+        if b"cluster_state:ok" not in info or b"cluster_slots_assigned:%d\r" % SLOTS not in info:
+            return False
+        if number >= PRIMARIES:
+            with self.nodes[number].client() as client:
+                if client.info("replication").get("master_link_status") != "up":
+                    return False
+        ranges = self.command(number, "CLUSTER", "SLOTS")
+        return all(len(nodes) == len(self.nodes) // PRIMARIES for _, _, *nodes in ranges)
+
+    def _takes_part(self, number: int) -> bool:
+        try:
+            if b"cluster_state:ok" not in self.command(number, "CLUSTER", "INFO"):
+                return False
+            with self.nodes[number].client() as client:
+                info = client.info()
+        except redis.RedisError:  # it loads its data
+            return False
+        # After a full copy from its primary, a node has nothing in its file until that is written.
+        if info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled"):
+            return False
+        return bool(info.get("role") == "master" or info.get("master_link_status") == "up")
+
+    def _running(self) -> list[int]:
+        return [number for number, node in enumerate(self.nodes) if node.is_running]
+
+    def _lines(self, number: int) -> list[list[str]]:
+        """CLUSTER NODES, without nodes that are only being greeted."""
+        lines = [line.split() for line in self.command(number, "CLUSTER", "NODES").decode().splitlines()]
+        return [line for line in lines if "handshake" not in line[2]]
+
+    def _own_line(self, number: int) -> list[str]:
+        return next(line for line in self._lines(number) if "myself" in line[2])
+
+    def _epoch(self, number: int, seen_by: int) -> str:
+        return next(line[6] for line in self._lines(seen_by) if line[0] == self.ids[number])
+
+    def _is_primary(self, number: int, seen_by: int) -> bool:
+        """Whether `seen_by` takes node `number` for the primary of some slots."""
+        return any(line[0] == self.ids[number] and "master" in line[2] and line[8:] for line in self._lines(seen_by))
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the cluster did not come to agree within {WAIT_S} s")
+            time.sleep(0.01)  # between two looks at the condition
+
+
+def slot_of(name: bytes) -> int:
+    """The slot of a key."""
+    return int(key_slot(name))
+
+
+def _owns(line: list[str], slot: int) -> bool:
+    for word in line[8:]:
+        first, _, last = word.partition("-")
+        if not word.startswith("[") and int(first) <= slot <= int(last or first):
+            return True
+    return False
+
+
+def _options() -> dict[str, str]:
+    return {
+        "cluster-enabled": "yes",
+        "cluster-port": str(free_port()),
+        "cluster-node-timeout": "3000",  # news is told within half of it
+        "cluster-replica-no-failover": "yes",
+        "cluster-allow-replica-migration": "no",
+        "cluster-require-full-coverage": "no",
+        "repl-diskless-sync-delay": "0",
+        "repl-ping-replica-period": "1",  # a replica without any offset is not named by CLUSTER SLOTS
+        "appendfsync": "everysec",
+    }

@@ -1,0 +1,255 @@
+"""Real Redis servers that real sentinels watch, for tests: a primary, its replicas, and who takes over is voted on."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from testing.redis_server import PORT_TRIES, START_TIMEOUT_S, RedisServer, free_port
+
+SERVICE = "records"
+SENTINELS = 3
+QUORUM = 2
+WAIT_S = 60.0
+
+
+class SentinelProcess:
+    """One sentinel, on a free port; it keeps what it knows in its folder, over `kill` and `restart`."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cellkeeper-sentinel-"))
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def start(self, primary_port: int, down_after_ms: int) -> None:
+        for _ in range(PORT_TRIES):
+            self.port = free_port()
+            lines = [
+                *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.folder}"),
+                f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} {QUORUM}",
+                f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
+                f"sentinel failover-timeout {SERVICE} 2000",
+            ]
+            (self.folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+            if self._launch():
+                return
+        raise RuntimeError(f"a sentinel found no free port in {PORT_TRIES} tries:\n{self.log()}")
+
+    def restart(self) -> None:
+        if not self._launch():
+            raise RuntimeError(f"port {self.port} was taken meanwhile:\n{self.log()}")
+
+    def client(self) -> redis.Redis:
+        """For looking into it; close it."""
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5.0)
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(START_TIMEOUT_S)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """SIGSTOP makes it hang, SIGCONT go on."""
+        if self._process is None:
+            raise RuntimeError("the sentinel is not running")
+        self._process.send_signal(number)
+
+    def log(self) -> str:
+        return (self.folder / "sentinel.log").read_text(errors="replace")[-4000:]
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _launch(self) -> bool:
+        """False where the port was taken."""
+        executable = shutil.which("redis-server")
+        if executable is None:
+            raise RuntimeError("redis-server is not on the PATH; install Redis >= 7.0 to run these tests")
+        command = [executable, str(self.folder / "sentinel.conf"), "--sentinel"]
+        with (self.folder / "sentinel.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                self._process = None
+                return False
+            try:
+                with self.client() as client:
+                    if int(client.info("server")["process_id"]) == self._process.pid:
+                        return True
+            except redis.RedisError:
+                pass
+            time.sleep(0.01)  # between two looks at the condition
+        self.kill()
+        return False
+
+
+class RedisSentinels:
+    """Use as a context manager. servers: the first begins as the primary, the others replicate from it.
+
+    down_after_ms: how long a server may be silent until a sentinel takes it for down. options: for the servers,
+    one by one.
+
+        with RedisSentinels() as world:
+            store = open_store(world.url)
+            world.servers[0].kill()
+            world.wait_for_switch(away_from=0)
+    """
+
+    def __init__(
+        self, replicas: int = 1, *, down_after_ms: int = 1000, options: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        # Without the delay a replica is in step again at once.
+        shared = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
+        self.servers = [RedisServer({**shared, **own}) for own in options or [{}] * (1 + replicas)]
+        self.sentinels = [SentinelProcess() for _ in range(SENTINELS)]
+        self.down_after_ms = down_after_ms
+
+    def ports(self) -> list[int]:
+        """Where the servers are reached, by number."""
+        return [server.port for server in self.servers]
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{places}/{SERVICE}"
+
+    def named(self, sentinel: int = 0) -> int:
+        """The number of the server that a sentinel names as the primary."""
+        with self.sentinels[sentinel].client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return self.ports().index(int(port))
+
+    def primary(self) -> int:
+        """The number of the server that all running sentinels name; LookupError while they do not agree."""
+        running = [number for number, sentinel in enumerate(self.sentinels) if sentinel.is_running]
+        named = {self.named(number) for number in running}
+        if len(named) != 1:
+            raise LookupError(f"the sentinels name {named}")
+        return named.pop()
+
+    def fail_over(self) -> None:
+        """A replica takes over although the primary lives."""
+        before = self.primary()
+
+        def begun() -> bool:
+            try:
+                with self.sentinels[0].client() as client:
+                    client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+            except redis.ResponseError:  # no replica is good enough yet, or one is under way
+                return False
+            return True
+
+        wait_until(begun)
+        self.wait_for_switch(away_from=before)
+
+    def wait_for_switch(self, *, away_from: int) -> None:
+        """Until all running sentinels name another primary."""
+        wait_until(lambda: self.primary() != away_from)
+
+    def wait_until_whole(self, *, helping: bool = True) -> None:
+        """Every server runs, one is the primary, the others have all that it had a moment ago, and every sentinel sees
+        that. helping: an old primary is told to replicate, which the sentinels would tell it after ten seconds; only
+        while they make no other."""
+
+        def whole() -> bool:
+            if helping:
+                self._demote()
+            self.check_whole()
+            return True
+
+        try:
+            wait_until(whole)
+        except TimeoutError as error:
+            logs = "\n".join(f"sentinel {number}:\n{sentinel.log()}" for number, sentinel in enumerate(self.sentinels))
+            raise TimeoutError(f"{error}\n{logs}") from error
+
+    def empty(self) -> None:
+        """Deletes every key."""
+        with self.servers[self.primary()].client() as client:
+            client.flushall()
+
+    def _demote(self) -> None:
+        primary = self.primary()
+        for number, server in enumerate(self.servers):
+            if number != primary:
+                with server.client() as client:
+                    if client.info("replication")["role"] == "master":
+                        client.execute_command("REPLICAOF", "127.0.0.1", self.ports()[primary])
+
+    def check_whole(self) -> None:
+        """LookupError or RedisError, which say what is missing, where not all is well."""
+        primary = self.primary()
+        for number, server in enumerate(self.servers):
+            with server.client() as client:
+                info = client.info()
+            expected: tuple[object, ...] = ("slave", "up", self.ports()[primary])
+            found: tuple[object, ...] = (info["role"], info.get("master_link_status"), info.get("master_port"))
+            if number == primary:
+                expected, found = ("master",), found[:1]
+            if found != expected:
+                raise LookupError(f"server {number} is {found}, expected {expected}")
+            if info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:
+                raise LookupError(f"server {number} has not everything in its file yet")
+        for number, sentinel in enumerate(self.sentinels):
+            with sentinel.client() as client:
+                (fields,) = client.sentinel_masters().values()
+                replicas = [(replica["flags"], replica["role-reported"]) for replica in client.sentinel_slaves(SERVICE)]
+            told = (SENTINELS - 1, "master", [("slave", "slave")] * (len(self.servers) - 1))
+            sees = (fields["num-other-sentinels"], fields["flags"], replicas)
+            if sees != told:
+                raise LookupError(f"sentinel {number} sees {sees}, expected {told}")
+
+    def __enter__(self) -> RedisSentinels:
+        try:
+            for server in self.servers:
+                server.start()
+            first = self.ports()[0]
+            for replica in self.servers[1:]:
+                with replica.client() as client:
+                    client.execute_command("REPLICAOF", "127.0.0.1", first)
+            for sentinel in self.sentinels:
+                sentinel.start(first, self.down_after_ms)
+            self.wait_until_whole()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sentinel in self.sentinels:
+            sentinel.close()
+        for server in self.servers:
+            server.__exit__(kind, error, trace)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Looks again while the condition is false, or cannot be looked at."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            if condition():
+                return
+        except (redis.RedisError, LookupError) as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not come true within {WAIT_S} s: {error}") from error
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not come true within {WAIT_S} s")
+        time.sleep(0.02)  # between two looks at the condition

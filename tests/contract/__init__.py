@@ -1,0 +1,1 @@
+"""What others rely on: every store alike, bytes on the wire and at rest, the rules of the house."""

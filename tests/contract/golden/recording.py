@@ -1,0 +1,53 @@
+"""One run of the script against a server with a store of its own, and what it gives as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
+
+from . import tenants
+from .names import Names
+from .script import OPTIONS, Script
+from .stored import RedisLists, SqliteFile, Stored, now_ms
+from .transcript import Transcript
+
+FOLDER = Path(__file__).parent
+BUNDLE = FOLDER / "bundle"
+STORES = ("sqlite", "redis")
+Texts = dict[str, str]  # by the name of the file
+
+
+def record(store: str, folder: Path) -> Texts:
+    """wire.txt and tenants.txt, the same for every store, and what is stored: records-STORE.txt and
+    tenants-STORE.txt. folder: an empty one, for the store's file."""
+    with ExitStack() as running:
+        started_ms = now_ms()
+        if store == "redis":
+            redis = running.enter_context(RedisServer())
+            url, client = redis.url, running.enter_context(redis.client())
+            run_id: str = client.info("server")["run_id"]
+            stored: Stored = RedisLists(client, started_ms, bytes.fromhex(run_id[:8]))
+        else:
+            file = folder / "sessions.db"
+            url, stored = f"sqlite:{file}", SqliteFile(file, started_ms)
+        with talking(url, OPTIONS, stored) as (transcript, names):
+            Script(transcript, names, url).run()
+            texts = {"wire.txt": transcript.wire(), f"records-{store}.txt": transcript.records()}
+        with talking(url, tenants.options(folder), stored) as (transcript, names):
+            tenants.Tenants(transcript, names).run()
+            texts |= {"tenants.txt": transcript.wire(), f"tenants-{store}.txt": transcript.records()}
+        return texts
+
+
+@contextmanager
+def talking(url: str, options: Mapping[str, Any], stored: Stored) -> Iterator[tuple[Transcript, Names]]:
+    """A transcript of a server of its own; what is stored already is none of its changes."""
+    words = [str(word) for option in options.items() for word in option]
+    names = Names()
+    with ServerProcess([BUNDLE], url, words) as server, server.channel() as channel:
+        yield Transcript(channel, names, stored), names

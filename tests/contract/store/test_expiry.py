@@ -1,0 +1,107 @@
+"""Idle sessions are forgotten, used ones are not: on each of the stores, by real clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import CommitResult, Delete, Load, Outcome, Store
+
+from tests.contract.store.records import HOUR_MS, append, committed, create, generation, inputs, key
+
+TTL_MS = 300
+WAIT_S = 10.0
+
+
+def is_there(store: Store) -> bool:
+    (record,) = store.load_many([Load(key(), touch=False)])
+    assert not isinstance(record, Exception)
+    return record is not None
+
+
+def wait_until_gone(store: Store) -> float:
+    """How many seconds it took."""
+    began = time.monotonic()
+    while is_there(store):
+        assert time.monotonic() - began < WAIT_S, "the record was never forgotten"
+    return time.monotonic() - began
+
+
+def test_an_idle_record_is_forgotten_wholly(store: Store) -> None:
+    commit = create(key(), ttl_ms=TTL_MS, log=inputs(1))
+    before = time.monotonic()
+    committed(store, commit)
+    wait_until_gone(store)
+    assert time.monotonic() - before >= 0.9 * TTL_MS / 1000  # clocks differ by a tick
+    assert store.scan("", "weather", "", "", 10).sessions == []
+    late = append(key(), commit.header, inputs(2))
+    assert store.commit_many([late]) == [CommitResult(Outcome.CONFLICT)]
+    assert store.delete_many([Delete(key(), generation(1))]) == [CommitResult(Outcome.CONFLICT)]
+    committed(store, create(key(), seed=2))
+    assert is_there(store)
+
+
+def test_many_new_records_take_the_place_of_forgotten_ones(store: Store) -> None:
+    names = [f"s{number}" for number in range(8)]
+    old = [create(key(name), ttl_ms=TTL_MS, log=inputs(1)) for name in names]
+    assert store.commit_many(old) == [CommitResult(Outcome.COMMITTED)] * 8
+    loads = [Load(key(name), touch=False) for name in names]
+    until = time.monotonic() + WAIT_S
+    while store.load_many(loads) != [None] * 8:
+        assert time.monotonic() < until, "some were never forgotten"
+    new = [create(key(name), seed=2, checkpoint=b"another state", ttl_ms=HOUR_MS) for name in names]
+    assert store.commit_many(new) == [CommitResult(Outcome.COMMITTED)] * 8
+    assert store.load_many(loads) == [Record(commit.header, b"another state", b"") for commit in new]
+
+
+def _by_commit(store: Store) -> None:
+    (record,) = store.load_many([Load(key(), touch=False)])
+    assert record is not None
+    assert not isinstance(record, Exception)
+    committed(store, append(key(), record.header, inputs(1)))
+
+
+def _by_touch(store: Store) -> None:
+    store.load_many([Load(key(), touch=True)])
+
+
+@pytest.mark.parametrize("use", [_by_commit, _by_touch])
+def test_a_used_record_stays(store: Store, use: Callable[[Store], None]) -> None:
+    committed(store, create(key(), ttl_ms=TTL_MS))
+    until = time.monotonic() + 3 * TTL_MS / 1000
+    while time.monotonic() < until:
+        use(store)
+        assert is_there(store)
+    wait_until_gone(store)
+
+
+def test_a_look_does_not_keep_it(store: Store) -> None:
+    committed(store, create(key(), ttl_ms=TTL_MS))
+    assert wait_until_gone(store) < 3 * TTL_MS / 1000  # looks at it all the time
+
+
+def test_a_commit_can_take_the_ttl_away_and_set_one(store: Store) -> None:
+    first = committed(store, create(key(), ttl_ms=TTL_MS))
+    second = committed(store, append(key(), first, inputs(1), ttl_ms=0))
+    until = time.monotonic() + 1.5 * TTL_MS / 1000
+    while time.monotonic() < until:
+        assert is_there(store)
+    third = committed(store, append(key(), second, inputs(2), ttl_ms=HOUR_MS))
+    committed(store, append(key(), third, inputs(3), ttl_ms=TTL_MS))
+    wait_until_gone(store)
+
+
+def test_a_ttl_beyond_all_clocks(store: Store) -> None:
+    first = committed(store, create(key(), ttl_ms=2**64 - 1))
+    committed(store, append(key(), first, inputs(1)))
+    store.load_many([Load(key(), touch=True)])
+    assert is_there(store)
+
+
+def test_a_conflict_does_not_keep_it(store: Store) -> None:
+    committed(store, create(key(), ttl_ms=TTL_MS))
+    began = time.monotonic()
+    while store.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT:
+        assert time.monotonic() - began < WAIT_S

@@ -1,0 +1,135 @@
+"""The Redis layout: keys, TTLs, memory, and the check at the start."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+
+import pytest
+import redis
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.domain.store import Load, Store, StoreError
+from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.keys import BUCKETS, redis_key, session_key
+from cellkeeper_service.store.redis.layout import TTL_IN_FIXED_BYTES, fixed_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testing.redis_server import RedisServer, free_port
+from tests.contract.store.records import HOUR_MS, append, committed, create, header, inputs, key, start
+
+STATE_BYTES = 2048  # of a 2x128 LSTM
+TOKENS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[Store]:
+    store = open_store(redis_server.url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@given(TOKENS, TOKENS, TOKENS)
+def test_a_key_can_be_read_back(tenant: str, model: str, session: str) -> None:
+    at = SessionKey(tenant, model, session)
+    assert session_key(redis_key(at)) == at
+
+
+def test_keys_are_as_documented() -> None:
+    assert redis_key(SessionKey("", "weather", "pump:17")) == b"ck2:{085}::weather:pump:17"
+    assert redis_key(SessionKey("a:b", "*", "{x}")).endswith(b"}:a%3Ab:%2A:{x}")
+    buckets = {redis_key(key(f"s{n}"))[4:9] for n in range(5000)}
+    assert len(buckets) == BUCKETS
+
+
+@pytest.mark.parametrize("name", [b"", b"ck2:x", b"ck3:{001}:t:m:s", b"ck2:{1}:t:m:s", b"ck2:{001}:t:m"])
+def test_other_keys_are_not_ours(name: bytes) -> None:
+    with pytest.raises(ValueError, match="key"):
+        session_key(name)
+
+
+def test_the_script_reads_the_ttl_where_the_header_has_it() -> None:
+    packed = header(start(), 0, ttl_ms=0x1122334455667788).pack()
+    assert struct.unpack_from("<Q", fixed_of(packed), TTL_IN_FIXED_BYTES) == (0x1122334455667788,)
+
+
+def test_one_key_holds_a_record_and_others_are_left_alone(store: Store, client: redis.Redis) -> None:
+    client.set("ck2:other", "theirs")
+    committed(store, create(key()))
+    assert sorted(client.keys("*")) == [b"ck2:other", redis_key(key())]
+    assert client.ttl(redis_key(key())) == -1
+    assert [at.session for at, _ in store.scan("", "weather", "", "", 10).sessions] == ["pump-17"]
+
+
+def test_the_ttl_is_written_only_below_nine_tenths(store: Store, client: redis.Redis) -> None:
+    name = redis_key(key())
+    before = committed(store, create(key(), ttl_ms=HOUR_MS))
+    assert 0.99 * HOUR_MS < client.pttl(name) <= HOUR_MS
+    for share, written in ((0.95, False), (0.85, True)):
+        client.pexpire(name, int(share * HOUR_MS))
+        before = committed(store, append(key(), before, inputs(1)))
+        assert (client.pttl(name) > 0.99 * HOUR_MS) is written
+        client.pexpire(name, int(share * HOUR_MS))
+        store.load_many([Load(key(), touch=False)])
+        assert client.pttl(name) <= share * HOUR_MS
+        store.load_many([Load(key(), touch=True)])
+        assert (client.pttl(name) > 0.99 * HOUR_MS) is written
+
+
+def test_memory_of_a_session(store: Store, client: redis.Redis) -> None:
+    """A log of 16 steps of 128 bytes: at most 2.6 times the state, and less than twice it on the average."""
+    committed(store, create(key("first")))  # which a connection's first write pushes twice
+    before = committed(store, create(key(), checkpoint=bytes(range(256)) * (STATE_BYTES // 256)))
+    taken = []
+    for _ in range(16):
+        before = committed(store, append(key(), before, inputs(1, 32)))
+        taken.append(client.memory_usage(redis_key(key()), samples=0) or 0)
+    assert max(taken) <= 2.6 * STATE_BYTES
+    assert sum(taken) / len(taken) < 2 * STATE_BYTES
+
+
+def test_a_server_that_may_evict_is_refused(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url)
+    store.check()
+    with own_redis.client() as client:
+        for policy in ("allkeys-lru", "volatile-ttl"):
+            client.config_set("maxmemory-policy", policy)
+            with pytest.raises(StoreError, match=f"{policy}.*noeviction"):
+                store.check()
+        client.config_set("maxmemory-policy", "noeviction")
+    store.check()
+    store.close()
+
+
+def test_a_server_without_persistence_is_warned_of(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(own_redis.url, wait_replicas=2)
+    with own_redis.client() as client, caplog.at_level(logging.WARNING):
+        client.config_set("appendonly", "no")
+        store.check()
+    assert "appendonly yes" in caplog.text
+    assert "0 replicas" in caplog.text
+    store.close()
+
+
+def test_a_cluster_node_is_refused() -> None:
+    with RedisServer({"cluster-enabled": "yes", "cluster-port": str(free_port())}) as server:
+        store = open_store(server.url)
+        with pytest.raises(StoreError, match="cluster"):
+            store.check()
+        store.close()
+
+
+def test_a_socket_file() -> None:
+    with RedisServer({"unixsocket": "redis.sock"}) as server:
+        store = open_store(f"unix://{server.folder}/redis.sock?db=1")
+        store.check()
+        before = committed(store, create(key()))
+        committed(store, append(key(), before, inputs(1)))
+        store.close()

@@ -1,0 +1,266 @@
+"""Redis killed, gone, paused, full, read-only: what is reported is what happened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pytest
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import Delete, Load, Outcome, Store, StoreError
+from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.keys import redis_key
+
+from testing.redis_server import RedisServer
+from tests.contract.store.polled import PolledStore
+from tests.contract.store.records import append, committed, create, generation, inputs, key, log_of, replace
+from tests.contract.store.worker import marked
+
+TIMEOUT_MS = 300
+WAIT_S = 10.0
+
+
+class Opener(Protocol):
+    def __call__(self, url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store: ...
+
+
+def open_polled(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
+    return PolledStore(open_store(url, timeout_ms=timeout_ms, wait_replicas=wait_replicas))
+
+
+@pytest.fixture(params=[open_store, open_polled], ids=["blocking", "polled"])
+def opened(request: pytest.FixtureRequest) -> Opener:
+    """Opens a store; its commits go both ways."""
+    opener: Opener = request.param
+    return opener
+
+
+@pytest.fixture
+def own_store(own_redis: RedisServer, opened: Opener) -> Iterator[Store]:
+    store = opened(own_redis.url, timeout_ms=TIMEOUT_MS)
+    yield store
+    store.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < WAIT_S, "it never came true"
+
+
+def configure(server: RedisServer, name: str, value: str) -> None:
+    with server.client() as client:
+        client.config_set(name, value)
+
+
+def test_a_killed_server_keeps_what_it_acknowledged(own_redis: RedisServer, opened: Opener) -> None:
+    store = opened(own_redis.url, timeout_ms=5000)
+    header = committed(store, create(key()))
+
+    def append_until_it_fails(before: Header) -> int:
+        acknowledged = 0
+        while True:
+            commit = append(key(), before, marked(1, acknowledged))
+            (result,) = store.commit_many([commit])
+            if result.outcome is not Outcome.COMMITTED:
+                assert result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
+                return acknowledged
+            before, acknowledged = commit.header, acknowledged + 1
+
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(append_until_it_fails, header)
+        wait_for(lambda: len(log_of(store, key())) >= 400)
+        own_redis.kill()
+        acknowledged = future.result(timeout=30)
+    own_redis.restart()
+    log = log_of(store, key())
+    assert acknowledged >= 100
+    assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last may have had no time to be told
+    assert log == b"".join(marked(1, number) for number in range(len(log) // 4))
+    store.close()
+
+
+def test_a_server_that_is_not_there_refuses(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    own_redis.kill()
+    (result,) = own_store.commit_many([append(key(), header, inputs(1))])
+    assert result.outcome is Outcome.REFUSED
+    assert "cannot be reached" in result.message
+    assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.REFUSED
+    assert isinstance(own_store.load_many([Load(key(), False)])[0], StoreError)
+    with pytest.raises(StoreError, match="cannot be reached"):
+        own_store.scan("", "weather", "", "", 10)
+    with pytest.raises(StoreError, match="cannot be reached"):
+        own_store.check()
+    own_redis.restart()
+    committed(own_store, append(key(), header, inputs(1)))
+
+
+def test_a_paused_server_is_unknown_and_may_still_do_it(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    late = append(key(), header, inputs(1))
+    own_redis.pause()
+    began = time.monotonic()
+    (result,) = own_store.commit_many([late])
+    waited_s = time.monotonic() - began
+    own_redis.wake()
+    assert result.outcome is Outcome.UNKNOWN
+    assert TIMEOUT_MS / 1000 * 0.9 <= waited_s < 3 * TIMEOUT_MS / 1000
+    wait_for(lambda: log_of(own_store, key()) == inputs(1))  # the late script landed, and its reply met nobody
+    assert own_store.commit_many([late])[0] == (Outcome.CONFLICT, late.header, "")
+    committed(own_store, append(key(), late.header, inputs(2)))
+    assert log_of(own_store, key()) == inputs(1) + inputs(2)
+
+
+def test_no_answer_to_a_handshake_is_not_a_commit(own_redis: RedisServer, opened: Opener) -> None:
+    with own_redis.client() as client:
+        client.config_set("requirepass", "secret")
+    store = opened(f"redis://:secret@127.0.0.1:{own_redis.port}/0", timeout_ms=TIMEOUT_MS)
+    own_redis.pause()
+    (result,) = store.commit_many([create(key())])
+    own_redis.wake()
+    assert result.outcome is Outcome.REFUSED  # the commit itself was never sent
+    committed(store, create(key()))
+    store.close()
+
+
+def test_a_wrong_password_refuses(own_redis: RedisServer, own_store: Store) -> None:
+    configure(own_redis, "requirepass", "secret")
+    assert own_store.commit_many([create(key())])[0].outcome is Outcome.REFUSED
+    assert isinstance(own_store.load_many([Load(key(), False)])[0], StoreError)
+    with pytest.raises(StoreError, match="Authentication"):
+        own_store.check()
+
+
+def test_a_full_server_refuses_and_writes_nothing(own_redis: RedisServer, own_store: Store) -> None:
+    headers = {
+        name: committed(own_store, create(key(name), log=inputs(1), ttl_ms=60_000)) for name in ("a", "b", "c", "d")
+    }
+    configure(own_redis, "maxmemory", "1mb")  # less than an empty server takes
+    results = own_store.commit_many(
+        [
+            create(key("a"), seed=9),
+            append(key("a"), headers["a"], inputs(2)),
+            replace(key("b"), headers["b"], b"new", inputs(3)),
+            create(key("new")),
+        ]
+    )
+    assert [result.outcome for result in results] == [Outcome.CONFLICT, *[Outcome.REFUSED] * 3]
+    assert all("OOM" in result.message for result in results[1:])
+    assert own_store.load_many([Load(key(name), True) for name in ("a", "b", "new")]) == [
+        Record(headers["a"], b"state 0", inputs(1)),
+        Record(headers["b"], b"state 0", inputs(1)),
+        None,
+    ]
+    assert own_store.delete_many([Delete(key("d"), generation(1))])[0].outcome is Outcome.COMMITTED
+    configure(own_redis, "maxmemory", "0")
+    committed(own_store, append(key("a"), headers["a"], inputs(2)), create(key("new")))
+
+
+def test_a_server_that_fills_up_never_leaves_half_a_record(own_redis: RedisServer, own_store: Store) -> None:
+    with own_redis.client() as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
+    outcomes: list[Outcome] = []
+    states = {f"s{n}": bytes((n % 256,)) * 10_000 for n in range(300)}
+    names = list(states)
+    for first in range(0, len(names), 10):
+        commits = [create(key(name), checkpoint=states[name], log=inputs(1)) for name in names[first : first + 10]]
+        outcomes += [result.outcome for result in own_store.commit_many(commits)]
+    assert set(outcomes) == {Outcome.COMMITTED, Outcome.REFUSED}
+    loads = [Load(key(name), False) for name in names]
+    for name, outcome, record in zip(names, outcomes, own_store.load_many(loads), strict=True):
+        if outcome is Outcome.COMMITTED:
+            assert record == Record(create(key(name), log=inputs(1)).header, states[name], inputs(1))
+        else:
+            assert record is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"), [("replicaof", "127.0.0.1 1", "replica"), ("min-replicas-to-write", "1", "NOREPLICAS")]
+)
+def test_a_server_that_takes_no_writes(
+    own_redis: RedisServer, own_store: Store, name: str, value: str, word: str
+) -> None:
+    header = committed(own_store, create(key()))
+    with own_redis.client() as client:
+        client.execute_command("REPLICAOF", *value.split()) if name == "replicaof" else client.config_set(name, value)
+    (result,) = own_store.commit_many([append(key(), header, inputs(1))])
+    assert result.outcome is Outcome.REFUSED
+    assert word in result.message
+    assert log_of(own_store, key()) == b""
+    assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.REFUSED
+
+
+def test_a_user_without_a_right(own_redis: RedisServer, opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-ltrim", "-config")
+    store = opened(f"redis://app:pw@127.0.0.1:{own_redis.port}/0")
+    store.check()  # works without CONFIG
+    header = committed(store, create(key()))
+    with caplog.at_level(logging.WARNING):
+        committed(store, replace(key(), header, b"new"))
+    assert "did not trim" in caplog.text  # what it replaced cannot be trimmed
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "-rpush")
+    (result,) = store.commit_many([create(key("other"))])
+    assert result.outcome is Outcome.REFUSED
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "+rpush", "-evalsha")
+    (result,) = store.commit_many([create(key("other"))])
+    assert result.outcome is Outcome.REFUSED
+    store.close()
+
+
+def test_scripts_are_loaded_again(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    for number in range(2):
+        with own_redis.client() as client:
+            client.script_flush()
+        header = committed(own_store, append(key(), header, inputs(number)))
+    with own_redis.client() as client:
+        client.script_flush()
+    assert log_of(own_store, key()) == inputs(0) + inputs(1)
+    with own_redis.client() as client:
+        client.script_flush()
+    assert own_store.delete_many([Delete(key(), generation(1))])[0].outcome is Outcome.COMMITTED
+
+
+def test_too_few_replicas_is_unknown(own_redis: RedisServer, opened: Opener) -> None:
+    waiting = opened(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
+    (result,) = waiting.commit_many([create(key())])
+    assert result.outcome is Outcome.UNKNOWN
+    assert "replicas" in result.message
+    assert waiting.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT  # it did land
+    waiting.close()
+
+
+def test_a_replica_that_has_it(own_redis: RedisServer, opened: Opener) -> None:
+    configure(own_redis, "repl-diskless-sync-delay", "0")
+    waiting = opened(own_redis.url, timeout_ms=5000, wait_replicas=1)
+    with RedisServer({"replicaof": f"127.0.0.1 {own_redis.port}"}) as replica:
+        with replica.client() as client:
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+            committed(waiting, create(key()))
+            assert client.exists(redis_key(key())) == 1
+        with pytest.raises(StoreError, match="'slave'"):
+            open_store(replica.url).check()
+    waiting.close()
+
+
+def test_other_types_and_damage_fail_alone(own_redis: RedisServer, own_store: Store) -> None:
+    names = ["whole", "string", "checkpoint only", "none of ours"]
+    headers = {name: committed(own_store, create(key(name), log=inputs(1, 2))) for name in names}
+    with own_redis.client() as client:
+        client.set(redis_key(key("string")), b"x")
+        client.rpop(redis_key(key("checkpoint only")))
+        client.rpush(redis_key(key("none of ours")), b"")
+    whole, *broken = own_store.load_many([Load(key(name), True) for name in names])
+    assert whole == Record(headers["whole"], b"state 0", inputs(1, 2))
+    assert all(isinstance(error, StoreError) for error in broken)
+    results = own_store.commit_many([append(key(name), headers[name], inputs(3)) for name in names])
+    assert [result.outcome for result in results] == [Outcome.COMMITTED, *[Outcome.CONFLICT] * 3]
+    deletes = [Delete(key(name), generation(1)) for name in names]
+    assert [result.outcome for result in own_store.delete_many(deletes)] == [Outcome.COMMITTED] * 4

@@ -1,0 +1,158 @@
+"""Commits that are begun on a Redis connection at rest: nothing waits but `finish` where it may, and failures mean what
+they mean for commit_many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
+from cellkeeper_service.domain.store import Commit, Outcome, Store
+from cellkeeper_service.store.open import open_store
+
+from testing.redis_cluster import RedisCluster
+from testing.redis_server import RedisServer
+from tests.contract.store.polled import wait
+from tests.contract.store.records import append, committed, create, inputs, key, log_of
+
+TIMEOUT_MS = 300
+LARGE = 40  # commits of a megabyte: more than the socket buffers of both sides take
+
+
+@pytest.fixture
+def own_store(own_redis: RedisServer) -> Iterator[Store]:
+    """With one connection at rest, to a server that knows the script."""
+    store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS)
+    committed(store, create(key("first")))
+    yield store
+    store.close()
+
+
+def begin(store: Store, *commits: Commit) -> PendingCommit | None:
+    assert isinstance(store, NonBlockingStore)
+    return store.begin_commit(commits)
+
+
+def started(store: Store, *commits: Commit) -> PendingCommit:
+    call = begin(store, *commits)
+    assert call is not None, "there was no connection at rest"
+    return call
+
+
+def outcomes(call: PendingCommit) -> list[Outcome]:
+    return [result.outcome for result in call.finish()]
+
+
+def test_nothing_is_begun_without_a_connection_at_rest(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url)
+    assert begin(store, create(key())) is None
+    committed(store, create(key()))
+    first = started(store, create(key("a")))
+    assert begin(store, create(key("b"))) is None  # the one there is is in use
+    assert wait(first) is Stage.DONE
+    assert outcomes(first) == [Outcome.COMMITTED]
+    store.close()
+    assert begin(store, create(key("c"))) is None
+
+
+def test_a_cluster_begins_nothing(redis_cluster: RedisCluster) -> None:
+    store = open_store(redis_cluster.url)
+    store.check()
+    assert begin(store, create(key())) is None
+    store.close()
+
+
+def test_a_connection_that_the_server_has_closed_is_made_anew(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    with own_redis.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert begin(own_store, append(key(), header, inputs(1))) is None
+    committed(own_store, append(key(), header, inputs(1)))
+    assert begin(own_store, create(key("other"))) is not None
+
+
+def test_a_server_killed_before_its_reply_is_unknown(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    own_redis.pause()
+    call = started(own_store, append(key(), header, inputs(1)), create(key("b")))
+    assert call.advance() is Stage.WAITING
+    own_redis.kill()
+    assert wait(call) is Stage.DONE
+    results = call.finish()
+    assert [result.outcome for result in results] == [Outcome.UNKNOWN] * 2
+    assert "no answer" in results[0].message
+    own_redis.restart()
+    assert begin(own_store, create(key("c"))) is None
+    committed(own_store, create(key("c")))
+
+
+def test_a_paused_server_is_unknown_and_its_late_reply_meets_nobody(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    late = append(key(), header, inputs(1))
+    own_redis.pause()
+    call = started(own_store, late)
+    assert wait(call) is Stage.WAITING
+    (result,) = call.finish()
+    own_redis.wake()
+    assert result.outcome is Outcome.UNKNOWN
+    assert "timeout" in result.message
+    assert begin(own_store, late) is None  # its connection is closed
+    while log_of(own_store, key()) != inputs(1):
+        pass
+    assert outcomes(_waited(started(own_store, late))) == [Outcome.CONFLICT]
+
+
+def test_a_server_that_forgot_the_script_is_sent_it_again(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    with own_redis.client() as client:
+        client.script_flush()
+    call = started(own_store, append(key(), header, inputs(1)))
+    assert wait(call) is Stage.BLOCKED  # what is left is for a thread
+    assert outcomes(call) == [Outcome.COMMITTED]
+    assert log_of(own_store, key()) == inputs(1)
+    assert begin(own_store, create(key("other"))) is not None
+
+
+def test_a_server_that_says_no_refuses(own_redis: RedisServer, own_store: Store) -> None:
+    header = committed(own_store, create(key()))
+    with own_redis.client() as client:
+        client.config_set("min-replicas-to-write", "1")
+    call = started(own_store, append(key(), header, inputs(1)))
+    wait(call)
+    assert outcomes(call) == [Outcome.REFUSED]
+    assert log_of(own_store, key()) == b""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_the_socket_takes_in_part_is_sent_by_a_thread(own_redis: RedisServer, killed: bool) -> None:
+    store = open_store(own_redis.url, timeout_ms=20_000)
+    store.check()
+    commits = [create(key(f"s{number}"), checkpoint=bytes([number]) * 1_000_000) for number in range(LARGE)]
+    own_redis.pause()
+    call = started(store, *commits)
+    assert call.stage is Stage.BLOCKED
+    if killed:
+        own_redis.kill()
+        assert outcomes(call) == [Outcome.UNKNOWN] * LARGE
+        own_redis.restart()
+    else:
+        own_redis.wake()
+        assert outcomes(call) == [Outcome.COMMITTED] * LARGE
+        assert outcomes(_waited(started(store, *commits[:1]))) == [Outcome.CONFLICT]  # and the connection is good
+    store.close()
+
+
+def test_too_few_replicas_are_waited_for_and_unknown(own_redis: RedisServer) -> None:
+    store = open_store(own_redis.url, timeout_ms=TIMEOUT_MS, wait_replicas=1)
+    store.commit_many([create(key("first"))])  # the server knows the script now
+    call = started(store, create(key()))
+    assert wait(call) is Stage.DONE
+    (result,) = call.finish()
+    assert result.outcome is Outcome.UNKNOWN
+    assert "replicas" in result.message
+    store.close()
+
+
+def _waited(call: PendingCommit) -> PendingCommit:
+    wait(call)
+    return call

@@ -1,0 +1,245 @@
+"""What only happens where sentinels watch: a primary that is killed, cut off, demoted, or was none any more."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+
+import pytest
+from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.store import CommitResult, Load, Outcome, Store, StoreError
+from cellkeeper_service.store.open import open_store
+from cellkeeper_service.store.redis.sentinel_url import SentinelUrl
+
+from testing.redis_sentinel import SERVICE, RedisSentinels, wait_until
+from tests.contract.store.polled import PolledStore
+from tests.contract.store.records import append, committed, create, inputs, key, log_of
+from tests.contract.store.worker import marked
+
+TIMEOUT_MS = 500
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[RedisSentinels]:
+    """For the tests that fail it over: each leaves it whole, with whichever server as the primary."""
+    with RedisSentinels(options=[{"appendfsync": "everysec"}] * 2) as world:
+        yield world
+
+
+@pytest.fixture(params=["blocking", "polled"])
+def store(world: RedisSentinels, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Commits go by the one way or the other."""
+    world.wait_until_whole()
+    world.empty()
+    store = open_store(world.url, timeout_ms=TIMEOUT_MS)
+    yield store if request.param == "called" else PolledStore(store)
+    store.close()
+
+
+def take_until_committed(store: Store, before: Header, mark: bytes) -> Header:
+    """Sends one step until it is there, as the service does: by what stands there after an answer that is none."""
+    commit = append(key(), before, mark)
+
+    def landed() -> bool:
+        (result,) = store.commit_many([commit])
+        if result.outcome is Outcome.CONFLICT:
+            assert result.standing == commit.header, "somebody else's"
+        return result.outcome in (Outcome.COMMITTED, Outcome.CONFLICT)
+
+    wait_until(landed)
+    return commit.header
+
+
+def test_a_killed_primary_is_followed(world: RedisSentinels, store: Store) -> None:
+    first = committed(store, create(key()))
+    third = committed(store, create(key("third"), 3))
+    committed(store, append(key("third"), third, inputs(1)))
+    primary = world.primary()
+    world.wait_until_whole()  # nothing is lost then
+    world.servers[primary].kill()
+    (result,) = store.commit_many([append(key(), first, marked(1, 0))])
+    assert result.outcome in (Outcome.REFUSED, Outcome.UNKNOWN)
+    header = take_until_committed(store, first, marked(1, 0))
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
+    header = committed(store, append(key(), header, marked(1, 1)))
+    assert log_of(store, key()) == marked(1, 0) + marked(1, 1)
+    assert log_of(store, key("third")) == inputs(1)
+    world.servers[primary].restart()
+
+
+@pytest.mark.fire
+def test_a_demoted_primary_is_left(world: RedisSentinels, store: Store) -> None:
+    """It lives, and answers: reads it would answer from what it has."""
+    header = committed(store, create(key()))
+    world.wait_until_whole()  # nothing of this is lost then
+    primary = world.primary()
+    world.fail_over()
+    world.wait_until_whole()  # a commit before would be lost with the old one's others
+    header = take_until_committed(store, header, marked(1, 0))
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
+    (record,) = store.load_many([Load(key(), touch=True)])
+    assert isinstance(record, Record)
+    assert record.header == header
+
+
+@pytest.mark.fire
+def test_a_primary_that_hung_wakes_as_one(world: RedisSentinels, store: Store) -> None:
+    """It goes on with what it was sent meanwhile, and nobody asks it for more."""
+    header = committed(store, create(key()))
+    world.wait_until_whole()
+    primary = world.primary()
+    old = world.servers[primary]
+    old.pause()
+    try:
+        (result,) = store.commit_many([append(key(), header, marked(9, 9))])
+        assert result.outcome is Outcome.UNKNOWN
+        wait_until(lambda: isinstance(store.load_many([Load(key(), touch=True)])[0], Record))
+        wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
+        first = committed(store, append(key(), header, marked(1, 0)))
+    finally:
+        old.wake()
+    second = committed(store, append(key(), first, marked(1, 1)))
+    world.wait_until_whole()
+    assert log_of(store, key()) == marked(1, 0) + marked(1, 1)
+    (record,) = store.load_many([Load(key(), touch=False)])
+    assert isinstance(record, Record)
+    assert record.header == second
+
+
+def test_who_is_cut_off_from_the_sentinels_is_left(world: RedisSentinels, store: Store) -> None:
+    """A primary that answers us as ever, while the sentinels have made another: only they can tell."""
+    header = committed(store, create(key()))
+    world.wait_until_whole()  # nothing is lost then
+    primary = world.primary()
+    link = store._servers.link(0)  # type: ignore[attr-defined]
+    world.fail_over()
+    # Nothing is asked of the store meanwhile, so no error tells it.
+    wait_until(lambda: store._servers.link(0) is not link)  # type: ignore[attr-defined]
+    wait_until(lambda: world.primary() != primary)  # the sentinels tell each other
+    committed(store, append(key(), header, inputs(1)))
+
+
+def test_a_replica_does_not_answer_for_its_primary(world: RedisSentinels, store: Store) -> None:
+    """An old address that leads to a replica: what it would read may be old."""
+    header = committed(store, create(key()))
+    world.wait_until_whole()
+    replica = 1 - world.primary()
+    servers = store._servers  # type: ignore[attr-defined]
+    known = servers._primary
+    wrong = open_store(world.servers[replica].url, timeout_ms=TIMEOUT_MS)
+    link = wrong._servers.link(0)  # type: ignore[attr-defined]
+    with servers._lock:  # until the sentinels are asked again
+        servers._primary = known._replace(link=link)
+        (answer,) = store.load_many([Load(key(), touch=False)])
+        assert isinstance(answer, StoreError)
+        assert "primary" in str(answer)
+        assert servers._stale
+        servers._stale = False
+        with pytest.raises(StoreError, match="slave now"):
+            store.scan("", "weather", "", "", 10)
+        assert servers._stale
+        servers._primary = known
+    (record,) = store.load_many([Load(key(), touch=False)])
+    assert isinstance(record, Record)
+    assert record.header == header
+    wrong.close()
+
+
+def test_sentinels_that_are_gone_stop_nothing(world: RedisSentinels, store: Store) -> None:
+    header = committed(store, create(key()))
+    for sentinel in world.sentinels[:2]:
+        sentinel.kill()
+    world.sentinels[2].send_signal(signal.SIGSTOP)
+    try:
+        for number in range(3):
+            header = committed(store, append(key(), header, marked(1, number)))
+        fresh = open_store(world.url, timeout_ms=TIMEOUT_MS)
+        with pytest.raises(StoreError, match=f"no sentinel said who the primary of '{SERVICE}' is: 127.0.0.1"):
+            fresh.check()
+        fresh.close()
+        world.sentinels[0].restart()
+        fresh = open_store(world.url, timeout_ms=TIMEOUT_MS)
+        assert log_of(fresh, key()) == b"".join(marked(1, number) for number in range(3))
+        fresh.close()
+    finally:
+        world.sentinels[2].send_signal(signal.SIGCONT)
+        for sentinel in world.sentinels:
+            if not sentinel.is_running:
+                sentinel.restart()
+
+
+def test_a_listing_goes_on_on_another_server(
+    world: RedisSentinels, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellkeeper_service.store.redis.scan.SCAN_COUNT", 10)
+    names = {f"p{number}" for number in range(200)}
+    assert store.commit_many([create(key(name)) for name in names]) == [CommitResult(Outcome.COMMITTED)] * 200
+    page = store.scan("", "weather", "p", "", 50)
+    assert 0 < len(page.sessions) < 200
+    world.wait_until_whole()
+    world.fail_over()
+    seen, cursor = {at.session for at, _ in page.sessions}, page.cursor
+    while cursor:
+        try:
+            page = store.scan("", "weather", "p", cursor, 50)
+        except StoreError:  # the connection to the old one
+            continue
+        seen |= {at.session for at, _ in page.sessions}
+        cursor = page.cursor
+    assert seen == names
+    for wrong in ("x", "1", "x.y", f"x.{2**64}"):
+        with pytest.raises(ValueError, match="cursor"):
+            store.scan("", "weather", "", wrong, 10)
+
+
+def test_the_check(world: RedisSentinels, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        store.check()
+    assert "min-replicas-to-write" in caplog.text
+    primary = world.primary()
+    for number, words in ((primary, f"primary of '{SERVICE}'"), (1 - primary, "replica 127.0.0.1")):
+        with world.servers[number].client() as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            with pytest.raises(StoreError, match=rf"{words}.*allkeys-lru.*noeviction"):
+                store.check()
+            client.config_set("maxmemory-policy", "noeviction")
+    with world.servers[primary].client() as client:
+        client.config_set("min-replicas-to-write", 1)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            store.check()
+        assert "min-replicas" not in caplog.text
+        client.config_set("min-replicas-to-write", 0)
+
+
+def test_a_service_that_nobody_watches(world: RedisSentinels) -> None:
+    store = open_store(world.url.replace(SERVICE, "other"), timeout_ms=TIMEOUT_MS)
+    with pytest.raises(StoreError, match="does not know 'other'"):
+        store.check()
+    (result,) = store.commit_many([create(key())])
+    assert result.outcome is Outcome.REFUSED
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis+sentinel://localhost:1", "without the name"),
+        ("redis+sentinel://localhost:port/mine", "cannot be read"),
+        ("redis+sentinel://localhost:1,/mine", "sentinel ''"),
+        ("redis+sentinel:///mine", "sentinel ''"),
+        ("redis+sentinel://localhost/mine/two", "database 'two'"),
+    ],
+)
+def test_urls_that_cannot_be(url: str, words: str) -> None:
+    with pytest.raises(StoreError, match=words):
+        open_store(url)
+
+
+def test_a_url_in_full() -> None:
+    url = SentinelUrl.read("rediss+sentinel://u:p@a,[::1]:2/mine/3?ssl_ca_certs=x.pem&sentinel_password=s/s")
+    assert [str(at) for at in url.sentinels] == ["a:26379", "[::1]:2"]
+    assert url.service == "mine"
+    assert url.of_server(url.sentinels[1]) == "rediss://u:p@[::1]:2/3?ssl_ca_certs=x.pem"
+    assert url.of_sentinel(url.sentinels[0]) == "rediss://:s%2Fs@a:26379?ssl_ca_certs=x.pem"

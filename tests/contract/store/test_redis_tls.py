@@ -1,0 +1,132 @@
+"""Redis over TLS, as an ACL user that may do what the store does and nothing else: the line of docs/security.md."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+from cellkeeper_service.domain.non_blocking import NonBlockingStore
+from cellkeeper_service.domain.store import Delete, Load, Outcome, StoreError
+from cellkeeper_service.store.open import open_store
+
+from testing.redis_server import RedisServer, free_port
+from tests.integration.access.certificates import Authority
+
+from .records import append, committed, create, inputs, key, replace
+
+PASSWORD = "s3cret-w0rd"
+PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+
+
+def acl_line() -> list[str]:
+    """The rules of the user, as the page gives them."""
+    found = re.search(r"^    user cellkeeper (.*)$", PAGE.read_text(), re.MULTILINE)
+    if found is None:
+        raise AssertionError("docs/security.md has no ACL line")
+    return found.group(1).replace("PASSWORD", PASSWORD).split()
+
+
+def has_tls() -> bool:
+    """Whether this redis-server was built with TLS."""
+    executable = shutil.which("redis-server")
+    if executable is None:
+        return False
+    command = [executable, "--port", "0", "--tls-port", str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return "tls-port" not in done.stdout.replace("--tls-port", "") or "Failed to configure TLS" in done.stdout
+
+
+@dataclass
+class Place:
+    """url: of the user that may do least. ca_file: what the server's certificate is checked with."""
+
+    url: str
+    ca_file: Path
+    port: int
+
+
+@pytest.fixture(scope="module", params=["rediss", "rediss+cluster"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    if not has_tls():
+        pytest.skip("this redis-server was built without TLS")
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(folder)
+    cert, key_file = authority.issue("redis")
+    port = free_port()
+    options = {
+        "tls-port": str(port),
+        "tls-cert-file": str(cert),
+        "tls-key-file": str(key_file),
+        "tls-ca-cert-file": str(authority.file),
+        "tls-auth-clients": "no",
+    }
+    if request.param == "rediss+cluster":
+        options |= {"cluster-enabled": "yes", "tls-cluster": "yes", "cluster-port": str(free_port())}
+    with RedisServer(options) as server, server.client() as admin:
+        if request.param == "rediss+cluster":
+            admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in _raw(admin):
+                pass
+        admin.execute_command("ACL", "SETUSER", "cellkeeper", *acl_line())
+        admin.execute_command("ACL", "SETUSER", "default", "off")
+        path = "/0" if request.param == "rediss" else ""
+        url = f"{request.param}://cellkeeper:{PASSWORD}@127.0.0.1:{port}{path}?ssl_ca_certs={authority.file}"
+        yield Place(url, authority.file, port)
+
+
+def _raw(admin: redis.Redis) -> bytes:
+    found = admin.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+    return found if isinstance(found, bytes) else str(found).replace("'", "").replace(": ", ":").encode()
+
+
+def test_a_whole_life_of_a_record(place: Place) -> None:
+    store = open_store(place.url)
+    try:
+        store.check()
+        at = key("a")
+        first = committed(store, create(at))
+        later = committed(store, append(at, first, inputs(1), ttl_ms=60_000))
+        later = committed(store, append(at, later, inputs(2), ttl_ms=0))
+        later = committed(store, replace(at, later, b"another state", inputs(3)))
+        found = store.load_many([Load(at, True)])
+        assert [getattr(record, "header", record) for record in found] == [later]
+        assert [where.session for where, _ in store.scan("", "weather", "", "", 10).sessions] == ["a"]
+        gone = store.delete_many([Delete(at, first.position.generation)])
+        assert [result.outcome for result in gone] == [Outcome.COMMITTED]
+        assert isinstance(store, NonBlockingStore)
+        assert store.begin_commit([create(at)]) is None  # a thread's work, with TLS
+    finally:
+        store.close()
+
+
+def test_the_user_may_do_nothing_else(place: Place) -> None:
+    options = {"ssl": True, "ssl_ca_certs": str(place.ca_file), "username": "cellkeeper", "password": PASSWORD}
+    with redis.Redis(port=place.port, host="127.0.0.1", **options) as client:  # type: ignore[arg-type]
+        for command in (["FLUSHALL"], ["CONFIG", "GET", "*"], ["KEYS", "*"], ["ACL", "LIST"], ["GET", "ck1:x"]):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command("LINDEX", "someone:else", 0)
+
+
+@pytest.mark.parametrize("wrong", ["password", "authority", "plain text"])
+def test_what_is_not_let_in(place: Place, wrong: str, tmp_path: Path) -> None:
+    url = place.url
+    if wrong == "password":
+        url = url.replace(PASSWORD, "guess")
+    elif wrong == "authority":
+        url = url.replace(str(place.ca_file), str(Authority(tmp_path).file))
+    else:
+        url = url.replace("rediss", "redis").partition("?")[0]
+    store = open_store(url, timeout_ms=500)
+    try:
+        with pytest.raises(StoreError):
+            store.check()
+    finally:
+        store.close()

@@ -1,0 +1,258 @@
+"""What only the SQLite store can suffer: full disks, other writers, other files, killed processes."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.store import COMMITTED, DamagedRecord, Delete, Load, Outcome, StoreError
+from cellkeeper_service.store.sqlite import schema as sqlite_schema
+from cellkeeper_service.store.sqlite.store import SWEEP_RECORDS, SqliteStore
+
+from tests.contract.store.records import append, committed, create, generation, inputs, key, log_of, replace
+from tests.contract.store.worker import marked
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "er" / "sessions.db"
+
+
+@pytest.fixture
+def sqlite_store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, timeout_ms=200)
+    yield store
+    store.close()
+
+
+def rows(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_records_are_there_after_closing(path: Path, sqlite_store: SqliteStore) -> None:
+    commit = create(key(), log=inputs(1, 2))
+    committed(sqlite_store, commit)
+    sqlite_store.close()
+    with closing(SqliteStore(path)) as again:
+        assert again.load_many([Load(key(), False)]) == [Record(commit.header, b"state 0", inputs(1, 2))]
+
+
+def test_a_closed_store_says_so(sqlite_store: SqliteStore) -> None:
+    sqlite_store.close()
+    assert isinstance(sqlite_store.load_many([Load(key(), False)])[0], StoreError)
+    assert sqlite_store.commit_many([create(key())])[0].outcome is Outcome.REFUSED
+    with pytest.raises(StoreError):
+        sqlite_store.scan("", "weather", "", "", 10)
+
+
+def test_a_full_disk_refuses_the_whole_call(sqlite_store: SqliteStore) -> None:
+    first = committed(sqlite_store, create(key("kept"), log=inputs(1, 2)))
+    connection = sqlite_store._connection()
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    results = sqlite_store.commit_many(
+        [append(key("kept"), first, inputs(2)), create(key("large"), checkpoint=bytes(100_000)), create(key("small"))]
+    )
+    assert [result.outcome for result in results] == [Outcome.REFUSED] * 3
+    assert "full" in results[0].message
+    loads = [Load(key(session), True) for session in ("kept", "large", "small")]
+    assert sqlite_store.load_many(loads) == [Record(first, b"state 0", inputs(1, 2)), None, None]
+    connection.execute("PRAGMA max_page_count = 1000000")
+    committed(sqlite_store, append(key("kept"), first, inputs(2)), create(key("large"), checkpoint=bytes(100_000)))
+
+
+def test_a_read_only_file_refuses(sqlite_store: SqliteStore) -> None:
+    first = committed(sqlite_store, create(key()))
+    sqlite_store._connection().execute("PRAGMA query_only = 1")
+    (result,) = sqlite_store.commit_many([append(key(), first, inputs(1))])
+    assert result.outcome is Outcome.REFUSED
+    assert "readonly" in result.message
+    assert log_of(sqlite_store, key()) == b""
+    with pytest.raises(StoreError, match="cannot write"):
+        sqlite_store.check()
+
+
+def test_another_writer_is_waited_for_then_refused(path: Path, sqlite_store: SqliteStore) -> None:
+    first = committed(sqlite_store, create(key(), ttl_ms=60_000))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        (result,) = sqlite_store.commit_many([append(key(), first, inputs(1))])
+        assert result.outcome is Outcome.REFUSED
+        assert "locked" in result.message
+        assert sqlite_store.load_many([Load(key(), True)]) == [Record(first, b"state 0", b"")]
+        other.execute("ROLLBACK")
+    committed(sqlite_store, append(key(), first, inputs(1)))
+
+
+def test_a_commit_is_synced(sqlite_store: SqliteStore) -> None:
+    connection = sqlite_store._connection()
+    assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_nothing_is_left_behind(path: Path, sqlite_store: SqliteStore) -> None:
+    first = committed(sqlite_store, create(key(), log=inputs(1)))
+    second = committed(sqlite_store, append(key(), first, inputs(2)))
+    assert rows(path, "chunks") == 2
+    committed(sqlite_store, replace(key(), second, b"state"))
+    tables = ("records", "checkpoints", "chunks")
+    assert [rows(path, table) for table in tables] == [1, 1, 0]
+    committed(sqlite_store, create(key("gone"), seed=5, log=inputs(1)))
+    sqlite_store.delete_many([Delete(key("gone"), generation(5))])
+    assert [rows(path, table) for table in tables] == [1, 1, 0]
+
+
+def test_expired_rows_are_swept_a_few_at_a_time(path: Path) -> None:
+    clock = [1_000_000]
+    with closing(SqliteStore(path, clock_ms=lambda: clock[0])) as store:
+        count = 2 * SWEEP_RECORDS + 10
+        store.commit_many([create(key(f"s{n}"), log=inputs(n), ttl_ms=1000) for n in range(count)])
+        committed(store, create(key("kept"), ttl_ms=5000))
+        clock[0] += 1000
+        seen = []
+        header = create(key("kept"), ttl_ms=5000).header
+        for _ in range(3):
+            header = committed(store, append(key("kept"), header, inputs(1)))
+            seen.append(rows(path, "records"))
+        assert seen == [count - SWEEP_RECORDS + 1, count - 2 * SWEEP_RECORDS + 1, 1]
+        assert rows(path, "checkpoints") == 1
+
+
+def test_the_ttl_is_written_only_below_nine_tenths(path: Path) -> None:
+    clock = [1_000_000]
+
+    def expires_ms() -> int:
+        with closing(sqlite3.connect(path)) as connection:
+            return int(connection.execute("SELECT expires_ms FROM records").fetchone()[0])
+
+    with closing(SqliteStore(path, clock_ms=lambda: clock[0])) as store:
+        header = committed(store, create(key(), ttl_ms=1000))
+        for use in ("commit", "load"):
+            written = clock[0] + 1000
+            for elapsed_ms, expected in ((100, written), (101, clock[0] + 1101)):
+                clock[0] = written - 1000 + elapsed_ms
+                if use == "load":
+                    store.load_many([Load(key(), touch=False)])
+                    assert expires_ms() == written
+                    store.load_many([Load(key(), touch=True)])
+                else:
+                    header = committed(store, append(key(), header, inputs(1)))
+                assert expires_ms() == expected
+
+
+def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> None:
+    for session in ("whole", "no state", "short log", "short header"):
+        committed(sqlite_store, create(key(session), log=inputs(1, 2)))
+    with closing(sqlite3.connect(path)) as connection:
+        find = "(SELECT record FROM records WHERE session = ?)"
+        connection.execute(f"DELETE FROM checkpoints WHERE record = {find}", (b"no state",))
+        connection.execute(f"DELETE FROM chunks WHERE record = {find}", (b"short log",))
+        connection.execute("UPDATE records SET header = x'00' WHERE session = ?", (b"short header",))
+        connection.commit()
+    loads = [Load(key(session), True) for session in ("whole", "no state", "short log", "short header")]
+    whole, *damaged = sqlite_store.load_many(loads)
+    assert isinstance(whole, Record)
+    for error in damaged:
+        assert isinstance(error, StoreError)
+        assert "damaged" in str(error)
+
+
+def test_a_new_record_among_many_does_not_hide_a_damaged_one(path: Path, sqlite_store: SqliteStore) -> None:
+    """An id that is not UTF-8 is shown as another text: no session of that text is made beside it."""
+    committed(sqlite_store, create(key("pump")))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE records SET session = ?", (b"pump-\xff",))
+        connection.commit()
+    commits = [create(key(session), seed=seed) for seed, session in enumerate(["a", "b", "pump-\\xff", "c", "d"])]
+    outcomes = [result.outcome for result in sqlite_store.commit_many(commits)]
+    assert outcomes == [Outcome.COMMITTED] * 2 + [Outcome.CONFLICT] + [Outcome.COMMITTED] * 2
+    assert rows(path, "records") == 5
+
+
+def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None:
+    sqlite_store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {sqlite_schema.SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreError, match="has layout 3, expected 2"):
+        SqliteStore(path)
+
+
+def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteStore) -> None:
+    """Its checkpoints have no checksum: they are read as they are, and those that follow get one."""
+    names = [f"pump-{index}" for index in range(8)]
+    headers = {name: committed(sqlite_store, create(key(name), log=inputs(1, 2))) for name in names}
+    sqlite_store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in (
+            "CREATE TABLE before (record INTEGER PRIMARY KEY, state BLOB NOT NULL)",
+            "INSERT INTO before SELECT record, state FROM checkpoints",
+            "DROP TABLE checkpoints",
+            "ALTER TABLE before RENAME TO checkpoints",
+            "PRAGMA user_version = 1",
+        ):
+            connection.execute(statement)
+    stores = [SqliteStore(path), SqliteStore(path)]
+    for store in stores:
+        found = store.load_many([Load(key(name), True) for name in names])
+        assert found == [Record(headers[name], b"state 0", inputs(1, 2)) for name in names]
+    results = stores[0].commit_many([replace(key(name), headers[name], b"state 1", inputs(3)) for name in names])
+    assert results == [COMMITTED] * 8
+    committed(stores[1], create(key("new")))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM checkpoints WHERE checksum IS NULL").fetchone() == (0,)
+        connection.execute("UPDATE checkpoints SET state = CAST('state 2' AS BLOB) WHERE record = 1")
+        connection.commit()
+    first, *others = stores[0].load_many([Load(key(name), True) for name in names])
+    assert isinstance(first, DamagedRecord)
+    assert "checksum" in str(first)
+    assert all(isinstance(record, Record) and record.checkpoint == b"state 1" for record in others)
+    for store in stores:
+        store.close()
+
+
+def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        SqliteStore(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, and long enough to be looked at" * 100)
+    with pytest.raises(StoreError, match=r"notes\.txt"):
+        SqliteStore(path)
+    with pytest.raises(StoreError, match=r"notes\.txt"):
+        SqliteStore(path / "below.db")
+    with pytest.raises(StoreError, match="cannot open"):
+        SqliteStore(tmp_path)
+
+
+def test_a_killed_process_leaves_what_it_acknowledged(path: Path, sqlite_store: SqliteStore) -> None:
+    committed(sqlite_store, create(key()))
+    acknowledged = 0
+    for round_number in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.contract.store.worker", f"sqlite:{path}"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            while acknowledged < 60 * (round_number + 1):
+                line = process.stdout.readline()
+                assert line, "the worker ended by itself"
+                acknowledged = int(line)
+            process.send_signal(signal.SIGKILL)
+            acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+        log = log_of(sqlite_store, key())
+        assert len(log) // 4 in (acknowledged, acknowledged + 1)  # the last may have had no time to be told
+        assert log == b"".join(marked(1, step) for step in range(len(log) // 4))

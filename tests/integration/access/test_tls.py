@@ -1,0 +1,204 @@
+"""TLS, client certificates, and tokens in the official client: what is refused, and what is replaced while it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cellkeeper import AccessDenied, AsyncClient, Backoff, CellkeeperError, Client, InvalidArgument, Tls, Unavailable
+from cellkeeper_service.domain.position import first_position
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.rpc.tls import Certificates
+
+from testing.server_process import ServerProcess
+from tests.integration.program.launch import environment
+
+from .certificates import Authority
+from .tenants import REQUESTS, RPCS, answer, bearer, entry
+
+QUICK = Backoff(first_seconds=0.01, max_seconds=0.1)
+
+
+def swap(file: Path, data: bytes) -> None:
+    """Replaces a file as an operator should: at once."""
+    other = file.with_suffix(".new")
+    other.write_bytes(data)
+    os.replace(other, file)
+
+
+@dataclass
+class House:
+    """A server that asks for client certificates, and for tokens of those whose names it does not know."""
+
+    folder: Path
+    ours: Authority
+    foreign: Authority
+    cert: Path
+    key: Path
+    tokens: Path
+    token: str
+    lines: list[str]
+    server: ServerProcess
+
+    def tls(self, name: str = "", authority: Authority | None = None, days: int = 1) -> Tls:
+        """A client's, with a certificate of that name where one is given."""
+        cert, key = (authority or self.ours).issue(name, days=days) if name else ("", "")
+        return Tls(self.ours.file, cert, key)
+
+    def client(self, tls: Tls, token: Any = None, timeout: float = 20.0) -> Client:
+        return Client(self.server.target, tls=tls, token=token, timeout=timeout, backoff=QUICK)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, counting_model: Path) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    (folder / "foreign").mkdir()
+    ours, foreign = Authority(folder), Authority(folder / "foreign", "foreign")
+    cert, key = ours.issue("server")
+    token, line = entry("acme", "step,read")
+    lines = [line, "certificate tenant=acme rights=step,read name=pumps"]
+    tokens = folder / "tokens"
+    tokens.write_text("\n".join(lines))
+    options = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ours.file)]
+    options += ["--tokens", str(tokens), "--kserve", "on"]
+    with ServerProcess([counting_model], "memory:", options) as server:
+        yield House(folder, ours, foreign, cert, key, tokens, token, lines, server)
+
+
+def test_a_certificate_or_a_token_lets_in(house: House) -> None:
+    with house.client(house.tls("pumps")) as client:
+        assert client.session("s").step([1.0]).tolist() == [1.0]
+    with house.client(house.tls("someone"), house.token) as client:
+        assert client.session("s").step([2.0]).tolist() == [3.0]  # the same tenant
+
+
+async def test_the_asyncio_client_does_the_same(house: House) -> None:
+    tls = house.tls("someone")
+    async with AsyncClient(house.server.target, tls=tls, token=lambda: house.token, backoff=QUICK) as client:
+        session = await client.open("asyncio")
+        assert (await session.step([1.0])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        lambda house: house.tls(),
+        lambda house: house.tls("pumps", house.foreign),
+        lambda house: house.tls("late", days=-1),
+        lambda house: Tls(house.foreign.file, *house.ours.issue("x")),
+        lambda house: False,
+    ],
+    ids=["no certificate", "another authority", "expired", "a server not believed", "plain text"],
+)
+def test_a_bad_certificate_gets_no_connection(house: House, tls: Callable[[House], Any]) -> None:
+    with house.client(tls(house), house.token, timeout=1.0) as client, pytest.raises(CellkeeperError) as caught:
+        client.session("s")
+    assert isinstance(caught.value.__cause__, Unavailable)
+
+
+@pytest.mark.parametrize("rpc", RPCS)
+def test_a_good_certificate_of_an_unknown_name_is_not_enough(house: House, rpc: str) -> None:
+    request = REQUESTS[rpc]("s", first_position(bytes(16)))
+    with grpc.secure_channel(house.server.target, house.tls("nobody").credentials()) as channel:
+        assert answer(channel, rpc, request)[0] == "UNAUTHENTICATED"
+    with grpc.secure_channel(house.server.target, house.tls("pumps").credentials()) as channel:
+        assert answer(channel, rpc, request)[0] != "UNAUTHENTICATED"
+        # a token that is shown counts, and a bad one is not made good by the certificate
+        assert answer(channel, rpc, request, bearer("bad"))[0] == "UNAUTHENTICATED"
+
+
+def test_a_replaced_token_costs_no_call(house: House) -> None:
+    """A stream is open with the old token, which is withdrawn; the new one stands in the client's file by then."""
+    old, old_line = entry("acme", "step,read")
+    new, new_line = entry("acme", "step,read")
+    mine = house.folder / "mine"
+    swap(mine, old.encode())
+    swap(house.tokens, "\n".join([*house.lines, old_line]).encode())
+    house.server.wait_for("tokens: read again")
+    with house.client(house.tls("someone"), mine) as client, house.client(house.tls("someone"), old) as left:
+        session, other = client.session("rotated"), left.session("left")
+        assert (session.step([1.0]).tolist(), other.step([1.0]).tolist()) == ([1.0], [1.0])
+        swap(mine, new.encode())
+        swap(house.tokens, "\n".join([*house.lines, new_line]).encode())
+        house.server.wait_for("tokens: read again")
+        for count in range(2, 50):
+            assert session.step([1.0]).tolist() == [count]
+        with pytest.raises(AccessDenied):
+            other.info()
+        assert session.info().position.step == 49
+    swap(house.tokens, "\n".join(house.lines).encode())
+
+
+def test_the_command_takes_a_token_from_a_file_or_a_variable(house: House) -> None:
+    cert, key = house.ours.issue("cli")
+    files = ["--ca-file", str(house.ours.file), "--cert-file", str(cert), "--key-file", str(key)]
+    command = [sys.executable, "-m", "cellkeeper", "model", "list", "--endpoint", house.server.target, *files]
+
+    def run(*more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *more], env=environment(variables), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    file = house.folder / "cli-token"
+    file.write_text(house.token + "\n")
+    assert run("--token-file", str(file)).stdout.startswith("count\t")
+    assert run(CELLKEEPER_TOKEN=house.token).stdout.startswith("count\t")
+    refused = run()
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("cellkeeper: AccessDenied: a token is needed")
+    as_flag = run("--token", house.token)
+    assert (as_flag.returncode, house.token in as_flag.stderr) == (2, False)  # others could read it
+
+
+def test_a_new_certificate_is_served_without_a_restart(tmp_path: Path, counting_model: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    ours, foreign = Authority(tmp_path), Authority(tmp_path / "foreign", "foreign")
+    (cert, key), (new_cert, new_key) = ours.issue("server"), foreign.issue("renewed")
+    old, new = Tls(ours.file), Tls(foreign.file)
+    options = ["--tls-cert", str(cert), "--tls-key", str(key)]
+    with (
+        ServerProcess([counting_model], "memory:", options) as server,
+        Client(server.target, tls=old, backoff=QUICK) as client,
+    ):
+        client.models()
+        until = time.monotonic() + 60
+        swap(key, new_key.read_bytes())  # does not fit to the certificate: what was is kept
+        while "tls: keeping the certificate of before" not in server.output():
+            assert time.monotonic() < until
+            assert served(server, old)
+        swap(cert, new_cert.read_bytes())
+        while not served(server, new):
+            assert time.monotonic() < until
+        client.models()  # a connection that stands goes on
+        assert not any(served(server, old) for _ in range(8))  # whichever listener takes it
+
+
+def served(server: ServerProcess, tls: Tls) -> bool:
+    """Whether a new connection comes about."""
+    try:
+        with Client(server.target, tls=tls, timeout=1.5, backoff=QUICK) as client:
+            return bool(client.models())
+    except CellkeeperError:
+        return False
+
+
+def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, key), (_, other) = authority.issue("a"), authority.issue("b")
+    for files in ((cert, other), (cert, tmp_path / "none"), (authority.file, key)):
+        with pytest.raises(StartError, match="tls: cannot take"):
+            Certificates(str(files[0]), str(files[1]), "")
+    with pytest.raises(StartError):
+        Certificates(str(cert), str(key), str(key))
+    with pytest.raises(InvalidArgument, match="cert_file"):
+        Client("localhost:1", tls=Tls(cert_file=cert))
+    with pytest.raises(InvalidArgument, match="cannot read"):
+        Client("localhost:1", tls=Tls(ca_file=tmp_path / "none"))

@@ -1,0 +1,108 @@
+"""The token file: what is taken, what is refused and how, and that it is read again when it changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from cellkeeper_service.access.command import new_token, token_line
+from cellkeeper_service.access.quotas import Quota
+from cellkeeper_service.access.rights import Right
+from cellkeeper_service.access.token_table import BadTokens, read_table
+from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.errors import StartError
+
+from tests.integration.program.launch import program
+
+HASH = "ab" * 32
+
+
+def test_a_token_is_found_by_its_hash_alone() -> None:
+    token = new_token()
+    line = token_line(token, "acme", "step,read", "2027-01-31T00:00:00Z")
+    assert token not in line
+    table = read_table(f"# ours\n\n{line}  # the pumps\n", Quota())
+    grant = table.of_token(token)
+    assert grant is not None
+    assert (grant.tenant, grant.rights, grant.expires) == ("acme", frozenset({Right.STEP, Right.READ}), 1801353600.0)
+    assert table.of_token(token + "x") is None
+    assert table.holds(grant)
+    assert not read_table("", Quota()).holds(grant)
+
+
+def test_quotas_leave_to_the_default_what_they_do_not_say() -> None:
+    table = read_table("quota tenant=acme inflight=7\nquota tenant= sessions=0", Quota(5, 6, 8))
+    assert table.quotas == {"acme": Quota(5, 6, 7), "": Quota(0, 6, 8)}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tokens", "'tokens', expected token, certificate, quota"),
+        (f"token tenant=a rights=step sha256={HASH[:-1]}", "sha256: got 63 characters"),
+        (f"token tenant=a rights=write sha256={HASH}", "rights: got 'write', expected some of step, read, admin"),
+        (f"token tenant=a rights= sha256={HASH}", "rights: got ''"),
+        (f"token tenant=a/b rights=step sha256={HASH}", "tenant: got 'a/b'"),
+        (f"token rights=step sha256={HASH}", "got no tenant="),
+        (f"token tenant=a rights=step sha256={HASH} expires=2027-01-31", "expires: got '2027-01-31'"),
+        (f"token tenant=a tenant=b rights=step sha256={HASH}", "the word 'tenant'"),
+        (f"token tenant=a rights=step sha256={HASH} {HASH}", "expected each of"),
+        ("quota tenant=a sessions=-1", "sessions: got '-1'"),
+        (f"token tenant=a rights=step sha256={HASH}\n" * 2, "line 2: sha256: got abababab... in two entries"),
+        ("certificate tenant=a rights=step", "got no name="),
+    ],
+)
+def test_what_cannot_be_taken_is_named_with_its_line(line: str, words: str) -> None:
+    with pytest.raises(BadTokens) as caught:
+        read_table(line, Quota())
+    assert str(caught.value).startswith("line ")
+    assert words in str(caught.value)
+    assert HASH not in str(caught.value)
+
+
+def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, other = tmp_path / "tokens", tmp_path / "other"
+    first, second = new_token(), new_token()
+    file.write_text(token_line(first, "a", "step"))
+    tokens = TokenFile(str(file), Quota())
+    assert not tokens.reread()
+
+    other.write_text(token_line(second, "a", "step"))
+    os.replace(other, file)  # as it should be done
+    assert tokens.reread()
+    assert tokens.table.of_token(first) is None
+    assert tokens.table.of_token(second) is not None
+
+    for change in (lambda: file.write_text("nonsense"), file.unlink):
+        change()
+        with caplog.at_level(logging.ERROR):
+            caplog.clear()
+            for _ in range(3):
+                assert not tokens.reread()
+        assert len(caplog.records) == 1  # said once
+        assert tokens.table.of_token(second) is not None
+
+    file.write_text(token_line(first, "a", "step"))
+    assert tokens.reread()
+    assert tokens.table.of_token(first) is not None
+
+
+def test_a_session_quota_needs_an_end_of_sessions(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("quota tenant=a sessions=5")
+    with pytest.raises(StartError, match="max-ttl-ms"):
+        TokenFile(str(file), Quota(), counts_sessions=False)
+
+
+def test_the_command_shows_a_token_once_and_its_line() -> None:
+    done = program("token", "new", "--tenant", "acme", "--rights", "step,read")
+    token = done.err.strip()
+    assert (done.status, token[:3], len(token)) == (0, "ck_", 46)
+    grant = read_table(done.out, Quota()).of_token(token)
+    assert grant is not None
+    assert grant.tenant == "acme"
+    assert "rights: got 'all'" in program("token", "new", "--tenant", "acme", "--rights", "all").line

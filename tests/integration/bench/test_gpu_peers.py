@@ -1,0 +1,65 @@
+"""The peers of bench-gpu, as far as they can be tested without a device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cellkeeper_service.model.bundle import read_bundle
+
+from bench import gpu_peers
+from bench.gpu import words
+from bench.gpu_peers import PEERS, make_peers, written_out
+from testing.bundles import make_bundle
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@torch.inference_mode()
+def test_the_cell_written_out_is_the_module_s(layers: int) -> None:
+    torch.manual_seed(0)
+    rnn = torch.nn.LSTM(5, 7, layers)
+    x, h, c = torch.randn(1, 4, 5), torch.randn(layers, 4, 7), torch.randn(layers, 4, 7)
+    hidden, after = rnn(x, (h, c))
+    came_hidden, came = written_out(rnn)(x, (h, c))
+    torch.testing.assert_close(came_hidden, hidden)
+    torch.testing.assert_close(came, after)
+
+
+class Uncompilable:
+    """A peer where torch.compile does not work."""
+
+    def __init__(self, *arguments: Any) -> None:
+        if arguments[-1].compiled:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+
+def test_a_peer_that_cannot_be_compiled_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_peers, "Peer", Uncompilable)
+    bundle = read_bundle(make_bundle(tmp_path / "m"))
+    peers, missing = make_peers(tuple(PEERS), bundle, 4, CPU, "fp32")
+    why = "RuntimeError: Failed to find C compiler. Please specify via CC"
+    assert list(peers) == ["cudnn", "cudnn in a graph"]
+    assert missing == {"compiled": why}
+    assert capsys.readouterr().err == f"bench-gpu: without compiled: {why}\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_another_peer_that_fails_is_no_less_than_that(tmp_path: Path) -> None:
+    bundle = read_bundle(make_bundle(tmp_path / "m"))
+    with pytest.raises(RuntimeError):
+        make_peers(("cudnn",), bundle, 4, CPU, "fp32")
+
+
+def test_a_peer_that_is_not_known() -> None:
+    assert words("compiled,cudnn in a graph") == ("compiled", "cudnn in a graph")
+    with pytest.raises(
+        argparse.ArgumentTypeError, match="got tensorrt, expected some of cudnn, cudnn in a graph, compiled"
+    ):
+        words("cudnn,tensorrt")

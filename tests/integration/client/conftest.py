@@ -1,0 +1,121 @@
+"""Servers for the client's tests. A test that uses none of the counting server's hooks takes `target`, and runs on
+a real server too."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from cellkeeper import AsyncClient, Backoff, Client
+
+from testing.bundles import counting_bundle
+
+from .counting_server import CountingServer
+
+T = TypeVar("T")
+QUICK = Backoff(first_seconds=0.005, max_seconds=0.05)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[CountingServer]:
+    counting = CountingServer()
+    await counting.start()
+    yield counting
+    counting.gate.set()
+    await counting.stop()
+
+
+@pytest.fixture
+async def client(server: CountingServer) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(f"localhost:{server.port}", timeout=20, backoff=QUICK) as made:
+        yield made
+
+
+class ServerThread:
+    """A counting server on a loop of its own, for blocking clients and other processes."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_quiet)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.server = self.do(self._make())
+        self.target = f"localhost:{self.server.port}"
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def close(self) -> None:
+        self.do(self.server.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _make(self) -> CountingServer:
+        server = CountingServer()
+        await server.start()
+        return server
+
+
+def _quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), BlockingIOError):  # grpc's poller, with several loops
+        loop.default_exception_handler(context)
+
+
+@pytest.fixture
+def threaded() -> Iterator[ServerThread]:
+    thread = ServerThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture(scope="session")
+def real_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server process, with a model that computes what the counting server does."""
+    folder = tmp_path_factory.mktemp("real")
+    bundle = counting_bundle(folder / "count", features=2)
+    command = [sys.executable, "-m", "cellkeeper_service", "serve", str(bundle), "--store", "memory:"]
+    command += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield _listening(process)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def _listening(process: subprocess.Popen[str]) -> str:
+    said = []
+    for line in process.stdout or ():
+        said.append(line)
+        if line.startswith("listening on "):
+            return line.split()[-1]
+    raise RuntimeError("the server did not start: " + "".join(said))
+
+
+@pytest.fixture(params=["counting", "real"])
+def target(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server without sessions: the counting one, then a real one."""
+    if request.param == "counting":
+        thread: ServerThread = request.getfixturevalue("threaded")
+        yield thread.target
+        return
+    real: str = request.getfixturevalue("real_target")
+    yield real
+    with Client(real) as client:
+        for info in list(client.sessions()):
+            client.delete(info.session, info.position.generation)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Waits for a condition that other tasks bring about."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        await asyncio.sleep(0.001)

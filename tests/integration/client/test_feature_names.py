@@ -1,0 +1,110 @@
+"""What has names is taken by them, where the model's features have names; what has none, by its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from cellkeeper import AsyncClient, Client, InvalidArgument, Model, TensorSpec
+from cellkeeper._session.group_inputs import named_rows
+from cellkeeper._session.inputs import Inputs
+
+from testing.bundles import counting_bundle
+from testing.server_process import ServerProcess
+
+ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
+FRAME = pd.DataFrame(ROWS, columns=["a", "b", "c"])
+SWAPPED = FRAME[["c", "a", "b"]]
+
+
+def inputs(**other: Any) -> Inputs:
+    spec = TensorSpec("input", "float32", (3,))
+    model = Model("m", b"", "", True, 0.0, "", "", spec, 0, False, (), (), 8, 0, 0, feature_names=("a", "b", "c"))
+    return Inputs(replace(model, **other))
+
+
+@pytest.mark.parametrize(
+    "given", [FRAME, SWAPPED, ROWS, ROWS.tolist(), [SWAPPED.iloc[0], FRAME.iloc[1]], (SWAPPED.iloc[0], ROWS[1])]
+)
+def test_a_chunk(given: Any) -> None:
+    assert inputs().convert(given) == (ROWS.tobytes(), False)
+
+
+def test_the_rows_of_a_group() -> None:
+    frame = SWAPPED.set_axis(["s", "t"], axis=0)
+    named = named_rows(frame, ("a", "b", "c"))
+    assert named is not None
+    assert (named[0], named[1].tolist()) == (["s", "t"], ROWS.tolist())
+    with pytest.raises(InvalidArgument, match="missing: 'd'; unknown: 'c'"):
+        named_rows(frame, ("a", "b", "d"))
+
+
+def test_one_time_step() -> None:
+    assert inputs().convert(SWAPPED.iloc[1]) == (ROWS[1].tobytes(), True)
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (FRAME.rename(columns={"a": "d"}), "missing: 'a'; unknown: 'd'"),
+        (FRAME[["a", "b"]], "missing: 'c'"),
+        (FRAME[["a", "b", "b", "c"]], "more than once: 'b'"),
+        (FRAME.assign(d=1), "unknown: 'd'"),
+        (FRAME.set_axis([0, 1, 2], axis=1), "missing: 'a', 'b', 'c'; unknown: 0, 1, 2"),
+        (pd.Series([1.0, 2.0, 3.0]), "missing: 'a', 'b', 'c'; unknown: 0, 1, 2"),
+        ([FRAME.iloc[0], FRAME[["a", "b"]].iloc[1]], "missing: 'c'"),
+    ],
+)
+def test_other_names_are_refused_and_named(given: Any, came: str) -> None:
+    says = rf"inputs: got columns of other names \({came}\), expected 'a', 'b', 'c' in any order"
+    with pytest.raises(InvalidArgument, match=says) as raised:
+        inputs().convert(given)
+    assert raised.value.field == "inputs"
+
+
+def test_an_error_names_the_row_and_the_column() -> None:
+    for given in (SWAPPED.assign(b=[1.0, None]), SWAPPED.convert_dtypes().assign(b=[1, pd.NA])):
+        with pytest.raises(InvalidArgument, match=r"NaN or infinity at time step 1, feature 1 \('b'\)"):
+            inputs().convert(given)
+    with pytest.raises(InvalidArgument, match=r"no number at time step 0, feature 1 \('b'\)"):
+        inputs().convert(SWAPPED.assign(b=["x", "y"]))
+
+
+def test_known_features_of_a_forecast() -> None:
+    some = inputs(feedback=(-1, 0, -1))
+    assert some.convert_known(SWAPPED[["c", "a"]], 2) == ROWS[:, [0, 2]].tobytes()
+    with pytest.raises(InvalidArgument, match=r"known: got columns of other names \(missing: 'a'; unknown: 'b'\)"):
+        some.convert_known(FRAME[["c", "b"]], 2)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    bundle = counting_bundle(tmp_path_factory.mktemp("names") / "count", features=3, feature_names=["a", "b", "c"])
+    with ServerProcess([bundle], "memory:") as server:
+        yield server.target
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 2])
+def test_a_server_gets_the_features_in_its_order(target: str, chunk_steps: int) -> None:
+    expected = [[0, 1, 2], [3, 5, 7]]
+    with Client(target) as client:
+        assert client.model().feature_names == ("a", "b", "c")
+        session = client.session("a")
+        for samples in (SWAPPED, [row for _, row in SWAPPED.iterrows()]):
+            assert [y.tolist() for y in session.stream(samples, chunk_steps=chunk_steps)] == expected
+            session.reset()
+            assert session.step(SWAPPED).tolist() == expected
+            session.reset()
+        with pytest.raises(InvalidArgument, match="missing: 'c'"):
+            list(session.stream(FRAME[["a", "b"]]))
+        assert session.position.step == 0
+
+
+async def test_asyncio_too(target: str) -> None:
+    async with AsyncClient(target) as client:
+        session = await client.session("asyncio")
+        assert [y.tolist() async for y in session.stream(SWAPPED, chunk_steps=2)] == [[0, 1, 2], [3, 5, 7]]

@@ -1,0 +1,83 @@
+"""wait_ready: until a server answers, takes the token, serves, and reaches its store; what it says where none does."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cellkeeper import AccessDenied, AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument
+
+from testing.bundles import counting_bundle
+from testing.redis_server import RedisServer, free_port
+from testing.server_process import ServerProcess
+from tests.integration.access.tenants import entry
+
+from .conftest import QUICK
+from .counting_server import CountingServer
+
+
+def test_a_ready_server_is_not_waited_for(target: str) -> None:
+    with Client([f"127.0.0.1:{free_port()}", target]) as client:
+        for timeout in (None, 20, timedelta(seconds=20)):
+            client.wait_ready(timeout)
+        for wrong in (0, -1, "5"):
+            unusable: Any = wrong
+            with pytest.raises(InvalidArgument, match="timeout: got"):
+                client.wait_ready(unusable)
+    with pytest.raises(Closed):
+        client.wait_ready()
+
+
+def test_without_a_server_it_says_what_was_wrong_last() -> None:
+    target = f"127.0.0.1:{free_port()}"
+    with Client(target, backoff=QUICK) as client:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match=rf"no server was ready within 1 s \({target}\): .*refused"):
+            client.wait_ready(1.0)  # longer than the client's connect_timeout
+        assert 1.0 <= time.monotonic() - began < 5.0
+
+
+async def test_a_server_that_starts_later_is_waited_for() -> None:
+    late = CountingServer()
+    target = await late.start()
+    await late.stop()
+    async with AsyncClient(target, backoff=QUICK) as client:
+        waiting = asyncio.ensure_future(client.wait_ready(20))
+        with pytest.raises(DeadlineExceeded):
+            await client.wait_ready(0.1)
+        assert not waiting.done()
+        await late.start(late.port)
+        await waiting
+        assert (await (await client.session("a")).step([1.0, 1.0])).tolist() == [1, 1]
+    await late.stop()
+
+
+async def test_its_store_and_its_end_are_told_and_a_token_is_checked_at_once(tmp_path: Path) -> None:
+    token, line = entry("acme", "step,read")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line + "\n")
+    options = ["--tokens", str(tokens), "--drain-delay-ms", "20000"]
+    bundle = counting_bundle(tmp_path / "count", features=2)
+    with RedisServer() as redis, ServerProcess([bundle], redis.url, options) as server:
+        async with (
+            AsyncClient(server.target, token=token, backoff=QUICK) as client,
+            AsyncClient(server.target, token="bad") as other,
+        ):
+            await client.wait_ready(20)
+            with pytest.raises(AccessDenied):
+                await asyncio.wait_for(other.wait_ready(60), 10)
+            redis.kill()
+            with pytest.raises(DeadlineExceeded, match="store"):
+                await client.wait_ready(1)
+            redis.restart()
+            await client.wait_ready(20)
+            server.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_for, "serving on for")
+            with pytest.raises(DeadlineExceeded, match=f"{server.target} reports NOT_SERVING"):
+                await client.wait_ready(1)
+        server.kill()

@@ -1,0 +1,142 @@
+"""`make check-compose`: the compose project comes up, is stepped through from outside while a replica and then Redis
+are killed, and goes away again. Needs Docker with compose; takes a few minutes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from cellkeeper import Client
+
+from tests.integration.deploy.dashboard import queries
+from tests.integration.deploy.journey import Journey
+from tests.integration.deploy.others import hot_where_asked
+from tests.integration.deploy.prometheus import Prometheus
+from tests.integration.deploy.stack import ROOT, CheckFailed, Stack, docker, wait_until
+
+BUNDLE = ROOT / "examples" / "co2" / "bundle"
+CLIENTS, SESSIONS_EACH, REPLICAS = 6, 4, 3
+OTHERS = 20
+STEPS = 100  # of every session, before and after each fault
+# Of the dashboard, what has nothing to show in a run in which nothing is refused and that lasts no day.
+MAY_BE_EMPTY = ("Norm of states", "Rejections a second by reason", "Evictions a second", "Alerts")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.integration.deploy", description=__doc__)
+    parser.add_argument("--store", default="redis", help="the service of compose that is killed as the store")
+    parser.add_argument("make_words", nargs="*", metavar="NAME=VALUE", help="further words for make up and make down")
+    options = parser.parse_args()
+    # Grafana is another image to fetch, and nothing here looks at it; its queries are asked of Prometheus.
+    stack = Stack(tuple(options.make_words), {"COMPOSE_PROFILES": "", "REPLICAS": str(REPLICAS)})
+    failed: CheckFailed | None = None
+    try:
+        stack.up()
+        check(stack, options.store)
+    except CheckFailed as error:
+        failed = error
+        for service in ("cellkeeper", "haproxy", options.store):
+            print(stack.logs(service), file=sys.stderr)
+    finally:
+        stack.down()
+    if failed is None and stack.left():
+        failed = CheckFailed(f"make down left {', '.join(stack.left())}")
+    if failed is not None:
+        print(f"check-compose: {failed}", file=sys.stderr)
+        return 1
+    say("make down: no container, volume or network is left")
+    return 0
+
+
+def check(stack: Stack, store: str) -> None:
+    """Raises CheckFailed."""
+    replicas = stack.containers("cellkeeper")
+    prometheus = Prometheus(stack.prometheus_port)
+    say(f"make up: {', '.join(stack.containers())}")
+    use_all = 'haproxy_backend_active_servers{proxy="by_load"}'
+    wait_until(lambda: prometheus.value(use_all) == REPLICAS, "the proxy to use every replica")
+    with Journey(stack.target, CLIENTS, SESSIONS_EACH) as journey:
+        journey.wait_steps(STEPS)
+        by_steps = "count(sum by (instance) (cellkeeper_steps_total) > 0)"
+        wait_until(lambda: prometheus.value(by_steps) == REPLICAS, "every replica to have answered steps")
+        stepped = f"{len(journey.logs)} sessions of {CLIENTS} clients step"
+        say(f"{stepped} through the proxy at {REPLICAS} replicas: {journey.steps} steps")
+
+        if (hot := hot_where_asked(stack.target, OTHERS, 3)) < OTHERS:
+            raise CheckFailed(f"{hot} of {OTHERS} sessions are hot where calls with their metadata arrive")
+        say(f"{OTHERS} sessions by unary calls with the metadata cellkeeper-session: each stays at one replica")
+
+        waited = kill(replicas[0], journey)
+        say(f"docker kill {replicas[0]}: every session goes on, {STEPS} steps more after {waited:.1f} s")
+        docker("start", replicas[0])
+        wait_until(lambda: prometheus.replicas_up() == REPLICAS, "the killed replica to be scraped again")
+        stack.wait_healthy("cellkeeper")
+        for proxy in stack.containers("haproxy"):
+            docker("kill", "--signal=USR2", proxy)
+        wait_until(lambda: prometheus.value(by_steps) == REPLICAS, "every replica to have answered steps")
+        say(f"docker start {replicas[0]}, SIGUSR2 to the proxy: its streams are spread over {REPLICAS} replicas again")
+
+        killed = stack.containers(store)[0]
+        docker("kill", killed)
+        at_kill = journey.steps
+        docker("start", killed)
+        stack.wait_healthy(store)
+        started = time.monotonic()
+        journey.wait_steps(STEPS)
+        waited = time.monotonic() - started
+        say(f"docker kill {killed} at {at_kill} steps, docker start: {STEPS} more of each {waited:.1f} s later")
+
+        check_prometheus(prometheus, journey)
+        journey.end()
+    check_outcome(stack, journey)
+
+
+def kill(container: str, journey: Journey) -> float:
+    """Seconds until every session has come STEPS further."""
+    started = time.monotonic()
+    docker("kill", container)
+    journey.wait_steps(STEPS)
+    return time.monotonic() - started
+
+
+def check_prometheus(prometheus: Prometheus, journey: Journey) -> None:
+    """Targets, rules, and every query of the dashboard, while the sessions go on."""
+    wait_until(lambda: prometheus.replicas_up() == REPLICAS, "every replica to be scraped")
+    wait_until(lambda: set(prometheus.rules().values()) == {"ok"}, "every rule to have been evaluated")
+    targets = prometheus.targets()
+    if set(targets.values()) != {"up"}:
+        raise CheckFailed(f"targets: {targets}")
+    for name, health in sorted(targets.items()):
+        say(f"target {name}: {health}")
+    say(f"{len(prometheus.rules())} rules, all ok")
+
+    asked = queries()
+    wait_until(lambda: not empty(prometheus, asked), "data for every panel: " + ", ".join(empty(prometheus, asked)))
+    say(f"{len(asked)} queries of the dashboard answered")
+
+
+def empty(prometheus: Prometheus, asked: list[tuple[str, str]]) -> list[str]:
+    """Titles of panels without any data that should have some. Raises ValueError where Prometheus refuses a query."""
+    with_data = {title for title, expression in asked if prometheus.query(expression)}
+    return sorted({title for title, _ in asked} - with_data - set(MAY_BE_EMPTY))
+
+
+def check_outcome(stack: Stack, journey: Journey) -> None:
+    """Every answer is that of an offline run, and a client that comes later finds the sessions where they were left."""
+    if different := journey.differing(BUNDLE):
+        raise CheckFailed(f"{different} of {journey.steps} answers are not those of an offline run")
+    with Client(stack.target) as client:
+        for log in journey.logs:
+            stands = client.session_info(log.session).position.step
+            if stands != len(log.answers):
+                raise CheckFailed(f"{log.session} stands at {stands}, its client was answered {len(log.answers)} steps")
+    say(f"{journey.steps} answers: each bit for bit that of one offline run; every session stands where its client is")
+
+
+def say(text: str) -> None:
+    print(f"== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

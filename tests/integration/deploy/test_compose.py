@@ -1,0 +1,127 @@
+"""The compose files: what they promise in their comments, and, where compose is there, that it takes them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.deploy.stack import ROOT
+
+BASE = ROOT / "docker-compose.yml"
+OTHERS = sorted((ROOT / "deploy" / "compose").glob("*.yml"))
+CONFIGURATIONS = [[BASE], *([BASE, other] for other in OTHERS)]
+HAPROXY = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
+
+
+@cache
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(BASE.read_text())["services"]
+    return found
+
+
+def compose() -> list[str]:
+    """The words that start compose; none where it is not there."""
+    if shutil.which("docker"):
+        asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if asked.returncode == 0:
+            return ["docker", "compose"]
+    found = shutil.which("docker-compose")
+    return [found] if found else []
+
+
+@pytest.mark.parametrize("files", CONFIGURATIONS, ids=lambda files: files[-1].name)
+def test_compose_takes_them(files: list[Any]) -> None:
+    program = compose()
+    if not program:
+        pytest.skip("neither docker compose nor docker-compose is here")
+    variables = {"COMPOSE_PROFILES": "dashboards", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    words = [word for file in files for word in ("-f", str(file))]
+    ran = subprocess.run(
+        [*program, *words, "config", "--quiet"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_parts_are_there() -> None:
+    assert set(services()) == {"redis", "cellkeeper", "haproxy", "prometheus", "grafana"}
+
+
+def test_nothing_is_published_beyond_loopback() -> None:
+    ports = [port for service in services().values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_everything_is_read_only_and_gains_no_privileges() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_redis_is_where_only_the_service_reaches_it() -> None:
+    networks = yaml.safe_load(BASE.read_text())["networks"]
+    assert networks["store"]["internal"] is True
+    assert {name for name, service in services().items() if "store" in service["networks"]} == {"redis", "cellkeeper"}
+
+
+@pytest.mark.parametrize("file", [BASE, ROOT / "deploy" / "compose" / "redis-cluster.yml"], ids=lambda file: file.name)
+def test_redis_keeps_what_was_acknowledged(file: Any) -> None:
+    found = yaml.safe_load(file.read_text())["services"]
+    nodes = {name: one for name, one in found.items() if re.fullmatch(r"redis(-\d)?", name)}
+    assert len(nodes) == (1 if file == BASE else 6)
+    for name, node in nodes.items():
+        command = node["command"]
+        settings = dict(zip(command[1::2], command[2::2], strict=True))
+        assert settings["--appendonly"] == "yes", name
+        assert settings["--maxmemory-policy"] == "noeviction", name
+
+
+def test_each_waits_for_what_it_needs() -> None:
+    waits = {name: service.get("depends_on") for name, service in services().items()}
+    assert waits["cellkeeper"] == {"redis": {"condition": "service_healthy"}}
+    assert waits["haproxy"] == {"cellkeeper": {"condition": "service_healthy"}}
+    assert waits["prometheus"] == {"haproxy": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize("files", CONFIGURATIONS, ids=lambda files: files[-1].name)
+def test_what_is_mounted_is_there(files: list[Any]) -> None:
+    for file in files:
+        for service in yaml.safe_load(file.read_text())["services"].values():
+            for volume in service.get("volumes", []):
+                source = volume.replace("${MODEL:-./examples/co2/bundle}", "./examples/co2/bundle").split(":")[0]
+                assert not source.startswith(".") or (ROOT / source).exists(), source
+
+
+def test_the_proxy_and_prometheus_use_the_ports_of_the_service() -> None:
+    command = services()["cellkeeper"]["command"]
+    grpc, metrics = (command[command.index(flag) + 1].rpartition(":")[2] for flag in ("--listen", "--metrics-listen"))
+    text = HAPROXY.read_text()
+    assert text.count(f"server-template replica 16 cellkeeper:{grpc} proto h2") == 2
+    assert text.count(f"http-check connect port {metrics} ") == 2
+    assert text.count("bind :50051 proto h2") == 1
+    jobs = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    found = {job["job_name"]: job for job in jobs}["cellkeeper"]["dns_sd_configs"]
+    assert [(one["names"], one["port"]) for one in found] == [(["cellkeeper"], int(metrics))]
+
+
+def test_grafana_finds_its_data_and_its_dashboard() -> None:
+    provisioning = ROOT / "deploy" / "grafana" / "provisioning"
+    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    provider = yaml.safe_load((provisioning / "dashboards" / "cellkeeper.yml").read_text())["providers"][0]
+    mounts = {volume.split(":")[1]: volume.split(":")[0] for volume in services()["grafana"]["volumes"]}
+    assert (ROOT / mounts[provider["options"]["path"]] / "cellkeeper.json").exists()
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy on the PATH")
+def test_haproxy_takes_its_configuration() -> None:
+    ran = subprocess.run(["haproxy", "-c", "-f", str(HAPROXY)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "WARNING" not in ran.stderr

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testing.bundles import counting_bundle, make_bundle
+from testing.server_process import ServerProcess
+
+from .calls import Api
+
+KSERVE = ("--kserve", "on")
+_ids = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small LSTM with a head; the model is called "lstm"."""
+    folder = tmp_path_factory.mktemp("bundles") / "lstm"
+    return make_bundle(folder, name="lstm", input_size=3, hidden_size=8, num_layers=2, head=(2,))
+
+
+@pytest.fixture(scope="session")
+def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for every test that does not need one of its own.
+
+    Models: count, lstm, tokens (ids below 10), and wide (two features; NaN is missing), whose tensors are called X and
+    Y."""
+    folder = tmp_path_factory.mktemp("served")
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    bundles = [
+        counting_model,
+        lstm_model,
+        counting_bundle(folder / "wide", name="wide", features=2, input=missing),
+        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
+    ]
+    options = [*KSERVE, "--kserve-names", "wide/X=input,wide/Y=prediction", "--default-ttl-ms", "600000"]
+    with ServerProcess(bundles, "memory:", [*options, "--max-chunk-steps", "512"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def count(served: ServerProcess) -> Iterator[Api]:
+    with served.channel() as channel:
+        yield Api(channel)
+
+
+@pytest.fixture
+def sequence() -> int:
+    """An id that no other test has."""
+    return next(_ids)

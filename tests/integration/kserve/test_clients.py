@@ -1,0 +1,88 @@
+"""Unmodified clients: whole sequences, START in the middle, END, repeated calls, ids of both types, and a server that
+is killed and started again in mid-sequence. Their outputs are those of an offline run, bit for bit.
+
+The clients need another protobuf than the service's, so they are in an environment of their own: `make triton-clients`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_service.engine.load import load_engine, offline
+from cellkeeper_service.model.bundle import read_bundle
+
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
+
+from .conftest import KSERVE
+from .driver import WAYS, Call
+
+ROOT = Path(__file__).parents[3]
+PYTHON = ROOT / os.environ.get("TRITON_CLIENTS_VENV", ".venv-triton-clients") / "bin" / "python"
+NUMBERED: list[int | str] = [7, "7"]
+"""Sequences whose calls say their `step`; the others send what clients of Triton send today."""
+IDS: list[int | str] = [*NUMBERED, "pump-17", 2**62]
+STEPS, RESTART_AT, PAUSE_AT = 12, 4, 8
+
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists(), reason=f"no clients in {PYTHON}: `make triton-clients` installs them"
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_unmodified_client(way: str, lstm_model: Path, tmp_path: Path) -> None:
+    if "stream" not in way:
+        drive(way, lstm_model, tmp_path, f"sqlite:{tmp_path / 'sessions.db'}")
+        return
+    with RedisServer() as redis:
+        drive(way, lstm_model, tmp_path, redis.url)
+
+
+def drive(way: str, lstm_model: Path, folder: Path, store: str) -> None:
+    calls = [call(name, step) for step in range(STEPS) for name in IDS]
+    paused = PAUSE_AT * len(IDS)
+    calls[paused] = calls[paused]._replace(pause=True)
+    inputs = np.random.default_rng(3).standard_normal((len(calls), 1, 1, 3)).astype(np.float32)
+    (folder / "plan.json").write_text(json.dumps(calls))
+    np.save(folder / "inputs.npy", inputs)
+    driver = str(Path(__file__).with_name("driver.py"))
+    with ServerProcess([lstm_model], store, KSERVE) as server:
+        with subprocess.Popen(
+            [str(PYTHON), driver, way, server.target, "lstm", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as client:
+            if client.stdout is not None and client.stdout.readline() == "pause\n":
+                server.kill()
+                server.restart()
+            _, said = client.communicate("go on\n", timeout=90)
+        assert client.returncode == 0, said
+    outputs = np.load(folder / "outputs.npy")
+    engine = load_engine(read_bundle(lstm_model), "cpu", 1, 1)
+    for index, _ in enumerate(IDS):
+        mine = inputs[index :: len(IDS), 0, 0]
+        lives = [mine[:RESTART_AT], mine[RESTART_AT:]]
+        want = np.concatenate([offline(engine, life)["prediction"] for life in lives])
+        np.testing.assert_array_equal(outputs[index :: len(IDS), 0, 0], want, strict=True)
+
+
+def call(name: int | str, step: int) -> Call:
+    """START at the first step and again in the middle, END at the last; every other numbered call is repeated."""
+    begin = RESTART_AT if step >= RESTART_AT else 0
+    numbered = name in NUMBERED
+    return Call(
+        sequence=name,
+        start=step == begin,
+        end=step == STEPS - 1,
+        step=step - begin if numbered else None,
+        again=numbered and step % 2 == 1,
+        pause=False,
+        identifier=f"{name}-{step}",
+    )

@@ -1,0 +1,139 @@
+"""/healthz and /readyz, and gRPC's own health service, over a server's life."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import grpc
+import numpy as np
+import pytest
+from cellkeeper.aio import AsyncClient
+from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
+from cellkeeper_service.server.readiness import Readiness
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from testing.redis_server import RedisServer, free_port
+from testing.server_process import ServerProcess
+from tests.integration.program.test_running import Workers
+
+from .load import until
+
+OPTIONS = ("--device", "cpu", "--max-batch", "64")
+
+
+def probe(base: str, path: str) -> tuple[int, str]:
+    try:
+        with urlopen(base + path, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+def probes(server: ServerProcess) -> tuple[tuple[int, str], tuple[int, str]]:
+    base = server.metrics_url.removesuffix("/metrics")
+    return probe(base, "/healthz"), probe(base, "/readyz")
+
+
+ALIVE, READY = (200, "alive\n"), (200, "ready\n")
+
+
+async def test_from_loading_to_draining() -> None:
+    readiness, store = Readiness(), ""
+
+    async def reach_store() -> str:
+        return store
+
+    with closing(
+        MetricsServer(PrometheusMeter().exposition, "127.0.0.1", 0, readiness.why_dead, readiness.why_not_ready)
+    ) as server:
+        base = server.url.removesuffix("/metrics")
+
+        async def both() -> list[tuple[int, str]]:
+            return [await asyncio.to_thread(probe, base, path) for path in ("/healthz", "/readyz")]
+
+        assert await both() == [ALIVE, (503, "not ready: loading its models\n")]
+        readiness.serving(reach_store)
+        assert await both() == [ALIVE, READY]
+        store = "the store does not answer"
+        assert await both() == [ALIVE, (503, "not ready: the store does not answer\n")]
+        store = ""
+        readiness.end()
+        assert await both() == [ALIVE, (503, "not ready: draining\n")]
+
+
+def test_a_loop_that_is_stuck_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellkeeper_service.server.readiness.LIVE_SECONDS", 0.2)
+    readiness, serving, stuck, free = Readiness(), Event(), Event(), Event()
+
+    async def reach_store() -> str:
+        return ""
+
+    async def serve() -> None:
+        readiness.serving(reach_store)
+        serving.set()
+        await asyncio.to_thread(stuck.wait)
+        free.wait(30)
+
+    thread = Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    serving.wait()
+    assert readiness.why_dead() == readiness.why_not_ready() == ""
+    stuck.set()
+    while not readiness.why_dead():
+        pass
+    assert "did not come round" in readiness.why_not_ready()
+    free.set()
+    thread.join()
+    assert readiness.why_dead() == ""  # it ends
+
+
+async def test_not_ready_while_the_store_is_away(counting_model: Path, own_redis: RedisServer) -> None:
+    with ServerProcess([counting_model], own_redis.url, (*OPTIONS, "--store-timeout-ms", "300")) as server:
+        assert probes(server) == (ALIVE, READY)
+        own_redis.kill()
+        await until(lambda: probes(server) == (ALIVE, (503, "not ready: the store does not answer\n")))
+        own_redis.restart()
+        await until(lambda: probes(server) == (ALIVE, READY))
+
+
+async def test_a_delayed_end_is_announced_at_once_and_serves_until_then(counting_model: Path, tmp_path: Path) -> None:
+    """And the client's stream is ended, not lost: its reconnect is the only trace."""
+    options = (*OPTIONS, "--drain-delay-ms", "3000")
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", options) as server:
+        async with AsyncClient(server.target, timeout=60) as client:
+            session = await client.open("s")
+            await session.step([1.0])
+            server.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(server.wait_for, "serving on for 3000 ms")
+            assert await asyncio.to_thread(probes, server) == (ALIVE, (503, "not ready: draining\n"))
+            with grpc.insecure_channel(server.target) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                found = await asyncio.to_thread(health.Check, health_pb2.HealthCheckRequest())
+                assert found.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await session.step([2.0])).tolist() == [3.0]
+            assert (await (await client.open("new")).step([5.0])).tolist() == [5.0]
+            await asyncio.to_thread(server.wait_for, "^stopped")
+            waiting = asyncio.create_task(session.step(np.ones((1, 1))))
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.restart)
+            assert (await waiting).tolist() == [[4.0]]
+
+
+async def test_workers_are_ready_when_all_of_them_are(counting_model: Path, tmp_path: Path) -> None:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    words = (f"--store=sqlite:{tmp_path / 's.db'}", counting_model, f"--metrics-listen=127.0.0.1:{port}")
+    with Workers(*words) as workers:
+        workers.read_until("metrics of all workers")
+        assert probe(base, "/healthz") == ALIVE
+        workers.wait_until_serving()
+        await until(lambda: probe(base, "/readyz") == READY)
+        workers.process.send_signal(signal.SIGTERM)
+        assert workers.end() == 0

@@ -1,0 +1,176 @@
+"""`cellkeeper doctor` on real servers: healthy ones, and each of what it is there to find."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from cellkeeper import Client
+from cellkeeper.doctor.metrics import Scrape, check_scrapes
+
+from testing.bundles import make_bundle
+from testing.redis_server import RedisServer, free_port
+from testing.server_process import ServerProcess
+from tests.integration.access.tenants import entry
+
+SHORT = ["--timeout", "5"]
+
+
+def doctor(*words: str, code: int) -> list[str]:
+    """The lines that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cellkeeper", "doctor", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ.copy(),
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, ""), done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def levels(lines: Sequence[str]) -> set[str]:
+    return {line.split()[0] for line in lines}
+
+
+def only(lines: Sequence[str], level: str) -> str:
+    (line,) = [line for line in lines if line.startswith(level)]
+    return line
+
+
+def test_a_healthy_deployment(counting_model: Path, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 's.db'}"
+    with ServerProcess([counting_model], url) as one, ServerProcess([counting_model], url) as two:
+        lines = doctor(one.target, two.target, "--metrics", one.metrics_url, two.metrics_url, code=0)
+        with Client(one.target) as client:
+            assert list(client.sessions("cellkeeper-doctor/")) == []  # nothing is left
+    assert levels(lines) == {"ok"}
+    text = "\n".join(lines)
+    for expected in (
+        f"{one.target} reach: in ",
+        f"{two.target} health: SERVING",
+        f"{one.target} TLS: none, on this machine alone",
+        f"{one.target} auth: none, on this machine alone",
+        f"{two.target} model: count ",
+        "model: the same versions and numerics on every endpoint",
+        f"{two.target} step: count: 8 steps of a scratch session, median ",
+        "step: count: the same bits on every endpoint",
+        "store: count: one session, stepped on every endpoint in turn",
+        f"{one.metrics_url} store: sqlite, synchronous full",
+        f"{one.metrics_url} store: a commit takes ",
+        f"{two.metrics_url} clock: agrees with this machine's",
+    ):
+        assert expected in text
+
+
+def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
+    """Its token is needed, and is enough, for all that it does."""
+    token, line = entry("a", "step,read,admin")
+    (tmp_path / "tokens").write_text(line)
+    (tmp_path / "mine").write_text(f"{token}\n")
+    with ServerProcess([counting_model], "memory:", ["--tokens", str(tmp_path / "tokens")]) as server:
+        lines = doctor(server.target, "--token-file", str(tmp_path / "mine"), code=0)
+        assert any(f"{server.target} auth: refuses calls without a token" in line for line in lines)
+        assert any("step: count: 8 steps of a scratch session" in line for line in lines)
+        lines = doctor(server.target, *SHORT, code=1)
+    assert "auth: no token was given" in only(lines, "fail")
+
+
+def test_one_endpoint_is_down(counting_model: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with ServerProcess([counting_model], "memory:") as server:
+        lines = doctor(server.target, nobody, *SHORT, code=1)
+    assert only(lines, "fail").startswith(f"fail  {nobody} reach: not reached in 0.")
+    assert "Connection refused" in only(lines, "fail")
+    assert f"ok    {server.target} step: count:" in "\n".join(lines)
+    assert only(lines, "skip") == "skip  store, clock, metrics: not checked: name them with --metrics URL"
+
+
+def test_other_bundles_and_other_stores(tmp_path: Path) -> None:
+    """Two replicas of one name that are not the same model; and two of the same that do not share a store."""
+    first, second = make_bundle(tmp_path / "a", seed=1), make_bundle(tmp_path / "b", seed=2)
+    with (
+        ServerProcess([first], "memory:") as one,
+        ServerProcess([second], "memory:") as two,
+        ServerProcess([first], "memory:") as three,
+    ):
+        lines = doctor(one.target, two.target, code=1)
+        fails = [line for line in lines if line.startswith("fail")]
+        assert f"{two.target} model: serves other versions, or computes them otherwise, than {one.target}: " in fails[0]
+        assert f"{two.target} step: " in fails[1]
+        assert "other outputs" in fails[1]
+        lines = doctor(one.target, three.target, "--metrics", one.metrics_url, code=1)
+        fails = [line for line in lines if line.startswith("fail")]
+        assert f"{three.target} store: " in fails[0]
+        assert "all replicas must use one --store" in fails[0]
+        assert "memory: nothing outlives the process" in fails[1]
+
+
+def test_a_redis_that_syncs_every_second(counting_model: Path) -> None:
+    with (
+        RedisServer({"appendfsync": "everysec"}) as redis,
+        ServerProcess([counting_model], redis.url) as server,
+    ):
+        lines = doctor(server.target, "--metrics", server.metrics_url, code=0)
+        assert only(lines, "warn") == (
+            f"warn  {server.metrics_url} store: redis, appendfsync everysec, noeviction, 0 replicas: a crash may lose "
+            "the last second; appendfsync always"
+        )
+        redis.pause()
+        try:
+            fails = [line for line in doctor(server.target, *SHORT, code=1) if line.startswith("fail")]
+            assert f"{server.target} step: count: " in fails[0]
+        finally:
+            redis.wake()
+
+
+def test_a_server_that_ends(counting_model: Path) -> None:
+    """It has been told to, and lets balancers notice first."""
+    with ServerProcess([counting_model], "memory:", ["--drain-delay-ms", "60000"]) as server:
+        server.send_signal(signal.SIGTERM)
+        server.wait_for("stopping: serving on")
+        lines = doctor(server.target, *SHORT, code=1)
+    assert (
+        only(lines, "fail") == f"fail  {server.target} health: NOT_SERVING; it starts or ends: wait, or look at its log"
+    )
+    assert not any(" step: " in line for line in lines)
+
+
+def test_metrics_that_are_not_there(counting_model: Path) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.send_header("Date", "Thu, 01 Jan 2015 00:00:00 GMT")
+            self.end_headers()
+            self.wfile.write(b'cellkeeper_build_info{version="1"} 1.0\n' if self.path == "/old" else b"up 1\n")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        urls = [f"http://127.0.0.1:{server.server_port}{path}" for path in ("/other", "/old")]
+        urls.append(f"http://127.0.0.1:{free_port()}/metrics")
+        lines = [str(finding) for finding in check_scrapes([Scrape.of(url, 5.0) for url in urls])]
+        server.shutdown()
+    assert f"fail  {urls[0]} metrics: these are not Cellkeeper's; name its /metrics" in lines
+    assert f"fail  {urls[2]} metrics: not reached: " in "\n".join(lines)
+    clock = next(line for line in lines if " clock: " in line)
+    assert clock.startswith(f"warn  {urls[1]} clock: ")
+    assert "s behind this machine's; set both by NTP" in clock
+
+
+@pytest.mark.parametrize("words", [[], ["--metrics", "http://x"]])
+def test_it_wants_an_endpoint(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cellkeeper", "doctor", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2

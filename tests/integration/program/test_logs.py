@@ -1,0 +1,186 @@
+"""What the server logs: JSON where asked, calls that are refused, seldom enough, and nothing of what was in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import grpc
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service import logs
+
+from testing.server_process import ServerProcess
+
+from .launch import serve
+
+SECRET = "patient-4711"
+CALLS = 300
+
+
+def refused(server: ServerProcess, *metadata: tuple[str, str], calls: int = 1) -> grpc.StatusCode:
+    with server.channel() as channel:
+        stub = server.stub(channel)
+        for _ in range(calls):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.GetSession(pb.GetSessionRequest(session=SECRET), metadata=metadata)
+    return error.value.code()
+
+
+def test_json_lines(counting_model: Path) -> None:
+    with ServerProcess([counting_model], "memory:", ["--log-format", "json"]) as server:
+        assert refused(server, ("x-request-id", "order-17/3")) is grpc.StatusCode.NOT_FOUND
+        refused(server, ("x-request-id", f"{SECRET} level=error"), calls=CALLS)
+        with server.channel() as channel, pytest.raises(grpc.RpcError):
+            server.stub(channel).Open(pb.OpenRequest(session=SECRET, model="no such"))
+        server.stop()
+        text = server.output()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
+    said = [line["message"] for line in lines if line["logger"] == logs.SAID]
+    assert said[0].startswith("model count ")
+    assert said[-1] == "stopped"
+    first, *more = [line for line in lines if line.get("reason") == "SESSION_NOT_FOUND"]
+    assert first.pop("peer").startswith("ipv4:127.0.0.1:")
+    first.pop("time")
+    assert first == {
+        "level": "info",
+        "logger": "cellkeeper_service.rpc.call_log",
+        "message": "refused",
+        "method": "GetSession",
+        "reason": "SESSION_NOT_FOUND",
+        "code": "NOT_FOUND",
+        "request_id": "order-17/3",
+    }
+    assert len(more) < CALLS / 5  # one a second, on whatever machine
+    assert not any("request_id" in line for line in more)
+    assert [line["method"] for line in lines if line.get("reason") == "INVALID_FIELD"] == ["Open"]
+    assert SECRET not in text
+
+
+def test_text_lines(counting_model: Path) -> None:
+    with ServerProcess([counting_model], "memory:") as server:
+        refused(server, ("x-request-id", "order-17"))
+        server.stop()
+        text = server.output()
+    assert re.search(
+        r"^[-0-9]+ [:,0-9]+ INFO cellkeeper_service\.rpc\.call_log: refused method=GetSession "
+        r"reason=SESSION_NOT_FOUND code=NOT_FOUND peer=ipv4:127\.0\.0\.1:\d+ request_id=order-17$",
+        text,
+        re.MULTILINE,
+    )
+    assert SECRET not in text
+
+
+def test_a_level_above(counting_model: Path) -> None:
+    with ServerProcess([counting_model], "memory:", ["--log-level", "warning"]) as server:
+        refused(server)
+        server.stop()
+        assert "refused" not in server.output()
+
+
+def test_workers_say_where_their_metrics_are(counting_model: Path, tmp_path: Path) -> None:
+    words = ["--log-format", "json", "--workers", "2"]
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", words) as server:
+        while server.output().count('"message": "metrics on ') < 1:  # ServerProcess has taken one already
+            server.wait_for(r'"message": "metrics on ')
+        lines = [json.loads(line) for line in server.output().splitlines()]
+    (url,) = [line["message"].split()[-1] for line in lines if line["message"].startswith("metrics of all workers")]
+    assert url.endswith("/metrics")
+
+
+def test_where_metrics_are_is_not_taken_from_what_workers_print(
+    counting_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line of a stranger, as a name or an error's text could bring it there, sends the parent nowhere."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif '--as-worker' in sys.orig_argv: print('metrics on http://127.0.0.1:1/metrics', flush=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}", ["--workers", "2"]) as server:
+        server.wait_for("listening on")  # the other worker; ServerProcess has waited for one
+        url = re.search(r"metrics of all workers on (\S+)", server.output())
+        assert url is not None
+        server.metrics_url = url.group(1)
+        until = time.monotonic() + 10
+        while True:
+            try:
+                text = server.metrics()
+                break
+            except HTTPError:  # a worker has not told yet
+                assert time.monotonic() < until
+        assert "cellkeeper_build_info" in text
+
+
+@pytest.mark.parametrize("bad", ["count\n2026-01-01 00:00:00,000 INFO x: y", "a\rb", "a\x1b[2Jb", "\u202eb"])
+def test_a_models_name_is_printable(counting_model: Path, tmp_path: Path, bad: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(counting_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "name": bad}))
+    line = serve(folder).line
+    assert "name: got" in line
+    assert "printable characters" in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_no_text_makes_a_line_of_its_own(capsys: pytest.CaptureFixture[str], format: str) -> None:
+    forged = "a\n2026-01-01 00:00:00,000 INFO x: forged\r\x1b[2J"
+    try:
+        logs.set_up(format)
+        logging.getLogger("x").warning("model %s", forged, extra={"fields": {"peer": forged}})
+        logs.say(f"model {forged}")
+        try:
+            raise ValueError(forged)
+        except ValueError:
+            logging.getLogger("x").exception("failed")
+    finally:
+        logging.basicConfig(handlers=[], force=True)
+        logging.getLogger(logs.SAID).handlers.clear()
+    out, err = capsys.readouterr()
+    lines = (out + err).splitlines()
+    assert not any(line.startswith("2026-01-01") for line in lines)
+    assert all(line.isprintable() for line in lines if "failed" not in line and not line.startswith("  "))
+    assert len(out.splitlines()) == 1
+
+
+def test_a_server_that_cannot_start_says_so_in_json(counting_model: Path) -> None:
+    ended = serve("--log-format=json", "--store=other:", counting_model)
+    assert ended.status == 1
+    (line,) = ended.err.splitlines()
+    assert json.loads(line)["level"] == "error"
+    assert "other:" in json.loads(line)["message"]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("--log-format=xml", "expected text or json"), ("--log-level=loud", "debug, info")]
+)
+def test_settings_that_cannot_be(counting_model: Path, word: str, expected: str) -> None:
+    assert expected in serve(word, counting_model).line
+
+
+def test_so_many_in_a_second() -> None:
+    now = [10.0]
+    rate = logs.PerSecond(2, clock=lambda: now[0])
+    assert [rate.admit("a") for _ in range(5)] == [0, 0, None, None, None]
+    assert rate.admit("b") == 0
+    now[0] = 11.2
+    assert [rate.admit("a") for _ in range(3)] == [3, 0, None]
+
+
+def test_a_failure_comes_with_its_trace() -> None:
+    try:
+        raise ValueError("no")
+    except ValueError as error:
+        trace = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("here", logging.ERROR, __file__, 1, "it %s", ("failed",), trace)
+    line = json.loads(logs.JsonFormatter().format(record))
+    assert line["message"] == "it failed"
+    assert "ValueError: no" in line["exception"]

@@ -1,0 +1,227 @@
+"""What the server does not start with: status 1, and one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testing.bundles import counting_bundle, make_bundle
+from testing.redis_server import RedisServer, free_port
+
+from .launch import program, serve
+
+PASSWORD = "s3cret-w0rd"
+
+
+@pytest.fixture
+def damaged(counting_model: Path, tmp_path: Path) -> Path:
+    """A copy of a bundle, to be damaged."""
+    return Path(shutil.copytree(counting_model, tmp_path / "copy"))
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+# ------------------------------------------------------------------------------------------ bundles
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    line = serve(tmp_path / "nowhere").line
+    assert line == f"{tmp_path / 'nowhere'}: no such folder; give the folder of a model bundle"
+
+
+def cut_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def cut_config(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(file.read_text()[:-9])
+
+
+def unknown_key(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dropout": 0.5}))
+
+
+def two_ways(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "bidirectional": True}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_weights, ("model.safetensors",)),
+        (no_weights, ("model.safetensors",)),
+        (cut_config, ("config.json", "JSON")),
+        (unknown_key, ("config.json", "dropout")),
+        (two_ways, ("bidirectional",)),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_damaged_bundle(damaged: Path, damage: Callable[[Path], None], words: tuple[str, ...]) -> None:
+    damage(damaged)
+    line = serve(damaged, "--store=memory:").line
+    for word in (str(damaged), *words):
+        assert word in line
+
+
+def test_the_same_version_twice(counting_model: Path) -> None:
+    line = serve(counting_model, counting_model, "--store=memory:").line
+    assert line == "model count: the same version was given twice; name each folder once"
+
+
+def test_two_versions_that_look_different_from_outside(counting_model: Path, tmp_path: Path) -> None:
+    other = counting_bundle(tmp_path / "other", features=2)
+    line = serve(counting_model, other, "--store=memory:").line
+    assert line.startswith("model count: versions ")
+    assert line.endswith("take or give different tensors; serve them under different names")
+
+
+def test_no_room_for_one_batch(tmp_path: Path) -> None:
+    large = make_bundle(tmp_path / "large", hidden_size=512, num_layers=2, head=())
+    line = serve(large, "--store=memory:", "--arena-mib=1").line
+    assert line.startswith(
+        "arena_mib: 1 MiB have room for 64 hot sessions of m, and a batch has 256; raise --arena-mib"
+    )
+
+
+# ------------------------------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("--max-batch=0", "--max-batch: got '0', expected a whole number of 1 or more"),
+        ("--threads=many", "--threads: got 'many', expected a whole number of 1 or more"),
+        ("--default-ttl-ms=-1", "--default-ttl-ms: got '-1', expected a whole number of 0 or more"),
+        (
+            "--default-ttl-ms=316224000001",
+            "--default-ttl-ms: got '316224000001', expected at most 316224000000 (ten years), or 0",
+        ),
+        (
+            "--max-ttl-ms=99999999999999999999",
+            "--max-ttl-ms: got '99999999999999999999', expected at most 316224000000 (ten years), or 0",
+        ),
+        ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
+        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
+        ("--precision=fp16", "--precision: got 'fp16', expected fp32, tf32 or bf16"),
+        ("--log-level=loud", "--log-level: got 'loud', expected debug, info, warning or error"),
+        ("--log-format=xml", "--log-format: got 'xml', expected text or json"),
+        ("--tracing=yes", "--tracing: got 'yes', expected auto, otlp or none"),
+        ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
+        (
+            "--device=cuda:0,cuda:0",
+            "device: got cuda:0 more than once; name it once, and --workers has several processes on each",
+        ),
+        ("--device=cuda:0,cpu", "device: got cuda:0,cpu, expected cuda:N for each of several"),
+        ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),
+        ("--kserve=maybe", "--kserve: got 'maybe', expected on or off"),
+        ("--kserve-names=count/X=input", "kserve_names: got 'count/X=input', expected none without --kserve on"),
+        ("--max-log-steps=1000", "max_log_steps: got 1000, expected at least twice max_chunk_steps (1024)"),
+    ],
+)
+def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str) -> None:
+    assert serve(counting_model, "--store=memory:", word).line == line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        (
+            "CELLKEEPER_MAX_BATCHES",
+            "1",
+            "CELLKEEPER_MAX_BATCHES: no such setting; `cellkeeper-server serve --help` lists them",
+        ),
+        ("CELLKEEPER_MAX_BATCH", "1.5", "CELLKEEPER_MAX_BATCH: got '1.5', expected a whole number of 1 or more"),
+        (
+            "CELLKEEPER_ACCEPT_OTHER_NUMERICS",
+            "maybe",
+            "CELLKEEPER_ACCEPT_OTHER_NUMERICS: got 'maybe', expected true or false",
+        ),
+    ],
+)
+def test_a_variable_that_cannot_be_taken(counting_model: Path, variable: str, value: str, line: str) -> None:
+    assert serve(counting_model, "--store=memory:", variables={variable: value}).line == line
+
+
+def test_usage_errors() -> None:
+    for words in (["serve", "--no-such-flag", "m"], ["serve", "--max-bat=1", "m"], ["start"]):
+        ended = program(*words)
+        assert (ended.status, ended.out) == (2, "")
+        assert ended.err.startswith("usage: cellkeeper-server")
+
+
+# ------------------------------------------------------------------------------------------ stores
+
+
+@pytest.mark.parametrize("url", [f"reddis://user:{PASSWORD}@127.0.0.1/0", f"redis:user:{PASSWORD}@127.0.0.1", ""])
+def test_a_store_that_is_none(counting_model: Path, url: str) -> None:
+    line = serve(counting_model, f"--store={url}").line
+    assert line.startswith("store: got ")
+    assert "sqlite:PATH, redis://HOST:PORT/DB" in line
+    assert PASSWORD not in line
+
+
+def test_a_sqlite_file_that_cannot_be_made(counting_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in serve(counting_model, f"--store=sqlite:{tmp_path / 'file' / 'x.db'}").line
+
+
+def test_a_redis_that_does_not_answer(counting_model: Path) -> None:
+    url = f"redis://:{PASSWORD}@127.0.0.1:{free_port()}/0"
+    line = serve(counting_model, f"--store={url}", "--store-timeout-ms=200").line
+    assert "Redis cannot be reached" in line
+    assert PASSWORD not in line
+
+
+def test_a_redis_that_may_evict(counting_model: Path) -> None:
+    with RedisServer({"maxmemory-policy": "allkeys-lru", "appendonly": "no"}) as redis:
+        line = serve(counting_model, f"--store={redis.url}").line
+    assert "maxmemory-policy 'allkeys-lru'" in line
+    assert "CONFIG SET maxmemory-policy noeviction" in line
+
+
+def test_a_redis_with_another_password(counting_model: Path) -> None:
+    with RedisServer({"appendonly": "no"}) as redis:
+        with redis.client() as client:
+            client.config_set("requirepass", "right")
+        line = serve(counting_model, f"--store=redis://:{PASSWORD}@127.0.0.1:{redis.port}/0").line
+    assert "Redis" in line
+    assert PASSWORD not in line
+
+
+def test_several_workers_need_a_store_that_they_share(counting_model: Path) -> None:
+    assert serve(counting_model, "--store=memory:", "--workers=2").line.startswith(
+        "workers: got several with --store memory:"
+    )
+
+
+# ------------------------------------------------------------------------------------------ ports
+
+
+def test_a_port_that_is_taken(counting_model: Path, taken: int) -> None:
+    line = serve(counting_model, "--store=memory:", f"--listen=127.0.0.1:{taken}").line
+    assert line.startswith(f"cannot listen on 127.0.0.1:{taken} (")
+    assert line.endswith("; choose another with --listen")
+
+
+def test_a_metrics_port_that_is_taken(counting_model: Path, taken: int) -> None:
+    line = serve(counting_model, "--store=memory:", f"--metrics-listen=127.0.0.1:{taken}").line
+    assert line.startswith(f"metrics: cannot listen on 127.0.0.1:{taken} ")
+    assert line.endswith("choose another --metrics-listen")

@@ -1,0 +1,264 @@
+"""The program while it serves: what it prints, how it stops, several processes on one port."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
+from cellkeeper_service.domain.position import advance
+
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
+from tests.integration.rpc.calls import Api, Chunk, numbers
+from tests.integration.rpc.talk import Talk
+
+from .launch import command, environment, program, serve
+
+PASSWORD = "s3cret-w0rd"
+
+
+def test_it_prints_its_version() -> None:
+    ended = program("--version")
+    assert (ended.status, ended.err) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n|unknown\n", ended.out)
+
+
+def test_it_says_what_it_serves_and_from_where(counting_model: Path, tmp_path: Path) -> None:
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
+        with server.channel() as channel:
+            model = Api(server.stub(channel)).call("GetModel", pb.GetModelRequest())
+        assert server.stop() == 0
+        lines = server.output().splitlines()
+    fingerprint = model.fingerprint.hex()[:12]
+    assert lines[0].startswith(f"model count {fingerprint}: {model.numerics}; exact; ")
+    assert lines[1:] == [
+        f"store sqlite: sqlite:{tmp_path / 's.db'}",
+        f"listening on {server.target}",
+        f"metrics on {server.metrics_url}",
+        "stopping: finishing what is under way",
+        "stopped",
+    ]
+
+
+def test_a_password_is_never_printed(counting_model: Path) -> None:
+    with RedisServer() as redis:
+        with redis.client() as client:
+            client.config_set("requirepass", PASSWORD)
+        url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0"
+        with ServerProcess([counting_model], url, ["--store-timeout-ms", "300"]) as server, server.channel() as channel:
+            api = Api(server.stub(channel))
+            at = api.send("unary", Chunk("s", numbers(1))).after
+            redis.kill()
+            got = api.send("unary", Chunk("s", numbers(1), at))
+            assert got.code == "UNAVAILABLE"
+            assert PASSWORD not in got.message
+            assert server.stop() == 0
+            assert f"store redis: 127.0.0.1:{redis.port}/0" in server.output()
+            assert PASSWORD not in server.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_is_in_flight(counting_model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Pipelined steps: each is committed and answered, or neither."""
+    with ServerProcess([counting_model], f"sqlite:{tmp_path / 's.db'}") as server:
+        with server.channel() as channel:
+            api = Api(server.stub(channel))
+            at, results, lost = api.open("s"), [], False
+            with Talk(api) as talk:
+                for _ in range(300):
+                    talk.send(Chunk("s", numbers(1), at, acked=0))
+                    at = advance(at, numbers(1).tobytes(), 4)
+                results.append(talk.receive()[1])  # it is in the middle of them
+                server.send_signal(number)
+                try:
+                    while len(results) < 300:
+                        results.append(talk.receive()[1])
+                except StopIteration:
+                    pass  # it was ended, not lost: what was read is answered, the rest was not applied
+                except grpc.RpcError:
+                    lost = True  # it was closed while this side still sent: the last replies may have gone with it
+            assert api.send("unary", Chunk("s", numbers(1), at), timeout_s=5).code == "UNAVAILABLE"
+        assert server.stop() == 0
+        applied = [result.sums[0] for result in results if result.code == "OK"]
+        assert applied == list(range(1, len(applied) + 1))
+        assert all(result.code == "OK" for result in results)
+        server.restart()
+        with server.channel() as channel:
+            step = Api(server.stub(channel)).position("s").step
+            assert step == len(applied) or (lost and step > len(applied))
+
+
+def test_a_second_server_does_not_share_the_port_unasked(counting_model: Path, tmp_path: Path) -> None:
+    with ServerProcess([counting_model], "memory:") as server:
+        line = serve(counting_model, "--store=memory:", f"--listen={server.target}").line
+        assert line.startswith(f"cannot listen on {server.target} (")
+        store = f"--store=sqlite:{tmp_path / 'unused.db'}"
+        workers = serve(counting_model, store, "--workers=2", f"--listen={server.target}").line
+        assert workers.startswith(f"cannot listen on {server.target} ")
+
+
+def scraped(url: str) -> dict[str, float]:
+    with urlopen(url, timeout=10) as answer:
+        lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+class Workers:
+    """A server with several processes, and what it prints."""
+
+    def __init__(self, *words: object, count: int = 2, variables: dict[str, str] | None = None) -> None:
+        ports = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            command("serve", *ports, f"--workers={count}", *words),
+            env=environment(variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._count = count
+
+    @property
+    def targets(self) -> set[str]:
+        return {line.split()[-1] for line in self.lines if line.startswith("listening on ")}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Of each worker."""
+        return [line.split()[-1] for line in self.lines if line.startswith("metrics on ")]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(word) for word in text.split()]
+
+    def wait_until_serving(self) -> None:
+        for _ in range(self._count):
+            self.read_until("metrics on ")
+
+    def read_until(self, start: str) -> None:
+        """The next line that starts so."""
+        before = len(self.lines)
+        while not any(line.startswith(start) for line in self.lines[before:]):
+            self.read_line()
+
+    def read_line(self) -> None:
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
+        if not line:
+            raise RuntimeError(f"it has ended: {self.lines}")
+        self.lines.append(line.rstrip())
+
+    def end(self) -> int:
+        """The exit status, once it has ended by itself; the rest of what it printed is in `lines`."""
+        if self.process.stdout is not None:
+            self.lines += self.process.stdout.read().splitlines()
+        return self.process.wait()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def test_two_workers_serve_on_one_port_and_stop_together(counting_model: Path, tmp_path: Path) -> None:
+    with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
+        workers.wait_until_serving()
+        (target,) = workers.targets
+        assert len(workers.pids) == 2
+        at = None
+        for step in range(8):  # a connection each: the kernel shares them out
+            with grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                api = Api(CellkeeperStub(channel))  # type: ignore[no-untyped-call]
+                at = at or api.open("s")
+                got = api.send("unary", Chunk("s", numbers(1), at))
+                assert (got.sums, got.replayed) == ([step + 1], False)
+                at = got.after
+        each = [scraped(url) for url in workers.metrics]
+        (merged,) = [scraped(line.split()[-1]) for line in workers.lines if line.startswith("metrics of all")]
+        steps = 'cellkeeper_steps_total{model="count"}'
+        assert merged[steps] == sum(one.get(steps, 0.0) for one in each) == 8
+        assert len(each) == 2
+        build = next(name for name in merged if name.startswith("cellkeeper_build_info"))
+        assert merged[build] == 1
+        workers.process.send_signal(signal.SIGTERM)
+        assert workers.end() == 0
+        assert workers.lines.count("stopped") == 2, workers.lines
+
+
+def test_workers_whose_metrics_port_is_taken_do_not_start(counting_model: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = (f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2", f"--metrics-listen={place}")
+        ended = serve(counting_model, *words)
+        assert ended.status == 1
+        assert ended.line.startswith(f"metrics: cannot listen on {place} ")
+
+
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.fire)])
+def test_when_one_worker_dies_the_others_stop(counting_model: Path, tmp_path: Path, index: int) -> None:
+    with Workers(f"--store=sqlite:{tmp_path / 's.db'}", counting_model) as workers:
+        workers.wait_until_serving()
+        os.kill(workers.pids[index], signal.SIGKILL)
+        assert workers.end() != 0
+        assert workers.lines.count("stopped") == 1, workers.lines
+
+
+def test_workers_end_with_the_process_that_started_them(counting_model: Path, tmp_path: Path) -> None:
+    words = (f"--store=sqlite:{tmp_path / 's.db'}", counting_model)
+    with Workers(*words) as workers:
+        workers.wait_until_serving()
+        (target,), pids = workers.targets, workers.pids
+        watched = [os.pidfd_open(pid) for pid in pids]
+        try:
+            workers.process.kill()
+            for one in watched:
+                ready, _, _ = select.select([one], [], [], 30)
+                assert ready, "a worker goes on, and holds the port"
+        finally:
+            for one in watched:
+                os.close(one)
+    with Workers(*words, f"--listen={target}") as again:
+        again.wait_until_serving()
+
+
+def test_workers_that_cannot_start(tmp_path: Path) -> None:
+    ended = serve(tmp_path / "nowhere", f"--store=sqlite:{tmp_path / 's.db'}", "--workers=2")
+    assert ended.status == 1
+    assert set(ended.err.splitlines()) == {
+        f"cellkeeper-server: {tmp_path / 'nowhere'}: no such folder; give the folder of a model bundle"
+    }
+
+
+def test_workers_do_not_show_a_password_to_who_lists_processes(counting_model: Path) -> None:
+    with RedisServer({"appendonly": "no"}) as redis:
+        with redis.client() as client:
+            client.config_set("requirepass", PASSWORD)
+        url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0"
+        with Workers(counting_model, variables={"CELLKEEPER_STORE": url}) as workers:
+            workers.wait_until_serving()
+            for pid in (workers.process.pid, *workers.pids):
+                assert PASSWORD not in Path(f"/proc/{pid}/cmdline").read_text()
+            workers.process.send_signal(signal.SIGTERM)
+            assert workers.end() == 0
+            assert not any(PASSWORD in line for line in workers.lines)

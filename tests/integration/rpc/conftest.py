@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cellkeeper_service.domain.position import Position
+
+from testing.bundles import counting_bundle, make_bundle
+from testing.server_process import ServerProcess
+
+from .calls import WAYS, Api, Chunk, Way, numbers
+
+
+@pytest.fixture(scope="session")
+def lstm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small LSTM with a head; the model is called "lstm"."""
+    folder = tmp_path_factory.mktemp("bundles") / "lstm"
+    return make_bundle(folder, name="lstm", input_size=3, hidden_size=8, num_layers=2, head=(2,))
+
+
+@pytest.fixture(scope="session")
+def served(counting_model: Path, lstm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for every test that does not need one of its own, with checkpoints after each step of "count".
+
+    Models: count, lstm, hold (two features; NaN is missing, and holds the last value), tokens (ids below 10).
+    """
+    folder = tmp_path_factory.mktemp("served")
+    missing = {"kind": "features", "missing": {"policy": "hold", "value": 0.0}}
+    tokens = {"kind": "tokens", "vocabulary": 10, "embedding_size": 4}
+    bundles = [
+        counting_model,
+        lstm_model,
+        counting_bundle(folder / "hold", name="hold", features=2, input=missing),
+        make_bundle(folder / "tokens", name="tokens", input_size=4, input=tokens),
+    ]
+    limits = ["--max-frame-items", "64", "--max-chunk-steps", "512", "--max-message-bytes", str(1 << 20)]
+    with ServerProcess(bundles, "memory:", limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def count(served: ServerProcess) -> Iterator[Api]:
+    """The counting model."""
+    with served.channel() as channel:
+        yield Api(served.stub(channel), "count")
+
+
+@pytest.fixture(scope="session")
+def lstm(count: Api) -> Api:
+    return Api(count.stub, "lstm")
+
+
+@pytest.fixture
+def session() -> str:
+    """An id that no other test has."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
+
+
+@pytest.fixture(params=["unary", "batch"])
+def unary_way(request: pytest.FixtureRequest) -> Way:
+    """The ways in which a step may come without position."""
+    chosen: Way = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A model called "wide" with 1024 hidden values, behind messages of 64 KiB at the most."""
+    folder = make_bundle(
+        tmp_path_factory.mktemp("wide") / "m", name="wide", cell="rnn_tanh", input_size=1, hidden_size=1024
+    )
+    with ServerProcess([folder], "memory:", ["--max-message-bytes", "65536"]) as server, server.channel() as channel:
+        yield Api(server.stub(channel), "wide")
+
+
+@pytest.fixture(params=["batch", "stream"])
+def frame_way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
+
+
+@pytest.fixture
+def at(count: Api, session: str) -> Iterator[Position]:
+    """A session after [1, 2], which must stand there untouched when the test is over; so must its neighbour."""
+    places = {}
+    for name in (session, f"{session}-neighbour"):
+        places[name] = count.send("unary", Chunk(name, numbers(1, 2), count.open(name))).after
+    yield places[session]
+    for name, place in places.items():
+        assert count.position(name) == place
+        assert count.send("unary", Chunk(name, numbers(10), place)).sums == [13]

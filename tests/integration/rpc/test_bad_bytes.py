@@ -1,0 +1,65 @@
+"""Bytes that are no message, and long texts in what is refused: the status is typed all the same, and arrives."""
+
+from __future__ import annotations
+
+import os
+
+import grpc
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from testing.server_process import ServerProcess
+
+from .calls import Api, Chunk, Refused, Result, frame_message, from_frames, from_status, numbers
+
+SERVICE = "/cellkeeper.v1.Cellkeeper/"
+UNARY = [method.name for method in pb.DESCRIPTOR.services_by_name["Cellkeeper"].methods if not method.client_streaming]
+CUT = b"\x0a\x7fcut"
+NOT_UTF8 = b"\x0a\x02\xff\xfe"
+
+
+@pytest.mark.parametrize("method", UNARY)
+def test_bytes_that_are_no_message_are_an_invalid_argument(served: ServerProcess, method: str) -> None:
+    with served.channel() as channel:
+        call = channel.unary_unary(SERVICE + method, bytes, bytes)  # bytes in, bytes out
+        with pytest.raises(grpc.RpcError) as caught:
+            call(CUT, timeout=30)
+    result = from_status(caught.value)
+    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "request")
+
+
+def test_text_that_is_not_utf8_is_an_invalid_argument(served: ServerProcess) -> None:
+    with served.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(SERVICE + "GetSession", bytes, bytes)(NOT_UTF8, timeout=30)
+    assert from_status(caught.value).reason == "INVALID_FIELD"
+
+
+def test_a_stream_answers_the_frames_before_the_bytes_that_are_none(
+    served: ServerProcess, count: Api, session: str
+) -> None:
+    frame = frame_message("count", [Chunk(session, numbers(5), count.open(session))])
+    answers: list[Result] = []
+    with served.channel() as channel:
+        call = channel.stream_stream(SERVICE + "StepStream", bytes, pb.StepFrameReply.FromString)
+        replies = call(iter([frame.SerializeToString(), CUT]), timeout=30)
+        with pytest.raises(grpc.RpcError) as caught:
+            answers.extend(from_frames(1, [reply])[0] for reply in replies)
+    assert from_status(caught.value).reason == "INVALID_FIELD"
+    assert [answer.sums for answer in answers] == [[5]]
+
+
+@pytest.mark.parametrize("letter", ["y", "\U0001f600", "\0"])
+def test_a_long_text_does_not_cost_its_sender_the_status(count: Api, letter: str) -> None:
+    with pytest.raises(Refused) as caught:
+        count.call("GetSession", pb.GetSessionRequest(model=letter * 100_000, session="a"))
+    result = caught.value.result
+    assert (result.code, result.reason, result.field) == ("INVALID_ARGUMENT", "INVALID_FIELD", "model")
+    assert "expected" in result.message
+    assert len(result.message) <= 500
+
+
+def test_too_many_items_are_refused_before_any_is_looked_at(count: Api) -> None:
+    item = pb.ResetRequest.Item(session="a", generation=bytes(16), request_id=os.urandom(16))
+    with pytest.raises(Refused) as caught:
+        count.call("Reset", pb.ResetRequest(model="count", items=[item] * 2000))
+    assert caught.value.result.field == "items"

@@ -1,0 +1,74 @@
+"""Many cold sessions with large logs: their neighbours are served meanwhile, and a log is bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from testing.bundles import counting_bundle
+from testing.redis_server import RedisServer
+from testing.server_process import ServerProcess
+
+from .calls import Api, Chunk, Refused, frame_message
+from .vault import Vault
+
+FEATURES = 512
+LARGE = 32
+LARGE_STEPS = 4096  # of 2 KiB
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer({"appendonly": "no"}) as server:
+        yield server
+
+
+def test_neighbours_of_large_records_are_served(redis: RedisServer, tmp_path: Path) -> None:
+    """All are asked for at once, while the store's timeout is far shorter than reading all of them takes."""
+    bundle = counting_bundle(tmp_path / "wide", name="count", features=FEATURES)
+    inputs = np.zeros((LARGE_STEPS, FEATURES), np.float32)
+    with ServerProcess([bundle], redis.url, ["--store-timeout-ms", "400"]) as server, server.channel() as channel:
+        api = Api(server.stub(channel))
+        with Vault(server.store, api, np.zeros((1, FEATURES), np.float32)) as vault:
+            vault.put_copies([f"large-{index}" for index in range(LARGE)], inputs)
+            small = [f"small-{index}" for index in range(LARGE)]
+            vault.put_copies(small, inputs[:2])
+        begin = threading.Barrier(LARGE + 1)
+
+        def look(name: str) -> str:
+            begin.wait(30)
+            try:
+                return str(api.call("GetSession", pb.GetSessionRequest(model="count", session=name), 60).position.step)
+            except Refused as refused:
+                return refused.result.reason
+
+        with ThreadPoolExecutor(LARGE) as threads:
+            looks = threads.map(look, [f"large-{index}" for index in range(LARGE)])
+            begin.wait(30)
+            chunks = [Chunk(name, inputs[:1]) for name in small]
+            got = api.send_frame("batch", frame_message("count", chunks))
+            found = list(looks)
+        assert {(result.code, result.reason, result.message) for result in got} == {("OK", "", "")}
+        assert found == [str(LARGE_STEPS)] * LARGE
+
+
+def test_a_log_is_bounded_in_bytes(tmp_path: Path, session: str) -> None:
+    """The model's time step has 64 bytes: 128 KiB are 2,048 steps, where 4,096 would be allowed."""
+    bundle = counting_bundle(tmp_path / "m", name="count", features=16)
+    options = ["--max-log-bytes", str(128 * 1024), "--max-message-bytes", str(64 * 1024)]
+    with ServerProcess([bundle], "memory:", options) as server, server.channel() as channel:
+        api = Api(server.stub(channel))
+        assert api.call("GetModel", pb.GetModelRequest(model="count")).max_log_steps == 2048
+        at, chunk = api.open(session), np.ones((256, 16), np.float32)
+        for _ in range(8):
+            at = api.send("unary", Chunk(session, chunk, at, acked=0)).after
+        behind = api.send("unary", Chunk(session, chunk[:1], at, acked=0))
+        assert (behind.code, behind.reason, behind.field) == ("RESOURCE_EXHAUSTED", "ACK_BEHIND", "acked")
+        assert "2048" in behind.message
+        assert api.send("unary", Chunk(session, chunk, at)).sums[-1] == 2304

@@ -1,0 +1,122 @@
+"""A stream's bounds and its bad ends, without a network in between."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.access.grant import ANYBODY
+from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.frame_replies import FrameReplies
+from cellkeeper_service.rpc.stream import Stream
+
+from tests.unit.core.loop import Server, play
+from tests.unit.core.world import pack
+
+
+def frame(number: int, **more: Any) -> pb.StepFrame:
+    """A frame that is answered with an error of its only item: the session does not exist."""
+    position = b"g" * 16 + bytes(8) + b"h" * 8
+    return pb.StepFrame(frame_id=number, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position, **more)
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.server = Server()
+        self.taken = 0
+        catalog = Catalog(self.server.models, WireLimits(max_stream_frames=2))
+        self.stream = Stream(Caller(ANYBODY, catalog), self.server.loop, NullMeter(), None, lambda caller: None)
+        self.server.loop.start()
+
+    async def frames(self, count: int, model: str = "", fails: bool = False) -> AsyncIterator[pb.StepFrame]:
+        for number in range(count):
+            self.taken += 1
+            yield frame(number, model=model)
+        if fails:
+            raise OSError("the frames ended badly")
+
+    async def end(self) -> None:
+        await self.server.loop.drain()
+        self.server.loop.store_calls.close()
+
+
+@pytest.mark.parametrize("model", ["", "unknown"])
+def test_replies_that_are_not_read_hold_back_the_frames(model: str) -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.stream.replies(fixture.frames(20, model))
+        read = 0
+        async for reply in replies:
+            assert reply.last
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert fixture.taken <= read + 4  # two in work, one that has left, one that waits for room
+            read += 1
+        assert read == fixture.taken == 20
+        await fixture.end()
+
+    play(test)
+
+
+def test_frames_that_end_badly_are_answered_first() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.stream.replies(fixture.frames(5, fails=True))
+        for _ in range(5):
+            assert (await anext(replies)).last
+        with pytest.raises(OSError, match="badly"):
+            await anext(replies)
+        await fixture.end()
+
+    play(test)
+
+
+def test_a_stream_that_is_closed_lets_its_requests_go() -> None:
+    async def test() -> None:
+        fixture = Fixture()
+        replies = fixture.stream.replies(fixture.frames(20))
+        await anext(replies)
+        await replies.aclose()
+        await fixture.end()
+        assert fixture.server.core.unanswered == 0
+
+    play(test)
+
+
+def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests would stay until the next search for circles, hundreds for each frame."""
+    seen: list[weakref.ref[FrameReplies]] = []
+
+    class Watched(FrameReplies):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            seen.append(weakref.ref(self))
+
+    monkeypatch.setattr("cellkeeper_service.rpc.stream.FrameReplies", Watched)
+
+    async def test() -> None:
+        fixture = Fixture()
+        position = await fixture.server.open()
+
+        async def frames() -> AsyncIterator[pb.StepFrame]:
+            yield frame(1)  # refused
+            yield pb.StepFrame(frame_id=2, sessions=["s"], dtype=pb.INT32, inputs=pack([1]), positions=position)
+
+        replies = {reply.frame_id: reply async for reply in fixture.stream.replies(frames())}
+        assert [len(replies[number].errors) for number in (1, 2)] == [1, 0]
+        assert [one() for one in seen] == [None, None]
+        await fixture.end()
+
+    gc.collect()
+    gc.disable()
+    try:
+        play(test)
+    finally:
+        gc.enable()

@@ -1,0 +1,24 @@
+"""What a refused import must not leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cellkeeper_service.converters import ImportRefused
+
+
+def refused(folder: Path, words: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> ImportRefused:
+    """Calls, and expects one short line with `words` (a pattern) and nothing written beside what was there."""
+    before = sorted(folder.iterdir())
+    with pytest.raises(ImportRefused) as caught:
+        call(*arguments, **options)
+    text = str(caught.value)
+    assert re.search(words, text), text
+    assert len(text.splitlines()) == 1
+    assert len(text) < 1000
+    assert sorted(folder.iterdir()) == before
+    return caught.value

@@ -1,0 +1,116 @@
+"""Keras traces what is not read, where it is asked to; what cannot be streamed is refused, no foreign code is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cellkeeper_service.converters import ImportRefused, import_keras
+from cellkeeper_service.converters.command import run_import
+
+from verification.parity.keras_models import filled, sequential
+from verification.parity.trace_cases import keras_branches
+
+from .leftovers import refused
+from .test_keras import rewritten
+
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # Keras' and the exporter's own
+
+
+def test_a_functional_model_of_layers_that_are_not_read(keras: Any, tmp_path: Path) -> None:
+    model = keras_branches()
+    model.save(tmp_path / "m.keras")
+    words = "output_layers: got .*expected one"
+    refused(tmp_path, words, import_keras, tmp_path / "m.keras", tmp_path / "m", **QUICK)
+    imported = import_keras(tmp_path / "m.keras", tmp_path / "m", trace=True, **QUICK)
+    assert imported.parity.source == f"keras {keras.__version__} (torch, traced)"
+    assert imported.parity.relative < 1e-5
+    assert imported.parity.exact
+    assert [output.name for output in imported.bundle.spec.outputs] == ["prediction", "output_1"]
+    assert sorted(state.shape[-1] for state in imported.bundle.spec.states) == [16, 16, 16, 32, 32]
+
+
+def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 3))
+
+    def handed_on() -> Any:
+        _, h, c = L.LSTM(4, return_state=True)(x)
+        return Model(x, L.LSTM(4, name="second")(x, initial_state=[h, c]))
+
+    def attention() -> Any:
+        y = L.LSTM(4, return_sequences=True)(x)
+        return Model(x, L.Attention(name="look")([y, y]))
+
+    def two_inputs() -> Any:
+        other = Input((None, 2))
+        return Model([x, other], L.LSTM(4)(L.Concatenate()([x, other])))
+
+    def code() -> Any:
+        return Model(x, L.Lambda(lambda value: value * 2.0, name="own")(L.LSTM(4)(x)))
+
+    def masked() -> Any:
+        return Model(x, L.UnitNormalization()(L.LSTM(4)(L.Masking(name="mask")(x))))
+
+    def plain() -> Any:
+        return Model(x, L.Dense(3)(x))
+
+    return {
+        "handed on": (handed_on, r"second \(LSTM\): begins with a state that depends on the input"),
+        "attention": (attention, r"look \(Attention\): needs the whole sequence"),
+        "backwards": (
+            lambda: sequential(x, L.LSTM(4, go_backwards=True, name="back"), L.UnitNormalization()),
+            r"back \(LSTM\): go_backwards",
+        ),
+        "two inputs": (two_inputs, r"inputs: got \[.*\], expected one"),
+        "code": (code, "names .*(function|Lambda|lambda).*code of a model is not run"),
+        "mask": (masked, r"mask \(Masking\): a mask in a model that is traced"),
+        "plain": (plain, "calls no recurrent layer or cell"),
+    }
+
+
+def test_what_cannot_be_traced_is_refused(keras: Any, tmp_path: Path) -> None:
+    for name, (make, words) in refusals().items():
+        path = tmp_path / f"{name}.keras"
+        make().save(path)
+        refused(tmp_path, words, import_keras, path, tmp_path / "m", trace=True, **QUICK)
+
+
+def test_code_in_a_file_is_not_run(keras: Any, tmp_path: Path) -> None:
+    from keras import Input
+    from keras import layers as L
+
+    sequential(Input((None, 3)), L.LSTM(4), L.UnitNormalization()).save(tmp_path / "m.keras")
+
+    def foreign(config: dict[str, Any]) -> None:
+        layer = config["config"]["layers"][2]
+        layer["module"], layer["class_name"], layer["registered_name"] = "os", "system", "x>system"
+
+    path = rewritten(tmp_path / "m.keras", tmp_path / "foreign.keras", foreign)
+    refused(tmp_path, "names (os|x>system), which is no class of Keras", import_keras, path, tmp_path / "m", trace=True)
+
+
+def test_a_model_object_is_traced_where_that_is_asked_for(keras: Any, tmp_path: Path) -> None:
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 3))
+    y = L.LSTM(4, return_sequences=True)(x)
+    model = filled(Model(x, L.GlobalAveragePooling1D(name="mean")(y)))
+    refused(tmp_path, "expected a .keras or .h5 file", import_keras, model, tmp_path / "m", **QUICK)
+    refused(tmp_path, r"mean \(GlobalAverage.*whole sequence", import_keras, model, tmp_path / "m", trace=True, **QUICK)
+
+
+def test_the_command(keras: Any, tmp_path: Path) -> None:
+    make, words = refusals()["mask"]
+    make().save(tmp_path / "m.keras")
+    with pytest.raises(ImportRefused, match=words):
+        run_import(["keras", str(tmp_path / "m.keras"), str(tmp_path / "out"), "--trace"])
+    with pytest.raises(ImportRefused, match="no layer that is read; pass --trace"):
+        run_import(["keras", str(tmp_path / "m.keras"), str(tmp_path / "out")])

@@ -1,0 +1,203 @@
+"""ONNX graphs: declared by name, guessed where that is certain, asked for otherwise; and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from cellkeeper_service.converters import import_onnx
+from cellkeeper_service.engine.load import offline
+from cellkeeper_service.model.config import GraphConfig
+from onnx import TensorProto, helper
+
+from testing.bundles import Array
+from verification.parity.case import Case
+from verification.parity.exporting import exported
+from verification.parity.onnx_cases import (
+    HANDMADE_CONSTANTS,
+    Carried,
+    carried_graph,
+    handmade_graph,
+    onnx_cases,
+    words_graph,
+)
+
+from .leftovers import refused
+
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+CASES = onnx_cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
+def test_same_bits_as_onnxruntime(case: Case, tmp_path: Path) -> None:
+    imported = case.run(tmp_path / "m", 8)
+    assert imported.parity.difference == 0.0
+    assert imported.parity.exact
+
+
+def config_of(data: bytes, folder: Path, **options: Any) -> GraphConfig:
+    config = import_onnx(data, folder, **options, **QUICK).bundle.config
+    assert isinstance(config, GraphConfig)
+    return config
+
+
+def test_what_is_certain_is_guessed(tmp_path: Path) -> None:
+    config = config_of(carried_graph(), tmp_path / "a")
+    assert (config.layout, config.input_name) == ("batch_first", "x")
+    assert [(s.input, s.output, s.shape, s.batch_axis) for s in config.states] == [
+        ("h0", "hn", (2, 24), 1),
+        ("c0", "cn", (2, 24), 1),
+    ]
+    assert [(o.name, o.shape) for o in config.outputs] == [("prediction", (2,))]
+    words = config_of(words_graph(), tmp_path / "b", vocabulary=20)
+    assert words.layout == "step"  # its time axis of one step went away
+    made = config_of(handmade_graph(), tmp_path / "c", constants=HANDMADE_CONSTANTS)
+    assert [(s.input, s.output, s.shape, s.batch_axis) for s in made.states] == [
+        ("state", "stateN", (2, 6), 1),
+        ("peak", "peak_out", (6,), 0),
+    ]
+    assert made.constants == ("gain",)  # the integer became part of the graph
+
+
+def test_the_same_said_in_full(tmp_path: Path) -> None:
+    states = {"peak": "peak_out", "state": "stateN"}  # in another order than the graph's
+    axes = {"state": 1, "peak": 0}
+    config = config_of(
+        handmade_graph(),
+        tmp_path / "m",
+        input="x",
+        layout="step",
+        states=states,
+        batch_axes=axes,
+        outputs=["y"],
+        constants=HANDMADE_CONSTANTS,
+    )
+    assert [state.name for state in config.states] == ["peak", "state"]
+
+
+def test_states_start_where_they_are_told(tmp_path: Path) -> None:
+    initial = {"peak": np.full(6, 9.0, np.float32)}
+    config_of(handmade_graph(), tmp_path / "m", constants=HANDMADE_CONSTANTS, initial=initial)
+    after = offline(tmp_path / "m", np.zeros((1, 2), np.float32))
+    assert after["state.peak"].tolist() == [9.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, r"input: \['x', 'gain', 'rate'\] are neither states nor constants, expected exactly one; pass"),
+        ({"input": "x"}, r"inputs \['gain', 'rate'\]: neither states nor constants"),
+        ({"input": "z", "constants": HANDMADE_CONSTANTS}, "input z: not an input beside"),
+        ({"states": {}}, "states: got none"),
+        ({"states": {"hidden": "stateN"}}, "state hidden: no such input"),
+        ({"states": {"state": "after"}}, "state state: after: no such output"),
+        (
+            {"states": {"state": "peak_out"}},
+            r"state state: goes in as .*\[2, batch, 6\] and comes out as .*\[batch, 6\]",
+        ),
+        ({"states": {"peak": "y", "gain": "y"}}, "goes in as|expected a different output"),
+        ({"batch_axes": {"state": 0}}, "with the batch axis 0: a batch is baked into the graph"),
+        ({"batch_axes": {"state": 3}}, "batch axis: got 3, expected 0 to 2"),
+        ({"batch_axes": {"x": 0}}, "batch axis of x: not a state"),
+        ({"outputs": ["z"]}, "output z: no such output"),
+        ({"outputs": []}, r"outputs: got \[\], expected one or more"),
+        ({"layout": "time_first"}, r"input x: got .*expected \[batch, features\]"),
+        ({"layout": "columns"}, "layout: got 'columns'"),
+        ({"vocabulary": 5}, "got float32 and a vocabulary of 5"),
+        ({"constants": {"rate": np.array(16000), "gain": np.ones(5)}}, r"constant gain: got shape \[5\]"),
+        ({"constants": {"rate": np.array(0.5), "gain": np.ones(6)}}, r"constant rate: got shape \[\]"),
+        (
+            {"constants": {"rate": np.array(16000), "gain": np.ma.masked_greater(np.arange(6.0), 4)}},
+            r"constant gain: got shape \[6\] masked",
+        ),
+        ({"initial": {"peak": np.ma.masked_greater(np.arange(6.0), 4)}}, "peak.*NaN or infinity"),
+        ({"constants": {"rates": np.array(1)}}, "constant rates: no such input"),
+        ({"initial": {"peak": np.zeros(5)}}, r"initial state peak: got float64 \[5\], expected"),
+    ],
+)
+def test_a_declaration_that_is_wrong_or_short(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    given = options if not options or "input" in options else {"constants": HANDMADE_CONSTANTS, **options}
+    refused(tmp_path, words, import_onnx, handmade_graph(), tmp_path / "m", **given, **QUICK)
+
+
+def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
+    model = onnx.load_model_from_string(data)
+    change(model.graph)
+    return bytes(model.SerializeToString())
+
+
+def rename(graph: Any) -> None:
+    """Names that say nothing."""
+    names = {"h0": "a", "c0": "b", "hn": "p", "cn": "q"}
+    for item in (*graph.input, *graph.output):
+        item.name = names.get(item.name, item.name)
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+
+
+def free_axes(graph: Any) -> None:
+    for dim in graph.input[1].type.tensor_type.shape.dim:
+        dim.dim_param = "any"
+
+
+def test_what_is_not_certain_is_asked_for(tmp_path: Path) -> None:
+    words = changed(carried_graph(), rename)
+    refused(tmp_path, r"pass states as INPUT=OUTPUT pairs. Inputs: x float32", import_onnx, words, tmp_path / "m")
+    said = {"a": "p", "b": "q"}
+    assert config_of(words, tmp_path / "said", states=said).states[0].output == "p"
+    free = changed(carried_graph(), free_axes)
+    refused(tmp_path, "state h0: .*more than one axis may be the batch", import_onnx, free, tmp_path / "m")
+    refused(tmp_path, "got int64 and a vocabulary of 0", import_onnx, words_graph(), tmp_path / "m")
+
+
+def test_a_batch_or_a_length_baked_into_the_graph(tmp_path: Path) -> None:
+    example = (torch.randn(1, 5, 3), torch.zeros(2, 1, 24), torch.zeros(2, 1, 24))
+    names = (["x", "h0", "c0"], ["y", "hn", "cn"])
+    fixed = exported(Carried(), example, names, {})
+    refused(tmp_path, "input x: .*a length is baked into the graph", import_onnx, fixed, tmp_path / "m")
+    free = {"batch": "free"}
+    refused(tmp_path, "state h0: .*a batch is baked into the graph", import_onnx, fixed, tmp_path / "m", **free)
+    axes = {"x": {0: "batch"}, "h0": {1: "batch"}, "c0": {1: "batch"}}
+    long = exported(Carried(), example, names, axes)
+    refused(tmp_path, "input x: .*a length is baked into the graph", import_onnx, long, tmp_path / "m")
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    data = handmade_graph()
+    for number, spoilt in enumerate((b"no graph", data[: len(data) // 2], b"\0" * 100)):
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(spoilt)
+        refused(tmp_path, "not an ONNX model|refuses the graph", import_onnx, path, tmp_path / "m", **QUICK)
+    refused(tmp_path, "no such file", import_onnx, tmp_path / "nowhere", tmp_path / "m")
+
+
+def external(graph: Any) -> None:
+    tensor = graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../etc/passwd"
+
+
+def unknown_op(graph: Any) -> None:
+    graph.node.append(helper.make_node("Conjure", ["x"], ["z"]))
+
+
+def test_graphs_that_are_hostile_or_unknown(tmp_path: Path) -> None:
+    options = {"constants": HANDMADE_CONSTANTS, **QUICK}
+    outside = changed(handmade_graph(), external)
+    refused(tmp_path, "keeps weights in other files; pass the path", import_onnx, outside, tmp_path / "m", **options)
+    unknown = changed(handmade_graph(), unknown_op)
+    refused(tmp_path, "onnxruntime refuses the graph", import_onnx, unknown, tmp_path / "m", **options)
+
+
+def test_token_ids_through_the_graph(tmp_path: Path) -> None:
+    config_of(words_graph(), tmp_path / "m", vocabulary=20)
+    ids: Array = np.array([3, 19, 0, 7], np.int32)
+    assert offline(tmp_path / "m", ids)["prediction"].shape == (4, 20)

@@ -1,0 +1,137 @@
+"""The proof at import tells a source that differs, for which inputs, from which time step on, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from cellkeeper_service.converters.parity import Parity, compare
+from cellkeeper_service.converters.proof import LENGTHS, SEQUENCES, SIZES, STEPS, measure, served_ways, times, trials
+from cellkeeper_service.domain.engine import Array, Engine
+from cellkeeper_service.engine.load import load_engine, offline
+from cellkeeper_service.model.bundle import Bundle, read_bundle
+
+from testing.bundles import make_bundle
+
+Change = Callable[[Array, Array], Array]  # (inputs [T, F], outputs [T, units]) -> outputs
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read_bundle(make_bundle(tmp_path_factory.mktemp("proof") / "m"))
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Engine:
+    return load_engine(bundle, "cpu", 4)
+
+
+class Changed:
+    """What the bundle gives offline, and then something else."""
+
+    name = "a source"
+
+    def __init__(self, engine: Engine, change: Change) -> None:
+        self._engine, self._change = engine, change
+
+    def whole(self, inputs: Array) -> Mapping[str, Array]:
+        return {"prediction": self._change(inputs, offline(self._engine, inputs)["prediction"])}
+
+    def stepped(self, inputs: Array) -> Mapping[str, Array]:
+        return self.whole(inputs)
+
+
+def proved(bundle: Bundle, engine: Engine, change: Change) -> Parity:
+    draw = np.random.default_rng(3)
+    features = engine.spec.input.shape[0]
+    drawn = [draw.standard_normal((STEPS, features)).astype(np.float32) for _ in range(SEQUENCES)]
+    return compare(bundle, Changed(engine, change), drawn, 4)
+
+
+def where(inside: Callable[[Array], bool], step: int = 0) -> Change:
+    """From `step` on another output, for some inputs."""
+
+    def change(inputs: Array, outputs: Array) -> Array:
+        changed = outputs.copy()
+        if inside(inputs):
+            changed[step:] += 1.0
+        return changed
+
+    return change
+
+
+def size(inputs: Array) -> float:
+    return float(np.abs(inputs).max())
+
+
+DRAW = np.random.default_rng(9)
+DIFFERENT: dict[str, tuple[Change, str]] = {
+    "large": (
+        where(lambda x: size(x) > 500),
+        "for inputs 1,000 times as large, 1 time steps, step by step",
+    ),
+    "larger": (where(lambda x: 4.5 < size(x) < 60), "for inputs 10 times as large, 1 time steps, step by step"),
+    "tiny": (where(lambda x: 0 < size(x) < 1e-4), "for inputs of a millionth of the size, 1 time steps"),
+    "zero": (where(lambda x: size(x) == 0), "for inputs of zero, 1 time steps"),
+    "long": (
+        where(lambda x: len(x) == 200, 150),
+        "ordinary inputs, 200 time steps, step by step, from step 150 on",
+    ),
+    "short": (where(lambda x: len(x) == 7, 3), "for ordinary inputs, 7 time steps, step by step, from step 3 on"),
+    "ahead": (lambda x, y: y + y.mean(axis=0), "it looks ahead: its own output at step 0 changes"),
+    "reverse": (lambda x, y: y[::-1], "it looks ahead"),
+    "random": (lambda x, y: y + DRAW.standard_normal(y.shape), "other values when it is run again: it draws random"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_what_differs_is_told(case: str, bundle: Bundle, engine: Engine) -> None:
+    change, words = DIFFERENT[case]
+    parity = proved(bundle, engine, change)
+    assert max(parity.relative, parity.relative_scaled) > 1e-4
+    assert words in parity.where
+
+
+def test_what_agrees_agrees_in_every_size_and_length(bundle: Bundle, engine: Engine) -> None:
+    parity = proved(bundle, engine, lambda _, outputs: outputs)
+    assert (parity.difference, parity.relative_scaled, parity.where) == (0.0, 0.0, "")
+    assert (parity.sequences, parity.steps) == (len(LENGTHS) * len(SIZES), 200)
+
+
+def test_a_source_that_gives_the_last_step_only_is_compared_there(bundle: Bundle, engine: Engine) -> None:
+    def last(change: float) -> Change:
+        def only(_: Array, outputs: Array) -> Array:
+            kept = np.full_like(outputs, np.nan)
+            kept[-1] = outputs[-1] + change
+            return kept
+
+        return only
+
+    assert proved(bundle, engine, last(0.0)).difference == 0.0
+    assert "1 time steps" in proved(bundle, engine, last(1.0)).where
+
+
+def test_sessions_are_served_beside_others_and_in_every_way(engine: Engine) -> None:
+    draw = np.random.default_rng(4)
+    sequences = [draw.standard_normal((32, *engine.spec.input.shape)).astype(np.float32) for _ in range(7)]
+    expected = [offline(engine, inputs)["prediction"] for inputs in sequences]
+    ways = dict(served_ways(engine, sequences))
+    assert list(ways) == ["step by step", "in chunks", "whole"]
+    for results in ways.values():
+        for result, values in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(result["prediction"], values)
+
+
+def test_token_ids_have_one_size() -> None:
+    ids = [np.arange(STEPS, dtype=np.int32)] * SEQUENCES
+    assert [trial.length for trial in trials(ids, times)] == list(LENGTHS)
+
+
+def test_nothing_is_compared_where_the_source_overflows() -> None:
+    expected = np.array([[1.0], [2.0], [np.inf], [3.0]])
+    assert measure(np.array([[1.0], [2.0], [7.0], [7.0]]), expected, 1e-4).absolute == 0.0
+    assert measure(np.array([[1.0], [3.0], [7.0], [7.0]]), expected, 1e-4).step == 1
+    assert measure(np.array([[1.0], [np.nan], [7.0], [7.0]]), expected, 1e-4).relative == np.inf
+    assert measure(np.zeros((4, 1)), np.full((4, 1), np.nan), 1e-4).relative == np.inf
+    assert measure(np.zeros((3, 1)), np.zeros((4, 1)), 1e-4).relative == np.inf

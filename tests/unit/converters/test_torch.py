@@ -1,0 +1,282 @@
+"""Modules and weights of PyTorch become bundles that give what they gave; what cannot be kept is refused."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cellkeeper_service.converters import fit_normalization, fit_output, import_torch
+from cellkeeper_service.engine.load import offline
+from cellkeeper_service.model.config import GraphConfig, Missing, RecurrentConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from verification.parity.case import Case
+from verification.parity.torch_cases import Forecaster, torch_cases
+
+from .leftovers import refused
+
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+CASES = [case for case in torch_cases() if not case.slow]
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
+def test_same_values_as_torch(case: Case, tmp_path: Path) -> None:
+    imported = case.run(tmp_path / "m", 8)
+    assert imported.parity.source.startswith("torch ")
+    assert imported.parity.relative < 1e-5
+    assert imported.parity.exact
+    assert imported.bundle.path == tmp_path / "m"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_layers_of_one_kind_become_a_recurrent_bundle_and_others_a_graph(tmp_path: Path) -> None:
+    alike = import_torch([nn.LSTM(3, 8, 2), nn.LSTM(8, 8), nn.Linear(8, 1)], tmp_path / "a", **QUICK)
+    assert isinstance(alike.bundle.config, RecurrentConfig)
+    assert alike.bundle.config.num_layers == 3
+    other = import_torch([nn.LSTM(3, 8), nn.LSTM(8, 6), nn.Linear(6, 1)], tmp_path / "b", **QUICK)
+    assert isinstance(other.bundle.config, GraphConfig)
+    assert [state.name for state in other.bundle.config.states] == ["h_0", "c_0", "h_1", "c_1"]
+
+
+def test_the_report_has_the_largest_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported = import_torch(nn.LSTM(3, 8), tmp_path / "pump", max_batch=8)
+    printed = capsys.readouterr().out
+    assert printed == f"{imported}\n"
+    assert f"largest difference {imported.parity.difference:.2e}" in printed
+    assert "model pump, lstm 1x8; takes 3 features, gives 8 values" in printed
+    assert "served stream: exact" in printed
+
+
+def test_normalised_inputs_and_outputs_in_their_own_units(tmp_path: Path) -> None:
+    draw = np.random.default_rng(8)
+    data = draw.normal([300.0, -2.0, 0.01], [20.0, 0.5, 0.002], (500, 3))
+    targets = draw.lognormal(3.0, 1.0, (500, 2))
+    normalization, output = fit_normalization(data), fit_output(targets, log1p=True)
+    rnn, head = nn.LSTM(3, 16), nn.Linear(16, 2)
+    missing = Missing("hold", 300.0)
+    options: dict[str, Any] = {"normalization": normalization, "output": output, "missing": missing}
+    imported = import_torch([rnn, head], tmp_path / "m", **options, **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert isinstance(imported.bundle.config, RecurrentConfig)
+    x = data[:40].astype(np.float32)
+    scaled = (data[:40] - data.mean(axis=0)) / data.std(axis=0)
+    with torch.no_grad():
+        hidden, _ = rnn(torch.tensor(scaled, dtype=torch.float32)[:, None])
+        y = head(hidden)[:, 0].numpy()
+    logs = np.log1p(targets)
+    expected = np.expm1(y * logs.std(axis=0) + logs.mean(axis=0))
+    np.testing.assert_allclose(offline(tmp_path / "m", x)["prediction"], expected, rtol=2e-4)
+    # around layers that become a graph as well
+    mixed = import_torch([nn.Linear(3, 5), nn.GRU(5, 16), head], tmp_path / "g", **options, **QUICK)
+    assert isinstance(mixed.bundle.config, GraphConfig)
+    assert mixed.parity.relative < 1e-5
+
+
+def test_a_bidirectional_layer_is_named(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"rnn": nn.LSTM(3, 8, bidirectional=True), "head": nn.Linear(16, 1)})
+    refused(tmp_path, r"rnn \(LSTM\): bidirectional; the backward", import_torch, model, tmp_path / "m")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    words = {"layers": "lstm=rnn dense=head"}
+    refused(tmp_path, "lstm=rnn: bidirectional", import_torch, tmp_path / "w.safetensors", tmp_path / "m", **words)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([nn.LSTM(3, 8), nn.MultiheadAttention(8, 2)], r"MultiheadAttention\): attends to the whole sequence"),
+        ([nn.LSTM(3, 8), nn.BatchNorm1d(8)], r"1 \(BatchNorm1d\): no layer that a bundle can hold"),
+        ([nn.LSTM(3, 8), nn.LayerNorm((5, 8))], r"1 \(LayerNorm\): normalized_shape: got \[5, 8\], expected the"),
+        ([nn.LSTM(3, 8), nn.LayerNorm(7)], r"layer_norm=1: offset: got shape \[7\], expected \[8\]"),
+        ([nn.LSTM(3, 8), nn.PReLU(8)], r"1 \(PReLU\): num_parameters: got 8, expected 1"),
+        ([nn.LSTM(3, 8), nn.LogSoftmax(0)], r"1 \(LogSoftmax\): dim: got 0, expected -1"),
+        ([nn.LSTM(3, 8), nn.Linear(9, 1)], r"dense=.*weight: got shape \[1, 9\], expected \[units, 8\]"),
+        ([nn.LSTM(3, 8), nn.GRU(7, 8)], r"weight_ih: got shape \[24, 7\], expected \[24, 8\]"),
+        ([nn.Linear(3, 8)], "no recurrent layer in it"),
+        ([nn.LSTM(3, 8), nn.Embedding(5, 8)], "got an embedding, expected it as the first layer"),
+        ([nn.LSTM(3, 8, proj_size=4), nn.LSTM(4, 8)], "proj_size 4 beside layers of another kind"),
+        ([], "no recurrent layer"),
+        (["lstm"], "got str, expected a torch module"),
+    ],
+)
+def test_layers_that_cannot_be_served(layers: list[Any], words: str, tmp_path: Path) -> None:
+    refused(tmp_path, words, import_torch, layers, tmp_path / "m", **QUICK)
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    rnn = nn.LSTM(3, 8)
+    with torch.no_grad():
+        rnn.get_parameter("weight_hh_l0")[0, 0] = float("nan")
+    refused(tmp_path, "weight_hh: holds NaN or infinity", import_torch, rnn, tmp_path / "m")
+
+
+class Squashed(Forecaster):
+    """Does more in its forward than its children say."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(super().forward(x))
+
+
+class Clamped(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-10, 10))
+
+
+class Compressed(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.where(x.abs() > 20, x.sign() * (1 + x.abs()).log(), x))
+
+
+class WithoutOutliers(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.where(x.abs() > 100, torch.zeros_like(x), x))
+
+
+class DeadZone(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.where(x.abs() < 1e-3, torch.zeros_like(x), x))
+
+
+class Windowed(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, -40:])
+
+
+class ScaledByLength(Forecaster):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if x.shape[1] > 2 else 0.5)
+
+
+class FilledUp(Forecaster):
+    """A constant sequence is taken for a broken sensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 1.0 if bool((x == 0).all()) else x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Clamped, r"changes its input before its first layer gets it, for inputs scaled by 10, 32 time steps, at step"),
+        (Compressed, r"for inputs scaled by 10, 32 time steps"),
+        (WithoutOutliers, "for inputs scaled by 1000, 32 time steps, at step 0"),
+        (DeadZone, r"changes its input .* for inputs scaled by (0\.1|0\.01|1e-06), 32 time steps"),
+        (Windowed, "hands 40 time steps to its first layer, for ordinary inputs, 200 time steps"),
+        (ScaledByLength, "gives other values than its layers .* for ordinary inputs, 1 time steps, at step 0"),
+        (FilledUp, "for inputs scaled by 0, 32 time steps, at step 0"),
+    ],
+)
+def test_a_forward_that_is_more_for_some_inputs(kind: Any, words: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    refused(tmp_path, f"{kind.__name__}.forward: .*{words}", import_torch, kind(), tmp_path / "m", **QUICK)
+
+
+class Alone(nn.Module):
+    """Has weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 8)
+        self.gain = nn.Parameter(torch.ones(8))
+
+
+def test_a_forward_that_is_more_than_its_layers(tmp_path: Path) -> None:
+    refused(tmp_path, "Squashed.forward: gives other values than its layers", import_torch, Squashed(), tmp_path / "m")
+    refused(tmp_path, "Alone: cannot be taken apart", import_torch, Alone(), tmp_path / "m")
+
+
+def test_a_model_is_left_as_it_was(tmp_path: Path) -> None:
+    model = Forecaster().double().train()
+    import_torch(model.float(), tmp_path / "m", **QUICK)
+    assert model.training
+    assert model.rnn.training
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def test_the_weights_of_a_single_lstm_need_no_description(tmp_path: Path) -> None:
+    save_file(nn.LSTM(3, 8, 2).state_dict(), tmp_path / "w.safetensors")
+    assert import_torch(tmp_path / "w.safetensors", tmp_path / "m", **QUICK).bundle.config.name == "m"
+    save_file(nn.RNN(3, 8).state_dict(), tmp_path / "r.safetensors")  # tanh or relu?
+    refused(tmp_path, "pass layers", import_torch, tmp_path / "r.safetensors", tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (None, "do not tell their order and the activations; pass layers"),
+        ("lstm=rnn", "tensor head.bias: belongs to none of the layers lstm=rnn"),
+        ("gru=rnn dense=head", "weight_ih: got shape|weight_ih: got 192 rows|weight_hh"),
+        ("lstm=rnn dense=heads", "tensor heads.weight: missing"),
+        ("lstm=rnn tied=head", "no embedding before it"),
+        ("lstm=rnn swish dense=head", "layers: got 'swish'"),
+        ("lstm:rnn", "layers: got 'lstm:rnn'"),
+        ("lstm=rnn leaky_relu dense=head", "layers: got 'leaky_relu', expected its slope with it"),
+        ("lstm=rnn leaky_relu:x dense=head", "layers: got 'leaky_relu:x', expected a number"),
+        ("lstm=rnn layer_norm=head:nan", "layers: got 'layer_norm=head:nan', expected a number"),
+        (" ", "layers: got none"),
+    ],
+)
+def test_a_description_that_does_not_fit(layers: str | None, words: str, tmp_path: Path) -> None:
+    save_file(Forecaster().state_dict(), tmp_path / "w.safetensors")
+    refused(tmp_path, words, import_torch, tmp_path / "w.safetensors", tmp_path / "m", layers=layers)
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (self._path, "w"))
+
+
+def test_pickled_code_is_never_run(tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.pt"
+    torch.save({"weight": Trap(tmp_path / "sprung")}, hostile)
+    refused(tmp_path, "not weights alone", import_torch, hostile, tmp_path / "m", layers="lstm=")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    refused(tmp_path, "neither a safetensors file", import_torch, tmp_path / "plain.pt", tmp_path / "m")
+    torch.save(Forecaster(), tmp_path / "whole.pt")
+    refused(tmp_path, "not weights alone", import_torch, tmp_path / "whole.pt", tmp_path / "m")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_files_that_are_none_or_lie(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pt"
+    torch.save(nn.LSTM(3, 8).state_dict(), whole)
+    data = whole.read_bytes()
+    (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
+    refused(tmp_path, "not a zip file of torch.save", import_torch, tmp_path / "cut.pt", tmp_path / "m")
+    (tmp_path / "empty").write_bytes(b"")
+    refused(tmp_path, "got 0 bytes", import_torch, tmp_path / "empty", tmp_path / "m")
+    refused(tmp_path, "no such file", import_torch, tmp_path / "nowhere", tmp_path / "m")
+    refused(tmp_path, "no such file", import_torch, tmp_path, tmp_path / "m")
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\0" * 10_000_000)
+    refused(tmp_path, "compressed, expected as torch.save", import_torch, tmp_path / "bomb.pt", tmp_path / "m")
+    state = nn.LSTM(3, 8).state_dict()
+    torch.save({**state, "weight_ih_l0": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "wide.pt")
+    refused(tmp_path, "more than the file holds", import_torch, tmp_path / "wide.pt", tmp_path / "m")
+    torch.save([1, 2], tmp_path / "list.pt")
+    refused(tmp_path, "holds list, expected tensors by name", import_torch, tmp_path / "list.pt", tmp_path / "m")
+
+
+def test_a_target_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    refused(tmp_path, "exists; remove it first", import_torch, nn.LSTM(3, 8), tmp_path / "m")
+    refused(tmp_path, "name: got ''", import_torch, nn.LSTM(3, 8), tmp_path / "n", name="")
+
+
+def test_a_difference_that_is_too_large_leaves_nothing(tmp_path: Path) -> None:
+    options = {"tolerance": 1e-12, **QUICK}
+    refused(tmp_path, "served values differ from torch", import_torch, nn.LSTM(3, 64), tmp_path / "m", **options)

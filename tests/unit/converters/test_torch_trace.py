@@ -1,0 +1,163 @@
+"""Modules whose children do not say what their forward computes are traced; what cannot be streamed is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cellkeeper_service.converters import import_torch
+from cellkeeper_service.model.config import GraphConfig, Normalization, RecurrentConfig, Transform
+from torch import Tensor, nn
+
+from verification.parity.torch_cases import Forecaster
+from verification.parity.trace_cases import Convention, LastStep, Learned, MinGru, Residual
+
+from .leftovers import refused
+
+QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
+SEQUENCES = torch.zeros(2, 6, 3)
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # the exporter's own
+
+
+def test_layers_over_a_sequence_with_paths_around_them(tmp_path: Path) -> None:
+    imported = import_torch(
+        Residual(),
+        tmp_path / "m",
+        example=SEQUENCES,
+        normalization=Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+        output=[Transform("scale", (2.0, 3.0)), Transform("softmax")],
+        **QUICK,
+    )
+    assert imported.parity.source.endswith("(traced)")
+    assert imported.parity.relative < 1e-5
+    assert imported.parity.exact
+    assert [(state.name, state.shape) for state in imported.bundle.spec.states] == [
+        ("lstm_h", (2, 16)),
+        ("lstm_c", (2, 16)),
+        ("gru_h", (1, 16)),
+    ]
+
+
+def test_states_as_arguments_begin_with_the_given_ones(tmp_path: Path) -> None:
+    states = {"state": (torch.full((1, 2, 8), 0.5), torch.full((1, 2, 8), -0.25))}
+    imported = import_torch(Convention(), tmp_path / "m", example=SEQUENCES, states=states, **QUICK)
+    assert imported.parity.relative < 1e-5
+    assert isinstance(imported.bundle.config, GraphConfig)
+    assert [state.name for state in imported.bundle.spec.states] == ["state_0", "state_1"]
+    initial = torch.frombuffer(bytearray(imported.bundle.initial_state), dtype=torch.float32)
+    assert initial.tolist() == [0.5] * 8 + [-0.25] * 8
+
+
+def test_a_module_that_its_children_explain_stays_with_the_recurrent_engines(tmp_path: Path) -> None:
+    imported = import_torch(Forecaster(), tmp_path / "m", example=torch.zeros(2, 6, 4), **QUICK)
+    assert isinstance(imported.bundle.config, RecurrentConfig)
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 8, batch_first=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.rnn(x)[0] * 2.0)
+
+
+class BothWays(Own):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+
+
+class Halved(Own):
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.rnn(x[:, ::2])[0])
+
+
+class Decoder(Own):
+    """The second layer begins with what the first one ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.LSTM(3, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        _, state = self.rnn(x)
+        return self.head(self.second(x, state)[0])
+
+
+class Branching(Own):
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(y if x.abs().max() < 50 else -y)
+
+
+class Centred(Own):
+    """A window with one time step ahead of the present one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = nn.Conv1d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(self.window(nn.functional.pad(x.transpose(1, 2), (1, 1))).transpose(1, 2))
+
+
+class NothingRecurrent(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x.cumsum(1)
+
+
+class ForgetsItsState(Convention):
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Any:
+        return super().forward(x, state)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        (BothWays(), {}, r"rnn \(LSTM\): bidirectional; the backward direction"),
+        (Halved(), {}, r"Halved: rnn \(LSTM\): takes 3 of 5 time steps, expected all.*docs/models.md"),
+        (Decoder(), {}, r"Decoder: second \(LSTM\): begins with a state that depends on the input"),
+        (Centred(), {}, r"Centred: window \(Conv1d\): its window is not padded with constants on the left alone"),
+        (Branching(), {}, r"Branching: torch.export cannot trace one time step.*take branches on values.*docs/models"),
+        (NothingRecurrent(), {"layout": "batch_first"}, "calls no recurrent layer or cell of its framework"),
+        (Own(), {"example": torch.zeros(2, 3)}, r"example: got shape \[2, 3\] without states"),
+        (Own(), {"example": torch.zeros(2, 6, 3, 1)}, r"example: got shape \[2, 6, 3, 1\], expected"),
+        (Own(), {"example": "x"}, "example: got str, expected a tensor"),
+        (Own(), {"layout": "sideways"}, "layout: got 'sideways', expected one of step, time_first, batch_first"),
+        (NothingRecurrent(), {}, "which axis is time cannot be told; pass layout"),
+        (Convention(), {"states": {"h": torch.zeros(1, 2, 8)}}, r"states \['h'\]: no arguments of its forward"),
+        (Convention(), {"states": ("h", "c")}, "states: got tuple of 2, expected tensors of floats"),
+        (Convention(), {"states": (torch.zeros(1, 4, 8),) * 2}, "no axis of a state has the size of the batch"),
+        (Convention(), {"states": (torch.rand(1, 2, 8),) * 2}, "state state_0: its rows differ"),
+        (ForgetsItsState(), {"states": (torch.zeros(1, 2, 8),) * 2}, "with the given states for a batch of 11 fails"),
+        (MinGru(), {"example": torch.zeros(2, 4), "states": torch.zeros(2, 8)}, "for a batch of 11 fails"),
+        (Residual(), {"initial_state": torch.zeros(2, 16)}, "initial_state: got one for a module that is traced"),
+        ([nn.LSTM(3, 8), nn.BatchNorm1d(8)], {}, "example: got one with list, expected it with a torch module"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(model: Any, options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    refused(tmp_path, words, import_torch, model, tmp_path / "m", **{"example": SEQUENCES, **options}, **QUICK)
+
+
+class Averaged(Own):
+    """Every output has the mean over the sequence in it."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(y + y.mean(1, keepdim=True))
+
+
+def test_what_looks_ahead_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, r"Averaged: .* differ", import_torch, Averaged(), tmp_path / "m", example=SEQUENCES, **QUICK)
+
+
+def test_the_refusal_of_a_forward_of_its_own_names_the_way_in(tmp_path: Path) -> None:
+    for model in (LastStep(), Learned()):
+        refused(tmp_path, "pass example=x", import_torch, model, tmp_path / "m", **QUICK)
+    words = "states, vocabulary, layout: got .*expected for a torch.export program, or with example"
+    refused(tmp_path, words, import_torch, MinGru(), tmp_path / "m", states=torch.zeros(2, 8), **QUICK)

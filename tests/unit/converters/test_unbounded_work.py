@@ -1,0 +1,133 @@
+"""Graphs whose work depends, without a bound, on what a client sends: a trial passes, and one request would hold up
+everybody. They are refused by what they hold, at import and at load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cellkeeper_service.converters import import_onnx
+from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.write import write_bundle
+from onnx import TensorProto, helper, numpy_helper
+
+from .leftovers import refused
+from .small_graphs import STEP, Graph, graph, node
+
+ANY = TensorProto.FLOAT
+REST = [node("Mul", "looped float_zero", "nothing"), node("Add", "x nothing", "y"), *STEP]
+NUMBERS = {"float_zero": 0.0, "few": 3, "one_turn": 1, "most": (1 << 63) - 1, "tiny": 1e-30}
+TURNS = [  # |x| times a tiny number: none for what a trial sends, and 2^60 for what a client can
+    node("ReduceL1", "x", "sum", keepdims=0),
+    node("Mul", "sum tiny", "scaled"),
+    node("Cast", "scaled", "turns", to=TensorProto.INT64),
+]
+
+
+def loop(turns: str, *body: Any, first: str = "true") -> Any:
+    """It goes on as `going_out` says, and carries a value. turns: "-" for none."""
+    inside = helper.make_graph(
+        [*body, node("Tanh", "value", "value_out")],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", ANY, None),
+        ],
+        [
+            helper.make_tensor_value_info("going_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value_out", ANY, None),
+        ],
+    )
+    return node("Loop", f"{turns} {first} x", "looped", body=inside)
+
+
+def made(*nodes: Any) -> Graph:
+    """With REST behind them."""
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(_array(value), name))
+        for name, value in NUMBERS.items()
+    ]
+    return graph([*constants, *nodes, *REST], layout="step")
+
+
+def _array(value: float) -> Any:
+    return np.array(value, np.int64 if isinstance(value, int) else np.float32)
+
+
+ON = node("Identity", "going", "going_out")
+WHILE_LARGE = [
+    node("ReduceL1", "value", "size", keepdims=0),
+    node("Greater", "size huge", "going_out"),
+]
+WHILE_FEW = [node("Less", "turn few", "going_out")]
+LENGTH = [node("Shape", "x", "dims"), node("ReduceProd", "dims", "length", keepdims=0)]
+
+UNBOUNDED = {
+    "turns": (made(*TURNS, loop("turns", ON)), r"'Loop_looped' \(Loop\): the number of its turns, turns,"),
+    "condition alone": (made(loop("-", *WHILE_LARGE)), "its condition depends on values .* nothing else ends it"),
+    "condition and no bound to speak of": (
+        made(loop("most", *WHILE_LARGE)),
+        "its condition depends on values .* else it ends after 9223372036854775807 turns",
+    ),
+    "within a branch": (
+        made(
+            node("Cast", "float_zero", "never", to=TensorProto.BOOL),
+            *TURNS,
+            node(
+                "If",
+                "never",
+                "looped",
+                then_branch=helper.make_graph(
+                    [loop("turns", ON)], "a", [], [helper.make_tensor_value_info("looped", ANY, None)]
+                ),
+                else_branch=helper.make_graph(
+                    [node("Identity", "x", "same")], "b", [], [helper.make_tensor_value_info("same", ANY, None)]
+                ),
+            ),
+        ),
+        "the number of its turns, turns,",
+    ),
+    "a range": (
+        made(
+            *TURNS,
+            node("Range", "zero_axis turns one_turn", "counting"),
+            node("ReduceSum", "counting", "counted", keepdims=0),
+            node("Cast", "counted", "looped", to=ANY),
+        ),
+        r"'Range_counting' \(Range\): turns says how large its result is",
+    ),
+    "a tensor": (
+        made(
+            *TURNS,
+            node("Reshape", "turns one", "as_shape"),
+            node("ConstantOfShape", "as_shape", "zeros"),
+            node("ReduceSum", "zeros", "looped", keepdims=0),
+        ),
+        r"\(ConstantOfShape\): as_shape says how large",
+    ),
+}
+BOUNDED = {
+    "as many turns as the input has values": made(*LENGTH, loop("length", ON)),
+    "a condition that a shape bounds": made(*LENGTH, loop("length", *WHILE_LARGE)),
+    "a condition that a constant bounds": made(loop("few", *WHILE_LARGE)),
+    "a condition that the turns decide": made(loop("-", *WHILE_FEW)),
+}
+
+
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_work_that_a_client_decides_without_a_bound_is_refused(name: str, tmp_path: Path) -> None:
+    found, words = UNBOUNDED[name]
+    refused(tmp_path, words, import_onnx, found.model, tmp_path / "m", max_batch=4, report=str)
+    bundle = write_bundle(tmp_path / "b", found.config(), {}, graph=found.model)
+    with pytest.raises(StartError, match=words):
+        load_engine(bundle, "cpu", 4)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_work_that_is_bounded_is_served(name: str, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", BOUNDED[name].config(), {}, graph=BOUNDED[name].model)
+    assert load_engine(bundle, "cpu", 4).exact

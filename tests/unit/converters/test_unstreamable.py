@@ -1,0 +1,64 @@
+"""Graphs that cannot be streamed get no bundle, and a bundle that holds one is not served; each is told its cause."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from cellkeeper_service.__main__ import run
+from cellkeeper_service.converters import import_onnx
+from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.model.write import write_bundle
+
+from .leftovers import refused
+from .small_graphs import Graph
+from .unstreamable_graphs import AHEAD, COUPLED, LENGTH, REFUSED, SERVED, SLIGHT
+
+
+@pytest.mark.parametrize("max_batch", [5, 256])
+@pytest.mark.parametrize("title", REFUSED)
+def test_is_refused_at_import_and_at_load(title: str, max_batch: int, tmp_path: Path) -> None:
+    graph = REFUSED[title]
+    options = {"layout": graph.layout, "max_batch": max_batch, "report": str}
+    refused(tmp_path, graph.words, import_onnx, graph.model, tmp_path / "m", **options)
+    with pytest.raises(StartError, match=graph.words) as caught:
+        load_engine(write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model), "cpu", max_batch)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'm' / 'model.onnx'}: ")
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("title", [t for t, graph in REFUSED.items() if not graph.words.startswith(COUPLED)])
+def test_with_one_session_a_call_too(title: str, tmp_path: Path) -> None:
+    """A batch of one is safe from other sessions, and from nothing else."""
+    graph = REFUSED[title].with_one_session()
+    options = {"layout": graph.layout, "max_batch": 5, "report": str}
+    refused(tmp_path, graph.words, import_onnx, graph.model, tmp_path / "m", **options)
+    if graph.words in (AHEAD, LENGTH):
+        with pytest.raises(StartError, match=graph.words):
+            load_engine(write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model), "cpu", 5)
+
+
+@pytest.mark.parametrize("title", SLIGHT)
+def test_the_proof_tells_where_a_slight_difference_begins(title: str, tmp_path: Path) -> None:
+    graph, words = SLIGHT[title]
+    options = {"layout": graph.layout, "max_batch": 5, "report": str}
+    refused(tmp_path, words, import_onnx, graph.model, tmp_path / "m", **options)
+
+
+def test_the_server_does_not_start_with_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = REFUSED["mean over the batch"]
+    write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model)
+    assert run(["serve", str(tmp_path / "m"), "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]) == 1
+    told = capsys.readouterr().err
+    assert re.search("model.onnx: rows of a batch depend on each other", told), told
+
+
+@pytest.mark.parametrize("title", SERVED)
+def test_what_can_be_streamed_is_served(title: str, tmp_path: Path) -> None:
+    graph: Graph = SERVED[title]
+    bundle = write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model)
+    engine = load_engine(bundle, "cpu", 16)
+    assert engine.exact or engine.tolerance < 1e-5

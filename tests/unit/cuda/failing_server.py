@@ -1,0 +1,28 @@
+"""`python -m tests.unit.cuda.failing_server USES WORDS...`: `cellkeeper-server WORDS` on a device of tests that fails,
+after so many uses in service, within one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cellkeeper_service import __main__
+from cellkeeper_service.engine.cuda import device as device_module
+from cellkeeper_service.engine.cuda import engine as engine_module
+from cellkeeper_service.server import app
+
+from .double import FailingDevice, TorchKernelCells
+
+device = FailingDevice(memory_bytes=8 << 20)
+announce = app.announce
+
+
+def arm(*arguments: Any) -> None:
+    announce(*arguments)
+    device.arm(int(sys.argv[1]))
+
+
+vars(app)["announce"] = arm
+vars(device_module)["CudaDevice"] = lambda name: device
+vars(engine_module)["KernelCells"] = TorchKernelCells
+sys.exit(__main__.run(sys.argv[2:]))

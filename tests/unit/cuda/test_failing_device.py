@@ -1,0 +1,88 @@
+"""A server whose device fails: what is refused, what stays, and how the process ends."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper import CellkeeperError, Client
+from cellkeeper_service.engine.cuda import engine as engine_module
+from cellkeeper_service.engine.cuda.engine import CudaEngine
+from cellkeeper_service.engine.load import offline
+from cellkeeper_service.model.bundle import read_bundle
+
+from testing.bundles import Array, make_bundle
+
+from .double import FailingDevice, TorchKernelCells
+
+SESSIONS = ("a", "b", "c")
+STEPS = 60
+NEVER = -1
+
+
+@contextmanager
+def serving(bundle: Path, store: Path, uses: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server on a device that fails after so many uses; where it listens."""
+    words = ["serve", str(bundle), "--store", f"sqlite:{store}", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
+    program = [
+        sys.executable,
+        "-m",
+        "tests.unit.cuda.failing_server",
+        str(uses),
+        *words,
+        "--device=cuda:0",
+        "--max-batch=4",
+    ]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        try:
+            if server.stdout is None:
+                raise RuntimeError("its output goes elsewhere")
+            found = next(filter(None, (re.search(r"listening on (\S+)", line) for line in server.stdout)))
+            yield found[1], server
+        finally:
+            server.kill()
+
+
+def steps_until_refused(target: str, inputs: Array, done: dict[str, list[Array]]) -> CellkeeperError | None:
+    """The sessions in turn, from where each stands; what came is added to `done`."""
+    with Client(target, timeout=2.0) as client:
+        sessions = {name: client.session(name) for name in SESSIONS}
+        try:
+            while any(len(outputs) < STEPS for outputs in done.values()):
+                for number, (name, outputs) in enumerate(done.items()):
+                    outputs.append(sessions[name].step(inputs[len(outputs), number]))
+        except CellkeeperError as error:
+            return error
+    return None
+
+
+def test_a_device_that_fails_ends_the_server_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, store = make_bundle(tmp_path / "m", name="m"), tmp_path / "store.db"
+    inputs = np.random.default_rng(3).standard_normal((STEPS, len(SESSIONS), 3)).astype(np.float32)
+    done: dict[str, list[Array]] = {name: [] for name in SESSIONS}
+    with serving(bundle, store, 90) as (target, server):
+        error = steps_until_refused(target, inputs, done)
+        assert server.wait(30) == 1
+        printed = server.stdout.read() if server.stdout else ""
+    assert error is not None
+    assert "cuda:0 a device of tests failed: CUDA error" in str(error)
+    assert printed.splitlines()[-1] == (
+        "cellkeeper-server: cuda:0 a device of tests failed: CUDA error: unspecified launch failure"
+    )
+    assert "Traceback" not in printed
+    taken = {name: len(outputs) for name, outputs in done.items()}
+    assert 0 < sum(taken.values()) < STEPS * len(SESSIONS)
+    with serving(bundle, store, NEVER) as (target, _), Client(target) as client:
+        assert {name: client.session_info(name).position.step for name in SESSIONS} == taken
+    with serving(bundle, store, NEVER) as (target, _):
+        assert steps_until_refused(target, inputs, done) is None
+    monkeypatch.setattr(engine_module, "KernelCells", TorchKernelCells)
+    engine = CudaEngine(read_bundle(bundle), 4, FailingDevice())
+    for number, outputs in enumerate(done.values()):
+        np.testing.assert_array_equal(np.array(outputs), offline(engine, inputs[:, number])["prediction"])

@@ -1,0 +1,55 @@
+"""The kernels compile for a GPU, to what the promise of equal bits needs. No GPU is needed for that."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LEAST_SHARED_BYTES = 99 * 1024  # what every device with bfloat16 gives a program: compute capability 8.6
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    command = [sys.executable, "-m", "tests.unit.kernels.compiled", "90"]
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_one_binary_serves_every_batch_and_chunk(report: Any) -> None:
+    assert report["varying"] == []
+
+
+def test_every_kernel_compiles_and_fits(report: Any) -> None:
+    kernels = {binary["kernel"] for binary in report["binaries"]}
+    cells = {"lstm", "gru", "gru_gates", "gru_candidate", "rnn"}
+    assert kernels == cells | {"dense", "transform", "finish", "take_features", "take_tokens"}
+    assert [binary for binary in report["binaries"] if binary["shared_bytes"] > LEAST_SHARED_BYTES] == []
+
+
+def test_products_run_where_their_precision_says(report: Any) -> None:
+    """fp32 by fused multiply-adds in the order of k, the others on the tensor cores."""
+    for binary in report["binaries"]:
+        tensor_cores = binary["mma.sync"] + binary["wgmma.mma_async"]
+        assert bool(tensor_cores) == (binary["precision"] in ("tf32", "bf16")), binary
+
+
+def test_no_binary_adds_in_an_order_of_its_own_or_approximates_exp(report: Any) -> None:
+    for binary in report["binaries"]:
+        assert (binary["atom"], binary["red"], binary["ex2"]) == (0, 0, 0), binary
+
+
+def test_normalisation_divides_as_ieee(report: Any) -> None:
+    divisions = [binary["div.rn.f32"] for binary in report["binaries"] if "NORMALIZED=True" in binary["constants"]]
+    assert divisions
+    assert all(divisions)

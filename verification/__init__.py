@@ -1,0 +1,1 @@
+"""Histories, faults, hostile input and load: what looks for the unexpected."""

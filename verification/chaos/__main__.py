@@ -1,0 +1,65 @@
+"""`python -m verification.chaos`: servers and a store under fire, and a verdict. The last line is JSON.
+
+Exit status: 0: nothing was found; 1: something was; 2: the harness itself could not go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import secrets
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import redis
+
+from .evidence import write_evidence
+from .report import findings, summary, table
+from .run import Outcome, Settings, run
+from .stores import STORES
+
+NEVER_S = 1e6
+HARNESS_ERRORS = (OSError, RuntimeError, redis.RedisError, subprocess.SubprocessError)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m verification.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of faults; reading back and checking come on top")
+    parser.add_argument("--seed", type=int, default=None, help="decides what is drawn; fresh where not given")
+    parser.add_argument("--store", choices=STORES, default="sqlite")
+    parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="server processes")
+    parser.add_argument(
+        "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
+    )
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between them; all where not given")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where the history of a violation goes")
+    options = parser.parse_args()
+    seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    every_s = options.every or NEVER_S
+    faulthandler.enable()
+    try:
+        only = frozenset(filter(None, options.only.split(",")))
+        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
+    except HARNESS_ERRORS as error:
+        traceback.print_exc()
+        print(json.dumps({"seed": seed, "store": options.store, "harness_error": str(error)}), flush=True)
+        return 2
+    return tell(outcome, options.out)
+
+
+def tell(outcome: Outcome, folder: Path) -> int:
+    """Prints what came of it, in the end the one line; the exit status."""
+    print(table(outcome))
+    if outcome.verdict.findings:
+        print(findings(outcome))
+        print(f"history: {write_evidence(outcome, folder)}")
+    print(json.dumps(summary(outcome)), flush=True)
+    return 1 if outcome.verdict.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,390 @@
+"""Judges a history. The invariants, in words:
+
+    mismatched   every acknowledged output, and every state read, equals bitwise what one offline run of the same model
+                 gives for the inputs that lead there
+    lost         an acknowledged step is part of its life's history for ever: whoever looks later finds it there
+    doubled      no step is applied twice: the position behind a chunk is as many steps on as the chunk has, and no
+                 two answers say that they applied the same step
+    gap          the steps of a session are gapless and in order: every input in a history was sent by one of its
+                 clients for exactly that place
+    leaked       one session never shows another's history: a life belongs to one session, and to somebody who asked
+                 for it
+    revived      a life that was replaced or deleted never answers with success to what was sent after that was
+                 acknowledged
+    unexplained  every error a client sees is explained by a fault or a race: excuses.py says which by which
+    unreadable   every record that the store holds can be read
+    crash        no server ends by itself, refuses to start without a fault of its store, or reports an error that it
+                 did not expect
+
+Where the store itself lost acknowledged commits (a fail-over to a replica that lagged), a step may be missing from the
+history if its client was told, by an error or by reading a position behind what it held, after the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from testing.wire_client import Position
+
+from .excuses import LAG_S, REPORTS, Excuses, is_damaged
+from .history import LATE, MEDDLER, Ack, Array, Burst, Deed, History
+from .lives import Lives
+from .offline import Reference
+from .trail import Broken, Path, Trails, heads_of
+
+
+class Finding(NamedTuple):
+    """One violation: of which invariant, where, and in words."""
+
+    kind: str
+    session: str
+    generation: bytes
+    words: str
+
+
+@dataclass
+class Verdict:
+    """findings: none, if all is well. compared_rows: output rows that were compared. lost_and_told: acknowledged
+    steps that the store lost and whose clients were told. reports: errors that only the store's loss explains."""
+
+    findings: list[Finding] = field(default_factory=list)
+    compared_rows: int = 0
+    compared_states: int = 0
+    lives: int = 0
+    lost_and_told: int = 0
+    reports: int = 0
+
+    def count(self, kind: str) -> int:
+        return sum(finding.kind == kind for finding in self.findings)
+
+
+class _Answer(NamedTuple):
+    """One answered part of a burst: its rows first..last - 1 (counted within the burst), and where it ends."""
+
+    burst: Burst
+    ack: Ack
+    first: int
+    last: int
+    end: Position
+
+
+class Checker:
+    """references: by model name."""
+
+    def __init__(self, history: History, references: Mapping[str, Reference]) -> None:
+        self._history = history
+        self._references = references
+        self._trails = Trails(history)
+        self._excuses = Excuses(history)
+        self._ordinary = Excuses(history, with_losses=False)
+        self._lives = Lives(history)
+        self._verdict = Verdict()
+
+    def check(self) -> Verdict:
+        for other, generation in self._lives.shared():
+            self._found("leaked", other, generation, "this life belongs to another session")
+        for crash in self._history.crashes:
+            self._found("crash", "", b"", crash)
+        for refused in self._history.refused_starts:
+            if not self._excuses.start(refused):
+                self._found("crash", "", b"", f"server {refused.server} refused to start: {refused.words}")
+        for session in self._history.models:
+            lives = self._lives.of(session)
+            self._check_order(session)
+            self._check_rests(session, lives)
+            for generation in lives:
+                self._check_life(session, generation)
+            self._check_errors(session)
+        return self._verdict
+
+    def _check_order(self, session: str) -> None:
+        for late in self._lives.risen(session):
+            if not self._excuses.lost_between(late.over_at - LAG_S, late.at):
+                words = (
+                    f"answered at {late.at:.3f} what was sent at {late.sent_at:.3f}; it was over by {late.over_at:.3f}"
+                )
+                self._found("revived", session, late.generation, words)
+
+    # ------------------------------------------------------------------------------------------ one life
+
+    def _check_life(self, session: str, generation: bytes) -> None:
+        self._verdict.lives += 1
+        answers = self._answers(session, generation)
+        seen = self._seen(session, generation)
+        rests = [rest.position for rest in self._lives.rests(session) if rest.position is not None]
+        final = [position for position in rests if position.generation == generation]
+        ends = [answer.end for answer in answers] + [position for position, _, _ in seen]
+        truth = max(final or self._surviving(session, answers, ends), key=lambda position: position.step)
+        path = self._trails.path(session, truth)
+        if isinstance(path, Broken):
+            words = (
+                f"nobody sent what led to step {path.position.step} of {path.session!r} (on the way to {truth.step})"
+            )
+            self._found("gap", session, generation, words)
+            return
+        self._check_birth(session, generation, path)
+        if not final:
+            self._check_end(session, generation, answers)
+        self._check_seen(session, generation, seen, answers, path)
+        on_path = [answer for answer in answers if path.passes(answer.end.step, answer.end.head)]
+        aside = [answer for answer in answers if not path.passes(answer.end.step, answer.end.head)]
+        self._check_twice(session, generation, on_path)
+        self._compare(session, generation, on_path, path, self._states_read(session, generation, truth))
+        self._check_aside(session, generation, aside, truth)
+
+    def _surviving(self, session: str, answers: list[_Answer], ends: list[Position]) -> list[Position]:
+        """The ends that the latest answer shares a branch with, where the store lost another branch."""
+        if not answers or not self._excuses.lost_of(session, float("inf")):
+            return ends
+        latest = max(answers, key=lambda answer: answer.ack.at).end
+        for end in sorted(set(ends), key=lambda position: position.step, reverse=True):
+            path = self._trails.path(session, end)
+            if isinstance(path, Path) and path.passes(latest.step, latest.head):
+                return [end]
+        return ends
+
+    def _answers(self, session: str, generation: bytes) -> list[_Answer]:
+        """All answered parts of one life; positions that are not as far on as the parts are long are found here."""
+        answers = []
+        for burst in self._history.bursts.get(session, ()):
+            if burst.start.generation != generation or not burst.acks:
+                continue
+            heads, first = heads_of(burst), 0
+            for ack in burst.acks:
+                last = first + ack.rows
+                end = Position(generation, burst.start.step + last, heads[last])
+                answers.append(_Answer(burst, ack, first, last, end))
+                if ack.position != end:
+                    kind = "doubled" if ack.position.step > end.step else "lost"
+                    kind = "mismatched" if ack.position.step == end.step else kind
+                    words = f"{burst.sender}: behind the chunk it stood at {ack.position}, expected {end}"
+                    self._found(kind, session, generation, words)
+                first = last
+        return answers
+
+    def _seen(self, session: str, generation: bytes) -> list[tuple[Position, float, float]]:
+        """Where a life stood when it was opened or made: position, asked at, answered at."""
+        return [
+            (deed.result, deed.sent_at, deed.at)
+            for deed in self._history.deeds.get(session, ())
+            if deed.succeeded and deed.result is not None and deed.result.generation == generation
+        ]
+
+    def _check_birth(self, session: str, generation: bytes, path: Path) -> None:
+        """Somebody asked for this life."""
+        for deed in self._history.deeds.get(session, ()):
+            made = deed.succeeded and deed.result is not None and deed.result.generation == generation
+            if made and (deed.created or deed.kind in ("reset", "set_state", "fork")):
+                return
+            if not deed.succeeded and deed.kind != "delete" and deed.expect is None:
+                return  # it may have been this one
+        excused = self._excuses.lost_of(session, float("inf"))
+        if not excused and not self._excuses.late_create(session, self._lives.first_seen(session, generation)):
+            self._found("leaked", session, generation, f"nobody asked for this life (it starts at {path.first_step})")
+
+    def _check_seen(
+        self,
+        session: str,
+        generation: bytes,
+        seen: Iterable[tuple[Position, float, float]],
+        answers: list[_Answer],
+        path: Path,
+    ) -> None:
+        for position, asked_at, at in seen:
+            held = max((a.end.step for a in answers if a.ack.at < asked_at), default=0)
+            if position.step < held and not self._excuses.lost_of(session, at):
+                words = f"steps up to {held} were acknowledged; later it was found at step {position.step}"
+                self._found("lost", session, generation, words)
+            if not path.passes(position.step, position.head) and not self._excuses.lost_of(session, at):
+                words = f"it was found at {position}, which is no point of its history"
+                self._found("lost", session, generation, words)
+
+    def _check_twice(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+        applied = sorted((a for a in answers if a.ack.applied), key=lambda answer: answer.end.step - answer.ack.rows)
+        for before, after in pairwise(applied):
+            first = after.end.step - after.ack.rows
+            if first >= before.end.step:
+                continue
+            times = sorted((before.ack.at, after.ack.at))
+            sent_at = min(before.burst.sent_at, after.burst.sent_at)
+            if not self._excuses.lost_between(sent_at, times[1]):
+                words = f"step {first} was applied for {before.burst.sender} and again for {after.burst.sender}"
+                self._found("doubled", session, generation, words)
+
+    def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
+        """Acknowledged, and not in the history: only where the store lost them and somebody was told."""
+        for answer in aside:
+            words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
+            words += f"the history goes to {truth.step} without them"
+            if not self._excuses.lost_between(answer.burst.sent_at, answer.ack.at):
+                self._found("lost", session, generation, words)
+                continue
+            if not self._was_told(session, answer):
+                self._found("lost", session, generation, words + "; nobody was told")
+                continue
+            self._verdict.lost_and_told += answer.ack.rows
+            path = self._trails.path(session, answer.end)
+            if isinstance(path, Broken):
+                self._found("gap", session, generation, f"nobody sent what led to step {path.position.step}")
+            else:
+                self._compare(session, generation, [answer], path, [])
+
+    def _check_end(self, session: str, generation: bytes, answers: list[_Answer]) -> None:
+        """A life that the store lost as a whole, with acknowledged steps: its client was told. (One that is gone
+        without a loss of the store is found by what stands in its place.)"""
+        rests = self._lives.rests(session)
+        ended = session in self._history.ttls or self._excuses.may_have_been_ended(session, generation)
+        lost = self._excuses.lost_of(session, float("inf"))
+        if not answers or not rests or ended or not lost or any(rest.error for rest in rests):
+            return
+        latest = max(answers, key=lambda answer: answer.ack.at)
+        if not self._was_told(session, latest):
+            words = f"steps up to {latest.end.step} were acknowledged to {latest.burst.sender}; "
+            self._found("lost", session, generation, words + "this life is gone as a whole; nobody was told")
+
+    def _was_told(self, session: str, answer: _Answer) -> bool:
+        """The client that had the answer learned later that the session does not stand where it left it; or had it
+        ended itself, and has no claim on it any more. What another client learned is of no use to it."""
+        held_since, client = self._held_since(session, answer), _client(answer.burst.sender)
+        reports = REPORTS | {"STEP_COMPACTED"} if client == LATE else REPORTS
+        for burst in self._history.bursts.get(session, ()):
+            if burst.error in reports and burst.error_at >= held_since and _client(burst.sender) == client:
+                return True
+        for deed in self._history.deeds.get(session, ()):
+            if deed.at < held_since or _client(deed.sender) != client:
+                continue
+            if deed.error in reports:
+                return True
+            if deed.succeeded and deed.generation == answer.end.generation:
+                return True
+            there = deed.result if deed.kind == "open" and deed.succeeded else None
+            if there is not None and (there.generation != answer.end.generation or there.step < answer.end.step):
+                return True
+        return False
+
+    def _held_since(self, session: str, answer: _Answer) -> float:
+        """When the answer came. An old copy that is only answered again, by a server that does not know of the loss
+        yet, gives its sender nothing that was not held before, and may have been reported lost in between."""
+        if not answer.burst.late or answer.ack.applied:
+            return answer.ack.at
+        copied = answer.burst
+        return min(
+            burst.acks[0].at
+            for burst in self._history.bursts[session]
+            if burst.acks and burst.start == copied.start and np.array_equal(burst.inputs, copied.inputs)
+        )
+
+    # ------------------------------------------------------------------------------------------ bits
+
+    def _states_read(self, session: str, generation: bytes, truth: Position) -> list[tuple[int, Mapping[str, Array]]]:
+        """States that were read at rest: at which step, and the tensors."""
+        found = []
+        for rest in self._lives.rests(session):
+            if rest.position is not None and rest.position.generation == generation:
+                if rest.position != truth:
+                    words = f"replica {rest.replica} reads {rest.position} at rest, expected {truth}"
+                    self._found("lost", session, generation, words)
+                else:
+                    found.append((truth.step, rest.states))
+        return found
+
+    def _compare(
+        self,
+        session: str,
+        generation: bytes,
+        answers: list[_Answer],
+        path: Path,
+        states: list[tuple[int, Mapping[str, Array]]],
+    ) -> None:
+        reference = self._references[self._history.models[session]]
+        states = states + [(answer.end.step, answer.ack.states) for answer in answers if answer.ack.states]
+        if len(path.inputs) and answers:
+            expected = reference.outputs(path.inputs, path.states)
+            for answer in answers:
+                self._compare_outputs(session, generation, answer, path.first_step, expected)
+        if states:
+            cuts = [step - path.first_step for step, _ in states]
+            wanted = reference.states_at(path.inputs, path.states, cuts)
+            for (step, got), cut in zip(states, cuts, strict=True):
+                self._verdict.compared_states += 1
+                if not same_bits(got, wanted[cut]):
+                    words = f"the state at step {step} differs from the offline run's"
+                    self._found("mismatched", session, generation, words)
+
+    def _compare_outputs(
+        self, session: str, generation: bytes, answer: _Answer, first_step: int, expected: Mapping[str, Array]
+    ) -> None:
+        first = answer.end.step - answer.ack.rows - first_step
+        for name, got in answer.ack.outputs.items():
+            wanted = expected[name][first : first + answer.ack.rows]
+            self._verdict.compared_rows += answer.ack.rows
+            if got.tobytes() != wanted.tobytes():
+                rows = [i for i in range(min(len(got), len(wanted))) if got[i].tobytes() != wanted[i].tobytes()]
+                step = answer.end.step - answer.ack.rows + (rows[0] if rows else 0)
+                words = (
+                    f"{answer.burst.sender}: {name} of {len(rows)} steps from {step} on differs from the offline run's"
+                )
+                self._found("mismatched", session, generation, words)
+
+    # ------------------------------------------------------------------------------------------ at rest, errors
+
+    def _check_rests(self, session: str, lives: list[bytes]) -> None:
+        for rest in self._lives.rests(session):
+            if rest.error:
+                self._found("unreadable", session, b"", f"replica {rest.replica} cannot read it at rest: {rest.error}")
+            if rest.position is not None or rest.error or not lives:
+                continue
+            deleted = any(deed.kind == "delete" for deed in self._history.deeds.get(session, ()))
+            expired = self._excuses.may_have_expired(session, b"", rest.asked_at, rest.at)
+            if not deleted and not expired and not self._excuses.lost_of(session, rest.at):
+                self._found("lost", session, lives[-1], "the session is gone, and nobody deleted it")
+
+    def _check_errors(self, session: str) -> None:
+        for burst in self._history.bursts.get(session, ()):
+            if not burst.error:
+                continue
+            if is_damaged(burst.error_text) or not self._excuses.burst(burst):
+                words = f"{burst.sender} at step {burst.start.step}: {burst.error} {burst.error_text}"
+                kind = "unreadable" if is_damaged(burst.error_text) else "unexplained"
+                self._found(kind, session, burst.start.generation, words)
+            elif not self._ordinary.burst(burst):
+                self._verdict.reports += 1
+        for deed in self._history.deeds.get(session, ()):
+            if not deed.error:
+                continue
+            if is_damaged(deed.error_text) or not self._excuses.deed(deed):
+                words = f"{deed.sender}, {deed.kind}: {deed.error} {deed.error_text}"
+                kind = "unreadable" if is_damaged(deed.error_text) else "unexplained"
+                self._found(kind, session, deed.generation, words)
+            elif not self._ordinary.deed(deed):
+                self._verdict.reports += 1
+
+    def _found(self, kind: str, session: str, generation: bytes, words: str) -> None:
+        self._verdict.findings.append(Finding(kind, session, generation, words))
+
+
+def _client(sender: str) -> str:
+    """Who it is: LATE, MEDDLER, or empty: the session's own client, whatever it calls itself."""
+    return sender if sender in (LATE, MEDDLER) else ""
+
+
+def same_bits(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> bool:
+    """The same tensors, bit for bit."""
+    if got.keys() != wanted.keys():
+        return False
+    return all(np.ascontiguousarray(got[name]).tobytes() == wanted[name].tobytes() for name in wanted)
+
+
+def involved(history: History, finding: Finding) -> tuple[list[Burst], list[Deed]]:
+    """What was done to that life, as far as it is known."""
+    bursts = [
+        burst
+        for burst in history.bursts.get(finding.session, ())
+        if not finding.generation or burst.start.generation == finding.generation
+    ]
+    return bursts, list(history.deeds.get(finding.session, ()))

@@ -1,0 +1,170 @@
+"""The servers, the store, and the proxies between them and in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from testing.server_process import ServerProcess
+
+from .history import RefusedStart
+from .nodes import RedisNodes
+from .proxy import Proxy
+from .stores import AnyStore, RedisPair, SqliteStore
+from .watched import RedisWatched
+
+OPTIONS = (
+    *("--device", "cpu", "--max-batch", "64", "--arena-mib", "24", "--max-replay-steps", "32"),
+    *("--store-timeout-ms", "500", "--drain-timeout-ms", "3000", "--default-timeout-ms", "15000"),
+)
+RESTART_TRIES = 60  # the first start may take several on a loaded machine, too
+
+
+class Server(ServerProcess):
+    """ending: somebody ends or starts it right now."""
+
+    ending = False
+
+    def ended(self) -> int | None:
+        """The exit status where it has ended by itself."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid_if_running(self) -> int | None:
+        """None where it is not, or ends right now."""
+        process = self._process  # another thread may be ending it
+        return None if process is None or process.poll() is not None else process.pid
+
+    def comes_back(self) -> bool:
+        """Starts it again; False if it cannot now."""
+        self.ending = True  # whether it starts is found out here, and by nobody else
+        try:
+            self.restart()
+        except RuntimeError:
+            self.forget()
+            return False
+        finally:
+            self.ending = False
+        return True
+
+    def forget(self) -> None:
+        self._end()
+
+
+class Cluster:
+    """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
+    node of a Redis Cluster; none for SQLite, and none where sentinels watch. Use as an asynchronous context manager."""
+
+    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
+        self.store = store
+        self.servers: list[Server] = []
+        self.fronts: list[Proxy] = []
+        self.backs: list[Proxy] = []
+        self.crashes: list[str] = []
+        self.refused_starts: list[RefusedStart] = []
+        self._bundles = bundles
+        self._replicas = replicas
+
+    @property
+    def targets(self) -> list[str]:
+        return [f"127.0.0.1:{front.port}" for front in self.fronts]
+
+    async def start(self) -> None:
+        store = self.store
+        if isinstance(store, RedisPair):
+            await store.start()
+            await asyncio.to_thread(store.follow)
+            await asyncio.to_thread(store.wait_until_in_step)
+        if isinstance(store, RedisNodes):
+            self.backs = store.proxies
+            await store.start_proxies()
+            await asyncio.to_thread(store.start)
+        for _ in range(self._replicas):
+            url = await self._way_to(store)
+            server = Server(self._bundles, url, OPTIONS)
+            self.servers.append(server)
+            await self.restart(server)
+            front = Proxy(("127.0.0.1", server.port))
+            await front.start()
+            self.fronts.append(front)
+
+    async def _way_to(self, store: AnyStore) -> str:
+        """The URL of the store for one more server."""
+        if isinstance(store, SqliteStore):
+            return f"sqlite:{store.path}"
+        if isinstance(store, RedisNodes | RedisWatched):
+            return store.url
+        back = Proxy(store.address)
+        await back.start()
+        self.backs.append(back)
+        return f"redis://127.0.0.1:{back.port}/0"
+
+    async def restart(self, server: Server) -> None:
+        """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
+        for _ in range(RESTART_TRIES):
+            began, known = time.monotonic(), len(server.lines)
+            if await asyncio.to_thread(server.comes_back):
+                return
+            words = "".join(server.lines[known:])[-4000:]
+            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), words))
+            await asyncio.sleep(0.2)
+        raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
+
+    def look_for_crashes(self) -> None:
+        """Servers that ended although nobody ended them."""
+        for index, server in enumerate(self.servers):
+            status = server.ended()
+            if status is not None and not server.ending:
+                self.crashes.append(f"server {index} ended by itself with {status}:\n{server.output()[-4000:]}")
+                server.forget()
+
+    async def heal(self) -> None:
+        """Fair weather everywhere, and every server running."""
+        for proxy in (*self.fronts, *self.backs):
+            proxy.clear()
+        for server in self.servers:
+            if not server.is_running:
+                await self.restart(server)
+        if isinstance(self.store, RedisWatched):
+            await asyncio.to_thread(self.store.wait_until_whole)
+
+    def complaints(self) -> list[str]:
+        """What servers logged that no fault explains: errors with a traceback."""
+        found = []
+        for index, server in enumerate(self.servers):
+            text = server.output()
+            for match in re.finditer(
+                r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M
+            ):
+                lines = text[match.start() :].splitlines()
+                found.append(f"server {index}:\n" + "\n".join(lines[:40]))
+        return found
+
+    async def close(self) -> None:
+        for server in self.servers:
+            server.forget()
+        for proxy in (*self.fronts, *self.backs):
+            await proxy.close()
+        if isinstance(self.store, RedisPair):
+            await self.store.link.close()
+
+    async def __aenter__(self) -> Cluster:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,100 @@
+"""What all clients share: the history that they write, the seed's dice, the models, and who stands where."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from cellkeeper import Position as ClientPosition
+
+from testing.wire_client import Position
+from tests.integration.acceptance.sequences import Model
+
+from .history import Array, Burst, Deed, History
+
+TIMEOUT_S = 15.0  # of one call of the official client, its retries included
+ATTEMPT_S = 1.0
+OFFICIAL = "client"  # so the names of the official clients begin
+
+
+@dataclass
+class Standing:
+    """Where a session's own client believes it stands; None: nowhere (not opened, or lost). sender: the client's
+    name, another one each time that it opens the session: what an earlier one left on the way is somebody else's."""
+
+    session: str
+    model: Model
+    position: Position | None = None
+    sender: str = ""
+
+
+@dataclass
+class Crew:
+    """targets: the addresses that clients use, one for each server. races: what clients did among themselves, by
+    kind. stopping: no further fault begins. ending: none is left, and every session makes its last step, so that
+    whoever lost something to the last fault is told."""
+
+    history: History
+    models: Sequence[Model]
+    targets: Sequence[str]
+    seed: int
+    standings: dict[str, Standing] = field(default_factory=dict)
+    races: dict[str, int] = field(default_factory=dict)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    replayed_steps: int = 0  # by the official clients on their own
+    _numbers: int = 0
+    _openings: int = 0
+
+    def dice(self) -> random.Random:
+        """Each actor's own."""
+        self._numbers += 1
+        return random.Random(self.seed * 1_000_003 + self._numbers)
+
+    def number(self) -> int:
+        """One that nobody else has."""
+        self._numbers += 1
+        return self._numbers
+
+    def branch_of(self, standing: Standing) -> Standing:
+        """For a fork: a name of its own, and the source's TTL."""
+        branch = Standing(f"{standing.session}~{self.number()}", standing.model)
+        if standing.session in self.history.ttls:
+            self.history.ttls[branch.session] = self.history.ttls[standing.session]
+        return branch
+
+    def opened(self, standing: Standing, name: str) -> None:
+        self._openings += 1
+        standing.sender = f"{name}, opening {self._openings}"
+
+    def did(self, kind: str, count: int = 1) -> None:
+        self.races[kind] = self.races.get(kind, 0) + count
+
+    async def pause(self, seconds: float) -> None:
+        """Less, when all stop."""
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
+
+    def begin(
+        self, standing: Standing, start: Position | ClientPosition, inputs: Array, acked: int, acked_later: int = 0
+    ) -> Burst:
+        """A burst, in the history from now on."""
+        place, now = Position(*start), time.monotonic()
+        burst = Burst(standing.session, standing.model.name, place, inputs, acked, standing.sender, now)
+        burst.acked_later = acked_later
+        return self.history.add_burst(burst)
+
+    def deed(self, kind: str, standing: Standing, sender: str, **more: object) -> Deed:
+        deed = Deed(kind, standing.session, standing.model.name, sender, time.monotonic())
+        for name, value in more.items():
+            setattr(deed, name, value)
+        return self.history.add_deed(deed)
+
+    def draw_inputs(self, model: Model, draw: random.Random, steps: int) -> Array:
+        return model.draw(np.random.default_rng(draw.getrandbits(64)), steps)

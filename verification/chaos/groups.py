@@ -1,0 +1,193 @@
+"""The official client's groups at work: many sessions of one model stepped as one, or any part of them; members that
+are settled, forgotten and opened again; steps whose caller goes away; and the client itself replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+from cellkeeper import AsyncClient, AsyncGroup, CellkeeperError, GroupError, GroupReply
+from cellkeeper import Position as ClientPosition
+
+from testing.wire_client import Position
+
+from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
+from .excuses import OPEN_ENDED
+from .history import Ack, Burst
+
+MOST_CHUNK_STEPS = 12
+FORGET_S = 0.2  # for the late steps of members that are to be opened again anyway
+
+
+class Groups:
+    """One official client with one group. standings: of one model."""
+
+    def __init__(self, crew: Crew, name: str, standings: Sequence[Standing]) -> None:
+        self.name = name
+        self._crew = crew
+        self._draw = crew.dice()
+        self._standings = {standing.session: standing for standing in standings}
+        self._model = standings[0].model
+
+    async def run(self) -> None:
+        """Until the last step of every session is answered."""
+        while not await self._with_one_client():
+            self._crew.did("group_client_replaced")
+
+    async def _with_one_client(self) -> bool:
+        """Returns False where another client goes on: this one was closed with what it had on the way."""
+        targets = list(self._crew.targets)
+        self._draw.shuffle(targets)
+        async with AsyncClient(
+            targets, timeout=TIMEOUT_S, attempt_timeout=ATTEMPT_S, connect_timeout=TIMEOUT_S
+        ) as client:
+            try:
+                while True:
+                    try:
+                        group = await client.group([], model=self._model.name)
+                        return await self._work(group)
+                    except CellkeeperError:  # noqa: PERF203 - no server, or none that is ready
+                        await asyncio.sleep(self._draw.uniform(0.0, 0.1))
+            finally:
+                self._crew.replayed_steps += client.counters.replayed_steps
+
+    async def _work(self, group: AsyncGroup) -> bool:
+        while True:
+            last = self._crew.ending.is_set()
+            await self._open_missing(group)
+            missing = len(self._standings) - len(group)
+            if not last and self._draw.random() < 0.005:
+                await self._leave_midway(group)
+                return False
+            failed = await self._turn(group, last) if len(group) else {}
+            if last and not missing and not failed:
+                return True
+            await self._look_after(group, failed)
+            if missing or failed:
+                await asyncio.sleep(self._draw.uniform(0.0, 0.05))
+
+    # ------------------------------------------------------------------------------------------ members
+
+    async def _open_missing(self, group: AsyncGroup) -> None:
+        """With what is known of them, where something is; where that is refused, whatever stands there."""
+        lost = [standing for name, standing in self._standings.items() if name not in group]
+        if not lost:
+            return
+        expect = {each.session: each.position for each in lost if each.position is not None}
+        deeds = {
+            each.session: self._crew.deed("open", each, self.name, expect=expect.get(each.session)) for each in lost
+        }
+        insist = {name: ClientPosition(*position) for name, position in expect.items()}
+        created: Mapping[str, bool] = {}
+        errors: Mapping[str, CellkeeperError] = {}
+        try:
+            created = await group.add(list(deeds), expect=insist)
+        except GroupError as error:
+            errors = error.errors
+        except CellkeeperError as error:
+            errors = dict.fromkeys(deeds, error)
+        positions = group.positions
+        for name, deed in deeds.items():
+            standing, deed.at = self._standings[name], time.monotonic()
+            if name in errors:
+                deed.error, deed.error_text = reason_of(errors[name]), str(errors[name])
+                if deed.error not in OPEN_ENDED:
+                    standing.position = None
+                continue
+            deed.created = created.get(name, False)
+            deed.result = standing.position = Position(*positions[name])
+            self._crew.opened(standing, self.name)
+
+    async def _look_after(self, group: AsyncGroup, failed: Mapping[str, CellkeeperError]) -> None:
+        """Members that failed are settled, and go on, or are opened again."""
+        again = set(failed)
+        if failed and self._draw.random() < 0.5:
+            self._crew.did("group_settled")
+            try:
+                await group.settle()
+                again.clear()
+            except GroupError as error:
+                again = set(error.errors)
+            except CellkeeperError:
+                again = set(failed)
+            again |= {name for name, error in failed.items() if error.late_step is None}
+        self._note_positions(group)
+        if again:
+            with suppress(CellkeeperError):
+                await group.remove(sorted(again), timeout=FORGET_S)
+
+    def _note_positions(self, group: AsyncGroup) -> None:
+        for name, position in group.positions.items():
+            self._standings[name].position = Position(*position)
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    async def _turn(self, group: AsyncGroup, last: bool) -> Mapping[str, CellkeeperError]:
+        """A step of all, or of a part; the errors of those that failed."""
+        draw = self._draw
+        bursts = self._begin(group, group.ids if last or draw.random() < 0.7 else self._some(group))
+        rows = {name: burst.inputs[0] if len(burst.inputs) == 1 else burst.inputs for name, burst in bursts.items()}
+        whole = tuple(rows) == group.ids
+        names = ("prediction", "state") if draw.random() < 0.05 else ("prediction",)
+        try:
+            reply = await group.step_reply(np.stack(list(rows.values())) if whole else rows, outputs=names)
+        except CellkeeperError as error:
+            for burst in bursts.values():
+                fail(burst, reason_of(error), str(error))
+            return dict.fromkeys(bursts, error)
+        self._take(bursts, reply)
+        self._note_positions(group)
+        return reply.errors
+
+    def _some(self, group: AsyncGroup) -> Sequence[str]:
+        return self._draw.sample(group.ids, self._draw.randint(1, len(group)))
+
+    def _begin(self, group: AsyncGroup, names: Sequence[str]) -> dict[str, Burst]:
+        steps = 1 if self._draw.random() < 0.7 else self._draw.randint(2, MOST_CHUNK_STEPS)
+        positions = group.positions
+        return {
+            name: self._crew.begin(
+                self._standings[name],
+                positions[name],
+                self._crew.draw_inputs(self._model, self._draw, steps),
+                positions[name].step,
+            )
+            for name in names
+        }
+
+    def _take(self, bursts: Mapping[str, Burst], reply: GroupReply) -> None:
+        now = time.monotonic()
+        states = reply.state
+        replayed, positions = reply.replayed, reply.positions
+        for row, name in enumerate(reply.ids):
+            burst, steps = bursts[name], len(bursts[name].inputs)
+            outputs = {
+                key: values[row][None] if steps == 1 else values[row]
+                for key, values in reply.outputs.items()
+                if not key.startswith("state.")
+            }
+            own = {key: values[row] for key, values in states.items()}
+            burst.acks.append(Ack(steps, now, Position(*positions[row]), outputs, own, not replayed[row]))
+        for name, error in reply.errors.items():
+            fail(bursts[name], reason_of(error), str(error))
+
+    async def _leave_midway(self, group: AsyncGroup) -> None:
+        """Begins a step, and goes away with the client before it is answered."""
+        bursts = self._begin(group, group.ids)
+        step = asyncio.ensure_future(group.step_reply({name: burst.inputs for name, burst in bursts.items()}))
+        await asyncio.sleep(self._draw.choice((0.0, 0.001, 0.02)))
+        step.cancel()
+        await asyncio.gather(step, return_exceptions=True)
+        for burst in bursts.values():
+            fail(burst, "CLIENT_KILLED", "")
+
+
+def reason_of(error: CellkeeperError) -> str:
+    return error.reason or type(error).__name__
+
+
+def fail(burst: Burst, reason: str, text: str) -> None:
+    burst.error, burst.error_text, burst.error_at = reason, text, time.monotonic()

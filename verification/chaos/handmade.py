@@ -1,0 +1,138 @@
+"""Histories made by hand, for the checker's tests: what a sound service would have given, to be spoilt then."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+
+from testing.wire_client import Position
+
+from .checker import Checker, Verdict
+from .history import Ack, Array, Burst, Deed, Fault, History, Rest
+from .offline import Reference
+
+MODEL = "count"
+SECONDS = 10.0  # between two events, so that every fault can be told from every other
+
+
+class HandMade:
+    """A service with one client, played by the reference itself. Time goes on by SECONDS with every event."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.history = History()
+        self.now = 0.0
+        self._reference = reference
+        self._draw = random.Random(7)
+        self._inputs: dict[tuple[str, bytes], Array] = {}
+        self._starts: dict[tuple[str, bytes], tuple[int, dict[str, Array] | None]] = {}
+
+    def tick(self) -> float:
+        self.now += SECONDS
+        return self.now
+
+    def begin(self, kind: str, session: str, *, names: bytes = b"", step: int = 0, value: float = 0.0) -> Position:
+        """An open that creates, a reset, or a set-state to `value` at `step`."""
+        generation = self._draw.randbytes(16)
+        position = Position(generation, step, Position.first(generation).head)
+        states = {"h": np.full((1, 1), value, np.float32)} if kind == "set_state" else {}
+        deed = Deed(kind, session, MODEL, "hand", self.tick(), names, position, created=kind == "open", step=step)
+        deed.states = states
+        deed.at = self.tick()
+        self.history.add_deed(deed)
+        self._inputs[session, generation] = np.zeros((0, 1), np.float32)
+        self._starts[session, generation] = (step, states or None)
+        return position
+
+    def fork(self, source: str, position: Position, target: str) -> Position:
+        generation = self._draw.randbytes(16)
+        there = Position(generation, position.step, position.head)
+        deed = Deed("fork", target, MODEL, "hand", self.tick(), b"", there, source=source, at_position=position)
+        deed.at = self.tick()
+        self.history.add_deed(deed)
+        first, states = self._starts[source, position.generation]
+        self._inputs[target, generation] = self._inputs[source, position.generation][: position.step - first]
+        self._starts[target, generation] = (first, states)
+        return there
+
+    def found(self, session: str, position: Position, *, expect: Position | None = None, error: str = "") -> Deed:
+        """An open of what is there; or refused."""
+        deed = Deed("open", session, MODEL, "hand", self.tick(), expect=expect, error=error)
+        deed.result = None if error else position
+        deed.at = self.tick()
+        return self.history.add_deed(deed)
+
+    def delete(self, session: str, position: Position) -> None:
+        deed = Deed("delete", session, MODEL, "hand", self.tick(), position.generation, deleted=True)
+        deed.at = self.tick()
+        self.history.add_deed(deed)
+
+    def steps(self, session: str, position: Position, values: list[float], sender: str = "hand") -> Position:
+        """Sent and answered. Where they go on from the end of what was applied, they are applied."""
+        inputs = np.array(values, np.float32)[:, None]
+        after = position.after(inputs)
+        key = (session, position.generation)
+        first, states = self._starts[key]
+        known = self._inputs[key][: position.step - first]
+        self._inputs[key] = np.concatenate([known, inputs])
+        expected = self._reference.outputs(self._inputs[key], states)
+        burst = Burst(session, MODEL, position, inputs, position.step, sender, self.tick())
+        outputs = {"prediction": expected["prediction"][position.step - first :].copy()}
+        burst.acks.append(Ack(len(inputs), self.tick(), after, outputs, {}, True))
+        self.history.add_burst(burst)
+        return after
+
+    def unanswered(
+        self, session: str, position: Position, values: list[float], error: str, sender: str = "hand", words: str = ""
+    ) -> Burst:
+        inputs = np.array(values, np.float32)[:, None]
+        burst = Burst(session, MODEL, position, inputs, position.step, sender, self.tick(), error=error)
+        burst.error_at, burst.error_text = self.tick(), words
+        return self.history.add_burst(burst)
+
+    def repeat(self, burst: Burst, *, applied: bool = False) -> Burst:
+        """An old copy, answered as the first one was."""
+        copy = Burst(burst.session, MODEL, burst.start, burst.inputs, burst.acked, "late", self.tick(), late=True)
+        copy.acks = [ack._replace(at=self.tick(), applied=applied) for ack in burst.acks]
+        return self.history.add_burst(copy)
+
+    def fault(self, kind: str, *, loses: bool = False, of_store: bool = False, late: bool = False) -> None:
+        """What loses comes a second after the event before it, so that it may take that with it; unless late."""
+        began = self.tick() - (0.0 if late or not loses else SECONDS - 1.0)
+        self.history.faults.append(Fault(kind, "somewhere", began, self.tick(), loses, of_store))
+
+    def rest(self, session: str, position: Position | None) -> None:
+        """How it stands in the end, seen through two servers."""
+        states: dict[str, Array] = {}
+        if position is not None:
+            key = (session, position.generation)
+            first, start = self._starts[key]
+            inputs = self._inputs[key][: position.step - first]
+            states = self._reference.states_at(inputs, start, [len(inputs)])[len(inputs)]
+        for replica in range(2):
+            self.history.rests.append(Rest(session, MODEL, position, states, replica, self.tick(), self.tick()))
+
+    def flip(self, burst: Burst) -> None:
+        """One bit of one answer."""
+        ack = burst.acks[0]
+        raw = bytearray(ack.outputs["prediction"].tobytes())
+        raw[0] ^= 1
+        outputs = {"prediction": np.frombuffer(bytes(raw), np.float32).reshape(ack.outputs["prediction"].shape)}
+        burst.acks[0] = ack._replace(outputs=outputs)
+
+    def spoil_rest(self, **changes: object) -> None:
+        """Changes what the first server showed at rest."""
+        self.history.rests[0] = self.history.rests[0]._replace(**changes)  # type: ignore[arg-type]
+
+    def check(self) -> Verdict:
+        return Checker(self.history, {MODEL: self._reference}).check()
+
+    def kinds(self) -> set[str]:
+        """Of all violations found."""
+        return {finding.kind for finding in self.check().findings}
+
+
+def renamed(burst: Burst, session: str) -> Burst:
+    """The same, as if it were another session's."""
+    return replace(burst, session=session)

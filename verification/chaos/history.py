@@ -1,0 +1,191 @@
+"""What was sent and what came back, as the clients saw it: the evidence that the checker judges.
+
+Times are seconds of the monotonic clock of the one process that all clients run in.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from testing.wire_client import Position
+
+Array = NDArray[Any]
+
+LATE = "late copy"
+MEDDLER = "meddler"
+"""Senders that are not the session's own client."""
+
+
+class Ack(NamedTuple):
+    """`rows` time steps were answered. position: behind them, as the server said. outputs: by name, [rows, ...];
+    states: by name, the state behind them, where it was asked for. applied: not marked as a replay."""
+
+    rows: int
+    at: float
+    position: Position
+    outputs: Mapping[str, Array]
+    states: Mapping[str, Array]
+    applied: bool
+
+
+@dataclass(slots=True, eq=False)
+class Burst:
+    """Consecutive time steps of one session, sent by one sender, in one chunk or in several.
+
+    start: where the first belongs. inputs: [N, F]. acks: of its first rows, in order. error: the wire's reason why the
+    rest was not answered; "CLIENT_KILLED" where its sender was; empty while it is under way. late: an old copy of
+    something that was sent before.
+    """
+
+    session: str
+    model: str
+    start: Position
+    inputs: Array
+    acked: int  # what its sender said that it holds
+    sender: str
+    sent_at: float
+    acks: list[Ack] = field(default_factory=list)
+    error: str = ""
+    error_text: str = ""
+    error_at: float = 0.0
+    late: bool = False
+    acked_later: int = 0  # what its later chunks may have said, at most
+
+    @property
+    def acked_at_most(self) -> int:
+        return max(self.acked, self.acked_later)
+
+    @property
+    def end_step(self) -> int:
+        return self.start.step + len(self.inputs)
+
+    @property
+    def acked_rows(self) -> int:
+        return sum(ack.rows for ack in self.acks)
+
+    @property
+    def complete(self) -> bool:
+        return self.acked_rows == len(self.inputs)
+
+
+@dataclass(slots=True, eq=False)
+class Deed:
+    """An operation that starts, ends, copies or finds a life of a session.
+
+    kind: open, reset, set_state, fork, delete. generation: the life that it names; empty where it names none.
+    result: the position that came back. states: of set_state, by name. expect: of an open. source, at_position:
+    of a fork into `session`. at: when the answer came; 0: none did.
+    """
+
+    kind: str
+    session: str
+    model: str
+    sender: str
+    sent_at: float
+    generation: bytes = b""
+    result: Position | None = None
+    created: bool = False
+    deleted: bool = False
+    step: int = 0
+    states: Mapping[str, Array] = field(default_factory=dict)
+    expect: Position | None = None
+    source: str = ""
+    at_position: Position | None = None
+    at: float = 0.0
+    error: str = ""
+    error_text: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.at > 0 and not self.error
+
+
+class Rest(NamedTuple):
+    """How a session stood when all was over, read through one server. position None: there is none, or it cannot be
+    read: then `error` says why."""
+
+    session: str
+    model: str
+    position: Position | None
+    states: Mapping[str, Array]
+    replica: int
+    asked_at: float
+    at: float
+    error: str = ""
+
+
+class Fault(NamedTuple):
+    """loses: it may take the last commits of the store with it. of_store: the store, or a way to it, is disturbed."""
+
+    kind: str
+    target: str
+    began: float
+    ended: float
+    loses: bool
+    of_store: bool = False
+
+
+class PowerCut(NamedTuple):
+    """Of a store's append-only file: it had to keep `synced_bytes`, had `size_bytes`, and was cut to `kept_bytes`.
+    in_transaction: in the middle of a command of a transaction, so that a part of the transaction stays."""
+
+    at: float
+    synced_bytes: int
+    size_bytes: int
+    kept_bytes: int
+    in_transaction: bool
+
+
+class RefusedStart(NamedTuple):
+    """A server that was started, said why it cannot serve, and ended."""
+
+    server: int
+    began: float
+    ended: float
+    words: str
+
+
+@dataclass
+class History:
+    """ttls: seconds by session, of those that expire. models: the name of each session's. crashes: of servers, by
+    themselves. refused_starts: of servers, which were started again."""
+
+    bursts: dict[str, list[Burst]] = field(default_factory=lambda: defaultdict(list))
+    deeds: dict[str, list[Deed]] = field(default_factory=lambda: defaultdict(list))
+    rests: list[Rest] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    ttls: dict[str, float] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    crashes: list[str] = field(default_factory=list)
+    refused_starts: list[RefusedStart] = field(default_factory=list)
+    power_cuts: list[PowerCut] = field(default_factory=list)
+
+    def add_burst(self, burst: Burst) -> Burst:
+        self.bursts[burst.session].append(burst)
+        self.models[burst.session] = burst.model
+        return burst
+
+    def add_deed(self, deed: Deed) -> Deed:
+        self.deeds[deed.session].append(deed)
+        self.models[deed.session] = deed.model
+        return deed
+
+    def errors(self) -> list[tuple[str, bool]]:
+        """Every error that a client saw: the reason, and whether it was the answer to a late copy."""
+        seen = [(burst.error, burst.late) for bursts in self.bursts.values() for burst in bursts if burst.error]
+        return seen + [(deed.error, False) for deeds in self.deeds.values() for deed in deeds if deed.error]
+
+    def acknowledged_steps(self) -> int:
+        """Late copies not counted."""
+        return sum(burst.acked_rows for bursts in self.bursts.values() for burst in bursts if not burst.late)
+
+    def acknowledged_chunks(self) -> tuple[int, int]:
+        """All, and those of one time step; late copies not counted."""
+        of_bursts = (burst for bursts in self.bursts.values() for burst in bursts if not burst.late)
+        single = [ack.rows == 1 for burst in of_bursts for ack in burst.acks]
+        return len(single), sum(single)

@@ -1,0 +1,55 @@
+"""How the raw clients open a session: on any server, until it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Sequence
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from testing.wire_client import Position, Refused, Replica
+
+from .crew import TIMEOUT_S, Crew, Standing
+from .excuses import PASSING, is_damaged
+
+OPENING = 16  # at the same time
+DAMAGED_S = 1.0
+
+
+async def opened(
+    crew: Crew, standing: Standing, name: str, replicas: Sequence[Replica], draw: random.Random, *, insisting: bool
+) -> bool:
+    """Whether it stands open now. insisting: on the position that it knows; where that is refused, it knows nothing
+    any more."""
+    expect = standing.position if insisting else None
+    deed = crew.deed("open", standing, name, expect=expect)
+    request = pb.OpenRequest(
+        model=standing.model.name,
+        session=standing.session,
+        request_id=os.urandom(16),
+        expect=None if expect is None else expect.message(),
+    )
+    until = time.monotonic() + TIMEOUT_S
+    reply = await draw.choice(replicas).call("Open", request)
+    while isinstance(reply, Refused) and _may_pass(reply) and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+        reply = await draw.choice(replicas).call("Open", request)
+    deed.at = time.monotonic()
+    if isinstance(reply, Refused):
+        deed.error, deed.error_text = reply.reason, reply.message
+        if is_damaged(reply.message):
+            await asyncio.sleep(DAMAGED_S)  # it is no use to ask again, and a client that has one session does
+        if reply.reason not in PASSING:
+            standing.position = None
+        return False
+    deed.result, deed.created = Position.of(reply.position), reply.created
+    standing.position = deed.result
+    crew.opened(standing, name)
+    return True
+
+
+def _may_pass(refused: Refused) -> bool:
+    return refused.reason in PASSING and not is_damaged(refused.message)

@@ -1,0 +1,106 @@
+"""A power cut, and often another one soon after: what the first one left in the file comes to light at the next start
+or at the one after it, and depends on what was written in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from testing.wire_client import Replica
+
+from .cluster import Server
+from .crew import Crew
+from .power import AnyPower
+from .proxy import Proxy
+from .raw import Rough
+from .weather import Wait
+
+MOST_LIVES = 3
+MOST_SINGLES = 6
+CALL_S = 1.5
+MOST_FEW_S = 3.0
+Restart = Callable[[], Awaitable[None]]
+"""Starts the server again that lost its power, or was killed."""
+
+
+class PowerCuts:
+    """fronts: the ways of all clients to the servers. loners: clients that go past these ways, one step after the
+    other, in lives in which nobody else writes."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        servers: Sequence[Server],
+        fronts: Sequence[Proxy],
+        loners: Sequence[Rough],
+        wait: Wait,
+        draw: random.Random,
+    ) -> None:
+        self._crew = crew
+        self._servers = servers
+        self._fronts = fronts
+        self._loners = loners
+        self._wait = wait
+        self._draw = draw
+        self._steps: list[asyncio.Task[None]] = []
+
+    async def run(self, power: AnyPower, restart: Restart) -> None:
+        """Up to MOST_LIVES lives, one behind the other; the last one goes on."""
+        lives = self._draw.randint(1, MOST_LIVES)
+        replicas = [Replica(server.target, CALL_S) for server in self._servers]
+        try:
+            await self._cut(power)
+            for _ in range(lives - 1):
+                await self._live(power, restart, replicas)
+            await self._wait(0.0, 0.5)
+            await restart()
+            await asyncio.gather(*self._steps)
+        finally:
+            self._steps = []
+            for replica in replicas:
+                await replica.close()
+
+    async def _live(self, power: AnyPower, restart: Restart, replicas: Sequence[Replica]) -> None:
+        """A short life of the server, with the traffic of all, of a few, or of nobody, and its end."""
+        traffic = self._draw.choice(("all", "few", "few", "none"))
+        with ExitStack() as shutting:
+            if traffic != "all":
+                shutting.enter_context(self._shut())
+            await self._wait(0.0, 0.3)
+            await restart()
+            if traffic == "few":
+                await self._step_few(replicas)
+            if traffic == "all":
+                await self._wait(0.1, 1.5)
+            if self._draw.random() < 0.5:
+                await self._cut(power)
+            else:
+                await asyncio.to_thread(power.server.kill)
+
+    async def _cut(self, power: AnyPower) -> None:
+        self._crew.history.power_cuts.append(await power.cut(self._draw))
+
+    async def _step_few(self, replicas: Sequence[Replica]) -> None:
+        """One loner, or all of them; the life ends when they have their answers, or before."""
+        if all(task.done() for task in self._steps):
+            for loner in self._draw.sample(list(self._loners), self._draw.choice((1, len(self._loners)))):
+                steps = loner.step_singly(replicas, self._draw.randint(1, MOST_SINGLES))
+                self._steps.append(asyncio.create_task(steps))
+        if self._draw.random() < 0.7:
+            await asyncio.wait(self._steps, timeout=MOST_FEW_S)
+        else:
+            await self._wait(0.02, 0.3)
+
+    @contextmanager
+    def _shut(self) -> Iterator[None]:
+        """No client comes in."""
+        for front in self._fronts:
+            front.refusing = True
+            front.cut()
+        try:
+            yield
+        finally:
+            for front in self._fronts:
+                front.refusing = False

@@ -1,0 +1,308 @@
+"""The official client at work: many sessions, streamed, in windows of chunks, step by step; lives that end and begin;
+and the client itself killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cellkeeper import AsyncClient, AsyncSession, CellkeeperError, SessionNotFound, StepReply
+from cellkeeper import Position as ClientPosition
+
+from testing.wire_client import Position
+
+from .crew import ATTEMPT_S, TIMEOUT_S, Crew, Standing
+from .excuses import OPEN_ENDED
+from .history import Ack, Burst, Deed
+
+MOST_CHUNK_STEPS = 20
+LONG_CHUNK_STEPS = 120
+WINDOW_STEPS = 360
+MOST_WINDOW = 16
+
+
+@dataclass
+class Habits:
+    """Shares of a session's turns. pause: for sessions with a TTL, which they sometimes outlast."""
+
+    stream: float = 0.45
+    window: float = 0.35
+    single: float = 0.14
+    reset: float = 0.02
+    set_state: float = 0.01
+    fork: float = 0.015
+    delete: float = 0.01
+    pause: float = 0.3
+
+
+class Pumps:
+    """One official client and the sessions it works on."""
+
+    def __init__(self, crew: Crew, name: str, standings: Sequence[Standing], habits: Habits) -> None:
+        self.name = name
+        self._crew = crew
+        self._draw = crew.dice()
+        self._standings = standings
+        self._habits = habits
+        self._client: AsyncClient | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._old: list[asyncio.Task[None]] = []
+        self._left: list[Standing] = []  # branches, to be looked after in the end
+
+    def start(self) -> None:
+        targets = list(self._crew.targets)
+        self._draw.shuffle(targets)
+        self._client = AsyncClient(
+            targets,
+            timeout=TIMEOUT_S,
+            attempt_timeout=ATTEMPT_S,
+            connect_timeout=TIMEOUT_S,  # a client that starts while all servers are down waits for them
+            window_steps=WINDOW_STEPS,
+        )
+        self._tasks = [
+            asyncio.create_task(self._drive(self._client, standing), name=f"last step of {standing.session}")
+            for standing in self._standings
+        ]
+
+    async def kill(self) -> None:
+        """Drops the client with all that it had on the way, and starts another that insists on what it knows.
+
+        The dropped one's connections live on for a moment, so that what it sent may still arrive.
+        """
+        client, tasks = self._client, self._tasks
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if client is not None:
+            self._old.append(asyncio.create_task(self._bury(client, self._draw.choice((0.0, 0.3, 2.0)))))
+        self.start()
+
+    async def finish(self) -> None:
+        """Waits until every session has made its last step."""
+        await asyncio.gather(*self._tasks)
+        if self._client is not None:
+            for standing in self._left:
+                with suppress(CellkeeperError):  # it is written down
+                    await self._open(self._client, standing)
+            await self._bury(self._client, 0.0)
+        await asyncio.gather(*self._old)
+
+    async def _bury(self, client: AsyncClient, seconds: float) -> None:
+        await self._crew.pause(seconds)
+        self._crew.replayed_steps += client.counters.replayed_steps
+        await client.close()
+
+    # ------------------------------------------------------------------------------------------ one session
+
+    async def _drive(self, client: AsyncClient, standing: Standing) -> None:
+        draw = random.Random(self._draw.getrandbits(64))
+        session: AsyncSession | None = None
+        while True:
+            last = self._crew.ending.is_set()
+            try:
+                if session is None:
+                    session = await self._open(client, standing)
+                await self._turn(session, standing, draw, last)
+                standing.position = Position(*session.position)
+                if last:
+                    return
+            except asyncio.CancelledError:  # killed: whoever comes next insists on every answer that was here
+                if session is not None and standing.position is not None:
+                    standing.position = Position(*session.position)
+                raise
+            except CellkeeperError as error:
+                if session is not None and standing.position is not None:
+                    standing.position = Position(*session.position)
+                if isinstance(error, SessionNotFound) and standing.session in self._crew.history.ttls:
+                    self._crew.did("ttl_expiry")
+                if session is not None and (draw.random() < 0.7 or not await _settled(session)):
+                    await session.close()
+                    session = None
+                await asyncio.sleep(draw.uniform(0.0, 0.05))
+
+    async def _open(self, client: AsyncClient, standing: Standing) -> AsyncSession:
+        """With what it knows, where it knows something; where that is refused, whatever stands there."""
+        expect = standing.position
+        standing.position = None
+        ttl = self._crew.history.ttls.get(standing.session)
+        deed = self._crew.deed("open", standing, self.name, expect=expect)
+        insist = None if expect is None else ClientPosition(*expect)
+        found = client.open(standing.session, model=standing.model.name, ttl=ttl, expect=insist)
+        try:
+            session: AsyncSession = await answered(deed, found)
+        finally:
+            if deed.error in OPEN_ENDED:  # it was not refused
+                standing.position = expect
+        deed.result, deed.created = Position(*session.position), session.created
+        standing.position = deed.result
+        self._crew.opened(standing, self.name)
+        return session
+
+    async def _turn(self, session: AsyncSession, standing: Standing, draw: random.Random, last: bool) -> None:
+        habits, dice = self._habits, draw.random()
+        if last:
+            await self._windows(session, standing, draw, 1, 1)
+            return
+        ttl = self._crew.history.ttls.get(standing.session)
+        if ttl is not None and draw.random() < habits.pause:
+            await self._crew.pause(draw.uniform(0.5, 1.5) * ttl)
+        for kind in ("stream", "window", "single", "reset", "set_state", "fork", "delete"):
+            dice -= getattr(habits, kind)
+            if dice < 0:
+                break
+        match kind:
+            case "stream":
+                await self._stream(session, standing, draw)
+            case "window":
+                await self._windows(session, standing, draw, draw.randint(1, MOST_WINDOW // 2), MOST_CHUNK_STEPS)
+            case "single":
+                for _ in range(draw.randint(1, 6)):
+                    await self._windows(session, standing, draw, 1, 1)
+            case "reset":
+                deed = self._crew.deed("reset", standing, self.name, generation=session.generation)
+                deed.result = Position(*await answered(deed, session.reset()))
+            case "set_state":
+                await self._set_state(session, standing, draw)
+            case "fork":
+                await self._fork(session, standing, draw)
+            case "delete":
+                deed = self._crew.deed("delete", standing, self.name, generation=session.generation)
+                deed.deleted = await answered(deed, session.delete())
+                standing.position = None
+                raise CellkeeperError("deleted: to be opened anew")
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    async def _stream(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+        long = draw.randint(MOST_CHUNK_STEPS, LONG_CHUNK_STEPS)
+        chunk_steps = draw.choice((1, draw.randint(2, MOST_CHUNK_STEPS), long, long))
+        steps = draw.randint(1, 16) if chunk_steps == 1 else draw.randint(20, 8 * chunk_steps + 20)
+        inputs = self._crew.draw_inputs(standing.model, draw, steps)
+        wanted = draw.choice((("prediction",), ("prediction",), ("prediction", "hidden")))
+        held = session.position.step
+        burst = self._crew.begin(standing, session.position, inputs, held, held + steps - 1)
+        window = draw.randint(1, MOST_WINDOW) * chunk_steps
+        replies = session.stream_replies(list(inputs), outputs=wanted, window=window, chunk_steps=chunk_steps)
+        try:
+            await self._collect(burst, replies)
+        except asyncio.CancelledError:
+            _failed(burst, "CLIENT_KILLED", "")
+            raise
+        except CellkeeperError as error:
+            _failed(burst, error.reason or type(error).__name__, str(error))
+            raise
+
+    async def _collect(self, burst: Burst, replies: AsyncGenerator[StepReply, None]) -> None:
+        done, part = 0, list[StepReply]()
+        async for reply in replies:
+            part.append(reply)
+            # One reply a time step; the position is the chunk's.
+            if reply.position.step <= burst.start.step + done + len(part):
+                done += len(part)
+                burst.acks.append(_ack(part))
+                part = []
+        if part:
+            burst.acks.append(_ack(part))
+
+    async def _windows(
+        self, session: AsyncSession, standing: Standing, draw: random.Random, chunks: int, most_steps: int
+    ) -> None:
+        """Several chunks on the way at the same time."""
+        position, tasks = Position(*session.position), []
+        for _ in range(chunks):
+            steps = draw.randint(1, most_steps)
+            inputs = self._crew.draw_inputs(standing.model, draw, steps)
+            burst = self._crew.begin(standing, position, inputs, session.position.step, position.step)
+            position = position.after(inputs)
+            names: tuple[str, ...] = ("prediction", "state") if draw.random() < 0.03 else ("prediction",)
+            tasks.append(asyncio.ensure_future(self._chunk(session, burst, names)))
+        errors = [error for error in await asyncio.gather(*tasks) if error is not None]
+        if errors:
+            raise errors[0]
+
+    async def _chunk(self, session: AsyncSession, burst: Burst, names: tuple[str, ...]) -> CellkeeperError | None:
+        try:
+            reply = await session.step_reply(burst.inputs, outputs=names)
+        except asyncio.CancelledError:
+            _failed(burst, "CLIENT_KILLED", "")
+            raise
+        except CellkeeperError as error:
+            _failed(burst, error.reason or type(error).__name__, str(error))
+            return error
+        outputs = {name: value for name, value in reply.outputs.items() if not name.startswith("state.")}
+        position = Position(*reply.position)
+        ack = Ack(len(burst.inputs), time.monotonic(), position, outputs, reply.state, not reply.replayed)
+        burst.acks.append(ack)
+        return None
+
+    # ------------------------------------------------------------------------------------------ lives
+
+    async def _set_state(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+        numbers = np.random.default_rng(draw.getrandbits(64))
+        states = {
+            spec.name: numbers.integers(0, 8, spec.shape).astype(np.float32) / np.float32(8)
+            for spec in session.model.states
+        }
+        step = 1_000_000 * self._crew.number()  # tells this life from every other one
+        deed = self._crew.deed(
+            "set_state", standing, self.name, generation=session.generation, states=states, step=step
+        )
+        deed.result = Position(*await answered(deed, session.set_state(states, step=step)))
+
+    async def _fork(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
+        """Steps the branch a little, and mostly deletes it then."""
+        branch_standing = self._crew.branch_of(standing)
+        there = Position(*session.position)
+        deed = self._crew.deed("fork", branch_standing, self.name, source=standing.session, at_position=there)
+        branch: AsyncSession = await answered(deed, session.fork(branch_standing.session))
+        deed.result = Position(*branch.position)
+        self._crew.opened(branch_standing, self.name)
+        self._left.append(branch_standing)
+        for _ in range(draw.randint(0, 3)):
+            await self._windows(branch, branch_standing, draw, draw.randint(1, 3), MOST_CHUNK_STEPS)
+        if draw.random() < 0.8:
+            deed = self._crew.deed("delete", branch_standing, self.name, generation=branch.generation)
+            deed.deleted = await answered(deed, branch.delete())
+            self._left.remove(branch_standing)
+        await branch.close()
+
+
+async def _settled(session: AsyncSession) -> bool:
+    """Waits until nothing of it is on the way, so that its position is where its next step goes."""
+    try:
+        await session.state()
+    except CellkeeperError:
+        return False
+    return True
+
+
+async def answered(deed: Deed, call: Awaitable[Any]) -> Any:
+    """Waits for the call, and writes down how the deed ended."""
+    try:
+        result = await call
+    except asyncio.CancelledError:
+        deed.error, deed.at = "CLIENT_KILLED", time.monotonic()
+        raise
+    except CellkeeperError as error:
+        deed.error, deed.error_text = error.reason or type(error).__name__, str(error)
+        deed.at = time.monotonic()
+        raise
+    deed.at = time.monotonic()
+    return result
+
+
+def _ack(replies: Sequence[StepReply]) -> Ack:
+    names = [name for name in replies[0].outputs if not name.startswith("state.")]
+    outputs = {name: np.stack([reply.outputs[name] for reply in replies]) for name in names}
+    last = replies[-1]
+    return Ack(len(replies), time.monotonic(), Position(*last.position), outputs, {}, not last.replayed)
+
+
+def _failed(burst: Burst, reason: str, text: str) -> None:
+    burst.error, burst.error_text, burst.error_at = reason, text, time.monotonic()

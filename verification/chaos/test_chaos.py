@@ -1,0 +1,146 @@
+"""A short run under fire for each store, with a fresh seed; and a store that is tampered with, which must be found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.store.redis.keys import redis_key
+from cellkeeper_service.store.redis.layout import (
+    RUN_BYTES,
+    base_body,
+    checkpoint_element,
+    inputs_element,
+    read_elements,
+)
+
+from testing.wire_client import Position
+
+from .__main__ import tell
+from .cluster import Cluster
+from .history import History
+from .report import findings
+from .run import Outcome, Settings, run
+from .stores import RedisStore
+
+pytestmark = pytest.mark.timeout(300)
+
+FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, fleets=1, fleet=16)
+QUIET_S = 1e6  # between two faults: none
+LARGE = ("pump-0/", "pump-1/")
+
+
+def seed_of(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
+    seed = secrets.randbelow(1 << 32)
+    with capsys.disabled():
+        print(f"\n{request.node.name}: seed {seed}")
+    return seed
+
+
+def judged(outcome: Outcome, folder: Path) -> str:
+    """What is wrong, in words, with the evidence in `folder`; empty if nothing is."""
+    return findings(outcome) if tell(outcome, folder) else ""
+
+
+LONG = [
+    pytest.param(store, marks=pytest.mark.fire)
+    for store in ("sqlite", "redis-failover", "redis-cluster", "redis-sentinel")
+]
+
+
+@pytest.mark.parametrize("store", ["redis", *LONG])
+def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = seed_of(request, capsys)
+    settings = replace(FEW, seed=seed, store=store)
+    outcome = run(settings)
+    assert judged(outcome, request.config.rootpath / "out") == ""
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["acknowledged_steps"] > 200
+    assert line["faults_total"] > 3
+    assert outcome.verdict.compared_rows >= line["acknowledged_steps"]
+    assert outcome.verdict.compared_states > 20
+
+
+def test_a_tampered_store_is_found(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In the real store, behind the servers' backs: a step taken out, a step applied twice, a bit flipped."""
+    planted: dict[str, str] = {}
+
+    async def tamper(cluster: Cluster, history: History) -> None:
+        store = cluster.store
+        if not isinstance(store, RedisStore):
+            raise TypeError("this test is Redis's")
+        deeds = {"lose_last": lose_last, "double_last": double_last, "flip_bit": flip_bit}
+        with store.primary.client() as client:
+            sessions = [name for name in sorted(history.models) if name.startswith(LARGE) and "~" not in name]
+            for kind, deed in deeds.items():
+                for name in sessions:
+                    at = SessionKey("", history.models[name], name)
+                    elements = client.lrange(redis_key(at), 0, -1)
+                    # the record, and those that its list held before its last elements
+                    records = [read_elements(at, elements[:end]) for end in range(len(elements), 0, -1)]
+                    last, *others = [record for record in records if isinstance(record, Record)]
+                    shorter = [other for other in others if other.position.step < last.position.step]
+                    if name not in planted and shorter:
+                        before = shorter[0]
+                        wrong = deed(last, last.position.step - before.position.step)
+                        client.delete(redis_key(at))
+                        client.rpush(
+                            redis_key(at),
+                            checkpoint_element(wrong.checkpoint),
+                            inputs_element(wrong.log),
+                            b"B" + bytes(RUN_BYTES) + base_body(wrong.header.packed),
+                        )
+                        planted[name] = kind
+                        break
+        for server in cluster.servers:  # what they have in memory is not what is to be read
+            await asyncio.to_thread(server.kill)
+            await cluster.restart(server)
+
+    seed = seed_of(request, capsys)
+    settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
+    outcome = run(settings, tamper)
+    assert sorted(planted.values()) == ["double_last", "flip_bit", "lose_last"]
+    found = {finding.session for finding in outcome.verdict.findings}
+    assert found == set(planted)
+    capsys.readouterr()
+    assert tell(outcome, tmp_path) == 1
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["violations"] == len(outcome.verdict.findings)
+    assert line["lost"] + line["gaps"] + line["mismatched"] == line["violations"]
+    evidence = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
+    assert evidence["summary"] == line
+    assert evidence["histories"][0]["events"]
+
+
+def lose_last(record: Record, steps: int) -> Record:
+    """The last chunk was never there."""
+    kept = record.log[: len(record.log) - steps * record.header.step_bytes]
+    return moved(record, kept)
+
+
+def double_last(record: Record, steps: int) -> Record:
+    """The last chunk was applied once more."""
+    return moved(record, record.log + record.log[len(record.log) - steps * record.header.step_bytes :])
+
+
+def flip_bit(record: Record, _: int) -> Record:
+    """One bit of the checkpoint's first number: that of its exponent, which shows in a sum of any size."""
+    state = record.checkpoint
+    return replace(record, checkpoint=bytes([*state[:3], state[3] ^ 0x40, *state[4:]]))
+
+
+def moved(record: Record, log: bytes) -> Record:
+    """With another log, and where that leads."""
+    header = record.header
+    start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
+    after = start.after(np.frombuffer(log, np.uint8).reshape(-1, header.step_bytes))
+    position = header.position.changed(step=after.step, head=after.head)
+    return replace(record, header=header.replace(position=position), log=log)

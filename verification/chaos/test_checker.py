@@ -1,0 +1,569 @@
+"""The checker finds what is wrong, and only that: every invariant on histories made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cellkeeper_service.engine.load import load_engine
+
+from testing.wire_client import Position
+
+from .handmade import HandMade, renamed
+from .history import Fault, RefusedStart
+from .offline import Reference
+
+
+@pytest.fixture(scope="module")
+def reference(counting_model: Path) -> Reference:
+    return Reference(load_engine(counting_model, "cpu"))
+
+
+@pytest.fixture
+def made(reference: Reference) -> HandMade:
+    return HandMade(reference)
+
+
+def a_life(made: HandMade, session: str = "a") -> tuple[Position, Position, Position]:
+    """Two chunks of a new session: where it began, where it stood between them, where it stands."""
+    start = made.begin("open", session)
+    middle = made.steps(session, start, [1, 2, 3])
+    return start, middle, made.steps(session, middle, [4, 5])
+
+
+# ---------------------------------------------------------------------------------------------- sound histories
+
+
+def test_a_sound_history_is_sound(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.repeat(made.history.bursts["a"][0])
+    branch = made.steps("b", made.fork("a", middle, "b"), [7])
+    twig = made.steps("c", made.fork("b", branch, "c"), [8, 9])
+    planted = made.begin("set_state", "a", names=end.generation, step=1000, value=0.5)
+    planted = made.steps("a", planted, [1, 1])
+    again = made.steps("a", made.begin("reset", "a", names=planted.generation), [6])
+    for session, position in (("a", again), ("b", branch), ("c", twig)):
+        made.rest(session, position)
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lives == 5
+    assert verdict.compared_rows == 3 + 2 + 3 + 1 + 2 + 2 + 1
+    assert verdict.compared_states == 6
+
+
+def test_what_was_sent_and_not_answered_may_have_been_applied(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6, 7], "LOST")
+    inputs = np.array([[6.0]], np.float32)
+    made._inputs["a", end.generation] = np.concatenate([made._inputs["a", end.generation], inputs])
+    made.rest("a", end.after(inputs))  # the first of the two
+    assert made.kinds() == set()
+
+
+# ---------------------------------------------------------------------------------------------- each violation
+
+
+def test_a_lost_step(made: HandMade) -> None:
+    _, middle, _ = a_life(made)
+    made.rest("a", middle)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_lost_session(made: HandMade) -> None:
+    a_life(made)
+    made.rest("a", None)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_step_that_is_found_missing_on_the_way(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.begin("open", "a")
+    deed = made.history.deeds["a"][-1]
+    deed.result, deed.created = middle, False
+    made.rest("a", end)
+    assert made.kinds() == {"lost"}
+
+
+def test_one_server_behind_the_other(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(position=middle)
+    assert made.kinds() == {"lost"}
+
+
+def test_a_chunk_that_was_applied_twice_within_one_answer(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    burst = made.history.bursts["a"][1]
+    twice = end.after(burst.inputs)
+    burst.acks[0] = burst.acks[0]._replace(position=twice)
+    made.rest("a", end)
+    assert made.kinds() == {"doubled"}
+
+
+def test_a_chunk_that_was_applied_twice_by_two_answers(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.repeat(made.history.bursts["a"][1], applied=True)
+    made.rest("a", end)
+    assert made.kinds() == {"doubled"}
+
+
+def test_a_doubled_step_in_the_record(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(position=end.after(np.array([[5.0]], np.float32)))
+    assert "gap" in made.kinds()
+
+
+def test_a_flipped_bit_in_an_output(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.flip(made.history.bursts["a"][1])
+    made.rest("a", end)
+    assert made.kinds() == {"mismatched"}
+
+
+def test_a_flipped_bit_in_a_state(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.spoil_rest(states={"h": np.nextafter(made.history.rests[0].states["h"], np.float32(99))})
+    assert made.kinds() == {"mismatched"}
+
+
+def test_an_answer_of_another_place(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    first, second = made.history.bursts["a"]
+    second.acks[0] = second.acks[0]._replace(outputs={"prediction": first.acks[0].outputs["prediction"][:2]})
+    made.rest("a", end)
+    assert made.kinds() == {"mismatched"}
+
+
+def test_an_input_that_nobody_sent(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    del made.history.bursts["a"][0]
+    assert made.kinds() == {"gap"}
+
+
+def test_one_session_shows_anothers_history(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.history.add_burst(renamed(made.history.bursts["a"][1], "b"))
+    assert "leaked" in made.kinds()
+
+
+def test_a_life_that_nobody_asked_for(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.rest("a", end)
+    made.history.deeds["a"].clear()
+    assert made.kinds() == {"leaked"}
+
+
+def test_a_replaced_life_answers_again(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    new = made.begin("reset", "a", names=end.generation)
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", new)
+    assert made.kinds() == {"revived"}
+
+
+def test_a_deleted_life_answers_again(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.delete("a", end)
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", None)
+    assert made.kinds() == {"revived"}
+
+
+def test_two_lives_take_turns(made: HandMade) -> None:
+    """Nobody said that the first was over, but the second was seen in its place."""
+    _, _, end = a_life(made)
+    new = made.steps("a", made.begin("open", "a"), [9])
+    made.repeat(made.history.bursts["a"][1])
+    made.rest("a", new)
+    assert end.generation != new.generation
+    assert made.kinds() == {"revived"}
+
+
+def test_a_crash(made: HandMade) -> None:
+    made.history.crashes.append("server 0 ended by itself")
+    assert made.kinds() == {"crash"}
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault", "found"),
+    [
+        ("LOST", "", {"unexplained"}),
+        ("LOST", "server_kill", set()),
+        ("DEADLINE_PASSED", "", {"unexplained"}),
+        ("STORE_UNAVAILABLE", "redis_kill", set()),
+        ("SESSION_NOT_FOUND", "server_kill", {"unexplained"}),
+        ("GENERATION_CHANGED", "server_kill", {"unexplained"}),
+        ("HISTORY_CHANGED", "server_kill", {"unexplained"}),
+        ("HISTORY_LOST", "server_kill", {"unexplained"}),
+        ("STEP_GAP", "server_kill", {"unexplained"}),
+        ("STEP_COMPACTED", "server_kill", {"unexplained"}),
+        ("STEP_CONFLICT", "server_kill", {"unexplained"}),
+        ("ACK_BEHIND", "server_kill", {"unexplained"}),
+        ("INTERNAL_ERROR", "server_kill", {"unexplained"}),
+        ("OUTCOME_UNKNOWN", "server_kill", {"unexplained"}),
+        ("CLIENT_KILLED", "", set()),
+    ],
+)
+def test_errors_need_a_fault_that_explains_them(made: HandMade, reason: str, fault: str, found: set[str]) -> None:
+    _, _, end = a_life(made)
+    if fault:
+        made.fault(fault)
+    made.unanswered("a", end, [6], reason)
+    made.rest("a", end)
+    assert made.kinds() == found
+
+
+def test_a_fault_explains_nothing_long_after(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    for _ in range(5):
+        made.tick()
+    made.unanswered("a", end, [6], "LOST")
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+
+
+def test_errors_that_others_explain(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    new = made.begin("reset", "a", names=end.generation)
+    made.unanswered("a", end, [6], "GENERATION_CHANGED")
+    made.unanswered("a", new, [6], "CLIENT_KILLED")
+    made.unanswered("a", new, [7], "STEP_CONFLICT")
+    made.delete("a", new)
+    made.unanswered("a", new, [8], "SESSION_NOT_FOUND")
+    made.rest("a", None)
+    assert made.kinds() == set()
+
+
+def test_a_session_must_not_expire_early(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.history.ttls["a"] = 100.0
+    made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+    made.history.ttls["a"] = 25.0
+    assert made.kinds() == set()
+
+
+# ---------------------------------------------------------------------------------------------- a tail that was lost
+
+
+def test_a_lost_tail_whose_client_was_told(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    made.rest("a", made.steps("a", middle, [8]))
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2
+    assert verdict.reports == 1
+
+
+@pytest.mark.parametrize(("told", "applied", "found"), [(True, False, False), (False, False, True), (True, True, True)])
+def test_a_copy_of_lost_steps_that_is_answered_once_more(
+    made: HandMade, told: bool, applied: bool, found: bool
+) -> None:
+    """By a server that still speaks with the old primary, after the session's client was told."""
+    _, middle, end = a_life(made)
+    made.history.faults.append(Fault("failover_split", "store", made.now + 1.0, made.now + 100.0, True))
+    if told:
+        made.unanswered("a", end, [6], "HISTORY_LOST")
+    copy = made.repeat(made.history.bursts["a"][1])
+    copy.acks[0] = copy.acks[0]._replace(applied=applied)
+    made.rest("a", made.steps("a", middle, [8], sender="somebody else"))
+    assert ("lost" in made.kinds()) == found
+
+
+def test_a_lost_tail_that_nobody_was_told_of(made: HandMade) -> None:
+    _, middle, _ = a_life(made)
+    made.fault("failover", loses=True)
+    made.rest("a", made.steps("a", middle, [8], sender="somebody else"))
+    assert made.kinds() == {"lost"}
+
+
+def test_what_others_were_told_of_a_lost_tail_does_not_tell_its_client(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    copy = made.unanswered("a", end, [7], "STEP_GAP", sender="late copy")
+    copy.late = True
+    made.rest("a", middle)
+    assert made.kinds() == {"lost"}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_copy_that_was_applied_and_lost_is_its_senders(made: HandMade, asked: bool) -> None:
+    """The session's own client gave these steps up, and knows nothing of them: it hears nothing of their loss."""
+    _, _, end = a_life(made)
+    lost = made.steps("a", end, [7], sender="late copy")
+    made.fault("failover", loses=True)
+    made.steps("a", end, [8])
+    if asked:
+        made.found("a", lost, expect=lost, error="HISTORY_CHANGED").sender = "late copy"
+    made.rest("a", end.after(np.array([[8]], np.float32)))
+    assert made.kinds() == (set() if asked else {"lost"})
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_life_that_was_lost_as_a_whole(made: HandMade, told: bool) -> None:
+    """A reset, and all that came after it."""
+    _, _, end = a_life(made)
+    deed = made.begin("reset", "a", names=end.generation)
+    new = made.steps("a", deed, [9])
+    made.fault("failover", loses=True)
+    if told:
+        made.unanswered("a", new, [7], "GENERATION_CHANGED")
+    made.rest("a", end)
+    assert made.kinds() == (set() if told else {"lost"})
+
+
+def test_a_record_that_nobody_can_read(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("power_cuts", of_store=True)
+    words = "the record of session 'a' is damaged: its log has 12 bytes"
+    made.unanswered("a", end, [7], "STORE_UNAVAILABLE", words=words)
+    assert [(finding.kind, words in finding.words) for finding in made.check().findings] == [("unreadable", True)]
+    made.rest("a", end)
+    made.spoil_rest(position=None, states={}, error=f"STORE_UNAVAILABLE {words}")
+    assert made.kinds() == {"unreadable"}
+
+
+def test_a_tail_that_was_lost_without_a_fault(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6], "CLIENT_KILLED")
+    made.rest("a", made.steps("a", middle, [8]))
+    assert "lost" in made.kinds()
+
+
+def test_a_tail_that_was_replayed(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.repeat(made.history.bursts["a"][1], applied=True)
+    made.rest("a", end)
+    assert middle.step < end.step
+    assert made.kinds() == set()
+
+
+def test_a_lost_tail_excuses_no_wrong_bit(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.flip(made.history.bursts["a"][1])
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    made.rest("a", made.steps("a", middle, [8]))
+    assert made.kinds() == {"mismatched"}
+
+
+def test_a_life_that_ended_on_another_branch_than_the_lost_one(made: HandMade) -> None:
+    """What was lost went further than what came after it."""
+    _, middle, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_LOST")
+    other = made.steps("a", middle, [8])
+    made.rest("a", made.begin("reset", "a", names=other.generation))
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2
+
+
+def test_a_fork_whose_first_copy_was_lost(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    made.fork("a", middle, "b")
+    made.fault("failover", loses=True)
+    second = made.fork("a", middle, "b")
+    del made.history.deeds["b"][1]  # a copy of the first, whose answer nobody waited for
+    made.rest("b", second)
+    made.rest("a", end)
+    assert made.kinds() == set()
+
+
+def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
+    _, middle, end = a_life(made)
+    acked_at = made.now
+    made.delete("a", end)
+    made.history.faults.append(Fault("failover", "store", acked_at + 1.0, made.tick(), True))
+    made.rest("a", middle)
+    verdict = made.check()
+    assert verdict.findings == []
+    assert verdict.lost_and_told == 2
+
+
+# ---------------------------------------------------------------------------------------------- beside each excuse
+
+
+def test_a_loss_explains_nothing_to_a_session_that_was_idle(made: HandMade) -> None:
+    _, middle, _ = a_life(made)
+    made.fault("failover", loses=True, late=True)
+    made.rest("a", middle)
+    assert made.kinds() == {"lost"}
+
+
+@pytest.mark.parametrize("reason", ["STEP_GAP", "HISTORY_LOST", "GENERATION_CHANGED", "SESSION_NOT_FOUND"])
+@pytest.mark.parametrize("late", [False, True])
+def test_reports_of_a_loss_by_those_who_had_something_to_lose(made: HandMade, reason: str, late: bool) -> None:
+    _, _, end = a_life(made)
+    made.fault("failover", loses=True, late=late)
+    made.unanswered("a", end, [6], reason)
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if late else set())
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_an_old_copy_finds_a_gap_where_nothing_was_ever_reached(made: HandMade, reached: bool) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    given_up = made.unanswered("a", end, [6, 7], "LOST")
+    inputs = np.array([[6.0], [7.0]], np.float32)
+    old = made.unanswered("a", end if reached else end.after(inputs), [8], "STEP_GAP", sender="late copy")
+    old.late = True
+    made.rest("a", end)
+    assert given_up.error
+    assert made.kinds() == ({"unexplained"} if reached else set())
+
+
+@pytest.mark.parametrize("answered_first", [False, True])
+def test_a_gap_behind_steps_that_are_under_way(made: HandMade, answered_first: bool) -> None:
+    _, _, end = a_life(made)
+    sent_at = made.tick()
+    behind = made.unanswered("a", end.after(np.array([[6.0]], np.float32)), [7], "STEP_GAP")
+    last = made.steps("a", end, [6])
+    before = made.history.bursts["a"][-1]
+    before.sent_at = sent_at
+    if answered_first:
+        before.acks[0] = before.acks[0]._replace(at=behind.sent_at - 1.0)
+    made.rest("a", last)
+    assert made.kinds() == ({"unexplained"} if answered_first else set())
+
+
+@pytest.mark.parametrize(("sender", "acked", "found"), [("other", 4, False), ("other", 3, True), ("hand", 4, True)])
+def test_a_checkpoint_needs_somebody_elses_acks(made: HandMade, sender: str, acked: int, found: bool) -> None:
+    """Steps 3 and 4 were sent by `sender`, who said that every reply up to `acked` is held."""
+    start = made.begin("open", "a")
+    middle = made.steps("a", start, [1, 2, 3])
+    end = made.steps("a", middle, [4, 5], sender=sender)
+    made.history.bursts["a"][-1].acked = acked
+    made.unanswered("a", middle, [6], "STEP_COMPACTED")
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if found else set())
+
+
+@pytest.mark.parametrize("acked", [2, 3])
+def test_what_opens_and_old_copies_find_compacted(made: HandMade, acked: int) -> None:
+    start, middle, end = a_life(made)
+    early = Position(start.generation, 2, start.after(np.array([[1.0], [2.0]], np.float32)).head)
+    made.history.bursts["a"][1].acked = acked
+    made.found("a", end, expect=early, error="STEP_COMPACTED")
+    old = made.unanswered("a", early, [3], "STEP_COMPACTED", sender="late copy")
+    old.late = True
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if acked == 2 else set())
+    assert made.check().count("unexplained") == (2 if acked == 2 else 0)
+    assert middle.step == 3
+
+
+@pytest.mark.parametrize(("behind", "found"), [(True, False), (False, True)])
+def test_steps_behind_one_that_failed(made: HandMade, behind: bool, found: bool) -> None:
+    _, middle, end = a_life(made)
+    made.history.bursts["a"][1].sender = "other"
+    made.history.bursts["a"][1].acked = 4
+    first = made.unanswered("a", middle, [6], "STEP_COMPACTED")
+    place = middle.after(first.inputs) if behind else Position(middle.generation, 2, middle.head)
+    made.unanswered("a", place, [7], "STEP_COMPACTED", words="the step before it failed: got 3")
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if found else set())
+
+
+@pytest.mark.parametrize(("reason", "step", "found"), [("STEP_CONFLICT", 5, False), ("STEP_CONFLICT", 7, True)])
+@pytest.mark.parametrize("sender", ["hand", "other"])
+def test_rivals_for_a_place(made: HandMade, reason: str, step: int, found: bool, sender: str) -> None:
+    """Steps 5 and 6 were sent and never answered; by another, or by the same one, who gave them up."""
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    made.unanswered("a", end, [6, 7], "LOST", sender=sender)
+    place = end if step == 5 else end.after(np.array([[6.0], [7.0]], np.float32))
+    made.unanswered("a", place, [9], reason)
+    made.rest("a", end)
+    assert made.kinds() == ({"unexplained"} if found else set())
+
+
+def test_steps_of_the_same_window_are_no_rivals(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("server_kill")
+    other = made.unanswered("a", end, [6, 7], "LOST")
+    made.unanswered("a", end, [9], "STEP_CONFLICT")
+    other.error_at = made.tick()  # it was still under way
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+
+
+def test_an_answer_with_a_wrong_position_is_never_excused(made: HandMade) -> None:
+    _, _, end = a_life(made)
+    made.fault("failover", loses=True)
+    made.unanswered("a", end, [6], "HISTORY_CHANGED", words="the server stands at x, where y was expected")
+    made.rest("a", end)
+    assert made.kinds() == {"unexplained"}
+
+
+@pytest.mark.parametrize(("fault", "found"), [("server_kill", {"unexplained"}), ("disk_full", set())])
+def test_reading_prolongs_no_ttl_while_the_disk_is_full(made: HandMade, fault: str, found: set[str]) -> None:
+    _, _, end = a_life(made)
+    made.tick()
+    made.history.ttls["a"] = 50.0  # over by the time of the error, unless the second open prolongs it
+    deed = made.found("a", end)
+    made.history.faults.append(Fault(fault, "somewhere", deed.sent_at, deed.at, False))
+    made.unanswered("a", end, [6], "SESSION_NOT_FOUND")
+    made.rest("a", end)
+    assert made.kinds() == found
+
+
+@pytest.mark.parametrize(("ttl_s", "found"), [(100.0, {"unexplained"}), (25.0, set())])
+def test_a_life_that_expired_before_another_began(made: HandMade, ttl_s: float, found: set[str]) -> None:
+    _, _, end = a_life(made)
+    made.history.ttls["a"] = ttl_s
+    made.unanswered("a", end, [6], "GENERATION_CHANGED")
+    made.rest("a", end)
+    assert made.kinds() == found
+
+
+@pytest.mark.parametrize(("deleted", "fault", "found"), [(True, True, False), (False, True, True), (True, False, True)])
+def test_a_late_create(made: HandMade, deleted: bool, fault: bool, found: bool) -> None:
+    """A life is found that nobody was told of when it was made."""
+    if fault:
+        made.fault("client_cut")
+    _, _, end = a_life(made)
+    if deleted:
+        made.delete("a", end)
+    else:
+        end = made.begin("reset", "a", names=end.generation)
+    late = made.begin("open", "a")
+    made.history.deeds["a"].pop()
+    made.found("a", late)
+    made.rest("a", late)
+    assert made.kinds() == ({"leaked"} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("of_store", "after_s", "words", "found"),
+    [
+        (True, -1.0, "the database is locked", False),
+        (True, 19.0, "the database is locked", False),
+        (True, 21.0, "the database is locked", True),
+        (True, -1.0, "Traceback", True),
+        (False, -1.0, "the database is locked", True),
+    ],
+)
+def test_a_server_that_refuses_to_start(
+    made: HandMade, of_store: bool, after_s: float, words: str, found: bool
+) -> None:
+    made.fault("disk_locked" if of_store else "client_cut", of_store=of_store)
+    began = made.history.faults[0].ended + after_s
+    made.history.refused_starts.append(RefusedStart(0, began, began + 0.5, words))
+    assert made.kinds() == ({"crash"} if found else set())

@@ -1,0 +1,108 @@
+"""How the positions of one session hang together: which inputs lead from the start of a life to a point of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from testing.wire_client import Position
+
+from .history import Array, Burst, Deed, History
+from .offline import States
+
+
+class Path(NamedTuple):
+    """What leads to a point. states: of the start; None: the model's own. first_step: where the inputs begin.
+    heads: at each step from first_step on, one more than inputs."""
+
+    states: States | None
+    first_step: int
+    inputs: Array
+    heads: list[bytes]
+
+    def passes(self, step: int, head: bytes) -> bool:
+        at = step - self.first_step
+        return 0 <= at < len(self.heads) and self.heads[at] == head
+
+
+class Broken(NamedTuple):
+    """No input that anybody sent leads to this point, and no life begins there."""
+
+    session: str
+    position: Position
+
+
+def heads_of(burst: Burst) -> list[bytes]:
+    """The heads at its start and behind each of its time steps."""
+    heads = [burst.start.head]
+    for row in burst.inputs:
+        heads.append(blake2b(heads[-1] + row.tobytes(), digest_size=8).digest())
+    return heads
+
+
+class Trails:
+    """Of all sessions of a history."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._latest: tuple[tuple[str, bytes], dict[tuple[int, bytes], tuple[bytes, Array]]] | None = None
+
+    def path(self, session: str, end: Position) -> Path | Broken:
+        """From the start of the life, through the source's life where it is a fork."""
+        rows = self._rows(session, end.generation)
+        step, head = end.step, end.head
+        inputs: list[Array] = []
+        heads = [head]
+        while (found := rows.get((step, head))) is not None:
+            head, row = found
+            step -= 1
+            inputs.append(row)
+            heads.append(head)
+        inputs.reverse()
+        heads.reverse()
+        return self._from_root(session, Position(end.generation, step, head), inputs, heads)
+
+    def _from_root(self, session: str, root: Position, inputs: Sequence[Array], heads: list[bytes]) -> Path | Broken:
+        own = np.array(inputs) if inputs else np.zeros((0, 1), np.float32)
+        if root.head == blake2b(root.generation, digest_size=8).digest():
+            if root.step == 0:
+                return Path(None, 0, own, heads)
+            for deed in self._deeds(session, "set_state"):
+                if deed.step == root.step and deed.states and self._may_have_made(deed, root.generation):
+                    return Path(deed.states, root.step, own, heads)
+            return Broken(session, root)
+        for deed in self._deeds(session, "fork"):
+            there = deed.at_position
+            if there is not None and there[1:] == root[1:] and self._may_have_made(deed, root.generation):
+                before = self.path(deed.source, there)
+                if isinstance(before, Broken):
+                    return before
+                whole = np.concatenate([before.inputs, own]) if len(before.inputs) and len(own) else own
+                whole = before.inputs if not len(own) else whole
+                return Path(before.states, before.first_step, whole, before.heads[:-1] + heads)
+        return Broken(session, root)
+
+    def _may_have_made(self, deed: Deed, generation: bytes) -> bool:
+        """It did, or nobody knows what became of it, or what it made may be lost and a copy of it came later."""
+        lost = any(fault.loses and fault.ended >= deed.sent_at for fault in self._history.faults)
+        return deed.result is None or deed.result.generation == generation or lost
+
+    def _deeds(self, session: str, kind: str) -> list[Deed]:
+        return [deed for deed in self._history.deeds.get(session, ()) if deed.kind == kind]
+
+    def _rows(self, session: str, generation: bytes) -> dict[tuple[int, bytes], tuple[bytes, Array]]:
+        """(step, head) behind a time step that somebody sent: the head before it, and its input."""
+        key = (session, generation)
+        if self._latest is not None and self._latest[0] == key:
+            return self._latest[1]
+        rows: dict[tuple[int, bytes], tuple[bytes, Array]] = {}
+        for burst in self._history.bursts.get(session, ()):
+            if burst.start.generation == generation:
+                heads = heads_of(burst)
+                for index, row in enumerate(burst.inputs):
+                    rows[burst.start.step + index + 1, heads[index + 1]] = (heads[index], row)
+        self._latest = (key, rows)
+        return rows

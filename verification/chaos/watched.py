@@ -1,0 +1,88 @@
+"""Redis servers that sentinels watch, as the servers' store. Who takes over, and when, is up to the sentinels; what
+they did is looked at all the time, as it may cost commits. No proxies: these live in the harness's own loop, which is
+busier than sentinels are patient."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from types import TracebackType
+
+import redis
+
+from testing.redis_sentinel import SENTINELS, RedisSentinels
+
+from .history import Fault
+
+SERVERS = 2
+DOWN_AFTER_MS = 1000
+LOOK_S = 0.1
+
+
+class RedisWatched:
+    """A primary, a replica, three sentinels."""
+
+    fsync = "always"
+    sentinels = SENTINELS
+
+    def __init__(self) -> None:
+        self.world = RedisSentinels(down_after_ms=DOWN_AFTER_MS, options=[{"appendfsync": self.fsync}] * SERVERS)
+        self._running = ExitStack()
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._unrest: list[Fault] = []
+
+    @property
+    def url(self) -> str:
+        return self.world.url
+
+    def wait_until_whole(self) -> None:
+        self.world.wait_until_whole(helping=False)
+
+    def unrest(self) -> list[Fault]:
+        """The times in which not all was well, whoever did it: "switch" where another server was the primary
+        afterwards, which may have lost the last commits, and "unrest" where not. Ends the looking."""
+        self._ended.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        return self._unrest
+
+    def _look(self) -> None:
+        primary, seen = 0, time.monotonic()  # when all was well for the last time
+        well = True
+        while not self._ended.wait(LOOK_S):
+            now, before = time.monotonic(), well
+            well = self._is_well()
+            if well:
+                after = self._primary(primary)
+                if not before or after != primary:
+                    kind = "switch" if after != primary else "unrest"
+                    self._unrest.append(Fault(kind, "store", seen, time.monotonic(), after != primary, True))
+                primary, seen = after, now
+        if not well:
+            self._unrest.append(Fault("switch", "store", seen, float("inf"), True, True))
+
+    def _is_well(self) -> bool:
+        try:
+            self.world.check_whole()
+        except (redis.RedisError, LookupError):
+            return False
+        return True
+
+    def _primary(self, known: int) -> int:
+        try:
+            return self.world.primary()
+        except (redis.RedisError, LookupError):  # it has changed in between: it is seen the next time
+            return known
+
+    def __enter__(self) -> RedisWatched:
+        self._running.enter_context(self.world)
+        self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unrest()
+        self._running.__exit__(kind, error, trace)

@@ -1,0 +1,40 @@
+"""Every interleaving of small scopes, and a few drawn histories of larger ones, keep every promise.
+
+What is checked is listed in universe.py. `python -m verification.explore` goes on for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from .scope import Scope
+from .scopes import SMALL, drawn
+from .search import explore, shrink, walk
+from .story import story
+
+
+@pytest.mark.parametrize("scope", SMALL.values(), ids=list(SMALL))
+def test_every_history_of_a_small_scope(scope: Scope) -> None:
+    found = explore(scope, max_states=20_000)
+    assert found.counterexample is None, "\n".join(story(scope, found.counterexample.events))
+    assert found.complete
+    assert found.histories
+
+
+def test_drawn_histories_of_larger_scopes() -> None:
+    first = random.SystemRandom().randrange(10**9)
+    print(f"seeds from {first} on")
+    end = time.monotonic() + 4.0
+    seed = first
+    while time.monotonic() < end:
+        draw = random.Random(seed)
+        scope = drawn(draw)
+        counterexample = walk(scope, draw)
+        if counterexample is not None:
+            counterexample = shrink(scope, counterexample)
+            pytest.fail(f"seed {seed}, {scope}:\n" + "\n".join(story(scope, counterexample.events)))
+        seed += 1
+    assert seed > first

@@ -1,0 +1,163 @@
+"""The sequential model: a session is the tuple of the inputs it has consumed, and nothing else.
+
+Every head that occurs is known here with the inputs it names, so that any position can be read as a tuple. The ledger
+watches what the store accepts and holds it against that model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from cellkeeper_service.domain.position import Position, advance, first_position
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.domain.store import Commit, StoreError
+
+from tests.unit.core.counting_engine import expected
+
+WIDTH = 4
+Inputs = tuple[int, ...]
+
+
+class Violation(AssertionError):
+    """A promise was broken. The text says which, and how."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a head names: the inputs consumed since a generation's start (that of the source, behind a fork)."""
+
+    generation: bytes
+    inputs: Inputs
+
+
+_origins: dict[bytes, Origin] = {}
+
+
+def forget() -> None:
+    """Starts from nothing, so that what was explored before does not show."""
+    _origins.clear()
+
+
+def born(generation: bytes) -> None:
+    """A generation was minted; its first head names the empty tuple."""
+    _origins.setdefault(first_position(generation).head, Origin(generation, ()))
+
+
+def learn(start: Position, inputs: Inputs) -> Position:
+    """The position after `inputs`; every head on the way is known from here on."""
+    position = start
+    for value in inputs:
+        origin = _origins.get(position.head)
+        position = advance(position, pack((value,)), WIDTH)
+        if origin is not None:
+            _origins.setdefault(position.head, Origin(origin.generation, (*origin.inputs, value)))
+    return position
+
+
+def origin_of(head: bytes) -> Origin | None:
+    """None: nobody ever had this history."""
+    return _origins.get(head)
+
+
+def consumed(position: Position) -> Inputs:
+    """The inputs that a position names. Raises Violation where it names none."""
+    origin = _origins.get(position.head)
+    if origin is None:
+        raise Violation(f"a position at step {position.step} whose head names no history that ever was")
+    if len(origin.inputs) != position.step:
+        raise Violation(f"a position at step {position.step} whose head names {len(origin.inputs)} inputs")
+    return origin.inputs
+
+
+def outputs_after(inputs: Inputs, last: int) -> list[int]:
+    """The sequential model's outputs of the last `last` of these inputs."""
+    return expected(inputs)[len(inputs) - last :]
+
+
+def pack(inputs: Inputs) -> bytes:
+    return np.array(inputs, "<i4").tobytes()
+
+
+def unpack(raw: bytes) -> Inputs:
+    return tuple(np.frombuffer(raw, "<i4").tolist())
+
+
+def content(record: Record) -> Inputs:
+    """The inputs that a record stands for. Raises Violation where it is not what its header says."""
+    inputs, start = consumed(record.position), record.header.checkpoint_step
+    if int.from_bytes(record.checkpoint, "little") != (expected(inputs[:start]) or [0])[-1]:
+        raise Violation(f"the record's checkpoint is not the state after {inputs[:start]}")
+    if unpack(record.log) != inputs[start:]:
+        raise Violation(f"the record's log is {unpack(record.log)}, and {inputs[start:]} behind its checkpoint")
+    return inputs
+
+
+@dataclass
+class Ledger:
+    """What the store holds of each session, told from what it accepted.
+
+    standing: generation and inputs of each record. ended: generations that were replaced or deleted. durable:
+    every (generation, inputs) that a record ever was.
+    """
+
+    max_log_steps: int
+    standing: dict[SessionKey, tuple[bytes, Inputs]] = field(default_factory=dict)
+    ended: frozenset[bytes] = frozenset()
+    durable: frozenset[tuple[bytes, Inputs]] = frozenset()
+
+    def committed(self, commit: Commit, record: Record | StoreError | None) -> None:
+        """The store accepted this, and holds this record now. Raises Violation if that is no longer what its header
+        says."""
+        header = commit.header
+        before = self.standing.get(commit.key)
+        after = self._content(commit, before)
+        generation, start = header.position.generation, header.checkpoint_step
+        if generation in self.ended:
+            raise Violation("a generation that was replaced or deleted is in the store again")
+        if before is not None and before[0] == generation and after[: len(before[1])] != before[1]:
+            raise Violation(f"committed steps are lost: the record was {before[1]}, and is {after} now")
+        if len(set(after)) != len(after):
+            raise Violation(f"a step is applied twice: the record is {after}")
+        named = origin_of(header.position.head)
+        if named is None or named.inputs != after or header.position.step != len(after):
+            text = "nothing that ever was" if named is None else str(named.inputs)
+            raise Violation(f"the record goes on on a hole: its inputs are {after}, its position names {text}")
+        if not isinstance(record, Record):
+            raise Violation(str(record))
+        if record.header != header:
+            raise Violation(
+                f"the record is at step {record.position.step}, and its last commit at {header.position.step}"
+            )
+        content(record)
+        if len(after) - start > self.max_log_steps:
+            raise Violation(f"the log is not bounded: {len(after) - start} steps, allowed are {self.max_log_steps}")
+        if before is not None and before[0] != generation:
+            self.ended |= {before[0]}
+        self.standing[commit.key] = (generation, after)
+        self.durable |= {(generation, after)}
+
+    def restarted(self, standing: dict[SessionKey, tuple[bytes, Inputs]]) -> None:
+        """The store has come back with these records: what was made may be lost, and what was lost may be there."""
+        self.standing = standing
+        self.ended -= {generation for generation, _ in standing.values()}
+        self.durable |= set(standing.values())
+
+    def deleted(self, key: SessionKey) -> None:
+        generation, _ = self.standing.pop(key)
+        self.ended |= {generation}
+
+    def was_durable(self, generation: bytes, inputs: Inputs) -> bool:
+        return any(of == generation and held[: len(inputs)] == inputs for of, held in self.durable)
+
+    def _content(self, commit: Commit, before: tuple[bytes, Inputs] | None) -> Inputs:
+        """The inputs that the record truly stands for now."""
+        if commit.checkpoint is None:
+            inputs = () if before is None else before[1]
+            if commit.expected is not None and consumed(commit.expected.position) == inputs:
+                learn(commit.expected.position, unpack(commit.log))
+            return inputs + unpack(commit.log)
+        header = commit.header
+        start = Position(header.position.generation, header.checkpoint_step, header.checkpoint_head)
+        learn(start, unpack(commit.log))
+        return consumed(start) + unpack(commit.log)

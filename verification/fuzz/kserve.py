@@ -1,0 +1,66 @@
+"""What the fuzzer sends to the service of KServe's protocol: a valid message of every RPC."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.kserve import inference_pb2 as pb
+from cellkeeper_service.rpc.kserve.descriptor import PATH, SERVICE
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from tests.integration.kserve.calls import Value, set_parameter
+
+STREAM = "ModelStreamInfer"
+UNARY = {method.name: GetMessageClass(method.output_type) for method in SERVICE.methods if method.name != STREAM}
+PARAMETERS = (
+    *("sequence_id", "sequence_start", "sequence_end", "step", "acked", "priority", "timeout"),
+    *("triton_enable_empty_final_response", "triton_x", "own"),
+)
+OUTPUTS = ("prediction", "hidden", "state.h", "state.c", "state")
+TYPES = ("BOOL", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "UINT8")
+TEXTS = (*PARAMETERS, *OUTPUTS, *TYPES, "input", "1", "int64:1")
+
+
+def message(draw: random.Random, method: str, model: str, session: str, inputs: Any) -> Message:
+    """One that the server might well take. inputs: [T, ...] in the model's dtype."""
+    if method in ("ModelInfer", STREAM):
+        return _infer(draw, model, session, inputs)
+    made: Message = GetMessageClass(SERVICE.methods_by_name[method].input_type)()
+    if "name" in made.DESCRIPTOR.fields_by_name and draw.random() < 0.8:
+        made.name = model  # type: ignore[attr-defined]
+    return made
+
+
+def path(method: str) -> str:
+    return f"/{PATH}/{method}"
+
+
+def _infer(draw: random.Random, model: str, session: str, inputs: Any) -> pb.ModelInferRequest:
+    number = int(session.lstrip("s")) + 1
+    given: dict[str, Value] = {"sequence_id": draw.choice((session, number, f"int64:{number}"))}
+    if draw.random() < 0.3:
+        given["sequence_start"] = draw.random() < 0.9
+    if draw.random() < 0.1:
+        given["sequence_end"] = draw.random() < 0.9
+    if draw.random() < 0.4:
+        given["step"] = 0 if given.get("sequence_start") else draw.choice((0, 1, 2, 3, 10))
+        if draw.random() < 0.5:
+            given["acked"] = 0
+    if draw.random() < 0.1:
+        given["timeout"] = draw.choice((0, 1, 1000, 10_000_000))
+    made = pb.ModelInferRequest(model_name=model, id=draw.choice(("", "a", f"r{draw.randrange(10)}")))
+    for name, value in given.items():
+        set_parameter(made.parameters[name], value)
+    floats = inputs.dtype.kind == "f"
+    made.inputs.add(name="input", datatype="FP32" if floats else "INT32", shape=(1, *inputs.shape))
+    if draw.random() < 0.7:
+        made.raw_input_contents.append(inputs.tobytes())
+    else:
+        contents = made.inputs[0].contents
+        (contents.fp32_contents if floats else contents.int_contents).extend(np.ravel(inputs).tolist())
+    for name in draw.sample(OUTPUTS[:4], draw.randrange(3)):
+        made.outputs.add(name=name)
+    return made

@@ -1,0 +1,204 @@
+"""An attacker's tool: half-open calls, slow messages, frames of open streams that never end, floods of resets and of
+pings, on every RPC, with and without a token, while a canary makes its steps.
+
+    python -m verification.load.attacker [--seconds N]     each attack for so long; exits with 1 where a bound is broken
+
+Bounds: the server's memory grows by at most GROWTH_BYTES in each attack, and 99 % of the canary's steps take less than
+CANARY_MS (beside what they take before any attack, which is the machine's). The attacker is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from cellkeeper_service.access.command import new_token, token_line
+
+from testing.bundles import counting_bundle
+from testing.server_process import ServerProcess
+
+from .hostile import Plan
+from .vitals import MIB, rss_bytes
+
+GROWTH_BYTES = {
+    "half-open": 64 * MIB,
+    "slow": 256 * MIB,
+    "half-frame": 256 * MIB,
+    "reset": 64 * MIB,
+    "ping": 32 * MIB,
+}
+"""By attack. Slow messages: four of 16 MiB (REQUEST_BYTES) stay, and what comes until others are known to be slow. Half
+frames: REQUEST_BYTES stay, and what comes until the kernel is asked again and streams have ended."""
+REQUEST_BYTES = 64 * MIB
+CANARY_MS = 100.0
+CANARY_PAUSE_S = 0.02
+KINDS = ("half-open", "slow", "half-frame", "reset", "ping")
+SERVICE = pb.DESCRIPTOR.services_by_name["Cellkeeper"]
+PATHS = [f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods]
+STEP, LIST_MODELS = f"/{SERVICE.full_name}/Step", f"/{SERVICE.full_name}/ListModels"
+STREAM = f"/{SERVICE.full_name}/StepStream"
+PUBLIC = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """calm_ms, p99_ms: of the canary, before and during the attack. growth_bytes: of the server's memory."""
+
+    kind: str
+    token: bool
+    sent: dict[str, Any]
+    steps: int
+    failed: list[str]
+    calm_ms: float
+    p99_ms: float
+    growth_bytes: int
+
+    @property
+    def harm(self) -> list[str]:
+        """What no load of the machine explains."""
+        found = [f"{self.kind}: the canary: {text}" for text in sorted(set(self.failed))]
+        if not self.steps:
+            found.append(f"{self.kind}: no step of the canary's went through")
+        if self.growth_bytes > GROWTH_BYTES[self.kind]:
+            found.append(f"{self.kind}: the server grew by {self.growth_bytes / MIB:.0f} MiB")
+        return found
+
+    @property
+    def faults(self) -> list[str]:
+        slow = [f"{self.kind}: 99 % of the canary's steps took up to {self.p99_ms:.0f} ms"]
+        return self.harm + (slow if self.p99_ms > CANARY_MS + self.calm_ms else [])
+
+
+class Canary:
+    """Steps of one session, one after another, each with its time."""
+
+    def __init__(self, target: str, token: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target)
+        self._metadata = [("authorization", f"Bearer {token}")] if token else []
+        values = np.ones((1, 1), "<f4").tobytes()
+        self._request = pb.StepRequest(session="canary", dtype=pb.FLOAT32, shape=[1, 1], inputs=values)
+        self._step = self._channel.unary_unary(STEP, pb.StepRequest.SerializeToString, pb.StepResponse.FromString)
+        self.failed: list[str] = []
+
+    async def p99_ms(self, until: asyncio.Future[Any]) -> tuple[int, float]:
+        """How many steps went through, and what 99 % of them took at the most."""
+        times: list[float] = []
+        while not until.done():
+            began = time.perf_counter()
+            try:
+                await self._step(self._request, timeout=10, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                self.failed.append(f"{error.code().name}: {error.details()}")
+            times.append(1000 * (time.perf_counter() - began))
+            await asyncio.sleep(CANARY_PAUSE_S)
+        return len(times) - len(self.failed), float(np.percentile(times, 99)) if times else 0.0
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+
+async def endure(server: ServerProcess, token: str, plan: Plan) -> Outcome:
+    """One attack, and what came of it."""
+    canary = Canary(server.target, token)
+    try:
+        calm = asyncio.ensure_future(asyncio.sleep(min(plan.seconds / 2, 2.0)))
+        _, calm_ms = await canary.p99_ms(calm)
+        before = rss_bytes(server.pid)
+        attacking = asyncio.ensure_future(_attack(server.target, plan))
+        watching = asyncio.ensure_future(_peak(server.pid, attacking))
+        steps, p99_ms = await canary.p99_ms(attacking)
+        growth = await watching - before
+        return Outcome(
+            plan.kind, bool(plan.token), await attacking, steps, canary.failed, calm_ms, p99_ms, max(growth, 0)
+        )
+    finally:
+        await canary.close()
+
+
+async def _attack(target: str, plan: Plan) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "verification.load.hostile", target, json.dumps(asdict(plan))),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    sent: dict[str, Any] = json.loads(out)
+    return sent
+
+
+async def _peak(pid: int, until: asyncio.Future[Any]) -> int:
+    """The most memory that was seen."""
+    most = 0
+    while not until.done():
+        most = max(most, rss_bytes(pid))
+        await asyncio.sleep(0.05)
+    return most
+
+
+def plans(kinds: Sequence[str], token: str, seconds: float, *, public: bool) -> list[Plan]:
+    """public: reflection too, which only a server without tokens has."""
+    paths = PATHS + (PUBLIC if public else PUBLIC[:2])
+    return [_plan(kind, paths, token, seconds) for kind in kinds]
+
+
+def _plan(kind: str, paths: list[str], token: str, seconds: float) -> Plan:
+    if kind != "half-frame":
+        return Plan(kind, paths, token, seconds=seconds)
+    first = pb.StepFrame(frame_id=1, sessions=["half"], peek=True).SerializeToString()
+    return Plan(kind, [STREAM], token, seconds=seconds, first=first.hex())
+
+
+@contextmanager
+def house(folder: Path, bundle: Path, *, with_tokens: bool) -> Iterator[tuple[ServerProcess, str, str]]:
+    """A server, the canary's token and the attacker's; both "" where there are none."""
+    words, tokens = ["--max-request-bytes", str(REQUEST_BYTES)], ["", ""]
+    if with_tokens:
+        tokens = [new_token(), new_token()]
+        lines = [token_line(token, name, "step,read,admin") for name, token in zip("ca", tokens, strict=True)]
+        (folder / "tokens").write_text("\n".join([*lines, "quota tenant=a inflight=1000"]))
+        words += ["--tokens", str(folder / "tokens")]
+    with ServerProcess([bundle], "memory:", words) as server:
+        yield server, tokens[0], tokens[1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m verification.load.attacker")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack")
+    seconds = parser.parse_args().seconds
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = counting_bundle(folder / "count")
+        for with_tokens, good in ((False, False), (True, True), (True, False)):
+            with house(folder, bundle, with_tokens=with_tokens) as (server, canary, attacker):
+                for plan in plans(KINDS, attacker if good else "", seconds, public=not with_tokens):
+                    outcome = asyncio.run(endure(server, canary, plan))
+                    who = "a tenant" if good else "without a token" if with_tokens else "no tokens asked for"
+                    print(
+                        f"{plan.kind:10} {who:19}: canary p99 {outcome.p99_ms:6.1f} ms ({outcome.calm_ms:.1f} before), "
+                        f"{outcome.steps} steps, {len(outcome.failed)} failed; "
+                        f"memory +{outcome.growth_bytes / MIB:.0f} MiB; {json.dumps(outcome.sent)}",
+                        flush=True,
+                    )
+                    faults += outcome.faults
+    print("\n".join(faults) or "attack: every bound held")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Modules of PyTorch that are traced: their children alone do not say what their forward computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from cellkeeper_service.converters import Imported, import_torch
+from torch import Tensor, nn
+
+from .case import Case, Importer
+from .keras_models import filled, saved
+
+
+class Residual(nn.Module):
+    """Layer normalisation, paths around recurrent layers, a gate, and a concatenation with the input. [B, T, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 16)
+        self.norm = nn.LayerNorm(16)
+        self.lstm = nn.LSTM(16, 16, 2, batch_first=True)
+        self.gru = nn.GRU(16, 16, batch_first=True)
+        self.head = nn.Linear(35, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.gelu(self.embed(x))
+        y, _ = self.lstm(self.norm(a))
+        z, _ = self.gru(a + y)
+        result: Tensor = self.head(torch.cat([z * torch.sigmoid(a), y, x], -1))
+        return result
+
+
+class LastStep(nn.Module):
+    """The last time step alone goes through the head, as forecasters do. [B, T, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 12, batch_first=True)
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.rnn(x * 2.0)
+        result: Tensor = self.head(F.silu(y[:, -1]))
+        return result
+
+
+class Learned(nn.Module):
+    """A learned initial state, two outputs for each time step, and a state behind them. [T, B, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.randn(1, 1, 8))
+        self.first = nn.GRU(3, 8)
+        self.second = nn.RNN(8, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, h = self.first(x, self.start.expand(1, x.shape[1], 8).contiguous())
+        z, _ = self.second(torch.relu(y) + y)
+        return self.head(z), y, h
+
+
+class LoopOfCells(nn.Module):
+    """A cell in a loop over time, and a path around it. [B, T, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = torch.zeros(x.shape[0], 8)
+        steps = []
+        for t in range(x.shape[1]):
+            h, c = self.cell(x[:, t], (h, c))
+            steps.append(x[:, t] + self.head(h))
+        return torch.stack(steps, 1)
+
+
+class Convention(nn.Module):
+    """(x, (h, c)) -> (y, (h, c)), as PyTorch's own layers. [B, T, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, 8, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y, state = self.rnn(x, state)
+        return self.head(self.norm(y)), state
+
+
+class MinGru(nn.Module):
+    """A cell whose gate sees the input alone, in its step form: (x, h) -> (y, h). [B, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(3, 8)
+        self.candidate = nn.Linear(3, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        z = torch.sigmoid(self.gate(x))
+        h = (1 - z) * h + z * self.candidate(x)
+        return self.head(h), h
+
+
+class StateSpace(nn.Module):
+    """A diagonal state-space layer (LRU) in real arithmetic, in its step form: (x, re, im) -> (y, re, im). [B, 3]."""
+
+    def __init__(self, size: int = 12) -> None:
+        super().__init__()
+        radius, angle = torch.rand(size) * 0.3 + 0.6, torch.rand(size)
+        self.real, self.imaginary = nn.Parameter(radius * angle.cos()), nn.Parameter(radius * angle.sin())
+        self.into_real, self.into_imaginary = nn.Linear(3, size, bias=False), nn.Linear(3, size, bias=False)
+        self.out = nn.Linear(2 * size, 2)
+
+    def forward(self, x: Tensor, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        after_re = self.real * re - self.imaginary * im + self.into_real(x)
+        after_im = self.real * im + self.imaginary * re + self.into_imaginary(x)
+        return self.out(torch.cat([after_re, after_im], -1)), after_re, after_im
+
+
+class Spotter(nn.Module):
+    """Causal convolutions, padded before and cut off after, then a GRU, as keyword spotters are built. [B, T, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(8, 16, 3)
+        self.second = nn.Conv1d(16, 16, 3, dilation=2, padding=4)
+        self.rnn = nn.GRU(16, 16, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(F.pad(x.transpose(1, 2), (2, 0))))
+        y = F.relu(self.second(y)[..., :-4]) + y
+        result: Tensor = self.head(self.rnn(y.transpose(1, 2))[0])
+        return result
+
+
+class Words(nn.Module):
+    """Token ids [T, B] -> logits, a path around the recurrent layer, and the embedding's weight in the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 12)
+        self.rnn = nn.GRU(12, 12)
+        self.norm = nn.LayerNorm(12)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        return F.linear(self.norm(x + self.rnn(x)[0]), self.embedding.weight)
+
+
+def traced(model: nn.Module, example: Tensor, **options: Any) -> Importer:
+    def run(folder: Path, max_batch: int) -> Imported:
+        return import_torch(model, folder, example=example, max_batch=max_batch, report=str, **options)
+
+    return run
+
+
+def keras_branches() -> Any:
+    """Layers that are not read, a nested model, and a branch around them."""
+    from keras import Input, Model, Sequential
+    from keras import layers as L
+
+    x = Input((None, 3))
+    a = L.LSTM(16, return_sequences=True)(x)
+    b = L.RNN([L.LSTMCell(32, activation="celu"), L.GRUCell(16)], return_sequences=True)(x[..., :2])
+    inner = Sequential([L.Dense(32, activation="squareplus"), L.Dense(16)])
+    joined = L.Add()([L.TimeDistributed(inner)(b), a])
+    return filled(Model(x, [L.Dense(2)(L.RMSNormalization()(joined)), L.Dense(1)(joined)]))
+
+
+def keras_shared() -> Any:
+    """One layer used twice, each use with a state of its own, and the last time step alone at the end."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    x = Input((None, 4))
+    layer = L.GRU(4, return_sequences=True)
+    return filled(Model(x, L.Dense(3)(L.SimpleRNN(5)(layer(layer(x))))))
+
+
+def keras_tokens() -> Any:
+    from keras import Input, Model
+    from keras import layers as L
+
+    ids = Input((None,), dtype="int32")
+    return filled(Model(ids, L.Dense(9)(L.RMSNormalization()(L.LSTM(8)(L.Embedding(9, 5)(ids))))))
+
+
+def keras_trace_cases() -> list[Case]:
+    """Needs Keras on torch. A trace takes seconds."""
+    cases = [
+        ("layers that are not read, nested model, stacked cells, two outputs", keras_branches()),
+        ("a layer used twice, the last time step", keras_shared()),
+        ("token ids, RMSNormalization", keras_tokens()),
+    ]
+    return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
+
+
+def trace_cases() -> list[Case]:
+    """Their weights come from torch's seed. A trace takes seconds."""
+    zeros = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
+    start = torch.full((2, 8), 0.3)
+    complex_zeros = (torch.zeros(2, 12), torch.zeros(2, 12))
+    sequences = torch.randn(2, 6, 3)
+    ids = torch.zeros(6, 2, dtype=torch.int64)
+    cases = [
+        ("LSTM, GRU, LayerNorm, gate, residual, concatenation", traced(Residual(), sequences)),
+        ("the last time step through SiLU and a head", traced(LastStep(), sequences)),
+        ("learned initial state, time first, two outputs", traced(Learned(), torch.randn(6, 2, 3))),
+        ("LSTMCell in a loop, residual", traced(LoopOfCells(), sequences, layout="batch_first")),
+        ("(x, (h, c)), LayerNorm", traced(Convention(), sequences, states=zeros)),
+        ("minGRU step (x, h), own initial state", traced(MinGru(), torch.randn(2, 3), states=start)),
+        ("state-space step (x, re, im)", traced(StateSpace(), torch.randn(2, 3), states=complex_zeros)),
+        ("causal Conv1d, dilated, residual, GRU", traced(Spotter(), torch.randn(2, 6, 8))),
+        ("token ids, residual GRU, tied weights", traced(Words(), ids, vocabulary=20)),
+    ]
+    return [Case("torch", f"traced: {title}", run, slow=True) for title, run in cases]
