@@ -1,5 +1,5 @@
-"""Overload in miniature. The bounds are wide, for a machine that others use too; `python -m verification.load.overload` is
-the measurement."""
+"""Overload in miniature. The bounds are wide, for a machine that others use too: the measurement is
+`python -m verification.load.overload`."""
 
 from __future__ import annotations
 

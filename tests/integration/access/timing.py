@@ -1,5 +1,5 @@
-"""`python -m tests.integration.access.timing`: whether the time of an answer tells that another tenant's session exists, or
-how much of a token is right. It asks for both kinds in a random order and compares the times. It is no test: times are
+"""`python -m tests.integration.access.timing`: whether the time of an answer tells that another tenant's session exists,
+or how much of a token is right. It asks for both kinds in a random order and compares the times. It is no test: times are
 the machine's.
 
 The chance that an answer of the first kind took longer than one of the second (the Mann-Whitney statistic) is 0.5 where
