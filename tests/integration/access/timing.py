@@ -1,6 +1,6 @@
-"""`python -m tests.integration.access.timing`: whether the time of an answer tells that another tenant's session exists,
-or how much of a token is right. It asks for both kinds in a random order and compares the times. It is no test: times are
-the machine's.
+"""`python -m tests.integration.access.timing`: whether the time of an answer tells that another tenant's session is
+there, or how much of a token is right. It asks for both kinds in a random order and compares the times. It is no test:
+times are the machine's.
 
 The chance that an answer of the first kind took longer than one of the second (the Mann-Whitney statistic) is 0.5 where
 the times tell nothing; its standard error is sqrt((n + m + 1) / (12 n m)).
