@@ -23,7 +23,7 @@ from .layout2 import Call, Peer
 from .redis_lists import Lists
 
 KEYS = [SessionKey("", "weather", session) for session in ("a", "b", "c")]
-OLD = Path(__file__).parents[1] / "store" / "layout1"
+OLD = Path(__file__).parents[2] / "tests" / "contract" / "store" / "layout1"
 
 
 @pytest.fixture(scope="module")
