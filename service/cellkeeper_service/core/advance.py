@@ -177,8 +177,10 @@ def _decide_step(
         created = _create(context, session, models.default, step, damaged if record is None else record.header)
         if created is not None:
             session.queue.popleft()
+            _lead(session, step, created.header.position.generation)
             start_chunk(context, created, step)
     elif verdict is Verdict.REPLAY:
+        _lead(session, step, record.position.generation)
         _replay(context, session, record)
     elif cached := _cached_at(context, session, record, step.acked_at(record.position.step)):
         if step.peek:
@@ -189,6 +191,15 @@ def _decide_step(
             start_chunk(context, cached, step)
         else:
             _conclude(context, session, step, _ack_behind(context, record))
+
+
+def _lead(session: SessionState, start: Step, generation: bytes) -> None:
+    """What a commit without an answer carried behind a start was meant for the start's generation, which is this one
+    now. start: any other step changes nothing."""
+    if start.in_doubt:
+        for request in session.queue:
+            if isinstance(request, Step) and request.in_doubt:
+                request.in_doubt += (generation,)
 
 
 def _decide_read(context: Context, session: SessionState, request: GetState, record: Record | None) -> None:

@@ -12,7 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .requests import Erase, Request, Step, Write
-from .sequence import ended
+from .sequence import NO_GENERATION, ended
 from .session import CachedState, InflightCommit, SessionState
 
 
@@ -70,6 +70,17 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             if request.unknowns <= limits.max_unknowns:
                 return None
             return store_unavailable(result.message, limits)
+
+
+def leave_in_doubt(commit: InflightCommit) -> None:
+    """For a commit without an answer. Its chunks may have been applied, and only the record of the generation that it
+    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again."""
+    call = commit.call
+    if isinstance(call, Commit):
+        before = NO_GENERATION if call.expected is None else call.expected.position.generation
+        for request in commit.requests:
+            if isinstance(request, Step) and request.sequence is not None:
+                request.in_doubt += (before, call.header.position.generation)
 
 
 def _is_repeatable(step: Step) -> bool:

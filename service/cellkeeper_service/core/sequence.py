@@ -10,6 +10,9 @@ from cellkeeper_service.domain.record import Record
 ENDED = b"\0ended\0\0"
 """Begins the origin in the record of a sequence that has ended; half of its start's follows."""
 
+NO_GENERATION = b""
+"""Stands for that of a record that is not there."""
+
 
 def ended(origin: bytes) -> bytes:
     """The origin of a record whose sequence has ended. origin: the one until then."""
