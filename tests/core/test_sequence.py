@@ -177,6 +177,26 @@ def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone(due_steps: 
     assert outputs(world.step([2], sequence=ANYWHERE)) == expected([1, 2])[1:]
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["nothing in flight", "the end waits for a commit"])
+def test_a_step_with_a_position_does_not_open_an_ended_sequence_again(waits: bool) -> None:
+    """A client of positions may go on with the session; one that asks for the sequence is told that it has ended."""
+    world = World()
+    world.step([1], sequence=Sequenced(START))
+    if waits:
+        world.send([2], sequence=ANYWHERE)
+        in_flight(world)
+    world.send([3], sequence=Sequenced(end_ttl_ms=500))
+    one = world.replicas[0]
+    one.collect()
+    one.compute(0)
+    cached = one.sessions[key()].cached
+    assert cached is not None
+    positioned, behind = world.send([4], cached.frontier), world.send([5], sequence=ANYWHERE)
+    world.settle()
+    assert positioned.outputs == expected([1, 2, 3, 4] if waits else [1, 3, 4])[-1:]
+    assert reason(behind.result) == "SESSION_NOT_FOUND"
+
+
 @pytest.mark.parametrize("starts", [True, False])
 def test_only_a_start_replaces_a_damaged_record(starts: bool) -> None:
     world = World()

@@ -97,9 +97,11 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
     """Whether the sequence goes on: nothing that was computed or committed has ended it."""
-    uncommitted = session.pending or ([] if session.in_flight is None else session.in_flight.requests)
-    last = uncommitted[-1] if uncommitted else None
-    ends = isinstance(last, Step) and last.sequence is not None and last.sequence.ends
+    uncommitted = [*([] if session.in_flight is None else session.in_flight.requests), *session.pending]
+    steps = [
+        one for one in uncommitted if isinstance(one, Step)
+    ]  # the last may have a position, and not know of an end
+    ends = any(step.sequence is not None and step.sequence.ends for step in steps)
     return not ends and not has_ended(cached.header.origin)
 
 
