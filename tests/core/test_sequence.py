@@ -197,17 +197,17 @@ def test_a_step_with_a_position_does_not_open_an_ended_sequence_again(waits: boo
     assert reason(behind.result) == "SESSION_NOT_FOUND"
 
 
-@pytest.mark.parametrize("starts", [True, False])
-def test_only_a_start_replaces_a_damaged_record(starts: bool) -> None:
+@pytest.mark.parametrize("origin", [OTHER_START, START, b""], ids=["another start", "its own start", "no start"])
+def test_only_another_start_replaces_a_damaged_record(origin: bytes) -> None:
     world = World()
     world.step([1, 2], sequence=Sequenced(START))
     before, one = header(world), world.replicas[0]
-    reply = world.send([5], sequence=Sequenced(OTHER_START if starts else b"", at=0))
+    reply = world.send([5], sequence=Sequenced(origin, at=0))
     one.collect()
     sessions, _ = one.loads.pop()
     one.core.on_loaded(sessions, [DamagedRecord("cut", before)])
     world.settle()
-    if starts:
+    if origin == OTHER_START:
         assert reply.outputs == expected([5])
         assert header(world).position.generation != before.position.generation
     else:

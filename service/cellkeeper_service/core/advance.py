@@ -161,9 +161,10 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
 
 
 def _replaces(request: Request, damage: DamagedRecord) -> bool:
-    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit."""
-    starts = isinstance(request, Step) and request.sequence is not None and request.sequence.starts_over(None)
-    return starts and damage.header is not None
+    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit. A start
+    that made this record does not make another: what was applied behind it is lost, and its sender must be told."""
+    sequence = request.sequence if isinstance(request, Step) else None
+    return sequence is not None and damage.header is not None and sequence.starts_over(damage.header)
 
 
 def _decide_step(

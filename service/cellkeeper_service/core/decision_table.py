@@ -22,7 +22,7 @@ class Verdict(Enum):
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. `record` is the store's, read after `step` arrived."""
     asked, sequence = step.position, step.sequence
-    if sequence is not None and sequence.starts_over(record):
+    if sequence is not None and sequence.starts_over(None if record is None else record.header):
         doubtful = refuse_doubtful(record, step)
         return doubtful or (start_lost(record) if step.conflicts else Verdict.CREATE)
     if record is None:

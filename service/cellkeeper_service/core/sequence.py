@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellkeeper_service.domain.position import Position, first_position
-from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.record import Header, Record
 
 ENDED = b"\0ended\0\0"
 """Begins the origin in the record of a sequence that has ended; half of its start's follows."""
@@ -52,10 +52,10 @@ class Sequenced:
     def ends(self) -> bool:
         return self.end_ttl_ms is not None
 
-    def starts_over(self, record: Record | None) -> bool:
-        """Whether a new generation is to be made: the record's is not the work of this start."""
+    def starts_over(self, standing: Header | None) -> bool:
+        """Whether a new generation is to be made: the one that stands there, if any, is not the work of this start."""
         own = (self.origin, ended(self.origin))
-        return bool(self.origin) and (record is None or record.header.origin not in own)
+        return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
         """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach
