@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from cellkeeper_service.domain.position import Position, first_position
-from cellkeeper_service.domain.record import Header, Record
+from cellkeeper_service.domain.record import ORIGIN_BYTES, Header, Record
 
 ENDED = b"\0ended\0\0"
-"""Begins the origin in the record of a sequence that has ended; half of its start's follows."""
+"""Begins the origin in the record of a sequence that has ended; a hash of the one until then follows."""
 
 NO_GENERATION = b""
 """Stands for that of a record that is not there."""
@@ -16,12 +17,18 @@ NO_GENERATION = b""
 
 def ended(origin: bytes) -> bytes:
     """The origin of a record whose sequence has ended. origin: the one until then."""
-    return ENDED + origin[: len(origin) - len(ENDED)]
+    return ENDED + blake2b(origin, digest_size=ORIGIN_BYTES - len(ENDED)).digest()
 
 
 def has_ended(origin: bytes) -> bool:
     """Whether the sequence of a record with this origin has ended."""
     return origin.startswith(ENDED)
+
+
+def ttl_of_next(header: Header, default_ttl_ms: int) -> int:
+    """The TTL of a generation that follows this one, or is a copy of it: the same, but not the short one that a
+    sequence has after its end. default_ttl_ms: of new sessions."""
+    return default_ttl_ms if has_ended(header.origin) else header.ttl_ms
 
 
 @dataclass(frozen=True, slots=True)
