@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import CarryOver, Fork, Moved, Policy, Request, Reset, SetState
@@ -35,12 +33,16 @@ def header(world: World, session: str = "s") -> Header:
 
 def ask(kind: str, generation: bytes) -> tuple[Request, Reply]:
     reply = Reply()
-    request: Any = {
-        "reset": lambda: Reset(key(), FOREVER, reply, generation, ID),
-        "set state": lambda: SetState(key(), FOREVER, reply, generation, ID, 7, STATE),
-        "fork": lambda: Fork(key(), FOREVER, reply, key("t"), None, ID),
-        "carry over": lambda: CarryOver(key(), FOREVER, reply, generation, ID, NEW * 32, Policy.RESET, b"", 0),
-    }[kind]()
+    request: Request
+    match kind:
+        case "reset":
+            request = Reset(key(), FOREVER, reply, generation, ID)
+        case "set state":
+            request = SetState(key(), FOREVER, reply, generation, ID, 7, STATE)
+        case "fork":
+            request = Fork(key(), FOREVER, reply, key("t"), None, ID)
+        case _:
+            request = CarryOver(key(), FOREVER, reply, generation, ID, NEW * 32, Policy.RESET, b"", 0)
     return request, reply
 
 
