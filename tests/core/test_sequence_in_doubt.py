@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import Load
 
-from .acts import until
+from .acts import TICK, until
 from .counting_engine import expected
 from .world import World, key, reason
 
@@ -132,5 +133,40 @@ def test_without_a_number_an_unknown_outcome_is_told(sequence: Sequenced) -> Non
     reply = world.send([5], sequence=sequence)
     until(world, "writes")
     world.replicas[0].lose(0)
+    world.settle()
+    assert reason(reply.result) == "OUTCOME_UNKNOWN"
+
+
+@pytest.mark.parametrize("lands", ["before", "late"])
+def test_that_nothing_is_stored_tells_nothing_of_a_sequence_that_has_ended(lands: str) -> None:
+    world = World()
+    reply = world.send([1], sequence=Sequenced(START, 0, end_ttl_ms=500))
+    until(world, "writes")
+    one = world.replicas[0]
+    if lands == "before":
+        one.reach_store(one.writes[0])
+    write = one.lose(0)
+    if lands == "late":
+        one.collect()
+        one.load(0)
+        one.reach_store(write)
+    world.now += 1
+    world.settle()
+    assert reason(reply.result) == "OUTCOME_UNKNOWN"
+    assert world.store.load_many([Load(key(), False)]) == [None]
+
+
+def test_a_start_whose_record_was_in_its_own_way_and_is_gone_is_in_doubt() -> None:
+    world = World(limits=Limits(default_ttl_ms=500, tick=TICK))
+    reply = world.send([1], sequence=Sequenced(START, 0))
+    until(world, "writes")
+    one = world.replicas[0]
+    write = one.lose(0)
+    one.collect()
+    one.load(0)
+    one.reach_store(write)
+    until(world, "writes")
+    one.deliver(0)
+    world.now += 1
     world.settle()
     assert reason(reply.result) == "OUTCOME_UNKNOWN"

@@ -12,7 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .requests import Erase, Request, Step, Write
-from .sequence import NO_GENERATION, ended
+from .sequence import NO_GENERATION, ended, has_ended
 from .session import CachedState, InflightCommit, SessionState
 
 
@@ -74,13 +74,19 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
 
 def leave_in_doubt(commit: InflightCommit) -> None:
     """For a commit without an answer. Its chunks may have been applied, and only the record of the generation that it
-    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again."""
+    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again. That
+    there is no record tells that they were not applied, unless they end their sequence: it is kept for a moment only.
+    """
     call = commit.call
     if isinstance(call, Commit):
-        before = NO_GENERATION if call.expected is None else call.expected.position.generation
+        generations = (call.header.position.generation,)
+        if call.expected is not None:
+            generations += (call.expected.position.generation,)
+        elif not has_ended(call.header.origin):
+            generations += (NO_GENERATION,)
         for request in commit.requests:
             if isinstance(request, Step) and request.sequence is not None:
-                request.in_doubt += (before, call.header.position.generation)
+                request.in_doubt += generations
 
 
 def _is_repeatable(step: Step) -> bool:

@@ -70,9 +70,11 @@ def start_lost(record: Record | None) -> Rejection:
 
 def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
     """For a chunk that may have been applied by a commit without an answer, in a generation that another writer has
-    ended since: this record cannot tell. Decided again it might be applied twice."""
+    ended since: this record cannot tell. Decided again it might be applied twice. Nor does it tell anything that there
+    is no record where one was in the way of a later commit."""
     generation = NO_GENERATION if record is None else record.position.generation
-    if not step.in_doubt or generation in step.in_doubt:
+    gone = record is None and step.conflicts > 0
+    if not step.in_doubt or (generation in step.in_doubt and not gone):
         return None
     text = "the store did not answer, and the session was started anew meanwhile: the step may have been applied before"
     return Rejection(Reason.OUTCOME_UNKNOWN, text, position=None if record is None else record.position)
