@@ -79,7 +79,7 @@ def leave_in_doubt(commit: InflightCommit) -> None:
     """
     call = commit.call
     if isinstance(call, Commit):
-        generations = (call.header.position.generation,)
+        generations: tuple[bytes, ...] = (call.header.position.generation,)
         if call.expected is not None:
             generations += (call.expected.position.generation,)
         elif not has_ended(call.header.origin):
