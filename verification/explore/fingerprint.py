@@ -152,6 +152,7 @@ class _Namer:
                 request.acked,
                 request.distrusts_hot,
                 request.sequence,
+                tuple(one and self.generation(one) for one in request.in_doubt),
             )
         elif isinstance(request, wire.Open):
             more = (request.request_id, self.position(request.expect))

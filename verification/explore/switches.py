@@ -89,7 +89,7 @@ def delete_names_its_generation() -> AbstractContextManager[Any]:
 
 
 def starts_are_recognized() -> AbstractContextManager[Any]:
-    return patch.object(Sequenced, "starts_over", lambda self, record: bool(self.origin))
+    return patch.object(Sequenced, "starts_over", lambda self, standing: bool(self.origin))
 
 
 # ----------------------------------------------------------------------------------------------------- compare-and-set

@@ -97,9 +97,11 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
     """Whether the sequence goes on: nothing that was computed or committed has ended it."""
-    uncommitted = session.pending or ([] if session.in_flight is None else session.in_flight.requests)
-    last = uncommitted[-1] if uncommitted else None
-    ends = isinstance(last, Step) and last.sequence is not None and last.sequence.ends
+    uncommitted = [*([] if session.in_flight is None else session.in_flight.requests), *session.pending]
+    steps = [
+        one for one in uncommitted if isinstance(one, Step)
+    ]  # the last may have a position, and not know of an end
+    ends = any(step.sequence is not None and step.sequence.ends for step in steps)
     return not ends and not has_ended(cached.header.origin)
 
 
@@ -159,9 +161,10 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
 
 
 def _replaces(request: Request, damage: DamagedRecord) -> bool:
-    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit."""
-    starts = isinstance(request, Step) and request.sequence is not None and request.sequence.starts_over(None)
-    return starts and damage.header is not None
+    """Whether the request needs nothing of the damaged record but its header, to be compared in the commit. A start
+    that made this record does not make another: what was applied behind it is lost, and its sender must be told."""
+    sequence = request.sequence if isinstance(request, Step) else None
+    return sequence is not None and damage.header is not None and sequence.starts_over(damage.header)
 
 
 def _decide_step(
@@ -177,8 +180,10 @@ def _decide_step(
         created = _create(context, session, models.default, step, damaged if record is None else record.header)
         if created is not None:
             session.queue.popleft()
+            _lead(session, step, created.header.position.generation)
             start_chunk(context, created, step)
     elif verdict is Verdict.REPLAY:
+        _lead(session, step, record.position.generation)
         _replay(context, session, record)
     elif cached := _cached_at(context, session, record, step.acked_at(record.position.step)):
         if step.peek:
@@ -189,6 +194,15 @@ def _decide_step(
             start_chunk(context, cached, step)
         else:
             _conclude(context, session, step, _ack_behind(context, record))
+
+
+def _lead(session: SessionState, start: Step, generation: bytes) -> None:
+    """What a commit without an answer carried behind a start was meant for the start's generation, which is this one
+    now. start: any other step changes nothing."""
+    if start.in_doubt:
+        for request in session.queue:
+            if isinstance(request, Step) and request.in_doubt:
+                request.in_doubt += (generation,)
 
 
 def _decide_read(context: Context, session: SessionState, request: GetState, record: Record | None) -> None:

@@ -15,6 +15,7 @@ from .decision_table import generation_changed, not_found, refuse_unserved
 from .lifecycle import NewGeneration, done_before, new_header
 from .models import Models, Version
 from .requests import CarryOver, Moved, Policy, Write
+from .sequence import ended, has_ended
 
 
 class Needs(Enum):
@@ -72,8 +73,11 @@ def _keep(
 
 
 def carried(record: Record, request: CarryOver, target: Version, at: Position, state: bytes, now_ms: int) -> Write:
-    """The new generation: this state at `at`, nothing in the log."""
-    header = new_header(target, at, origin_of(request.request_id, request.content), record.header.ttl_ms, now_ms)
+    """The new generation: this state at `at`, nothing in the log. A sequence that has ended stays so."""
+    origin = origin_of(request.request_id, request.content)
+    if has_ended(record.header.origin):
+        origin = ended(origin)
+    header = new_header(target, at, origin, record.header.ttl_ms, now_ms)
     return Write(Commit(request.key, record.header, header, b"", state), Moved(at), target, state)
 
 

@@ -12,7 +12,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .limits import Limits
 from .requests import Erase, Request, Step, Write
-from .sequence import ended
+from .sequence import NO_GENERATION, ended, has_ended
 from .session import CachedState, InflightCommit, SessionState
 
 
@@ -70,6 +70,23 @@ def why_not_again(request: Request, result: CommitResult, limits: Limits) -> Rej
             if request.unknowns <= limits.max_unknowns:
                 return None
             return store_unavailable(result.message, limits)
+
+
+def leave_in_doubt(commit: InflightCommit) -> None:
+    """For a commit without an answer. Its chunks may have been applied, and only the record of the generation that it
+    makes, or of the one that it was compared with, tells: behind a start of another they are not decided again. That
+    there is no record tells that they were not applied, unless they end their sequence: it is kept for a moment only.
+    """
+    call = commit.call
+    if isinstance(call, Commit):
+        generations: tuple[bytes, ...] = (call.header.position.generation,)
+        if call.expected is not None:
+            generations += (call.expected.position.generation,)
+        elif not has_ended(call.header.origin):
+            generations += (NO_GENERATION,)
+        for request in commit.requests:
+            if isinstance(request, Step) and request.sequence is not None:
+                request.in_doubt += generations
 
 
 def _is_repeatable(step: Step) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.store import Commit, CommitResult
+from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
 
-from .commit import build_commit, why_not_again
+from .commit import build_commit, leave_in_doubt, why_not_again
 from .context import Context, late
 from .requests import Request, Step, Write
 from .session import InflightCommit, SessionState
@@ -93,6 +93,8 @@ def not_committed(context: Context, commit: InflightCommit, result: CommitResult
     behind = context.unwind(session) if commit.cached is None or not commit.cached.dropped else []
     again: list[Request] = []
     answered = []
+    if result.outcome is Outcome.UNKNOWN:
+        leave_in_doubt(commit)
     for request in commit.requests:
         why = why_not_again(request, result, context.limits)
         if why is None:

@@ -170,8 +170,7 @@ def finish_chunk(context: Context, cached: CachedState, step: Step) -> None:
     if cached.checkpoint is not None:
         cached.checkpoint.tail += step.data
     step.computed_at, step.version = context.now, version
-    if cached.created:
-        step.created, cached.created = True, False
+    step.created, cached.created = cached.created, False  # an earlier try may have set it
     context.caches[version].used(cached)
     step.status = COMMITTING
     session.pending.append(step)

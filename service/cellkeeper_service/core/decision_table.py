@@ -10,7 +10,7 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .models import Models
 from .requests import Step
-from .sequence import has_ended
+from .sequence import NO_GENERATION, has_ended
 
 
 class Verdict(Enum):
@@ -22,12 +22,15 @@ class Verdict(Enum):
 def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejection:
     """The table. `record` is the store's, read after `step` arrived."""
     asked, sequence = step.position, step.sequence
-    if sequence is not None and sequence.starts_over(record):
-        return start_lost(record) if step.conflicts else Verdict.CREATE
+    if sequence is not None and sequence.starts_over(None if record is None else record.header):
+        doubtful = refuse_doubtful(record, step)
+        return doubtful or (start_lost(record) if step.conflicts else Verdict.CREATE)
     if record is None:
         return not_found() if asked is not None or step.peek or sequence is not None else Verdict.CREATE
     stands = record.position
     if sequence is not None:
+        if not sequence.origin and (doubtful := refuse_doubtful(record, step)):
+            return doubtful
         asked = sequence.position_in(record)
     if asked is not None and asked.generation != stands.generation:
         return generation_changed(stands)
@@ -63,6 +66,18 @@ def start_lost(record: Record | None) -> Rejection:
     it would end a generation that its sender may know nothing of, and steps in it that were acknowledged."""
     text = "another writer changed the session while this started it anew; nothing of it was applied"
     return Rejection(Reason.COMMIT_CONFLICT, text, position=None if record is None else record.position)
+
+
+def refuse_doubtful(record: Record | None, step: Step) -> Rejection | None:
+    """For a chunk that may have been applied by a commit without an answer, in a generation that another writer has
+    ended since: this record cannot tell. Decided again it might be applied twice. Nor does it tell anything that there
+    is no record where one was in the way of a later commit."""
+    generation = NO_GENERATION if record is None else record.position.generation
+    gone = record is None and step.conflicts > 0
+    if not step.in_doubt or (generation in step.in_doubt and not gone):
+        return None
+    text = "the store did not answer, and the session was started anew meanwhile: the step may have been applied before"
+    return Rejection(Reason.OUTCOME_UNKNOWN, text, position=None if record is None else record.position)
 
 
 def beyond_the_last(stands: Position, step: Step) -> Rejection | None:

@@ -28,6 +28,7 @@ from .requests import (
     SetState,
     Write,
 )
+from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto
 """What makes a generation."""
@@ -96,7 +97,8 @@ def _new_generation(
     if record.position.generation != request.generation:
         return generation_changed(record.position)
     position = first_position(new.generation, step)
-    header = new_header(served, position, _origin(request), record.header.ttl_ms, new.now_ms)
+    ttl_ms = ttl_of_next(record.header, new.default_ttl_ms)
+    header = new_header(served, position, _origin(request), ttl_ms, new.now_ms)
     commit = Commit(request.key, record.header, header, b"", state)
     return Write(commit, Moved(position), served, state)
 
@@ -137,6 +139,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
         position=position,
         created_ms=new.now_ms,
         updated_ms=new.now_ms,
+        ttl_ms=ttl_of_next(source.header, new.default_ttl_ms),
         origin=_origin(request),
     )
     return Write(Commit(request.key, None, header, source.log, source.checkpoint), Moved(position))
@@ -158,6 +161,8 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
 def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
     """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
     with the same request_id did."""
+    if record.header.origin == ended(_origin(request)):
+        return Moved(record.position)
     match whose(record.header.origin, request.request_id, request.content):
         case Work.OWN:
             return Moved(record.position)
@@ -193,7 +198,8 @@ def of_damaged(
             return generation_changed(header.position)
         case Reset() if header is not None:
             served, start = models.default, first_position(new.generation)
-            after = new_header(served, start, _origin(request), header.ttl_ms, new.now_ms)
+            ttl_ms = ttl_of_next(header, new.default_ttl_ms)
+            after = new_header(served, start, _origin(request), ttl_ms, new.now_ms)
             state = served.engine.initial_state
             return Write(Commit(request.key, header, after, b"", state), Moved(start), served, state)
     text = str(damage) if header is not None else f"{damage}; its header cannot be read: delete it without a generation"

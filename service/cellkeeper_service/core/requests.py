@@ -163,6 +163,9 @@ class Step(Computable):
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
     version: Version | None = field(default=None, init=False)  # that computed it
     after: Position | None = field(default=None, init=False)  # once it is computed
+    in_doubt: tuple[bytes, ...] = field(
+        default=(), init=False
+    )  # generations of commits without an answer: see commit.py
     created: bool = field(default=False, init=False)  # it created its session
     replayed: bool = field(default=False, init=False)  # it had been applied before
     item: int = 0  # its place in the frame that it came in

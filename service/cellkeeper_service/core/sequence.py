@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from cellkeeper_service.domain.position import Position, first_position
-from cellkeeper_service.domain.record import Record
+from cellkeeper_service.domain.record import ORIGIN_BYTES, Header, Record
 
 ENDED = b"\0ended\0\0"
-"""Begins the origin in the record of a sequence that has ended; half of its start's follows."""
+"""Begins the origin in the record of a sequence that has ended; a hash of the one until then follows."""
+
+NO_GENERATION = b""
+"""Stands for that of a record that is not there."""
 
 
 def ended(origin: bytes) -> bytes:
     """The origin of a record whose sequence has ended. origin: the one until then."""
-    return ENDED + origin[: len(origin) - len(ENDED)]
+    return ENDED + blake2b(origin, digest_size=ORIGIN_BYTES - len(ENDED)).digest()
 
 
 def has_ended(origin: bytes) -> bool:
     """Whether the sequence of a record with this origin has ended."""
     return origin.startswith(ENDED)
+
+
+def ttl_of_next(header: Header, default_ttl_ms: int) -> int:
+    """The TTL of a generation that follows this one, or is a copy of it: the same, but not the short one that a
+    sequence has after its end. default_ttl_ms: of new sessions."""
+    return default_ttl_ms if has_ended(header.origin) else header.ttl_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,10 @@ class Sequenced:
     def ends(self) -> bool:
         return self.end_ttl_ms is not None
 
-    def starts_over(self, record: Record | None) -> bool:
-        """Whether a new generation is to be made: the record's is not the work of this start."""
+    def starts_over(self, standing: Header | None) -> bool:
+        """Whether a new generation is to be made: the one that stands there, if any, is not the work of this start."""
         own = (self.origin, ended(self.origin))
-        return bool(self.origin) and (record is None or record.header.origin not in own)
+        return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
         """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach

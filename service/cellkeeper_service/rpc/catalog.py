@@ -31,6 +31,11 @@ class WireLimits:
     max_stream_frames: int = 64
     max_ttl_ms: int = 0
 
+    def chunk_steps(self, step_bytes: int) -> int:
+        """The most time steps of so many bytes in one chunk. Its inputs are logged in the model's dtype, where they may
+        take more bytes than in the message: a session's log has to have room for them."""
+        return min(self.max_chunk_steps, self.max_log_bytes // step_bytes)
+
 
 class Catalog:
     """Finds a request's model, and what it addresses there, as one tenant sees it: "" where nobody is asked who he

@@ -91,7 +91,7 @@ class Frame:
 
     def _check(self, item: int) -> None:
         steps, start, position = self.steps[item], self.starts[item], self._position(item)
-        check_steps(steps, self.catalog, f"steps[{item}]")
+        check_steps(steps, self.spec, self.catalog, f"steps[{item}]")
         fields.session_id(self.sessions[item], f"sessions[{item}]")
         if position is None and self.needs_positions:
             raise invalid(f"positions[{item}]", "none", "the item's position: a stream's steps are numbered")

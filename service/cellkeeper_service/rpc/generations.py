@@ -157,7 +157,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
 def _window(item: pb.CarryOverRequest.Item, where: str, spec: ModelSpec, catalog: Catalog) -> bytes:
     if not item.shape:
         raise invalid(f"{where}.shape", "[]", f"[W{''.join(f', {size}' for size in spec.input.shape)}]")
-    check_steps(item.shape[0], catalog, f"{where}.shape")
+    check_steps(item.shape[0], spec, catalog, f"{where}.shape")
     values = tensors.read_inputs(item.inputs, item.dtype, item.shape[1:], item.shape[0], spec, f"{where}.")
     tensors.check_values(values, spec, f"{where}.inputs")
     return tensors.input_bytes(values, spec)

@@ -71,7 +71,7 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         missing_values=spec.missing_values,
         outputs=[tensors.to_spec(output) for output in spec.outputs],
         states=[tensors.to_spec(state) for state in spec.states],
-        max_chunk_steps=limits.max_chunk_steps,
+        max_chunk_steps=limits.chunk_steps(spec.step_bytes),
         max_frame_items=limits.max_frame_items,
         max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
         feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),

@@ -24,7 +24,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     if not request.shape:
         raise invalid("shape", "[]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
     steps = request.shape[0]
-    check_steps(steps, catalog, "shape")
+    check_steps(steps, spec, catalog, "shape")
     outputs, with_state = catalog.wanted(request.outputs, spec)
     asked = fields.position(request.position) if request.HasField("position") else None
     acked = fields.acked(request.acked, asked) if request.HasField("acked") else None
@@ -57,9 +57,11 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str) -> Rollou
     return Rollout(steps, known)
 
 
-def check_steps(steps: int, catalog: Catalog, field: str) -> None:
-    if not 1 <= steps <= catalog.limits.max_chunk_steps:
-        raise invalid(field, f"T = {steps}", f"1 to {catalog.limits.max_chunk_steps} time steps in one chunk")
+def check_steps(steps: int, spec: ModelSpec, catalog: Catalog, field: str) -> None:
+    """Raises a Rejection for a chunk with too few time steps, or too many."""
+    most = catalog.limits.chunk_steps(spec.step_bytes)
+    if not 1 <= steps <= most:
+        raise invalid(field, f"T = {steps}", f"1 to {most} time steps in one chunk")
 
 
 def write_step(reply: StepReply) -> pb.StepResponse:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cellkeeper_service.core.sequence import has_ended
 from cellkeeper_service.domain.origin import origin_of
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome
@@ -42,6 +43,7 @@ class Generation:
     start: int
     state: int
     inputs: list[int]
+    ended_at: int | None = None  # its step at the commit that ended its sequence
 
     def state_at(self, step: int) -> int:
         return run(self.state, self.inputs[: step - self.start])[-1] if step > self.start else self.state
@@ -55,6 +57,7 @@ class LedgerStore(MemoryStore):
         super().__init__(clock_ms)
         self.generations: dict[bytes, Generation] = {}
         self.applied: set[int] = set()  # inputs of steps, each of which is sent in one chunk only
+        self.repeated: set[int] = set()  # inputs that clients without positions send twice: once in each generation
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
         assert len({commit.key for commit in commits}) == len(commits), "one session twice in one call"
@@ -89,6 +92,9 @@ class LedgerStore(MemoryStore):
         assert header.position.step == end + len(new)
         assert POISON not in new
         if not copied:
-            assert not self.applied.intersection(new), "applied twice"
+            assert not self.applied.intersection(new) - self.repeated, "applied twice"
+            assert not set(generation.inputs).intersection(new), "applied twice in one generation"
             self.applied.update(new)
         generation.inputs += new
+        if generation.ended_at is None and has_ended(header.origin):
+            generation.ended_at = header.position.step

@@ -100,3 +100,15 @@ def test_a_session_whose_state_was_dropped_meanwhile_is_forgotten_once_its_commi
     one.deliver(0)
     assert reply.outputs == expected([1])
     at_rest(world)
+
+
+def test_a_step_that_lost_the_creation_of_its_session_did_not_create_it() -> None:
+    world = World(replicas=2)
+    late = world.send([1])
+    until(world, "writes")
+    first = world.send([2], replica=1)
+    while world.replicas[1].work():
+        pass
+    world.settle()
+    assert (first.outputs, late.outputs) == (expected([2]), expected([2, 1])[1:])
+    assert (first.result.created, late.result.created) == (True, False)

@@ -32,16 +32,18 @@ from cellkeeper_service.core.requests import (
     Step,
     StepReply,
 )
+from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection
 
 from .counting_engine import POISON
-from .ledger import LedgerStore, copying, run, unpack
+from .ledger import Generation, LedgerStore, copying, run, unpack
 from .world import FOREVER, Reply, World, Write, key, pack
 
 SEEDS = random.SystemRandom().sample(range(10**9), 80)
 NAMES = ["a", "b", "c"]
+NOT_APPLIED = {Reason.COMMIT_CONFLICT, Reason.STEP_GAP, Reason.STEP_CONFLICT}
 NEVER = {Reason.INTERNAL_ERROR, Reason.MODEL_CHANGED, Reason.NUMERICS_CHANGED}
 
 
@@ -71,6 +73,9 @@ class Checked(Reply):
                 assert generation.inputs[start - generation.start : end - generation.start] == inputs
             if request.position is not None:
                 assert result.position == advance(request.position, request.data, 4)
+            if request.sequence is not None:
+                check_place(request.sequence, start, end, generation)
+            assert not result.created or start == generation.start
             if request.wants_state:
                 assert result.state == outputs[-1].to_bytes(8, "little")
         elif isinstance(result, StateReply):
@@ -82,22 +87,38 @@ class Checked(Reply):
             assert isinstance(result, Deleted)
 
 
+def check_place(sequence: Sequenced, start: int, end: int, generation: Generation) -> None:
+    """Of a chunk of a sequence that was applied, or replayed."""
+    if sequence.origin:
+        assert (start, generation.start) == (0, 0)
+    if sequence.at is not None:
+        assert start == sequence.at
+    elif generation.ended_at is not None:
+        assert end <= generation.ended_at
+
+
 class Crowd:
     def __init__(self, seed: int, replicas: int, slots: int) -> None:
+        """Sequences come in some histories alone: a start ends whatever others do with the session."""
         self.draw = random.Random(seed)
         limits = Limits(max_log_steps=30, max_session_requests=8, tick=TickLimits(4, 8))
         self.world = World(replicas, slots, limits)
-        self.store = self.world.store = LedgerStore(lambda: 0.0)
+        self.store = self.world.store = LedgerStore(lambda: self.world.now * 1000)
         self.values = count(1000)
         self.sent: list[Checked] = []
         self.seen: dict[str, list[Position]] = {name: [] for name in NAMES}
         self.frames: list[list[Step]] = []
+        self.steps: dict[str, list[int]] = {name: [0] for name in NAMES}  # where a sequence may be
+        self.sequences = self.draw.choice([0.0, 0.3, 0.9])
         self.rush = self.draw.choice([0.1, 0.3])  # with few requests at a time, more find their sessions cached
 
     def act(self) -> None:
         draw = self.draw
         if draw.random() < 0.6:
             self.send_frame()
+            return
+        if draw.random() < self.sequences:
+            self.send_sequenced()
             return
         name = draw.choice(NAMES)
         self.look(name)
@@ -148,6 +169,39 @@ class Crowd:
             self.seen[name].append(advance(position, data, 4))
         return Step(key(name), deadline, reply, data, len(inputs), position, acked, peek, wanted, wants_state)
 
+    def send_sequenced(self) -> None:
+        """Steps of a sequence, without waiting for replies: a start, a number, or neither; some of them end it."""
+        draw, name, wanted = self.draw, self.draw.choice(NAMES), frozenset(["prediction"])
+        core = draw.choice(self.world.replicas).core
+        at = None if draw.random() < 0.2 else draw.choice(self.steps[name][-3:])
+        origin = draw.randbytes(16) if draw.random() < 0.25 else b""
+        for _ in range(draw.choice([1, 1, 2, 4])):
+            deadline = FOREVER if draw.random() < 0.7 else self.world.now + draw.choice([0.5, 2.0, 10.0])
+            reply = Checked(self.store)
+            sent = [one.request for one in self.sent[-20:]]
+            again = [one for one in sent if isinstance(one, Step) and one.sequence and one.sequence.at is not None]
+            if again and draw.random() < 0.15:
+                old = draw.choice(again)
+                self.store.repeated.update(unpack(old.data))
+                step = Step(old.key, deadline, reply, old.data, old.steps, None, old.acked, False, wanted, False)
+                step.sequence = old.sequence
+            else:
+                inputs = [next(self.values) for _ in range(draw.choice([1, 1, 1, 2, 5, 9]))]
+                if draw.random() < 0.05:
+                    inputs[draw.randrange(len(inputs))] = POISON
+                number = 0 if origin and at is not None else at
+                ttl_ms = draw.choice([1, 500, 5000]) if draw.random() < 0.1 else None
+                acked = None if number is None or draw.random() < 0.5 else 0
+                step = Step(key(name), deadline, reply, pack(inputs), len(inputs), None, acked, False, wanted, False)
+                step.sequence = Sequenced(origin, number, ttl_ms)
+                if number is not None:
+                    at = number + len(inputs)
+                    self.steps[name].append(at)
+                origin = b""
+            reply.request = step
+            self.sent.append(reply)
+            core.submit(step)
+
     def send_frame(self) -> None:
         """Of one to all sessions, or its steps one by one; some were sent before, some are poisoned, some are in the
         wrong place."""
@@ -191,6 +245,7 @@ class Crowd:
             (record,) = self.store.load_many([Load(key(name), False)])
             if record is not None and not isinstance(record, Exception):
                 self.seen[name].append(record.position)
+                self.steps[name].append(record.position.step)
 
     def position(self, name: str, last: float = 0.8) -> Position | None:
         """A position of this session, mostly the last: real, or hoped for."""
@@ -238,6 +293,12 @@ class Crowd:
         elif late and not late[-1].sent:
             replica.reach_store(late[-1])
 
+    def check_not_applied(self, request: Request | None) -> None:
+        """Of a step of a sequence that was refused, and was not sent again."""
+        if isinstance(request, Step) and request.sequence is not None:
+            inputs = set(unpack(request.data))
+            assert inputs & self.store.repeated or not inputs & self.store.applied
+
     def play(self) -> None:
         late: list[Write] = []
         for _ in range(150 if self.rush > 0.2 else 250):
@@ -250,6 +311,8 @@ class Crowd:
         self.world.settle()
         for reply in self.sent:
             assert reply.result is not None, reply.request
+            if isinstance(reply.result, Rejection) and reply.result.reason in NOT_APPLIED:
+                self.check_not_applied(reply.request)
         for replica in self.world.replicas:
             replica.check_rest()
 

@@ -165,17 +165,37 @@ def test_a_sequence_that_has_ended_is_kept_for_repeated_chunks_alone(due_steps: 
     assert outputs(world.step([2], sequence=ANYWHERE)) == expected([1, 2])[1:]
 
 
-@pytest.mark.parametrize("starts", [True, False])
-def test_only_a_start_replaces_a_damaged_record(starts: bool) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["nothing in flight", "the end waits for a commit"])
+def test_a_step_with_a_position_does_not_open_an_ended_sequence_again(waits: bool) -> None:
+    """A client of positions may go on with the session; one that asks for the sequence is told that it has ended."""
+    world = World()
+    world.step([1], sequence=Sequenced(START))
+    if waits:
+        world.send([2], sequence=ANYWHERE)
+        in_flight(world)
+    world.send([3], sequence=Sequenced(end_ttl_ms=500))
+    one = world.replicas[0]
+    one.collect()
+    one.compute(0)
+    cached = one.sessions[key()].cached
+    assert cached is not None
+    positioned, behind = world.send([4], cached.frontier), world.send([5], sequence=ANYWHERE)
+    world.settle()
+    assert positioned.outputs == expected([1, 2, 3, 4] if waits else [1, 3, 4])[-1:]
+    assert reason(behind.result) == "SESSION_NOT_FOUND"
+
+
+@pytest.mark.parametrize("origin", [OTHER_START, START, b""], ids=["another start", "its own start", "no start"])
+def test_only_another_start_replaces_a_damaged_record(origin: bytes) -> None:
     world = World()
     world.step([1, 2], sequence=Sequenced(START))
     before, one = header(world), world.replicas[0]
-    reply = world.send([5], sequence=Sequenced(OTHER_START if starts else b"", at=0))
+    reply = world.send([5], sequence=Sequenced(origin, at=0))
     one.collect()
     sessions, _ = one.loads.pop()
     one.core.on_loaded(sessions, [DamagedRecord("cut", before)])
     world.settle()
-    if starts:
+    if origin == OTHER_START:
         assert reply.outputs == expected([5])
         assert header(world).position.generation != before.position.generation
     else:
@@ -203,34 +223,6 @@ def test_a_sequence_may_start_and_end_in_one_chunk() -> None:
     assert reason(world.step([2], sequence=ANYWHERE)) == "SESSION_NOT_FOUND"
     world.now += 1
     assert world.store.load_many([Load(key(), False)]) == [None]
-
-
-@pytest.mark.parametrize("executed", [True, False])
-@pytest.mark.parametrize("sequence", [Sequenced(OTHER_START, 0), Sequenced(at=2)])
-def test_a_numbered_chunk_whose_commit_was_not_answered_is_decided_again(sequence: Sequenced, executed: bool) -> None:
-    world = World()
-    world.step([1, 2], sequence=Sequenced(START))
-    reply = world.send([5], sequence=sequence)
-    in_flight(world)
-    one = world.replicas[0]
-    if executed:
-        one.reach_store(one.writes[0])
-    one.lose(0)
-    world.settle()
-    assert reply.outputs == (expected([5]) if sequence.origin else expected([1, 2, 5])[2:])
-    assert reply.result.replayed == executed
-    assert header(world).position.step == (1 if sequence.origin else 3)
-
-
-@pytest.mark.parametrize("sequence", [Sequenced(OTHER_START), ANYWHERE])
-def test_without_a_number_an_unknown_outcome_is_told(sequence: Sequenced) -> None:
-    world = World()
-    world.step([1, 2], sequence=Sequenced(START))
-    reply = world.send([5], sequence=sequence)
-    in_flight(world)
-    world.replicas[0].lose(0)
-    world.settle()
-    assert reason(reply.result) == "OUTCOME_UNKNOWN"
 
 
 def test_a_late_start_does_not_end_a_generation_that_began_meanwhile() -> None:

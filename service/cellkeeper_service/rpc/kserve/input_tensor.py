@@ -33,7 +33,7 @@ def read_input(
         )
         text = f"{said}inference input '{name}' data-type is '{came}', but model '{model}' expects '{expected}'"
         raise refuse(text, "inputs.datatype")
-    check_steps(steps, catalog, "inputs.shape")
+    check_steps(steps, spec, catalog, "inputs.shape")
     data = _raw(request, tensor, name, model)
     wanted = prod(tensor.shape) * DTYPES[tensor.datatype].itemsize
     if len(data) != wanted:
