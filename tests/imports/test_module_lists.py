@@ -44,7 +44,7 @@ class Around(nn.Module):
 
 class Doubled(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return 2 * torch.as_tensor(super().forward(x))
+        return x + torch.as_tensor(self[0](x))
 
 
 def hooked() -> nn.Sequential:

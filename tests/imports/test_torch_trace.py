@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,37 @@ class Averaged(Own):
     def forward(self, x: Tensor) -> Any:
         y = self.rnn(x)[0]
         return self.head(y + y.mean(1, keepdim=True))
+
+
+class WithAnother(Own):
+    """A second output that no stream can give."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._change = change
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(2.0 * y), self._change(y)
+
+
+@pytest.mark.parametrize("change", [lambda y: y.flip(1), lambda y: y.cumsum(1)], ids=["reverse", "a running sum"])
+def test_every_output_is_compared(change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    words = "WithAnother: served values differ"
+    refused(tmp_path, words, import_torch, WithAnother(change), tmp_path / "m", example=SEQUENCES, **QUICK)
+
+
+class BeginsAnew(Own):
+    """Its state begins anew every 256 time steps."""
+
+    def forward(self, x: Tensor) -> Any:
+        return torch.cat([self.head(self.rnn(part)[0]) for part in torch.split(x, 256, 1)], 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"example": SEQUENCES}], ids=["read", "traced"])
+def test_a_state_that_begins_anew_within_long_sequences_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    words = "ordinary inputs, 1200 time steps, .*at step 256" if not options else "1200 time steps, .*from step 256 on"
+    refused(tmp_path, words, import_torch, BeginsAnew(), tmp_path / "m", **options, **QUICK)
 
 
 def test_what_looks_ahead_is_refused(tmp_path: Path) -> None:

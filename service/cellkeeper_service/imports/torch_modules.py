@@ -191,6 +191,8 @@ def is_ignored(module: nn.Module) -> bool:
 class ModuleChain:
     """The modules one after another, in float32 as they are: a proof.Source. initial: "h", "c" [layers, width]."""
 
+    windowed = False
+
     def __init__(self, modules: Sequence[nn.Module], initial: Mapping[str, Array]) -> None:
         import torch
 

@@ -18,8 +18,8 @@ from cellkeeper_service.model.fields import one_line
 
 from .processing import Processing
 from .refusal import ImportRefused
-from .torch_export import BATCH, RECIPE, Traced, exported, output_names, rows, spread
-from .torch_source import CarriedSource, source_name
+from .torch_export import BATCH, RECIPE, Traced, exported, rows, spread
+from .torch_source import CarriedSource, output_names, source_name
 from .torch_watch import trace_watched
 
 if TYPE_CHECKING:
