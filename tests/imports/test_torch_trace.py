@@ -217,6 +217,46 @@ def test_every_output_is_compared(change: Callable[[Tensor], Tensor], tmp_path: 
     refused(tmp_path, words, import_torch, WithAnother(change), tmp_path / "m", example=SEQUENCES, **QUICK)
 
 
+class StateSpace(nn.Module):
+    """Its state has the name that the graph has for the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(3, 8)
+
+    def forward(self, u: Tensor, x: Tensor) -> Any:
+        x = 0.5 * x + self.into(u)
+        return 2.0 * x, x
+
+
+class NeverAlone(Own):
+    """One of its layers stays in training, and takes no batch of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def train(self, mode: bool = True) -> NeverAlone:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(y + self.norm(y.transpose(1, 2)).transpose(1, 2))
+
+
+def test_a_state_named_as_the_graph_names_its_input(tmp_path: Path) -> None:
+    states = torch.zeros(1, 8)
+    imported = import_torch(StateSpace(), tmp_path / "m", example=torch.zeros(1, 3), states=states, **QUICK)
+    assert [state.name for state in imported.bundle.spec.states] == ["x_state"]
+
+
+def test_a_forward_that_fails_on_a_single_sequence_is_refused(tmp_path: Path) -> None:
+    words = r"fails on a single sequence, a batch of 1 \(Expected more than 1 value per channel"
+    refused(tmp_path, words, import_torch, NeverAlone(), tmp_path / "m", example=SEQUENCES, **QUICK)
+
+
 class BeginsAnew(Own):
     """Its state begins anew every 256 time steps."""
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellkeeper_service.model.fields import one_line
+
+from .refusal import ImportRefused
 from .stack import Array
 
 if TYPE_CHECKING:
@@ -38,17 +41,13 @@ class CarriedSource:
         return self._advance(inputs, 1)
 
     def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
-        import torch
-        from torch.utils import _pytree as tree
-
         states = [value.clone() for value in self._states]  # the forward may change them in place
         parts: list[list[Array]] = []
         for at in range(0, len(inputs), chunk):
             x = _tensor(inputs[at : at + chunk])
             steps = len(x)
             x = x if self._time_axis is None else x.unsqueeze(1 - self._time_axis)
-            with torch.no_grad():
-                leaves = tree.tree_leaves(self._call(self._model, x, states))
+            leaves = _leaves(lambda x=x, states=states: self._call(self._model, x, states), self.name)  # type: ignore[misc]
             states = leaves[-len(states) :]
             parts.append([_by_step(value, steps, self._time_axis) for value in leaves[: -len(states)]])
         names = output_names(len(parts[0]))
@@ -67,11 +66,8 @@ class SequenceSource:
         self._model, self._kept, self._time_axis = model, dict(kept), time_axis
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        import torch
-        from torch.utils import _pytree as tree
-
-        with torch.no_grad():
-            leaves = tree.tree_leaves(self._model(_tensor(inputs).unsqueeze(1 - self._time_axis)))
+        x = _tensor(inputs).unsqueeze(1 - self._time_axis)
+        leaves = _leaves(lambda: self._model(x), self.name)
         return {
             name: _by_step(leaves[index], len(inputs), self._time_axis if timed else -1)
             for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
@@ -79,6 +75,22 @@ class SequenceSource:
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         return self.whole(inputs)
+
+
+def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
+    """The tensors that a forward gives for one sequence. Raises ImportRefused."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    try:
+        with torch.no_grad():
+            return tree.tree_leaves(call())
+    except Exception as error:  # whatever the user's code raises
+        raise ImportRefused(
+            name,
+            f"the forward fails on a single sequence, a batch of 1 ({one_line(str(error))[:120]}); make it take any "
+            "batch, with nothing in training mode and nothing kept from the call before",
+        ) from error
 
 
 def output_names(count: int) -> tuple[str, ...]:

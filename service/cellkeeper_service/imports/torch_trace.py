@@ -19,6 +19,7 @@ from cellkeeper_service.model.fields import one_line
 from .processing import Processing
 from .refusal import ImportRefused
 from .torch_export import BATCH, RECIPE, Traced, exported, rows, spread
+from .torch_program import INPUT, OUTPUT
 from .torch_source import CarriedSource, output_names, source_name
 from .torch_watch import trace_watched
 
@@ -120,7 +121,8 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
     names: list[str] = []
     for name, value in structure.items():
         inner = tree.tree_leaves(value)
-        names += [name] if len(inner) == 1 else [f"{name}_{number}" for number in range(len(inner))]
+        stem = f"{name}_state" if name in (INPUT, OUTPUT) else name  # those are taken in the graph
+        names += [stem] if len(inner) == 1 else [f"{stem}_{number}" for number in range(len(inner))]
 
     orders = _keys(structure)
 
