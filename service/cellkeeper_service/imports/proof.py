@@ -149,7 +149,10 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
     again = source.whole(tried[at].inputs)
     for name, values in originals[at].items():
         if not np.array_equal(values, again[name], equal_nan=True):
-            return "; it gives other values when it is run again: it draws random numbers"
+            return (
+                "; it gives other values when it is run again: it draws random numbers, or keeps something from one "
+                "call to the next (a counter, a buffer) that is no state"
+            )
     long = originals[next(number for number, trial in enumerate(tried) if trial.length == STEPS)]
     for name, values in originals[at].items():
         gap = measure(np.asarray(long[name][:STEPPED]), values, tolerance)

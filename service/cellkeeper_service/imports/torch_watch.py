@@ -83,8 +83,8 @@ def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tupl
                     )
                 raise ImportRefused(
                     f"{place}: {one.name} ({one.kind})",
-                    "begins with a state that depends on the input (that of another layer?), expected zeros or "
-                    f"parameters: {RECIPE}",
+                    "begins with a state that depends on the input (that of another layer?), is drawn at random or is "
+                    f"kept from the call before, expected zeros or parameters: {RECIPE}",
                 )
     return seen[1], _outputs(given, axis, place)
 
