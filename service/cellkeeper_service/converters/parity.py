@@ -11,7 +11,7 @@ from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.load import load_engine
 from cellkeeper_service.model.bundle import Bundle
 
-from .proof import ORDINARY, STEPPED, Scaled, Source, cause, measure, served_ways, times, trials
+from .proof import ORDINARY, STEPPED, Scaled, Source, cause, measure, served_ways, small, times, trials
 from .stack import Array
 
 TOLERANCE = 1e-4  # relative; float32 sums in another order differ by a few 1e-7
@@ -63,14 +63,16 @@ def compare(
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
-    tried = trials(sequences, scaled)
+    tried = trials(sequences, scaled, source.windowed)
     originals = [dict(source.whole(trial.inputs)) for trial in tried]
+    least = small(tried, originals)
     for length in sorted({trial.length for trial in tried}):
         mine = [at for at, trial in enumerate(tried) if trial.length == length]
         for way, results in served_ways(engine, [tried[at].inputs for at in mine]):
             for at, served in zip(mine, results, strict=True):
                 for name, expected in originals[at].items():
-                    gap = measure(served[name], expected, tolerance)
+                    floor = least[name] if tried[at].scale > 1 else 0.0
+                    gap = measure(served[name], expected, tolerance, floor)
                     if tried[at].what == ORDINARY:
                         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)
                     else:

@@ -128,7 +128,7 @@ class Processed:
     """A source behind the processing: what the served model is compared with."""
 
     def __init__(self, source: Source, processing: Processing) -> None:
-        self.name = source.name
+        self.name, self.windowed = source.name, source.windowed
         self._source, self._processing = source, processing
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
@@ -142,14 +142,17 @@ class Processed:
         if numbers is not None:
             offset, scale = as_numbers(numbers.offset), as_numbers(numbers.scale)
             inputs = ((inputs.astype(np.float64) - offset) / scale).astype(np.float32)
-        value = np.asarray(run(inputs)["prediction"], np.float64)
+        outputs = dict(run(inputs))
+        value = np.asarray(outputs["prediction"], np.float64)
         for transform in self._processing.output:
             value = apply(Convert("output", transform), value)
-        return {"prediction": value}
+        return {**outputs, "prediction": value}
 
 
 class Float64Source:
     """The stack itself in float64, where the framework that it came from is not there."""
+
+    windowed = False
 
     def __init__(self, stack: Stack, why: str) -> None:
         self.name = f"its own float64 reference ({why})"

@@ -1,7 +1,9 @@
 """The proof at import: the model where it came from, on whole sequences, against the engine that will serve it, step by
 step, in chunks and whole, with sequences of other sizes beside each.
 
-Lengths and sizes of the inputs are those of LENGTHS and SIZES. Batches also hold sequences a million times as large.
+Lengths and sizes of the inputs are those of LENGTHS and SIZES; then there are ordinary inputs with single time steps of
+zero, and one long sequence where the source may treat it otherwise. Batches also hold sequences a million times as
+large.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ SIZES = (
     ("inputs of a millionth of the size", 1e-6),
     ("inputs of zero", 0.0),
 )
-SEQUENCES, STEPS = len(SIZES), LENGTHS[-1]  # what trials takes: one for each size
+WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a model may leave such steps out
+SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # what trials takes: one for each size, and one that gets zeros
 STEPPED = 32  # time steps that the source takes one by one: one of LENGTHS
 COMPANY = 1e6
+SMALL_SHARE = 1e-3  # values of large inputs that are smaller than this share of ordinary ones are compared with that
 Scaled = Callable[[Array, float], Array | None]
 
 
@@ -39,6 +43,7 @@ class Source(Protocol):
     """
 
     name: str  # "torch 2.13.0"
+    windowed: bool  # it takes whole sequences, and its code may treat long ones otherwise: cut them, begin anew within
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         """The whole sequence in one call."""
@@ -49,9 +54,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """what: the inputs in words. inputs: [length, ...]."""
+    """what: the inputs in words, and how many times as large they are. inputs: [length, ...]."""
 
     what: str
+    scale: float
     length: int
     inputs: Array
 
@@ -72,14 +78,23 @@ def times(inputs: Array, scale: float) -> Array | None:
     return (inputs * np.float32(scale)).astype(np.float32)
 
 
-def trials(sequences: Sequence[Array], scaled: Scaled) -> list[Trial]:
-    """Of each length and size. sequences: ordinary inputs [STEPS, ...], one for each size. scaled: such inputs in
-    another size; None where they have no other."""
+def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -> list[Trial]:
+    """Of each length and size. sequences: ordinary inputs [STEPS, ...], SEQUENCES of them. scaled: such inputs in
+    another size; None where they have no other. windowed: as of a Source; then all of them are one long sequence, too.
+    """
     made = []
-    for (what, scale), whole in zip(SIZES, sequences, strict=True):
+    for (what, scale), whole in zip(SIZES, sequences, strict=False):
         inputs = scaled(whole, scale)
         if inputs is not None:
-            made += [Trial(what, length, inputs[:length]) for length in LENGTHS]
+            made += [Trial(what, scale, length, inputs[:length]) for length in LENGTHS]
+    zeros = scaled(sequences[-1], 0.0)
+    if zeros is not None:
+        inputs = sequences[-1].copy()
+        inputs[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS] = zeros[ZERO_EVERY_STEPS - 1 :: ZERO_EVERY_STEPS]
+        made += [Trial(WITH_ZEROS, 1.0, length, inputs[:length]) for length in LENGTHS if length > ZERO_EVERY_STEPS]
+    if windowed:
+        long = np.concatenate(sequences)
+        made.append(Trial(ORDINARY, 1.0, len(long), long))
     return made
 
 
@@ -94,9 +109,22 @@ def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[st
     yield "whole", [_served(engine, [inputs], [steps])[0] for inputs in sequences]
 
 
-def measure(served: Array, expected: Array, tolerance: float) -> Gap:
+def small(tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+    """Of each output: SMALL_SHARE of the largest value that the source gives for ordinary inputs.
+
+    Large inputs shut the gates of a cell: of what is left nothing but rounding may be above zero.
+    """
+    ordinary = [outputs for trial, outputs in zip(tried, originals, strict=True) if trial.what == ORDINARY]
+    every = {name: [np.asarray(outputs[name], np.float64) for outputs in ordinary] for name in originals[0]}
+    return {
+        name: SMALL_SHARE * max(float(np.abs(value[np.isfinite(value)]).max(initial=0.0)) for value in values)
+        for name, values in every.items()
+    }
+
+
+def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0) -> Gap:
     """Both [T, ...]. What the source gives is not compared where it is NaN throughout, nor from where it is not finite
-    on. Infinity where nothing can be compared."""
+    on. Infinity where nothing can be compared. least: differences are relative to this where all values are smaller."""
     with np.errstate(over="ignore"):
         expected = np.asarray(expected, np.float32).astype(np.float64)
     if served.shape != expected.shape:
@@ -110,7 +138,7 @@ def measure(served: Array, expected: Array, tolerance: float) -> Gap:
     with np.errstate(invalid="ignore"):
         gaps = np.abs(served.reshape(len(served), -1).astype(np.float64) - rows)[known].max(axis=1, initial=0.0)
     gaps[~np.isfinite(gaps)] = np.inf
-    size = max(float(np.abs(rows[known]).max(initial=0.0)), 1e-30)
+    size = max(float(np.abs(rows[known]).max(initial=0.0)), least, 1e-30)
     over = np.flatnonzero(known)[~(gaps <= tolerance * size)]
     return Gap(float(gaps.max()), float(gaps.max()) / size, int(over[0]) if len(over) else 0)
 
@@ -121,7 +149,10 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
     again = source.whole(tried[at].inputs)
     for name, values in originals[at].items():
         if not np.array_equal(values, again[name], equal_nan=True):
-            return "; it gives other values when it is run again: it draws random numbers"
+            return (
+                "; it gives other values when it is run again: it draws random numbers, or keeps something from one "
+                "call to the next (a counter, a buffer) that is no state"
+            )
     long = originals[next(number for number, trial in enumerate(tried) if trial.length == STEPS)]
     for name, values in originals[at].items():
         gap = measure(np.asarray(long[name][:STEPPED]), values, tolerance)

@@ -29,11 +29,17 @@ DICTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Fitted:
-    """x * factor + shift, column by column: [F] each. names: of the columns, empty where they have none."""
+    """x * factor + shift, column by column: [F] each. names: of the columns, empty where they have none. order: which
+    of the columns that it takes each one is, where they are not all of them as they come."""
 
     factor: Numbers
     shift: Numbers
     names: tuple[str, ...] = ()
+    order: tuple[int, ...] = ()
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        return self.order or tuple(range(self.factor.size))
 
     def normalization(self) -> Normalization:
         """(x - offset) / scale."""
@@ -121,10 +127,31 @@ def _pipeline(value: Any, where: str) -> Fitted:
     parts = [read_scaler(step, f"{where}: {name}") for name, step in steps]
     whole = parts[0]
     for (name, _), part in zip(steps[1:], parts[1:], strict=True):
-        if part.factor.shape != whole.factor.shape:
-            raise ImportRefused(f"{where}: {name}", f"got {len(part.factor)} columns, expected {len(whole.factor)}")
-        whole = Fitted(whole.factor * part.factor, whole.shift * part.factor + part.shift, whole.names)
-    return whole
+        taken = list(part.taken)
+        if max(taken) >= whole.factor.size or (not part.order and len(taken) != whole.factor.size):
+            raise ImportRefused(f"{where}: {name}", f"got {len(taken)} columns, expected {whole.factor.size}")
+        factor, shift = whole.factor[taken] * part.factor, whole.shift[taken] * part.factor + part.shift
+        names = tuple(whole.names[at] for at in taken) if whole.names else ()
+        whole = Fitted(factor, shift, names, tuple(whole.taken[at] for at in taken))
+    return _told_apart(whole, where)
+
+
+def _told_apart(fitted: Fitted, where: str) -> Fitted:
+    """Raises ImportRefused where nobody could know which feature is which."""
+    order = list(fitted.taken)
+    if len(set(order)) < len(order):
+        raise ImportRefused(
+            where,
+            f"gives the columns {order}, some of them twice, expected each once: a session's time step has one value "
+            "for each feature; take the copies out, or make them in the model",
+        )
+    if order != sorted(order) and not fitted.names:
+        raise ImportRefused(
+            where,
+            f"gives the columns in the order {order}, and they have no names; fit it on a DataFrame, whose names "
+            "say which feature is which",
+        )
+    return fitted
 
 
 def _columns(value: Any, where: str) -> Fitted:
@@ -142,18 +169,15 @@ def _columns(value: Any, where: str) -> Fitted:
         passed = isinstance(step, str) or (type(step).__name__ == "FunctionTransformer" and step.func is None)
         if not passed and taken:
             part = read_scaler(step, f"{where}: {name}")
-        order += taken
+        if part.factor.size != len(part.taken) or max(part.taken, default=-1) >= len(taken):
+            raise ImportRefused(f"{where}: {name}", f"got {part.factor.size} columns, expected {len(taken)}")
+        order += [taken[at] for at in part.taken]
         factors.append(part.factor)
         shifts.append(part.shift)
     if not order:
         raise ImportRefused(where, "gives no column")
-    if order != sorted(order) and not known:
-        raise ImportRefused(
-            where,
-            f"gives the columns in the order {order}, and they have no names; fit it on a DataFrame, whose names "
-            "say which feature is which",
-        )
-    return Fitted(np.concatenate(factors), np.concatenate(shifts), tuple(known[at] for at in order) if known else ())
+    names = tuple(known[at] for at in order) if known else ()
+    return _told_apart(Fitted(np.concatenate(factors), np.concatenate(shifts), names, tuple(order)), where)
 
 
 def _indices(columns: Any, known: Sequence[str], size: int, where: str) -> list[int]:

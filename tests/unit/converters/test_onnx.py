@@ -13,7 +13,7 @@ import torch
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from testing.bundles import Array
 from verification.parity.case import Case
@@ -27,6 +27,7 @@ from verification.parity.onnx_cases import (
     words_graph,
 )
 
+from . import small_graphs
 from .leftovers import refused
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
@@ -154,6 +155,29 @@ def test_what_is_not_certain_is_asked_for(tmp_path: Path) -> None:
     free = changed(carried_graph(), free_axes)
     refused(tmp_path, "state h0: .*more than one axis may be the batch", import_onnx, free, tmp_path / "m")
     refused(tmp_path, "got int64 and a vocabulary of 0", import_onnx, words_graph(), tmp_path / "m")
+
+
+def with_a_first_value(graph: Any) -> None:
+    """The second state's first value is in the file, as an input's default."""
+    graph.initializer.append(numpy_helper.from_array(np.zeros((2, 1, 24), np.float32), "c0"))
+
+
+def with_a_global_output(graph: Any) -> None:
+    """Another output [2]: as long as two sessions, and none of theirs."""
+    graph.node.append(helper.make_node("ReduceMax", ["y"], ["all"], axes=[0], keepdims=0))
+    graph.output.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, [2]))
+
+
+def test_states_and_outputs_that_look_like_something_else(tmp_path: Path) -> None:
+    first = changed(carried_graph(), with_a_first_value)
+    words = "input c0: has a value in the file.* the state that output cn carries on"
+    refused(tmp_path, words, import_onnx, first, tmp_path / "m", **QUICK)
+    shared = changed(
+        small_graphs.graph([*small_graphs.STEP, small_graphs.node("Identity", "h_out", "y")], layout="step").model,
+        with_a_global_output,
+    )
+    words = r"output all: got float32 \[2\] for .* sessions, expected floats"
+    refused(tmp_path, words, import_onnx, shared, tmp_path / "m", **QUICK)
 
 
 def test_a_batch_or_a_length_baked_into_the_graph(tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 from cellkeeper_service.converters.parity import Parity, compare
-from cellkeeper_service.converters.proof import LENGTHS, SEQUENCES, SIZES, STEPS, measure, served_ways, times, trials
+from cellkeeper_service.converters.proof import (
+    LENGTHS,
+    SEQUENCES,
+    SIZES,
+    STEPS,
+    measure,
+    served_ways,
+    small,
+    times,
+    trials,
+)
 from cellkeeper_service.domain.engine import Array, Engine
 from cellkeeper_service.engine.load import load_engine, offline
 from cellkeeper_service.model.bundle import Bundle, read_bundle
@@ -32,8 +42,8 @@ class Changed:
 
     name = "a source"
 
-    def __init__(self, engine: Engine, change: Change) -> None:
-        self._engine, self._change = engine, change
+    def __init__(self, engine: Engine, change: Change, windowed: bool) -> None:
+        self._engine, self._change, self.windowed = engine, change, windowed
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         return {"prediction": self._change(inputs, offline(self._engine, inputs)["prediction"])}
@@ -42,11 +52,11 @@ class Changed:
         return self.whole(inputs)
 
 
-def proved(bundle: Bundle, engine: Engine, change: Change) -> Parity:
+def proved(bundle: Bundle, engine: Engine, change: Change, windowed: bool = False) -> Parity:
     draw = np.random.default_rng(3)
     features = engine.spec.input.shape[0]
     drawn = [draw.standard_normal((STEPS, features)).astype(np.float32) for _ in range(SEQUENCES)]
-    return compare(bundle, Changed(engine, change), drawn, 4)
+    return compare(bundle, Changed(engine, change, windowed), drawn, 4)
 
 
 def where(inside: Callable[[Array], bool], step: int = 0) -> Change:
@@ -79,6 +89,10 @@ DIFFERENT: dict[str, tuple[Change, str]] = {
         "ordinary inputs, 200 time steps, step by step, from step 150 on",
     ),
     "short": (where(lambda x: len(x) == 7, 3), "for ordinary inputs, 7 time steps, step by step, from step 3 on"),
+    "a zero within": (
+        where(lambda x: 0 < size(x) < 5 and bool((x == 0).all(axis=1).any()), 6),
+        "for ordinary inputs with time steps of zero, 32 time steps, step by step, from step 6 on",
+    ),
     "ahead": (lambda x, y: y + y.mean(axis=0), "it looks ahead: its own output at step 0 changes"),
     "reverse": (lambda x, y: y[::-1], "it looks ahead"),
     "random": (lambda x, y: y + DRAW.standard_normal(y.shape), "other values when it is run again: it draws random"),
@@ -96,7 +110,14 @@ def test_what_differs_is_told(case: str, bundle: Bundle, engine: Engine) -> None
 def test_what_agrees_agrees_in_every_size_and_length(bundle: Bundle, engine: Engine) -> None:
     parity = proved(bundle, engine, lambda _, outputs: outputs)
     assert (parity.difference, parity.relative_scaled, parity.where) == (0.0, 0.0, "")
-    assert (parity.sequences, parity.steps) == (len(LENGTHS) * len(SIZES), 200)
+    assert (parity.sequences, parity.steps) == (len(LENGTHS) * len(SIZES) + 2, 200)
+
+
+def test_a_source_that_cuts_long_sequences_is_told(bundle: Bundle, engine: Engine) -> None:
+    change = where(lambda x: len(x) > 1_024, 1_024)
+    parity = proved(bundle, engine, change, windowed=True)
+    assert parity.relative > 1e-4
+    assert f"for ordinary inputs, {SEQUENCES * STEPS} time steps, step by step, from step 1024 on" in parity.where
 
 
 def test_a_source_that_gives_the_last_step_only_is_compared_there(bundle: Bundle, engine: Engine) -> None:
@@ -126,6 +147,17 @@ def test_sessions_are_served_beside_others_and_in_every_way(engine: Engine) -> N
 def test_token_ids_have_one_size() -> None:
     ids = [np.arange(STEPS, dtype=np.int32)] * SEQUENCES
     assert [trial.length for trial in trials(ids, times)] == list(LENGTHS)
+
+
+def test_rounding_behind_gates_that_large_inputs_shut_is_no_difference() -> None:
+    draw = np.random.default_rng(5)
+    tried = trials([draw.standard_normal((STEPS, 2)).astype(np.float32) for _ in range(SEQUENCES)], times)
+    least = small(tried, [{"prediction": trial.inputs} for trial in tried])["prediction"]
+    ordinary = max(np.abs(trial.inputs).max() for trial in tried if trial.what == "ordinary inputs")
+    assert least == pytest.approx(1e-3 * ordinary)
+    rounding = measure(np.array([[1e-8]]), np.array([[1e-20]]), 1e-4, least)
+    assert rounding.relative < 1e-4
+    assert measure(np.array([[1e-6]]), np.array([[1e-20]]), 1e-4, least).relative > 1e-4
 
 
 def test_nothing_is_compared_where_the_source_overflows() -> None:

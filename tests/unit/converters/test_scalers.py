@@ -111,6 +111,29 @@ def test_a_model_behind_a_scaler_takes_the_users_units(tmp_path: Path) -> None:
     np.testing.assert_allclose(served, expected, rtol=1e-4)
 
 
+def moving() -> ColumnTransformer:
+    parts = [("b", StandardScaler(), ["load"]), ("a", MinMaxScaler(), ["flow", "heat"])]
+    return ColumnTransformer(parts, verbose_feature_names_out=False)
+
+
+@pytest.mark.parametrize(
+    "scaler",
+    [
+        make_pipeline(StandardScaler(), moving()),
+        make_pipeline(moving(), RobustScaler()),
+        make_pipeline(moving(), MinMaxScaler(), moving()),
+        ColumnTransformer([("moved", moving(), ["flow", "heat", "load"])]),
+    ],
+    ids=["a scaler before", "a scaler behind", "twice", "nested"],
+)
+def test_columns_that_are_moved_within_another_keep_their_numbers(scaler: Any) -> None:
+    scaler.set_output(transform="pandas").fit(FRAME)
+    fitted = read_scaler(scaler, "normalization")
+    moved = FRAME[list(fitted.names)].to_numpy()
+    assert fitted.names == ("load", "flow", "heat")
+    np.testing.assert_allclose(moved * fitted.factor + fitted.shift, scaler.transform(FRAME), rtol=1e-9, atol=1e-9)
+
+
 def test_columns_that_are_moved_keep_their_names() -> None:
     scaler = ColumnTransformer([("b", StandardScaler(), ["load"]), ("a", MinMaxScaler(), ["flow", "heat"])])
     fitted = read_scaler(scaler.fit(FRAME), "normalization")
@@ -134,6 +157,10 @@ def test_columns_that_are_moved_keep_their_names() -> None:
         (
             ColumnTransformer([("a", MinMaxScaler(), [2, 0])]).fit(TABLE),
             r"the order \[2, 0\], and they have no names",
+        ),
+        (
+            ColumnTransformer([("a", MinMaxScaler(), [0]), ("b", MaxAbsScaler(), [0, 1])]).fit(TABLE),
+            r"the columns \[0, 0, 1\], some of them twice, expected each once",
         ),
         ({"type": "log"}, "type: got 'log', expected one of standard, min_max, robust"),
         ({"type": "standard", "mean": [1.0]}, "scale: missing or unknown, expected mean, scale for standard"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cellkeeper_service.converters import import_torch
+from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig, Normalization, RecurrentConfig, Transform
 from torch import Tensor, nn
 
@@ -49,6 +52,50 @@ def test_states_as_arguments_begin_with_the_given_ones(tmp_path: Path) -> None:
     assert [state.name for state in imported.bundle.spec.states] == ["state_0", "state_1"]
     initial = torch.frombuffer(bytearray(imported.bundle.initial_state), dtype=torch.float32)
     assert initial.tolist() == [0.5] * 8 + [-0.25] * 8
+
+
+class Step(nn.Module):
+    """An LSTMCell; `give` says in which form forward returns y, h and c."""
+
+    def __init__(self, give: Callable[..., Any]) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 8)
+        self._give = give
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Any:
+        h, c = self.cell(x, (h, c))
+        return self._give(2.0 * h, h, c)
+
+
+class StepOfADict(Step):
+    def forward(self, x: Tensor, state: dict[str, Tensor]) -> Any:  # type: ignore[override]
+        return super().forward(x, state["h"], state["c"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "give", "nested"),
+    [
+        (Step, lambda y, h, c: (y, h, c), False),
+        (Step, lambda y, h, c: {"c": c, "h": h, "y": y}, False),
+        (StepOfADict, lambda y, h, c: (y, {"h": h, "c": c}), True),
+    ],
+    ids=["in the order of forward", "in a dict with the output", "in a dict of their own"],
+)
+def test_states_by_name_come_back_as_the_same_ones(
+    kind: type[Step], give: Callable[..., Any], nested: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(6)
+    model = kind(give)
+    by_name = {"c": torch.full((1, 8), 0.5), "h": torch.zeros(1, 8)}
+    states = {"state": by_name} if nested else by_name
+    import_torch(model, tmp_path / "m", example=torch.zeros(1, 3), states=states, **QUICK)
+    inputs = np.random.default_rng(6).standard_normal((300, 3)).astype(np.float32)
+    h, c, expected = by_name["h"], by_name["c"], []
+    with torch.no_grad():
+        for x in torch.from_numpy(inputs):
+            h, c = model.cell(x[None], (h, c))
+            expected.append(2.0 * h[0].numpy())
+    assert np.abs(offline(tmp_path / "m", inputs)["prediction"] - np.stack(expected)).max() < 1e-5
 
 
 def test_a_module_that_its_children_explain_stays_with_the_recurrent_engines(tmp_path: Path) -> None:
@@ -150,6 +197,77 @@ class Averaged(Own):
     def forward(self, x: Tensor) -> Any:
         y = self.rnn(x)[0]
         return self.head(y + y.mean(1, keepdim=True))
+
+
+class WithAnother(Own):
+    """A second output that no stream can give."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._change = change
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(2.0 * y), self._change(y)
+
+
+@pytest.mark.parametrize("change", [lambda y: y.cumsum(1)], ids=["a running sum"])
+def test_every_output_is_compared(change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    words = "WithAnother: served values differ"
+    refused(tmp_path, words, import_torch, WithAnother(change), tmp_path / "m", example=SEQUENCES, **QUICK)
+
+
+class StateSpace(nn.Module):
+    """Its state has the name that the graph has for the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(3, 8)
+
+    def forward(self, u: Tensor, x: Tensor) -> Any:
+        x = 0.5 * x + self.into(u)
+        return 2.0 * x, x
+
+
+class NeverAlone(Own):
+    """One of its layers stays in training, and takes no batch of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def train(self, mode: bool = True) -> NeverAlone:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.rnn(x)[0]
+        return self.head(y + self.norm(y.transpose(1, 2)).transpose(1, 2))
+
+
+def test_a_state_named_as_the_graph_names_its_input(tmp_path: Path) -> None:
+    states = torch.zeros(1, 8)
+    imported = import_torch(StateSpace(), tmp_path / "m", example=torch.zeros(1, 3), states=states, **QUICK)
+    assert [state.name for state in imported.bundle.spec.states] == ["x_state"]
+
+
+def test_a_forward_that_fails_on_a_single_sequence_is_refused(tmp_path: Path) -> None:
+    words = r"fails on a single sequence, a batch of 1 \(Expected more than 1 value per channel"
+    refused(tmp_path, words, import_torch, NeverAlone(), tmp_path / "m", example=SEQUENCES, **QUICK)
+
+
+class BeginsAnew(Own):
+    """Its state begins anew every 256 time steps."""
+
+    def forward(self, x: Tensor) -> Any:
+        return torch.cat([self.head(self.rnn(part)[0]) for part in torch.split(x, 256, 1)], 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"example": SEQUENCES}], ids=["read", "traced"])
+def test_a_state_that_begins_anew_within_long_sequences_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    words = "ordinary inputs, 1200 time steps, .*at step 256" if not options else "1200 time steps, .*from step 256 on"
+    refused(tmp_path, words, import_torch, BeginsAnew(), tmp_path / "m", **options, **QUICK)
 
 
 def test_what_looks_ahead_is_refused(tmp_path: Path) -> None:

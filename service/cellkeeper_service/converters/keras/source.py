@@ -47,6 +47,8 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
 class KerasSource:
     """A proof.Source. The model may give the last time step only."""
 
+    windowed = False  # its layers were read one by one: none of them treats long sequences otherwise
+
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         """Raises whatever Keras raises for a file that it cannot load."""
         self.name = f"keras {keras.__version__} ({keras.backend.backend()})"

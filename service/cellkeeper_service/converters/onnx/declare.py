@@ -20,6 +20,8 @@ from .graph import Graph, Value
 from .source import Declaration
 from .states import check_states, guess_states, listing
 
+PROBED = 23  # sessions in the call that tells shapes: a size that no other axis is likely to have
+
 
 def declare(
     graph: Graph,
@@ -70,10 +72,10 @@ def declare(
 
 
 def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
-    """Calls the graph, with two sessions where it takes them: the shape of each output, for one time step of one
+    """Calls the graph, with several sessions where it takes them: the shape of each output, for one time step of one
     session."""
     steps = 1 if declaration.time_axis is None or declaration.single else 3
-    batch = 2 if declaration.batch == "free" else 1
+    batch = PROBED if declaration.batch == "free" else 1
     x = np.zeros((steps, batch, *declaration.input_shape), declaration.dtype)
     states = declaration.zeros(batch)
     before = {name: value.shape for name, value in states.items()}

@@ -58,6 +58,12 @@ class Graph:
     outputs: dict[str, Value]
     external: bool = False
 
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """Inputs that have a value in the file: weights as old exporters list them, or a state's first value."""
+        given = {item.name for item in self.model.graph.initializer}
+        return {item.name: _value(item) for item in self.model.graph.input if item.name in given}
+
     def bytes(self) -> bytes:
         return bytes(self.model.SerializeToString())
 

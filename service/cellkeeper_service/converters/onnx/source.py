@@ -113,6 +113,7 @@ class OnnxSource:
 
     def __init__(self, session: Any, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"
+        self.windowed = declaration.time_axis is not None and not declaration.single
         self._session, self._declaration, self._initial = session, declaration, initial
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:

@@ -15,6 +15,7 @@ _AFTER = ("out", "output", "n", "next", "new", "final", "present", "after", "upd
 
 def guess_states(graph: Graph, place: str) -> dict[str, str]:
     """Input names to output names. Raises ImportRefused where nothing or more than one thing fits."""
+    _refuse_defaults(graph, place)
     pairs: dict[str, str] = {}
     for before in graph.inputs.values():
         stems = _stems(before.name, _BEFORE)
@@ -34,6 +35,20 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
             f"{listing(graph)}",
         )
     return pairs
+
+
+def _refuse_defaults(graph: Graph, place: str) -> None:
+    """Raises ImportRefused for a state whose first value is in the file, which makes it a constant."""
+    for before in graph.defaults.values():
+        stems = _stems(before.name, _BEFORE)
+        fits = [name for name, after in graph.outputs.items() if stems & _stems(name, _AFTER) and _alike(before, after)]
+        if fits:
+            raise ImportRefused(
+                f"{place}: input {before.name}",
+                f"has a value in the file, so that it is a constant, and looks like the state that output {fits[0]} "
+                "carries on; take the initializer of that name out of the graph and pass it as initial, or rename one "
+                "of them",
+            )
 
 
 def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:

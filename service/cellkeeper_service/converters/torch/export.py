@@ -14,7 +14,7 @@ from cellkeeper_service.model.fields import one_line
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
-from .program import OUTPUT, quiet
+from .program import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,3 @@ def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], plac
             "torch.export cannot trace one time step of it; take branches on values, loops over time and a fixed batch "
             f"out of its forward: {RECIPE} ({one_line(str(error))[:120]})",
         ) from error
-
-
-def output_names(count: int) -> tuple[str, ...]:
-    return (OUTPUT, *(f"output_{number}" for number in range(1, count)))

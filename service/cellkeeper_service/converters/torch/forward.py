@@ -20,6 +20,7 @@ FAR = (
 )
 STEPS = 32
 LENGTHS = (1, 2, STEPS, 200)
+LONG_STEPS = 1_200  # for what cuts long sequences, or begins anew within them
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
 TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
@@ -79,7 +80,9 @@ def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
     """What the inputs are, in words, and the inputs [T, ...]."""
     for number, steps in enumerate((STEPS, *LENGTHS)):
         yield "ordinary inputs", random_sequences(stack, 1, steps, seed=number)[0]
+    long = random_sequences(stack, 1, LONG_STEPS, seed=8)[0]
     if stack.vocabulary:
+        yield "ordinary inputs", long
         return
     (ordinary,) = random_sequences(stack, 1, STEPS, seed=9)
     for scale in SCALES:
@@ -88,6 +91,7 @@ def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
     spikes = ordinary.copy()
     spikes[::SPIKE_EVERY_STEPS] *= np.float32(1e3)
     yield "single inputs scaled by 1000", spikes
+    yield "ordinary inputs", long
 
 
 def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:

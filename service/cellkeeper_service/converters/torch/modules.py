@@ -40,7 +40,16 @@ ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activation
 
 
 def flatten(model: Any) -> list[tuple[str, nn.Module]]:
-    """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children."""
+    """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children.
+
+    A module may be in a list or a Sequential several times, and computes as often. Within them a module with a forward
+    of its own is refused: only the forward of `model` itself is compared with what its children compute.
+    """
+    return _flatten(model, compared=not _is_standard(model))
+
+
+def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
+    """compared: with the forward of a module around it."""
     from torch import nn
 
     if isinstance(model, nn.Module):
@@ -48,21 +57,51 @@ def flatten(model: Any) -> list[tuple[str, nn.Module]]:
         if type(model).__module__.startswith("torch.jit"):
             raise ImportRefused("model", "a TorchScript module, which holds code; pass its state_dict() with layers")
     if isinstance(model, Sequence) and not isinstance(model, str):
-        return [(f"{i}.{name}".strip("."), inner) for i, item in enumerate(model) for name, inner in flatten(item)]
+        items = ((f"{i}", item) for i, item in enumerate(model))
+        return [
+            (f"{i}.{name}".strip("."), inner) for i, item in items for name, inner in _flatten(item, compared=False)
+        ]
     if not isinstance(model, nn.Module):
         raise ImportRefused("model", f"got {type(model).__name__}, expected a torch module or a list of them")
-    if type(model).__module__.startswith("torch.nn.modules") and not isinstance(
-        model, nn.Sequential | nn.ModuleList | nn.ModuleDict
-    ):
+    container = isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    if _is_standard(model) and not container:
         return [("", model)]
-    children = list(model.named_children())
+    # a module's own children once each; a Sequential calls them as often as it holds them
+    children = list(model._modules.items() if container else model.named_children())
     if not children or list(model.named_parameters(recurse=False)):
         raise ImportRefused(
             type(model).__name__,
             f"cannot be taken apart; expected {ALLOWED}, or a list of these; "
             "pass example=x, an input as its forward takes it, and the forward is traced",
         )
-    return [(f"{name}.{inner}".strip("."), module) for name, child in children for inner, module in flatten(child)]
+    if not compared and _has_own_forward(model):
+        raise ImportRefused(
+            type(model).__name__,
+            "has a forward or hooks of its own within a list, expected layers; pass what it computes as layers in "
+            "the list, or make one module of the list and pass it with example=x: its forward is traced",
+        )
+    return [
+        (f"{name}.{inner}".strip("."), module)
+        for name, child in children
+        if child is not None
+        for inner, module in _flatten(child, compared=compared)
+    ]
+
+
+def _is_standard(model: Any) -> bool:
+    """A layer or container of torch, or a list of modules."""
+    listed = isinstance(model, Sequence) and not hasattr(model, "named_modules")
+    return listed or type(model).__module__.startswith("torch.nn.modules")
+
+
+def _has_own_forward(container: Any) -> bool:
+    """It does not just call its children one after another."""
+    from torch import nn
+
+    kinds = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    plain = any(isinstance(container, kind) and type(container).forward is kind.forward for kind in kinds)
+    hooked = container._forward_hooks or container._forward_pre_hooks or "forward" in vars(container)
+    return not plain or bool(hooked)
 
 
 def _refuse_normed(module: nn.Module) -> None:
@@ -151,6 +190,8 @@ def is_ignored(module: nn.Module) -> bool:
 
 class ModuleChain:
     """The modules one after another, in float32 as they are: a proof.Source. initial: "h", "c" [layers, width]."""
+
+    windowed = False
 
     def __init__(self, modules: Sequence[nn.Module], initial: Mapping[str, Array]) -> None:
         import torch

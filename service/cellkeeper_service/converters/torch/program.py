@@ -162,6 +162,7 @@ class ProgramSource:
         import torch
 
         self.name = f"torch {torch.__version__.partition('+')[0]} (exported program)"
+        self.windowed = declaration.time_axis is not None and not declaration.single
         self._run: Any = program.module()
         self._declaration = declaration
         self._initial = initial

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellkeeper_service.model.fields import one_line
+
+from ..refusal import ImportRefused
 from ..stack import Array
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ class CarriedSource:
         axes: Sequence[int],
         time_axis: int | None,
     ) -> None:
-        self.name = source_name()
+        self.name, self.windowed = source_name(), time_axis is not None
         self._model, self._call, self._time_axis = model, call, time_axis
         self._states = [value.narrow(axis, 0, 1).clone() for value, axis in zip(states, axes, strict=True)]
 
@@ -38,54 +41,73 @@ class CarriedSource:
         return self._advance(inputs, 1)
 
     def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
-        import torch
-        from torch.utils import _pytree as tree
-
-        states = list(self._states)
-        parts: list[Array] = []
+        states = [value.clone() for value in self._states]  # the forward may change them in place
+        parts: list[list[Array]] = []
         for at in range(0, len(inputs), chunk):
             x = _tensor(inputs[at : at + chunk])
+            steps = len(x)
             x = x if self._time_axis is None else x.unsqueeze(1 - self._time_axis)
-            with torch.no_grad():
-                leaves = tree.tree_leaves(self._call(self._model, x, states))
+            leaves = _leaves(lambda x=x, states=states: self._call(self._model, x, states), self.name)  # type: ignore[misc]
             states = leaves[-len(states) :]
-            y = leaves[0].float()
-            parts.append(y.numpy() if self._time_axis is None else y.select(1 - self._time_axis, 0).numpy())
-        return {"prediction": np.concatenate(parts)}
+            parts.append([_by_step(value, steps, self._time_axis) for value in leaves[: -len(states)]])
+        names = output_names(len(parts[0]))
+        return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
 
 
 class SequenceSource:
     """A proof.Source: a module that takes whole sequences. It has no steps of its own: `stepped` is the whole.
 
-    output: the index of the prediction among the tensors that it gives. timed: it has a time axis; otherwise it is of
-    the last time step.
+    kept: the indices of the outputs among the tensors that it gives, the prediction first; whether each has a time axis
+    or is of the last time step.
     """
 
-    def __init__(self, name: str, model: Any, output: int, timed: bool, time_axis: int) -> None:
-        self.name = name
-        self._model, self._output, self._timed, self._time_axis = model, output, timed, time_axis
+    def __init__(self, name: str, model: Any, kept: Mapping[int, bool], time_axis: int) -> None:
+        self.name, self.windowed = name, True
+        self._model, self._kept, self._time_axis = model, dict(kept), time_axis
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        every = self._call(inputs)
-        if self._timed:
-            return {"prediction": every}
-        result = np.full((len(inputs), *every.shape[1:]), np.nan)
-        result[-1] = every[0]
-        return {"prediction": result}
+        x = _tensor(inputs).unsqueeze(1 - self._time_axis)
+        leaves = _leaves(lambda: self._model(x), self.name)
+        return {
+            name: _by_step(leaves[index], len(inputs), self._time_axis if timed else -1)
+            for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
+        }
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
         return self.whole(inputs)
 
-    def _call(self, inputs: Array) -> Array:
-        """[T, ...] -> [T, units], or [1, units]."""
-        import torch
-        from torch.utils import _pytree as tree
 
+def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
+    """The tensors that a forward gives for one sequence. Raises ImportRefused."""
+    import torch
+    from torch.utils import _pytree as tree
+
+    try:
         with torch.no_grad():
-            leaves = tree.tree_leaves(self._model(_tensor(inputs).unsqueeze(1 - self._time_axis)))
-        y = leaves[self._output].float()
-        values: Array = (y.select(1 - self._time_axis, 0) if self._timed else y).numpy()
-        return values
+            return tree.tree_leaves(call())
+    except Exception as error:  # whatever the user's code raises
+        raise ImportRefused(
+            name,
+            f"the forward fails on a single sequence, a batch of 1 ({one_line(str(error))[:120]}); make it take any "
+            "batch, with nothing in training mode and nothing kept from the call before",
+        ) from error
+
+
+def output_names(count: int) -> tuple[str, ...]:
+    """Of the outputs of a module that is traced, as they are served."""
+    return ("prediction", *(f"output_{number}" for number in range(1, count)))
+
+
+def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
+    """An output for one sequence, as [steps, ...]. time_axis: None where the call takes one time step; where the output
+    has no such axis, it is of the last time step, and those before are NaN."""
+    if time_axis is None:
+        return np.asarray(value.float().numpy())
+    if time_axis >= 0 and value.ndim > 1 and value.shape[time_axis] == steps:
+        return np.asarray(value.select(1 - time_axis, 0).float().numpy())
+    result = np.full((steps, *value.shape[1:]), np.nan)
+    result[-1] = value[0].float().numpy()
+    return result
 
 
 def _tensor(inputs: Array) -> Tensor:

@@ -18,8 +18,9 @@ from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
 from ..refusal import ImportRefused
-from .export import BATCH, RECIPE, Traced, exported, output_names, rows, spread
-from .source import CarriedSource, source_name
+from .export import BATCH, RECIPE, Traced, exported, rows, spread
+from .program import INPUT, OUTPUT
+from .source import CarriedSource, output_names, source_name
 from .watch import trace_watched
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
         unknown = [name for name in states if name not in known]
         if unknown:
             raise ImportRefused(place, f"states {unknown}: no arguments of its forward, expected some of {known}")
-        structure: Any = dict(states)
+        structure: Any = {name: states[name] for name in known if name in states}  # as forward gives them back
     elif isinstance(states, torch.Tensor) or len(known) == 1:
         structure = {known[0]: states} if known else {}
     else:
@@ -120,12 +121,33 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
     names: list[str] = []
     for name, value in structure.items():
         inner = tree.tree_leaves(value)
-        names += [name] if len(inner) == 1 else [f"{name}_{number}" for number in range(len(inner))]
+        stem = f"{name}_state" if name in (INPUT, OUTPUT) else name  # those are taken in the graph
+        names += [stem] if len(inner) == 1 else [f"{stem}_{number}" for number in range(len(inner))]
+
+    orders = _keys(structure)
 
     def call(module: Any, x: Tensor, flat: Sequence[Tensor]) -> Any:
-        return module(x, **tree.tree_unflatten(list(flat), spec))
+        return _in_order(module(x, **tree.tree_unflatten(list(flat), spec)), orders)
 
     return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
+
+
+def _keys(structure: Any) -> list[tuple[str, ...]]:
+    """Of each dict in it, outer ones first."""
+    if isinstance(structure, Mapping):
+        return [tuple(structure), *(keys for value in structure.values() for keys in _keys(value))]
+    return [keys for value in structure for keys in _keys(value)] if isinstance(structure, tuple | list) else []
+
+
+def _in_order(result: Any, orders: Sequence[tuple[str, ...]]) -> Any:
+    """What a forward gives, its states last and in the order in which they went in where dicts name them."""
+    if isinstance(result, tuple | list):
+        return [_in_order(value, orders) for value in result]
+    if not isinstance(result, Mapping):
+        return result
+    states = next((keys for keys in orders if {*keys} <= {*result}), ())
+    names = [name for name in result if name not in states]
+    return {name: _in_order(result[name], orders) for name in (*names, *states)}
 
 
 def _refuse_backward(model: Any) -> None:

@@ -9,8 +9,8 @@ from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
 from ..refusal import ImportRefused
-from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, output_names, rows, spread
-from .source import SequenceSource
+from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread
+from .source import SequenceSource, output_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ def trace_watched(
     begun = [spread(value, at, BATCH) for value, at in starts]
     program = exported(step, (first, *begun), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
-    source = SequenceSource(name, model, next(iter(kept)), kept[next(iter(kept))], axis)
+    source = SequenceSource(name, model, kept, axis)
     return Traced(program, tuple(names), output_names(len(kept)), initial, source)
 
 
@@ -83,8 +83,8 @@ def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tupl
                     )
                 raise ImportRefused(
                     f"{place}: {one.name} ({one.kind})",
-                    "begins with a state that depends on the input (that of another layer?), expected zeros or "
-                    f"parameters: {RECIPE}",
+                    "begins with a state that depends on the input (that of another layer?), is drawn at random or is "
+                    f"kept from the call before, expected zeros or parameters: {RECIPE}",
                 )
     return seen[1], _outputs(given, axis, place)
 
