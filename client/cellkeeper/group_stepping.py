@@ -96,9 +96,9 @@ class AsyncGroupStepping:
 
         x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
         members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
-        model's features have names. All rows have the same number of time steps;
-        they are converted to the model's dtype. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in
-        the order of x; for a dict a dict. timeout: seconds.
+        model's features have names. All rows have the same number of time steps; they are converted to the model's
+        dtype. timeout: seconds, retries included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x
+        has a time axis, in the order of x; for a dict a dict.
 
         Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
         GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
@@ -106,8 +106,7 @@ class AsyncGroupStepping:
         where that is None, or `settle` first. failed: "nan" returns rows of NaN for members that failed instead, and
         `last_reply` has their errors; where no member succeeded, it raises.
         """
-        if failed not in ("raise", "nan"):  # before anything is sent
-            raise InvalidArgument(f"failed: got {failed!r}, expected 'raise' or 'nan'", field="failed")
+        _check_failed(failed)
         reply, names = await self._step(x, outputs, timeout)
         return self._rows("step", reply, names, x, failed)
 
@@ -132,6 +131,7 @@ class AsyncGroupStepping:
 
         x, outputs, failed, timeout: as in `step`. Returns what `step` returns, and raises what it raises.
         """
+        _check_failed(failed)
         reply, names = await self._peek(x, outputs, timeout)
         return self._rows("peek", reply, names, x, failed)
 
@@ -163,6 +163,7 @@ class AsyncGroupStepping:
         Returns [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and
         InvalidArgument where the model does not say what to feed back.
         """
+        _check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
         return self._rows("forecast", reply, names, inputs, failed)
 
@@ -246,6 +247,9 @@ class AsyncGroupStepping:
     ) -> tuple[GroupReply, Sequence[str]]:
         names, raw, _ = self._convert(inputs)
         steps = check_rollout(self.model, steps)
+        if unknown := set(known or ()) - set(names):
+            text = f"known: got {min(map(repr, unknown))}, expected ids of members that `inputs` has a row of"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
         peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
         features = {name: Inputs(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
@@ -269,3 +273,9 @@ class AsyncGroupStepping:
 
     def _seconds(self, timeout: float | None) -> float:
         return timeout_seconds(timeout, self._client.timeout)
+
+
+def _check_failed(failed: object) -> None:
+    """Raises InvalidArgument. To be called before anything is sent."""
+    if failed not in ("raise", "nan"):
+        raise InvalidArgument(f"failed: got {failed!r}, expected 'raise' or 'nan'", field="failed")

@@ -29,8 +29,7 @@ def start_chunk(context: Context, cached: CachedState, step: Step) -> None:
     step.begin(step.data, step.steps, step.wanted, (step.steps,) if step.wants_state else ())
     if cached.checkpoint is None and cached.checkpoint_due(step.steps, cached.max_log_steps):
         step.checkpoint_at = 0
-    cached.work = step
-    cached.ready.append(cached)
+    cached.start(step)
 
 
 def start_peek(context: Context, cached: CachedState, step: Step) -> None:

@@ -185,7 +185,7 @@ class Step(Computable):
 
     @property
     def acked_step(self) -> int:
-        """The same, where it was computed."""
+        """What `acked_at` gives for the step where it was computed."""
         if self.after is None:
             raise RuntimeError("it is asked for of a step that was not computed")
         return self.acked_at(self.after.step - self.steps)

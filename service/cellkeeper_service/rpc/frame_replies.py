@@ -98,7 +98,12 @@ class FrameReplies:
 
     def _refuse(self, item: int, why: Rejection) -> None:
         self._left -= 1
-        self._errors.append(pb.ItemError(item=item, error=to_error(why)))
+        try:
+            error = to_error(why)
+        except Exception:
+            log.exception("the error of a frame's item could not be made")
+            error = to_error(internal_error())
+        self._errors.append(pb.ItemError(item=item, error=error))
         self._flush_soon()
 
     def _done(self, steps: Sequence[Step]) -> None:

@@ -154,6 +154,10 @@ async def test_forecasts(client: AsyncClient) -> None:
     assert [position.step for position in group.positions.values()] == [2, 2, 2]
     with pytest.raises(InvalidArgument, match=r"known: got none, expected \[3, 1\]"):
         await group.forecast(ROWS, steps=3)
+    with pytest.raises(InvalidArgument, match="known: got 'a', expected ids of members that `inputs` has a row of"):
+        await group.forecast({"c": ROWS[2]}, steps=3, known=known)
+    with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
+        await group.forecast(ROWS, steps=3, known=known, failed="zero")  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -229,6 +233,8 @@ async def test_a_member_that_fails_fails_alone(group: AsyncGroup, client: AsyncC
         await group.step({"b": [1, 0]}, failed="nan")
     with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
         await group.step(ROWS, failed="zero")  # type: ignore[call-overload]
+    with pytest.raises(InvalidArgument, match="failed: got 'zero'"):
+        await group.peek(ROWS, failed="zero")  # type: ignore[arg-type]
     await group.remove(["b"])
     assert await group.add(["b"]) == {"b": False}
     assert group.ids == ("a", "c", "b")

@@ -12,9 +12,11 @@ import pytest
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.access.grant import ANYBODY
 from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
 from cellkeeper_service.rpc.frame_replies import FrameReplies
+from cellkeeper_service.rpc.status import to_error
 from cellkeeper_service.rpc.stream import Stream
 
 from tests.unit.core.loop import Server, play
@@ -120,3 +122,32 @@ def test_a_frame_that_is_answered_leaves_no_circles(monkeypatch: pytest.MonkeyPa
         play(test)
     finally:
         gc.enable()
+
+
+def test_an_error_that_cannot_be_told_is_the_only_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items of a frame that are refused at the same time are told together."""
+    whys: list[Rejection] = []
+
+    def breaks_at_first(why: Rejection) -> Any:
+        whys.append(why)
+        if len(whys) == 1:
+            raise ZeroDivisionError
+        return to_error(why)
+
+    monkeypatch.setattr("cellkeeper_service.rpc.frame_replies.to_error", breaks_at_first)
+
+    async def test() -> None:
+        fixture = Fixture()
+        items = frame(1)
+        items.sessions.append("r")
+        items.inputs, items.positions = 2 * items.inputs, 2 * items.positions
+
+        async def frames() -> AsyncIterator[pb.StepFrame]:
+            yield items
+
+        replies = [reply async for reply in fixture.stream.replies(frames())]
+        reasons = {error.item: error.error.reason for reply in replies for error in reply.errors}
+        assert reasons == {0: pb.INTERNAL_ERROR, 1: pb.SESSION_NOT_FOUND}
+        await fixture.end()
+
+    play(test)
