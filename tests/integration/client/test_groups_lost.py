@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from cellkeeper import (
     Closed,
     DeadlineExceeded,
     GroupError,
+    HistoryChanged,
     HistoryLost,
     InvalidArgument,
     ModelChanged,
@@ -53,6 +55,28 @@ async def test_a_lost_stream(server: CountingServer, client: AsyncClient, group:
     await counted(group, 3, first=5)
     assert server.frame_sizes == [8, 8, 8]  # all are back in one frame
     assert server.applied_steps == 8 * 7
+
+
+async def test_an_answer_that_stands_elsewhere_is_none(
+    server: CountingServer, group: AsyncGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server applied the step to another history than the one the member's steps led to."""
+    await counted(group, 1)
+    answer = server.answer
+
+    def answers_elsewhere(frame: Any) -> Any:
+        reply = answer(frame)
+        positions = bytearray(reply.positions)
+        positions[3 * 32 + 31] ^= 1  # the head of the fourth
+        reply.positions = bytes(positions)
+        return reply
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "answer", answers_elsewhere)
+        with pytest.raises(GroupError) as caught:
+            await group.step(ONES)
+    assert {name: type(error) for name, error in caught.value.errors.items()} == {"s3": HistoryChanged}
+    assert caught.value.outputs["prediction"].tolist() == [[2, 2]] * 7
 
 
 async def test_errors_that_pass_are_tried_again_for_the_members_that_had_them(
