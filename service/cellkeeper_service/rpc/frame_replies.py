@@ -117,9 +117,15 @@ class FrameReplies:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if not self._flushing and (self._left == 0 or not self._whole):
+        if self._left == 0:
+            self._flush()
+        elif not self._flushing and not self._whole:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush_part)
+
+    def _flush_part(self) -> None:
+        if self._flushing:  # else the last part has left meanwhile, and took this one along
+            self._flush()
 
     def _flush(self) -> None:
         self._flushing = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Generic, TypeVar
 
@@ -25,9 +26,12 @@ class MessageStream(ABC, Generic[In, Out]):
         self._caller = caller
         self._latest = latest
         self._check = check
-        self._out: asyncio.Queue[tuple[Out, bool] | Rejection | None] = asyncio.Queue()
+        self._out: deque[tuple[Out, bool] | Rejection | None] = deque()
+        self._awaits_out: asyncio.Future[None] | None = None  # a queue of asyncio takes fourteen calls for a reply
         self._reader: asyncio.Task[None] | None = None
-        self._room = asyncio.Semaphore(caller.catalog.limits.max_stream_frames)
+        self._unreplied = 0  # messages whose last reply has not left
+        self._most_unreplied = caller.catalog.limits.max_stream_frames
+        self._has_room = asyncio.Event()
         self._ended = False
         self._finishing = False
         self._why: Rejection | None = None
@@ -64,13 +68,14 @@ class MessageStream(ABC, Generic[In, Out]):
             return
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
         try:
-            while (reply := await self._out.get()) is not None:
+            while (reply := await self._next_out()) is not None:
                 if isinstance(reply, Rejection):
                     raise reply
                 message, is_last = reply
                 yield message
                 if is_last:  # it has left: a client that does not read its replies cannot make more of them
-                    self._room.release()
+                    self._unreplied -= 1
+                    self._has_room.set()
             if not self._finishing:
                 await reader
         finally:
@@ -79,18 +84,33 @@ class MessageStream(ABC, Generic[In, Out]):
 
     def end(self, why: Rejection) -> None:
         """Ends the stream with that status; what is under way is not waited for."""
-        self._out.put_nowait(why)
+        self._put_out(why)
 
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """is_last: its message has no further replies."""
-        self._out.put_nowait((reply, is_last))
+        self._put_out((reply, is_last))
+
+    def _put_out(self, reply: tuple[Out, bool] | Rejection | None) -> None:
+        self._out.append(reply)
+        waiter = self._awaits_out
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _next_out(self) -> tuple[Out, bool] | Rejection | None:
+        while not self._out:
+            self._awaits_out = asyncio.get_running_loop().create_future()
+            await self._awaits_out
+        return self._out.popleft()
 
     async def _read(self, messages: AsyncIterator[In | Malformed]) -> None:
         try:
             async for message in messages:
                 if isinstance(message, Malformed):
                     raise message.rejection()
-                await self._room.acquire()
+                while self._unreplied >= self._most_unreplied:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+                self._unreplied += 1
                 self._check(self._caller)
                 self._submit(message)
         finally:
@@ -99,4 +119,4 @@ class MessageStream(ABC, Generic[In, Out]):
 
     def _end_if_answered(self) -> None:
         if self._ended and self._is_answered():
-            self._out.put_nowait(self._why)
+            self._put_out(self._why)
