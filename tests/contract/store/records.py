@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
-from cellkeeper_service.domain.position import Position, advance, first_position
+from cellkeeper_service.domain import position as positions
+from cellkeeper_service.domain.position import Position, first_position
 from cellkeeper_service.domain.record import Header, SessionKey
 from cellkeeper_service.domain.store import Commit, Load, Outcome, Store
 
 STEP_BYTES = 4
 HOUR_MS = 3_600_000
+advance = lru_cache(64)(positions.advance)  # a hash for each time step, of which the largest logs have a million
 UNICODE_ID = "pump-17/тест/温度/🌡"
 
 
