@@ -110,6 +110,9 @@ silero: .venv/stamp
 	  && $(BIN)/python -m zipfile -e .silero/silero_vad-*.whl .silero; }
 	@$(BIN)/python -m examples.silero_vad
 
+# Where an image forbids bytecode files, each of some hundred servers, and each worker, would compile every source again.
+test test-fire: export PYTHONDONTWRITEBYTECODE :=
+
 test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
@@ -222,4 +225,4 @@ check-compose: .venv/stamp
 
 clean:
 	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -name '*.egg-info' -prune -exec rm -rf {} +
+	find . \( -name '*.egg-info' -o -name __pycache__ \) -prune -exec rm -rf {} +

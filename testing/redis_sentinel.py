@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,9 @@ SERVICE = "records"
 SENTINELS = 3
 QUORUM = 2
 WAIT_S = 60.0
+# How often a sentinel asks the servers how they stand (by itself every ten seconds), tells the others what it sees
+# (two), and asks them whether they take a server for down (one).
+PERIODS_MS = {"info-period": 200, "publish-period": 200, "ask-period": 200}
 
 
 class SentinelProcess:
@@ -91,6 +95,7 @@ class SentinelProcess:
             try:
                 with self.client() as client:
                     if int(client.info("server")["process_id"]) == self._process.pid:
+                        client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(PERIODS_MS.items()))
                         return True
             except redis.RedisError:
                 pass

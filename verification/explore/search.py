@@ -102,7 +102,6 @@ def events_of(trace: Trace) -> list[Event]:
 def rare_collections() -> Iterator[None]:
     """Worlds are made and dropped by the thousand: what is older than them need not be looked at each time."""
     thresholds = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     try:

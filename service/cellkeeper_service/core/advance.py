@@ -309,8 +309,8 @@ def _copy(context: Context, session: SessionState, fork: Fork, source: Record | 
     """The fork goes on in the target's session."""
     session.queue.popleft()
     copy, otherwise = (None, source) if isinstance(source, Rejection) else (source, None)
-    into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)
-    context.goes_on_as(fork, into)
+    fork.into = CopyInto(fork.target, fork.deadline, fork.done, fork.request_id, copy, otherwise, fork.content)
+    context.goes_on_as(fork, fork.into)
 
 
 def _ack_behind(context: Context, record: Record) -> Rejection:

@@ -32,6 +32,7 @@ from .computing import end_dead, finish_chunk, not_finite, take_slice, work_fail
 from .context import Context
 from .counting import count_finished
 from .expiry import end_dead_requests, let_retired_go
+from .guarded_meter import guarded
 from .limits import MAX_CALL_ITEMS, Clock, Limits
 from .loading import loaded, next_loads
 from .log_replay import LogReplay
@@ -60,7 +61,7 @@ class Core:
     ) -> None:
         """mint: makes the 16 random bytes of a new generation. owe: is told which tenant's request made the engine
         compute how many time steps beyond those asked for."""
-        self.context = Context(models, limits, clock, meter, mint, owe)
+        self.context = Context(models, limits, clock, guarded(meter), mint, owe)
 
     def submit(self, request: Request) -> None:
         """Takes a request whose fields have been checked."""

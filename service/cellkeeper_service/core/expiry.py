@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections import deque
 
 from .context import Context
+from .requests import Fork, Request
+
+
+def abandon(request: Request) -> None:
+    """The request's caller went away: what was not begun for it is not begun any more. What was decided to be written
+    may still be; a retry finds it by its origin."""
+    request.gone = True
+    if isinstance(request, Fork) and request.into is not None:
+        request.into.gone = True
 
 
 def end_dead_requests(context: Context) -> None:

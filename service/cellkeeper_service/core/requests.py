@@ -163,9 +163,7 @@ class Step(Computable):
     distrusts_hot: bool = field(default=False, init=False)  # to be decided on the store's record only
     version: Version | None = field(default=None, init=False)  # that computed it
     after: Position | None = field(default=None, init=False)  # once it is computed
-    in_doubt: tuple[bytes, ...] = field(
-        default=(), init=False
-    )  # generations of commits without an answer: see commit.py
+    in_doubt: tuple[bytes, ...] = field(default=(), init=False)  # generations of unanswered commits: see commit.py
     created: bool = field(default=False, init=False)  # it created its session
     replayed: bool = field(default=False, init=False)  # it had been applied before
     item: int = 0  # its place in the frame that it came in
@@ -294,6 +292,7 @@ class Fork(Request):
     position: Position | None
     request_id: bytes
     content: bytes = b""
+    into: CopyInto | None = field(default=None, init=False)
 
 
 @dataclass(slots=True, eq=False)

@@ -29,6 +29,7 @@ from cellkeeper_service.domain.store import (
 )
 from cellkeeper_service.errors import Reason, Rejection
 
+from .guarded_meter import guarded
 from .non_blocking_calls import NonBlockingCalls
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class StoreCalls:
         """threads: how many calls may be under way; 0: every call is made at once, on the loop's thread (for a
         store that lives in memory)."""
         self.store = store
-        self._meter = meter
+        self._meter = guarded(meter)
         self._limit = max(threads // 2, 1)
         # a thread for every call that may be under way: what has been sent does not queue behind other calls
         self._pool = ThreadPoolExecutor(2 * self._limit + 2 + MAX_SCANS, "store") if threads else None

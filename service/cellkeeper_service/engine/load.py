@@ -18,6 +18,7 @@ from cellkeeper_service.model.missing import as_numbers
 
 from .device_missing import GraphDeviceMissing
 from .exactness import TRIAL_CALL_MS, Tunable, settle
+from .nvidia import is_driver_installed
 from .precision import Precision, read_precision
 from .state_tensors import state_tensors
 from .unstreamable import Unstreamable
@@ -160,7 +161,8 @@ def _resolve(device: str, bundle: Bundle) -> str:
         return device
     if isinstance(bundle.config, GraphConfig):
         return AUTO_DEVICE  # only the attempt tells
-    if not all(map(importlib.util.find_spec, ("torch", "triton"))):
+    # torch last: its import takes longer than all else that a start on the CPU does
+    if not all(map(importlib.util.find_spec, ("torch", "triton"))) or not is_driver_installed():
         return "cpu"
     from .cuda.device import cuda_devices
 

@@ -16,6 +16,11 @@ class DriverError(Exception):
     """The driver is missing, or refuses; the text is a part of one line."""
 
 
+def is_driver_installed() -> bool:
+    """Without it no package finds a CUDA device. Starts nothing of it."""
+    return _loaded(DRIVER) is not None
+
+
 class CudaDriver:
     """The driver of this machine. Every call raises DriverError where it refuses."""
 

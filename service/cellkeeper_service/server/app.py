@@ -19,6 +19,7 @@ import grpc
 from cellkeeper_service.access.quotas import Allowances, Quota
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.core.core import Core, owe_nothing
+from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.limits import Clock, Limits, TickLimits
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
@@ -139,12 +140,13 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
 
 async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[str], None] | None) -> None:
     models, store, meter = prepared.models, prepared.store, prepared.meter
+    counted = guarded(meter)
     clock = Clock(time.monotonic, unix_ms)
     allowances = make_allowances(prepared.tokens, settings)
     owe = owe_nothing if allowances is None else allowances.owe
-    core = Core(models, session_limits(settings), clock, meter, owe=owe)
+    core = Core(models, session_limits(settings), clock, counted, owe=owe)
     threads = 0 if store.name == "memory" else settings.store_threads
-    store_calls = StoreCalls(store, threads, meter)
+    store_calls = StoreCalls(store, threads, counted)
     loop = CoreLoop(core, store_calls, expected_cost(prepared.costs))
     authenticator = Authenticator(Catalog(models, wire_limits(settings)), prepared.tokens, allowances)
     limits = settings.max_message_bytes, settings.max_rpcs, settings.max_connection_rpcs
@@ -152,8 +154,8 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     most_slow = max(settings.max_request_bytes // settings.max_message_bytes, 1)
     unread = Unread(settings.message_timeout_ms, settings.max_unread_rpcs, most_slow)
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
-    streams = OpenStreams(authenticator, meter, unread, half_sent)
-    services = [handlers(Servicer(authenticator, loop, meter, unread, streams))]
+    streams = OpenStreams(authenticator, counted, unread, half_sent)
+    services = [handlers(Servicer(authenticator, loop, counted, unread, streams))]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
     server = RpcServer(services, streams, transport, prepared.tracing.interceptors)
@@ -224,7 +226,8 @@ def kserve_handlers(
 
     about = About(own_version(), session_limits(settings).default_ttl_ms, why_not_ready)
     statistics = Statistics(list(models), meter.engine_calls)
-    return KServeServicer(authenticator, loop, meter, unread, streams, service, statistics, about).handlers()
+    servicer = KServeServicer(authenticator, loop, guarded(meter), unread, streams, service, statistics, about)
+    return servicer.handlers()
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:

@@ -33,7 +33,7 @@ def store(world: RedisSentinels, request: pytest.FixtureRequest) -> Iterator[Sto
     world.wait_until_whole()
     world.empty()
     store = open_store(world.url, timeout_ms=TIMEOUT_MS)
-    yield store if request.param == "called" else PolledStore(store)
+    yield store if request.param == "blocking" else PolledStore(store)
     store.close()
 
 

@@ -120,7 +120,7 @@ async def test_a_stream_that_times_out_tells_what_counts(process: ServerProcess)
         await session.step(sample(0))
         with stalled(process):
             with pytest.raises(DeadlineExceeded) as caught:
-                async for _ in session.stream([sample(number) for number in range(1, 9)], timeout=0.05, window=4):
+                async for _ in session.stream([sample(number) for number in range(1, 9)], timeout=0.5, window=4):
                     pass
             assert caught.value.late_step is session.unsettled[0]
             assert [late.position.step for late in session.unsettled] == [2, 3, 4, 5]

@@ -14,7 +14,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
 from cellkeeper_service.core.requests import Done, Open, Request, Step, StepReply
 from cellkeeper_service.core.store_calls import StoreCalls
-from cellkeeper_service.domain.meter import NullMeter
+from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.store import Commit, CommitResult, Page
 from cellkeeper_service.store.memory import MemoryStore
@@ -44,15 +44,21 @@ class Server:
     """A core and its loop on a gated store, with `slots` slots, and a clock that a test can move forward."""
 
     def __init__(
-        self, slots: int = 4, store: GatedStore | None = None, threads: int = 4, limits: Limits | None = None
+        self,
+        slots: int = 4,
+        store: GatedStore | None = None,
+        threads: int = 4,
+        limits: Limits | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        meter = meter or NullMeter()
         self.store = store or GatedStore()
         self.ahead = 0.0
         clock = Clock(lambda: time.monotonic() + self.ahead, lambda: 0)
         self.engine = CountingEngine()
         self.models = {"m": Models([Version(self.engine, slots, 3)])}
-        self.core = Core(self.models, limits or Limits(), clock, NullMeter())
-        self.loop = self.loop_on(StoreCalls(self.store, threads, NullMeter()))
+        self.core = Core(self.models, limits or Limits(), clock, meter)
+        self.loop = self.loop_on(StoreCalls(self.store, threads, meter))
 
     def loop_on(self, calls: StoreCalls, batch_seconds: float = 0.0) -> CoreLoop:
         """One for this core, not started. batch_seconds: what it expects each batch to take."""

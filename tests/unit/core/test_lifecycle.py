@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.expiry import abandon
 from cellkeeper_service.core.limits import Limits
 from cellkeeper_service.core.requests import (
     Delete,
@@ -112,6 +113,44 @@ def test_a_fork_with_an_unknown_outcome(lands: bool) -> None:
     world.settle()
     assert standing(world, "t").position == reply.result.position
     assert world.step([2], None, session="t").outputs["prediction"].tolist() == expected([1, 2])[1:]
+    at_rest(world)
+
+
+def test_a_fork_whose_caller_leaves_while_its_target_is_busy_is_not_carried_out() -> None:
+    """As any other request that was not begun; a retry begins anew."""
+    world = World()
+    world.step([1], opened(world))
+    one = world.replicas[0]
+    busy = world.send([7], None, session="t")
+    until(world, "writes")  # the copy waits behind it
+    left, again = Reply(), Reply()
+    left.request = fork(world, left)
+    one.core.submit(left.request)
+    one.collect()
+    one.load(0)
+    abandon(left.request)
+    world.settle()
+    assert reason(left.result) == "CALLER_GONE"
+    assert busy.outputs == expected([7])
+    gone = Reply()
+    assert world.ask(Delete(key("t"), FOREVER, gone, standing(world, "t").position.generation), gone) == Deleted(True)
+    assert stands(world, "t") is None
+    moved = world.ask(fork(world, again), again)
+    assert standing(world, "t").position == moved.position
+    at_rest(world)
+
+
+def test_a_fork_whose_caller_leaves_once_its_copy_is_sent_is_found_by_its_retry() -> None:
+    world = World()
+    world.step([1], opened(world))
+    left, again = Reply(), Reply()
+    left.request = fork(world, left)
+    world.replicas[0].core.submit(left.request)
+    until(world, "writes")
+    abandon(left.request)
+    world.settle()
+    assert isinstance(left.result, Moved)
+    assert world.ask(fork(world, again), again) == left.result
     at_rest(world)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.guarded_meter import GuardedMeter, guarded
 from cellkeeper_service.core.requests import Done, Request, Step
+from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Commit, CommitResult, Load, StoreError
@@ -132,3 +134,52 @@ def test_a_caller_that_cannot_be_told_is_the_only_one_who_is_not() -> None:
         server.loop.store_calls.close()
 
     play(test)
+
+
+class RaisingMeter(NullMeter):
+    """Can count nothing. asked: what it was told of."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        for name in [name for name in vars(NullMeter) if not name.startswith("_")]:
+            setattr(self, name, self._raising(name))
+
+    def _raising(self, name: str) -> Callable[..., None]:
+        def count(*arguments: object) -> None:
+            self.asked.add(name)
+            raise ZeroDivisionError(name)
+
+        return count
+
+
+@pytest.mark.parametrize("threads", [0, 4])
+def test_a_meter_that_raises_is_logged_and_nobodys_error(threads: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        meter, store = RaisingMeter(), GatedStore()
+        server = Server(slots=1, store=store, threads=threads, meter=meter)
+        server.loop.start()
+        places = {name: await asyncio.wait_for(server.open(name), 5) for name in NAMES}
+        for value in (1, 2):  # each session takes the slot of the one before it
+            asked = [server.step(value, session=name) for name in NAMES]
+            replies = [await asyncio.wait_for(reply, 5) for reply in asked]
+            assert [outputs(reply) for reply in replies] == [expected([1, 2][:value])[-1:]] * 8
+        again = await asyncio.wait_for(server.step(1, places[NAMES[0]], session=NAMES[0]), 5)
+        assert again.reason is Reason.STEP_COMPACTED
+        late = await asyncio.wait_for(server.step(1, seconds=-1.0), 5)
+        assert late.reason is Reason.DEADLINE_PASSED
+        assert server.loop.running
+        await server.loop.drain()
+        server.loop.store_calls.close()
+        told = {"steps_done", "rejected", "tick", "loaded", "rebuilt", "committed", "evicted", "store_call"}
+        assert meter.asked >= told
+        logged = {str(record.exc_info[1]) for record in caplog.records if record.exc_info}
+        assert logged == meter.asked
+
+    play(test)
+
+
+def test_a_meter_is_guarded_once_and_whole() -> None:
+    meter = guarded(NullMeter())
+    assert guarded(meter) is meter
+    events = {name for name in vars(Meter) if not name.startswith("_")}
+    assert events <= {*vars(GuardedMeter)}

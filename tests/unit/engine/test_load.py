@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cellkeeper_service.engine.cuda.device import cuda_devices
 from cellkeeper_service.engine.load import load_engine, offline, warm
+from cellkeeper_service.engine.nvidia import is_driver_installed
 from cellkeeper_service.errors import StartError
 
 from testing.bundles import make_bundle
@@ -51,17 +52,21 @@ def test_a_package_that_is_missing(case: str, device: str, package: str, monkeyp
         load_engine(bundle_of(case), device, 4)
 
 
-def test_the_cpu_engine_does_not_import_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("auto", marks=pytest.mark.skipif(is_driver_installed(), reason="torch looks for a device"))],
+)
+def test_the_cpu_engine_does_not_import_torch(device: str, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "m")
     program = (
         "import sys, pathlib\n"
         "import cellkeeper_service.server.app\n"
         "from cellkeeper_service.engine.load import load_engine\n"
-        "load_engine(pathlib.Path(sys.argv[1]), 'cpu', 2)\n"
+        "load_engine(pathlib.Path(sys.argv[1]), sys.argv[2], 2)\n"
         "found = [name for name in sys.modules if name in ('torch', 'triton') or 'engine.cuda' in name]\n"
         "sys.exit(' '.join(found) or 0)\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(folder), device], check=True, timeout=60)
 
 
 def test_the_torch_engine_imports_nothing_of_the_gpu(tmp_path: Path) -> None:
