@@ -23,11 +23,8 @@ MAX_CLASS_BYTES = 352
 """A length, the largest float64 with six decimals, a colon and an index."""
 
 
-def read_classes(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int | None:
-    """How many classes of an output are asked for; None: its values. Raises a Rejection."""
-    if PARAMETER not in output.parameters:
-        return None
-    parameter = output.parameters[PARAMETER]
+def read_classes(parameter: pb.InferParameter) -> int:
+    """How many classes of an output are asked for. Raises a Rejection."""
     if parameter.WhichOneof("parameter_choice") != "int64_param":
         raise refuse(f"invalid value type for '{PARAMETER}' parameter, expected int64_param", "outputs.parameters")
     if parameter.int64_param <= 0:  # Triton refuses 0 too, in these words

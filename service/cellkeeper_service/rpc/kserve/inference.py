@@ -17,7 +17,7 @@ from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import fields, tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
-from .classification import MAX_CLASS_BYTES, limit_classes, read_classes, write_classes
+from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes, write_classes
 from .datatypes import NAMES, TEXTS
 from .input_tensor import read_input
 from .parameters import Parameters, read_parameters
@@ -37,7 +37,7 @@ class Service:
     end_ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
 class Inference:
     """A request whose fields were checked. outputs: the names asked for, in their order, with what each is here.
     classes: of those that are asked for as classes, how many. has_time: the input had a time dimension."""
@@ -93,8 +93,11 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
     asked = [own for own in outputs.values() if not own.startswith(STATE_PREFIX)]
     with_state = [fields.STATE_OUTPUT] if len(asked) < len(outputs) else []
     wanted, needs_state = catalog.wanted([*asked, *with_state], spec)
-    classes = limit_classes(asked_classes, outputs, spec, steps) if asked_classes else {}
-    catalog.check_reply_size(steps, wanted, needs_state, spec, text_bytes=sum(classes.values()) * MAX_CLASS_BYTES)
+    classes, text_bytes = asked_classes, 0
+    if asked_classes:
+        classes = limit_classes(asked_classes, outputs, spec, steps)
+        text_bytes = sum(classes.values()) * MAX_CLASS_BYTES
+    catalog.check_reply_size(steps, wanted, needs_state, spec, text_bytes=text_bytes)
     key = catalog.key(name, parameters.session, "sequence_id")
     end_ttl_ms = service.end_ttl_ms if parameters.end else None
     sequence = Sequenced(_origin(request.id, parameters, data), parameters.step, end_ttl_ms)
@@ -141,11 +144,13 @@ def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> t
         own = names.outputs.get(output.name)
         if own is None:
             raise refuse(f"unexpected inference output '{output.name}' for model '{model}'", "outputs")
-        if "shared_memory_region" in output.parameters:
-            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
         found[output.name] = own
-        if (count := read_classes(output)) is not None:
-            classes[output.name] = count
+        if not (parameters := output.parameters):
+            continue
+        if "shared_memory_region" in parameters:
+            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
+        if PARAMETER in parameters:
+            classes[output.name] = read_classes(parameters[PARAMETER])
     return found, classes
 
 
