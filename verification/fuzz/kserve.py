@@ -17,7 +17,7 @@ STREAM = "ModelStreamInfer"
 UNARY = {method.name: GetMessageClass(method.output_type) for method in SERVICE.methods if method.name != STREAM}
 PARAMETERS = (
     *("sequence_id", "sequence_start", "sequence_end", "step", "acked", "priority", "timeout"),
-    *("triton_enable_empty_final_response", "triton_x", "own"),
+    *("triton_enable_empty_final_response", "triton_x", "own", "classification", "shared_memory_region"),
 )
 OUTPUTS = ("prediction", "hidden", "state.h", "state.c", "state")
 TYPES = ("BOOL", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "UINT8")
@@ -62,5 +62,7 @@ def _infer(draw: random.Random, model: str, session: str, inputs: Any) -> pb.Mod
         contents = made.inputs[0].contents
         (contents.fp32_contents if floats else contents.int_contents).extend(np.ravel(inputs).tolist())
     for name in draw.sample(OUTPUTS[:4], draw.randrange(3)):
-        made.outputs.add(name=name)
+        output = made.outputs.add(name=name)
+        if draw.random() < 0.2:
+            set_parameter(output.parameters["classification"], draw.choice((1, 2, 1000, 2**40, 0, "1")))
     return made

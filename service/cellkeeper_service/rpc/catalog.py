@@ -92,10 +92,13 @@ class Catalog:
             raise invalid("fingerprint", fingerprint.hex()[:12], f"one of {known}")
         return served
 
-    def check_reply_size(self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec) -> int:
-        """Bytes of the chunk's outputs. Raises REPLY_TOO_LARGE if no message could carry them."""
+    def check_reply_size(
+        self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec, *, text_bytes: int = 0
+    ) -> int:
+        """Bytes of the chunk's outputs. text_bytes: of what the reply has beside them. Raises REPLY_TOO_LARGE if no
+        message could carry them."""
         size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
-        size += spec.state_bytes if with_state else 0
+        size += text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - 4096  # for everything beside the tensors
         if size > room:
             text = f"outputs: the reply would have {size} bytes, and a message takes {room}; send shorter chunks"

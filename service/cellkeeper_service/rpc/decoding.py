@@ -17,7 +17,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from cellkeeper_service.errors import Rejection, invalid
 
+from .contract import Contract, proto_of
+
 SERVICE = cellkeeper_pb2.DESCRIPTOR.services_by_name["Cellkeeper"]
+CONTRACT = Contract(SERVICE.full_name, proto_of(cellkeeper_pb2.DESCRIPTOR))
 
 
 @dataclass(frozen=True, slots=True)

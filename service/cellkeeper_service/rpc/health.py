@@ -12,8 +12,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from cellkeeper_service.errors import Rejection
 
+from .contract import Contract, pool_of, proto_of
 from .status import abort
 from .unread import Context, Unread
+
+HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
+REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
 
 MAX_WATCHES = 256
 """Open Watch calls. They need no token and last for ever; load balancers have one each."""
@@ -48,9 +52,11 @@ class Public:
         }
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
 
-    def reflection_handlers(self, services: Sequence[str]) -> grpc.GenericRpcHandler[Any, Any]:
-        """services: their full names."""
-        servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
+    def reflection_handlers(self, contracts: Sequence[Contract]) -> grpc.GenericRpcHandler[Any, Any]:
+        """contracts: of the services beside health and reflection."""
+        every = [*contracts, HEALTH, REFLECTION]
+        names, pool = [contract.name for contract in every], pool_of(every)
+        servicer = reflection.aio.ReflectionServicer(names, pool)  # type: ignore[attr-defined]
         decode = _decoder(reflection_pb2.ServerReflectionRequest)
         encode = reflection_pb2.ServerReflectionResponse.SerializeToString
 

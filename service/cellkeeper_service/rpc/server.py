@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 from cellkeeper_service.errors import StartError
 
-from . import decoding
+from .contract import Contract
 from .health import Public
 from .open_streams import OpenStreams
 from .tls import Certificates
-
-SERVICE = decoding.SERVICE.full_name
-
 
 LISTENERS = 4
 """gRPC for Python accepts one call at a time, through a chain of turns of the loop and another thread; under load calls
@@ -46,11 +43,13 @@ class Transport:
 
 
 class RpcServer:
-    """handlers: of the services that it serves. streams: theirs."""
+    """handlers: of the services that it serves. contracts: theirs; health and reflection know them by these. streams:
+    theirs."""
 
     def __init__(
         self,
         handlers: Sequence[grpc.GenericRpcHandler[Any, Any]],
+        contracts: Sequence[Contract],
         streams: OpenStreams,
         transport: Transport,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
@@ -63,6 +62,7 @@ class RpcServer:
         if transport.max_connection_rpcs:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
             options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
+        self._contracts = contracts
         self._streams = streams
         self._share_port = transport.share_port
         self._closing: list[asyncio.Task[None]] = []
@@ -81,8 +81,7 @@ class RpcServer:
             listener.add_generic_rpc_handlers(handlers)
             listener.add_generic_rpc_handlers((self._public.health_handlers(),))
             if transport.reflection:
-                reflection = self._public.reflection_handlers((SERVICE, health.SERVICE_NAME))
-                listener.add_generic_rpc_handlers((reflection,))
+                listener.add_generic_rpc_handlers((self._public.reflection_handlers(contracts),))
 
     async def start(self, address: str) -> int:
         """Listens, serving, and returns the port. Raises StartError."""
@@ -120,7 +119,7 @@ class RpcServer:
         await asyncio.gather(*(listener.stop(grace_seconds) for listener in self._listeners), *self._closing)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for name in ("", SERVICE):
+        for name in ("", *(contract.name for contract in self._contracts)):
             await self._public.set_status(name, status)
 
 

@@ -33,8 +33,9 @@ from cellkeeper_service.metrics import MetricsServer, PrometheusMeter
 from cellkeeper_service.model.bundle import Bundle
 from cellkeeper_service.rpc.authenticator import Authenticator
 from cellkeeper_service.rpc.catalog import Catalog, WireLimits
-from cellkeeper_service.rpc.decoding import handlers
+from cellkeeper_service.rpc.decoding import CONTRACT, handlers
 from cellkeeper_service.rpc.half_sent import HalfSent
+from cellkeeper_service.rpc.kserve.descriptor import contract as kserve_contract
 from cellkeeper_service.rpc.kserve.inference import Service
 from cellkeeper_service.rpc.kserve.servicer import About, KServeServicer
 from cellkeeper_service.rpc.kserve.statistics import Statistics
@@ -156,9 +157,11 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     half_sent = HalfSent(settings.max_request_bytes, settings.max_message_bytes)
     streams = OpenStreams(authenticator, counted, unread, half_sent)
     services = [handlers(Servicer(authenticator, loop, counted, unread, streams))]
+    contracts = [CONTRACT]
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
-    server = RpcServer(services, streams, transport, prepared.tracing.interceptors)
+        contracts.append(kserve_contract())
+    server = RpcServer(services, contracts, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
     meter.watch_queue(lambda: core.unanswered)

@@ -84,6 +84,16 @@ def _array(raw: bytes, output: pb.ModelInferResponse.InferOutputTensor) -> Array
     return values if output.datatype == "BYTES" else values.reshape(output.shape)
 
 
+def classes(raw: bytes) -> list[str]:
+    """The texts of a BYTES tensor."""
+    texts = []
+    while raw:
+        length = int.from_bytes(raw[:4], "little")
+        texts.append(raw[4 : 4 + length].decode())
+        raw = raw[4 + length :]
+    return texts
+
+
 def read_reply(response: pb.ModelInferResponse) -> Reply:
     outputs = {
         output.name: _array(raw, output)

@@ -169,12 +169,6 @@ BATCH = "inference request to model 'count' must specify batch-size 1 due to req
         (lambda message: message.outputs.add(name="Z"), "unexpected inference output 'Z' for model 'count'"),
         (
             lambda message: setattr(
-                message.outputs.add(name="prediction").parameters["classification"], "int64_param", 1
-            ),
-            "outputs.parameters: got classification, expected none: outputs are raw tensors",
-        ),
-        (
-            lambda message: setattr(
                 message.outputs.add(name="prediction").parameters["shared_memory_region"], "string_param", "r"
             ),
             "outputs.parameters: got shared_memory_region, expected none: outputs come in the reply",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
-from tests.integration.kserve.calls import END, START, Array, Value, request
+from tests.integration.kserve.calls import END, START, Array, Value, request, set_parameter
 
 MODEL, FEATURES = "2x128", 32
 ID, TEXT = "an int64", "the same number as a string"
@@ -21,13 +21,14 @@ Edit = Callable[[pb.ModelInferRequest], Any]
 @dataclass(frozen=True)
 class Ask:
     """One ModelInfer. sequence: ID, TEXT, or the id itself; None: the parameter is not sent. edit: what is done to the
-    request. says: how the table shows it."""
+    request. timeout_s: how long the client waits; 0: as long as the others. says: how the table shows it."""
 
     says: str
     sequence: int | str | None = ID
     parameters: dict[str, Value] = field(default_factory=dict)
     steps: int = 1
     edit: Edit | None = None
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ def outputs(*names: str) -> Edit:
     return edit
 
 
-def classified(made: pb.ModelInferRequest) -> None:
-    made.outputs[0].parameters["classification"].int64_param = 1
+def classified(value: Value) -> Edit:
+    def edit(made: pb.ModelInferRequest) -> None:
+        set_parameter(made.outputs[0].parameters["classification"], value)
+
+    return edit
 
 
 START_IT, GO_ON, END_IT = Ask("START", parameters=START), Ask("no flags"), Ask("END", parameters=END)
@@ -143,6 +147,29 @@ SEQUENCES = [
             Ask("step 2", parameters={"step": 2}),
         ],
         "`step` is Cellkeeper's: a repeated request gets its answer again; Triton applies it twice",
+    ),
+]
+
+LONG_STEPS, SHORT_S = 60_000, 0.5
+"""A chunk that no client that waits so short gets its answer to."""
+LATE = Ask(f"{LONG_STEPS} time steps, client_timeout {SHORT_S} s", steps=LONG_STEPS, timeout_s=SHORT_S)
+DEADLINES = [
+    Case(
+        "deadlines",
+        [START_IT, LATE, GO_ON],
+        "Triton applies what its client no longer waits for, and the client cannot know; here nothing is sent to the "
+        "store after the deadline",
+    ),
+    Case(
+        "deadlines",
+        [START_IT, Ask("timeout 1 us", parameters={"timeout": 1}), GO_ON],
+        "`timeout` bounds the request, and nothing of it is stored later; Triton's sequence batcher ignores it",
+    ),
+    Case("deadlines", [START_IT, Ask("timeout 0", parameters={"timeout": 0}), GO_ON]),
+    Case(
+        "deadlines",
+        [START_IT, Ask("timeout -1", parameters={"timeout": -1}), GO_ON],
+        "a timeout that is none is refused",
     ),
 ]
 
@@ -210,7 +237,11 @@ TENSORS = [
     Case("outputs", [Ask("no output asked for", parameters=START, edit=outputs())]),
     Case("outputs", [Ask("an unknown output", parameters=START, edit=outputs("Z"))]),
     Case("outputs", [Ask("an output twice", parameters=START, edit=outputs("Y", "Y"))]),
-    Case("outputs", [Ask("classification", parameters=START, edit=classified)], "outputs are raw tensors"),
+    Case("outputs", [Ask("classification 1", parameters=START, edit=classified(1))]),
+    Case("outputs", [START_IT, Ask("three time steps, classification 2", steps=3, edit=classified(2)), GO_ON]),
+    Case("outputs", [Ask("three time steps, classification 9", steps=3, parameters=START, edit=classified(9))]),
+    Case("outputs", [Ask("classification 0", parameters=START, edit=classified(0))]),
+    Case("outputs", [Ask("classification of a string", parameters=START, edit=classified("1"))]),
 ]
 
 MODELS = [
@@ -227,4 +258,4 @@ STREAMS = [
     Case("stream", [START_IT, Ask("an unknown output", edit=outputs("Z")), GO_ON], stream=True),
 ]
 
-CASES = [*SEQUENCES, *TENSORS, *MODELS, *STREAMS]
+CASES = [*SEQUENCES, *DEADLINES, *TENSORS, *MODELS, *STREAMS]

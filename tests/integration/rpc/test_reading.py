@@ -104,7 +104,7 @@ def test_health_and_reflection_answer(served: ServerProcess) -> None:
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
         (answer,) = reflection.ServerReflectionInfo(iter([ask]), timeout=10)
         names = {service.name for service in answer.list_services_response.service}
-        assert {SERVICE, "grpc.health.v1.Health"} <= names
+        assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
 def test_an_idle_session_is_forgotten_and_a_busy_one_is_not(count: Api, session: str) -> None:

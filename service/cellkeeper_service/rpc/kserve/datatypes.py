@@ -23,6 +23,9 @@ and 1 in either."""
 NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 """By the dtype of a model's tensor."""
 
+TEXTS = "BYTES"
+"""Given for classes alone, and never taken."""
+
 WIRE_DTYPES = {name: tensors.WIRE_DTYPES[dtype] for dtype, name in NAMES.items()}
 """What the contract of the service itself calls them."""
 

@@ -1,9 +1,42 @@
-"""The service, and where it is registered."""
+"""The service, and what its clients call it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cellkeeper_proto.kserve import inference_pb2 as pb
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+
+from cellkeeper_service.rpc.contract import Contract, proto_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-PATH = "inference.GRPCInferenceService"
+PACKAGE = "inference"
+PATH = f"{PACKAGE}.{SERVICE.name}"
 """What the protocol calls the service."""
+
+
+def contract() -> Contract:
+    """The service under the names that the public protocol gives to it and to its messages."""
+    file = proto_of(pb.DESCRIPTOR)
+    own, public = f".{file.package}.", f".{PACKAGE}."
+    file.name, file.package = f"{PACKAGE}.proto", PACKAGE
+    for message in _messages(file.message_type):
+        for field in message.field:
+            if field.type_name:  # numbers, texts and bytes have none
+                field.type_name = field.type_name.replace(own, public, 1)
+    _rename_methods(file, own, public)
+    return Contract(PATH, file)
+
+
+def _messages(messages: Iterable[DescriptorProto]) -> Iterable[DescriptorProto]:
+    """With those that are nested in them."""
+    for message in messages:
+        yield message
+        yield from _messages(message.nested_type)
+
+
+def _rename_methods(file: FileDescriptorProto, own: str, public: str) -> None:
+    for service in file.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(own, public, 1)
+            method.output_type = method.output_type.replace(own, public, 1)

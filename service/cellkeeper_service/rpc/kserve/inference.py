@@ -17,7 +17,8 @@ from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc import fields, tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
-from .datatypes import NAMES
+from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes, write_classes
+from .datatypes import NAMES, TEXTS
 from .input_tensor import read_input
 from .parameters import Parameters, read_parameters
 from .refusals import refuse, unknown_model
@@ -36,10 +37,10 @@ class Service:
     end_ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
 class Inference:
     """A request whose fields were checked. outputs: the names asked for, in their order, with what each is here.
-    has_time: the input had a time dimension."""
+    classes: of those that are asked for as classes, how many. has_time: the input had a time dimension."""
 
     key: SessionKey
     identifier: str
@@ -48,6 +49,7 @@ class Inference:
     steps: int
     has_time: bool
     outputs: Mapping[str, str]
+    classes: Mapping[str, int]
     wanted: frozenset[str]
     with_state: bool
     sequence: Sequenced
@@ -86,16 +88,22 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
     spec = check_model(name, request.model_version, catalog)
     parameters = read_parameters(request.parameters, name)
     names = service.names[name]
-    outputs = _outputs(request, names, name)
+    outputs, asked_classes = _outputs(request, names, name)
     data, steps, has_time = read_input(request, names.input, spec, catalog, name)
     asked = [own for own in outputs.values() if not own.startswith(STATE_PREFIX)]
     with_state = [fields.STATE_OUTPUT] if len(asked) < len(outputs) else []
     wanted, needs_state = catalog.wanted([*asked, *with_state], spec)
-    catalog.check_reply_size(steps, wanted, needs_state, spec)
+    classes, text_bytes = asked_classes, 0
+    if asked_classes:
+        classes = limit_classes(asked_classes, outputs, spec, steps)
+        text_bytes = sum(classes.values()) * MAX_CLASS_BYTES
+    catalog.check_reply_size(steps, wanted, needs_state, spec, text_bytes=text_bytes)
     key = catalog.key(name, parameters.session, "sequence_id")
     end_ttl_ms = service.end_ttl_ms if parameters.end else None
     sequence = Sequenced(_origin(request.id, parameters, data), parameters.step, end_ttl_ms)
-    return Inference(key, request.id, parameters, data, steps, has_time, outputs, wanted, needs_state, sequence)
+    return Inference(
+        key, request.id, parameters, data, steps, has_time, outputs, classes, wanted, needs_state, sequence
+    )
 
 
 def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
@@ -113,9 +121,12 @@ def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
             state, raw = states[own.removeprefix(STATE_PREFIX)]
             shape, dtype = (1, *state.shape), state.dtype
         else:
-            values = reply.outputs[own]
-            shape, dtype = (*leading, *values.shape[1:]), tensors_of[own].dtype
-            raw = values.astype(tensors_of[own].numpy_dtype, copy=False).tobytes()
+            values = reply.outputs[own].astype(tensors_of[own].numpy_dtype, copy=False)
+            if (count := asked.classes.get(name)) is not None:
+                response.outputs.add(name=name, datatype=TEXTS, shape=(1, count))
+                response.raw_output_contents.append(write_classes(values, count))
+                continue
+            shape, dtype, raw = (*leading, *values.shape[1:]), tensors_of[own].dtype, values.tobytes()
         response.outputs.add(name=name, datatype=NAMES[dtype], shape=shape)
         response.raw_output_contents.append(raw)
     if asked.parameters.step is not None:
@@ -124,21 +135,23 @@ def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
     return response
 
 
-def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> dict[str, str]:
-    """By name, what each is here."""
+def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> tuple[dict[str, str], dict[str, int]]:
+    """By name, what each is here; and how many classes are asked for of those that are wanted as classes."""
     if not request.outputs:
-        return {name: names.outputs[name] for name in names.listed}
-    found = {}
+        return {name: names.outputs[name] for name in names.listed}, {}
+    found, classes = {}, {}
     for output in request.outputs:
         own = names.outputs.get(output.name)
         if own is None:
             raise refuse(f"unexpected inference output '{output.name}' for model '{model}'", "outputs")
-        if output.parameters["classification"].int64_param if "classification" in output.parameters else 0:
-            raise invalid("outputs.parameters", "classification", "none: outputs are raw tensors")
-        if "shared_memory_region" in output.parameters:
-            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
         found[output.name] = own
-    return found
+        if not (parameters := output.parameters):
+            continue
+        if "shared_memory_region" in parameters:
+            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
+        if PARAMETER in parameters:
+            classes[output.name] = read_classes(parameters[PARAMETER])
+    return found, classes
 
 
 def _origin(identifier: str, parameters: Parameters, data: bytes) -> bytes:

@@ -26,29 +26,26 @@ def read_input(
     said = request_id(request.id)
     tensor = _the_one(request, name, model, said)
     steps, has_time = _steps_of(tensor, name, spec, model, said)
-    expected = NAMES[spec.input.dtype]
-    if not _takes(tensor.datatype, spec):
-        came = (
-            tensor.datatype if tensor.datatype in CONTENT_TYPES.values() or tensor.datatype in DTYPES else "<invalid>"
-        )
+    datatype, expected = tensor.datatype, NAMES[spec.input.dtype]
+    if not _takes(datatype, spec):
+        came = datatype if datatype in CONTENT_TYPES.values() or datatype in DTYPES else "<invalid>"
         text = f"{said}inference input '{name}' data-type is '{came}', but model '{model}' expects '{expected}'"
         raise refuse(text, "inputs.datatype")
     check_steps(steps, spec, catalog, "inputs.shape")
     data = _raw(request, tensor, name, model)
-    wanted = prod(tensor.shape) * DTYPES[tensor.datatype].itemsize
+    wanted = steps * prod(spec.input.shape) * DTYPES[datatype].itemsize
     if len(data) != wanted:
         text = (
             f"{said}input byte size mismatch for input '{name}' for model '{model}'. Expected {wanted}, got {len(data)}"
         )
         raise refuse(text, "inputs")
-    datatype = tensor.datatype
     if datatype == "BOOL":
         data = (np.frombuffer(data, np.uint8) != 0).astype(spec.input.numpy_dtype).tobytes()
         datatype = expected
     came_as = WIRE_DTYPES[datatype]
     values = tensors.read_inputs(data, came_as, spec.input.shape, steps, spec)
     tensors.check_values(values, spec)
-    return tensors.input_bytes(values, spec), steps, has_time
+    return data if datatype == expected else tensors.input_bytes(values, spec), steps, has_time
 
 
 def _the_one(request: pb.ModelInferRequest, name: str, model: str, said: str) -> pb.ModelInferRequest.InferInputTensor:
@@ -104,7 +101,7 @@ def _takes(datatype: str, spec: ModelSpec) -> bool:
 
 def _raw(request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, name: str, model: str) -> bytes:
     """The tensor's values as bytes, however they came."""
-    given = [field.name for field, _ in tensor.contents.ListFields()]
+    given = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []
     raw = request.raw_input_contents
     if raw:
         if given:

@@ -29,7 +29,7 @@ KINDS = {
 RESERVED = "triton_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
 class Parameters:
     """session: of the sequence; see sequence_ids. sequence: its id, as refusals show it. step: where the chunk belongs;
     None: wherever the session stands. acked: the client holds every reply up to this step; None: up to `step`.

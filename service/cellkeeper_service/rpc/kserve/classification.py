@@ -1,0 +1,65 @@
+"""Outputs as classes: the largest values of an output as texts, in Triton's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.kserve import inference_pb2 as pb
+from numpy.typing import NDArray
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import invalid
+
+from .refusals import refuse
+from .tensor_names import STATE_PREFIX
+
+PARAMETER = "classification"
+MAX_CLASSES = 1024
+"""Of one output. Each is a text that the server's loop formats, and Triton has no limit."""
+MAX_CLASS_BYTES = 352
+"""A length, the largest float64 with six decimals, a colon and an index."""
+
+
+def read_classes(parameter: pb.InferParameter) -> int:
+    """How many classes of an output are asked for. Raises a Rejection."""
+    if parameter.WhichOneof("parameter_choice") != "int64_param":
+        raise refuse(f"invalid value type for '{PARAMETER}' parameter, expected int64_param", "outputs.parameters")
+    if parameter.int64_param <= 0:  # Triton refuses 0 too, in these words
+        raise refuse(f"invalid value for '{PARAMETER}' parameter, expected >= 0", "outputs.parameters")
+    return parameter.int64_param
+
+
+def limit_classes(asked: Mapping[str, int], own: Mapping[str, str], spec: ModelSpec, steps: int) -> dict[str, int]:
+    """How many classes each of these outputs has: at most its values in all time steps. asked: by the client's name
+    of an output. own: by that name, the output's name here. Raises a Rejection."""
+    sizes = {output.name: prod(output.shape) * steps for output in spec.outputs}
+    found = {}
+    for name, count in asked.items():
+        if own[name].startswith(STATE_PREFIX):
+            raise invalid(
+                f"outputs.parameters.{PARAMETER}", f"{count} of the state {name!r}", "none: states have no classes"
+            )
+        found[name] = min(count, sizes[own[name]])
+        if found[name] > MAX_CLASSES:
+            expected = f"at most {MAX_CLASSES}; ask for the values themselves"
+            raise invalid(f"outputs.parameters.{PARAMETER}", f"{found[name]} classes of {name!r}", expected)
+    return found
+
+
+def write_classes(values: NDArray[Any], count: int) -> bytes:
+    """A BYTES tensor of shape [count]: the largest of the values, the largest first, each as "value:index" with the
+    value as C's printf writes it and its index among all of them. Of equal values the first comes first."""
+    flat = values.reshape(-1)
+    least = np.partition(flat, -count)[-count]
+    above = np.flatnonzero(flat > least).tolist()
+    equal = np.flatnonzero(flat == least)[: count - len(above)].tolist()
+    texts = [_text(flat[index], index) for index in [*sorted(above, key=flat.__getitem__, reverse=True), *equal]]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def _text(value: Any, index: int) -> bytes:
+    shown = str(value) if isinstance(value, np.integer) else f"{float(value):f}"
+    return f"{shown}:{index}".encode()
