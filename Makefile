@@ -7,6 +7,9 @@
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make check        style, types, layers, generated code
+# make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
+# make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
+# make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
@@ -70,7 +73,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist sbom triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -118,6 +121,20 @@ test: .venv/stamp
 test-fire: .venv/stamp
 	@scripts/ensure-redis
 	$(BIN)/pytest -m fire
+
+.venv-release/stamp: pyproject.toml constraints.txt
+	@echo "== .venv-release: installing what builds and checks a release"
+	@scripts/make-venv "$(PYTHON)" .venv-release build check-wheel-contents cyclonedx-bom hatchling twine -c constraints.txt
+	@touch $@
+
+dist: .venv-release/stamp
+	@scripts/build-dist .venv-release/bin/python dist
+
+check-dist: .venv/stamp dist
+	@$(BIN)/python -m tests.contract.release dist/*.whl $(CHECK_ARGS)
+
+sbom: dist
+	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist
 
 check: .venv/stamp check-proto
 	$(BIN)/ruff check
@@ -221,5 +238,4 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.integration.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find . -name '*.egg-info' -prune -exec rm -rf {} +
+	rm -rf .gpu-packages .silero .venv .venv-proto .venv-release .venv-triton .venv-triton-clients dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
