@@ -74,7 +74,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv dist check-dist sbom triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+	bench-million bench-opening bench-cores bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -178,6 +178,10 @@ bench-cores: .venv/stamp
 
 bench-one-session: .venv/stamp
 	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)
+
+bench-buckets: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.bucket_commits $(BENCH_ARGS)
 
 bench-against: .venv/stamp
 	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }

@@ -1,7 +1,7 @@
 """What each release has written is read, and what its clients ask is answered, by this one.
 
-The files of a release are written once, by freeze.py, and never again; frozen.py says what they are. These tests keep the
-promise of docs/compatibility.md.
+The files of a release are written once, by freeze.py, and never again; frozen.py says what they are. These tests keep
+the promise of docs/compatibility.md.
 """
 
 from __future__ import annotations
