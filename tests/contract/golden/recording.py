@@ -11,6 +11,7 @@ from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from . import tenants
+from .messages import numerics_digest
 from .names import Names
 from .script import OPTIONS, Script
 from .stored import RedisLists, SqliteFile, Stored, now_ms
@@ -39,7 +40,9 @@ def record(store: str, folder: Path, kept: Callable[[str], None] = lambda url: N
         with talking(url, OPTIONS, stored) as (transcript, names):
             Script(transcript, names, url).run()
             texts = {"wire.txt": transcript.wire(), f"records-{store}.txt": transcript.records()}
+            numerics = numerics_digest(transcript.numerics)
         with talking(url, tenants.options(folder), stored) as (transcript, names):
+            names.add(numerics, b"numerics")
             tenants.Tenants(transcript, names).run()
             texts |= {"tenants.txt": transcript.wire(), f"tenants-{store}.txt": transcript.records()}
         kept(url)
