@@ -10,6 +10,7 @@
 # make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
 # make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
+# make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
@@ -73,7 +74,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist sbom triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -135,6 +136,9 @@ check-dist: .venv/stamp dist
 
 sbom: dist
 	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist
+
+licences: .venv/stamp
+	@$(BIN)/python -m tests.contract.release.licences
 
 check: .venv/stamp check-proto
 	$(BIN)/ruff check
