@@ -25,6 +25,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from testing.bundles import make_bundle, random_inputs
 from tests.contract.golden.recording import BUNDLE, record
+from tests.contract.release.client_calls import client_calls
 from tests.contract.release.frozen import RELEASES, records, redis_lines, spelled
 from tests.contract.release.names import names
 from tests.unit.converters.small_graphs import FEATURES, STEP, graph, node
@@ -65,6 +66,7 @@ def _stores(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="cellkeeper-freeze-") as name:
         record("redis", Path(name), keep_redis)
         texts = record("sqlite", Path(name), keep_file)
+        (folder / "client.txt").write_text(client_calls(Path(name) / "client"))
     for text in ("wire.txt", "tenants.txt"):
         (folder / text).write_text(texts[text])
     (folder / "sessions.json").write_text(json.dumps(read, indent=1) + "\n")
