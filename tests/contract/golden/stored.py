@@ -39,7 +39,9 @@ class SqliteFile:
     def read(self) -> Records:
         connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
         try:
-            records = connection.execute("SELECT record, tenant, model, session, header, expires_ms FROM records")
+            records = connection.execute(
+                "SELECT record, tenant, model, session, checked_header, expires_ms FROM records"
+            )
             found: Records = {}
             for record, tenant, model, session, header, expires_ms in records.fetchall():
                 rows = [("header", header), ("expires", expires_ms.to_bytes(8, "little"))]

@@ -21,10 +21,10 @@ LEAST = 4  # fewer are not worth it
 _FIND = f"""
     SELECT count(*), json_group_array(record) FROM json_each(?1) AS item CROSS JOIN records
     WHERE tenant = ?3 AND model = ?4 AND session = CAST(item.value AS BLOB) AND expires_ms = 0
-    AND header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
+    AND checked_header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
 """
 _MOVE = f"""
-    UPDATE records SET header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
+    UPDATE records SET checked_header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
     FROM json_each(?1) AS item WHERE record = item.value
 """
 # ?2: the ids, one after another; an item is [where its id begins, how long it is]. As texts in JSON some would change.
@@ -35,7 +35,7 @@ _ANY_TAKEN = f"""
 """
 _NEXT = "SELECT coalesce(max(record), 0) + 1 FROM records"  # the number that SQLite gives the next row
 _CREATE = f"""
-    INSERT INTO records (record, tenant, model, session, header, expires_ms)
+    INSERT INTO records (record, tenant, model, session, checked_header, expires_ms)
     SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {STORED_BYTES} * item.key, {STORED_BYTES}), ?7
     FROM json_each(?1) AS item
 """

@@ -19,7 +19,8 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, i
     """(record, stored header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
     UTF-8: nothing may go on with such a row."""
     query = (
-        "SELECT record, CAST(header AS BLOB), expires_ms FROM records WHERE tenant = ? AND model = ? AND session = ?"
+        "SELECT record, CAST(checked_header AS BLOB), expires_ms FROM records "
+        "WHERE tenant = ? AND model = ? AND session = ?"
     )
     row: tuple[int, bytes, int] | None = connection.execute(
         query, (key.tenant, key.model, key.session.encode())
@@ -126,7 +127,8 @@ def remove(connection: sqlite3.Connection, record: int) -> None:
 
 def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:
     row: tuple[int] = connection.execute(
-        "INSERT INTO records (tenant, model, session, header, expires_ms) VALUES (?, ?, ?, ?, ?) RETURNING record",
+        "INSERT INTO records (tenant, model, session, checked_header, expires_ms) VALUES (?, ?, ?, ?, ?) "
+        "RETURNING record",
         (key.tenant, key.model, key.session.encode(), header, expires_ms),
     ).fetchone()
     return row[0]
@@ -134,8 +136,8 @@ def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expi
 
 def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
     if expires_ms == before_ms:  # the usual case leaves the index on expires_ms alone
-        connection.execute("UPDATE records SET header = ? WHERE record = ?", (header, record))
+        connection.execute("UPDATE records SET checked_header = ? WHERE record = ?", (header, record))
     else:
         connection.execute(
-            "UPDATE records SET header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
+            "UPDATE records SET checked_header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
         )

@@ -1,6 +1,6 @@
 """The tables of the SQLite store, and how a file is opened.
 
-    records      one row a session: its key, the header (stored_header.py), when it expires (unix ms; 0: never)
+    records      one row a session: its key, its header (stored_header.py), when it expires (unix ms; 0: never)
     checkpoints  one row a session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before there was
                  one); apart from the header, so that an append does not write it
     chunks       the input log, one row a chunk, in order of `chunk`
@@ -27,7 +27,7 @@ _TABLES = (
         tenant TEXT NOT NULL,
         model TEXT NOT NULL,
         session BLOB NOT NULL,
-        header BLOB NOT NULL,
+        checked_header BLOB NOT NULL,
         expires_ms INTEGER NOT NULL,
         UNIQUE (tenant, model, session)
     )""",
@@ -44,7 +44,11 @@ _TABLES = (
 )
 _UPGRADES = {
     1: ("ALTER TABLE checkpoints ADD COLUMN checksum BLOB", "PRAGMA user_version = 2"),
-    2: ("UPDATE records SET header = with_checksum(header)", "PRAGMA user_version = 3"),
+    2: (
+        "ALTER TABLE records RENAME COLUMN header TO checked_header",
+        "UPDATE records SET checked_header = with_checksum(checked_header)",
+        "PRAGMA user_version = 3",
+    ),
 }
 """By the layout before: the statements that make the next one of it. A file whose layout is changed is refused by older
 versions of the service, and what they go on with there is refused by SQLite: stop them first."""

@@ -143,7 +143,7 @@ class SqliteStore:
         after = session_after(cursor)
         first = prefix.encode()
         query = (
-            "SELECT session, CAST(header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
+            "SELECT session, CAST(checked_header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
             "AND session < ? AND session > ? AND (expires_ms = 0 OR expires_ms > ?) ORDER BY session LIMIT ?"
         )
         beyond = first[:-1] + bytes([first[-1] + 1]) if first else _BEYOND_ALL
