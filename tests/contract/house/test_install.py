@@ -110,7 +110,7 @@ def test_every_requirement_of_the_wheel_has_a_pin_that_fulfils_it(wheel: Path) -
 
 @pytest.mark.timeout(300)
 def test_the_client_installs_without_anything_heavy(wheel: Path, tmp_path: Path) -> None:
-    environment = Environment(tmp_path / "venv")
+    environment = Environment(tmp_path / "venv", pip=False)
     environment.install(wheel)
     client = environment.client()
     assert client.site.is_relative_to(environment.folder)

@@ -35,11 +35,15 @@ class Client(NamedTuple):
 
 
 class Environment:
-    """A virtual environment of its own. python: the interpreter that makes it."""
+    """A virtual environment of its own. python: the interpreter that makes it. pip: it has one of its own; without one
+    it is made more quickly, and this interpreter's installs into it."""
 
     def __init__(self, folder: Path, python: Path = Path(sys.executable), *, pip: bool = True) -> None:
         self.folder = folder
         subprocess.run([python, "-m", "venv", *([] if pip else ["--without-pip"]), folder], check=True)
+        self._pip: list[str | Path] = (
+            [self.python, "-m", "pip"] if pip else [sys.executable, "-m", "pip", "--python", self.python]
+        )
 
     @property
     def python(self) -> Path:
@@ -52,14 +56,12 @@ class Environment:
     def install(self, wheel: Path, extra: str = "") -> None:
         """The wheel with what it needs, as a user installs it, with the pins of constraints.txt."""
         what = f"{wheel}[{extra}]" if extra else str(wheel)
-        subprocess.run([self.python, *_PIP, what, "-c", CONSTRAINTS], check=True)
+        self._install(what, "-c", CONSTRAINTS)
 
     def install_beside(self, wheel: Path) -> None:
         """The wheel alone. Everything else comes from this interpreter's environment, except what is installed there in
         editable form: the files that say where that is are not read."""
-        subprocess.run(
-            [sys.executable, "-m", "pip", "--python", self.python, *_PIP[2:], "--no-deps", wheel], check=True
-        )
+        self._install("--no-deps", wheel)
         (site,) = self.folder.glob("lib/python*/site-packages")
         (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
@@ -69,5 +71,5 @@ class Environment:
         place, installed, imported = json.loads(ran.stdout)
         return Client(Path(place).parents[1], installed, imported)
 
-
-_PIP = ["-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    def _install(self, *words: str | Path) -> None:
+        subprocess.run([*self._pip, "install", "-qq", "--disable-pip-version-check", *words], check=True)
