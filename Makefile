@@ -7,6 +7,10 @@
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
 # make check        style, types, layers, generated code
+# make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
+# make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
+# make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
+# make licences     writes docs/licences.md: the licences of what the wheel depends on
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
@@ -70,8 +74,8 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+	bench-million bench-opening bench-cores bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -122,6 +126,23 @@ test-fire: .venv/stamp
 	@scripts/ensure-redis
 	$(BIN)/pytest -m fire
 
+.venv-release/stamp: pyproject.toml constraints.txt
+	@echo "== .venv-release: installing what builds and checks a release"
+	@scripts/make-venv "$(PYTHON)" .venv-release build check-wheel-contents cyclonedx-bom hatchling twine -c constraints.txt
+	@touch $@
+
+dist: .venv-release/stamp
+	@scripts/build-dist .venv-release/bin/python dist
+
+check-dist: .venv/stamp dist
+	@$(BIN)/python -m tests.contract.release dist/*.whl $(CHECK_ARGS)
+
+sbom: dist
+	@scripts/make-sbom "$(PYTHON)" .venv-release/bin/python dist
+
+licences: .venv/stamp
+	@$(BIN)/python -m tests.contract.release.licences
+
 check: .venv/stamp check-proto
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -164,6 +185,10 @@ bench-cores: .venv/stamp
 
 bench-one-session: .venv/stamp
 	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)
+
+bench-buckets: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.bucket_commits $(BENCH_ARGS)
 
 bench-against: .venv/stamp
 	@test -n "$(REV)" || { echo "bench-against: which commit? REV=HEAD~1, for instance" >&2; exit 1; }
@@ -224,5 +249,5 @@ check-compose: .venv/stamp
 	@$(BIN)/python -m tests.integration.deploy $(CHECK_ARGS)
 
 clean:
-	rm -rf .gpu-packages .silero .venv .venv-proto .venv-triton .venv-triton-clients build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .gpu-packages .silero .venv .venv-proto .venv-release .venv-triton .venv-triton-clients build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . \( -name '*.egg-info' -o -name __pycache__ \) -prune -exec rm -rf {} +

@@ -26,7 +26,8 @@ class ServerProcess:
     """`cellkeeper-server serve`; use as a context manager.
 
     options: further words of the command line. variables: environment variables that it has beside those of this
-    process. It listens on a free port, and on the same one after `restart`.
+    process. program: what is started, if not the service's code of this interpreter. It listens on a free port, and on
+    the same one after `restart`.
 
         with ServerProcess([bundle], f"sqlite:{path}") as server:
             server.kill()
@@ -39,11 +40,13 @@ class ServerProcess:
         store: str,
         options: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "cellkeeper_service"),
     ) -> None:
         self.bundles = bundles
         self.store = store
         self.options = options
         self.variables = variables or {}
+        self.program = program
         self.port = 0
         self.metrics_url = ""
         self.lines: list[str] = []  # what it printed, over all its lives
@@ -60,7 +63,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Starts it and waits until it serves. RuntimeError with what it printed if it does not."""
-        command = [sys.executable, "-m", "cellkeeper_service", "serve", *map(str, self.bundles)]
+        command = [*self.program, "serve", *map(str, self.bundles)]
         command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
         environment |= self.variables

@@ -25,7 +25,7 @@ class Scrapes:
             for sample in family.samples:
                 if family.type == "counter":
                     self._counters[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
-                elif sample.name == "cellkeeper_step_seconds_bucket":
+                elif sample.name == "cellkeeper_chunk_seconds_bucket":
                     self._buckets[sample.labels["phase"]][float(sample.labels["le"])] += sample.value
 
     def count(self, name: str, **labels: str) -> int:

@@ -149,7 +149,7 @@ async def _load(
 
 def _vitals(place: Stand, at: float) -> Vitals:
     server, pid = place.server, place.server.pid
-    queue_depth, hot = server.metric("cellkeeper_queue_depth"), server.metric("cellkeeper_sessions_hot")
+    queue_depth, hot = server.metric("cellkeeper_queue_depth"), server.metric("cellkeeper_hot_sessions")
     return Vitals(at, rss_bytes(pid), fd_count(pid), thread_count(pid), place.store_bytes(), int(queue_depth), int(hot))
 
 

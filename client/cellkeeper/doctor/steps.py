@@ -51,7 +51,7 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
             continue
         text = f"{model.name}: {STEPS} steps of a scratch session, median {median_ms:.1f} ms"
         if median_ms > SLOW_MS:
-            findings.append(warn(target, "step", text, "look at the phases: cellkeeper_step_seconds"))
+            findings.append(warn(target, "step", text, "look at the phases: cellkeeper_chunk_seconds"))
         else:
             findings.append(ok(target, "step", text))
     if len(outputs) > 1:

@@ -7,9 +7,8 @@ that request would be answered with success though nothing of it was done, so it
 record knows nothing of the request and it is decided like any other: every such request names the generation that it
 ends (Open and Fork: that none is there), so an id that was used before a later generation began does no harm.
 
-Version 0.1.0 kept the request_id itself. Its records stay as they are, and a retry that reaches a newer server finds
-its work there, whatever was asked. The other way round, while both run, a retry that reaches the older server is told
-GENERATION_CHANGED (Open: created = false; Fork: SESSION_EXISTS): told, not lost.
+Records from before the release 0.1.0 keep the request_id itself. They stay as they are, and a retry finds its work
+there, whatever was asked.
 """
 
 from __future__ import annotations

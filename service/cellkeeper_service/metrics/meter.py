@@ -51,7 +51,7 @@ class PrometheusMeter:
         self._evictions = self._counters("cellkeeper_evictions", "Hot sessions let go.", "model", "reason")
         self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
         self._non_finite = self._counters(
-            "cellkeeper_non_finite_rows", "Chunks refused because an output or a state was not finite.", "model"
+            "cellkeeper_non_finite_chunks", "Chunks refused because an output or a state was not finite.", "model"
         )
         self._reloads = self._counters("cellkeeper_reloads", "SIGHUPs: folders read again, by result.", "result")
 
@@ -153,7 +153,7 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("cellkeeper_queue_depth", "Requests and items that wait.")
         queue.add_metric((), self.queue_depth())
-        hot = GaugeMetricFamily("cellkeeper_sessions_hot", "Sessions whose state is in a slot.", labels=("model",))
+        hot = GaugeMetricFamily("cellkeeper_hot_sessions", "Sessions whose state is in a slot.", labels=("model",))
         for model, sessions in self.hot_sessions().items():
             hot.add_metric((model,), sessions)
         models = GaugeMetricFamily(

@@ -45,7 +45,7 @@ class StepFamilies(Collector):
 
     def collect(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(
-            "cellkeeper_step_seconds",
+            "cellkeeper_chunk_seconds",
             "Seconds that a chunk spent: waiting for a tick, loading its session, computing, committing; and in all.",
             labels=("model", "phase"),
         )

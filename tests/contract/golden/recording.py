@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 
 from . import tenants
+from .messages import numerics_digest
 from .names import Names
 from .script import OPTIONS, Script
 from .stored import RedisLists, SqliteFile, Stored, now_ms
@@ -22,9 +23,10 @@ STORES = ("sqlite", "redis")
 Texts = dict[str, str]  # by the name of the file
 
 
-def record(store: str, folder: Path) -> Texts:
+def record(store: str, folder: Path, kept: Callable[[str], None] = lambda url: None) -> Texts:
     """wire.txt and tenants.txt, the same for every store, and what is stored: records-STORE.txt and
-    tenants-STORE.txt. folder: an empty one, for the store's file."""
+    tenants-STORE.txt. folder: an empty one, for the store's file. kept: called with the URL of the store when the
+    servers have written all of it."""
     with ExitStack() as running:
         started_ms = now_ms()
         if store == "redis":
@@ -38,9 +40,12 @@ def record(store: str, folder: Path) -> Texts:
         with talking(url, OPTIONS, stored) as (transcript, names):
             Script(transcript, names, url).run()
             texts = {"wire.txt": transcript.wire(), f"records-{store}.txt": transcript.records()}
+            numerics = numerics_digest(transcript.numerics)
         with talking(url, tenants.options(folder), stored) as (transcript, names):
+            names.add(numerics, b"numerics")
             tenants.Tenants(transcript, names).run()
             texts |= {"tenants.txt": transcript.wire(), f"tenants-{store}.txt": transcript.records()}
+        kept(url)
         return texts
 
 

@@ -39,7 +39,9 @@ class SqliteFile:
     def read(self) -> Records:
         connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
         try:
-            records = connection.execute("SELECT record, tenant, model, session, header, expires_ms FROM records")
+            records = connection.execute(
+                "SELECT record, tenant, model, session, checked_header, expires_ms FROM records"
+            )
             found: Records = {}
             for record, tenant, model, session, header, expires_ms in records.fetchall():
                 rows = [("header", header), ("expires", expires_ms.to_bytes(8, "little"))]
@@ -61,7 +63,10 @@ class SqliteFile:
         if what == "header":
             check_time(data[32:40], self._started_ms)
             check_time(data[56:64], self._started_ms)
-            data = data[:32] + UPDATED + data[40:56] + CREATED + data[64:]
+            header = names.fix(data[:32] + UPDATED + data[40:56] + CREATED + data[64:132])
+            if data[132:] == _crc(data[:132]):
+                return header + _crc(header)
+            data = header + data[132:]
         elif what == "expires" and any(data):
             expires_ms = int.from_bytes(data, "little")
             if not self._started_ms <= expires_ms - TTL_MS <= now_ms():

@@ -102,10 +102,12 @@ def undetected(data: bytes, fixed: Callable[[bytes], bytes]) -> list[int]:
 def test_of_a_header_only_the_times_may_differ(tmp_path: Path) -> None:
     started_ms, names = now_ms() - 60_000, Names()
     file = SqliteFile(tmp_path, started_ms)
-    data = header(started_ms + 30_000, names.generation(GENERATION).head)
-    found = undetected(data, lambda changed: file.fixed("header", changed, names))
+    packed = header(started_ms + 30_000, names.generation(GENERATION).head)
+    found = undetected(packed, lambda changed: file.fixed("header", changed + struct.pack("<I", crc32(changed)), names))
     assert set(found) < {*range(32, 40), *range(56, 64)}  # their high bytes are of another year
     assert 32 in found
+    data = packed + struct.pack("<I", crc32(packed))
+    assert undetected(data, lambda changed: file.fixed("header", changed, names)) == []
 
 
 def test_of_an_element_only_the_times_may_differ() -> None:

@@ -11,11 +11,12 @@ import redis
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import Load, Store, StoreError
 from cellkeeper_service.store.open import open_store
-from cellkeeper_service.store.redis.keys import BUCKETS, redis_key, session_key
+from cellkeeper_service.store.redis.keys import BUCKETS, SUCCESSOR, redis_key, session_key
 from cellkeeper_service.store.redis.layout import TTL_IN_FIXED_BYTES, fixed_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testing.redis_cluster import RedisCluster, slot_of
 from testing.redis_server import RedisServer, free_port
 from tests.contract.store.records import HOUR_MS, append, committed, create, header, inputs, key, start
 
@@ -105,6 +106,32 @@ def test_a_server_that_may_evict_is_refused(own_redis: RedisServer) -> None:
                 store.check()
         client.config_set("maxmemory-policy", "noeviction")
     store.check()
+    store.close()
+
+
+def test_records_of_a_later_layout_are_refused_and_not_listed(store: Store, client: redis.Redis) -> None:
+    store.check()
+    committed(store, create(key()))
+    page = store.scan("", "weather", "", "", 10)
+    client.rpush(SUCCESSOR, "ck3")
+    with pytest.raises(StoreError, match="layout 'ck3', expected ck1 and ck2; start the Cellkeeper version"):
+        store.check()
+    assert store.scan("", "weather", "", "", 10) == page
+    client.delete(SUCCESSOR)
+    client.set(SUCCESSOR, "none of ours")
+    with pytest.raises(StoreError, match=r"key ck2:\{000\}: WRONGTYPE"):
+        store.check()
+    client.delete(SUCCESSOR)
+    store.check()
+
+
+def test_records_of_a_later_layout_are_refused_on_a_cluster(redis_cluster: RedisCluster) -> None:
+    store = open_store(redis_cluster.url)
+    store.check()
+    owner = redis_cluster.owner(slot_of(SUCCESSOR))
+    redis_cluster.command(owner, "RPUSH", SUCCESSOR, "ck3")
+    with pytest.raises(StoreError, match="layout 'ck3'"):
+        store.check()
     store.close()
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
         find = "(SELECT record FROM records WHERE session = ?)"
         connection.execute(f"DELETE FROM checkpoints WHERE record = {find}", (b"no state",))
         connection.execute(f"DELETE FROM chunks WHERE record = {find}", (b"short log",))
-        connection.execute("UPDATE records SET header = x'00' WHERE session = ?", (b"short header",))
+        connection.execute("UPDATE records SET checked_header = x'00' WHERE session = ?", (b"short header",))
         connection.commit()
     loads = [Load(key(session), True) for session in ("whole", "no state", "short log", "short header")]
     whole, *damaged = sqlite_store.load_many(loads)
@@ -163,6 +163,27 @@ def test_a_damaged_record_fails_alone(path: Path, sqlite_store: SqliteStore) -> 
     for error in damaged:
         assert isinstance(error, StoreError)
         assert "damaged" in str(error)
+
+
+@pytest.mark.parametrize("at", [*range(0, 136, 5), 135])
+def test_a_flipped_bit_of_a_header_is_damage(path: Path, sqlite_store: SqliteStore, at: int) -> None:
+    """Also of its times, its TTL and its numerics, which nothing else would contradict."""
+    header = committed(sqlite_store, create(key(), log=inputs(1, 2)))
+    with closing(sqlite3.connect(path)) as connection:
+        ((stored,),) = connection.execute("SELECT checked_header FROM records").fetchall()
+        flipped = bytearray(stored)
+        flipped[at] ^= 4
+        connection.execute("UPDATE records SET checked_header = ?", (bytes(flipped),))
+        connection.commit()
+    (found,) = sqlite_store.load_many([Load(key(), True)])
+    assert isinstance(found, DamagedRecord)
+    assert "header is not what was written" in str(found)
+    ((_, listed),) = sqlite_store.scan("", "weather", "", "", 10).sessions
+    assert isinstance(listed, DamagedRecord)
+    (conflict,) = sqlite_store.commit_many([append(key(), header, inputs(3))])
+    assert (conflict.outcome, conflict.standing) == (Outcome.CONFLICT, None)
+    assert sqlite_store.delete_many([Delete(key(), b"")]) == [COMMITTED]
+    committed(sqlite_store, create(key()))
 
 
 def test_a_new_record_among_many_does_not_hide_a_damaged_one(path: Path, sqlite_store: SqliteStore) -> None:
@@ -181,12 +202,13 @@ def test_a_file_of_another_layout(path: Path, sqlite_store: SqliteStore) -> None
     sqlite_store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {sqlite_schema.SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match="has layout 3, expected 2"):
+    with pytest.raises(StoreError, match="has layout 4, expected 3"):
         SqliteStore(path)
 
 
 def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteStore) -> None:
-    """Its checkpoints have no checksum: they are read as they are, and those that follow get one."""
+    """Checkpoints of layout 1 have no checksum: they are read as they are, and those that follow get one. Headers of
+    layouts 1 and 2 have none: all of them get one at once."""
     names = [f"pump-{index}" for index in range(8)]
     headers = {name: committed(sqlite_store, create(key(name), log=inputs(1, 2))) for name in names}
     sqlite_store.close()
@@ -196,10 +218,18 @@ def test_a_file_of_the_layout_before_goes_on(path: Path, sqlite_store: SqliteSto
             "INSERT INTO before SELECT record, state FROM checkpoints",
             "DROP TABLE checkpoints",
             "ALTER TABLE before RENAME TO checkpoints",
+            "ALTER TABLE records RENAME COLUMN checked_header TO header",
+            "UPDATE records SET header = CAST(substr(header, 1, 132) AS BLOB)",
             "PRAGMA user_version = 1",
         ):
             connection.execute(statement)
-    stores = [SqliteStore(path), SqliteStore(path)]
+    with closing(sqlite3.connect(path)) as older:
+        written = "UPDATE records SET header = header"
+        older.execute(written)
+        older.rollback()
+        stores = [SqliteStore(path), SqliteStore(path)]
+        with pytest.raises(sqlite3.OperationalError, match="no such column: header"):  # a server that still runs
+            older.execute(written)
     for store in stores:
         found = store.load_many([Load(key(name), True) for name in names])
         assert found == [Record(headers[name], b"state 0", inputs(1, 2)) for name in names]

@@ -62,11 +62,11 @@ async def test_counts_are_those_of_the_run(served: tuple[ServerProcess, Replica]
     assert server.metric("cellkeeper_duplicates_replayed_total", model=MODEL) == 3
     assert server.metric("cellkeeper_chunks_total", model=MODEL) == applied + 3
     for phase in ("queue", "load", "compute", "commit", "total"):
-        assert server.metric("cellkeeper_step_seconds_count", model=MODEL, phase=phase) == applied + 3
+        assert server.metric("cellkeeper_chunk_seconds_count", model=MODEL, phase=phase) == applied + 3
     created = len(SESSIONS)
     assert server.metric("cellkeeper_commits_total", result="committed") == applied + created
     assert server.metric("cellkeeper_commits_total") == applied + created
-    assert server.metric("cellkeeper_sessions_hot", model=MODEL) == len(SESSIONS)
+    assert server.metric("cellkeeper_hot_sessions", model=MODEL) == len(SESSIONS)
     assert server.metric("cellkeeper_frames_total", direction="in") == TURNS
     assert server.metric("cellkeeper_frame_items_total", direction="in") == applied
     assert server.metric("cellkeeper_frame_items_total", direction="out") == applied

@@ -10,9 +10,9 @@ from tests.integration.deploy.dashboard import dashboard, metric_names, panels, 
 from tests.integration.deploy.test_rules import exposed_names, rules
 
 SHOWN = (
-    "cellkeeper_step_seconds_bucket",
+    "cellkeeper_chunk_seconds_bucket",
     "cellkeeper_batch_size_bucket",
-    "cellkeeper_sessions_hot",
+    "cellkeeper_hot_sessions",
     "cellkeeper_loads_total",
     "cellkeeper_commits_total",
     "cellkeeper_duplicates_replayed_total",

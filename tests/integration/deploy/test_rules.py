@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.metrics import PrometheusMeter
 
 from tests.integration.deploy.dashboard import metric_names
@@ -43,14 +44,26 @@ def exposed_names() -> set[str]:
     } | HAPROXY_NAMES
 
 
-def promtool(*words: str) -> None:
-    ran = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
+def promtool(*words: str, given: str = "") -> None:
+    """given: what it reads."""
+    ran = subprocess.run(["promtool", *words], input=given, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @needs_promtool
 def test_promtool_takes_the_configuration_and_the_rules() -> None:
     promtool("check", "config", str(FOLDER / "prometheus.yml"))
+
+
+@needs_promtool
+def test_promtool_likes_the_names_units_and_texts_of_every_metric() -> None:
+    meter = PrometheusMeter("0.0.0")
+    meter.steps_done("m", 1, StepTimes(0.1, 0.1, 0.1, 0.1, 0.4), False, 1)
+    promtool("check", "metrics", given=meter.exposition().decode())
+    with pytest.raises(AssertionError, match="should have"):
+        promtool(
+            "check", "metrics", given="# HELP a_milliseconds A.\n# TYPE a_milliseconds counter\na_milliseconds 1\n"
+        )
 
 
 @needs_promtool

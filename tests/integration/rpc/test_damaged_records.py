@@ -328,7 +328,7 @@ def test_a_header_of_another_type_is_damage_like_any_other(
     if not server.store.startswith("sqlite:"):
         pytest.skip("Redis has bytes only")
     vault.put(session, 1, 2)
-    vault.execute("UPDATE records SET header = ?", (header, session))
+    vault.execute("UPDATE records SET checked_header = ?", (header, session))
     assert "damaged" in listed(api, session)[session].damage
     assert refusal(lambda: api.info(session)).reason == "DATA_LOSS"
     assert deleted(api, session, b"").deleted

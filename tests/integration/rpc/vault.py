@@ -110,7 +110,7 @@ class Vault:
     def spoil_header(self, session: str) -> None:
         """Leaves nothing that could be read as the session's header."""
         if self.url.startswith("sqlite:"):
-            self.execute("UPDATE records SET header = ?", (b"none", session))
+            self.execute("UPDATE records SET checked_header = ?", (b"none", session))
         else:
             self.change_elements(session, lambda elements: [*elements, b"none"])
 

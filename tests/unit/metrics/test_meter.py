@@ -76,13 +76,13 @@ EXPECTED = {
     'cellkeeper_steps_total{model="co2"}': 8,  # the replayed chunk's were counted when they were applied
     'cellkeeper_chunks_total{model="co2"}': 3,
     'cellkeeper_duplicates_replayed_total{model="co2"}': 1,
-    'cellkeeper_step_seconds_count{model="co2",phase="queue"}': 3,
-    'cellkeeper_step_seconds_count{model="co2",phase="total"}': 3,
-    'cellkeeper_step_seconds_sum{model="co2",phase="load"}': 0.02,
-    'cellkeeper_step_seconds_bucket{le="0.0001",model="co2",phase="queue"}': 3,
-    'cellkeeper_step_seconds_bucket{le="5e-05",model="co2",phase="queue"}': 0,
-    'cellkeeper_step_seconds_bucket{le="0.01",model="co2",phase="total"}': 2,
-    'cellkeeper_step_seconds_bucket{le="+Inf",model="co2",phase="total"}': 3,
+    'cellkeeper_chunk_seconds_count{model="co2",phase="queue"}': 3,
+    'cellkeeper_chunk_seconds_count{model="co2",phase="total"}': 3,
+    'cellkeeper_chunk_seconds_sum{model="co2",phase="load"}': 0.02,
+    'cellkeeper_chunk_seconds_bucket{le="0.0001",model="co2",phase="queue"}': 3,
+    'cellkeeper_chunk_seconds_bucket{le="5e-05",model="co2",phase="queue"}': 0,
+    'cellkeeper_chunk_seconds_bucket{le="0.01",model="co2",phase="total"}': 2,
+    'cellkeeper_chunk_seconds_bucket{le="+Inf",model="co2",phase="total"}': 3,
     'cellkeeper_batch_size_count{model="co2"}': 2,
     'cellkeeper_batch_size_bucket{le="1.0",model="co2"}': 1,
     'cellkeeper_batch_size_bucket{le="64.0",model="co2"}': 2,
@@ -97,7 +97,7 @@ EXPECTED = {
     'cellkeeper_evictions_total{model="co2",reason="memory"}': 1,
     'cellkeeper_rejections_total{reason="step_gap"}': 2,
     'cellkeeper_rejections_total{reason="queue_full"}': 1,
-    'cellkeeper_non_finite_rows_total{model="co2"}': 1,
+    'cellkeeper_non_finite_chunks_total{model="co2"}': 1,
     'cellkeeper_store_round_trips_total{call="commit_many"}': 2,
     'cellkeeper_store_items_total{call="commit_many"}': 96,
     'cellkeeper_store_errors_total{call="commit_many"}': 1,
@@ -108,7 +108,7 @@ EXPECTED = {
     'cellkeeper_frame_items_total{direction="in"}': 356,
     'cellkeeper_frame_items_total{direction="out"}': 200,
     "cellkeeper_queue_depth": 17,
-    'cellkeeper_sessions_hot{model="co2"}': 4,
+    'cellkeeper_hot_sessions{model="co2"}': 4,
 }
 
 

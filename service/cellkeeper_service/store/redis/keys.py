@@ -18,6 +18,12 @@ docs/adr/201-redis-list-per-session.md.
 ck1 is the layout before (layout1.py). Its records are read where no ck2 record stands, and written as ck2 before
 their session's next commit (upgrade.py).
 
+    key        ck2:{000}
+    type       list, absent today. A release that writes another layout pushes the name of that layout ("ck3", say)
+               here before it writes its first record; a server of this release that starts then refuses to, as it
+               would take every session in the other layout for one that was never opened. The key has no session
+               in it, so listings pass over it. docs/adr/206.
+
 Scripts, each called once for a whole tick (on a cluster once for each slot in it); one key for each item, and nothing
 else is touched:
 
@@ -38,6 +44,7 @@ from cellkeeper_service.domain.record import SessionKey
 
 VERSION, OLD_VERSION = "ck2", "ck1"
 BUCKETS = 128
+SUCCESSOR = b"ck2:{000}"
 
 _KEY = re.compile(rb"ck[12]:\{[0-9]{3}\}:([^:]*):([^:]*):(.*)", re.DOTALL)
 _GLOB = re.compile(rb"[\\*?\[\]^]")

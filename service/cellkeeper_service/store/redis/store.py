@@ -28,7 +28,7 @@ from cellkeeper_service.store.redis.commits import (
     delete_item,
 )
 from cellkeeper_service.store.redis.failures import Refused, not_read
-from cellkeeper_service.store.redis.keys import match_pattern, old_key, redis_key
+from cellkeeper_service.store.redis.keys import OLD_VERSION, SUCCESSOR, VERSION, match_pattern, old_key, redis_key
 from cellkeeper_service.store.redis.layout import read_elements
 from cellkeeper_service.store.redis.pending_write import PendingWrite
 from cellkeeper_service.store.redis.script import script
@@ -58,8 +58,23 @@ class RedisStore:
         self._upgrade = Upgrade(self._run)
 
     def check(self) -> None:
-        """Raises StoreError where a server is not there, too old, a replica, or may evict."""
-        self._facts = self._servers.check(self._wait_replicas)
+        """Raises StoreError where a server is not there, too old, a replica, or may evict, and where a later release
+        has begun to write records that this one does not know."""
+        facts = self._servers.check(self._wait_replicas)
+        (found,) = self._run("load", [Item(SUCCESSOR, LEAVE_WHOLE)])
+        if isinstance(found, StoreError):
+            raise found
+        if isinstance(found, bytes):
+            raise StoreError(
+                f"Redis cannot read the key {SUCCESSOR.decode()}: {found.decode(errors='replace')}; delete it"
+            )
+        if found:
+            layout = found[-1].decode(errors="replace")
+            raise StoreError(
+                f"Redis has records of layout {layout!r}, expected {OLD_VERSION} and {VERSION}; start the Cellkeeper "
+                "version that wrote them, or name another database"
+            )
+        self._facts = facts
 
     @property
     def facts(self) -> StoreFacts:

@@ -11,21 +11,20 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cellkeeper_service.domain.record import HEADER_BYTES
 from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite.ids import damaged_id
-from cellkeeper_service.store.sqlite.rows import checksum_of
+from cellkeeper_service.store.sqlite.stored_header import STORED_BYTES, checksum_of, stored_header
 
 LEAST = 4  # fewer are not worth it
 
 _FIND = f"""
     SELECT count(*), json_group_array(record) FROM json_each(?1) AS item CROSS JOIN records
     WHERE tenant = ?3 AND model = ?4 AND session = CAST(item.value AS BLOB) AND expires_ms = 0
-    AND header = substr(?2, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES})
+    AND checked_header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
 """
 _MOVE = f"""
-    UPDATE records SET header = substr(?2, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES})
+    UPDATE records SET checked_header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
     FROM json_each(?1) AS item WHERE record = item.value
 """
 # ?2: the ids, one after another; an item is [where its id begins, how long it is]. As texts in JSON some would change.
@@ -36,8 +35,8 @@ _ANY_TAKEN = f"""
 """
 _NEXT = "SELECT coalesce(max(record), 0) + 1 FROM records"  # the number that SQLite gives the next row
 _CREATE = f"""
-    INSERT INTO records (record, tenant, model, session, header, expires_ms)
-    SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {HEADER_BYTES} * item.key, {HEADER_BYTES}), ?7
+    INSERT INTO records (record, tenant, model, session, checked_header, expires_ms)
+    SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {STORED_BYTES} * item.key, {STORED_BYTES}), ?7
     FROM json_each(?1) AS item
 """
 _CHECKPOINT = """
@@ -100,7 +99,7 @@ def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit
     """Writes the headers over those that were expected. Returns the records as JSON, in the order of the commits;
     empty: one is not as it was expected, or is meant twice, and nothing was done."""
     sessions = json.dumps([commit.key.session for commit in commits])
-    expected = b"".join([commit.expected.packed for commit in commits if commit.expected is not None])
+    expected = b"".join([stored_header(commit.expected.packed) for commit in commits if commit.expected is not None])
     row: tuple[int, str] = connection.execute(_FIND, (sessions, expected, group.tenant, group.model)).fetchone()
     found, records = row  # CROSS JOIN keeps the order of the items
     if found != len(commits) or len(set(json.loads(records))) != found:
@@ -126,4 +125,4 @@ def _create(connection: sqlite3.Connection, group: Group, commits: Sequence[Comm
 
 
 def _headers(commits: Sequence[Commit]) -> bytes:
-    return b"".join([commit.header.packed for commit in commits])
+    return b"".join([stored_header(commit.header.packed) for commit in commits])

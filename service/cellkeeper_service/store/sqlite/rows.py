@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from zlib import crc32
 
-from cellkeeper_service.domain.record import HEADER_BYTES, Header, Record, SessionKey
+from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import COMMITTED, Commit, CommitResult, DamagedRecord, Delete, Outcome
 from cellkeeper_service.store.damage import BAD_ID, damaged, read_record, reading
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite.ids import damaged_id
+from cellkeeper_service.store.sqlite.stored_header import checksum_of, read_stored, standing_header, stored_header
 
 _DAMAGED = ("database disk image is malformed", "Could not decode to UTF-8")
 NO_CHECKPOINT = "a first commit without a checkpoint"
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
-    """(record, packed header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
+    """(record, stored header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
     UTF-8: nothing may go on with such a row."""
     query = (
-        "SELECT record, CAST(header AS BLOB), expires_ms FROM records WHERE tenant = ? AND model = ? AND session = ?"
+        "SELECT record, CAST(checked_header AS BLOB), expires_ms FROM records "
+        "WHERE tenant = ? AND model = ? AND session = ?"
     )
     row: tuple[int, bytes, int] | None = connection.execute(
         query, (key.tenant, key.model, key.session.encode())
@@ -28,11 +29,6 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, i
         row = connection.execute(query, (key.tenant, key.model, raw)).fetchone()
         return None if row is None else (row[0], b"", row[2])
     return row
-
-
-def checksum_of(state: bytes) -> bytes:
-    """As checkpoints have it."""
-    return crc32(state).to_bytes(4, "little")
 
 
 def is_expired(expires_ms: int, now_ms: int) -> bool:
@@ -45,31 +41,31 @@ def log_bytes(connection: sqlite3.Connection, record: int) -> int:
     return int(connection.execute(query, (record,)).fetchone()[0])
 
 
-def load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+def load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: bytes) -> Record | DamagedRecord:
     """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
-    if not header and damaged_id(key.session) is not None:
+    if not stored and damaged_id(key.session) is not None:
         return damaged(key, BAD_ID)
     try:
-        return _load(connection, key, record, header)
+        return _load(connection, key, record, stored)
     except sqlite3.DatabaseError as error:
         if not str(error).startswith(_DAMAGED):
             raise
-        return damaged(key, f"SQLite cannot read it: {error}", _header(header))
+        return damaged(key, f"SQLite cannot read it: {error}", standing_header(stored))
 
 
-def _load(connection: sqlite3.Connection, key: SessionKey, record: int, header: bytes) -> Record | DamagedRecord:
+def _load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: bytes) -> Record | DamagedRecord:
+    header = read_stored(key, stored)
+    if isinstance(header, DamagedRecord):
+        return header
     query = "SELECT state, checksum FROM checkpoints WHERE record = ?"
     row = connection.execute(query, (record,)).fetchone()
     if row is None:
-        return damaged(key, "it has a header and no checkpoint", _header(header))
+        return damaged(key, "it has a header and no checkpoint", header)
     state, checksum = row
     if checksum is not None and checksum != checksum_of(state):
-        what = "its checkpoint is not what was written: the checksum differs"
-        return damaged(key, what, _header(header))
+        return damaged(key, "its checkpoint is not what was written: the checksum differs", header)
     chunks = connection.execute("SELECT inputs FROM chunks WHERE record = ? ORDER BY chunk", (record,))
-    return reading(
-        key, _header(header), lambda: read_record(key, header, state, b"".join(chunk for (chunk,) in chunks))
-    )
+    return reading(key, header, lambda: read_record(key, header.packed, state, b"".join(chunk for (chunk,) in chunks)))
 
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
@@ -78,10 +74,10 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
     if row is not None and is_expired(row[2], now_ms):
         remove(connection, row[0])
         row = None
-    expected = None if commit.expected is None else commit.expected.pack()
+    expected = None if commit.expected is None else stored_header(commit.expected.pack())
     if (None if row is None else row[1]) != expected:
-        return CommitResult(Outcome.CONFLICT, None if row is None else _header(row[1]))
-    header = commit.header.pack()
+        return CommitResult(Outcome.CONFLICT, None if row is None else standing_header(row[1]))
+    header = stored_header(commit.header.pack())
     if row is None:
         if commit.checkpoint is None:
             return CommitResult(Outcome.REFUSED, message=NO_CHECKPOINT)
@@ -106,8 +102,8 @@ def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) ->
     row = find(connection, delete.key)
     if row is None or is_expired(row[2], now_ms):
         return CommitResult(Outcome.CONFLICT)
-    record, header, _ = row
-    standing = _header(header)
+    record, stored, _ = row
+    standing = standing_header(stored)
     if standing is not None and standing.position.generation != delete.generation:
         return CommitResult(Outcome.CONFLICT, standing)
     remove(connection, record)
@@ -131,7 +127,8 @@ def remove(connection: sqlite3.Connection, record: int) -> None:
 
 def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expires_ms: int) -> int:
     row: tuple[int] = connection.execute(
-        "INSERT INTO records (tenant, model, session, header, expires_ms) VALUES (?, ?, ?, ?, ?) RETURNING record",
+        "INSERT INTO records (tenant, model, session, checked_header, expires_ms) VALUES (?, ?, ?, ?, ?) "
+        "RETURNING record",
         (key.tenant, key.model, key.session.encode(), header, expires_ms),
     ).fetchone()
     return row[0]
@@ -139,12 +136,8 @@ def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expi
 
 def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
     if expires_ms == before_ms:  # the usual case leaves the index on expires_ms alone
-        connection.execute("UPDATE records SET header = ? WHERE record = ?", (header, record))
+        connection.execute("UPDATE records SET checked_header = ? WHERE record = ?", (header, record))
     else:
         connection.execute(
-            "UPDATE records SET header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
+            "UPDATE records SET checked_header = ?, expires_ms = ? WHERE record = ?", (header, expires_ms, record)
         )
-
-
-def _header(packed: bytes) -> Header | None:
-    return Header.unpack(packed) if len(packed) == HEADER_BYTES else None

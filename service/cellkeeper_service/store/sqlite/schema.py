@@ -1,6 +1,6 @@
 """The tables of the SQLite store, and how a file is opened.
 
-    records      one row a session: its key, the packed header, when it expires (unix ms; 0: never)
+    records      one row a session: its key, its header (stored_header.py), when it expires (unix ms; 0: never)
     checkpoints  one row a session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before there was
                  one); apart from the header, so that an append does not write it
     chunks       the input log, one row a chunk, in order of `chunk`
@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 from cellkeeper_service.domain.store import StoreError
+from cellkeeper_service.store.sqlite.stored_header import with_checksum
 
 APPLICATION_ID = 0x43656C6C
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES = (
     """CREATE TABLE records (
@@ -26,7 +27,7 @@ _TABLES = (
         tenant TEXT NOT NULL,
         model TEXT NOT NULL,
         session BLOB NOT NULL,
-        header BLOB NOT NULL,
+        checked_header BLOB NOT NULL,
         expires_ms INTEGER NOT NULL,
         UNIQUE (tenant, model, session)
     )""",
@@ -43,6 +44,11 @@ _TABLES = (
 )
 _UPGRADES = {
     1: ("ALTER TABLE checkpoints ADD COLUMN checksum BLOB", "PRAGMA user_version = 2"),
+    2: (
+        "ALTER TABLE records RENAME COLUMN header TO checked_header",
+        "UPDATE records SET checked_header = with_checksum(checked_header)",
+        "PRAGMA user_version = 3",
+    ),
 }
 """By the layout before: the statements that make the next one of it. A file whose layout is changed is refused by older
 versions of the service, and what they go on with there is refused by SQLite: stop them first."""
@@ -87,6 +93,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
     connection.execute("PRAGMA synchronous = FULL")
     if version == SCHEMA_VERSION:
         return
+    connection.create_function("with_checksum", 1, with_checksum, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _layout(connection, path)  # another process may have been quicker

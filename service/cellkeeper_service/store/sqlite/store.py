@@ -27,13 +27,14 @@ from cellkeeper_service.domain.store import (
     StoreLost,
 )
 from cellkeeper_service.store.cursor import session_after, session_cursor
-from cellkeeper_service.store.damage import BAD_ID, damaged, read_header
+from cellkeeper_service.store.damage import BAD_ID, damaged
 from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite import rows
 from cellkeeper_service.store.sqlite.bulk import LEAST, Group, commit_group, group_of
 from cellkeeper_service.store.sqlite.file import SqliteFile
 from cellkeeper_service.store.sqlite.ids import is_damaged, shown
 from cellkeeper_service.store.sqlite.schema import open_file
+from cellkeeper_service.store.sqlite.stored_header import read_stored
 
 SWEEP_RECORDS = 64  # expired records that one write removes, at most
 _NOT_COMMITTED = ("database or disk is full", "database is locked", "attempt to write a readonly database")
@@ -142,7 +143,7 @@ class SqliteStore:
         after = session_after(cursor)
         first = prefix.encode()
         query = (
-            "SELECT session, CAST(header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
+            "SELECT session, CAST(checked_header AS BLOB) FROM records WHERE tenant = ? AND model = ? AND session >= ? "
             "AND session < ? AND session > ? AND (expires_ms = 0 OR expires_ms > ?) ORDER BY session LIMIT ?"
         )
         beyond = first[:-1] + bytes([first[-1] + 1]) if first else _BEYOND_ALL
@@ -158,7 +159,7 @@ class SqliteStore:
         page: list[Listed] = []
         for raw, header in found[:limit]:
             key = SessionKey(tenant, model, shown(raw))
-            page.append((key, damaged(key, BAD_ID) if is_damaged(raw) else read_header(key, header)))
+            page.append((key, damaged(key, BAD_ID) if is_damaged(raw) else read_stored(key, header)))
         return Page(page, session_cursor(found[limit - 1][0]) if len(found) > limit else "")
 
     def close(self) -> None:

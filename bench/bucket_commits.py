@@ -1,0 +1,168 @@
+"""`make bench-buckets`: what the number of buckets in Redis keys costs a tick's commit on a cluster of 3 primaries.
+
+A tick is sent as one script call for each bucket that its sessions are in, so more buckets are more and shorter calls.
+Each number of buckets has a process of its own, with the store's own code. They commit the same appends in turns, to
+one cluster. Wall times suffer from whatever else the machine does, CPU times hardly, and their ratios within a round
+less than either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cellkeeper_service.store.redis import keys
+
+from testing.redis_cluster import PRIMARIES, RedisCluster
+
+from .cores import cpu_seconds
+from .machine import machine
+
+COUNTS = (128, 512, 1024, 4096)
+SIZES = (1, 16, 64, 256, 1024)
+ITEMS_A_TURN = 8192  # a turn has as many ticks as it takes, and MAX_TICKS at the most
+MAX_TICKS = 200
+STATE_BYTES, STEP_BYTES = 2048, 128
+CHECKPOINT_EVERY = 16  # ticks: as the service does with a state of this size
+PARTS = ("wall", "store", "Redis")
+Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds an item, of each round
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.bucket_commits", description=__doc__)
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="numbers of buckets, with commas between")
+    parser.add_argument("--sizes", type=_numbers, default=SIZES, help="sessions in a tick, with commas between")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, default=Path("out/bench-buckets.json"), help="the table goes beside it")
+    options = parser.parse_args()
+    found = measure(options.counts, options.sizes, options.rounds)
+    text = table(found, options.counts, options.sizes)
+    print(text)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({"machine": machine(), "us_per_item": found}, indent=1) + "\n")
+    options.json.with_suffix(".md").write_text(text + "\n")
+
+
+def measure(counts: tuple[int, ...], sizes: tuple[int, ...], rounds: int) -> Found:
+    found: Found = {f"{count} {size}": {part: [] for part in PARTS} for count in counts for size in sizes}
+    spawn = multiprocessing.get_context("spawn")
+    with ExitStack() as running:
+        cluster = running.enter_context(RedisCluster())
+        pids = [node.pid for node in cluster.nodes[:PRIMARIES]]
+        workers: dict[int, Connection] = {}
+        for count in counts:
+            workers[count], theirs = spawn.Pipe()
+            process = spawn.Process(target=commit_in_turns, args=(theirs, cluster.url, count, max(sizes)))
+            process.start()
+            running.callback(process.join)
+            running.callback(workers[count].send, None)
+            workers[count].recv()  # its sessions are made
+        for number in range(rounds):
+            for size in sizes:
+                for count in counts if number % 2 else counts[::-1]:
+                    before = sum(map(cpu_seconds, pids))
+                    workers[count].send(size)
+                    items, wall, store = workers[count].recv()
+                    spent = (wall, store, sum(map(cpu_seconds, pids)) - before)
+                    for part, seconds in zip(PARTS, spent, strict=True):
+                        found[f"{count} {size}"][part].append(seconds / items * 1e6)
+    return found
+
+
+def commit_in_turns(pipe: Connection, url: str, count: int, sessions: int) -> None:
+    """A process with its own number of buckets; ends when it is sent None."""
+    if "cellkeeper_service.store.redis.slots" in sys.modules:
+        raise RuntimeError("the store is imported already, with the number of buckets that it has")
+    keys.BUCKETS, keys.bucket_of = count, lambda name: int(name[5 : name.index(b"}")])
+    from cellkeeper_service.store.open import open_store
+
+    store = open_store(url)
+    commits = Commits(store, f"buckets-{count}", sessions)
+    gc.freeze()
+    pipe.send(None)
+    while (size := pipe.recv()) is not None:
+        ticks = max(1, min(MAX_TICKS, ITEMS_A_TURN // size))
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(ticks):
+            commits.tick(size)
+        pipe.send((ticks * size, time.perf_counter() - wall, time.process_time() - cpu))
+    store.close()
+
+
+class Commits:
+    """Sessions that take steps without anything being computed."""
+
+    def __init__(self, store: Any, model: str, sessions: int) -> None:
+        from cellkeeper_service.domain.position import first_position
+        from cellkeeper_service.domain.record import NO_ORIGIN, Header, SessionKey
+        from cellkeeper_service.domain.store import Commit
+
+        self._store, self._commit = store, Commit
+        self._keys = [SessionKey("", model, f"session-{number}") for number in range(sessions)]
+        self._headers = []
+        for number in range(sessions):
+            start = first_position(number.to_bytes(16, "little"))
+            digests = (bytes(32), bytes(8), NO_ORIGIN)
+            self._headers.append(Header(start, 1, 0, start.head, 1, 0, *digests, STEP_BYTES))
+        self._land(
+            [
+                Commit(key, None, header, b"", bytes(STATE_BYTES))
+                for key, header in zip(self._keys, self._headers, strict=True)
+            ]
+        )
+
+    def tick(self, size: int) -> None:
+        """One time step of the first `size` sessions, committed together."""
+        from cellkeeper_service.domain.position import advance
+
+        inputs, commits = bytes(STEP_BYTES), []
+        for number in range(size):
+            before = self._headers[number]
+            at = before.position
+            after = before.advanced(advance(at, inputs, STEP_BYTES), 1, before.numerics)
+            checkpoint = None
+            if at.step % CHECKPOINT_EVERY == number % CHECKPOINT_EVERY:
+                after, checkpoint = after.with_checkpoint(at.step, at.head), bytes(STATE_BYTES)
+            self._headers[number] = after
+            commits.append(self._commit(self._keys[number], before, after, inputs, checkpoint))
+        self._land(commits)
+
+    def _land(self, commits: list[Any]) -> None:
+        failed = [result for result in self._store.commit_many(commits) if result.outcome.name != "COMMITTED"]
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(commits)} commits did not land; the first: {failed[0]}")
+
+
+def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:
+    """Medians of microseconds an item; in brackets the median of each round's ratio to the first number of buckets."""
+    lines = [
+        "| sessions in a tick | part | " + " | ".join(f"{count:,} buckets" for count in counts) + " |",
+        "|---:|---|" + "---:|" * len(counts),
+    ]
+    for size in sizes:
+        for part in PARTS:
+            base = found[f"{counts[0]} {size}"][part]
+            cells = []
+            for count in counts:
+                mine = found[f"{count} {size}"][part]
+                ratio = statistics.median(one / other for one, other in zip(mine, base, strict=True))
+                cells.append(f"{statistics.median(mine):.1f} ({ratio:.2f})")
+            lines.append(f"| {size:,} | {part} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+if __name__ == "__main__":
+    main()

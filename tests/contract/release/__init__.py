@@ -1,0 +1,1 @@
+"""What a release consists of: the files that are built, installed as a user installs them, and served from there."""

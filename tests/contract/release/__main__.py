@@ -1,0 +1,79 @@
+"""`make check-dist`: installs the built wheel for every Python that is at hand, as a user does, and serves from it.
+
+With each Python from 3.10 to 3.13: the client alone, which must bring nothing large; then the server, which serves
+the demo's bundle, is killed and started again while a client steps, and must predict what one run offline does, bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.contract.release.continued import predictions
+from tests.contract.release.environment import Environment
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.contract.release", description=__doc__)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument(
+        "--pythons", default=",".join(VERSIONS), help="versions, with commas between; default: %(default)s"
+    )
+    options = parser.parse_args()
+    failed, missing = [], []
+    for version in options.pythons.split(","):
+        python = interpreter(version)
+        if python is None:
+            missing.append(version)
+            continue
+        print(f"== Python {version}", flush=True)
+        try:
+            check(options.wheel.resolve(), python)
+        except (subprocess.SubprocessError, RuntimeError, ValueError) as error:
+            failed.append(version)
+            print(f"   failed: {error}", flush=True)
+    for version in missing:
+        print(f"== Python {version}: not at hand, NOT CHECKED", flush=True)
+    if failed or len(missing) == len(options.pythons.split(",")):
+        sys.exit(f"check-dist: failed with {', '.join(failed) or 'no Python at hand'}")
+
+
+def interpreter(version: str) -> Path | None:
+    """A Python of this version that works: on the PATH, or among those of pyenv."""
+    found = shutil.which(f"python{version}")
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for candidate in (*pyenv, *([Path(found)] if found else [])):
+        ran = subprocess.run(
+            [candidate, "-c", "import sys, venv; print(sys.version)"], capture_output=True, text=True, check=False
+        )
+        if ran.returncode == 0 and ran.stdout.startswith(f"{version}."):
+            return candidate
+    return None
+
+
+def check(wheel: Path, python: Path) -> None:
+    """Raises ValueError where the installed wheel does not do what it should, and what running its programs raises."""
+    with tempfile.TemporaryDirectory(prefix="cellkeeper-dist-") as name:
+        folder = Path(name)
+        environment = Environment(folder / "venv", python)
+        environment.install(wheel)
+        client = environment.client()
+        if client.installed or client.imported:
+            raise ValueError(f"the client alone: got {client.installed + client.imported} beside it, expected nothing")
+        print("   the client alone: nothing large is installed", flush=True)
+        environment.install(wheel, "server")
+        served, offline = predictions(environment, folder)
+        if served != offline:
+            raise ValueError(f"the server's predictions differ from those offline: got {served}, expected {offline}")
+        print(f"   the server: {len(served)} steps, killed on the way, the same bits as offline", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Environments that have a built wheel installed, and what is looked at in them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[3]
+CONSTRAINTS = ROOT / "constraints.txt"
+HEAVY = ("torch", "onnxruntime", "onnx", "redis", "prometheus_client", "safetensors", "keras", "h5py")
+
+_PROBE = f"""
+import importlib.util, json, sys
+import cellkeeper, cellkeeper.__main__
+from cellkeeper import AsyncClient, Client
+print(json.dumps([
+    cellkeeper.__file__,
+    [name for name in {HEAVY!r} if importlib.util.find_spec(name)],
+    [name for name in ({HEAVY!r} + ("cellkeeper_service",)) if name in sys.modules],
+]))
+"""
+
+
+class Client(NamedTuple):
+    """What an environment has when the client is imported. site: the folder that it is in. installed, imported: the
+    large packages that can be imported, and that the client has imported."""
+
+    site: Path
+    installed: list[str]
+    imported: list[str]
+
+
+class Environment:
+    """A virtual environment of its own. python: the interpreter that makes it. pip: it has one of its own; without one
+    it is made more quickly, and this interpreter's installs into it."""
+
+    def __init__(self, folder: Path, python: Path = Path(sys.executable), *, pip: bool = True) -> None:
+        self.folder = folder
+        subprocess.run([python, "-m", "venv", *([] if pip else ["--without-pip"]), folder], check=True)
+        self._pip: list[str | Path] = (
+            [self.python, "-m", "pip"] if pip else [sys.executable, "-m", "pip", "--python", self.python]
+        )
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def program(self, name: str) -> Path:
+        """A program that a package has brought."""
+        return self.folder / "bin" / name
+
+    def install(self, wheel: Path, extra: str = "") -> None:
+        """The wheel with what it needs, as a user installs it, with the pins of constraints.txt."""
+        what = f"{wheel}[{extra}]" if extra else str(wheel)
+        self._install(what, "-c", CONSTRAINTS)
+
+    def install_beside(self, wheel: Path) -> None:
+        """The wheel alone. Everything else comes from this interpreter's environment, except what is installed there in
+        editable form: the files that say where that is are not read."""
+        self._install("--no-deps", wheel)
+        (site,) = self.folder.glob("lib/python*/site-packages")
+        (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def client(self) -> Client:
+        """Imports the client."""
+        ran = subprocess.run([self.python, "-c", _PROBE], cwd=self.folder, check=True, capture_output=True, text=True)
+        place, installed, imported = json.loads(ran.stdout)
+        return Client(Path(place).parents[1], installed, imported)
+
+    def _install(self, *words: str | Path) -> None:
+        subprocess.run([*self._pip, "install", "-qq", "--disable-pip-version-check", *words], check=True)

@@ -1,0 +1,56 @@
+"""docs/licences.md is what the installed packages say, and nothing in it keeps others from using Cellkeeper."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+
+from tests.contract.release.licences import HEAD, PAGE, rows
+
+KNOWN = {
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "MIT",
+    "PSF-2.0",
+    "Zlib",
+    # and words of those that name no SPDX expression yet
+    "3-Clause BSD License",
+    "Apache Software License",
+    "BSD License",
+    "MIT License",
+}
+
+
+def table() -> list[str]:
+    text = PAGE.read_text()
+    assert text.startswith(HEAD), "stale; run: make licences"
+    return text.removeprefix(HEAD).splitlines()
+
+
+def test_the_page_is_fresh() -> None:
+    """It may have packages that only other versions of Python need: those are not installed here."""
+    here = rows()
+    assert len(here) > 20
+    assert set(here) <= set(table()), "stale; run: make licences"
+    for line in set(table()) - set(here):
+        assert not installed(line.split(" | ")[0].removeprefix("| ")), f"stale: {line}; run: make licences"
+
+
+def installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def test_every_licence_is_a_known_one() -> None:
+    """A new one is read by somebody, and then added to KNOWN."""
+    for line in table():
+        licence = line.split(" | ")[2].removesuffix(" |")
+        parts = {part.strip("() ") for part in re.split(r" AND | OR | or ", licence)}
+        assert {part.removesuffix(" WITH LLVM-exception") for part in parts} <= KNOWN, line
