@@ -1,4 +1,9 @@
-"""The code blocks of a Markdown page, in their order, with what the page says about running them."""
+"""The code blocks of a Markdown page, in their order, and what the page says about running them.
+
+```python and ```sh are executed, ```text behind one is what it prints (... stands for the rest of a line), and a
+title="FILE" saves a block instead. `<!-- not run: REASON -->` before a block keeps tests from running it, and
+`<!-- stops the server -->` is where the reader stops the server that the page has started.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,8 @@ def blocks(page: Path) -> list[Block]:
     for block in _fences(page):
         if block.language != "text" or block.not_run:
             if not (block.not_run or block.title or block.language in (*EXECUTED, *PICTURES, "stop")):
-                raise ValueError(f"{page.name}:{block.line}: got a block of {block.language!r}, expected python, sh, text")
+                place = f"{page.name}:{block.line}"
+                raise ValueError(f"{place}: got a block of {block.language!r}, expected python, sh or text")
             found.append(block)
             continue
         last = found[-1] if found else None

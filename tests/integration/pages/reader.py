@@ -1,4 +1,4 @@
-"""Does what a page says: saves its files, starts its servers, runs its blocks in order, and compares what they print."""
+"""Does what a page says: saves files, starts servers, runs blocks in order, and compares what they print."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ SHELL_TIMEOUT_S = 90.0
 
 
 class Reader:
-    """Works in the current folder. target: of the server that is there before the page starts one; redis_port: of a
-    Redis server that the page starts."""
+    """Works in the current folder. target: of the server that is there before the page starts one. redis_port: for the
+    Redis server that a page may start."""
 
-    def __init__(self, page: Path, target: str, redis_port: int = 0) -> None:
-        self.page, self.redis_port = page, redis_port
-        self.target = target
+    def __init__(self, page: Path, target: str, redis_port: int) -> None:
+        self.page, self.target, self.redis_port = page, target, redis_port
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
         self._server: ServerProcess | None = None
         self._stack = ExitStack()
@@ -41,12 +40,14 @@ class Reader:
         """AssertionError where a block prints something else than the page says; what a block raises, as it is."""
         with self._stack:
             self._stack.callback(self._loop.close)
+            if f"--port {REDIS_PORT}" in self.page.read_text():
+                self._stack.callback(self._end_redis)
             for block in blocks(self.page):
                 if not block.not_run:
                     self._do(block)
 
     def _do(self, block: Block) -> None:
-        text = block.text.replace(TARGET, self.target).replace(REDIS_PORT, str(self.redis_port or REDIS_PORT))
+        text = block.text.replace(TARGET, self.target).replace(REDIS_PORT, str(self.redis_port))
         if block.title:
             Path(block.title).write_text(text)
         elif block.language == "stop":
@@ -104,6 +105,11 @@ class Reader:
             self._server.bundles, self._server.store, self._server.options = folders, store, options
             self._server.restart()
         self.target = self._server.target
+
+    def _end_redis(self) -> None:
+        """A page that failed has left it running; otherwise nothing answers."""
+        command = ["redis-cli", "-p", str(self.redis_port), "shutdown", "nosave"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
     def _compare(self, block: Block, printed: str) -> None:
         if block.output is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
+import cellkeeper
 import pytest
+from cellkeeper import CellkeeperError
 
 from testing.page import EXECUTED, blocks
 from testing.redis_server import free_port
@@ -34,14 +35,14 @@ def marks(page: Path) -> list[pytest.MarkDecorator]:
 
 
 @pytest.fixture(scope="module")
-def pump(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def pump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundle `pump`, as docs/start/first-model.md makes it."""
     folder = tmp_path_factory.mktemp("first-model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (make, *_) = [block for block in blocks(FIRST_MODEL) if block.language == "python"]
         exec(make.text, {})
-    yield folder / "pump"
+    return folder / "pump"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_something_is_executed_on_every_page() -> None:
     idle = {name(page) for page in PAGES if not any(block.language in EXECUTED for block in blocks(page))}
     assert idle == {"guides/README.md"}
+
+
+def test_the_guide_to_errors_has_every_class() -> None:
+    public = [getattr(cellkeeper, word) for word in cellkeeper.__all__]
+    errors = {kind.__name__ for kind in public if isinstance(kind, type) and issubclass(kind, CellkeeperError)}
+    assert len(errors) > 25
+    named = set(re.findall(r"`(\w+)`", (DOCS / "guides" / "errors.md").read_text()))
+    assert errors - named == set()
 
 
 def _anchor(heading: str) -> str:
