@@ -1,0 +1,34 @@
+"""The pages that strangers work from, and what has to be known of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing.page import blocks
+
+from .reader import SERVE
+
+DOCS = Path(__file__).parents[3] / "docs"
+FOLDERS = ("start", "guides", "operate")
+PAGES = sorted(page for folder in FOLDERS for page in (DOCS / folder).glob("*.md"))
+FIRST_MODEL = DOCS / "start" / "first-model.md"
+NOT_RUN = {  # blocks that no test runs; each says why
+    "start/install.md": 2,
+}
+WARNING_LIBRARIES = {"guides/keras.md", "guides/onnx.md", "guides/other-modules.md"}  # the exporters' own, and Keras'
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+def starts_a_server(page: Path) -> bool:
+    return any(block.text.startswith(SERVE) for block in blocks(page))
+
+
+def parameter(page: Path) -> Any:
+    marks = [pytest.mark.filterwarnings("ignore")] if name(page) in WARNING_LIBRARIES else []
+    return pytest.param(page, id=name(page), marks=marks)
