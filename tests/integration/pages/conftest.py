@@ -1,4 +1,4 @@
-"""The model of docs/start/first-model.md, and one server of it for all pages that start none."""
+"""The model of docs/start/first-model.md, and one server of it for all pages that begin with it."""
 
 from __future__ import annotations
 
