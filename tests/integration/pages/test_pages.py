@@ -11,6 +11,8 @@ from .reader import Reader
 
 NO_REDIS = 1
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize("page", [parameter(page) for page in PAGES if finds_a_server(page)])
 def test_a_page(page: Path, served: str, reading_folder: Path) -> None:

@@ -13,6 +13,8 @@ from .reader import Reader
 
 NO_SERVER = "localhost:1"
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize(
     "page", [parameter(page) for page in PAGES if not finds_a_server(page) and page != FIRST_MODEL]
