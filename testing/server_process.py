@@ -61,6 +61,11 @@ class ServerProcess:
     def pid(self) -> int:
         return self._running().pid
 
+    @property
+    def running(self) -> bool:
+        """Started, and not stopped or killed since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Starts it and waits until it serves. RuntimeError with what it printed if it does not."""
         command = [*self.program, "serve", *map(str, self.bundles)]

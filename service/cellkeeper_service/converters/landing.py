@@ -76,9 +76,10 @@ def land(
     trial_call_ms: int = TRIAL_CALL_MS,
     scaled: Scaled = times,
     feature_names: tuple[str, ...] = (),
+    resolution: float = 0.0,
 ) -> Imported:
-    """sequences, scaled: as for proof.trials. feedback: as in config.json. trial_call_ms: the longest call of a graph
-    while it is tried.
+    """sequences, scaled: as for proof.trials. resolution: as for parity.compare. feedback: as in config.json.
+    trial_call_ms: the longest call of a graph while it is tried.
 
     Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
@@ -94,7 +95,7 @@ def land(
     try:
         config = replace(lowered.config, feedback=feedback, feature_names=feature_names)
         bundle = write_bundle(partial / "bundle", config, lowered.tensors, graph=lowered.graph)
-        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled)
+        parity = compare(bundle, source, sequences, max_batch, trial_call_ms, tolerance, scaled, resolution)
         worst = max(parity.relative, parity.relative_scaled)
         if not worst <= tolerance:
             raise ImportRefused(

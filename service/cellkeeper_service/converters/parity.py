@@ -58,20 +58,22 @@ def compare(
     trial_call_ms: int = TRIAL_CALL_MS,
     tolerance: float = TOLERANCE,
     scaled: Scaled = times,
+    resolution: float = 0.0,
 ) -> Parity:
-    """Runs every trial of proof.py there and as it would be served. sequences, scaled: as for proof.trials."""
+    """Runs every trial of proof.py there and as it would be served. sequences, scaled: as for proof.trials. resolution:
+    how much of an ordinary input the rounding of raw inputs may change: small inputs are not compared more finely."""
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""
     tried = trials(sequences, scaled, source.windowed)
     originals = [dict(source.whole(trial.inputs)) for trial in tried]
-    least = small(tried, originals)
+    least, finest = small(tried, originals), small(tried, originals, resolution / tolerance)
     for length in sorted({trial.length for trial in tried}):
         mine = [at for at, trial in enumerate(tried) if trial.length == length]
         for way, results in served_ways(engine, [tried[at].inputs for at in mine]):
             for at, served in zip(mine, results, strict=True):
                 for name, expected in originals[at].items():
-                    floor = least[name] if tried[at].scale > 1 else 0.0
+                    floor = least[name] if tried[at].scale > 1 else finest[name] if tried[at].scale < 1 else 0.0
                     gap = measure(served[name], expected, tolerance, floor)
                     if tried[at].what == ORDINARY:
                         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)

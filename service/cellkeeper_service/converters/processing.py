@@ -32,6 +32,14 @@ class Processing:
     feedback: Sources | None = None  # checked with the model, whose widths it is about
     feature_names: tuple[str, ...] = ()
 
+    @property
+    def resolution(self) -> float:
+        """How much of an ordinary input float32 may round away: the larger the offset is beside the scale, the more."""
+        if self.normalization is None:
+            return 0.0
+        offset, scale = as_numbers(self.normalization.offset), as_numbers(self.normalization.scale)
+        return float(np.abs(offset / scale).max() * np.finfo(np.float32).eps)
+
     def around(self, stack: Stack) -> Stack:
         """The stack with the processing as layers of it."""
         before = (

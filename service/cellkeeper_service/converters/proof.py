@@ -109,15 +109,17 @@ def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[st
     yield "whole", [_served(engine, [inputs], [steps])[0] for inputs in sequences]
 
 
-def small(tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    """Of each output: SMALL_SHARE of the largest value that the source gives for ordinary inputs.
+def small(
+    tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], share: float = SMALL_SHARE
+) -> dict[str, float]:
+    """Of each output: `share` of the largest value that the source gives for ordinary inputs.
 
     Large inputs shut the gates of a cell: of what is left nothing but rounding may be above zero.
     """
     ordinary = [outputs for trial, outputs in zip(tried, originals, strict=True) if trial.what == ORDINARY]
     every = {name: [np.asarray(outputs[name], np.float64) for outputs in ordinary] for name in originals[0]}
     return {
-        name: SMALL_SHARE * max(float(np.abs(value[np.isfinite(value)]).max(initial=0.0)) for value in values)
+        name: share * max(float(np.abs(value[np.isfinite(value)]).max(initial=0.0)) for value in values)
         for name, values in every.items()
     }
 

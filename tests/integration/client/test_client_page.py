@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from testing.bundles import counting_bundle
+from testing.page import python_blocks
 from testing.server_process import ServerProcess
 
 PAGE = Path(__file__).parents[3] / "docs" / "client.md"
 
 
 def test_its_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE))
+    program = "\n".join(python_blocks(PAGE))
     bundle = counting_bundle(tmp_path / "count", features=2, feature_names=["flow", "pressure"])
     with ServerProcess([bundle], "memory:") as server:
         assert program.count("localhost:50051") == 1

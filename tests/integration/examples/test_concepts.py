@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from examples.serving import served
+from testing.page import python_blocks
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "concepts.md"
-PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+PROGRAMS = python_blocks(PAGE)
 TARGET = "localhost:50051"
 
 

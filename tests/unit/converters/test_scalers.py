@@ -111,6 +111,15 @@ def test_a_model_behind_a_scaler_takes_the_users_units(tmp_path: Path) -> None:
     np.testing.assert_allclose(served, expected, rtol=1e-4)
 
 
+def test_a_model_whose_output_is_as_small_as_its_input_behind_a_scaler(tmp_path: Path) -> None:
+    """Without biases nothing hides what float32 rounds away of raw inputs far from zero; Keras begins so."""
+    torch.manual_seed(0)
+    layers = [nn.GRU(3, 8, bias=False), nn.Linear(8, 2, bias=False)]
+    far = StandardScaler().fit(np.random.default_rng(0).normal(310.0, 5.0, (200, 3)))
+    imported = import_torch(layers, tmp_path / "m", normalization=far, **QUICK)
+    assert imported.parity.relative < 1e-5
+
+
 def moving() -> ColumnTransformer:
     parts = [("b", StandardScaler(), ["load"]), ("a", MinMaxScaler(), ["flow", "heat"])]
     return ColumnTransformer(parts, verbose_feature_names_out=False)

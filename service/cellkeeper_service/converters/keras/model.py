@@ -89,6 +89,7 @@ def import_keras(
         feedback,
         scaled=scaled_as(whole),
         feature_names=processing.feature_names,
+        resolution=processing.resolution,
     )
     report(str(imported))
     return imported

@@ -122,6 +122,7 @@ def import_torch(
             feedback,
             scaled=scaled_as(whole),
             feature_names=processing.feature_names,
+            resolution=processing.resolution,
         )
     report(str(imported))
     return imported

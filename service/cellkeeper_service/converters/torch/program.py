@@ -142,12 +142,18 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _children(spec: Any) -> Sequence[Any]:
+    """Of a TreeSpec; torch warns of the older name where it has the newer one."""
+    children: Sequence[Any] = spec.children() if hasattr(spec, "children") else spec.children_specs
+    return children
+
+
 def _refuse_nested(program: ExportedProgram, place: str) -> None:
     """Raises ImportRefused: what is within tuples, lists or dicts, or goes by keyword, cannot be handed on by name."""
-    inputs, keywords = program.call_spec.in_spec.children_specs
+    inputs, keywords = _children(program.call_spec.in_spec)
     outputs = program.call_spec.out_spec
-    flat = all(child.is_leaf() for child in (*inputs.children_specs, *outputs.children_specs))
-    if not flat or keywords.children_specs or outputs.type not in (tuple, list):
+    flat = all(child.is_leaf() for child in (*_children(inputs), *_children(outputs)))
+    if not flat or _children(keywords) or outputs.type not in (tuple, list):
         raise ImportRefused(
             place,
             "takes or gives tensors within tuples or dicts, or by keyword; wrap it in a module whose forward takes "

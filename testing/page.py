@@ -1,0 +1,78 @@
+"""The code blocks of a Markdown page, in their order, and what the page says about running them.
+
+```python and ```sh are executed, ```text behind one is what it prints (... stands for the rest of a line), and a
+title="FILE" saves a block instead. `<!-- not run: REASON -->` before a block keeps tests from running it, and
+`<!-- stops the server -->` is where the reader stops the server that the page has started.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCE = re.compile(r'^```(?P<language>[a-z]*)(?: title="(?P<title>[^"]+)")?$')
+NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
+STOP = "<!-- stops the server -->"
+EXECUTED = ("python", "sh")
+PICTURES = ("mermaid",)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, or the mark that a reader stops the server here (language "stop").
+
+    line: of the fence, counting from 1. title: the file that the block is saved as; empty: it is executed. not_run: why
+    no test runs it; empty: it is run. output: what it prints, as the `text` block behind it says; None: not said.
+    """
+
+    line: int
+    language: str
+    text: str
+    title: str = ""
+    not_run: str = ""
+    output: str | None = None
+
+
+def blocks(page: Path) -> list[Block]:
+    """ValueError, with the line, for a block that says neither what it is nor why it is not run."""
+    found: list[Block] = []
+    for block in _fences(page):
+        if block.language != "text" or block.not_run:
+            if not (block.not_run or block.title or block.language in (*EXECUTED, *PICTURES, "stop")):
+                place = f"{page.name}:{block.line}"
+                raise ValueError(f"{place}: got a block of {block.language!r}, expected python, sh or text")
+            found.append(block)
+            continue
+        last = found[-1] if found else None
+        if last is None or last.not_run or last.title or last.language not in EXECUTED or last.output is not None:
+            raise ValueError(f"{page.name}:{block.line}: an output, expected behind a block that is run")
+        found[-1] = Block(last.line, last.language, last.text, output=block.text)
+    return found
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The Python programs of a page, however they are run."""
+    return [block.text for block in _fences(page) if block.language == "python"]
+
+
+def _fences(page: Path) -> Iterator[Block]:
+    lines = page.read_text().splitlines()
+    not_run, begun, fence = "", 0, None
+    for number, line in enumerate(lines, 1):
+        if fence is not None:
+            if line == "```":
+                text = "\n".join(lines[begun : number - 1]) + "\n"
+                yield Block(begun, fence["language"], text, fence["title"] or "", not_run)
+                not_run, fence = "", None
+        elif line.lstrip().startswith("```"):
+            begun, fence = number, FENCE.match(line)
+            if fence is None:
+                raise ValueError(f"{page.name}:{number}: got {line!r}, expected a fence such as ```python")
+        elif line == STOP:
+            yield Block(number, "stop", "")
+        elif mark := NOT_RUN.match(line):
+            not_run = mark["reason"]
+    if fence is not None:
+        raise ValueError(f"{page.name}:{begun}: the block is not closed")

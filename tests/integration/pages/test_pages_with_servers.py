@@ -1,0 +1,28 @@
+"""Every block of the pages that begin with a server of their own is executed, and prints what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testing.redis_server import free_port
+
+from .documents import FIRST_MODEL, PAGES, finds_a_server, parameter
+from .reader import Reader
+
+NO_SERVER = "localhost:1"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(
+    "page", [parameter(page) for page in PAGES if not finds_a_server(page) and page != FIRST_MODEL]
+)
+def test_a_page(page: Path, reading_folder: Path) -> None:
+    Reader(page, NO_SERVER, free_port()).read()
+
+
+def test_the_first_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Reader(FIRST_MODEL, NO_SERVER, free_port()).read()
