@@ -28,7 +28,7 @@ serving = partial(setting, Group.SERVING)
 storing = partial(setting, Group.STORE)
 limit = partial(setting, Group.LIMITS)
 security = partial(setting, Group.SECURITY)
-life_cycle = partial(setting, Group.LIFE_CYCLE)
+lifecycle = partial(setting, Group.LIFECYCLE)
 logs = partial(setting, Group.LOGS)
 ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years), or 0")
 
@@ -116,17 +116,17 @@ class Settings:
     tenant_steps_per_second: int = security(0, "time steps a second of one tenant; 0: no limit", least=0)
     tenant_inflight: int = security(0, "unanswered requests and frame items of one tenant; 0: no limit", least=0)
 
-    keep_versions: int = life_cycle(
+    keep_versions: int = lifecycle(
         2,
         "replaced versions of a model that stay served for their sessions after a reload",
         least=0,
     )
-    drain_delay_ms: int = life_cycle(
+    drain_delay_ms: int = lifecycle(
         0,
         "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends",
         least=0,
     )
-    drain_timeout_ms: int = life_cycle(20_000, "how long SIGTERM waits for what is under way", least=0)
+    drain_timeout_ms: int = lifecycle(20_000, "how long SIGTERM waits for what is under way", least=0)
 
     log_format: str = logs("text", "text, or json: an object a line", choices=("text", "json"))
     log_level: str = logs("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
