@@ -6,8 +6,10 @@
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
-# make check        style, types, layers, generated code
-# make proto        generates the protobuf code anew
+# make check        style, types, layers, generated code, documentation site
+# make proto        generates the protobuf code anew, and the pages of docs/reference
+# make reference    writes the pages of docs/reference that are made from the code
+# make docs         builds the documentation site into out/site; a broken link or anchor fails; needs no network
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
 # make bench-triton installs Triton for it into TRITON_VENV; without, the bench goes on with the others
@@ -70,7 +72,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -81,7 +83,7 @@ venv: .venv/stamp
 
 .venv/stamp: pyproject.toml constraints.txt
 	@echo "== .venv: installing (a few minutes the first time)"
-	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev]' -c constraints.txt
+	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev,docs]' -c constraints.txt
 	@touch $@
 
 # An old generator on purpose: see docs/adr/003-old-generator.md.
@@ -119,7 +121,7 @@ test-fire: .venv/stamp
 	@scripts/ensure-redis
 	$(BIN)/pytest -m fire
 
-check: .venv/stamp check-proto
+check: .venv/stamp check-proto docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -127,9 +129,17 @@ check: .venv/stamp check-proto
 
 proto: .venv-proto/stamp
 	@scripts/generate-proto .venv-proto/bin/python proto
+	@$(MAKE) --no-print-directory reference
 
 check-proto: .venv-proto/stamp
 	@scripts/check-proto .venv-proto/bin/python
+
+reference: .venv/stamp
+	@$(BIN)/python -m documentation
+
+docs: .venv/stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "out/site/index.html"
 
 bench: .venv/stamp
 	@scripts/ensure-redis

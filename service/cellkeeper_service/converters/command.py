@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def run_import(words: Sequence[str]) -> None:
     """Raises ImportRefused; exits on --help and usage errors."""
-    given = _parser().parse_args(words)
+    given = import_parser().parse_args(words)
     common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
     if given.kind == "onnx":
         graph_processing = _processing(given.processing, normalized=False)
@@ -62,7 +62,8 @@ def run_import(words: Sequence[str]) -> None:
         import_keras(given.source, given.target, trace=given.trace, **common)
 
 
-def _parser() -> argparse.ArgumentParser:
+def import_parser() -> argparse.ArgumentParser:
+    """The command line of `cellkeeper-server import`."""
     parser = argparse.ArgumentParser(
         prog="cellkeeper-server import",
         description="Writes a bundle from a trained model, and compares both on random sequences.",
