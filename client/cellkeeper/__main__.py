@@ -75,7 +75,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, CellkeeperError):
         text = f"{type(error).__name__}: {text}"
         if error.position is not None:
-            text += f" (the session stands at step {error.position.step})"
+            text += f" (the session is at step {error.position.step})"
     return text
 
 

@@ -54,7 +54,7 @@ class CellkeeperError(Exception):
     """The root of all errors of this package.
 
     reason: the wire's word for it ("STEP_GAP"), empty where there is none. field: the request's field at fault,
-    or empty. position: where the session stands at the server, where that is known. retry_delay_ms: the server's
+    or empty. position: the session's position at the server, where it is known. retry_delay_ms: the server's
     advice; 0: none. late_step: where a step that was sent ends with this error, what is known of that step; None: the
     step does not count.
     """

@@ -126,7 +126,7 @@ class AsyncSession(AsyncStepping):
         return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
 
         timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
         """
@@ -156,7 +156,7 @@ class AsyncSession(AsyncStepping):
             return
 
     async def _restarted(self, position: Position, timeout: float | None) -> Position:
-        """Another generation stands at `position`: it may belong to another version of the model."""
+        """The session has another generation, at `position`: it may belong to another version of the model."""
         self._new_generation(position)
         fingerprint = (await self.info(timeout=timeout)).fingerprint
         if fingerprint != self.model.fingerprint:

@@ -295,7 +295,7 @@ class Session:
         return self._thread.run(self._core.state(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
 
         timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
         """

@@ -114,7 +114,7 @@ class GroupHistory:
     # ------------------------------------------------------------------------------------------ members
 
     def add(self, positions: Sequence[Position]) -> list[int]:
-        """Takes members that stand at these positions. Returns their rows."""
+        """Takes members at these positions. Returns their rows."""
         missing = len(positions) - len(self._free)
         if missing > 0:
             first, more = len(self.busy), max(missing, len(self.busy))

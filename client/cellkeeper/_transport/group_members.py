@@ -134,7 +134,7 @@ class GroupMembers:
         return {name: opened[name].created for name in found}
 
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
-        """Other generations of these members stand there. Returns the errors of those that belong to another version
+        """These members have other generations now. Returns the errors of those that belong to another version
         of the model, which takes or gives something else."""
         for name, position in positions.items():
             row = self._rows[name]

@@ -134,7 +134,7 @@ def _ttl(info: SessionInfo) -> str:
 
 
 def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
-    """Of a session that stands there; empty where its record is damaged so that it cannot be read."""
+    """Of the session's record; empty where its record is damaged so that it cannot be read."""
     try:
         return client.session_info(parsed.session, model=parsed.model).position.generation
     except RecordDamaged as error:

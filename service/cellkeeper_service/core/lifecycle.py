@@ -146,7 +146,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
 
 
 def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
-    """That another generation stands there, or none, means that the named life is over: success.
+    """If the record has another generation, or there is none, the named generation has ended: success.
 
     After a try without an answer, finding it gone counts as this request's own work.
     """

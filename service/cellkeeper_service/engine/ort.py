@@ -179,7 +179,7 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
 def describe(
     threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None, one_session_a_call: bool = False
 ) -> str:
-    """The numerics text. Threads stand there only where they may decide the bits."""
+    """The numerics text. It names the threads only where they may decide the bits."""
     versions = (device or cpu_device()).versions
     calls = "one_session_a_call" if one_session_a_call else f"min_batch={min_batch}"
     parts = [f"onnxruntime {onnxruntime.__version__} {versions}", calls]
