@@ -152,7 +152,9 @@ class AsyncAdministration(ABC):
         timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
 
         What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
+        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
+        the calls that list sessions.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:

@@ -174,8 +174,9 @@ class AsyncClient(AsyncAdministration):
         session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
         ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
         what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
-        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
+        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
+        call, retries included; None: the client's.
 
         With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
         StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing

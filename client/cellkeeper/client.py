@@ -123,8 +123,9 @@ class Client:
         session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
         ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
         what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
-        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
+        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
+        call, retries included; None: the client's.
 
         With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
         StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
@@ -256,7 +257,9 @@ class Client:
         of sessions with the counts so far.
 
         What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
+        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
+        the calls that list sessions.
         """
         carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
         page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))

@@ -145,7 +145,7 @@ class AsyncGroup(AsyncGroupStepping):
         return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
 
     async def close(self) -> None:
-        """Forgets the members here; the sessions stay at the server. What still waits ends with Closed."""
+        """Forgets the members here; the sessions stay at the server. What still waits raises Closed."""
         if not self._sender.loop.is_closed():
             check_loop(self._sender.loop)
             self._sender.close(Closed("the group was closed"))

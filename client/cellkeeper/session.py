@@ -45,10 +45,10 @@ class AsyncSession(AsyncStepping):
     ) -> Position:
         """Starts a new generation from the given state tensors. Returns its position.
 
-        state: every tensor of `model.states` by its name, in its shape, finite numbers. step: the number of time steps
-        that the new generation starts at; None: the present one. timeout: seconds, retries included; None: the
-        client's. It waits for the steps given before it. Raises InvalidArgument, which names the tensor,
-        GenerationChanged and SessionNotFound.
+        state: every tensor of `model.states` by its name, in its shape ([layers, size] of an LSTM's h), finite numbers.
+        step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
+        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument, which
+        names the tensor, GenerationChanged and SessionNotFound.
         """
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
@@ -115,7 +115,8 @@ class AsyncSession(AsyncStepping):
     # ------------------------------------------------------------------------------------------ reading
 
     async def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`, such as float32
+        [layers, size] for an LSTM's h.
 
         timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
         SessionNotFound.
@@ -133,7 +134,7 @@ class AsyncSession(AsyncStepping):
         return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
 
     async def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits ends with Closed, and so does every later
+        """Forgets the session here; it stays at the server. What still waits raises Closed, and so does every later
         call."""
         if not self._sender.loop.is_closed():
             self._sender.check_loop()
