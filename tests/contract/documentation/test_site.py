@@ -72,10 +72,19 @@ def test_a_broken_link_or_anchor_fails(repository: Path, link: str) -> None:
         built(repository, f"[there]({link})")
 
 
-def test_a_page_that_loads_from_another_host_fails(repository: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("html", "told"),
+    [
+        ('<script src="https://elsewhere/x.js"></script>', "https://elsewhere/x.js"),
+        ('<pre class="mermaid">graph</pre>', "mermaid"),
+    ],
+)
+def test_a_page_that_loads_from_another_host_fails(
+    repository: Path, caplog: pytest.LogCaptureFixture, html: str, told: str
+) -> None:
     with pytest.raises(Abort):
-        built(repository, '<script src="https://elsewhere/x.js"></script>')
-    assert "page.md: loads https://elsewhere/x.js" in caplog.text
+        built(repository, html)
+    assert f"page.md: loads {told}" in caplog.text.replace("a drawing program for ", "")
 
 
 def test_what_a_browser_loads() -> None:
