@@ -11,6 +11,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+from documentation.docstrings import marked
 from documentation.site_hook import expanded, loaded_urls, on_config, relinked
 
 REPOSITORY = Path(__file__).parents[3]
@@ -125,6 +126,11 @@ def test_the_navigation_has_every_page_once() -> None:
     for page in named:
         assert (REPOSITORY / "docs" / page).is_file() or (REPOSITORY / page).is_file(), page
     assert "README.md" in named
+
+
+def test_an_argument_is_bold_where_it_is_explained() -> None:
+    text = "Waits.\n\nx: [T, F]. a, b: the\nsame. Raises: other. When x is there: as above."
+    assert marked(text, {"x", "a", "b"}) == text.replace("x: [", "**x**: [").replace("a, b:", "**a, b**:")
 
 
 class _Loader(yaml.SafeLoader):
