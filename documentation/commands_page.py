@@ -24,7 +24,7 @@ the [server settings](settings.md).
 
 
 def commands_page() -> str:
-    """The page as Markdown."""
+    """The page as Markdown. Raises RuntimeError for an argument without a help text."""
     parsers = (import_parser(), token_parser(), client_parser())
     return "\n".join([INTRODUCTION, *(_section(parser) for root in parsers for parser in leaves(root))])
 
@@ -44,7 +44,7 @@ def _section(parser: argparse.ArgumentParser) -> str:
     places = [_placeholder(action) for action in actions if not action.option_strings]
     required = [_option(action) for action in actions if action.option_strings and action.required]
     usage = " ".join([parser.prog, *places, *required])
-    rows = [(code(_option(action)), _help(action)) for action in actions]
+    rows = [(code(_option(action)), _help(action, parser.prog)) for action in actions]
     text = f"{parser.description}\n\n" if parser.description else ""
     return f"## {parser.prog}\n\n    {usage}\n\n{text}{table(('argument', 'meaning'), rows)}"
 
@@ -66,7 +66,9 @@ def _placeholder(action: argparse.Action) -> str:
     return f"{shown}..." if action.nargs == "+" else shown
 
 
-def _help(action: argparse.Action) -> str:
-    text = (action.help or "") % {"default": action.default, "prog": ""}
+def _help(action: argparse.Action, prog: str) -> str:
+    if not action.help:
+        raise RuntimeError(f"{prog}: {_option(action)} has no help text; add one where it is declared")
+    text = action.help % {**vars(action), "prog": prog}
     needed = bool(action.option_strings) and action.required
     return f"{text} (required)".strip() if needed else text

@@ -1,4 +1,4 @@
-"""docs/reference/contract.md: every RPC and message of the contract, with the comments of the .proto file."""
+"""docs/reference/contract.md and kserve.md: every RPC and message, with the comments of the .proto files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .markdown import code, table
 
 PROTO = Path(__file__).parents[1] / "proto"
 CONTRACT = "cellkeeper_proto/v1/cellkeeper.proto"
-INTRODUCTION = f"""# The contract
+KSERVE = "cellkeeper_proto/kserve/inference.proto"
+INTRODUCTION = """# {title}
 
-The gRPC service, from the comments of `proto/{CONTRACT}`, for clients in other languages.
+The gRPC service, from the comments of `proto/{path}`, for clients in other languages.
 """
 
 Place = tuple[int, ...]
@@ -34,8 +35,17 @@ _FIELDS, _NESTED, _NESTED_ENUMS = 2, 3, 4  # of DescriptorProto
 
 
 def contract_page() -> str:
-    """The page as Markdown. Raises RuntimeError where protoc cannot read the contract."""
-    file = contract()
+    """The page of the service itself as Markdown. Raises RuntimeError where protoc cannot read the file."""
+    return _page("The contract", CONTRACT)
+
+
+def kserve_page() -> str:
+    """The page of KServe's and Triton's protocol, likewise."""
+    return _page("KServe's protocol", KSERVE)
+
+
+def _page(title: str, path: str) -> str:
+    file = described(path)
     comments = {
         tuple(location.path): f"{_text(location.leading_comments)}\n{_text(location.trailing_comments)}".strip()
         for location in file.source_code_info.location
@@ -45,21 +55,21 @@ def contract_page() -> str:
         for location in file.source_code_info.location
         if tuple(location.path) == (_SYNTAX,)
     )
-    parts = [INTRODUCTION, head + "\n", *_services(file, comments)]
+    parts = [INTRODUCTION.format(title=title, path=path), head + "\n", *_services(file, comments)]
     for number, message in enumerate(file.message_type):
-        parts += _message(message, (_MESSAGES, number), "", comments)
+        parts += _message(message, (_MESSAGES, number), "", comments, file.package)
     for number, enum in enumerate(file.enum_type):
         parts += _enum(enum, (_ENUMS, number), "", comments)
     return "\n".join(parts)
 
 
-def contract() -> FileDescriptorProto:
-    """The contract with its comments, as protoc reads it."""
+def described(path: str) -> FileDescriptorProto:
+    """A .proto file with its comments, as protoc reads it. path: below `proto`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "contract"
-        words = [f"-I{PROTO}", f"--descriptor_set_out={out}", "--include_source_info", str(PROTO / CONTRACT)]
+        words = [f"-I{PROTO}", f"--descriptor_set_out={out}", "--include_source_info", str(PROTO / path)]
         if protoc.main(["protoc", *words]) != 0:
-            raise RuntimeError(f"{CONTRACT}: protoc cannot read it; its message is above")
+            raise RuntimeError(f"{path}: protoc cannot read it; its message is above")
         return FileDescriptorSet.FromString(out.read_bytes()).file[0]
 
 
@@ -80,18 +90,18 @@ def _services(file: FileDescriptorProto, comments: Comments) -> Iterator[str]:
         yield table(("RPC", "request", "response", "what it does"), rows)
 
 
-def _message(message: DescriptorProto, place: Place, outer: str, comments: Comments) -> Iterator[str]:
+def _message(message: DescriptorProto, place: Place, outer: str, comments: Comments, package: str) -> Iterator[str]:
     name = outer + message.name
     yield from _heading(name, comments.get(place, ""))
     rows = []
     for number, field in enumerate(message.field):
         label = "repeated " if field.label == FieldDescriptorProto.LABEL_REPEATED else ""
         label = "optional " if field.proto3_optional else label
-        kind = _linked(field.type_name, "cellkeeper.v1") if field.type_name else code(_TYPES[field.type])
+        kind = _linked(field.type_name, package) if field.type_name else code(_TYPES[field.type])
         rows.append((str(field.number), code(field.name), label + kind, comments.get((*place, _FIELDS, number), "")))
     yield table(("number", "field", "type", "meaning"), rows) if rows else "It has no fields.\n"
     for number, nested in enumerate(message.nested_type):
-        yield from _message(nested, (*place, _NESTED, number), f"{name}.", comments)
+        yield from _message(nested, (*place, _NESTED, number), f"{name}.", comments, package)
     for number, enum in enumerate(message.enum_type):
         yield from _enum(enum, (*place, _NESTED_ENUMS, number), f"{name}.", comments)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .bundle_config_page import bundle_config_page, schema_file
 from .commands_page import commands_page
-from .contract_page import contract_page
+from .contract_page import contract_page, kserve_page
 from .metrics_page import metrics_page
 from .reasons_page import reasons_page
 from .settings_page import settings_page
@@ -21,6 +21,7 @@ FILES: dict[str, Callable[[], str]] = {
     "config.schema.json": schema_file,
     "commands.md": commands_page,
     "contract.md": contract_page,
+    "kserve.md": kserve_page,
     "reasons.md": reasons_page,
     "metrics.md": metrics_page,
 }

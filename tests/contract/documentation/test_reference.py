@@ -8,13 +8,15 @@ from pathlib import Path
 
 import cellkeeper
 import pytest
+from cellkeeper_proto.kserve import inference_pb2
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.errors import Reason
 from cellkeeper_service.server.config import setting_fields, variable_of
+from google.protobuf.descriptor import FileDescriptor
 
 from documentation import reasons_page
 from documentation.commands_page import leaves
-from documentation.contract_page import contract
+from documentation.contract_page import CONTRACT, KSERVE, described
 from documentation.markdown import table
 from documentation.metrics_page import families
 from documentation.reference import COMMAND, FILES, FOLDER
@@ -41,17 +43,22 @@ def test_every_setting_has_its_row() -> None:
     assert "| `--wait-replicas` | `CELLKEEPER_WAIT_REPLICAS` | `0` | 0 or more |" in page
 
 
-def test_every_rpc_and_message_has_its_section() -> None:
-    page, file = (FOLDER / "contract.md").read_text(), pb.DESCRIPTOR
-    assert [name for name in file.services_by_name["Cellkeeper"].methods_by_name if f"| `{name}` |" not in page] == []
+@pytest.mark.parametrize(
+    ("page_name", "file"), [("contract.md", pb.DESCRIPTOR), ("kserve.md", inference_pb2.DESCRIPTOR)]
+)
+def test_every_rpc_and_message_has_its_section(page_name: str, file: FileDescriptor) -> None:
+    page = (FOLDER / page_name).read_text()
+    (service,) = file.services_by_name.values()
+    assert [name for name in service.methods_by_name if f"| `{name}` |" not in page] == []
     names = [*file.message_types_by_name, *file.enum_types_by_name]
     assert [name for name in names if f"\n## {name}\n" not in page] == []
     fields = {field for message in file.message_types_by_name.values() for field in message.fields_by_name}
     assert [field for field in fields if f"| `{field}` |" not in page] == []
 
 
-def test_every_rpc_says_what_it_does() -> None:
-    file = contract()
+@pytest.mark.parametrize("path", [CONTRACT, KSERVE])
+def test_every_rpc_says_what_it_does(path: str) -> None:
+    file = described(path)
     told = {tuple(item.path) for item in file.source_code_info.location if item.leading_comments}
     methods = file.service[0].method
     assert [method.name for number, method in enumerate(methods) if (6, 0, 2, number) not in told] == []
@@ -75,6 +82,9 @@ def test_every_command_and_option_is_found() -> None:
     inner.add_parser("two")
     assert [found.prog for found in leaves(parser)] == ["p one deep", "p two"]
     page = (FOLDER / "commands.md").read_text()
+    assert (
+        "`--connect-timeout SECONDS` | for which a server that refuses the connection is tried (default: 0.8)" in page
+    )
     for words in ("cellkeeper stream", "cellkeeper sessions delete", "cellkeeper-server token new"):
         assert f"\n## {words}\n" in page
 
