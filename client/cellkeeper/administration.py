@@ -38,8 +38,8 @@ class AsyncAdministration(ABC):
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
-        changed.
+        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
+        changes nothing.
 
         session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
         call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what

@@ -118,7 +118,7 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Creates the session, or continues it where it stands.
+        """Creates the session, or continues it after its last step.
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
         ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
@@ -153,7 +153,8 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Group:
-        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
+        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued after their last
+        steps.
 
         sessions: their ids, each once, in the order of the rows of `Group.step`. model, ttl, outputs: as in `session`,
         for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each call,
@@ -169,8 +170,8 @@ class Client:
             raise
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
-        changed.
+        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
+        changes nothing.
 
         session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
         call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what

@@ -20,7 +20,7 @@ from .types import Array
 
 
 class AsyncGroup(AsyncGroupStepping):
-    """Sessions of one model, stepped together, each continued where it stands. Made by `AsyncClient.group`.
+    """Sessions of one model, stepped together, each continued after its last step. Made by `AsyncClient.group`.
 
     model: the model version that the first member belongs to; the others take and give the same. last_reply: of the
     latest step. The members keep the order in which they were given. What a member does is what a session of its own

@@ -23,7 +23,7 @@ from .types import Array, SessionInfo
 
 
 class AsyncSession(AsyncStepping):
-    """A session, continued where it stands. Made by `AsyncClient.session`.
+    """A session, continued after its last step. Made by `AsyncClient.session`.
 
     id: its name. model: the model version it belongs to. created: opening it created it. last_reply: of the latest
     step that was answered. Steps given at the same time from several tasks are applied in the order of the calls.

@@ -18,7 +18,7 @@ from .types import Array, GroupReply, Model
 
 
 class Group:
-    """Sessions of one model, stepped together, each continued where it stands. Made by `Client.group`.
+    """Sessions of one model, stepped together, each continued after its last step. Made by `Client.group`.
 
     Safe to use from several threads. A member that fails does not hold up the others, and its error is its own.
     """

@@ -19,8 +19,8 @@ from .types import Array, Model, SessionInfo, StepReply
 
 
 class Session:
-    """A session, continued where it stands. Made by `Client.session`. Safe to use from several threads: their steps are
-    applied in the order in which they come."""
+    """A session, continued after its last step. Made by `Client.session`. Safe to use from several threads: their steps
+    are applied in the order in which they come."""
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
         self._thread = thread

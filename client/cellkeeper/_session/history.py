@@ -153,7 +153,7 @@ class History:
         return self._done(chunk)
 
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
-        """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
+        """The server refused the chunk, or no answer came (LOST). position: of its record, if it said."""
         if not self._count_outcome(chunk):
             return IGNORE
         if reason in RETRIED:

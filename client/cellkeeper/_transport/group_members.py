@@ -73,7 +73,7 @@ class GroupMembers:
             raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", reason="INVALID_FIELD", field="ids")
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:
-        """Where each stands, by id."""
+        """The position of each, by id."""
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 

@@ -142,7 +142,7 @@ def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
 
 
 def _existing(client: Client, parsed: argparse.Namespace) -> Session:
-    """Opens it where it stands, and never makes one."""
+    """Opens it at its current position, and never makes one."""
     info = client.session_info(parsed.session, model=parsed.model)
     return client.session(parsed.session, model=parsed.model, expect=info.position)
 

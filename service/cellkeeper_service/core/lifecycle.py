@@ -159,7 +159,7 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
 
 
 def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
-    """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
+    """The session's position if the request made its generation: this is a retry then. A rejection if another request
     with the same request_id did."""
     if record.header.origin == ended(_origin(request)):
         return Moved(record.position)

@@ -309,7 +309,7 @@ class CopyInto(Request):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The reply to Reset, SetState, CarryOver and Fork: where the session stands now."""
+    """The reply to Reset, SetState, CarryOver and Fork: the session's new position."""
 
     position: Position
 

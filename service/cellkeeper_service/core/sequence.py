@@ -65,7 +65,7 @@ class Sequenced:
         return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
-        """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach
+        """Where the chunk belongs in this record's history; None: at its end. A step that the log does not reach
         gets the head of the record's position: it is refused for its number."""
         stands = record.position
         if self.origin:
