@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.config import ACTIVATIONS, CELLS, OPS, OPS_WITH_VALUE
+from cellkeeper_service.model.fields import Fields
 from cellkeeper_service.model.parsing import parse_config
 from cellkeeper_service.model.schema import config_schema
 from jsonschema import Draft202012Validator
@@ -112,6 +113,23 @@ def test_both_refuse_the_same(name: str) -> None:
             disagreements.append((change, said or "the loader accepts it"))
     assert refused > 100
     assert disagreements == []
+
+
+def test_the_schema_has_every_key_that_the_loader_asks_for_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+
+    def noted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(fields: Fields, key: str, *rest: Any) -> Any:
+            asked.add(key)
+            return call(fields, key, *rest)
+
+        return wrapper
+
+    for name in ("any", "has"):
+        monkeypatch.setattr(Fields, name, noted(getattr(Fields, name)))
+    for config in GOOD.values():
+        parse_config(config)
+    assert asked == {key for one in config_schema()["$defs"].values() for key in one["properties"]}
 
 
 @pytest.mark.parametrize("op", OPS)
