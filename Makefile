@@ -6,12 +6,14 @@
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
-# make check        style, types, layers, generated code
+# make check        style, types, layers, generated code, documentation site
 # make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
 # make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
 # make sbom         the CycloneDX bill of what a server from that wheel consists of, in dist/
 # make licences     writes docs/licences.md: the licences of what the wheel depends on
-# make proto        generates the protobuf code anew
+# make proto        generates the protobuf code anew, and the pages of docs/reference
+# make reference    writes the pages of docs/reference that are made from the code
+# make docs         builds the documentation site into out/site; a broken link or anchor fails; needs no network
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
 #                   quarter of an hour); BENCH_ARGS chooses parts: bench/README.md
 # make bench-triton installs Triton for it into TRITON_VENV; without, the bench goes on with the others
@@ -74,7 +76,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -85,7 +87,7 @@ venv: .venv/stamp
 
 .venv/stamp: pyproject.toml constraints.txt
 	@echo "== .venv: installing (a few minutes the first time)"
-	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev]' -c constraints.txt
+	@scripts/make-venv "$(PYTHON)" .venv -e '.[server,torch,demo,dev,docs]' -c constraints.txt
 	@touch $@
 
 # An old generator on purpose: see docs/adr/003-old-generator.md.
@@ -143,7 +145,7 @@ sbom: dist
 licences: .venv/stamp
 	@$(BIN)/python -m tests.contract.release.licences
 
-check: .venv/stamp check-proto
+check: .venv/stamp check-proto docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -151,9 +153,17 @@ check: .venv/stamp check-proto
 
 proto: .venv-proto/stamp
 	@scripts/generate-proto .venv-proto/bin/python proto
+	@$(MAKE) --no-print-directory reference
 
 check-proto: .venv-proto/stamp
 	@scripts/check-proto .venv-proto/bin/python
+
+reference: .venv/stamp
+	@$(BIN)/python -m documentation
+
+docs: .venv/stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "out/site/index.html"
 
 bench: .venv/stamp
 	@scripts/ensure-redis

@@ -1,7 +1,7 @@
 """Cellkeeper's client: recurrent networks served one time step at a time, state kept, every step exactly once.
 
     with Client("localhost:50051") as client:
-        session = client.session("pump-17")  # continues where the session stands
+        session = client.session("pump-17")  # continues after its last step
         y = session.step(x)                  # x: [F] or [T, F]
         for y in session.stream(samples):    # any iterable, pipelined
             ...

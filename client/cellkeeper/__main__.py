@@ -19,7 +19,8 @@ from .errors import CellkeeperError
 ENDPOINT_VARIABLE = "CELLKEEPER_ENDPOINT"
 
 
-def _parser() -> argparse.ArgumentParser:
+def client_parser() -> argparse.ArgumentParser:
+    """The command line of `cellkeeper`."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--endpoint",
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = client_parser().parse_args(arguments)
     try:
         if parsed.command == "doctor":
             return doctor.run(parsed)
@@ -74,7 +75,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, CellkeeperError):
         text = f"{type(error).__name__}: {text}"
         if error.position is not None:
-            text += f" (the session stands at step {error.position.step})"
+            text += f" (the session is at step {error.position.step})"
     return text
 
 

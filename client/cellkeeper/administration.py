@@ -38,8 +38,8 @@ class AsyncAdministration(ABC):
     async def _served(self, session: str, name: str, fingerprint: bytes, timeout: float | None) -> Model: ...
 
     async def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
-        changed.
+        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
+        changes nothing.
 
         session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
         call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
@@ -152,7 +152,9 @@ class AsyncAdministration(ABC):
         timeout: seconds for each request. on_progress: called after each page of sessions with the counts so far.
 
         What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
+        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
+        the calls that list sessions.
         """
         carry_over = await self._new_carry_over(policy, model, fingerprint, window_of, timeout)
         if sessions is not None:

@@ -169,13 +169,14 @@ class AsyncClient(AsyncAdministration):
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
-        """Creates the session, or continues it where it stands. `open` is another name for this method.
+        """Creates the session, or continues it after its last step. `open` is another name for this method.
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
         ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
         what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
-        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
+        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
+        call, retries included; None: the client's.
 
         With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
         StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
@@ -209,7 +210,8 @@ class AsyncClient(AsyncAdministration):
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> AsyncGroup:
-        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
+        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued after their last
+        steps.
 
         sessions: their ids, each once, in the order of the rows of `AsyncGroup.step`. model, ttl, outputs: as in
         `session`, for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each

@@ -118,13 +118,14 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Creates the session, or continues it where it stands.
+        """Creates the session, or continues it after its last step.
 
         session: its id, 1 to 256 bytes of UTF-8. model: its name; may be left out while the server serves exactly one.
         ttl: seconds (or a timedelta) of idleness after which it is forgotten; 0: never; None: the server's default, or
         what the session has. expect: insist on this position's history; the session is never created then.
-        initial_state: tensors by name, as `model.states` declares them, for a new session only. outputs: what its steps
-        return by default; None: the client's. timeout: seconds for the call, retries included; None: the client's.
+        initial_state: tensors by name, in the shapes that `model.states` declares ([layers, size] of an LSTM's h), for
+        a new session only. outputs: what its steps return by default; None: the client's. timeout: seconds for the
+        call, retries included; None: the client's.
 
         With `expect` it raises SessionNotFound, GenerationChanged and HistoryChanged where there is no such history,
         StepGap where the server has not come that far (it lost steps: open without `expect`, and send what is missing
@@ -152,7 +153,8 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Group:
-        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued where they stand.
+        """Opens many sessions of one model by few calls, to be stepped as one: created, or continued after their last
+        steps.
 
         sessions: their ids, each once, in the order of the rows of `Group.step`. model, ttl, outputs: as in `session`,
         for all of them. expect: by id, the position whose history is insisted on. timeout: seconds for each call,
@@ -168,8 +170,8 @@ class Client:
             raise
 
     def session_info(self, session: str, *, model: str = "", timeout: float | None = None) -> SessionInfo:
-        """Reads where a session stands: its position, its ages and TTL in seconds, whether it is hot. Nothing is
-        changed.
+        """Reads what the server has of a session: its position, its ages and TTL in seconds, whether it is hot. It
+        changes nothing.
 
         session: its id. model: its name; may be left out while the server serves exactly one. timeout: seconds for the
         call, retries included; None: the client's. Raises SessionNotFound, and RecordDamaged, whose `position` is what
@@ -256,7 +258,9 @@ class Client:
         of sessions with the counts so far.
 
         What fails for one session is counted, and holds up no other: look at `failures`. A run that was broken off is
-        simply started again. Sessions of the other version that are created meanwhile may be missed.
+        simply started again. Sessions of the other version that are created meanwhile may be missed. Raises
+        InvalidArgument for a policy, model or fingerprint that there is not, and Unavailable and DeadlineExceeded for
+        the calls that list sessions.
         """
         carry_over = self._thread.run(self._core._new_carry_over(policy, model, fingerprint, window_of, timeout))
         page = self._thread.run(carry_over.page(prefix) if sessions is None else carry_over.named(sessions))

@@ -54,7 +54,7 @@ class CellkeeperError(Exception):
     """The root of all errors of this package.
 
     reason: the wire's word for it ("STEP_GAP"), empty where there is none. field: the request's field at fault,
-    or empty. position: where the session stands at the server, where that is known. retry_delay_ms: the server's
+    or empty. position: the session's position at the server, where it is known. retry_delay_ms: the server's
     advice; 0: none. late_step: where a step that was sent ends with this error, what is known of that step; None: the
     step does not count.
     """
@@ -77,79 +77,104 @@ class CellkeeperError(Exception):
         self.late_step: LateStep | None = None
 
 
-class InvalidArgument(CellkeeperError): ...
+class InvalidArgument(CellkeeperError):
+    """A shape, dtype, id or value cannot be taken, or the result would not be finite. Nothing was applied."""
 
 
-class AccessDenied(CellkeeperError): ...
+class AccessDenied(CellkeeperError):
+    """The token or certificate is missing, unknown or expired, or lacks the right for the call."""
 
 
-class SessionExists(CellkeeperError): ...
+class SessionExists(CellkeeperError):
+    """The target of a fork exists."""
 
 
-class HistoryError(CellkeeperError): ...
+class HistoryError(CellkeeperError):
+    """The session is not at the position where this client left it. The root of the next seven."""
 
 
-class SessionNotFound(HistoryError): ...
+class SessionNotFound(HistoryError):
+    """The session expired, was deleted, or was never opened. The client never creates it again by itself."""
 
 
-class GenerationChanged(HistoryError): ...
+class GenerationChanged(HistoryError):
+    """The session was reset, set to another state, carried over, or it expired and was opened again."""
 
 
-class HistoryChanged(HistoryError): ...
+class HistoryChanged(HistoryError):
+    """The generation is the same, but other inputs were applied: the session has another writer."""
 
 
-class HistoryLost(HistoryError): ...
+class HistoryLost(HistoryError):
+    """The store lost more steps than this client keeps for a replay."""
 
 
-class StepConflict(HistoryError): ...
+class StepConflict(HistoryError):
+    """Others' inputs were applied at that step."""
 
 
-class StepGap(HistoryError): ...
+class StepGap(HistoryError):
+    """The step before it failed, which is its `__cause__`; it was not applied."""
 
 
-class StepCompacted(HistoryError): ...
+class StepCompacted(HistoryError):
+    """The step is older than the session's checkpoint, so its outputs cannot be computed again."""
 
 
-class ModelError(CellkeeperError): ...
+class ModelError(CellkeeperError):
+    """The session and the served versions of its model do not fit. The root of the next two."""
 
 
-class ModelChanged(ModelError): ...
+class ModelChanged(ModelError):
+    """The session belongs to a model version that is not served."""
 
 
-class NumericsChanged(ModelError): ...
+class NumericsChanged(ModelError):
+    """The session was computed by an engine that rounds differently."""
 
 
-class ResourceExhausted(CellkeeperError): ...
+class ResourceExhausted(CellkeeperError):
+    """A limit was passed. The root of the next four."""
 
 
-class QueueFull(ResourceExhausted): ...
+class QueueFull(ResourceExhausted):
+    """The server is busy; the client tried again until the deadline."""
 
 
-class QuotaExceeded(ResourceExhausted): ...
+class QuotaExceeded(ResourceExhausted):
+    """The tenant's quota is used up; the client tried again where the server says that waiting helps."""
 
 
-class AckBehind(ResourceExhausted): ...
+class AckBehind(ResourceExhausted):
+    """The session's log at the server is full of steps whose replies this client has not received."""
 
 
-class ReplyTooLarge(ResourceExhausted): ...
+class ReplyTooLarge(ResourceExhausted):
+    """No message can carry the outputs. Nothing was applied; ask for fewer time steps or outputs."""
 
 
-class RecordDamaged(CellkeeperError): ...
+class RecordDamaged(CellkeeperError):
+    """The stored record of the session cannot be right. Restore the store, or delete the session."""
 
 
-class OutcomeUnknown(CellkeeperError): ...
+class OutcomeUnknown(CellkeeperError):
+    """A step without a position may have been applied. This client sends no such steps."""
 
 
-class CommitConflict(CellkeeperError): ...
+class CommitConflict(CellkeeperError):
+    """Others wrote to the session meanwhile; the client tried again until the deadline."""
 
 
-class Unavailable(CellkeeperError): ...
+class Unavailable(CellkeeperError):
+    """No server answers, or its store does not; the client tried again until the deadline."""
 
 
-class DeadlineExceeded(CellkeeperError): ...
+class DeadlineExceeded(CellkeeperError):
+    """Time ran out. `__cause__` is the last thing that went wrong."""
 
 
-class ServerError(CellkeeperError): ...
+class ServerError(CellkeeperError):
+    """The server failed, and does not explain it to clients; its log does."""
 
 
 class GroupError(CellkeeperError):
@@ -183,13 +208,16 @@ class GroupError(CellkeeperError):
         self.group = group
 
 
-class Closed(CellkeeperError): ...
+class Closed(CellkeeperError):
+    """The client, the session or the group was closed."""
 
 
-class ForkedProcess(CellkeeperError): ...
+class ForkedProcess(CellkeeperError):
+    """This process was forked from one that uses a client, and cannot use one itself."""
 
 
-class WrongEventLoop(CellkeeperError): ...
+class WrongEventLoop(CellkeeperError):
+    """An AsyncClient was used in another event loop than the one it belongs to. Nothing was sent."""
 
 
 BY_REASON: dict[str, type[CellkeeperError]] = {

@@ -20,7 +20,7 @@ from .types import Array
 
 
 class AsyncGroup(AsyncGroupStepping):
-    """Sessions of one model, stepped together, each continued where it stands. Made by `AsyncClient.group`.
+    """Sessions of one model, stepped together, each continued after its last step. Made by `AsyncClient.group`.
 
     model: the model version that the first member belongs to; the others take and give the same. last_reply: of the
     latest step. The members keep the order in which they were given. What a member does is what a session of its own
@@ -145,7 +145,7 @@ class AsyncGroup(AsyncGroupStepping):
         return {spec.name: np.stack([states[name][spec.name] for name in members.names]) for spec in self.model.states}
 
     async def close(self) -> None:
-        """Forgets the members here; the sessions stay at the server. What still waits ends with Closed."""
+        """Forgets the members here; the sessions stay at the server. What still waits raises Closed."""
         if not self._sender.loop.is_closed():
             check_loop(self._sender.loop)
             self._sender.close(Closed("the group was closed"))

@@ -116,9 +116,10 @@ class AsyncGroupStepping:
         """Like `step`, with everything that the replies hold. Does not raise where members failed: their errors are in
         the reply, and its rows are those of the members that answered.
 
-        x, timeout: as in `step`. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every
-        layer's tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does
-        not fit; nothing is sent then.
+        x: [n, F] or [n, T, F], or a dict of rows by id, as in `step`. timeout: seconds, retries included; None: the
+        client's. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every layer's
+        tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does not fit;
+        nothing is sent then.
         """
         reply, _ = await self._step(x, outputs, timeout)
         return reply
@@ -129,7 +130,8 @@ class AsyncGroupStepping:
         """What `step` would return for x at this point; nothing of it is kept. Waits for the steps given before it. It
         is one call for each member, several at a time.
 
-        x, outputs, failed, timeout: as in `step`. Returns what `step` returns, and raises what it raises.
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, retries
+        included; None: the client's. Returns what `step` returns, and raises what it raises.
         """
         _check_failed(failed)
         reply, names = await self._peek(x, outputs, timeout)
@@ -141,7 +143,8 @@ class AsyncGroupStepping:
         """Like `peek`, with everything that the replies hold; does not raise where members failed: their errors are in
         the reply.
 
-        x, outputs, timeout: as in `step_reply`. Raises InvalidArgument where x does not fit.
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, retries
+        included; None: the client's. Raises InvalidArgument where x does not fit.
         """
         return (await self._peek(x, outputs, timeout))[0]
 
@@ -159,9 +162,9 @@ class AsyncGroupStepping:
         next input; nothing of it is kept. It is one call for each member, several at a time.
 
         inputs: as x in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further
-        time step the features that the caller supplies, in the input's order. outputs, failed, timeout: as in `step`.
-        Returns [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and
-        InvalidArgument where the model does not say what to feed back.
+        time step the features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout:
+        seconds, retries included; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict
+        a dict. Raises what `step` raises, and InvalidArgument where the model does not say what to feed back.
         """
         _check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
@@ -179,7 +182,9 @@ class AsyncGroupStepping:
         """Like `forecast`, with everything that the replies hold; does not raise where members failed: their errors are
         in the reply.
 
-        inputs, steps, known, outputs, timeout: as in `forecast`.
+        inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
+        retries included; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
+        `forecast` does.
         """
         return (await self._forecast(inputs, steps, known, outputs, timeout))[0]
 

@@ -23,7 +23,7 @@ from .types import Array, SessionInfo
 
 
 class AsyncSession(AsyncStepping):
-    """A session, continued where it stands. Made by `AsyncClient.session`.
+    """A session, continued after its last step. Made by `AsyncClient.session`.
 
     id: its name. model: the model version it belongs to. created: opening it created it. last_reply: of the latest
     step that was answered. Steps given at the same time from several tasks are applied in the order of the calls.
@@ -45,10 +45,10 @@ class AsyncSession(AsyncStepping):
     ) -> Position:
         """Starts a new generation from the given state tensors. Returns its position.
 
-        state: every tensor of `model.states` by its name, in its shape, finite numbers. step: the number of time steps
-        that the new generation starts at; None: the present one. timeout: seconds, retries included; None: the
-        client's. It waits for the steps given before it. Raises InvalidArgument, which names the tensor,
-        GenerationChanged and SessionNotFound.
+        state: every tensor of `model.states` by its name, in its shape ([layers, size] of an LSTM's h), finite numbers.
+        step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
+        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument, which
+        names the tensor, GenerationChanged and SessionNotFound.
         """
         await self._drained(timeout)
         request = set_state_request(self.id, self.model, self.position, step, state)
@@ -115,7 +115,8 @@ class AsyncSession(AsyncStepping):
     # ------------------------------------------------------------------------------------------ reading
 
     async def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`, such as float32
+        [layers, size] for an LSTM's h.
 
         timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
         SessionNotFound.
@@ -126,14 +127,14 @@ class AsyncSession(AsyncStepping):
         return {tensor.name.removeprefix("state."): array_of(tensor) for tensor in answer.state}
 
     async def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
 
         timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
         """
         return await self._client.session_info(self.id, model=self.model.name, timeout=timeout)
 
     async def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits ends with Closed, and so does every later
+        """Forgets the session here; it stays at the server. What still waits raises Closed, and so does every later
         call."""
         if not self._sender.loop.is_closed():
             self._sender.check_loop()
@@ -156,7 +157,7 @@ class AsyncSession(AsyncStepping):
             return
 
     async def _restarted(self, position: Position, timeout: float | None) -> Position:
-        """Another generation stands at `position`: it may belong to another version of the model."""
+        """The session has another generation, at `position`: it may belong to another version of the model."""
         self._new_generation(position)
         fingerprint = (await self.info(timeout=timeout)).fingerprint
         if fingerprint != self.model.fingerprint:

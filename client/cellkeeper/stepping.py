@@ -109,8 +109,9 @@ class AsyncStepping:
     ) -> StepReply:
         """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
-        x, outputs, timeout, and the errors: as in `step`. The reply's arrays are [...], or [T, ...] where x has a time
-        axis; state tensors are those after x.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, retries included;
+        None: the client's. The reply's arrays are [...], or [T, ...] where x has a time axis; state tensors are those
+        after x. Raises what `step` raises.
         """
         future, call = self._submit(x, outputs, timeout)
         try:
@@ -159,8 +160,12 @@ class AsyncStepping:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> AsyncGenerator[StepReply, None]:
-        """Like `stream`, with whole replies. samples, outputs, timeout, window, chunk_steps: as in `stream`. The
-        position, and the state tensors, of a chunk's replies are those after the whole chunk."""
+        """Like `stream`, with whole replies, whose arrays are [...]. The position, and the state tensors, of a chunk's
+        replies are those after the whole chunk.
+
+        samples: each [F], or one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each
+        sample, retries included; None: the client's. Raises what `stream` raises.
+        """
         pipeline = self._pipeline(samples, outputs, timeout, window, chunk_steps)
         replies = answers(pipeline, samples)
         try:
@@ -174,16 +179,20 @@ class AsyncStepping:
     async def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
-        x, outputs, and what is returned: as in `step`. timeout: seconds, retries included; None: the client's. It waits
-        for the steps given before it. Raises what `step` raises, without late steps: the same call may be made again.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
+        [T, ...] where x has a time axis. timeout: seconds, retries included; None: the client's. It waits for the steps
+        given before it. Raises what `step` raises, without late steps: the same call may be made again.
         """
         return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
 
     async def peek_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `peek`, with everything that the reply holds; its position is the one after x. x, outputs, timeout: as
-        in `peek`."""
+        """Like `peek`, with everything that the reply holds; its position is the one after x.
+
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, retries included;
+        None: the client's. Raises what `peek` raises.
+        """
         raw, single = self._inputs.convert(x)
         return await self._peek(peek_request(self.id, self.model, raw, self._wanted(outputs)), single, timeout)
 
@@ -220,8 +229,11 @@ class AsyncStepping:
         timeout: float | None = None,
     ) -> StepReply:
         """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
-        the position are those after the last of the T + steps time steps. inputs, steps, known, outputs, timeout: as in
-        `forecast`."""
+        the position are those after the last of the T + steps time steps.
+
+        inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, retries included;
+        None: the client's. Raises what `forecast` raises.
+        """
         wanted = self._wanted(outputs)
         request = forecast_request(self.id, self.model, self._inputs, inputs, steps, known, wanted)
         return await self._peek(request, False, timeout)

@@ -18,7 +18,7 @@ from .types import Array, GroupReply, Model
 
 
 class Group:
-    """Sessions of one model, stepped together, each continued where it stands. Made by `Client.group`.
+    """Sessions of one model, stepped together, each continued after its last step. Made by `Client.group`.
 
     Safe to use from several threads. A member that fails does not hold up the others, and its error is its own.
     """
@@ -106,9 +106,10 @@ class Group:
         """Like `step`, with everything that the replies hold. Does not raise where members failed: their errors are in
         the reply, and its rows are those of the members that answered.
 
-        x, timeout: as in `step`. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every
-        layer's tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does
-        not fit; nothing is sent then.
+        x: [n, F] or [n, T, F], or a dict of rows by id, as in `step`. timeout: seconds, retries included; None: the
+        client's. outputs: names of those wanted: "prediction", "hidden" (the top layer), "state" (every layer's
+        tensors), and what further the model declares; None: the group's. Raises InvalidArgument where x does not fit;
+        nothing is sent then.
         """
         return self._thread.run(self._core.step_reply(x, outputs=outputs, timeout=timeout))
 
@@ -128,7 +129,8 @@ class Group:
         """What `step` would return for x at this point; nothing of it is kept. Waits for the steps given before it. It
         is one call for each member, several at a time.
 
-        x, outputs, failed, timeout: as in `step`. Returns what `step` returns, and raises what it raises.
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs, failed: as in `step`. timeout: seconds, retries
+        included; None: the client's. Returns what `step` returns, and raises what it raises.
         """
         return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))
 
@@ -136,7 +138,8 @@ class Group:
         """Like `peek`, with everything that the replies hold; does not raise where members failed: their errors are in
         the reply.
 
-        x, outputs, timeout: as in `step_reply`. Raises InvalidArgument where x does not fit.
+        x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, retries
+        included; None: the client's. Raises InvalidArgument where x does not fit.
         """
         return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
 
@@ -154,9 +157,9 @@ class Group:
         next input; nothing of it is kept. It is one call for each member, several at a time.
 
         inputs: as x in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further
-        time step the features that the caller supplies, in the input's order. outputs, failed, timeout: as in `step`.
-        Returns [n, T + steps, ...] in the order of `inputs`; for a dict a dict. Raises what `step` raises, and
-        InvalidArgument where the model does not say what to feed back.
+        time step the features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout:
+        seconds, retries included; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict
+        a dict. Raises what `step` raises, and InvalidArgument where the model does not say what to feed back.
         """
         call = self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, failed=failed, timeout=timeout)
         return self._thread.run(call)
@@ -173,7 +176,9 @@ class Group:
         """Like `forecast`, with everything that the replies hold; does not raise where members failed: their errors are
         in the reply.
 
-        inputs, steps, known, outputs, timeout: as in `forecast`.
+        inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
+        retries included; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
+        `forecast` does.
         """
         call = self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return self._thread.run(call)

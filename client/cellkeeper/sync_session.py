@@ -19,8 +19,8 @@ from .types import Array, Model, SessionInfo, StepReply
 
 
 class Session:
-    """A session, continued where it stands. Made by `Client.session`. Safe to use from several threads: their steps are
-    applied in the order in which they come."""
+    """A session, continued after its last step. Made by `Client.session`. Safe to use from several threads: their steps
+    are applied in the order in which they come."""
 
     def __init__(self, thread: LoopThread, core: AsyncSession) -> None:
         self._thread = thread
@@ -103,8 +103,9 @@ class Session:
     ) -> StepReply:
         """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
-        x, outputs, timeout, and the errors: as in `step`. The reply's arrays are [...], or [T, ...] where x has a time
-        axis; state tensors are those after x.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, retries included;
+        None: the client's. The reply's arrays are [...], or [T, ...] where x has a time axis; state tensors are those
+        after x. Raises what `step` raises.
         """
         core = self._core
         raw, single = core._inputs.convert(x)
@@ -159,8 +160,12 @@ class Session:
         window: int | None = None,
         chunk_steps: int = 1,
     ) -> Iterator[StepReply]:
-        """Like `stream`, with whole replies. samples, outputs, timeout, window, chunk_steps: as in `stream`. The
-        position, and the state tensors, of a chunk's replies are those after the whole chunk."""
+        """Like `stream`, with whole replies, whose arrays are [...]. The position, and the state tensors, of a chunk's
+        replies are those after the whole chunk.
+
+        samples: each [F], or one token id. outputs, window, chunk_steps: as in `stream`. timeout: seconds for each
+        sample, retries included; None: the client's. Raises what `stream` raises.
+        """
         pipeline = self._core._pipeline(samples, outputs, timeout, window, chunk_steps)
         source = iter(pipeline.rows(samples))
         try:
@@ -179,16 +184,20 @@ class Session:
     def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
-        x, outputs, and what is returned: as in `step`. timeout: seconds, retries included; None: the client's. It waits
-        for the steps given before it. Raises what `step` raises, without late steps: the same call may be made again.
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
+        [T, ...] where x has a time axis. timeout: seconds, retries included; None: the client's. It waits for the steps
+        given before it. Raises what `step` raises, without late steps: the same call may be made again.
         """
         return self.peek_reply(x, outputs=outputs, timeout=timeout).output
 
     def peek_reply(
         self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
-        """Like `peek`, with everything that the reply holds; its position is the one after x. x, outputs, timeout: as
-        in `peek`."""
+        """Like `peek`, with everything that the reply holds; its position is the one after x.
+
+        x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, retries included;
+        None: the client's. Raises what `peek` raises.
+        """
         return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
 
     def forecast(
@@ -223,8 +232,11 @@ class Session:
         timeout: float | None = None,
     ) -> StepReply:
         """Like `forecast`, with everything that the reply holds: the state tensors, where `outputs` names "state", and
-        the position are those after the last of the T + steps time steps. inputs, steps, known, outputs, timeout: as in
-        `forecast`."""
+        the position are those after the last of the T + steps time steps.
+
+        inputs: [F] or [T, F]. known: [steps, K]. steps, outputs: as in `forecast`. timeout: seconds, retries included;
+        None: the client's. Raises what `forecast` raises.
+        """
         return self._thread.run(
             self._core.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         )
@@ -243,10 +255,10 @@ class Session:
     ) -> Position:
         """Starts a new generation from the given state tensors. Returns its position.
 
-        state: every tensor of `model.states` by its name, in its shape, finite numbers. step: the number of time steps
-        that the new generation starts at; None: the present one. timeout: seconds, retries included; None: the
-        client's. It waits for the steps given before it. Raises InvalidArgument, which names the tensor,
-        GenerationChanged and SessionNotFound.
+        state: every tensor of `model.states` by its name, in its shape ([layers, size] of an LSTM's h), finite numbers.
+        step: the number of time steps that the new generation starts at; None: the present one. timeout: seconds,
+        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument, which
+        names the tensor, GenerationChanged and SessionNotFound.
         """
         return self._thread.run(self._core.set_state(state, step=step, timeout=timeout))
 
@@ -287,7 +299,8 @@ class Session:
         return self._thread.run(self._core.delete(timeout=timeout))
 
     def state(self, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`.
+        """Returns the committed state: tensors by name, in the shapes and dtypes of `model.states`, such as float32
+        [layers, size] for an LSTM's h.
 
         timeout: seconds, retries included; None: the client's. It waits for the steps given before it. Raises
         SessionNotFound.
@@ -295,14 +308,14 @@ class Session:
         return self._thread.run(self._core.state(timeout=timeout))
 
     def info(self, *, timeout: float | None = None) -> SessionInfo:
-        """Reads where it stands at the server: its position, its ages and TTL in seconds, whether it is hot.
+        """Reads what the server has of it: its position, its ages and TTL in seconds, whether it is hot.
 
         timeout: seconds, retries included; None: the client's. Raises SessionNotFound.
         """
         return self._thread.run(self._core.info(timeout=timeout))
 
     def close(self) -> None:
-        """Forgets the session here; it stays at the server. What still waits ends with Closed, and so does every later
+        """Forgets the session here; it stays at the server. What still waits raises Closed, and so does every later
         call."""
         self._thread.run(self._core.close())
 

@@ -49,14 +49,15 @@ class StepReply:
 
     @property
     def output(self) -> Array:
-        """The first output that was asked for: "prediction" by default."""
+        """The first output that was asked for, "prediction" by default: [T, ...], or [...] of a single time step."""
         for value in self.outputs.values():
             return value
         raise ServerError("the server sent no output")
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state tensors, by their own names; empty unless "state" was asked for."""
+        """The state tensors, by their own names, in the shapes of `Model.states`, such as [layers, size]; empty unless
+        "state" was asked for."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
@@ -69,6 +70,7 @@ class GroupReply:
     State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the others, by id.
     late_steps: by id, steps before this one whose callers had stopped waiting, and of which it is known since the last
     reply whether they count. queued_seconds, computed_seconds: at the server, the longest of its frames.
+    packed_positions, flags: what `positions` and `replayed` read, 32 bytes and one byte an id.
     """
 
     ids: tuple[str, ...]
@@ -82,7 +84,7 @@ class GroupReply:
 
     @property
     def output(self) -> Array:
-        """The first output that was asked for: "prediction" by default."""
+        """The first output that was asked for, "prediction" by default: [n, T, ...], or [n, ...]."""
         for value in self.outputs.values():
             return value
         raise ServerError("the server sent no output")
@@ -108,10 +110,11 @@ class GroupReply:
 class SessionInfo:
     """A session as the server knows it.
 
-    age_seconds: since this generation's first record. idle_seconds: since its last commit. ttl_seconds: forgotten when
-    idle this long; 0: never. hot: its state lies beside the engine of the server that answered. damage: of a listed
-    session whose record's header is damaged, in which way; only its position says something then, and where not even
-    that can be read, its generation is empty.
+    fingerprint: 32 bytes, of the model version that it belongs to. checkpoint_step: the step of its stored state; the
+    inputs after it are in the log. age_seconds: since this generation's first record. idle_seconds: since its last
+    commit. ttl_seconds: it expires after so much idle time; 0: never. hot: its state is in the memory of the server
+    that answered. damage: of a listed session whose record's header is damaged, in which way; only its position says
+    something then, and where not even that can be read, its generation is empty.
     """
 
     session: str
@@ -133,19 +136,25 @@ class SessionInfo:
 
 @dataclass(slots=True)
 class Counters:
-    """What a client did since it was made."""
+    """What a client did since it was made.
+
+    frames_sent: messages on streams. chunks_sent, steps_sent: chunks, and their time steps, resends included. retries:
+    chunks and calls that were sent again. replayed_steps: answered time steps that a server had lost and that were sent
+    again. stream_reconnects: streams that were opened in place of one that had ended.
+    """
 
     frames_sent: int = 0
-    chunks_sent: int = 0  # resends included
-    steps_sent: int = 0  # time steps, resends included
-    retries: int = 0  # chunks and calls that were sent again
-    replayed_steps: int = 0  # answered time steps that a server had lost and got again
+    chunks_sent: int = 0
+    steps_sent: int = 0
+    retries: int = 0
+    replayed_steps: int = 0
     stream_reconnects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's tensor."""
+    """A tensor's name, dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's
+    tensor."""
 
     name: str
     dtype: str
@@ -164,12 +173,13 @@ class TensorSpec:
 class Model:
     """One served model version.
 
-    exact: its outputs are the same bits in any batch and any chunking; tolerance: the largest relative difference
-    seen where not. vocabulary: token models take ids below it; 0: features. missing_values: NaN is taken.
-    max_chunk_steps, max_frame_items, max_log_steps: the server's limits. feedback: for each input feature the index of
-    the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
-    likely one); None: the model makes no forecasts. feature_names: of the input's features, in their order; empty:
-    they have none.
+    name: by which it is addressed. fingerprint: 32 bytes, the sha256 of config and weights. numerics: what decides the
+    bits; engine, device: what computes it. input, outputs, states: TensorSpecs. exact: its outputs are the same bits in
+    any batch and any chunking; tolerance: the largest relative difference seen where not. vocabulary: token models take
+    ids below it; 0: features. missing_values: NaN is taken. max_chunk_steps, max_frame_items, max_log_steps: the
+    server's limits. feedback: for each input feature the index of the predicted value that it becomes in a forecast, -1
+    where the caller supplies it; empty for token ids (the most likely one); None: the model makes no forecasts.
+    feature_names: of the input's features, in their order; empty: they have none.
     """
 
     name: str
@@ -264,12 +274,13 @@ class Deleted:
 class Backoff:
     """Exponential, with jitter: the n-th wait is between half and all of first_seconds * 2**n, at most max_seconds.
 
-    A server's own advice is honoured as the least wait.
+    A server's own advice is the least wait.
     """
 
     first_seconds: float = 0.02
     max_seconds: float = 2.0
 
     def wait_seconds(self, attempt: int, advised_ms: int = 0) -> float:
+        """Seconds before attempt number `attempt`, from 0 on. advised_ms: the server's advice; 0: none."""
         ceiling = min(self.max_seconds, self.first_seconds * 2.0 ** min(attempt, 30))
         return max(advised_ms / 1000.0, ceiling * random.uniform(0.5, 1.0))

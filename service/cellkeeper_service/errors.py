@@ -1,7 +1,7 @@
 """Why a request is refused: one reason each, with what the caller needs to go on.
 
-    Reason       what the wire and the metrics call it
-    Rejection    a reason with its text, its field and where the record stands
+    Reason       its name on the wire and in the metrics
+    Rejection    a reason with its text, its field and the record's position
     StartError   the server does not start; one line that says what to do
 
 The gRPC code of each reason is in rpc/status.py, and only there.

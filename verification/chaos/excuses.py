@@ -29,7 +29,7 @@ SETTLE_S = 20.0  # a client's timeout, and the time that it may take to come bac
 LAG_S = 5.0  # a replica lags by less
 EARLY = 0.88  # of its TTL: a record may be forgotten up to a tenth early
 BEHIND = "the step before it failed"  # what the official client says of a step that it never sent
-AMISS = "the server stands at"  # ... and of an answer with another position than it must have
+AMISS = "the server is at"  # ... and of an answer with another position than it must have
 
 PASSING = frozenset(
     {

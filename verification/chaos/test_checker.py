@@ -507,7 +507,7 @@ def test_steps_of_the_same_window_are_no_rivals(made: HandMade) -> None:
 def test_an_answer_with_a_wrong_position_is_never_excused(made: HandMade) -> None:
     _, _, end = a_life(made)
     made.fault("failover", loses=True)
-    made.unanswered("a", end, [6], "HISTORY_CHANGED", words="the server stands at x, where y was expected")
+    made.unanswered("a", end, [6], "HISTORY_CHANGED", words="the server is at x, where y was expected")
     made.rest("a", end)
     assert made.kinds() == {"unexplained"}
 

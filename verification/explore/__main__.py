@@ -37,14 +37,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run(seconds: float, seed: int) -> int:
-    begun = time.monotonic()
+    started = time.monotonic()
     print(f"seed {seed}, {seconds:g} s\n")
     print("| scope | states | ends | longest | whole | seconds |")
     print("|---|---:|---:|---:|---|---:|")
     scopes = {**SMALL, **{f"rule {rule.number}: {rule.title}": rule.scope for rule in RULES}, **LARGE}
     states = ends = whole = 0
     for number, (name, scope) in enumerate(scopes.items()):
-        left = 0.7 * seconds - (time.monotonic() - begun)
+        left = 0.7 * seconds - (time.monotonic() - started)
         found = explore(scope, max_states=10**9, max_seconds=max(0.2, 2 * left / (len(scopes) - number)))
         states, ends, whole = states + found.states, ends + found.histories, whole + found.complete
         how = "yes" if found.complete else "no"
@@ -55,7 +55,7 @@ def run(seconds: float, seed: int) -> int:
         if found.counterexample:
             return broken(scope, found.counterexample, f"scope {name!r}")
     walks = 0
-    while time.monotonic() - begun < seconds:
+    while time.monotonic() - started < seconds:
         draw = random.Random(seed + walks)
         scope = drawn(draw)
         found_one = walk(scope, draw)
@@ -70,7 +70,7 @@ def run(seconds: float, seed: int) -> int:
         "whole_scopes": whole,
         "drawn_histories": walks,
         "seed": seed,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "violations": 0,
     }
     print(json.dumps(summary))

@@ -142,7 +142,7 @@ PROTOCOL = (
     Rule(
         "11",
         "The client replays on its own history only",
-        "After the store lost commits, a client sends its steps again from where the record stands. It does so "
+        "After the store lost commits, a client sends its steps again from the record's position. It does so "
         "only where the record's position is one that it went through itself.",
         client_switches.client_replays_on_its_own_history,
         Scope(

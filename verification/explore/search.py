@@ -143,7 +143,7 @@ class _Open:
 
 def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, begin: Sequence[Event]) -> Found:
     forget()
-    begun, found = time.monotonic(), Found()
+    started, found = time.monotonic(), Found()
     first = Universe(scope)
     trace: Trace = ()
     for event in begin:
@@ -151,7 +151,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
         trace = (trace, event)
     seen = {fingerprint(first)}
     open_states = deque([_Open(first, trace, len(begin))])
-    while open_states and len(seen) < max_states and time.monotonic() - begun < max_seconds:
+    while open_states and len(seen) < max_states and time.monotonic() - started < max_seconds:
         state = open_states.popleft() if shortest else open_states.pop()
         found.longest = max(found.longest, state.depth)
         trace = state.trace
@@ -178,7 +178,7 @@ def _explore(scope: Scope, max_states: int, max_seconds: float, shortest: bool, 
             found.counterexample = Counterexample(events_of(trace), explain(error))
             break
     found.complete = not open_states and found.counterexample is None
-    found.states, found.seconds = len(seen), time.monotonic() - begun
+    found.states, found.seconds = len(seen), time.monotonic() - started
     return found
 
 

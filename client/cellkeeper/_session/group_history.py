@@ -1,4 +1,4 @@
-"""Many sessions as their client knows them, in columns: where each stands, and what was sent for it and answered.
+"""Many sessions as their client knows them, in columns: the position of each, and what was sent for it and answered.
 
 Pure logic, as a History is, for the ordinary case alone: an item is sent once, and the server applies it. Whatever else
 happens to an item (an error, a lost stream, a caller that stops waiting), its member leaves the columns: `leave`
@@ -114,7 +114,7 @@ class GroupHistory:
     # ------------------------------------------------------------------------------------------ members
 
     def add(self, positions: Sequence[Position]) -> list[int]:
-        """Takes members that stand at these positions. Returns their rows."""
+        """Takes members at these positions. Returns their rows."""
         missing = len(positions) - len(self._free)
         if missing > 0:
             first, more = len(self.busy), max(missing, len(self.busy))
@@ -144,7 +144,7 @@ class GroupHistory:
         return history.position if history is not None else Position.unpack(self._positions[row].tobytes())
 
     def packed_positions(self, members: Members) -> bytes:
-        """Where these members stand, 32 bytes each."""
+        """The positions of these members, 32 bytes each."""
         positions = self._positions[members.rows]
         for row, history in self.apart.items():
             item = members.item_of(row)
@@ -176,7 +176,7 @@ class GroupHistory:
         return items
 
     def on_reply(self, chunk: GroupChunk, items: Rows, positions: bytes) -> Rows:
-        """The server applied the open `items`, each once, and says where they stand.
+        """The server applied the open `items`, each once, and gives their positions.
 
         Returns those that it puts elsewhere than this history does: their members are to leave.
         """

@@ -35,7 +35,7 @@ _QUEUED, _IN_FLIGHT, _DONE, _DROPPED = ChunkState.QUEUED, ChunkState.IN_FLIGHT, 
 class History:
     """See the module.
 
-    position: where the session stands at the start. step_bytes: bytes of one time step's input. window_steps:
+    position: the session's position at the start. step_bytes: bytes of one time step's input. window_steps:
     unanswered time steps at once (one longer chunk may go alone). buffer_steps, buffer_bytes: answered inputs kept for
     a replay. earlier: returns answered chunks from before `position`.
     """
@@ -145,7 +145,7 @@ class History:
     # ------------------------------------------------------------------------------------------ outcomes
 
     def on_reply(self, chunk: Chunk, position: Position) -> Verdict:
-        """The server applied the chunk, or had applied it before, and stands at `position` after it."""
+        """The server applied the chunk, or had applied it before, and is at `position` after it."""
         if not self._count_outcome(chunk):
             return IGNORE
         if position != chunk.end:
@@ -153,7 +153,7 @@ class History:
         return self._done(chunk)
 
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
-        """The server refused the chunk, or no answer came (LOST). position: where its record stands, if it said."""
+        """The server refused the chunk, or no answer came (LOST). position: of its record, if it said."""
         if not self._count_outcome(chunk):
             return IGNORE
         if reason in RETRIED:

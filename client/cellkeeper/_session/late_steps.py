@@ -65,7 +65,7 @@ class LateSteps:
             self.settle(call.late, None, error)
 
     def applied_without_reply(self, chunk: Chunk, error: CellkeeperError) -> None:
-        """The record stands at the chunk's end, and the server cannot compute its outputs any more."""
+        """The record is at the chunk's end, and the server cannot compute its outputs any more."""
         call: StepCall = chunk.call
         chunk.call = call.chunk = None
         if call.late is None:

@@ -42,7 +42,7 @@ class Action(Enum):
     DELIVER = "deliver"  # the reply belongs to the chunk's caller
     COUNTED = "counted"  # answered; its reply was reported before
     RESEND = "resend"  # again, the same bytes at the same position, after a pause
-    REPLAY = "replay"  # the server lost steps: they go again from where it stands
+    REPLAY = "replay"  # the server lost steps: they are sent again from its position
     FAIL = "fail"  # `failed` are refused for good
     IGNORE = "ignore"  # its caller was told already
 

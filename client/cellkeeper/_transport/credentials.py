@@ -39,6 +39,7 @@ class Tls:
         return made
 
     def options(self) -> tuple[tuple[str, str], ...]:
+        """gRPC's channel options."""
         return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
 
 

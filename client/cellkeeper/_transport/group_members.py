@@ -73,7 +73,7 @@ class GroupMembers:
             raise InvalidArgument(f"ids: got {twice!r} twice, expected each once", reason="INVALID_FIELD", field="ids")
 
     def positions(self, members: Members) -> list[tuple[str, Position]]:
-        """Where each stands, by id."""
+        """The position of each, by id."""
         rows = zip(members.names, members.rows.tolist(), strict=True)
         return [(name, self._sender.history.position(row)) for name, row in rows]
 
@@ -134,7 +134,7 @@ class GroupMembers:
         return {name: opened[name].created for name in found}
 
     async def restart(self, positions: Mapping[str, Position], timeout: float | None) -> dict[str, CellkeeperError]:
-        """Other generations of these members stand there. Returns the errors of those that belong to another version
+        """These members have other generations now. Returns the errors of those that belong to another version
         of the model, which takes or gives something else."""
         for name, position in positions.items():
             row = self._rows[name]

@@ -30,7 +30,7 @@ class Senders:
         self._open: WeakSet[SessionSender | GroupSender] = WeakSet()
 
     def session(self, connection: Connection, session: str, model: Model, position: Position) -> SessionSender:
-        """The sender of a session that stands at `position`."""
+        """The sender of a session at `position`."""
         return self._sender(connection, session, model, self._history(model, position))
 
     def group(self, connection: Connection, model: Model) -> GroupSender:

@@ -32,14 +32,14 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     listing.add_argument("--prefix", default="", help="only ids that start with this")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     show = action("show", _show, "one session")
-    show.add_argument("session")
+    show.add_argument("session", help="its id")
     show.add_argument("--json", action="store_true", help="as a JSON object")
     reset = action("reset", _reset, "start another generation at step 0")
-    reset.add_argument("session")
+    reset.add_argument("session", help="its id")
     fork = action("fork", _fork, "copy a session under another id")
-    fork.add_argument("session")
-    fork.add_argument("target")
-    fork.add_argument("--at", type=_position, help="a position as `show` prints it; default: where it stands")
+    fork.add_argument("session", help="its id")
+    fork.add_argument("target", help="the copy's id")
+    fork.add_argument("--at", type=_position, help="a position as `show` prints it; default: its current one")
     delete = action("delete", _delete, "end a session, or all whose ids start with a prefix")
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("session", nargs="?", help="its id")
@@ -134,7 +134,7 @@ def _ttl(info: SessionInfo) -> str:
 
 
 def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
-    """Of a session that stands there; empty where its record is damaged so that it cannot be read."""
+    """Of the session's record; empty where its record is damaged so that it cannot be read."""
     try:
         return client.session_info(parsed.session, model=parsed.model).position.generation
     except RecordDamaged as error:
@@ -142,7 +142,7 @@ def _generation(client: Client, parsed: argparse.Namespace) -> bytes:
 
 
 def _existing(client: Client, parsed: argparse.Namespace) -> Session:
-    """Opens it where it stands, and never makes one."""
+    """Opens it at its current position, and never makes one."""
     info = client.session_info(parsed.session, model=parsed.model)
     return client.session(parsed.session, model=parsed.model, expect=info.position)
 

@@ -97,13 +97,11 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
     first = parsed.from_step
     if not parsed.resume:
         if first is not None and first != stands.step:
-            raise HistoryChanged(
-                f"--from-step: got {first}, but the session stands at step {stands.step}; use --resume"
-            )
+            raise HistoryChanged(f"--from-step: got {first}, but the session is at step {stands.step}; use --resume")
         return source
     first = 0 if first is None else first
     if stands.step < first:
-        raise HistoryLost(f"the session stands at step {stands.step}, before --from-step {first}: rows are missing")
+        raise HistoryLost(f"the session is at step {stands.step}, before --from-step {first}: rows are missing")
     inputs, skipped = Inputs(session.model), bytearray()
     for index in range(stands.step - first):
         row = next(source, None)

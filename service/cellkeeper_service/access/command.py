@@ -32,9 +32,8 @@ def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
     return f"{line} expires={expires}" if expires else line
 
 
-def run_token(words: Sequence[str]) -> None:
-    """Prints the line for the file on stdout, so that it can be appended to it, and the token on stderr. Raises
-    StartError; exits on --help and usage errors."""
+def token_parser() -> argparse.ArgumentParser:
+    """The command line of `cellkeeper-server token`."""
     parser = argparse.ArgumentParser(prog="cellkeeper-server token", description="Tokens for --tokens FILE.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser(
@@ -45,7 +44,13 @@ def run_token(words: Sequence[str]) -> None:
     new.add_argument("--tenant", required=True, help="whose sessions it is for; '' for those made without tokens")
     new.add_argument("--rights", required=True, help="some of step,read,admin")
     new.add_argument("--expires", default="", help="as 2027-01-31T00:00:00Z; default: never")
-    parsed = parser.parse_args(words)
+    return parser
+
+
+def run_token(words: Sequence[str]) -> None:
+    """Prints the line for the file on stdout, so that it can be appended to it, and the token on stderr. Raises
+    StartError; exits on --help and usage errors."""
+    parsed = token_parser().parse_args(words)
     token = new_token()
     try:
         line = token_line(token, parsed.tenant, parsed.rights, parsed.expires)

@@ -28,7 +28,7 @@ NEEDS: dict[str, frozenset[Right]] = {
     "StepStream": frozenset({Right.STEP}),
     "Reset": frozenset({Right.STEP}),
     "Fork": frozenset({Right.STEP}),  # the copy stays within the tenant, and nothing of it is shown
-    "Delete": frozenset({Right.STEP}),  # who may reset a session can end its life anyway
+    "Delete": frozenset({Right.STEP}),  # who may reset a session can end its generation anyway
     "SetState": frozenset({Right.ADMIN}),
     "CarryOver": frozenset({Right.ADMIN}),  # another model's state, or one that another model computed
     "GetState": frozenset({Right.READ}),

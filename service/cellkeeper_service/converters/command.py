@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def run_import(words: Sequence[str]) -> None:
     """Raises ImportRefused; exits on --help and usage errors."""
-    given = _parser().parse_args(words)
+    given = import_parser().parse_args(words)
     common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
     if given.kind == "onnx":
         graph_processing = _processing(given.processing, normalized=False)
@@ -62,7 +62,8 @@ def run_import(words: Sequence[str]) -> None:
         import_keras(given.source, given.target, trace=given.trace, **common)
 
 
-def _parser() -> argparse.ArgumentParser:
+def import_parser() -> argparse.ArgumentParser:
+    """The command line of `cellkeeper-server import`."""
     parser = argparse.ArgumentParser(
         prog="cellkeeper-server import",
         description="Writes a bundle from a trained model, and compares both on random sequences.",
@@ -102,7 +103,11 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--input", metavar="NAME", help="the input that is a time step")
             one.add_argument("--input-shape", metavar="N,...", help="of one time step, such as 576 or 9,41")
             one.add_argument("--vocabulary", type=int, default=0, metavar="N", help="token ids are below N")
-            one.add_argument("--layout", choices=("step", "time_first", "batch_first"))
+            one.add_argument(
+                "--layout",
+                choices=("step", "time_first", "batch_first"),
+                help="of the input and the outputs: [B, ...], [T, B, ...] or [B, T, ...]",
+            )
             one.add_argument("--batch", choices=("free", "one"), help="one: the graph is called for one session a time")
             one.add_argument("--states", default="", metavar="IN=OUT,...", help="which output carries which input on")
             one.add_argument("--batch-axes", default="", metavar="IN=AXIS,...", help="of states")

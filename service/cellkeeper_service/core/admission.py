@@ -129,7 +129,7 @@ class AdmissionControl:
         return None
 
     def answered(self, came: float, now: float) -> None:
-        """A call with steps, which came at that time, has its answer: who has less time left than the quickest call
+        """A call with steps, which came at that time, has its answer: who has less time left than the fastest call
         took would be served for nothing."""
         self._turn_latency(now)
         self._shortest = min(self._shortest, now - came)

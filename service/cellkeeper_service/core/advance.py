@@ -282,7 +282,7 @@ def _create(
     context: Context, session: SessionState, version: Version, step: Step, replaces: Header | None
 ) -> CachedState | None:
     """A new generation that has no record before its first commit, which writes this checkpoint. replaces: the header
-    of the record that stands there."""
+    of the record in the store."""
     new, state = context.new_generation(), version.engine.initial_state
     start = first_position(new.generation)
     origin = NO_ORIGIN if step.sequence is None else step.sequence.origin

@@ -55,7 +55,7 @@ def decide(record: Record | None, step: Step, models: Models) -> Verdict | Rejec
         return Verdict.REPLAY
     return Rejection(
         Reason.STEP_CONFLICT,
-        f"steps {asked.step}..{end - 1}: other inputs were applied there; the session stands at step {stands.step}",
+        f"steps {asked.step}..{end - 1}: other inputs were applied there; the session is at step {stands.step}",
         field="inputs",
         position=stands,
     )
@@ -94,7 +94,7 @@ def refuse_misplaced(record: Record, asked: Position) -> Rejection | None:
     if asked.step > stands.step:
         return Rejection(
             Reason.STEP_GAP,
-            f"position.step: got {asked.step}, but the session stands at step {stands.step}",
+            f"position.step: got {asked.step}, but the session is at step {stands.step}",
             field="position.step",
             position=stands,
         )
@@ -162,7 +162,7 @@ def not_found() -> Rejection:
 def generation_changed(stands: Position) -> Rejection:
     return Rejection(
         Reason.GENERATION_CHANGED,
-        f"position.generation: another life of the session stands there, at step {stands.step}",
+        f"position.generation: the session has another generation now, at step {stands.step}",
         field="position.generation",
         position=stands,
     )

@@ -146,7 +146,7 @@ def copy_into(record: Record | None, request: CopyInto, new: NewGeneration) -> W
 
 
 def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejection:
-    """That another generation stands there, or none, means that the named life is over: success.
+    """If the record has another generation, or there is none, the named generation has ended: success.
 
     After a try without an answer, finding it gone counts as this request's own work.
     """
@@ -159,7 +159,7 @@ def delete(record: Record | None, request: Delete) -> Erase | Deleted | Rejectio
 
 
 def done_before(record: Record, request: MakesGeneration) -> Moved | Rejection | None:
-    """Where the session stands if the request made its generation: this is a retry then. A rejection if another request
+    """The session's position if the request made its generation: this is a retry then. A rejection if another request
     with the same request_id did."""
     if record.header.origin == ended(_origin(request)):
         return Moved(record.position)

@@ -72,7 +72,7 @@ class Request:
     result: Any = field(default=None, init=False)  # while COMMITTING: what it will be once that is committed; see reply
     write: Write | Erase | None = field(default=None, init=False)  # what is committed for it, where that is no chunk
 
-    touches = True  # its success is a sign of life: it refreshes the TTL
+    touches = True  # its success counts as use: it refreshes the TTL
 
     def reply(self) -> Any:
         """What its caller is told: its result, or a Rejection."""
@@ -308,7 +308,7 @@ class CopyInto(Request):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The reply to Reset, SetState, CarryOver and Fork: where the session stands now."""
+    """The reply to Reset, SetState, CarryOver and Fork: the session's new position."""
 
     position: Position
 

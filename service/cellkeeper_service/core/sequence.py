@@ -35,10 +35,10 @@ def ttl_of_next(header: Header, default_ttl_ms: int) -> int:
 class Sequenced:
     """Of a step without a position. Without `origin` the session must exist: it is never created.
 
-    origin: not empty: the chunk starts the session anew. Whatever stands there is replaced by a new generation whose
+    origin: not empty: the chunk starts the session anew. The record, if any, is replaced by a new generation whose
         record keeps these 16 bytes; a repeated start finds them, and is answered from the log.
-    at: the step at which the chunk belongs, in whatever generation stands there; a repeated chunk is answered from the
-        log. None: it goes where the session stands, and nothing tells that it is repeated.
+    at: the step at which the chunk belongs, in whatever generation the session has; a repeated chunk is answered from
+        the log. None: it continues the session, and nothing tells that it is repeated.
     end_ttl_ms: the chunk ends the sequence, whose record is kept so long, for repeated chunks alone. None: it goes on.
     """
 
@@ -47,7 +47,7 @@ class Sequenced:
     end_ttl_ms: int | None = None
 
     def continues_at(self, step: int) -> bool:
-        """Whether the chunk goes where a session stands at that step."""
+        """Whether the chunk continues a session at that step."""
         return not self.origin and (self.at is None or self.at == step)
 
     @property
@@ -60,12 +60,12 @@ class Sequenced:
         return self.end_ttl_ms is not None
 
     def starts_over(self, standing: Header | None) -> bool:
-        """Whether a new generation is to be made: the one that stands there, if any, is not the work of this start."""
+        """Whether a new generation is to be made: the session's own, if any, is not the work of this start."""
         own = (self.origin, ended(self.origin))
         return bool(self.origin) and (standing is None or standing.origin not in own)
 
     def position_in(self, record: Record) -> Position | None:
-        """Where the chunk belongs in this record's history; None: where it stands. A step that the log does not reach
+        """Where the chunk belongs in this record's history; None: at its end. A step that the log does not reach
         gets the head of the record's position: it is refused for its number."""
         stands = record.position
         if self.origin:

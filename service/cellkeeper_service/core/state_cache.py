@@ -45,7 +45,7 @@ class StateCache:
         return not (len(self) or self.waiting or self.ready)
 
     def put(self, session: SessionState, header: Header, state: bytes) -> CachedState | None:
-        """The session's state at a record that stands at `header`. None: no slot is free."""
+        """The session's state at a record with this `header`. None: no slot is free."""
         if self.version.retired or not self._free:
             return None
         at, slot = header.position, self._free.pop()

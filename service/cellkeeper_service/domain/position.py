@@ -20,8 +20,8 @@ class Position(bytes):
     """One point of one history, exactly: 32 bytes, as they stand in records and messages. Most positions are only
     compared and passed on.
 
-    generation: 16 random bytes, one life of a session.
-    step: how many time steps that life has consumed, little-endian in bytes 16 to 23.
+    generation: 16 random bytes, another after each reset, set-state, expiry and delete.
+    step: how many time steps that generation has consumed, little-endian in bytes 16 to 23.
     head: 8 bytes that name the inputs consumed.
     """
 

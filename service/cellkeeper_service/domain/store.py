@@ -22,9 +22,9 @@ class StoreLost(StoreError):
 
 
 class DamagedRecord(StoreError):
-    """What stands there was read and cannot be a record: reading it again gives the same.
+    """What the store holds was read and cannot be a record: reading it again gives the same.
 
-    header: the one that stands there, where there is one of the right length; its fields may be out of range.
+    header: the stored one, where there is one of the right length; its fields may be out of range.
     """
 
     def __init__(self, message: str, header: Header | None = None) -> None:
@@ -57,13 +57,13 @@ class Load(NamedTuple):
 class Commit(NamedTuple):
     """Compare-and-set of one record, on its whole header.
 
-    expected: the header that must stand there, every byte of it; None: no record may stand there. The position alone
+    expected: the header that the record must have, every byte of it; None: there must be no record. The position alone
     would not do: after a fail-over lost a tail, another replica may have written the same history again behind another
     checkpoint, and may have changed the TTL without moving the position.
     header: the header after it; its position names the new point.
     log: with a checkpoint the whole log after it, otherwise the bytes to append to the log that is there.
-    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append, which needs a record to
-    stand there (with expected None it is REFUSED).
+    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append, which needs a
+    record (with expected None it is REFUSED).
     """
 
     key: SessionKey
@@ -83,7 +83,7 @@ class Delete(NamedTuple):
 
 class Outcome(Enum):
     COMMITTED = "committed"  # done
-    CONFLICT = "conflict"  # not done: something else, or nothing, stands there
+    CONFLICT = "conflict"  # not done: the record is another, or there is none
     REFUSED = "refused"  # not done: the store said that it would not (full, read-only)
     UNKNOWN = "unknown"  # no answer: it was done, will be done, or never will
 
@@ -92,7 +92,7 @@ class CommitResult(NamedTuple):
     """What became of one commit or delete."""
 
     outcome: Outcome
-    standing: Header | None = None  # on a conflict: the header that stands there, if any
+    standing: Header | None = None  # on a conflict: the record's header, if any
     message: str = ""  # on refused and unknown: why
 
 
@@ -149,7 +149,7 @@ class Store(Protocol):
         UNKNOWN for every commit it may have carried."""
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        """COMMITTED where that generation stood there; CONFLICT, with what stands there, otherwise."""
+        """COMMITTED where the record had that generation; CONFLICT, with its header, otherwise."""
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
         """About `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".

@@ -15,7 +15,7 @@ from .finite import all_finite
 Bools = NDArray[np.bool_]
 
 
-class Intake:
+class Preprocessing:
     """Fills missing values by the model's policy, over all sessions of a call at once."""
 
     def __init__(self, config: Config) -> None:

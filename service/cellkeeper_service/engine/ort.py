@@ -19,7 +19,7 @@ from cellkeeper_service.model.tensors import cell_states
 from .arena import FLOAT_BYTES, Arena, Floats, WholeRows, whole_rows
 from .finite import all_finite, finite_rows
 from .graph import build_graph
-from .inputs import Intake
+from .inputs import Preprocessing
 from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
 
 MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
@@ -59,10 +59,10 @@ class OnnxRuntimeEngine:
         self._threads = threads
         self.settle(1, False, 0.0)
         self._session = open_session(build_graph(bundle), threads, str(bundle.path))
-        self._intake = Intake(bundle.config)
+        self._preprocessing = Preprocessing(bundle.config)
         self._state_width = sum(state.nbytes for state in cell_states(bundle.config)) // 4
-        self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
-        widths = [self._state_width, self._held_width] if self._intake.holds else [self._state_width]
+        self._held_width = self.spec.input.shape[0] if self._preprocessing.holds else 0
+        widths = [self._state_width, self._held_width] if self._preprocessing.holds else [self._state_width]
         self._arena = Arena([FLOAT_BYTES * width for width in widths])
         self._held = np.zeros((max_batch, self._held_width), np.float32)
         self._buffers: dict[str, Array] = {}
@@ -94,7 +94,7 @@ class OnnxRuntimeEngine:
         for rest in call.filling:
             rest[...] = 0
         self._arena.gather(read, call.before)
-        good = self._intake.fill(inputs, call.inputs, call.held)
+        good = self._preprocessing.fill(inputs, call.inputs, call.held)
         self._session.run_with_iobinding(call.binding)
         self._arena.scatter(write, call.after)
         # the buffers are used again by the next call
@@ -179,7 +179,7 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
 def describe(
     threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None, one_session_a_call: bool = False
 ) -> str:
-    """The numerics text. Threads stand there only where they may decide the bits."""
+    """The numerics text. It names the threads only where they may decide the bits."""
     versions = (device or cpu_device()).versions
     calls = "one_session_a_call" if one_session_a_call else f"min_batch={min_batch}"
     parts = [f"onnxruntime {onnxruntime.__version__} {versions}", calls]

@@ -13,7 +13,7 @@ from cellkeeper_service.model.config import Config, RecurrentConfig
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import FLOAT_BYTES, Arena, whole_rows
-from .inputs import Intake
+from .inputs import Preprocessing
 from .numerics import instruction_set, vendor
 from .torch_cells import TorchCells
 
@@ -41,11 +41,11 @@ class TorchEngine:
         torch.set_num_threads(threads)
         self.settle(1, False, 0.0)
         self._cells = TorchCells(bundle.config, bundle.tensors)
-        self._intake = Intake(bundle.config)
+        self._preprocessing = Preprocessing(bundle.config)
         self._cells_bytes = sum(state.nbytes for state in cell_states(bundle.config))
-        self._held_width = self.spec.input.shape[0] if self._intake.holds else 0
+        self._held_width = self.spec.input.shape[0] if self._preprocessing.holds else 0
         self._held = Arena(
-            [FLOAT_BYTES * self._held_width] if self._intake.holds else []
+            [FLOAT_BYTES * self._held_width] if self._preprocessing.holds else []
         )  # inputs are filled on the host
         self._arena = torch.zeros(0, self._cells_bytes // 4)
 
@@ -83,9 +83,9 @@ class TorchEngine:
         padded = max(batch, self.min_batch)
         filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
         held = np.empty((batch, self._held_width), np.float32)
-        held_rows = [whole_rows(held)] if self._intake.holds else []
+        held_rows = [whole_rows(held)] if self._preprocessing.holds else []
         self._held.gather(read, held_rows)
-        good = self._intake.fill(inputs, filled[:, :batch], held if self._held_width else None)
+        good = self._preprocessing.fill(inputs, filled[:, :batch], held if self._held_width else None)
 
         values = torch.from_numpy(filled)
         before = torch.zeros(padded, self._arena.shape[1])

@@ -19,7 +19,7 @@ from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
 from .graph_calls import BatchCalls, GraphCalls, SingleCalls
 from .graph_states import DeviceStates, GraphStates, HostStates
-from .inputs import Intake
+from .inputs import Preprocessing
 from .limited_session import LimitedSession
 from .onnx_checks import parse_graph, refuse_operators
 from .onnx_device import GraphDevice, cpu_device
@@ -71,7 +71,7 @@ class UserGraphEngine:
         self._session = open_session(bundle.graph, threads, place, self._place)
         constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
         dtype = _check_names(self._session, bundle.config, place)
-        self._intake = Intake(bundle.config)
+        self._preprocessing = Preprocessing(bundle.config)
         self._graph_bytes = sum(state.nbytes for state in cell_states(bundle.config))
         stay = self._place.keeps_states and not self.one_session_a_call
         stay = stay and all(state.dtype == "float32" for state in self._graph.states)
@@ -82,8 +82,8 @@ class UserGraphEngine:
             if self.one_session_a_call
             else BatchCalls(bundle.config, constants, dtype, self._place, stay=stay)
         )
-        # what fills missing values is the intake's, and that runs on the host
-        self._held = Arena([FLOAT_BYTES * prod(self.spec.input.shape)]) if self._intake.holds else None
+        # what fills missing values is preprocessing, which runs on the host
+        self._held = Arena([FLOAT_BYTES * prod(self.spec.input.shape)]) if self._preprocessing.holds else None
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
             self._try(place)
@@ -129,7 +129,7 @@ class UserGraphEngine:
             held = np.zeros((batch, *self.spec.input.shape), np.float32)
             self._held.gather(read, [_held_rows(held)])
         filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
-        good = self._intake.fill(inputs, filled[:, :batch], held)
+        good = self._preprocessing.fill(inputs, filled[:, :batch], held)
         declared = [output for output in self._graph.outputs if output.name in wanted]
         outputs, results = self._calls.compute(self._trial or self._session, filled, before, declared)
         after = self._states.scatter(write, results)

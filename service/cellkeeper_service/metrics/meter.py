@@ -97,7 +97,7 @@ class PrometheusMeter:
         """How often the engine has computed for the model."""
         return self._ticks.rows(model)
 
-    # ------------------------------------------------------------------------------------- what stands there
+    # ------------------------------------------------------------------------------------- what is shown as it is
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """`depth` is asked at every scrape for the requests that wait."""

@@ -199,7 +199,7 @@ def _graph_features(fields: Fields) -> Features:
     shape: tuple[int, ...] = ()
     if fields.has("shape"):
         shape = fields.shape("shape", MAX_SIZE)
-        if len(shape) == 1 or not 1 <= prod(shape) <= MAX_SIZE:
+        if len(shape) < 2 or prod(shape) > MAX_SIZE:
             raise fields.refuse("shape", shape, f"two axes or more with up to {MAX_SIZE} values; size for one axis")
     size = prod(shape) if shape else fields.integer("size", 1, MAX_SIZE)
     return Features(size, None, parse_missing(fields), shape)

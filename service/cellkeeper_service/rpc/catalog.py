@@ -38,8 +38,8 @@ class WireLimits:
 
 
 class Catalog:
-    """Finds a request's model, and what it addresses there, as one tenant sees it: "" where nobody is asked who he
-    is."""
+    """Finds a request's model, and what it addresses there, as one tenant sees it: "" where authentication
+    is disabled."""
 
     tenant = ""
     shows_state = True

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 class OpenStreams:
     def __init__(self, authenticator: Authenticator, meter: Meter, unread: Unread, half_sent: HalfSent) -> None:
-        self._door = authenticator
+        self._authenticator = authenticator
         self._meter = meter
         self._unread = unread
         self._half_sent = half_sent
@@ -55,7 +55,7 @@ class OpenStreams:
         """
         stream: MessageStream[Any, Any] | None = None
         try:
-            caller = self._door.enter(rpc, context)
+            caller = self._authenticator.enter(rpc, context)
             if self._finishing:  # it came just before its connection was told
                 return
             latest = None
@@ -65,7 +65,7 @@ class OpenStreams:
             self._open.add(stream)
             self._none_open.clear()
             with (
-                self._door.open_stream(caller, stream.end),
+                self._authenticator.open_stream(caller, stream.end),
                 self._half_sent.counted(context.peer(), stream.finish) as counted,
             ):
                 messages = self._unread.messages(context, counted.arrived)

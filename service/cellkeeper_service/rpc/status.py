@@ -89,7 +89,7 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
 
 
 def shortened(message: str) -> str:
-    """The message's beginning and end, where it is long: what was expected stands at the end."""
+    """The message's beginning and end, where it is long: what was expected is at the end."""
     if len(message) <= MAX_MESSAGE_CHARACTERS:
         return message
     half = MAX_MESSAGE_CHARACTERS // 2 - 3

@@ -1,1 +1,1 @@
-"""The process: its settings, its life cycle, and the only place that names concrete classes."""
+"""The process: its settings, its lifecycle, and the only place that names concrete classes."""

@@ -68,7 +68,7 @@ look at them every 700, as Python does, takes a tenth of the server's time and f
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What is read, opened and listening before the loop runs. names: what KServe's clients call tensors, by model.
-    tokens: None: nobody is asked who he is. certificates: None: plain text."""
+    tokens: None: authentication is disabled. certificates: None: plain text."""
 
     models: dict[str, Models]
     names: dict[str, TensorNames]
@@ -256,7 +256,7 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
 
 
 def read_tokens(settings: Settings) -> TokenFile | None:
-    """None: nobody is asked for any. Raises StartError."""
+    """None: authentication is disabled. Raises StartError."""
     if not settings.tokens:
         return None
     return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)

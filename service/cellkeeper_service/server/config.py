@@ -28,7 +28,7 @@ serving = partial(setting, Group.SERVING)
 storing = partial(setting, Group.STORE)
 limit = partial(setting, Group.LIMITS)
 security = partial(setting, Group.SECURITY)
-life_cycle = partial(setting, Group.LIFE_CYCLE)
+lifecycle = partial(setting, Group.LIFECYCLE)
 logs = partial(setting, Group.LOGS)
 ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years), or 0")
 
@@ -116,17 +116,17 @@ class Settings:
     tenant_steps_per_second: int = security(0, "time steps a second of one tenant; 0: no limit", least=0)
     tenant_inflight: int = security(0, "unanswered requests and frame items of one tenant; 0: no limit", least=0)
 
-    keep_versions: int = life_cycle(
+    keep_versions: int = lifecycle(
         2,
         "replaced versions of a model that stay served for their sessions after a reload",
         least=0,
     )
-    drain_delay_ms: int = life_cycle(
+    drain_delay_ms: int = lifecycle(
         0,
         "SIGTERM: not ready, but serving on for so long, so that load balancers notice before it ends",
         least=0,
     )
-    drain_timeout_ms: int = life_cycle(20_000, "how long SIGTERM waits for what is under way", least=0)
+    drain_timeout_ms: int = lifecycle(20_000, "how long SIGTERM waits for what is under way", least=0)
 
     log_format: str = logs("text", "text, or json: an object a line", choices=("text", "json"))
     log_level: str = logs("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
@@ -142,23 +142,11 @@ class Settings:
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         """From the words after `cellkeeper-server serve`. Raises StartError; exits on --help and usage errors."""
-        parser = argparse.ArgumentParser(prog="cellkeeper-server serve", description="Serves models until SIGTERM.")
-        parser.add_argument("models", nargs="+", metavar="MODEL", help="folder of a model bundle")
-        parser.allow_abbrev = False
-        groups = {group: parser.add_argument_group(group.value) for group in Group}
-        for item in _flags():
-            name, asked = "--" + item.name.replace("_", "-"), setting_of(item)
-            text = f"{asked.help} (default: {'none' if item.default == '' else item.default})".replace("%", "%%")
-            if isinstance(item.default, bool):
-                groups[asked.group].add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
-            else:
-                metavar = "N" if isinstance(item.default, int) else "X"
-                groups[asked.group].add_argument(name, metavar=metavar, help=text)
-        flags = vars(parser.parse_args(arguments))
+        flags = vars(serve_parser().parse_args(arguments))
         values: dict[str, Any] = {"models": tuple(flags["models"])}
         variables = _variables(environment)
-        for item in _flags():
-            flag, variable = "--" + item.name.replace("_", "-"), PREFIX + item.name.upper()
+        for item in setting_fields():
+            flag, variable = flag_of(item), variable_of(item)
             if isinstance(flags[item.name], bool):
                 values[item.name] = flags[item.name]
             elif flags[item.name] is not None:
@@ -174,14 +162,14 @@ class Settings:
         goes by its variable.
         """
         words = []
-        for item in _flags():
+        for item in setting_fields():
             if item.name == "store":
                 continue
-            value, flag = getattr(self, item.name), item.name.replace("_", "-")
+            value, flag = getattr(self, item.name), flag_of(item)
             if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
+                words.append(flag if value else f"--no-{flag[2:]}")
             else:
-                words.append(f"--{flag}={value}")
+                words.append(f"{flag}={value}")
         return [*words, "--", *self.models]
 
 
@@ -193,12 +181,41 @@ def split_address(address: str, flag: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _flags() -> list[Field[Any]]:
+def setting_fields() -> list[Field[Any]]:
+    """The fields of Settings that are settings: all but `models`. `setting_of` gives the setting of each."""
     return [item for item in fields(Settings) if item.default is not MISSING]
 
 
+def flag_of(item: Field[Any]) -> str:
+    """ "--max-batch" """
+    return "--" + item.name.replace("_", "-")
+
+
+def variable_of(item: Field[Any]) -> str:
+    """ "CELLKEEPER_MAX_BATCH" """
+    return PREFIX + item.name.upper()
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """The command line of `cellkeeper-server serve`."""
+    parser = argparse.ArgumentParser(
+        prog="cellkeeper-server serve", description="Serves models until SIGTERM.", allow_abbrev=False
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder of a model bundle")
+    groups = {group: parser.add_argument_group(group.value) for group in Group}
+    for item in setting_fields():
+        name, asked = flag_of(item), setting_of(item)
+        text = f"{asked.help} (default: {'none' if item.default == '' else item.default})".replace("%", "%%")
+        if isinstance(item.default, bool):
+            groups[asked.group].add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            metavar = "N" if isinstance(item.default, int) else "X"
+            groups[asked.group].add_argument(name, metavar=metavar, help=text)
+    return parser
+
+
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    known = {PREFIX + item.name.upper(): item.name for item in _flags()}
+    known = {variable_of(item): item.name for item in setting_fields()}
     found = {}
     for variable, value in environment.items():
         if variable in known:

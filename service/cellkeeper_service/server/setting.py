@@ -19,7 +19,7 @@ class Group(Enum):
     STORE = "store"
     LIMITS = "limits of requests and messages"
     SECURITY = "security and tenants"
-    LIFE_CYCLE = "life cycle"
+    LIFECYCLE = "lifecycle"
     LOGS = "logs and traces"
 
 

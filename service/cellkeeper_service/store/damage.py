@@ -14,7 +14,7 @@ BAD_ID = "its id is not UTF-8"
 
 
 def damaged(key: SessionKey, what: str, header: Header | None = None) -> DamagedRecord:
-    """A record that was read and cannot be served. header: the one that stands there, if it has the right length."""
+    """A record that was read and cannot be served. header: the stored one, if it has the right length."""
     text = f"the record of session {key.session!r} is damaged: {what}; delete the session, or restore the store"
     return DamagedRecord(text, header)
 
@@ -26,7 +26,7 @@ def read_header(key: SessionKey, packed: bytes) -> Header | DamagedRecord:
     header = Header.unpack(packed)
     step, start = header.position.step, header.checkpoint_step
     if step > MAX_STEP:
-        return damaged(key, f"it stands at step {step}, expected at most {MAX_STEP}", header)
+        return damaged(key, f"it is at step {step}, expected at most {MAX_STEP}", header)
     if start > step:
         return damaged(key, f"its checkpoint is at step {start}, behind its own, {step}", header)
     if not header.step_bytes:
@@ -55,8 +55,8 @@ def read_record(key: SessionKey, packed: bytes, checkpoint: bytes, log: bytes) -
 def reading(
     key: SessionKey, header: Header | None, read: Callable[[], Record | DamagedRecord]
 ) -> Record | DamagedRecord:
-    """What `read` makes of a record's parts; parts that it does not understand are a damaged record. header: the one
-    that stands there."""
+    """What `read` makes of a record's parts; parts that it does not understand are a damaged record. header: the
+    stored one."""
     try:
         return read()
     except (IndexError, TypeError, ValueError, struct.error) as error:

@@ -57,7 +57,7 @@ class Script(Sender):
         self.open("open for an hour", "hour", ttl_ms=3_600_000)
         self.open("open with a state of its own", "state", initial_state=[state_tensor(5, 7)])
         self.open("open for an hour what was for ever", "state", ttl_ms=3_600_000)
-        self.open("open another life", "a", expect=position_message(Position(OTHER, 0, bytes(8))))
+        self.open("open another generation", "a", expect=position_message(Position(OTHER, 0, bytes(8))))
         self.open("open ahead of the record", "a", expect=position_message(start._replace(step=3)))
         self.open("insist on a session that is not there", "none", expect=position_message(start))
 
@@ -137,8 +137,8 @@ class Script(Sender):
         (made,) = self.change("reset", "Reset", reset)
         self.change("reset again: a retry", "Reset", reset)
         reset.items[0].request_id = self.new_id()
-        self.change("reset a life that is over", "Reset", reset)
-        self.step("a step of the life that is over", "r", start, [(1, 1)])
+        self.change("reset a generation that has ended", "Reset", reset)
+        self.step("a step of the generation that has ended", "r", start, [(1, 1)])
         state = state_tensor(2, 3)
         put = pb.SetStateRequest(
             model=MODEL,
@@ -178,7 +178,7 @@ class Script(Sender):
         )
         self.change("a request_id used for something else", "Reset", used)
         delete = pb.DeleteRequest(model=MODEL, items=[{"session": "r", "generation": start.generation}])
-        self.change("delete another life", "Delete", delete)
+        self.change("delete another generation", "Delete", delete)
         delete.items[0].generation = after.generation
         self.change("delete", "Delete", delete)
         self.change("delete again", "Delete", delete)
@@ -190,7 +190,7 @@ class Script(Sender):
         self.step("other inputs at that step", "x", start, [(2, 2)])
         self.step("a step ahead", "x", one._replace(step=5), [(1, 1)])
         self.step("another history", "x", one._replace(head=b"anything"), [(1, 1)])
-        self.step("another life", "x", Position(OTHER, 1, one.head), [(1, 1)])
+        self.step("another generation", "x", Position(OTHER, 1, one.head), [(1, 1)])
         self.step("NaN", "x", one, [(float("nan"), 1)])
         big = self.step("a big number", "x", one, [(2.0**127, 0)])
         self.step("a result that is not finite", "x", big, [(2.0**127, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import cellkeeper
 import pytest
 from cellkeeper import AsyncClient, AsyncGroup, AsyncSession, Client, Group, Session
+from numpy.typing import ArrayLike
 
 FACES: list[tuple[type, type]] = [(Client, AsyncClient), (Session, AsyncSession), (Group, AsyncGroup)]
 CLASSES = [kind for pair in FACES for kind in pair]
@@ -19,6 +21,19 @@ def own_names(kind: type) -> list[str]:
     return [name for name in dir(kind) if not name.startswith("_")]
 
 
+def members(kind: type) -> dict[str, Any]:
+    """The functions of its public methods and properties, by name; what it has from others' classes is left out."""
+    found = {}
+    for name in own_names(kind):
+        owner = next(base for base in kind.__mro__ if name in vars(base))
+        member = inspect.getattr_static(kind, name)
+        member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if owner.__module__.partition(".")[0] == cellkeeper.__name__ and inspect.isfunction(member):
+            found[name] = member
+    return found
+
+
+PUBLIC = [getattr(cellkeeper, name) for name in cellkeeper.__all__ if isinstance(getattr(cellkeeper, name), type)]
 DOCUMENTED = {
     f"{kind.__name__}.{name}": inspect.getattr_static(kind, name) for kind in CLASSES for name in own_names(kind)
 }
@@ -45,12 +60,52 @@ def test_a_client_names_its_parameters(kind: type) -> None:
 @pytest.mark.parametrize("name", cellkeeper.__all__)
 def test_an_exported_name_has_a_docstring_of_its_own(name: str) -> None:
     what = getattr(cellkeeper, name)
-    if isinstance(what, type) and issubclass(what, Exception):
-        assert name in (inspect.getmodule(what).__doc__ or "")
-        return
-    text = what.__doc__ or ""
+    text = vars(what).get("__doc__") if isinstance(what, type) else what.__doc__
     assert text
     assert not text.startswith(f"{name}("), "made by dataclass"
+    if isinstance(what, type) and issubclass(what, Exception):
+        assert name in (inspect.getmodule(what).__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PUBLIC if dataclasses.is_dataclass(kind)])
+def test_a_dataclass_says_what_its_fields_are(kind: type) -> None:
+    names = [item.name for item in dataclasses.fields(kind) if not item.name.startswith("_")]
+    assert [name for name in names if not re.search(rf"\b{name}\b", kind.__doc__ or "")] == []
+
+
+MEMBERS = {f"{kind.__name__}.{name}": member for kind in PUBLIC for name, member in members(kind).items()}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_says_shapes_units_and_errors(name: str) -> None:
+    assert lacking(MEMBERS[name]) == []
+
+
+def test_members_without_them_are_found() -> None:
+    async def step(x: ArrayLike, *, timeout: float = 1.0) -> None: ...
+
+    assert lacking(step) == ["a docstring"]
+    step.__doc__ = "x, timeout: as you like."
+    assert lacking(step) == ["a shape such as [T, F]", "a unit of time", "what it raises"]
+    step.__doc__ = "x: [T, F]. timeout: seconds. Raises StepGap."
+    assert lacking(step) == []
+
+
+def lacking(call: Callable[..., Any]) -> list[str]:
+    """What the docstring of a public function does not say, and should."""
+    text = inspect.getdoc(call) or ""
+    if not text:
+        return ["a docstring"]
+    hints = {what: str(hint) for what, hint in call.__annotations__.items()}
+    arrays = any(re.search(r"\b(ArrayLike|Array|Rows)\b", hint) for hint in hints.values())
+    found = []
+    if arrays and not re.search(r"\[[\w+*. ]+(, [\w+*. ]+)*\]", text):
+        found.append("a shape such as [T, F]")
+    if {"timeout", "ttl", "idle"} & set(hints) and "seconds" not in text:
+        found.append("a unit of time")
+    if inspect.iscoroutinefunction(call) and not re.search(r"\b[Rr]aises\b", text):
+        found.append("what it raises")
+    return found
 
 
 def signature(call: Callable[..., Any]) -> list[tuple[Any, ...]]:

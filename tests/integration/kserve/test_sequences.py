@@ -127,9 +127,9 @@ def test_a_start_without_request_id_starts_each_time(count: Api, sequence: int) 
 @pytest.mark.parametrize(
     ("values", "step", "code", "text"),
     [
-        ([9], 1, "ABORTED", "steps 1..1: other inputs were applied there; the session stands at step 3"),
+        ([9], 1, "ABORTED", "steps 1..1: other inputs were applied there; the session is at step 3"),
         ([3, 9], 2, "ABORTED", "steps 2..3: other inputs were applied there"),
-        ([4], 4, "FAILED_PRECONDITION", "step: got 4, but the session stands at step 3"),
+        ([4], 4, "FAILED_PRECONDITION", "step: got 4, but the session is at step 3"),
     ],
 )
 def test_a_step_that_does_not_fit_is_refused(

@@ -72,7 +72,7 @@ def test_an_error_is_one_requests(count: Api, sequence: int) -> None:
         "start": [1],
         "none": "inference request to model 'count' must specify a non-zero or non-empty correlation ID",
         "model": "Request for unknown model: 'nope' is not found",
-        "gap": "step: got 9, but the session stands at step 1",
+        "gap": "step: got 9, but the session is at step 1",
         "nan": "inputs: got nan at time step 0, feature 0, expected finite values",
         "second": [3],
         "again": [3],

@@ -10,7 +10,7 @@ import torch
 from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.cuda.buffers import StepBuffers
 from cellkeeper_service.engine.cuda.device import CaptureFailed, HostDevice
-from cellkeeper_service.engine.inputs import Intake
+from cellkeeper_service.engine.inputs import Preprocessing
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.engine.torch_cells import TorchCells
 from cellkeeper_service.errors import StartError
@@ -29,7 +29,7 @@ class TorchKernelCells:
     ) -> None:
         torch.set_num_threads(1)  # several wait for each other wherever the tests have company
         self._cells = TorchCells(config, tensors)
-        self._intake = Intake(config)
+        self._preprocessing = Preprocessing(config)
         self._width = sum(state.nbytes for state in cell_states(config)) // 4
         self.row_width = sum(state.nbytes for state in all_states(config)) // 4
         self.numerics = f"{precision} double"
@@ -50,7 +50,7 @@ class TorchKernelCells:
         inputs = buffers.inputs[:, row : row + 1].numpy()
         filled = torch.empty_like(buffers.inputs[:, row : row + 1])
         held = before[:, self._width :]
-        good = self._intake.fill(inputs, filled.numpy(), held.numpy() if self._intake.holds else None)
+        good = self._preprocessing.fill(inputs, filled.numpy(), held.numpy() if self._preprocessing.holds else None)
         states = self._cells.split(before[:, : self._width])
         finite = good is None
         for step in range(len(filled)):

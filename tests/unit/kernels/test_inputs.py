@@ -1,4 +1,4 @@
-"""The intake on the device: missing values, token ids, and which rows are flagged."""
+"""Preprocessing on the device: missing values, token ids, and which rows are flagged."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_an_order_of_the_sum_that_depends_on_the_step_is_found(tmp_path: Path) -
         ("kernels/dense", " & (columns < UNITS)[None, :]", check_neighbours),
         ("kernels/transform", " & real", check_padding),
         ("kernels/finish", ", mask=first + block < WIDTH, other=0.0", check_neighbours),
-        ("kernels/intake", " & inside[None, :]", check_three_steps),
+        ("kernels/preprocess", " & inside[None, :]", check_three_steps),
     ],
 )
 def test_a_dropped_mask_is_found(tmp_path: Path, file: str, mask: str, check: Check) -> None:
@@ -90,7 +90,7 @@ def test_an_arena_written_before_it_is_read_is_found(tmp_path: Path) -> None:
     """The held inputs go straight to the row that is read."""
     old = "tl.store(states + rows.to(tl.int64)[:, None] * ROW_WIDTH"
     new = "tl.store(arena + places.to(tl.int64)[:, None] * ROW_WIDTH"
-    breaks(tmp_path, "kernels/intake", old, new, check_forks, cell="rnn_tanh", **HOLD)
+    breaks(tmp_path, "kernels/preprocess", old, new, check_forks, cell="rnn_tanh", **HOLD)
 
 
 def test_a_state_rounded_to_the_precision_of_the_products_is_found(tmp_path: Path) -> None:

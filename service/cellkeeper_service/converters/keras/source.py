@@ -27,9 +27,9 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
     """Keras where it is there and the file names nothing but Keras' own classes; otherwise the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
-    foreign = foreign_module(file.config)
-    if foreign:
-        return Float64Source(stack, f"keras is not run on a file that names {foreign}")
+    custom = custom_module(file.config)
+    if custom:
+        return Float64Source(stack, f"keras is not run on a file that names {custom}")
     try:
         keras = load_keras()
     except Exception as error:  # noqa: BLE001 - whatever a backend raises that is not there or does not start
@@ -113,7 +113,7 @@ def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
     return made
 
 
-def foreign_module(config: Any) -> str:
+def custom_module(config: Any) -> str:
     """A module that a model's config names and that is not Keras', or a function of its own; "" where there is none."""
     found = sorted({module for module in _modules(config) if module.partition(".")[0] != "keras"})
     return found[0][:60] if found else ""

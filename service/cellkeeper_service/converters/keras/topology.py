@@ -85,7 +85,7 @@ def _graph(
     first = ends["input_layers"][0]
     masks: list[str] = []
     ordered: dict[str, KerasLayer] = {}
-    begun: set[str] = set()
+    visited: set[str] = set()
     waiting = [ends["output_layers"]]
     while waiting:
         name, tensor = waiting[-1]
@@ -99,9 +99,9 @@ def _graph(
         sources = [] if name == first else _sources(layer, nodes, by_name)
         missing = [source for source in sources if source[0] not in ordered]
         if missing:
-            if name in begun:
+            if name in visited:
                 raise ImportRefused(layer.place, "takes what it gave, expected layers without a circle")
-            begun.add(name)
+            visited.add(name)
             waiting += missing
             continue
         masks += mine

@@ -21,7 +21,7 @@ from ..torch.export import BATCH, Traced, WatchedCall
 from ..torch.watch import trace_watched
 from .file import read_keras
 from .layers import NOT_STREAMED
-from .source import clone, foreign_module, load_keras
+from .source import clone, custom_module, load_keras
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +37,9 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int]:
     keras = _keras()
     if isinstance(model, Path):
         place = str(model)
-        foreign = foreign_module(read_keras(model).config)
-        if foreign:
-            raise ImportRefused(place, f"names {foreign}, which is no class of Keras; code of a model is not run")
+        custom = custom_module(read_keras(model).config)
+        if custom:
+            raise ImportRefused(place, f"names {custom}, which is no class of Keras; code of a model is not run")
         try:
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
         except Exception as error:  # whatever Keras raises

@@ -63,17 +63,17 @@ def _carried(model: Any, x: Tensor, states: Any, axis: int | None, processing: P
     candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
     why = "no axis of a state has the size of the batch of example"
     for axes in itertools.islice(itertools.product(*candidates), 64):
-        begun = [spread(value, at, BATCH) for value, at in zip(flat, axes, strict=True)]
+        batched = [spread(value, at, BATCH) for value, at in zip(flat, axes, strict=True)]
         try:
-            results = _run(step, first, *begun)
+            results = _run(step, first, *batched)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             why = str(error)
             continue
         after = results[-len(flat) :]
-        if [value.shape for value in after] == [value.shape for value in begun] and results[0].shape[:1] == (BATCH,):
-            found.append((axes, begun, len(results) - len(flat)))
+        if [value.shape for value in after] == [value.shape for value in batched] and results[0].shape[:1] == (BATCH,):
+            found.append((axes, batched, len(results) - len(flat)))
         else:
-            why = f"states go in as {_shapes(begun)} and come out as {_shapes(after)}"
+            why = f"states go in as {_shapes(batched)} and come out as {_shapes(after)}"
     if len(found) != 1:
         why = why if not found else "more than one axis of a state may be the batch: pass an example of another batch"
         raise ImportRefused(
@@ -81,14 +81,14 @@ def _carried(model: Any, x: Tensor, states: Any, axis: int | None, processing: P
             f"one time step with the given states for a batch of {BATCH} fails ({one_line(why)[:120]}); its forward "
             f"takes x and the states and returns outputs, then the states in the same order: {RECIPE}",
         )
-    axes, begun, count = found[0]
+    axes, batched, count = found[0]
     for name, value, at in zip(names, flat, axes, strict=True):
         if not bool((value == value.select(at, 0).unsqueeze(at)).all()):
             raise ImportRefused(
                 f"{place}: state {name}", "its rows differ, expected the state of a new session in each"
             )
     initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
-    program = exported(step, (first, *begun), axes, place)
+    program = exported(step, (first, *batched), axes, place)
     source = CarriedSource(model, call, flat, axes, axis)
     return Traced(program, names, output_names(count), initial, source)
 

@@ -34,8 +34,8 @@ def trace_watched(
     starts = [(value, call.batch_axis) for call in calls for value in call.start]
     step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
     first = rows(x, axis)
-    begun = [spread(value, at, BATCH) for value, at in starts]
-    program = exported(step, (first, *begun), [at for _, at in starts], place)
+    batched = [spread(value, at, BATCH) for value, at in starts]
+    program = exported(step, (first, *batched), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
     source = SequenceSource(name, model, kept, axis)
     return Traced(program, tuple(names), output_names(len(kept)), initial, source)

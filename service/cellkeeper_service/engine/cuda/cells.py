@@ -1,12 +1,12 @@
 """The time steps of a chunk as kernel launches on the current stream: no allocation, no synchronisation, so a CUDA
 graph can capture them.
 
-    intake    raw inputs -> what layer 0 takes; one launch
-    layers    one launch a layer and time step; two for a projection and for a GRU that resets before its product
-    head      one launch a dense layer and a stretch of transforms, over all time steps
-    finish    states -> arena, finite flags; one launch
+    preprocess  raw inputs -> what layer 0 takes; one launch
+    layers      one launch a layer and time step; two for a projection and for a GRU that resets before its product
+    head        one launch a dense layer and a stretch of transforms, over all time steps
+    finish      states -> arena, finite flags; one launch
 
-**The arena is read before it is written.** Step 1 gathers its states from the arena, as does the intake the held
+**The arena is read before it is written.** Step 1 gathers its states from the arena, as does `preprocess` the held
 inputs; each later step reads the row buffer that the step before wrote. `finish` alone writes the arena, and it is the
 last launch of the stream. So a row may be read by several and written by one of them, or by another.
 **No launch writes what it reads.** There are two row buffers: a step reads one and writes the other. A layer reads its
@@ -33,14 +33,14 @@ from cellkeeper_service.model.config import Features, RecurrentConfig, Tokens
 from cellkeeper_service.model.tensors import all_states, cell_states
 
 from .buffers import Scratch, StepBuffers, check_tensor
-from .kernels import dense, finish, intake, recurrent, transform
+from .kernels import dense, finish, preprocess, recurrent, transform
 from .stretches import stretches_of
 from .tiles import Tile
 from .weights import Product, dense_product, layer_product, projection_product
 
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
-_INTAKE = Tile(16, 64, 1, 4)
+_PREPROCESS = Tile(16, 64, 1, 4)
 _BLOCK = 128  # values that a program of one row takes at a time
 
 
@@ -85,7 +85,7 @@ class KernelCells:
         if steps < 1 or batch < 1:
             raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
         config = self._config
-        slots = (1 if self._policy == "hold" else steps) * self._intake_tiles()
+        slots = (1 if self._policy == "hold" else steps) * self._preprocess_tiles()
         two_launches = bool(config.proj_size) or (config.cell == "gru" and not config.reset_after)
         widest = max([dense.units for dense in config.head] or [config.recurrent_size])
         return Scratch(
@@ -112,7 +112,7 @@ class KernelCells:
         self._check(arena, buffers, scratch)
         steps, batch = scratch.steps, scratch.batch
         hidden = buffers.outputs.get("hidden", scratch.history)
-        self._launch_intake(arena, buffers, scratch)
+        self._launch_preprocess(arena, buffers, scratch)
         for step in range(steps):
             before, after = scratch.states[(step + 1) % 2], scratch.states[step % 2]
             for layer in range(self._config.num_layers):
@@ -146,14 +146,14 @@ class KernelCells:
             self._offset = torch.tensor(source.normalization.offset, dtype=torch.float32, device=self._device)
             self._scale = torch.tensor(source.normalization.scale, dtype=torch.float32, device=self._device)
 
-    def _intake_tiles(self) -> int:
-        return -(-self._config.input_size // _INTAKE.columns)
+    def _preprocess_tiles(self) -> int:
+        return -(-self._config.input_size // _PREPROCESS.columns)
 
-    def _launch_intake(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
+    def _launch_preprocess(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         config, steps, batch = self._config, scratch.steps, scratch.batch
-        tiles = (-(-batch // _INTAKE.rows), self._intake_tiles())
+        tiles = (-(-batch // _PREPROCESS.rows), self._preprocess_tiles())
         if isinstance(config.input, Tokens):
-            intake.take_tokens[(*tiles, steps)](
+            preprocess.take_tokens[(*tiles, steps)](
                 buffers.inputs,
                 buffers.read,
                 self._embedding,
@@ -163,13 +163,13 @@ class KernelCells:
                 VOCABULARY=config.input.vocabulary,
                 E=config.input_size,
                 PREPARED_WIDTH=config.input_size,
-                M=_INTAKE.rows,
-                N=_INTAKE.columns,
-                num_warps=_INTAKE.warps,
+                M=_PREPROCESS.rows,
+                N=_PREPROCESS.columns,
+                num_warps=_PREPROCESS.warps,
             )
             return
         together = steps if self._policy == "hold" else 1
-        intake.take_features[(*tiles, steps // together)](
+        preprocess.take_features[(*tiles, steps // together)](
             buffers.inputs,
             arena,
             buffers.read,
@@ -187,9 +187,9 @@ class KernelCells:
             HELD_AT=self._cells_width,
             POLICY=self._policy,
             NORMALIZED=config.input.normalization is not None,
-            M=_INTAKE.rows,
-            N=_INTAKE.columns,
-            num_warps=_INTAKE.warps,
+            M=_PREPROCESS.rows,
+            N=_PREPROCESS.columns,
+            num_warps=_PREPROCESS.warps,
         )
 
     def _launch_layer(

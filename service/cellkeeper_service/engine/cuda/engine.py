@@ -41,7 +41,7 @@ class _Slice:
     down_at: int
 
 
-class Begun:
+class PendingCall:
     """A call under way on the device."""
 
     def __init__(
@@ -177,7 +177,7 @@ class CudaEngine:
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
         return self.begin(inputs, read, write, wanted).finish()
 
-    def begin(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Begun:
+    def begin(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> PendingCall:
         """`run` as far as the host is needed for it: copies and graphs are begun, and the device goes on by itself.
 
         Another call may be begun before this one is finished; the device takes them in order. The arrays may be
@@ -209,7 +209,7 @@ class CudaEngine:
                 target = staging.down[piece.down_at : piece.down_at + down_bytes]
                 target.copy_(self._down[:down_bytes], non_blocking=True)
             staging.done.record()
-        return Begun(self, staging, slices, batch, wanted)
+        return PendingCall(self, staging, slices, batch, wanted)
 
     def bucket_launch(self, steps: int, batch: int) -> Callable[[], None]:
         """What computes that bucket from what lies in its buffers; to be timed."""

@@ -95,7 +95,7 @@ def _acked(acked: int | None, step: int | None) -> int | None:
 
 def session_asked(request: pb.ModelInferRequest) -> list[str]:
     """The one session that a request continues, if it names one. A request that starts its sequence over does not care
-    what stands there."""
+    which record there is."""
     found = request.parameters
     starts = "sequence_start" in found and found["sequence_start"].bool_param
     return [] if starts else session_named(request)

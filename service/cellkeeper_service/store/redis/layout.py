@@ -16,7 +16,7 @@
     crc32   4 bytes    (integers are little-endian)
 
 A commit is one RPUSH: of C, D and B where it writes a checkpoint, of D and one entry where it appends to the log. An
-entry without inputs says again what stands there: somebody reads it, and it was last written in another run. No element
+entry without inputs repeats the state: somebody reads it, and it was last written in another run. No element
 is ever changed. The last element holds the header, and is small: the script reads it, and Redis's Lua hashes every byte
 that it is given. Which earlier entries count is told by the heads. docs/adr/203 says why, and why a list says the same
 however often a crash of Redis brings an old push back.

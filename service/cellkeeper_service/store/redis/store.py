@@ -192,6 +192,6 @@ def _result(answer: Any) -> CommitResult:
     if isinstance(answer, bytes):
         return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
     kind, text = answer
-    if kind == b"damaged":  # what stands there is not what was expected, and reading it tells why
+    if kind == b"damaged":  # the record is not what was expected, and reading it tells why
         return CommitResult(Outcome.CONFLICT)
     return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

@@ -34,7 +34,7 @@ class SqliteFile:
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
         self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
         # SQLite takes no locks on this file, so that closing it releases none.
-        self._wal_begun = False
+        self._wal_started = False
         self._wal_file = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
 
     def check(self) -> None:
@@ -52,8 +52,8 @@ class SqliteFile:
         # A power cut may leave a log without a header, which the next commit writes anew. One that had its header
         # since, and has not now, was truncated, and SQLite goes on behind the hole.
         if begin in _WAL_MAGIC:
-            self._wal_begun = True
-        elif begin and self._wal_begun:
+            self._wal_started = True
+        elif begin and self._wal_started:
             raise _lost(self._wal, "was truncated or overwritten")
         if flags & os.ST_RDONLY:
             raise StoreLost(f"the file system of {self._path!r} is read-only; mount it for writing")

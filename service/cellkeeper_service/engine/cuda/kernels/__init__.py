@@ -3,7 +3,7 @@
     products     one tile of a matrix product, by precision, in an order that nothing changes
     pointwise    exp, expm1, tanh, sigmoid, softplus, sinh, erf and the activations made of them to a few ulp, from
                  additions, products and divisions alone
-    intake       the inputs as they came -> what the first layer takes
+    preprocess   the inputs as they came -> what the first layer takes
     recurrent    one time step of one layer: LSTM, GRU, RNN
     dense        a projection, and the layers of the head
     transform    the output transforms, softmax among them

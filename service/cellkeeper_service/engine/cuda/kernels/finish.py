@@ -23,7 +23,7 @@ def finish(
     read,
     write,
     arena,
-    usable,  # uint8 [slots, batch], of the intake
+    usable,  # uint8 [slots, batch], of `preprocess`
     prediction,  # float32 [steps, batch, UNITS]
     hidden,  # float32 [steps, batch, H]
     finite,  # uint8 [batch]

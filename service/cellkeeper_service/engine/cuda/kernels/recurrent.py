@@ -3,7 +3,7 @@
 All kernels of this file share their arguments:
 
     source, source_start   what the layer takes: float32, rows of SOURCE_WIDTH, of which INPUTS from SOURCE_AT on are
-                           its input; row i of the batch stands at row source_start + i
+                           its input; row i of the batch is row source_start + i
     before, gather         the states before: the arena, gathered by `read` (gather = 1), or the row buffer of the step
                            before (gather = 0), row i at row i; ROW_WIDTH floats a row: h at H_AT, c at C_AT
     after                  the row buffer of this step, which is not the one that is read

@@ -1,4 +1,4 @@
--- The packed header of one record. KEYS[1]: the record. Answers it, or false where nothing stands there, or a string of
+-- The packed header of one record. KEYS[1]: the record. Answers it, or false where there is none, or a string of
 -- another length where that is no record, or "failed: " and why it could not be read.
 
 local last = call('LINDEX', KEYS[1], -1)

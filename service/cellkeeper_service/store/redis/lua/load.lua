@@ -3,7 +3,7 @@
 -- KEYS[i]      the record of item i
 -- ARGV[1]      as in write.lua
 -- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
--- Answers, one for each item: the list's elements (none: nothing stands there), or a string: why it cannot be read, or
+-- Answers, one for each item: the list's elements (none: there is no record), or a string: why it cannot be read, or
 -- 1: it is too large to be read with others, or 2: the others have used up what a call may read.
 
 local LOAD_BYTES = 4194304 -- LOAD_BYTES in domain/store.py

@@ -9,23 +9,23 @@
 --          "append", moving, moving, inputs     one entry behind the header with the first of these parts
 --          "whole", moving, fixed moving, inputs
 --          "replace", moving, base, inputs, checkpoint
---          "create", base, inputs, checkpoint   where nothing stands
+--          "create", base, inputs, checkpoint   where there is no record
 --                   many of those four can be in one call; each but the last with "ttl", ttl in front, where the TTL
 --                   stays as it is, and is to be refreshed
 --          "trim"                               drops what is in front of the last element's checkpoint, if it is a base
 --                   of this run; many of these can be in one call. Each of those below is a call of its own
 --          "delete", generation
 --          "expire"                             sets the TTL that the header asks for
---          "persist", moving                    takes the TTL away, if this header stands there. In front of a commit
+--          "persist", moving                    takes the TTL away, if the record has this header. In front of a commit
 --                   that changes it, and behind one that takes it away, as others may have set it in between
 --          "drop"                               deletes a record of the layout before
 --          "repeat"                             says the last element again, twice; see ARGV[1]
 -- Answers, one for each item:
 --   1                    done
---   0                    conflict, nothing stands there
---   a string             conflict, the packed header that stands there
+--   0                    conflict, there is no record
+--   a string             conflict, the packed header of the record
 --   {"refused", text}    nothing of the item was written
---   {"damaged", text}    what stands there is no record
+--   {"damaged", text}    what is stored is no record
 --
 -- Memory and read-only checks are made by Redis at a script's first write, and never after it: the items of a call are
 -- refused from the first one on, or not at all.
@@ -53,7 +53,7 @@ local function conflict(key, last)
   return fixed and header_of(fixed, moving) or NO_RECORD
 end
 
--- nil where the header with this moving part stands there; else the answer. Then the tag of the last element.
+-- nil where the record has the header with this moving part; else the answer. Then the tag of the last element.
 local function compare(key, last, moving)
   local tag = tag_of(last)
   local at = tag == ENTRY and IN_ENTRY or tag == BASE and IN_BASE + FIXED or tag == WHOLE and IN_ENTRY + FIXED

@@ -1,0 +1,1 @@
+"""The documentation site: the hook that MkDocs runs, and what makes the pages of docs/reference from the code."""

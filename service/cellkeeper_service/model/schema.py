@@ -1,0 +1,294 @@
+"""The JSON Schema of config.json, for editors and for programs that write bundles.
+
+`parsing` decides what is accepted; whatever it accepts, the schema accepts too. Of what it refuses, the schema lets
+pass only what depends on several values at once (as many numbers as features) and on kinds of characters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .config import (
+    ACTIVATIONS,
+    BATCHES,
+    CELLS,
+    FORMAT,
+    LAYOUTS,
+    MAX_LAYERS,
+    MAX_SIZE,
+    MAX_VOCABULARY,
+    OPS,
+    OPS_WITH_VALUE,
+    POLICIES,
+    STATE_DTYPES,
+)
+from .feedback import GREEDY, SUPPLIED
+from .fields import MAX_RANK
+
+Schema = dict[str, Any]
+
+_LARGEST = float(np.finfo(np.float32).max)
+_END = "(?![\\s\\S])"  # `$` matches before a line break, too, in some dialects
+_NO_CONTROL = f"^[^\\u0000-\\u001f\\u007f-\\u009f]+{_END}"
+
+
+def config_schema() -> Schema:
+    """The schema, draft 2020-12. Every object in "$defs" refuses keys that it does not list."""
+    recurrent = {name: f"a model of {text}" for name, text in _CELL_TEXTS.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "config.json of a Cellkeeper bundle",
+        "type": "object",
+        "required": ["cell"],
+        "properties": {"cell": {"enum": [*CELLS, "onnx"]}},
+        "allOf": [
+            {"if": {"properties": {"cell": {"const": cell}}}, "then": {"$ref": f"#/$defs/{cell}"}}
+            for cell in (*CELLS, "onnx")
+        ],
+        "$defs": {
+            **{cell: _recurrent(cell, recurrent[cell]) for cell in CELLS},
+            "onnx": _graph(),
+            "features": _features(),
+            "tokens": _tokens(),
+            "graph_features": _graph_features(),
+            "graph_tokens": _graph_tokens(),
+            "normalization": _object(
+                "x' = (x - offset) / scale, feature by feature",
+                offset=_numbers("one number for each feature"),
+                scale=_numbers("one number for each feature, none of them 0"),
+                required=("offset", "scale"),
+            ),
+            "missing": _object(
+                "what NaN in an input means",
+                policy=_choice(POLICIES, "refuse it, hold the feature's last value, or take `value`"),
+                value=_number("taken by `constant`, and by `hold` before the first value", default=0.0),
+                required=("policy",),
+            ),
+            "dense": _object(
+                "a layer of the head: activation(W x + b)",
+                units=_integer(1, MAX_SIZE, "width of its output"),
+                activation=_choice(ACTIVATIONS, "applied to each value", default="linear"),
+                bias=_flag("whether it has a bias", default=True),
+                required=("units",),
+            ),
+            "transform": _transform(),
+            "state": _object(
+                "a state tensor of a graph",
+                name=_text("its name in the session's state") | {"not": {"const": "last_input"}},
+                input=_text("the graph's input that takes it"),
+                output=_text("the graph's output that gives it"),
+                shape=_shape("of one session, without the batch; of a graph without a free batch the whole tensor's"),
+                batch_axis=_integer(0, MAX_RANK, "the axis at which the graph has the batch", default=0),
+                dtype=_choice(STATE_DTYPES, "of the graph's tensor", default="float32"),
+                required=("name", "input", "output", "shape"),
+            ),
+            "output": _object(
+                "an output of a graph",
+                name=_text("its name in replies") | {"not": {"pattern": "^state(\\.|$)"}},
+                output=_text("the graph's output"),
+                shape=_shape("of one time step"),
+                required=("name", "output", "shape"),
+            ),
+        },
+    }
+
+
+_CELL_TEXTS = {
+    "lstm": "LSTM layers",
+    "gru": "GRU layers",
+    "rnn_tanh": "vanilla RNN layers with tanh",
+    "rnn_relu": "vanilla RNN layers with ReLU",
+}
+
+
+def _recurrent(cell: str, text: str) -> Schema:
+    projected = _integer(0, MAX_SIZE if cell == "lstm" else 0, "width of the projection, below hidden_size; 0: none", 0)
+    keys = {
+        "input_size": _integer(1, MAX_SIZE, "values that layer 0 takes: features, or the embedding's width"),
+        "hidden_size": _integer(1, MAX_SIZE, "width of the cell's state"),
+        "num_layers": _integer(1, MAX_LAYERS, "layers, one above another", default=1),
+        "proj_size": projected,
+        "bias": _flag("whether the layers have biases", default=True),
+        "initial_state": _choice(("zeros", "learned"), "of a new session", default="zeros"),
+        "head": _list("dense", 32, "dense layers after the top layer; without them its output is the prediction"),
+        "output": _list("transform", 32, "applied to the head's output, in this order"),
+    }
+    if cell == "gru":
+        keys["reset_after"] = _flag("PyTorch's and Keras' default form of the reset gate", default=True)
+    inputs = _one_of("features", "tokens", "what a time step is")
+    return _model(text, cell, inputs, keys, ("input_size", "hidden_size"))
+
+
+def _graph() -> Schema:
+    constants = "further inputs of the graph, each of which always gets the tensor `constant.<name>` of the bundle"
+    keys = {
+        "graph": _text("file name of the ONNX graph in the bundle") | {"pattern": f"^[^./\\\\\\s][^/\\\\\\s]*{_END}"},
+        "layout": _choice(LAYOUTS, "of the input and the outputs: [B, ...], [T, B, ...] or [B, T, ...]"),
+        "batch": _choice(BATCHES, "sessions in a call: any number, one, or one without such an axis", default="free"),
+        "states": _list("state", 256, "the graph's states") | {"minItems": 1},
+        "outputs": _list("output", 64, "what the graph predicts") | {"minItems": 1},
+        "constants": _names(constants, 64),
+    }
+    inputs = _one_of("graph_features", "graph_tokens", "the graph's input and what a time step is")
+    required = ("graph", "layout", "states", "outputs")
+    model = _model("a model that is an ONNX graph", "onnx", inputs, keys, required)
+    sessions_of_their_own = {"properties": {"batch": {"const": "none"}}, "required": ["batch"]}
+    return model | {
+        "if": sessions_of_their_own,
+        "then": {"properties": {"layout": {"not": {"const": "batch_first"}}}},
+    }
+
+
+def _model(text: str, cell: str, inputs: Schema, keys: Schema, required: tuple[str, ...]) -> Schema:
+    shared = {
+        "format": {"const": FORMAT, "description": "the format's name and version"},
+        "name": _text("by which clients address the model", 100),
+        "cell": {"const": cell, "description": text},
+        "bidirectional": {"const": False, "default": False, "description": "a stream has no backward direction"},
+        "input": inputs,
+    }
+    last = {
+        "feedback": {
+            "description": "how a prediction becomes the next input in a forecast: for each feature an index into the "
+            f'prediction or "{SUPPLIED}"; for token ids "{GREEDY}"',
+            "anyOf": [
+                {"const": GREEDY},
+                {"type": "array", "items": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": SUPPLIED}]}},
+            ],
+        },
+        "feature_names": _names("one distinct name for each feature, or none", MAX_SIZE),
+    }
+    return _object(text, **shared, **keys, **last, required=("format", "name", "cell", "input", *required))
+
+
+def _features() -> Schema:
+    return _object(
+        "a time step of input_size float32 values",
+        kind={"const": "features", "description": "float32 values"},
+        normalization={
+            "description": "of each feature, before the model",
+            "default": None,
+            "anyOf": [{"$ref": "#/$defs/normalization"}, {"type": "null"}],
+        },
+        missing=_reference("missing", "what NaN means; refused by default"),
+        required=("kind",),
+    )
+
+
+def _tokens() -> Schema:
+    return _object(
+        "a time step of one token id",
+        kind={"const": "tokens", "description": "token ids"},
+        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+        embedding_size=_integer(1, MAX_SIZE, "width of the embedding: input_size"),
+        required=("kind", "vocabulary", "embedding_size"),
+    )
+
+
+def _graph_features() -> Schema:
+    return _object(
+        "a time step of float32 values of a graph",
+        name=_text("the graph's input"),
+        kind={"const": "features", "description": "float32 values"},
+        size=_integer(1, MAX_SIZE, "values of a time step of one axis"),
+        shape=_shape("of a time step of two axes or more, instead of `size`") | {"minItems": 2},
+        missing=_reference("missing", "what NaN means; refused by default"),
+        required=("name", "kind"),
+    ) | {"oneOf": [{"required": ["size"]}, {"required": ["shape"]}]}
+
+
+def _graph_tokens() -> Schema:
+    return _object(
+        "a time step of one token id of a graph",
+        name=_text("the graph's input"),
+        kind={"const": "tokens", "description": "token ids"},
+        vocabulary=_integer(1, MAX_VOCABULARY, "ids are below this"),
+        required=("name", "kind", "vocabulary"),
+    )
+
+
+def _transform() -> Schema:
+    value = {
+        "description": f"of {', '.join(OPS_WITH_VALUE)} only: one number, or one for each output unit",
+        "anyOf": [_number(""), _numbers("")],
+    }
+    transform = _object(
+        "a step back to the user's units", op=_choice(OPS, "what is done"), value=value, required=("op",)
+    )
+    takes = {"properties": {"op": {"enum": list(OPS_WITH_VALUE)}}}
+    return transform | {"if": takes, "then": {"required": ["value"]}, "else": {"not": {"required": ["value"]}}}
+
+
+def _object(description: str, *, required: tuple[str, ...], **properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _one_of(features: str, tokens: str, description: str) -> Schema:
+    choices = {"features": features, "tokens": tokens}
+    return {
+        "description": description,
+        "type": "object",
+        "required": ["kind"],
+        "properties": {"kind": {"enum": list(choices)}},
+        "allOf": [
+            {"if": {"properties": {"kind": {"const": kind}}}, "then": {"$ref": f"#/$defs/{name}"}}
+            for kind, name in choices.items()
+        ],
+    }
+
+
+def _reference(name: str, description: str) -> Schema:
+    return {"description": description, "$ref": f"#/$defs/{name}"}
+
+
+def _list(name: str, longest: int, description: str) -> Schema:
+    items = {"$ref": f"#/$defs/{name}"}
+    return {"description": description, "type": "array", "items": items, "maxItems": longest, "default": []}
+
+
+def _integer(low: int, high: int, description: str, default: int | None = None) -> Schema:
+    return {"description": description, "type": "integer", "minimum": low, "maximum": high, **_default(default)}
+
+
+def _number(description: str, default: float | None = None) -> Schema:
+    limits = {"minimum": -_LARGEST, "maximum": _LARGEST}
+    return {"description": description, "type": "number", **limits, **_default(default)}
+
+
+def _numbers(description: str) -> Schema:
+    return {"description": description, "type": "array", "items": _number("a finite float32 number")}
+
+
+def _shape(description: str) -> Schema:
+    axis = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
+    return {"description": description, "type": "array", "items": axis, "maxItems": MAX_RANK}
+
+
+def _text(description: str, longest: int = 200) -> Schema:
+    limits = {"minLength": 1, "maxLength": longest, "pattern": _NO_CONTROL}
+    return {"description": description, "type": "string", **limits}
+
+
+def _names(description: str, most: int) -> Schema:
+    limits = {"items": _text("a name"), "maxItems": most, "uniqueItems": True, "default": []}
+    return {"description": description, "type": "array", **limits}
+
+
+def _choice(choices: tuple[str, ...], description: str, default: str | None = None) -> Schema:
+    return {"description": description, "enum": list(choices), **_default(default)}
+
+
+def _flag(description: str, default: bool) -> Schema:
+    return {"description": description, "type": "boolean", "default": default}
+
+
+def _default(value: object) -> Schema:
+    return {} if value is None else {"default": value}
