@@ -34,6 +34,11 @@ class OpenStreams:
         self._none_open = asyncio.Event()
         self._none_open.set()
 
+    @property
+    def ending(self) -> bool:
+        """The server stops: no further stream begins."""
+        return self._finishing
+
     async def end(self, patience_seconds: float) -> None:
         """Tells every stream that the server stops, and ends those that are left after so long. No further one
         begins."""
