@@ -18,8 +18,8 @@ NAMES = {
     "session": "1 to 256 bytes of UTF-8, percent-encoded; a slash is %2F",
 }
 DESCRIPTION = (
-    "JSON over the same sessions as gRPC, with the same rights, limits and refusals. A step with a position takes effect "
-    "exactly once, however often it is sent."
+    "JSON over the same sessions as gRPC, with the same rights, limits and refusals. A step with a position takes "
+    "effect exactly once, however often it is sent."
 )
 
 
