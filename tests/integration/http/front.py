@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -125,6 +126,38 @@ def sums(reply: Any) -> list[float]:
 def protocols(token: str) -> list[str]:
     """What a browser offers for a WebSocket."""
     return ["cellkeeper.v1", "cellkeeper.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")]
+
+
+class RawSocket:
+    """A WebSocket of which a test sends what it likes, and reads nothing that it does not ask for."""
+
+    def __init__(self, front: Front, path: str) -> None:
+        place = urlsplit(front.url)
+        self.socket = create_connection((place.hostname, place.port), TIMEOUT_S)
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: {front.place}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+        ]
+        self.socket.sendall("\r\n".join([*lines, "\r\n"]).encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += self.socket.recv(1)
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise AssertionError(f"expected a WebSocket, got {answer!r}")
+
+    def frame(self, text: bytes) -> bytes:
+        """One text message, masked by zeros."""
+        return b"\x81\xff" + len(text).to_bytes(8, "big") + bytes(4) + text
+
+    def __enter__(self) -> RawSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
 
 async def closing(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:

@@ -38,6 +38,8 @@ JSON_PER_BYTE = 6
 LATE_SECONDS = 1.0
 """A request has its answer when its deadline passes; after so long more it is not waited for."""
 CONSOLE = "/console/"
+GONE = 499
+"""The status in the metrics where the client did not wait for one."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -166,6 +168,9 @@ class HttpFront:
         try:
             response = await self._refusing(request, handler, route)
             await asyncio.wait_for(_write(request, response), self._patience)
+        except asyncio.CancelledError:
+            self._meter.http_request(request.method, route, GONE, time.monotonic() - began)
+            raise
         except (asyncio.TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()
