@@ -6,7 +6,9 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from select import select
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,9 +28,9 @@ LIMITS = [
     "--max-unread-rpcs",
     "3",
     "--max-message-bytes",
-    "1000000",
+    "150000",
     "--max-request-bytes",
-    "2000000",
+    "300000",
 ]
 
 
@@ -126,15 +128,23 @@ def test_connections_beyond_the_most_are_told_so(front: Front) -> None:
         answer = until_its_end(connected(front, get.encode()))
 
 
-def test_a_half_sent_message_of_a_websocket_is_bounded_as_a_frame_is(front: Front) -> None:
-    """What came over the connection since its last whole message counts, as for streams of gRPC; a message cannot be
-    larger than the limit, so it is the sum over many that is bounded."""
-    session = front.session()
-    with RawSocket(front, f"{session.path}/stream") as one:
-        one.socket.sendall(b"\x81\xff" + (BODY_BYTES + 1).to_bytes(8, "big") + bytes(4) + b"{")
+def test_a_message_of_a_websocket_has_the_same_bound(front: Front) -> None:
+    with RawSocket(front, f"{front.session().path}/stream") as one:
+        one.socket.sendall(one.frame(bytes(BODY_BYTES + 1))[:100])
         one.socket.settimeout(15)
-        code = one.socket.recv(4)[2:4]
-        assert int.from_bytes(code, "big") == 1009
+        assert int.from_bytes(one.socket.recv(4)[2:4], "big") == 1009
+
+
+def test_half_sent_messages_of_all_websockets_are_bounded_as_frames_are(front: Front) -> None:
+    """Each is small enough, and together they are more than may be held: those with the most are told so."""
+    with ExitStack() as held:
+        greedy = [held.enter_context(RawSocket(front, f"{front.session().path}/stream")) for _ in range(5)]
+        for one in greedy:
+            one.socket.sendall(one.frame(bytes(BODY_BYTES))[:-5000])
+        ended = select([one.socket for one in greedy], [], [], 15)[0]
+        assert ended
+        assert b"QUEUE_FULL" in ended[0].recv(4096)
+        assert sums(front.session().step([1])) == [1]
 
 
 def test_a_deadline_of_the_caller_is_kept(front: Front) -> None:
