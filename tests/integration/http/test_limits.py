@@ -170,3 +170,25 @@ def test_a_deadline_that_passes_and_a_client_that_goes(counting_model: Path) -> 
             time.sleep(0.01)  # between two looks
         redis.wake()
         assert session.ask("GET").status == 404
+
+
+def test_bytes_that_are_no_request_are_one_line_of_the_log(front: Front) -> None:
+    """Without what came, which may have been an id, and without a traceback: it is nobody's fault here."""
+    for sent in (
+        b"GET /v1/models/count/sessions/secret-id HTTP/9.9\r\n\r\n",
+        b"GET \x01/secret-id HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01secret-id",
+        head(front, "/v1/models/count/sessions/secret-id/step", "Transfer-Encoding: chunked") + b"zz\r\n",
+    ):
+        answer = until_its_end(connected(front, sent))
+        assert b" 400 " in answer.partition(b"\r\n")[0]
+    left = connected(front, head(front, "/v1/models/count/sessions/secret-id/step", JSON_LINE, "Content-Length: 9"))
+    left.sendall(b"{")
+    left.close()  # with its body half sent
+    route = "/v1/models/{model}/sessions/{session}/step"
+    while front.server.metric("cellkeeper_http_requests_total", status="499", route=route) == 0:
+        time.sleep(0.01)  # between two looks
+    printed = front.server.output()
+    assert "refused: bytes that are no request over HTTP" in printed
+    assert "secret-id" not in printed
+    assert "Traceback" not in printed
