@@ -62,7 +62,7 @@ def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
     spec = catalog.spec(model)
     wanted, _ = catalog.wanted(outputs, spec)
     step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
-    return max(min(catalog.limits.max_chunk_steps, catalog.limits.max_message_bytes // step_bytes), 1)
+    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
 
 
 async def last_steps(
