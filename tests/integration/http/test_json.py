@@ -201,6 +201,8 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ("[" * 100_000, "body: got lists or objects within one another, too deep"),
         ('{"input": [1]}', "inputs: got nothing, expected numbers"),
         ('{"inputs": [1], "positon": {}}', "positon: got a field that is not known here, expected some of inputs"),
+        ('{"inputs": [1], "\\ud800": 1}', "'\\ud800': got a field that is not known here, expected some of inputs, "),
+        ('{"inputs": [1], "' + "x" * 9999 + '": 1}', "a text of 9999 characters: got a field that is not known here"),
         ('{"inputs": [1], "position": null}', "position: got null, expected an object"),
         (
             '{"inputs": [1], "position": {"step": 1}}',
