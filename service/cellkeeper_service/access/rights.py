@@ -34,6 +34,10 @@ NEEDS: dict[str, frozenset[Right]] = {
     "GetState": frozenset({Right.READ}),
     "GetSession": frozenset({Right.READ}),
     "ListSessions": frozenset({Right.READ}),
+    "GetLog": frozenset({Right.READ}),  # over HTTP: the last inputs and their outputs
+    "Watch": frozenset({Right.READ}),
+    "GetServer": EVERY,
+    "GetNow": EVERY,  # sums over all tenants, as the metrics have them
     "ListModels": EVERY,  # the shapes, which every client needs; nothing of any tenant's
     "GetModel": EVERY,
     "ModelInfer": frozenset({Right.STEP}),

@@ -139,7 +139,7 @@ def _decide(context: Context, session: SessionState, request: Request, reading: 
         case GetState():
             _decide_read(context, session, request, record)
         case GetSession():
-            found = not_found() if record is None else SessionReply(record.header, session.cached is not None)
+            found = not_found() if record is None else SessionReply(record, session.cached is not None)
             _conclude(context, session, request, found)
         case Open():
             opened = lifecycle.open_session(record, request, models, context.new_generation())

@@ -345,5 +345,9 @@ class GetSession(Request):
 
 @dataclass(frozen=True, slots=True)
 class SessionReply:
-    header: Header
+    record: Record
     hot: bool
+
+    @property
+    def header(self) -> Header:
+        return self.record.header

@@ -2,6 +2,7 @@
 
 from .merged import MergedMetrics
 from .meter import ModelRow, PrometheusMeter
+from .recent import Recent
 from .server import MetricsServer
 
-__all__ = ["MergedMetrics", "MetricsServer", "ModelRow", "PrometheusMeter"]
+__all__ = ["MergedMetrics", "MetricsServer", "ModelRow", "PrometheusMeter", "Recent"]

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from cellkeeper_service.domain.meter import StepTimes
 from cellkeeper_service.domain.store import StoreFacts
 
-from .per_call import commit_families, frame_families, store_families, tick_families
+from .per_call import commit_families, frame_families, http_families, store_families, tick_families
 from .per_model import StateFamilies, StepFamilies
 
 # A time stamp beside every counter would be twice the series, for nothing that anybody asks for.
@@ -34,7 +34,8 @@ class PrometheusMeter:
         self._gauges = _Gauges(version)
         self._ticks, self._store_calls = tick_families(), store_families()
         self._frames, self._commits = frame_families(), commit_families()
-        often = self._steps, self._ticks, self._commits, self._store_calls, self._frames
+        self._http_seconds = http_families()
+        often = self._steps, self._ticks, self._commits, self._store_calls, self._frames, self._http_seconds
         for collector in (*often, self._states, self._gauges):
             self.registry.register(collector)
 
@@ -52,6 +53,13 @@ class PrometheusMeter:
         self._rejections = self._counters("cellkeeper_rejections", "Requests and items refused.", "reason")
         self._non_finite = self._counters(
             "cellkeeper_non_finite_chunks", "Chunks refused because an output or a state was not finite.", "model"
+        )
+        self._http_requests = self._counters(
+            "cellkeeper_http_requests",
+            "Requests over HTTP, by the template of their path.",
+            "method",
+            "route",
+            "status",
         )
         self._reloads = self._counters("cellkeeper_reloads", "SIGHUPs: folders read again, by result.", "result")
 
@@ -92,6 +100,11 @@ class PrometheusMeter:
 
     def frame(self, direction: str, items: int) -> None:
         self._frames.note(direction, items)
+
+    def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request over HTTP was answered. route: the template of its path."""
+        self._http_requests(method, route, str(status)).inc()
+        self._http_seconds.note(route, seconds)
 
     def engine_calls(self, model: str) -> int:
         """How often the engine has computed for the model."""

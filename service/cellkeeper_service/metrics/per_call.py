@@ -92,6 +92,15 @@ def frame_families() -> Families:
     )
 
 
+def http_families() -> Families:
+    return Families(
+        "route",
+        Column(
+            "cellkeeper_http_request_seconds", "Seconds of a request over HTTP; of a WebSocket, of its life.", SECONDS
+        ),
+    )
+
+
 def commit_families() -> Families:
     return Families(
         "result",

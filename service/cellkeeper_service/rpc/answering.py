@@ -19,18 +19,19 @@ from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.errors import Reason, Rejection
 
 from .authenticator import Authenticator
+from .call_context import CallContext
 from .caller import Caller
 from .catalog import Catalog
 from .charges import Charge
 from .decoding import Malformed
 from .status import abort
 from .unread import Unread
-from .waiting import Context, deadline
+from .waiting import deadline
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
 Method = Callable[[Any, Any, "Call"], Awaitable[Message]]
-Handler = Callable[[Any, Any, Context], Awaitable[Message]]
+Handler = Callable[[Any, Any, CallContext], Awaitable[Message]]
 
 
 class Answering(Protocol):
@@ -46,7 +47,7 @@ class Answering(Protocol):
 class Call:
     """A unary call that was let in. deadline: in seconds of the monotonic clock. charge: see Caller.charge."""
 
-    context: Context
+    context: CallContext
     caller: Caller
     deadline: float
     charge: Charge | None
@@ -73,7 +74,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
     """
 
     @wraps(method)
-    async def answer(self: Answering, unread: Any, context: Context) -> Message:
+    async def answer(self: Answering, unread: Any, context: CallContext) -> Message:
         came = time.monotonic()
         try:
             caller = self.authenticator.enter(method.__name__, context)

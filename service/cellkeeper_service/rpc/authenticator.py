@@ -6,9 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import grpc
 
 from cellkeeper_service.access.grant import ANYBODY, Grant
 from cellkeeper_service.access.quotas import Allowances
@@ -16,10 +13,9 @@ from cellkeeper_service.access.rights import NEEDS, Right, allowed
 from cellkeeper_service.access.tokens import TokenFile
 from cellkeeper_service.errors import Reason, Rejection
 
+from .call_context import CallContext
 from .caller import Caller
 from .catalog import Catalog
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 WATCH_SECONDS = 1.0
 """How often the token file is looked at, and every open stream's right to go on."""
@@ -46,7 +42,7 @@ class Authenticator:
     def is_open(self) -> bool:
         return self._tokens is None
 
-    def enter(self, rpc: str, context: Context) -> Caller:
+    def enter(self, rpc: str, context: CallContext) -> Caller:
         """The caller. Raises UNAUTHENTICATED, or PERMISSION_DENIED where he lacks the right that the RPC needs."""
         if self._tokens is None:
             return self._anybody
@@ -103,7 +99,7 @@ class Authenticator:
             except Rejection as refused:  # noqa: PERF203 - each stream ends on its own
                 end(refused)
 
-    def _grant(self, context: Context) -> Grant:
+    def _grant(self, context: CallContext) -> Grant:
         tokens = self._tokens
         if tokens is None:
             return ANYBODY

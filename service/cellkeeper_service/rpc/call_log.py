@@ -6,10 +6,10 @@ import logging
 import re
 from typing import Any
 
-import grpc
-
 from cellkeeper_service.errors import Reason
 from cellkeeper_service.logs import PerSecond
+
+from .call_context import CallContext
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that could look like another field or line
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _rate = PerSecond(1)
 
 
-def note_refused(context: grpc.aio.ServicerContext[Any, Any], method: str, reason: Reason, code: str) -> None:
+def note_refused(context: CallContext, method: str, reason: Reason, code: str) -> None:
     """At most one line a second for each reason, which says how many were left out before it. What is not written
     costs no more than looking that up."""
     level = logging.WARNING if reason in WARNINGS else logging.INFO
@@ -38,7 +38,7 @@ def note_refused(context: grpc.aio.ServicerContext[Any, Any], method: str, reaso
     log.log(level, "refused", extra={"fields": fields})
 
 
-def request_id_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+def request_id_of(context: CallContext) -> str | None:
     """What the caller calls its request, in the metadata x-request-id; None where there is none that can be printed."""
     for name, value in context.invocation_metadata() or ():
         if name == REQUEST_ID:

@@ -12,9 +12,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from cellkeeper_service.errors import Rejection
 
+from .call_context import CallContext
 from .contract import Contract, pool_of, proto_of
 from .status import abort
-from .unread import Context, Unread
+from .unread import Unread
 
 HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
 REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
@@ -60,7 +61,7 @@ class Public:
         decode = _decoder(reflection_pb2.ServerReflectionRequest)
         encode = reflection_pb2.ServerReflectionResponse.SerializeToString
 
-        async def reflect(unread: Any, context: Context) -> AsyncIterator[Any]:
+        async def reflect(unread: Any, context: CallContext) -> AsyncIterator[Any]:
             if self._reflections >= MAX_REFLECTIONS:
                 await _full(context, f"{MAX_REFLECTIONS} reflection calls are open")
             self._reflections += 1
@@ -74,10 +75,10 @@ class Public:
         handler = grpc.stream_stream_rpc_method_handler(reflect, decode, encode)
         return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": handler})
 
-    async def _check(self, unread: Any, context: Context) -> Any:
+    async def _check(self, unread: Any, context: CallContext) -> Any:
         return await self._health.Check(await self._first_request(context), context)
 
-    async def _watch(self, unread: Any, context: Context) -> None:
+    async def _watch(self, unread: Any, context: CallContext) -> None:
         request = await self._first_request(context)
         if self._watches >= MAX_WATCHES:
             await _full(context, f"{MAX_WATCHES} watches are open")
@@ -87,13 +88,13 @@ class Public:
         finally:
             self._watches -= 1
 
-    async def _first_request(self, context: Context) -> Any:
+    async def _first_request(self, context: CallContext) -> Any:
         request = await self._request(context)
         if request is None:
             raise asyncio.CancelledError("the caller left before its message came")
         return request
 
-    async def _request(self, context: Context) -> Any:
+    async def _request(self, context: CallContext) -> Any:
         """The next one; None: there is no other. Ends the call where it cannot be taken."""
         try:
             request = await self._unread.read(context)
@@ -120,5 +121,5 @@ async def _one(request: Any) -> AsyncIterator[Any]:
     yield request
 
 
-async def _full(context: Context, text: str) -> None:
+async def _full(context: CallContext, text: str) -> None:
     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{text}, the most there are")

@@ -74,8 +74,7 @@ class MessageStream(ABC, Generic[In, Out]):
                 message, is_last = reply
                 yield message
                 if is_last:  # it has left: a client that does not read its replies cannot make more of them
-                    self._unreplied -= 1
-                    self._has_room.set()
+                    self._release()
             if not self._finishing:
                 await reader
         finally:
@@ -89,6 +88,11 @@ class MessageStream(ABC, Generic[In, Out]):
     def _reply(self, reply: Out, is_last: bool = True) -> None:
         """is_last: its message has no further replies."""
         self._put_out((reply, is_last))
+
+    def _release(self) -> None:
+        """A message that was read has left room for another."""
+        self._unreplied -= 1
+        self._has_room.set()
 
     def _put_out(self, reply: tuple[Out, bool] | Rejection | None) -> None:
         self._out.append(reply)

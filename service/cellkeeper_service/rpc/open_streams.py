@@ -12,12 +12,13 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection
 
 from .authenticator import Authenticator
+from .call_context import CallContext
 from .caller import Caller
 from .half_sent import HalfSent
 from .message_stream import MessageStream
 from .status import abort
 from .unread import Unread
-from .waiting import Context, deadline
+from .waiting import deadline
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,11 @@ class OpenStreams:
         self._none_open = asyncio.Event()
         self._none_open.set()
 
+    @property
+    def ending(self) -> bool:
+        """The server stops: no further stream begins."""
+        return self._finishing
+
     async def end(self, patience_seconds: float) -> None:
         """Tells every stream that the server stops, and ends those that are left after so long. No further one
         begins."""
@@ -46,7 +52,7 @@ class OpenStreams:
                 stream.finish()
 
     async def serve(
-        self, rpc: str, context: Context, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
+        self, rpc: str, context: CallContext, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
     ) -> AsyncGenerator[Any, None]:
         """The replies of one call, from letting its caller in to its status.
 

@@ -18,6 +18,7 @@ from cellkeeper_service.errors import Reason, Rejection, invalid
 from . import generations, model_changed, reading
 from .answering import Call, admitted, answering, checked
 from .authenticator import Authenticator
+from .call_context import CallContext
 from .caller import Caller
 from .frame_replies import FrameReplies, refused_items
 from .frames import read_frame
@@ -25,7 +26,7 @@ from .open_streams import OpenStreams
 from .steps import read_step, write_step
 from .stream import Stream
 from .unread import Unread
-from .waiting import Context, replies_to, reply_to
+from .waiting import replies_to, reply_to
 
 
 class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
@@ -89,7 +90,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return reply
 
     async def StepStream(
-        self, frames: AsyncIterator[pb.StepFrame], context: Context
+        self, frames: AsyncIterator[pb.StepFrame], context: CallContext
     ) -> AsyncIterator[pb.StepFrameReply]:
         def make(caller: Caller, latest: float | None) -> Stream:
             return Stream(caller, self.core, self.meter, latest, self.authenticator.check)

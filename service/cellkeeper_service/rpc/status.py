@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.errors import Reason, Rejection
 
+from .call_context import CallContext
 from .call_log import note_refused
 
 DOMAIN = "cellkeeper"
@@ -96,7 +97,7 @@ def shortened(message: str) -> str:
     return f"{message[:half]} ... {message[-half:]}"
 
 
-async def abort(context: grpc.aio.ServicerContext[object, object], rejection: Rejection, method: str = "") -> NoReturn:
+async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:
     """Ends the call with the rejection's status, and notes it in the log. method: the RPC's name, for that."""
     note_refused(context, method, rejection.reason, CODES[rejection.reason].name)
     details = to_status(rejection).SerializeToString()

@@ -57,6 +57,18 @@ class Certificates:
         )
         return made
 
+    def context(self) -> ssl.SSLContext:
+        """For listeners that take one of Python's. Each handshake is made with what the files hold then."""
+
+        def look(handshake: ssl.SSLObject | ssl.SSLSocket, name: str | None, began_with: ssl.SSLContext) -> None:
+            with self._lock:
+                self._look()
+                handshake.context = self._context
+
+        began = self._new_context()
+        began.sni_callback = look
+        return began
+
     def _look(self) -> None:
         """Reads the files if they have changed. What cannot be taken changes nothing, and is logged once."""
         now = self._now()
@@ -83,20 +95,25 @@ class Certificates:
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Raises OSError (ssl's errors are some) and ValueError: gRPC itself would say nothing of bad files."""
+        self._context = self._new_context()
+        texts = []
+        for path in self._paths:
+            with open(path, "rb") as file:
+                texts.append(file.read())
+        roots = texts[2] if len(texts) == 3 else None
+        made: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
+            [(texts[1], texts[0])], root_certificates=roots
+        )
+        return made
+
+    def _new_context(self) -> ssl.SSLContext:
         cert, key, *client_ca = self._paths
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key, password=_no_password)
         if client_ca:
             context.load_verify_locations(client_ca[0])
-        texts = []
-        for path in self._paths:
-            with open(path, "rb") as file:
-                texts.append(file.read())
-        roots = texts[2] if client_ca else None
-        made: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
-            [(texts[1], texts[0])], root_certificates=roots
-        )
-        return made
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
 
 def _no_password() -> bytes:

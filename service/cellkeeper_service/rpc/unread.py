@@ -13,7 +13,7 @@ import grpc
 
 from cellkeeper_service.errors import Reason, Rejection
 
-Context = grpc.aio.ServicerContext[Any, Any]
+from .call_context import CallContext
 
 RETRY_DELAY_MS = 1000
 SWEEP_SECONDS = 0.1
@@ -52,7 +52,7 @@ class Unread:
         self._count = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def read(self, context: Context) -> Any:
+    async def read(self, context: CallContext) -> Any:
         """The call's first message, or grpc.aio.EOF. Raises a Rejection where it does not come in time."""
         task = asyncio.current_task()
         if task is None:
@@ -78,7 +78,7 @@ class Unread:
             if waiting.why is None:
                 self._forget(waiting)
 
-    async def messages(self, context: Context, arrived: Callable[[], None]) -> AsyncIterator[Any]:
+    async def messages(self, context: CallContext, arrived: Callable[[], None]) -> AsyncIterator[Any]:
         """All of a stream's messages: the first has to come in time, the others whenever they like (what may have come
         of one is bounded by half_sent.py). arrived: called for each."""
         message = await self.read(context)

@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import grpc
-
 from cellkeeper_service.core.expiry import abandon
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, Request
 from cellkeeper_service.errors import Rejection
 
-Context = grpc.aio.ServicerContext[Any, Any]
+from .call_context import CallContext
 
 
-def deadline(context: Context, default_timeout_ms: int) -> float:
+def deadline(context: CallContext, default_timeout_ms: int) -> float:
     """The call's deadline, or the default, in seconds of the monotonic clock."""
     remaining = context.time_remaining()
     return time.monotonic() + (default_timeout_ms / 1000 if remaining is None else remaining)

@@ -48,6 +48,7 @@ from cellkeeper_service.rpc.tracing import Tracing, start_tracing
 from cellkeeper_service.rpc.unread import Unread
 from cellkeeper_service.server import event_loop
 from cellkeeper_service.server.config import Settings, split_address
+from cellkeeper_service.server.http_front import check_installed, make_front, start_front
 from cellkeeper_service.server.opening import make_store, without_secrets
 from cellkeeper_service.server.readiness import ENDING, Readiness
 from cellkeeper_service.server.reload import HangUps, Reloader
@@ -101,6 +102,9 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
         raise StartError(f"kserve_names: got {settings.kserve_names!r}, expected none without --kserve on")
     split_address(settings.listen, "--listen")
     place = split_address(settings.metrics_listen, "--metrics-listen")
+    if settings.http_listen:
+        split_address(settings.http_listen, "--http-listen")
+        check_installed()
     tokens, certificates = read_tokens(settings), read_certificates(settings)
     hang_ups = HangUps()
     meter, readiness = PrometheusMeter(own_version()), Readiness()
@@ -161,6 +165,10 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     if settings.kserve == "on":
         services += kserve_handlers(settings, prepared, authenticator, loop, unread, streams)
         contracts.append(kserve_contract())
+    front = None
+    if settings.http_listen:
+        parts = authenticator, loop, meter, unread, streams, prepared.certificates
+        front = make_front(settings, own_version(), models, wire_limits(settings), *parts)
     server = RpcServer(services, contracts, streams, transport, prepared.tracing.interceptors)
     reloader = make_reloader(settings, models, prepared.costs, meter)
 
@@ -177,11 +185,14 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     gc.set_threshold(GC_THRESHOLD)
     loop.start(stopping.set)
     port = await server.start(settings.listen)
+    http_url = "" if front is None else await start_front(front, settings, share_port=tell_parent is not None)
     watch = asyncio.get_running_loop().create_task(authenticator.watch(), name="tokens")
     prepared.readiness.serving(store_calls.reach)
     announce(models, meter, store, settings)
     say(f"listening on {listen_host}:{port}")
     say(f"metrics on {prepared.metrics_url}")
+    if front is not None:
+        say(f"http on {http_url}")
     if tell_parent is not None:
         tell_parent(prepared.metrics_url)
     prepared.hang_ups.hand_over(reloader.request)
@@ -194,8 +205,12 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
         await asyncio.sleep(settings.drain_delay_ms / 1000)
     say("stopping: finishing what is under way")
     grace_seconds = settings.drain_timeout_ms / 1000
+    if front is not None:
+        await front.stop_listening()
     await server.close(grace_seconds)
     await asyncio.wait_for(_drain(loop, server, grace_seconds), grace_seconds + 5)
+    if front is not None:
+        await front.stop()
     watch.cancel()  # not before: a token that is withdrawn meanwhile ends its streams
     await reloader.close()
     store_calls.close()

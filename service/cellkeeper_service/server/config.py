@@ -41,6 +41,11 @@ class Settings:
 
     listen: str = serving("127.0.0.1:50051", "host:port of the gRPC service; port 0 takes a free one")
     metrics_listen: str = serving("127.0.0.1:9464", "host:port of /metrics, /healthz and /readyz")
+    http_listen: str = serving(
+        "",
+        "host:port of the console and its JSON API (docs/http.md); port 0 takes a free one. Beyond this machine only "
+        "with --tokens or --tls-client-ca",
+    )
     kserve: str = serving(
         "off",
         "on or off: serve KServe's and Triton's protocol too, on the same port (docs/triton.md)",
@@ -96,6 +101,12 @@ class Settings:
         least=0,
     )
     max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
+    max_http_body_bytes: int = limit(
+        1024 * 1024,
+        "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes: while it is read, about "
+        "10 ms a MiB, everybody else waits",
+    )
+    max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")
     max_request_bytes: int = limit(512 * 1024 * 1024, "inputs and outputs of unanswered requests")
     max_session_requests: int = limit(1024, "waiting requests of one session")

@@ -24,12 +24,29 @@ def check_access(settings: Settings) -> None:
             "tenant_sessions: a session counts until it may be forgotten, and without max_ttl_ms none ever is; "
             "give --max-ttl-ms"
         )
+    if settings.http_listen:
+        _check_http(settings)
     host, _ = split_address(settings.listen, "--listen")
     if settings.tokens or settings.tls_client_ca or settings.insecure_listen or is_loopback(host):
         return
     raise StartError(
         f"--listen: {settings.listen} can be reached from other machines, and nobody would be asked who he is; give "
         "--tokens FILE (docs/security.md), or --tls-client-ca FILE, or --insecure-listen if that is meant"
+    )
+
+
+def _check_http(settings: Settings) -> None:
+    host, _ = split_address(settings.http_listen, "--http-listen")
+    if settings.max_http_body_bytes > settings.max_message_bytes:
+        raise StartError(
+            f"max_http_body_bytes: got {settings.max_http_body_bytes}, expected at most max_message_bytes "
+            f"({settings.max_message_bytes})"
+        )
+    if settings.tokens or settings.tls_client_ca or is_loopback(host):
+        return
+    raise StartError(
+        f"--http-listen: {settings.http_listen} can be reached from other machines, and nobody would be asked who he "
+        "is; give --tokens FILE (docs/security.md), or --tls-client-ca FILE"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from cellkeeper_service.core.guarded_meter import GuardedMeter, guarded
+from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.requests import Done, Request, Step
 from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position

@@ -18,11 +18,12 @@ from cellkeeper_service.errors import Rejection
 from cellkeeper_service.rpc import model_changed
 from cellkeeper_service.rpc.answering import Call, Decided, admitted, answering
 from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.call_context import CallContext
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.decoding import handlers
 from cellkeeper_service.rpc.open_streams import OpenStreams
 from cellkeeper_service.rpc.unread import Unread
-from cellkeeper_service.rpc.waiting import Context, reply_to
+from cellkeeper_service.rpc.waiting import reply_to
 
 from . import model_info
 from .descriptor import PATH, SERVICE
@@ -140,7 +141,7 @@ class KServeServicer:
         return response
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: CallContext
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         def make(caller: Caller, latest: float | None) -> InferStream:
             kept = self._service, self._statistics
@@ -172,8 +173,8 @@ class KServeServicer:
         return response
 
 
-def _unimplemented(name: str, instead: str) -> Callable[[Any, Context], Awaitable[bytes]]:
-    async def refuse(unread: Any, context: Context) -> bytes:
+def _unimplemented(name: str, instead: str) -> Callable[[Any, CallContext], Awaitable[bytes]]:
+    async def refuse(unread: Any, context: CallContext) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served here: {instead}")
 
     return refuse

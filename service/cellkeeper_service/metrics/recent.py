@@ -1,0 +1,156 @@
+"""The last minutes of the metrics, for people who look at one process without Prometheus."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from .per_model import PHASES
+
+SAMPLE_SECONDS = 5.0
+KEPT = 120
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+Labels = tuple[tuple[str, str], ...]
+Values = Mapping[str, Mapping[Labels, float]]
+"""By the sample's name and its labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """at: seconds of the monotonic clock."""
+
+    at: float
+    values: Values
+
+
+class Recent:
+    """Looks at the metrics when it is told to, and keeps what it saw for KEPT looks."""
+
+    sample_seconds = SAMPLE_SECONDS
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]], now: Callable[[], float]) -> None:
+        """collect: every family, as a registry gives them. now: the monotonic clock."""
+        self._collect = collect
+        self._now = now
+        self._samples: deque[Sample] = deque(maxlen=KEPT + 1)
+
+    def look(self) -> None:
+        """To be called every SAMPLE_SECONDS."""
+        values: dict[str, dict[Labels, float]] = defaultdict(dict)
+        for family in self._collect():
+            if family.name in FAMILIES:
+                for sample in family.samples:
+                    values[sample.name][tuple(sample.labels.items())] = sample.value
+        self._samples.append(Sample(self._now(), values))
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON, the oldest first. Each sample tells of the time since the one before it."""
+        now = self._now()
+        return {
+            "sample_seconds": SAMPLE_SECONDS,
+            "samples": [_between(before, after, now) for before, after in pairwise(self._samples)],
+        }
+
+
+FAMILIES = frozenset(
+    {
+        "cellkeeper_chunk_seconds",
+        "cellkeeper_steps",
+        "cellkeeper_chunks",
+        "cellkeeper_batch_size",
+        "cellkeeper_queue_depth",
+        "cellkeeper_hot_sessions",
+        "cellkeeper_rejections",
+        "cellkeeper_commits",
+        "cellkeeper_store_round_trips",
+        "cellkeeper_store_errors",
+        "cellkeeper_store_seconds",
+    }
+)
+
+
+def _between(before: Sample, after: Sample, now: float) -> dict[str, Any]:
+    seconds = max(after.at - before.at, 1e-9)
+
+    def rate(name: str) -> float:
+        return sum(_rates(before, after, name, "", seconds).values())
+
+    calls = _rates(before, after, "cellkeeper_store_round_trips_total", "call", seconds)
+    failed = _rates(before, after, "cellkeeper_store_errors_total", "call", seconds)
+    batches = _buckets(before, after, "cellkeeper_batch_size", {})
+    sessions = _grown(before, after, "cellkeeper_batch_size_sum")
+    return {
+        "age_seconds": now - after.at,
+        "seconds": seconds,
+        "steps_per_second": rate("cellkeeper_steps_total"),
+        "chunks_per_second": rate("cellkeeper_chunks_total"),
+        "latency_seconds": {
+            phase: _quantiles(_buckets(before, after, "cellkeeper_chunk_seconds", {"phase": phase})) for phase in PHASES
+        },
+        "batches_per_second": batches[-1][1] / seconds if batches else 0.0,
+        "batch_size_mean": sessions / batches[-1][1] if batches and batches[-1][1] else None,
+        "queue_depth": sum(after.values.get("cellkeeper_queue_depth", {}).values()),
+        "sessions_hot": _by(after.values.get("cellkeeper_hot_sessions", {}), "model"),
+        "rejections_per_second": _rates(before, after, "cellkeeper_rejections_total", "reason", seconds),
+        "commits_per_second": _rates(before, after, "cellkeeper_commits_total", "result", seconds),
+        "store": {
+            call: {
+                "calls_per_second": calls[call],
+                "errors_per_second": failed.get(call, 0.0),
+                "seconds": _quantiles(_buckets(before, after, "cellkeeper_store_seconds", {"call": call})),
+            }
+            for call in calls
+        },
+    }
+
+
+def _by(values: Mapping[Labels, float], label: str) -> dict[str, float]:
+    """Sums by a label's value; by "" where there is none."""
+    found: dict[str, float] = defaultdict(float)
+    for labels, value in values.items():
+        found[dict(labels).get(label, "")] += value
+    return dict(found)
+
+
+def _rates(before: Sample, after: Sample, name: str, label: str, seconds: float) -> dict[str, float]:
+    """A second, by the label's value; those that did not grow are left out."""
+    early, late = _by(before.values.get(name, {}), label), _by(after.values.get(name, {}), label)
+    grown = {value: count - early.get(value, 0.0) for value, count in late.items()}
+    return {value: count / seconds for value, count in grown.items() if count > 0}
+
+
+def _grown(before: Sample, after: Sample, name: str) -> float:
+    return sum(after.values.get(name, {}).values()) - sum(before.values.get(name, {}).values())
+
+
+def _buckets(before: Sample, after: Sample, name: str, labels: Mapping[str, str]) -> list[tuple[float, float]]:
+    """Upper bounds, ascending, and how many values between the samples were at most that."""
+    found: dict[float, float] = defaultdict(float)
+    for sign, sample in ((1, after), (-1, before)):
+        for at, value in sample.values.get(f"{name}_bucket", {}).items():
+            of = dict(at)
+            if all(of.get(label) == text for label, text in labels.items()):
+                found[float(of["le"])] += sign * value
+    return sorted(found.items())
+
+
+def _quantiles(buckets: list[tuple[float, float]]) -> dict[str, float] | None:
+    """By name, within a bucket as if its values were spread evenly; None where there were no values."""
+    if not buckets or buckets[-1][1] <= 0:
+        return None
+    bounds, counts = zip(*buckets, strict=True)
+    found = {}
+    for name, quantile in QUANTILES.items():
+        rank = quantile * counts[-1]
+        at = bisect_left(counts, rank)
+        low, below = (bounds[at - 1], counts[at - 1]) if at else (0.0, 0.0)
+        share = (rank - below) / (counts[at] - below)
+        found[name] = low if bounds[at] == float("inf") else low + share * (bounds[at] - low)
+    return found

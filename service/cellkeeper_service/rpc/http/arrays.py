@@ -1,0 +1,103 @@
+"""Arrays of numbers as nested lists of JSON, without the loss of a bit.
+
+Numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity"; integers beyond 2^53 are strings of
+digits, and are taken as numbers too. A float32 is written as the shortest decimal of the same value in float64, which
+every reader turns into that value, and which is the same float32 again.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.errors import invalid
+
+from .json_text import SAFE_INTEGER, shown
+
+NAMED = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+MAX_RANK = 16
+MAX_DIGITS = 20  # of an int64 with its sign
+FLOATS = 'numbers, or "NaN", "Infinity", "-Infinity"'
+INTEGERS = "whole numbers that int64 can hold"
+
+
+def read_array(value: Any, kind: str, field: str) -> Array:
+    """Nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection."""
+    leaves, shape = _leaves(value, field)
+    values = _floats(leaves, field) if kind == "f" else _integers(leaves, field)
+    return values.reshape(shape)
+
+
+def write_array(values: Array) -> Any:
+    """Nested lists, or one value where the array has no axes."""
+    if values.dtype.kind == "f":
+        if np.isfinite(values).all():
+            return values.tolist()
+        return _named(values.astype(np.float64).tolist())
+    if values.dtype.itemsize < 8 or not values.size or _safe(values):
+        return values.tolist()
+    return _digits(values.tolist())
+
+
+def _leaves(value: Any, field: str) -> tuple[list[Any], list[int]]:
+    level, shape = [value], list[int]()
+    while level and type(level[0]) is list:
+        sizes = {len(item) if type(item) is list else -1 for item in level}
+        if len(sizes) != 1 or len(shape) == MAX_RANK:
+            raise invalid(field, "lists of different lengths or depths", "nested lists that are one array")
+        shape.append(sizes.pop())
+        level = list(chain.from_iterable(level))
+    return level, shape
+
+
+def _floats(leaves: list[Any], field: str) -> Array:
+    kinds = set(map(type, leaves))
+    named = 0
+    if not kinds <= {float, int}:
+        for at, leaf in enumerate(leaves):
+            if type(leaf) is str and leaf in NAMED:
+                leaves[at] = NAMED[leaf]
+                named += 1
+            elif type(leaf) not in (float, int):
+                raise invalid(field, shown(leaf), FLOATS)
+    try:
+        values = np.array(leaves, np.float64)
+    except OverflowError:
+        raise invalid(field, "a number beyond float64", FLOATS) from None
+    if values.size - np.count_nonzero(np.isfinite(values)) != named:
+        raise invalid(field, "a number beyond float64", FLOATS)
+    return values
+
+
+def _integers(leaves: list[Any], field: str) -> Array:
+    if set(map(type, leaves)) - {int}:
+        for at, leaf in enumerate(leaves):
+            if type(leaf) is str and len(leaf) <= MAX_DIGITS and leaf.isascii() and leaf.removeprefix("-").isdecimal():
+                leaves[at] = int(leaf)
+            elif type(leaf) is not int:
+                raise invalid(field, shown(leaf), INTEGERS)
+    try:
+        return np.array(leaves, np.int64)
+    except OverflowError:
+        raise invalid(field, "a number beyond int64", INTEGERS) from None
+
+
+def _safe(values: Array) -> bool:
+    return bool(values.min() >= -SAFE_INTEGER and values.max() <= SAFE_INTEGER)
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if value != value:
+        return "NaN"
+    return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, value)
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_digits(item) for item in value]
+    return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)

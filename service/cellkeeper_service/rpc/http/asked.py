@@ -1,0 +1,67 @@
+"""What a request over HTTP asks: the names in its path, its query and its body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from cellkeeper_service.errors import invalid
+
+from .fields import Fields
+from .json_text import read_json, shown
+
+TIMEOUT = "timeout_ms"
+MAX_QUERY_FIELDS = 16
+
+
+@dataclass(slots=True)
+class Asked:
+    """path: by the name in the route's template. query: by name, without `timeout_ms`."""
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Fields = field(default_factory=lambda: Fields({}))
+
+    @property
+    def model(self) -> str:
+        return self.path["model"]
+
+    @property
+    def session(self) -> str:
+        return self.path["session"]
+
+
+def read_path(template: str, raw: str) -> dict[str, str]:
+    """The names that the template has in braces. raw: the path as it came, which the template matches: a "/" within a
+    name is %2F. Raises a Rejection for one that is not UTF-8."""
+    found = {}
+    for part, given in zip(template.split("/"), raw.split("/"), strict=True):
+        if part.startswith("{"):
+            try:
+                found[part[1:-1]] = unquote_to_bytes(given).decode()
+            except UnicodeDecodeError:
+                raise invalid(part[1:-1], shown(given), "percent-encoded UTF-8") from None
+    return found
+
+
+def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
+    """names: that there may be. Raises a Rejection for another, or one that comes twice, or is not UTF-8."""
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
+    except UnicodeDecodeError:
+        raise invalid("query", "bytes that are not UTF-8", "percent-encoded UTF-8") from None
+    except ValueError:
+        raise invalid("query", f"more than {MAX_QUERY_FIELDS} fields", f"some of {', '.join(names)}") from None
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in names or name in found:
+            came = f"{shown(name)} twice" if name in found else shown(name)
+            raise invalid("query", came, f"each of {', '.join(names)} once at the most")
+        found[name] = value
+    return found
+
+
+def read_body(data: bytes) -> Fields:
+    """No body is an empty object."""
+    return Fields(read_json(data) if data else {})

@@ -1,0 +1,195 @@
+"""A request over HTTP as the handlers see it: the call context that gRPC gives them otherwise."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv6Address, ip_address
+from typing import Any, NoReturn
+
+import grpc
+from aiohttp import web
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.call_log import REQUEST_ID
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.status import DETAILS_KEY
+
+from . import fields
+from .asked import TIMEOUT, Asked, read_body, read_path, read_query
+from .json_text import integer
+
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]
+JSON_TYPE = "application/json"
+PROTOCOL = "cellkeeper.v1"
+BEARER_PROTOCOL = "cellkeeper.bearer."
+"""A browser cannot set the headers of a WebSocket: the token comes as a second subprotocol, in base64url."""
+
+Reader = Callable[[Asked, Catalog], Any]
+SCHEME = "bearer "
+
+
+class Ended(Exception):
+    """The call ends with this status. error: the object that says why, as replies.error writes it."""
+
+    def __init__(self, code: str, message: str, details: bytes) -> None:
+        super().__init__(message)
+        self.code = code
+        self.error = _error(code, message, details)
+
+
+class HttpCall:
+    """Fulfils CallContext."""
+
+    def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
+        """template: of the path. names: what there may be in the query."""
+        self.request = request
+        self.came = time.monotonic()
+        self._template = template
+        self._names = names
+        self._query: dict[str, str] | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """By name. Raises a Rejection."""
+        if self._query is None:
+            self._query = read_query(self.request.rel_url.raw_query_string, self._names)
+        return self._query
+
+    @property
+    def path(self) -> dict[str, str]:
+        """By the name in the template. Raises a Rejection."""
+        return read_path(self._template, self.request.rel_url.raw_path)
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        headers = self.request.headers
+        sent = [*headers.getall("Authorization", ()), *_tokens(headers.getall("Sec-WebSocket-Protocol", ()))]
+        found: list[tuple[str, str | bytes]] = [("authorization", value) for value in sent]
+        return [*found, *((REQUEST_ID, value) for value in headers.getall(REQUEST_ID, ()))]
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        transport = self.request.transport
+        made = None if transport is None else transport.get_extra_info("peercert")
+        if not made:
+            return {}
+        names = [value for kind, value in made.get("subjectAltName", ()) if kind in ("DNS", "URI")]
+        common = [value for part in made.get("subject", ()) for kind, value in part if kind == "commonName"]
+        return {
+            "x509_subject_alternative_name": [name.encode() for name in names],
+            "x509_common_name": [name.encode() for name in common],
+        }
+
+    def time_remaining(self) -> float | None:
+        """Raises a Rejection for a time that is none."""
+        if TIMEOUT not in self._names or TIMEOUT not in self.query:
+            return None
+        timeout_ms = fields.query(self.query, TIMEOUT)
+        if timeout_ms == 0:
+            raise invalid(TIMEOUT, 0, "1 or more")
+        return self.came + timeout_ms / 1000 - time.monotonic()
+
+    def peer(self) -> str:
+        transport = self.request.transport
+        place = None if transport is None else transport.get_extra_info("peername")
+        if not place:
+            return "gone"
+        address, port = ip_address(str(place[0]).partition("%")[0]), place[1]
+        if isinstance(address, IPv6Address):
+            if address.ipv4_mapped is None:
+                return f"ipv6:[{address}]:{port}"
+            address = address.ipv4_mapped
+        return f"ipv4:{address}:{port}"
+
+    async def read(self) -> Any:
+        raise NotImplementedError
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> NoReturn:
+        packed = dict(trailing_metadata).get(DETAILS_KEY, b"")
+        raise Ended(code.name, details, packed if isinstance(packed, bytes) else b"")
+
+
+class JsonCall(HttpCall):
+    """A request with one answer."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        template: str,
+        names: Sequence[str],
+        read: Callable[[Asked], Any],
+        most_bytes: int,
+    ) -> None:
+        """read: the message for the handler. most_bytes: of the body."""
+        super().__init__(request, template, [*names, TIMEOUT])
+        self._read = read
+        self._most = most_bytes
+
+    async def read(self) -> Any:
+        try:
+            body = await self._body()
+        except ConnectionError:  # the client has gone
+            return EOF
+        query = {name: value for name, value in self.query.items() if name != TIMEOUT}
+        return self._read(Asked(self.path, query, read_body(body)))
+
+    async def _body(self) -> bytes:
+        request = self.request
+        if not request.can_read_body:
+            return b""
+        if request.method in ("GET", "DELETE"):
+            raise invalid("body", "one", f"none: {request.method} takes what is in the path and the query")
+        if request.content_type != JSON_TYPE:
+            raise invalid("Content-Type", repr(request.headers.get("Content-Type", "")), JSON_TYPE)
+        if "Content-Encoding" in request.headers:
+            raise invalid("Content-Encoding", repr(request.headers["Content-Encoding"]), "a body as it is")
+        body = bytearray()
+        try:
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > self._most:
+                    raise invalid("body", f"more than {self._most} bytes", f"at most {self._most}")
+        except web.RequestPayloadError:
+            raise invalid("body", "chunks that are none", "a body as HTTP has it") from None
+        return bytes(body)
+
+
+def _tokens(protocols: Sequence[str]) -> list[str]:
+    """The tokens among a WebSocket's subprotocols, as the header would have them. One that is not base64url is not
+    known here either."""
+    found = []
+    for name in ",".join(protocols).split(","):
+        if (name := name.strip()).startswith(BEARER_PROTOCOL):
+            text = name.removeprefix(BEARER_PROTOCOL)
+            try:
+                found.append(SCHEME + base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+            except (binascii.Error, ValueError):
+                found.append(SCHEME)
+    return found
+
+
+def _error(code: str, message: str, packed: bytes) -> dict[str, Any]:
+    """From google.rpc.Status, as every call of gRPC carries it."""
+    reason, details = "REASON_UNSPECIFIED", dict[str, Any]()
+    for one in status_pb2.Status.FromString(packed).details:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if _is(one, info):
+            reason = info.reason
+            if "field" in info.metadata:
+                details["field"] = info.metadata["field"]
+            if "step" in info.metadata:
+                step = integer(int(info.metadata["step"]))
+                generation, head = info.metadata["generation"], info.metadata["head"]
+                details["position"] = {"generation": generation, "step": step, "head": head}
+        elif _is(one, retry):
+            details["retry_delay_ms"] = retry.retry_delay.ToMilliseconds()
+    return {"code": code, "reason": reason, "message": message, "details": details}
+
+
+def _is(packed: Any, message: Message) -> bool:
+    return bool(packed.Unpack(message))

@@ -1,0 +1,96 @@
+"""The connections of clients: where they are taken, how many at one time, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import PerSecond
+from cellkeeper_service.rpc.tls import Certificates
+
+log = logging.getLogger(__name__)
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"X-Content-Type-Options: nosniff\r\n\r\n"
+)
+
+
+class NoRequests(logging.Filter):
+    """aiohttp reports bytes that are no request as its own errors, with a traceback and with the bytes, which may be
+    an id or a token. They are their sender's, and one line a second tells of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate = PerSecond(1)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        record.msg, record.args = "refused: bytes that are no request over HTTP", ()
+        return log.isEnabledFor(logging.INFO) and self._rate.admit("bytes") is not None
+
+
+def quiet_logger() -> logging.Logger:
+    """For aiohttp's server."""
+    made = logging.getLogger(f"{__name__}.aiohttp")
+    if not made.filters:
+        made.addFilter(NoRequests())
+    return made
+
+
+class Connections:
+    """runner: of the application, not set up yet. most: connections at one time."""
+
+    def __init__(self, runner: web.AppRunner, most: int, certificates: Certificates | None) -> None:
+        self._runner = runner
+        self._most = most
+        self._certificates = certificates
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int, *, share_port: bool) -> int:
+        """Returns the port. Raises StartError."""
+        await self._runner.setup()
+        tls = None if self._certificates is None else self._certificates.context()
+        try:
+            family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
+                                                        flags=socket.AI_PASSIVE)[0]  # fmt: skip
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, str(place[0]), port, family=family, ssl=tls, reuse_port=share_port or None
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with --http-listen") from error
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop_listening(self) -> None:
+        """No further connection is taken."""
+        if self._server is not None:
+            self._server.close()
+
+    async def stop(self) -> None:
+        """Ends those that there are."""
+        await self.stop_listening()
+        await self._runner.cleanup()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= self._most:
+            return _Full()
+        return server()
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        made = cast(asyncio.Transport, transport)
+        made.write(FULL)
+        made.close()

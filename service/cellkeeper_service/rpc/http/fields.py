@@ -1,0 +1,119 @@
+"""The fields of a JSON object: each is taken once, in the kind that it has, and none is left over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.errors import invalid
+
+from .json_text import shown
+
+MOST = 2**64
+MAX_NAME = 64
+
+
+class Fields:
+    """Of one object. where: what stands before their names in a refusal: "items[2]." """
+
+    def __init__(self, value: Any, where: str = "", whole: str = "body") -> None:
+        """whole: what an object is called that is no field of another."""
+        if type(value) is not dict:
+            raise invalid(where.rstrip(".") or whole, shown(value), "an object")
+        self._left: dict[str, Any] = dict(value)
+        self._known: dict[str, None] = {}
+        self.where = where
+
+    def name(self, field: str) -> str:
+        return self.where + field
+
+    def has(self, field: str) -> bool:
+        """Whether it is there. null is a value, and no field takes it."""
+        self._known[field] = None
+        return field in self._left
+
+    def value(self, field: str, expected: str) -> Any:
+        """Raises a Rejection where it is not there."""
+        if not self.has(field):
+            raise invalid(self.name(field), "nothing", expected)
+        return self._left.pop(field)
+
+    def text(self, field: str, expected: str = "a string") -> str:
+        return text(self.value(field, expected), self.name(field), expected)
+
+    def flag(self, field: str) -> bool:
+        """False where it is not there."""
+        if not self.has(field):
+            return False
+        value = self.value(field, "true or false")
+        if type(value) is not bool:
+            raise invalid(self.name(field), shown(value), "true or false")
+        return value
+
+    def integer(self, field: str, most: int = MOST) -> int:
+        return integer(self.value(field, "a whole number"), self.name(field), most)
+
+    def raw(self, field: str, count: int) -> bytes:
+        """Bytes that are written as hexadecimal digits."""
+        return raw(self.text(field, f"{2 * count} hexadecimal digits"), self.name(field), count)
+
+    def request_id(self) -> bytes:
+        """A new one where the caller gives none: then a retry is another request."""
+        return self.raw("request_id", 16) if self.has("request_id") else os.urandom(16)
+
+    def position(self, field: str) -> pb.Position:
+        return position(self.value(field, "a position"), self.name(field))
+
+    def end(self) -> None:
+        """Raises a Rejection for fields that nobody has asked for."""
+        for field in self._left:
+            plain = field.isascii() and field.isidentifier() and len(field) <= MAX_NAME
+            raise invalid(
+                self.name(field if plain else shown(field)),
+                "a field that is not known here",
+                f"some of {', '.join(self._known)}",
+            )
+
+
+def text(value: Any, field: str, expected: str = "a string") -> str:
+    if type(value) is not str:
+        raise invalid(field, shown(value), expected)
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise invalid(field, "half of a surrogate pair", "text that UTF-8 can write")
+    return value
+
+
+def integer(value: Any, field: str, most: int = MOST) -> int:
+    """A whole number of 0 or more, as a number or, for those beyond 2^53, as a string of digits."""
+    if type(value) is str and len(value) <= len(str(MOST)) and value.isascii() and value.isdecimal():
+        value = int(value)
+    if type(value) is not int or not 0 <= value < most:
+        raise invalid(field, shown(value), f"a whole number of 0 or more, below {most}")
+    return value
+
+
+def raw(value: str, field: str, count: int) -> bytes:
+    try:
+        found = bytes.fromhex(value) if value.isalnum() else b""
+    except ValueError:
+        found = b""
+    if len(found) != count:
+        raise invalid(field, shown(value), f"{2 * count} hexadecimal digits")
+    return found
+
+
+def position(value: Any, field: str) -> pb.Position:
+    fields = Fields(value, f"{field}.")
+    found = pb.Position(
+        generation=fields.raw("generation", 16), step=fields.integer("step"), head=fields.raw("head", 8)
+    )
+    fields.end()
+    return found
+
+
+def query(values: Mapping[str, str], name: str) -> int:
+    """A whole number of the query; 0 where it is not there."""
+    return integer(values[name], name, 2**32) if name in values else 0

@@ -1,0 +1,242 @@
+"""The listener for HTTP: who may connect, which handler a request gets, and how answers and refusals are written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from cellkeeper_service.core.models import Models
+from cellkeeper_service.errors import Reason, Rejection, internal_error
+from cellkeeper_service.rpc.call_log import note_refused
+from cellkeeper_service.rpc.catalog import Catalog, WireLimits
+from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.status import CODES
+from cellkeeper_service.rpc.tls import Certificates
+
+from . import replies
+from .asked import Asked
+from .call import JSON_TYPE, Ended, HttpCall, JsonCall
+from .connections import Connections, quiet_logger
+from .console_files import ConsoleFile, read_console
+from .guard import HEADERS, Guard
+from .json_text import write_json
+from .openapi import document
+from .routes import DOCUMENT, ROUTES, STREAM, WATCH, Route
+from .servicer import HttpServicer
+from .sockets import Sockets
+
+log = logging.getLogger(__name__)
+
+JSON_PER_BYTE = 6
+"""Bytes of JSON for one byte of a tensor, at the most: 24 characters for a float32."""
+LATE_SECONDS = 1.0
+"""A request has its answer when its deadline passes; after so long more it is not waited for."""
+CONSOLE = "/console/"
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+GONE = 499
+"""The status in the metrics where the client did not wait for one."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpMeter(Protocol):
+    def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """route: the template; never a path that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """max_body_bytes: of a request, or a message of a WebSocket. max_connections: of all clients together.
+    message_timeout_ms: for a request's head, and for a client to take an answer."""
+
+    max_body_bytes: int
+    max_connections: int
+    message_timeout_ms: int
+
+
+class HttpFront:
+    def __init__(
+        self,
+        servicer: HttpServicer,
+        streams: OpenStreams,
+        models: Mapping[str, Models],
+        wire: WireLimits,
+        limits: FrontLimits,
+        guard: Guard,
+        meter: HttpMeter,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._servicer = servicer
+        self._guard = guard
+        self._limits = limits
+        self._meter = meter
+        self._catalog = Catalog(models, replace(wire, max_message_bytes=limits.max_body_bytes // JSON_PER_BYTE + 4096))
+        self._looking: asyncio.TimerHandle | None = None
+        self._patience = limits.message_timeout_ms / 1000
+        self._openapi = document(servicer.about.version)
+        self._console = read_console()
+        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes)
+        app = web.Application(middlewares=[self._around])
+        app.on_response_prepare.append(_add_headers)
+        for route in ROUTES:
+            app.router.add_route(route.method, route.path, self._answering(route))
+        app.router.add_route("GET", STREAM.path, sockets.step)
+        app.router.add_route("GET", WATCH.path, sockets.watch)
+        app.router.add_route("GET", DOCUMENT, self._document)
+        app.router.add_route("GET", "/", self._file)
+        app.router.add_route("GET", CONSOLE + "{file:.*}", self._file)
+        runner = web.AppRunner(
+            app,
+            logger=quiet_logger(),
+            access_log=None,  # it would have session ids in it
+            handler_cancellation=True,
+            keepalive_timeout=self._patience,
+            lingering_time=1.0,
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
+        self._connections = Connections(runner, limits.max_connections, certificates)
+
+    async def start(self, host: str, port: int, *, share_port: bool) -> int:
+        """Listens, and returns the port. Raises StartError."""
+        self._look()
+        return await self._connections.listen(host, port, share_port=share_port)
+
+    async def stop_listening(self) -> None:
+        """No further connection is taken."""
+        await self._connections.stop_listening()
+
+    async def stop(self) -> None:
+        """Ends every connection; requests under way have a second."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._connections.stop()
+
+    def _look(self) -> None:
+        recent = self._servicer.about.recent
+        recent.look()
+        self._looking = asyncio.get_running_loop().call_later(recent.sample_seconds, self._look)
+
+    def _answering(self, route: Route) -> Handler:
+        handler: Callable[[Any, Any], Awaitable[Any]] = getattr(self._servicer, route.rpc)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            read: list[Asked] = []
+
+            def message(asked: Asked) -> Any:
+                read.append(asked)
+                return route.read(asked, self._catalog)
+
+            call = JsonCall(request, route.path, list(route.query), message, self._limits.max_body_bytes)
+            try:
+                reply = await asyncio.wait_for(handler(None, call), self._seconds(call))
+            except asyncio.TimeoutError:
+                raise Rejection(Reason.DEADLINE_PASSED, "the request was not answered by its deadline") from None
+            written = route.write(reply, read[0])
+            status = replies.status_of(written["error"]["code"]) if "error" in written else 200
+            return _json(status, write_json(written))
+
+        return answer
+
+    def _seconds(self, call: HttpCall) -> float:
+        """Until the request is given up."""
+        try:
+            seconds = call.time_remaining()
+        except Rejection:  # the handler says so, to those who may ask
+            seconds = None
+        return (self._catalog.limits.default_timeout_ms / 1000 if seconds is None else seconds) + LATE_SECONDS
+
+    async def _document(self, request: web.Request) -> web.StreamResponse:
+        return _json(200, self._openapi)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        found: ConsoleFile | None = self._console.get(request.match_info.get("file", ""))
+        if found is None:
+            raise web.HTTPNotFound
+        headers = {"ETag": found.tag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == found.tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=found.body, headers={"Content-Type": found.content_type, **headers})
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of every request: its guard, its refusal as JSON, its metrics."""
+        began, route, status = time.monotonic(), _template(request), GONE
+        try:
+            response = await self._refusing(request, handler, route)
+            await asyncio.wait_for(_write(request, response), self._patience)
+            status = response.status
+        except (asyncio.TimeoutError, ConnectionError):  # it does not take its answer: what aiohttp writes yet fails
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            method = request.method if request.method in METHODS else "other"  # a client may send any word
+            self._meter.http_request(method, route, status, time.monotonic() - began)
+        return response
+
+    async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        try:
+            self._guard.check(request, changes=route in (STREAM.path, WATCH.path))
+            return await handler(request)
+        except Ended as ended:
+            return _refused({"error": ended.error})
+        except Rejection as rejection:
+            self._servicer.meter.rejected(rejection.reason.value)
+            note_refused(HttpCall(request, route, ()), route, rejection.reason, CODES[rejection.reason].name)
+            return _refused({"error": replies.rejection(rejection)})
+        except web.HTTPException as plain:
+            return _plain(plain)
+        except Exception:
+            log.exception("%s %s failed", request.method, route)
+            return _refused({"error": replies.rejection(internal_error())})
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.popall("Server", None)
+
+
+async def _write(request: web.Request, response: web.StreamResponse) -> None:
+    """Returns when the client has taken it, or the kernel has."""
+    if not isinstance(response, web.WebSocketResponse):
+        await response.prepare(request)
+        await response.write_eof()
+
+
+def _template(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical
+
+
+def _json(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=body, headers={"Content-Type": JSON_TYPE, **(headers or {})})
+
+
+def _refused(written: dict[str, Any]) -> web.Response:
+    error = written["error"]
+    headers = {}
+    if error["code"] == "UNAUTHENTICATED":
+        headers["WWW-Authenticate"] = "Bearer"
+    if "retry_delay_ms" in error["details"]:
+        headers["Retry-After"] = str(-(-error["details"]["retry_delay_ms"] // 1000))
+    return _json(replies.status_of(error["code"]), write_json(written), headers)
+
+
+def _plain(plain: web.HTTPException) -> web.Response:
+    """Of aiohttp itself: no such route, or another method."""
+    code = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}.get(plain.status, "INVALID_ARGUMENT")
+    message = {404: "there is no such path; /v1/openapi.json lists them", 405: "the path takes another method"}
+    error = {
+        "code": code,
+        "reason": "REASON_UNSPECIFIED",
+        "message": message.get(plain.status, plain.reason),
+        "details": {},
+    }
+    headers = {"Allow": plain.headers["Allow"]} if "Allow" in plain.headers else {}
+    return _json(plain.status, write_json({"error": error}), headers)

@@ -1,0 +1,185 @@
+"""Messages of the service as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from google.rpc import code_pb2
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Header
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc.status import to_error
+from cellkeeper_service.rpc.tensors import DTYPES, WIRE_DTYPES
+
+from .arrays import write_array
+from .json_text import integer
+
+STATE_PREFIX = "state."
+NAMES = {wire: name for name, wire in WIRE_DTYPES.items()}
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INTERNAL": 500,
+    "DATA_LOSS": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""By the name of the gRPC code, as google.rpc.Code says."""
+
+
+def error(message: pb.Error) -> dict[str, Any]:
+    """The object behind "error". details: the field at fault, where the record stands, when to come again."""
+    details: dict[str, Any] = {}
+    if message.field:
+        details["field"] = message.field
+    if message.HasField("position"):
+        details["position"] = position(message.position)
+    if message.retry_delay_ms:
+        details["retry_delay_ms"] = message.retry_delay_ms
+    return {
+        "code": code_pb2.Code.Name(message.code),
+        "reason": pb.Reason.Name(message.reason),
+        "message": message.message,
+        "details": details,
+    }
+
+
+def rejection(why: Rejection) -> dict[str, Any]:
+    return error(to_error(why))
+
+
+def status_of(code: str | grpc.StatusCode) -> int:
+    """The status of HTTP."""
+    return HTTP_STATUS[code if isinstance(code, str) else code.name]
+
+
+def position(message: pb.Position | Position) -> dict[str, Any]:
+    return {"generation": message.generation.hex(), "step": integer(message.step), "head": message.head.hex()}
+
+
+def tensor(message: pb.Tensor) -> Any:
+    """Its values as nested lists."""
+    return write_array(np.frombuffer(message.data, DTYPES[message.dtype]).reshape(message.shape))
+
+
+def states(tensors: Iterable[pb.Tensor], prefix: str = "") -> dict[str, Any]:
+    return {
+        item.name.removeprefix(prefix): {
+            "dtype": NAMES[item.dtype],
+            "shape": list(item.shape),
+            "data": tensor(item),
+        }
+        for item in tensors
+    }
+
+
+def step(reply: pb.StepResponse) -> dict[str, Any]:
+    """outputs: by name, [T, ...]. states: where they were asked for."""
+    written: dict[str, Any] = {
+        "outputs": {item.name: tensor(item) for item in reply.outputs if not item.name.startswith(STATE_PREFIX)},
+        "position": position(reply.position),
+        "replayed": reply.replayed,
+        "created": reply.created,
+        "queued_seconds": reply.queued_seconds,
+        "computed_seconds": reply.computed_seconds,
+    }
+    if held := [item for item in reply.outputs if item.name.startswith(STATE_PREFIX)]:
+        written["states"] = states(held, STATE_PREFIX)
+    return written
+
+
+def opened(reply: pb.OpenResponse) -> dict[str, Any]:
+    return {
+        "position": position(reply.position),
+        "created": reply.created,
+        "fingerprint": reply.fingerprint.hex(),
+        "ttl_ms": integer(reply.ttl_ms),
+    }
+
+
+def state(reply: pb.GetStateResponse) -> dict[str, Any]:
+    return {"position": position(reply.position), "states": states(reply.state)}
+
+
+def session(info: pb.SessionInfo, model: str) -> dict[str, Any]:
+    """One whose header is damaged has `damage`, and its position where that can be read."""
+    written: dict[str, Any] = {"session": info.session, "model": model}
+    if info.HasField("position"):
+        written["position"] = position(info.position)
+    if info.damage:
+        return {**written, "damage": info.damage}
+    return {
+        **written,
+        "fingerprint": info.fingerprint.hex(),
+        "checkpoint_step": integer(info.checkpoint_step),
+        "age_ms": integer(info.age_ms),
+        "idle_ms": integer(info.idle_ms),
+        "ttl_ms": integer(info.ttl_ms),
+        "hot": info.hot,
+    }
+
+
+def log_size(header: Header) -> dict[str, Any]:
+    """How much of the session's inputs its record holds."""
+    steps = header.position.step - header.checkpoint_step
+    return {"steps": steps, "bytes": steps * header.step_bytes}
+
+
+def listing(reply: pb.ListSessionsResponse, model: str) -> dict[str, Any]:
+    return {
+        "sessions": [session(info, model) for info in reply.sessions],
+        "next_page_token": reply.next_page_token,
+    }
+
+
+def result(message: pb.SessionResult) -> dict[str, Any]:
+    if message.HasField("error"):
+        return {"error": error(message.error)}
+    if message.HasField("position"):
+        return {"position": position(message.position)}
+    return {"deleted": message.deleted}
+
+
+def results(messages: Sequence[pb.SessionResult]) -> dict[str, Any]:
+    return {"results": [result(message) for message in messages]}
+
+
+def model(info: pb.ModelInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint.hex(),
+        "numerics": info.numerics,
+        "exact": info.exact,
+        "tolerance": info.tolerance,
+        "engine": info.engine,
+        "device": info.device,
+        "input": _spec(info.input),
+        "feature_names": list(info.feature_names),
+        "vocabulary": info.vocabulary,
+        "missing_values": info.missing_values,
+        "outputs": [_spec(item) for item in info.outputs],
+        "states": [_spec(item) for item in info.states],
+        "feedback": {"sources": list(info.feedback.sources)} if info.HasField("feedback") else None,
+        "max_chunk_steps": info.max_chunk_steps,
+        "max_frame_items": info.max_frame_items,
+        "max_log_steps": info.max_log_steps,
+    }
+
+
+def _spec(message: pb.TensorSpec) -> dict[str, Any]:
+    return {"name": message.name, "dtype": NAMES[message.dtype], "shape": list(message.shape)}

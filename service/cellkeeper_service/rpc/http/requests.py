@@ -1,0 +1,247 @@
+"""What JSON asks for as the messages that gRPC's clients send: one function for each route."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.tensors import WIRE_DTYPES
+
+from . import fields
+from .arrays import read_array
+from .asked import Asked
+from .fields import Fields
+from .json_text import shown
+
+MAX_UINT32 = 2**32
+GENERATION = "32 hexadecimal digits: the generation that is meant"
+
+
+def open_session(asked: Asked, catalog: Catalog) -> pb.OpenRequest:
+    body = asked.body
+    request = pb.OpenRequest(model=asked.model, session=asked.session, request_id=body.request_id())
+    if body.has("expect"):
+        request.expect.CopyFrom(body.position("expect"))
+    if body.has("ttl_ms"):
+        request.ttl_ms = body.integer("ttl_ms")
+    if body.has("initial_state"):
+        request.initial_state.extend(_states(body, "initial_state", _spec(asked, catalog)))
+    body.end()
+    return request
+
+
+def step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
+    request = _step(asked, catalog)
+    if asked.body.has("acked"):
+        request.acked = asked.body.integer("acked")
+    asked.body.end()
+    return request
+
+
+def peek(asked: Asked, catalog: Catalog) -> pb.StepRequest:
+    request = _step(asked, catalog)
+    request.peek = True
+    asked.body.end()
+    return request
+
+
+def forecast(asked: Asked, catalog: Catalog) -> pb.StepRequest:
+    request, body = _step(asked, catalog), asked.body
+    request.peek = True
+    request.rollout_steps = body.integer("steps", MAX_UINT32)
+    check_reply(_count(request) + request.rollout_steps, request.outputs, _spec(asked, catalog), catalog)
+    if body.has("known"):
+        known = read_array(body.value("known", "numbers"), "f", body.name("known"))
+        request.rollout_inputs = known.astype("<f8").tobytes()
+    body.end()
+    return request
+
+
+def get_session(asked: Asked, catalog: Catalog) -> pb.GetSessionRequest:
+    return pb.GetSessionRequest(model=asked.model, session=asked.session)
+
+
+def get_state(asked: Asked, catalog: Catalog) -> pb.GetStateRequest:
+    return pb.GetStateRequest(model=asked.model, session=asked.session)
+
+
+def set_state(asked: Asked, catalog: Catalog) -> pb.SetStateRequest:
+    body = asked.body
+    item = pb.SetStateRequest.Item(
+        session=asked.session,
+        generation=body.raw("generation", 16),
+        request_id=body.request_id(),
+        step=body.integer("step"),
+        state=_states(body, "states", _spec(asked, catalog)),
+    )
+    body.end()
+    return pb.SetStateRequest(model=asked.model, items=[item])
+
+
+def reset(asked: Asked, catalog: Catalog) -> pb.ResetRequest:
+    body = asked.body
+    generation, request_id = body.raw("generation", 16), body.request_id()
+    body.end()
+    item = pb.ResetRequest.Item(session=asked.session, generation=generation, request_id=request_id)
+    return pb.ResetRequest(model=asked.model, items=[item])
+
+
+def fork(asked: Asked, catalog: Catalog) -> pb.ForkRequest:
+    body = asked.body
+    item = pb.ForkRequest.Item(source=asked.session, target=body.text("target"), request_id=body.request_id())
+    if body.has("position"):
+        item.position.CopyFrom(body.position("position"))
+    body.end()
+    return pb.ForkRequest(model=asked.model, items=[item])
+
+
+def delete(asked: Asked, catalog: Catalog) -> pb.DeleteRequest:
+    if "generation" not in asked.query:
+        raise invalid("generation", "nothing", f"{GENERATION}; empty for a session whose record is damaged")
+    given = asked.query["generation"]
+    generation = fields.raw(given, "generation", 16) if given else b""
+    return pb.DeleteRequest(
+        model=asked.model, items=[pb.DeleteRequest.Item(session=asked.session, generation=generation)]
+    )
+
+
+def carry_over(asked: Asked, catalog: Catalog) -> pb.CarryOverRequest:
+    body = asked.body
+    request = pb.CarryOverRequest(model=asked.model)
+    if body.has("fingerprint"):
+        request.fingerprint = body.raw("fingerprint", 32)
+    items = body.value("items", "a list of objects")
+    if type(items) is not list:
+        raise invalid("items", shown(items), "a list of objects")
+    spec = _spec(asked, catalog)
+    for at, value in enumerate(items[: catalog.limits.max_frame_items + 1]):  # one too many is refused as such
+        request.items.append(_carried(Fields(value, f"items[{at}]."), spec))
+    body.end()
+    return request
+
+
+def list_sessions(asked: Asked, catalog: Catalog) -> pb.ListSessionsRequest:
+    query = asked.query
+    return pb.ListSessionsRequest(
+        model=asked.model,
+        prefix=query.get("prefix", ""),
+        page_size=fields.query(query, "page_size"),
+        page_token=query.get("page_token", ""),
+    )
+
+
+def list_models(asked: Asked, catalog: Catalog) -> pb.ListModelsRequest:
+    return pb.ListModelsRequest()
+
+
+def get_model(asked: Asked, catalog: Catalog) -> pb.GetModelRequest:
+    given = asked.query.get("fingerprint", "")
+    return pb.GetModelRequest(model=asked.model, fingerprint=fields.raw(given, "fingerprint", 32) if given else b"")
+
+
+def inputs(value: Any, spec: ModelSpec, field: str = "inputs") -> Array:
+    """[T, *input shape] where it is as it should be: one time step may come without its axis."""
+    dtype = spec.input.numpy_dtype
+    values = read_array(value, dtype.kind, field).astype(f"<{dtype.kind}8")
+    return values[np.newaxis] if values.ndim == len(spec.input.shape) else values
+
+
+def dtype_of(values: Array) -> pb.DataType:
+    """Of what `inputs` gives."""
+    return pb.FLOAT64 if values.dtype.kind == "f" else pb.INT64
+
+
+def check_reply(steps: int, outputs: Sequence[str], spec: ModelSpec, catalog: Catalog) -> None:
+    """Raises REPLY_TOO_LARGE before anything is computed. catalog: with the limits of answers in JSON."""
+    wanted, with_state = catalog.wanted(outputs, spec)
+    catalog.check_reply_size(steps, wanted, with_state, spec)
+
+
+def names(body: Fields, field: str) -> Sequence[str]:
+    """A list of strings; empty where it is not there."""
+    if not body.has(field):
+        return []
+    value = body.value(field, "a list of names")
+    if type(value) is not list:
+        raise invalid(body.name(field), shown(value), "a list of names")
+    return [fields.text(name, f"{body.name(field)}[{at}]") for at, name in enumerate(value)]
+
+
+def _spec(asked: Asked, catalog: Catalog) -> ModelSpec:
+    name, _ = catalog.find(asked.model)
+    return catalog.spec(name)
+
+
+def _step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
+    body, spec = asked.body, _spec(asked, catalog)
+    values = inputs(body.value("inputs", "numbers: of one time step, or a list of time steps"), spec)
+    request = pb.StepRequest(
+        model=asked.model,
+        session=asked.session,
+        dtype=dtype_of(values),
+        shape=values.shape,
+        inputs=values.tobytes(),
+        outputs=names(body, "outputs"),
+    )
+    if body.has("position"):
+        request.position.CopyFrom(body.position("position"))
+    check_reply(_count(request), request.outputs, spec, catalog)
+    return request
+
+
+def _count(request: pb.StepRequest) -> int:
+    return request.shape[0] if request.shape else 0
+
+
+def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
+    policy = body.text("policy", '"keep", "rerun" or "reset"')
+    if policy not in ("keep", "rerun", "reset"):
+        raise invalid(body.name("policy"), shown(policy), '"keep", "rerun" or "reset"')
+    item = pb.CarryOverRequest.Item(
+        session=body.text("session"),
+        generation=body.raw("generation", 16),
+        request_id=body.request_id(),
+        policy=policy.upper(),
+    )
+    if body.has("inputs"):
+        window = inputs(body.value("inputs", "numbers"), spec, body.name("inputs"))
+        item.dtype, item.inputs = dtype_of(window), window.tobytes()
+        item.shape.extend(window.shape)
+    body.end()
+    return item
+
+
+def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
+    """Named tensors: whether they are the model's is for the service to say."""
+    known = {state.name: state.dtype for state in spec.states}
+    value = body.value(field, "an object of tensors by name")
+    if type(value) is not dict:
+        raise invalid(body.name(field), shown(value), "an object of tensors by name")
+    tensors = []
+    for name, given in value.items():
+        one = Fields(given, f"{body.name(field)}[{shown(name)}].")
+        dtype = one.text("dtype") if one.has("dtype") else known.get(name, "float32")
+        if dtype not in WIRE_DTYPES:
+            raise invalid(one.name("dtype"), shown(dtype), f"one of {', '.join(WIRE_DTYPES)}")
+        values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"))
+        if one.has("shape") and (shape := one.value("shape", "a list")) != list(values.shape):
+            raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, which is that of the data")
+        one.end()
+        tensors.append(_tensor(fields.text(name, body.name(field)), dtype, values, one.name("data")))
+    return tensors
+
+
+def _tensor(name: str, dtype: str, values: Array, field: str) -> pb.Tensor:
+    wanted = np.dtype(dtype).newbyteorder("<")
+    with np.errstate(over="ignore"):
+        data = values.astype(wanted)
+    if wanted.kind == "i" and not np.array_equal(data, values):
+        raise invalid(field, f"a number beyond {dtype}", f"numbers that {dtype} can hold")
+    return pb.Tensor(name=name, dtype=WIRE_DTYPES[dtype], shape=data.shape, data=data.tobytes())

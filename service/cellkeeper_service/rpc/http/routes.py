@@ -1,0 +1,141 @@
+"""Every route: what it takes, which handler answers, and what it gives. The OpenAPI document is made of this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellkeeper_service.rpc.catalog import Catalog
+
+from . import replies, requests, servicer
+from .asked import Asked
+
+SESSIONS = "/v1/models/{model}/sessions"
+SESSION = SESSIONS + "/{session}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request with one answer.
+
+    rpc: the handler, and in access/rights.py what it needs. read: the handler's message. write: its reply as JSON; an
+    "error" there is the answer's own. query: by name, what each means. body, reply: names of schemas.
+    """
+
+    method: str
+    path: str
+    rpc: str
+    summary: str
+    read: Callable[[Asked, Catalog], Any]
+    write: Callable[[Any, Asked], dict[str, Any]]
+    reply: str
+    body: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A WebSocket. sends, receives: names of the schemas of the server's and the client's messages."""
+
+    path: str
+    rpc: str
+    summary: str
+    sends: str
+    receives: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+
+
+def _as_it_is(reply: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    return reply
+
+
+def _one(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.result(reply.results[0])
+
+
+def _opened(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.opened(reply)
+
+
+def _step(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.step(reply)
+
+
+def _state(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.state(reply)
+
+
+def _models(reply: Any, asked: Asked) -> dict[str, Any]:
+    return {"models": [replies.model(info) for info in reply.models]}
+
+
+def _model(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.model(reply)
+
+
+def _listing(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.listing(reply, asked.model)
+
+
+def _results(reply: Any, asked: Asked) -> dict[str, Any]:
+    return replies.results(reply.results)
+
+
+LISTED = {
+    "prefix": "of the session ids",
+    "page_size": "sessions of one page, about; 0: 100",
+    "page_token": "next_page_token of the page before",
+}
+FINGERPRINT = {"fingerprint": "64 hexadecimal digits: another version than the one that takes new sessions"}
+LOGGED = {
+    "steps": "of the last time steps, at the most; 64",
+    "outputs": "names with commas between, as a step's `outputs`; prediction",
+}
+ENDED = {"generation": "32 hexadecimal digits: the generation that is meant; empty for a damaged record"}
+WATCHED = {
+    "hz": "how often the record is read in a second, at the most: 1 to 10; 5",
+    "outputs": "names with commas between; empty: outputs are not computed again; prediction",
+    "states": "true or false: whether the states are sent; true",
+}
+
+ROUTES = (
+    Route("GET", "/v1/server", "GetServer", "What this server is, and what the caller may do.", servicer.nothing,
+          _as_it_is, "Server"),
+    Route("GET", "/v1/now", "GetNow", "The last minutes of this server process, from itself.", servicer.nothing,
+          _as_it_is, "Now"),
+    Route("GET", "/v1/models", "ListModels", "Every served version; the first of a name takes new sessions.",
+          requests.list_models, _models, "Models"),
+    Route("GET", "/v1/models/{model}", "GetModel", "One version of a model.", requests.get_model, _model, "Model",
+          query=FINGERPRINT),
+    Route("POST", "/v1/models/{model}/carry-over", "CarryOver", "Another version takes sessions over.",
+          requests.carry_over, _results, "Results", body="CarryOver"),
+    Route("GET", SESSIONS, "ListSessions", "Sessions by the beginning of their ids, in no particular order.",
+          requests.list_sessions, _listing, "Listing", query=LISTED),
+    Route("GET", SESSION, "GetSession", "Where a session stands.", requests.get_session, _as_it_is, "Session"),
+    Route("DELETE", SESSION, "Delete", "Ends the generation.", requests.delete, _one, "Deleted", query=ENDED),
+    Route("POST", SESSION + "/open", "Open", "Creates the session, or continues it where it stands.",
+          requests.open_session, _opened, "Opened", body="Open"),
+    Route("POST", SESSION + "/step", "Step", "Applies one chunk; exactly once where it has a position.",
+          requests.step, _step, "Stepped", body="Step"),
+    Route("POST", SESSION + "/peek", "Step", "What the chunk would give; nothing is applied.", requests.peek, _step,
+          "Stepped", body="Peek"),
+    Route("POST", SESSION + "/forecast", "Step", "A peek that goes on with the model's own predictions.",
+          requests.forecast, _step, "Stepped", body="Forecast"),
+    Route("GET", SESSION + "/state", "GetState", "The committed state.", requests.get_state, _state, "State"),
+    Route("PUT", SESSION + "/state", "SetState", "Begins a generation with this state.", requests.set_state, _one,
+          "Moved", body="SetState"),
+    Route("GET", SESSION + "/log", "GetLog", "The last inputs that the record has, and their outputs.",
+          servicer.log_asked, _as_it_is, "Log", query=LOGGED),
+    Route("POST", SESSION + "/reset", "Reset", "Begins a generation with the initial state.", requests.reset, _one,
+          "Moved", body="Reset"),
+    Route("POST", SESSION + "/fork", "Fork", "Copies the session.", requests.fork, _one, "Moved", body="Fork"),
+)  # fmt: skip
+
+STREAM = Socket(
+    SESSION + "/stream", "StepStream", "Steps with positions; replies come in their order.", "StreamReply", "StreamStep"
+)
+WATCH = Socket(SESSION + "/watch", "Watch", "What changes of a session.", "WatchUpdate", query=WATCHED)
+SOCKETS = (STREAM, WATCH)
+DOCUMENT = "/v1/openapi.json"
+"""For everybody, as are the console's files: nothing in them is anybody's."""

@@ -1,0 +1,140 @@
+"""What a session's record still has of its last steps: the inputs from its log, the outputs by computing them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import Done, GetSession, GetState, SessionReply, Step
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Record, SessionKey
+from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.tensors import state_tensors
+from cellkeeper_service.rpc.waiting import replies_to, reply_to
+
+from . import replies
+from .arrays import write_array
+from .json_text import integer
+
+TRIES = 3
+MOVED_ON = frozenset({Reason.STEP_COMPACTED, Reason.HISTORY_CHANGED, Reason.GENERATION_CHANGED, Reason.STEP_CONFLICT})
+"""The record is another than the one that was read before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """outputs: by name; none: nothing is computed again. state: whether the state is read too. steps: at the most."""
+
+    outputs: frozenset[str]
+    state: bool
+    steps: int
+
+
+async def read_session(core: CoreLoop, key: SessionKey, until: float) -> SessionReply:
+    """The session's record as it stands. Raises a Rejection. until: monotonic seconds."""
+
+    def make(done: Done) -> GetSession:
+        return GetSession(key, until, done)
+
+    reply: SessionReply | Rejection = await reply_to(core, make)
+    if isinstance(reply, Rejection):
+        raise reply
+    return reply
+
+
+def first_step(record: Record, most: int, seen: Position | None = None) -> int:
+    """Where those of the last `most` steps begin that the record has and that follow `seen`."""
+    at, first = record.position, record.header.checkpoint_step
+    if seen is not None and seen.generation == at.generation and seen.step <= at.step:
+        first = max(first, seen.step)
+    return max(first, at.step - most)
+
+
+def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
+    """Time steps whose inputs and outputs fit into one answer. Raises a Rejection for outputs that the model has not.
+    catalog: with the limits of answers in JSON."""
+    spec = catalog.spec(model)
+    wanted, _ = catalog.wanted(outputs, spec)
+    step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
+    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
+
+
+async def last_steps(
+    core: CoreLoop,
+    caller: Caller,
+    key: SessionKey,
+    found: SessionReply,
+    wanted: Wanted,
+    until: float,
+    seen: Position | None = None,
+) -> tuple[SessionReply, dict[str, Any] | Rejection]:
+    """The last steps that the record has and that follow `seen`, with what is wanted of them, or why they cannot be
+    had. Raises a Rejection where the session cannot be read again.
+
+    The session may go on meanwhile, and what was its log become its checkpoint: then it is read again, and so it is
+    returned, too, as it stood. One that goes on faster than it can be read has inputs, and an `outputs_error`.
+    """
+    for _ in range(TRIES):
+        first = first_step(found.record, wanted.steps, seen)
+        try:
+            return found, await _computed_again(core, caller, key, found.record, first, wanted, until)
+        except Rejection as rejection:
+            why = rejection
+        if why.reason not in MOVED_ON:
+            break
+        found = await read_session(core, key, until)
+    if why.reason not in MOVED_ON:
+        return found, why
+    bare = Wanted(frozenset(), wanted.state, wanted.steps)
+    first = first_step(found.record, wanted.steps, seen)
+    try:
+        steps = await _computed_again(core, caller, key, found.record, first, bare, until)
+    except Rejection as rejection:
+        return found, rejection
+    return found, {**steps, "outputs_error": replies.rejection(why)}
+
+
+async def _computed_again(
+    core: CoreLoop, caller: Caller, key: SessionKey, record: Record, first: int, wanted: Wanted, until: float
+) -> dict[str, Any]:
+    """The record's inputs from step `first` on, and what is wanted with them. Raises a Rejection.
+
+    The outputs are those of a step that is sent again, and are charged as such. It is a peek: where the record has lost
+    its last steps meanwhile, such a step would be applied.
+    """
+    steps = record.position.step - first
+    inputs = record.inputs(first, record.position.step)
+    at = Position(record.position.generation, first, record.head_at(first))
+
+    def step(done: Done) -> Step:
+        return Step(key, until, done, inputs, steps, at, None, True, wanted.outputs, False)
+
+    def state(done: Done) -> GetState:
+        return GetState(key, until, done)
+
+    makers = [*([step] if steps and wanted.outputs else []), *([state] if wanted.state else [])]
+    charge = caller.charge(pb.StepRequest(model=key.model, session=key.session, shape=[steps]), entered=1)
+    try:
+        results = await replies_to(core, list(makers))
+    finally:
+        caller.release(charge)
+    for result in results:
+        if isinstance(result, Rejection):
+            raise result
+    spec = caller.catalog.spec(key.model)
+    values = np.frombuffer(inputs, spec.input.numpy_dtype).reshape(steps, *spec.input.shape)
+    written: dict[str, Any] = {"first_step": integer(first), "inputs": write_array(values), "outputs": {}}
+    if steps and wanted.outputs:
+        written["outputs"] = {name: write_array(values) for name, values in results[0].outputs.items()}
+    if wanted.state:
+        reply = results[-1]
+        written["states"] = replies.states(state_tensors(reply.state, reply.served.spec))
+        written["state_position"] = replies.position(reply.position)
+    return written

@@ -1,0 +1,120 @@
+"""A WebSocket as the streams see it: its messages are read one by one, and their replies leave in that order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from cellkeeper_service.errors import Rejection, invalid
+
+from .call import EOF, HttpCall
+from .fields import MOST, Fields, text
+from .json_text import read_json, shown
+from .step_socket import Unfit
+
+MESSAGE = "message"
+IDENTITY = "a string or a number"
+
+
+def _identity(value: Any) -> str | int | float:
+    """What a client calls its message. Raises a Rejection."""
+    if type(value) is str:
+        return text(value, "id", IDENTITY)
+    if type(value) not in (int, float) or not abs(value) < MOST:  # an infinity is not either
+        raise invalid("id", shown(value), IDENTITY)
+    return value  # type: ignore[no-any-return]
+
+
+class SocketCall(HttpCall):
+    """A socket whose client sends nothing after it was opened."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        template: str,
+        names: Sequence[str],
+        socket: web.WebSocketResponse,
+        first: Callable[[], Any],
+    ) -> None:
+        """first: the message that stands for the opening. Raises a Rejection."""
+        super().__init__(request, template, names)
+        self.socket = socket
+        self._first: Callable[[], Any] | None = first
+
+    async def read(self) -> Any:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first()
+        return await self._next()
+
+    async def _next(self) -> Any:
+        if await self._text() is None:
+            return EOF
+        raise invalid(MESSAGE, "one", "none: here the server alone sends")
+
+    async def _text(self) -> str | None:
+        """The next message; None: the client has closed the socket, or it broke."""
+        message = await self.socket.receive()
+        if message.type is WSMsgType.TEXT:
+            return str(message.data)
+        if message.type is WSMsgType.BINARY:
+            raise invalid(MESSAGE, f"{len(message.data)} bytes", "text: a JSON object")
+        return None
+
+
+class StepCall(SocketCall):
+    """A socket whose client sends steps. Those that were read and whose replies have not left are counted: further ones
+    are not read meanwhile."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        template: str,
+        socket: web.WebSocketResponse,
+        first: Callable[[], Any],
+        read: Callable[[Fields, int], Any],
+        most_unanswered: int,
+    ) -> None:
+        """read: the frame with that number. Raises a Rejection."""
+        super().__init__(request, template, (), socket, first)
+        self._read = read
+        self._room = asyncio.Semaphore(most_unanswered)
+        self._count = 0
+        self._order: deque[int] = deque()
+        self._ids: dict[int, Any] = {}
+        self._ready: dict[int, dict[str, Any]] = {}
+
+    async def _next(self) -> Any:
+        await self._room.acquire()
+        message = await self._text()
+        if message is None:
+            return EOF
+        body = Fields(read_json(message.encode(), MESSAGE), whole=MESSAGE)
+        self._count += 1
+        number = self._count
+        self._order.append(number)
+        try:
+            if body.has("id"):
+                self._ids[number] = _identity(body.value("id", IDENTITY))
+            return self._read(body, number)
+        except Rejection as why:
+            return Unfit(number, why)
+
+    def answered(self, number: int, written: dict[str, Any]) -> list[dict[str, Any]]:
+        """The replies that may leave now. number: of the frame; 0: it answers none, and leaves at once."""
+        if number == 0:
+            return [written]
+        self._ready[number] = {"id": self._ids.pop(number), **written} if number in self._ids else written
+        leaving = []
+        while self._order and self._order[0] in self._ready:
+            leaving.append(self._ready.pop(self._order.popleft()))
+        return leaving
+
+    def left(self, count: int) -> None:
+        """So many replies have left."""
+        for _ in range(count):
+            self._room.release()

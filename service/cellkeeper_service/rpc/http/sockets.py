@@ -1,0 +1,142 @@
+"""WebSockets: opened, served as the streams of gRPC are, and closed with a code that says why."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.message_stream import MessageStream
+from cellkeeper_service.rpc.open_streams import OpenStreams
+
+from .asked import Asked
+from .call import PROTOCOL, Ended
+from .fields import Fields
+from .json_text import write_json
+from .routes import STREAM, WATCH
+from .servicer import HttpServicer
+from .socket_call import SocketCall, StepCall
+from .step_socket import Opened, StepSocket, read_frame, write_reply
+from .watch import Watch, watch_asked
+
+HEARTBEAT_SECONDS = 30.0
+"""A client that does not answer a ping within half of it has gone, or does not read."""
+CLOSE_SECONDS = 2.0  # for the client's half of the closing
+CODES = {
+    "INTERNAL": WSCloseCode.INTERNAL_ERROR,
+    "UNAVAILABLE": WSCloseCode.GOING_AWAY,
+    "RESOURCE_EXHAUSTED": WSCloseCode.TRY_AGAIN_LATER,
+}
+"""By the name of gRPC's code; of the others POLICY_VIOLATION (1008)."""
+
+Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
+
+
+class Sockets:
+    """catalog: with the limits of answers in JSON. most_bytes: of one message of a client."""
+
+    def __init__(self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int) -> None:
+        self._servicer = servicer
+        self._streams = streams
+        self._catalog = catalog
+        self._most = most_bytes
+
+    async def step(self, request: web.Request) -> web.StreamResponse:
+        """STREAM, from its opening to its end."""
+        servicer, catalog = self._servicer, self._catalog
+        socket = await self._open(request)
+
+        def begin() -> Opened:
+            path, _ = call.path, call.query  # they can be read
+            catalog.find(path["model"])
+            return Opened()
+
+        def read(body: Fields, number: int) -> Any:
+            path = call.path
+            return read_frame(body, number, path["model"], path["session"], catalog)
+
+        call = StepCall(request, STREAM.path, socket, begin, read, catalog.limits.max_stream_frames)
+
+        def make(caller: Caller, latest: float | None) -> StepSocket:
+            return StepSocket(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
+
+        async def send(reply: Any) -> None:
+            leaving = call.answered(reply.frame_id, write_reply(reply))
+            for written in leaving:
+                await _send(socket, written)
+            if reply.frame_id:
+                call.left(len(leaving))
+
+        return await self._serve(call, STREAM.rpc, make, send)
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """WATCH, from its opening to its end."""
+        servicer = self._servicer
+        socket = await self._open(request)
+        call = SocketCall(
+            request,
+            WATCH.path,
+            list(WATCH.query),
+            socket,
+            lambda: watch_asked(Asked(call.path, call.query), self._catalog),
+        )
+        watches: list[Watch] = []
+
+        def make(caller: Caller, latest: float | None) -> Watch:
+            watches.append(Watch(caller, servicer.core, servicer.meter, servicer.authenticator.check))
+            return watches[0]
+
+        async def send(update: dict[str, Any]) -> None:
+            await _send(socket, update)
+            watches[0].sent()
+
+        return await self._serve(call, WATCH.rpc, make, send)
+
+    async def _open(self, request: web.Request) -> web.WebSocketResponse:
+        """Raises a Rejection where it is no handshake of ours. It is opened for everybody: a browser tells its page
+        nothing of a handshake that was refused, so who may not go on is told by a message and the closing."""
+        offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
+        if offered and PROTOCOL not in [name.strip() for name in offered.split(",")]:
+            raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it has a token
+        socket = web.WebSocketResponse(
+            protocols=(PROTOCOL,),
+            compress=False,  # a small message could become a huge one
+            max_msg_size=self._most + 1,  # aiohttp refuses one of this size
+            heartbeat=HEARTBEAT_SECONDS,
+            timeout=CLOSE_SECONDS,
+        )
+        if not socket.can_prepare(request).ok:
+            raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket's handshake")
+        await socket.prepare(request)
+        return socket
+
+    async def _serve(self, call: SocketCall, rpc: str, make: Make, send: Callable[[Any], Any]) -> web.StreamResponse:
+        socket = call.socket
+        try:
+            replies: AsyncGenerator[Any, None] = self._streams.serve(rpc, call, make)
+            async with aclosing(replies):
+                async for reply in replies:
+                    await send(reply)
+            ending = self._streams.ending
+            code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
+            text = "the server is shutting down" if ending else ""
+        except Ended as ended:
+            code, text = CODES.get(ended.code, WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
+            try:
+                await _send(socket, {"error": ended.error})
+            except ConnectionError:
+                return socket
+        except ConnectionError:  # the client has gone, or does not read
+            return socket
+        await socket.close(code=code, message=text.encode())
+        return socket
+
+
+async def _send(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:
+    """Waits until there is room for it. Raises ConnectionError where the client has gone."""
+    await socket.send_str(write_json(value).decode())

@@ -1,0 +1,113 @@
+"""Steps over a WebSocket: each message is a frame of one item, and its reply leaves in the order of the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.errors import Rejection
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.status import to_error
+from cellkeeper_service.rpc.stream import Stream
+from cellkeeper_service.rpc.tensors import DTYPES
+
+from . import replies
+from .arrays import write_array
+from .fields import Fields
+from .requests import check_reply, dtype_of, inputs, names
+
+REPLAYED, CREATED = 2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Stands for the first message: the socket is open, and need not be used at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Stands for a message that is JSON and no step."""
+
+    frame_id: int
+    why: Rejection
+
+
+class StepSocket(Stream):
+    """One open socket."""
+
+    def __init__(
+        self, caller: Caller, core: CoreLoop, meter: Meter, latest: float | None, check: Callable[[Caller], None]
+    ) -> None:
+        super().__init__(caller, core, meter, latest, check)
+
+    def _submit(self, message: pb.StepFrame | Unfit | Opened) -> None:
+        match message:
+            case Opened():
+                self._release()
+            case Unfit():
+                self._meter.rejected(message.why.reason.value)
+                error = to_error(message.why)
+                self._reply(pb.StepFrameReply(frame_id=message.frame_id, frame_error=error, last=True))
+            case _:
+                super()._submit(message)
+
+
+def read_frame(body: Fields, frame_id: int, model: str, session: str, catalog: Catalog) -> pb.StepFrame:
+    """A frame of one item. Raises a Rejection. catalog: with the limits of answers in JSON."""
+    spec = catalog.spec(catalog.find(model)[0])
+    values = inputs(body.value("inputs", "numbers: of one time step, or a list of time steps"), spec)
+    frame = pb.StepFrame(
+        frame_id=frame_id,
+        model=model,
+        sessions=[session],
+        steps=[values.shape[0] if values.ndim else 0],
+        dtype=dtype_of(values),
+        step_shape=values.shape[1:],
+        inputs=values.tobytes(),
+        outputs=names(body, "outputs"),
+        peek=body.flag("peek"),
+    )
+    if body.has("position"):
+        at = body.position("position")
+        frame.positions = Position(at.generation, at.step, at.head)
+    if body.has("acked"):
+        frame.acked = body.integer("acked").to_bytes(8, "little")
+    if body.has("timeout_ms"):
+        frame.timeout_ms = body.integer("timeout_ms", 2**32)
+    body.end()
+    check_reply(frame.steps[0], frame.outputs, spec, catalog)
+    return frame
+
+
+def write_reply(reply: pb.StepFrameReply) -> dict[str, Any]:
+    """Of a frame of one item."""
+    if reply.HasField("frame_error"):
+        return {"error": replies.error(reply.frame_error)}
+    if reply.errors:
+        return {"error": replies.error(reply.errors[0].error)}
+    flags = reply.flags[0]
+    written: dict[str, Any] = {
+        "outputs": {},
+        "position": replies.position(Position.unpack(reply.positions)),
+        "replayed": bool(flags & REPLAYED),
+        "created": bool(flags & CREATED),
+        "queued_seconds": reply.queued_seconds,
+        "computed_seconds": reply.computed_seconds,
+    }
+    for column in reply.outputs:
+        values = np.frombuffer(column.data, DTYPES[column.dtype])
+        if column.per_item:
+            state = {"dtype": replies.NAMES[column.dtype], "shape": list(column.shape)}
+            name = column.name.removeprefix(replies.STATE_PREFIX)
+            written.setdefault("states", {})[name] = {**state, "data": write_array(values.reshape(column.shape))}
+        else:
+            written["outputs"][column.name] = write_array(values.reshape(-1, *column.shape))
+    return written

@@ -1,0 +1,138 @@
+"""A session that somebody looks at: what changed of it is sent, a few times a second, whichever server changes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cellkeeper_service.core.loop import CoreLoop
+from cellkeeper_service.core.requests import SessionReply
+from cellkeeper_service.domain.meter import Meter
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import SessionKey
+from cellkeeper_service.errors import Reason, Rejection, internal_error, invalid
+from cellkeeper_service.rpc import reading
+from cellkeeper_service.rpc.caller import Caller
+from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.message_stream import MessageStream
+
+from . import fields, replies
+from .asked import Asked
+from .session_log import Wanted, last_steps, most_steps, read_session
+
+log = logging.getLogger(__name__)
+
+MAX_HZ, DEFAULT_HZ = 10, 5
+MAX_STEPS = 256
+"""Time steps of one message: whoever looks at a session that goes faster sees the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchAsked:
+    """hz: how often the record is read, at the most. steps: of one update, at the most. outputs: by name; none: they
+    are not computed again. states: whether they are sent; those that are too large for a message never are."""
+
+    model: str
+    session: str
+    hz: int
+    steps: int
+    outputs: list[str]
+    states: bool
+
+
+def watch_asked(asked: Asked, catalog: Catalog) -> WatchAsked:
+    """Raises a Rejection. catalog: with the limits of answers in JSON."""
+    query = asked.query
+    hz = fields.query(query, "hz") if "hz" in query else DEFAULT_HZ
+    if not 1 <= hz <= MAX_HZ:
+        raise invalid("hz", hz, f"1 to {MAX_HZ}")
+    if (states := query.get("states", "true")) not in ("true", "false"):
+        raise invalid("states", repr(states), "true or false")
+    outputs = [name for name in query.get("outputs", "prediction").split(",") if name]
+    name, _ = catalog.find(asked.model)
+    steps = min(most_steps(catalog, name, outputs), MAX_STEPS)
+    fits = catalog.spec(name).state_bytes <= catalog.limits.max_message_bytes
+    return WatchAsked(name, asked.session, hz, steps, outputs, states == "true" and fits)
+
+
+class Watch(MessageStream[WatchAsked, dict[str, Any]]):
+    """One open watch. Its first message says what is watched; there is no other. The record is read again when the
+    update before has left, so that a client that reads slowly is read for slowly."""
+
+    def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, check: Callable[[Caller], None]) -> None:
+        super().__init__(caller, None, check)
+        self._core = core
+        self._meter = meter
+        self._task: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+
+    def announce_end(self) -> None:
+        """What was sent stays true: it just ends."""
+        self.finish()
+
+    def sent(self) -> None:
+        """The last update has left."""
+        self._left.set()
+
+    def _is_answered(self) -> bool:
+        return True
+
+    def _abandon(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _submit(self, message: WatchAsked) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch(message), name="watch")
+
+    async def _watch(self, asked: WatchAsked) -> None:
+        catalog, seen, told = self._caller.catalog, None, ""
+        try:
+            outputs = catalog.wanted(asked.outputs, catalog.spec(asked.model))[0] if asked.outputs else frozenset[str]()
+            key, wanted = catalog.key(asked.model, asked.session), Wanted(outputs, asked.states, asked.steps)
+        except Rejection as refused:
+            self.end(refused)
+            return
+        while True:
+            began = time.monotonic()
+            why: Rejection | None = None
+            try:
+                found = await read_session(self._core, key, self._until(catalog))
+                if found.record.position != seen:
+                    reached, update = await self._update(key, found, seen, wanted, catalog)
+                    await self._send(update)
+                    seen, told = reached, ""
+            except Rejection as refused:
+                why, seen = refused, None
+            except Exception:
+                log.exception("a session could not be watched")
+                why = internal_error()
+            if why is not None and why.reason.name != told:  # once, until it is another
+                told = why.reason.name
+                self._meter.rejected(why.reason.value)
+                await self._send({"error": replies.rejection(why)})
+            await asyncio.sleep(max(1 / asked.hz - (time.monotonic() - began), 0))
+
+    async def _update(
+        self, key: SessionKey, found: SessionReply, seen: Position | None, wanted: Wanted, catalog: Catalog
+    ) -> tuple[Position, dict[str, Any]]:
+        """What is sent, and up to where it tells of the session."""
+        until = self._until(catalog)
+        found, steps = await last_steps(self._core, self._caller, key, found, wanted, until, seen)
+        if isinstance(steps, Rejection):
+            if steps.reason is Reason.STORE_UNAVAILABLE:
+                raise steps
+            steps = {"error": replies.rejection(steps)}  # where it stands can be told all the same
+        info = replies.session(reading.session_info(key.session, found.header, found.hot), key.model)
+        return found.record.position, {**info, "log": replies.log_size(found.header), **steps}
+
+    async def _send(self, update: dict[str, Any]) -> None:
+        self._left.clear()
+        self._reply(update, is_last=False)
+        await self._left.wait()
+
+    def _until(self, catalog: Catalog) -> float:
+        return time.monotonic() + catalog.limits.default_timeout_ms / 1000
