@@ -50,6 +50,7 @@ def sampled() -> PrometheusMeter:
     meter.store_call("load", 1, 0.0, False)
     meter.state_change("m", 1.0, 0.0)
     meter.frame("in", 1)
+    meter.http_request("GET", "/v1/models", 200, 0.0)
     meter.reloaded("changed")
     meter.watch_hot_sessions(lambda: {"m": 1})
     meter.show_models([ModelRow("m", "0", "onnxruntime", "cpu", "0", True, True)])

@@ -23,8 +23,8 @@ def _logs_errors(method: Callable[Counted, None]) -> Callable[Counted, None]:
 
 
 class GuardedMeter:
-    """Counts with `meter`, and logs what that raises instead of raising it. Implements domain.meter.Meter by attributes,
-    not by methods: several events are counted for each step, and this is one call more for each of them."""
+    """Counts with `meter`, and logs what that raises instead of raising it. Implements domain.meter.Meter by its
+    attributes, not by methods: several events are counted for each step, and this is one call more for each."""
 
     def __init__(self, meter: Meter) -> None:
         self.steps_done = _logs_errors(meter.steps_done)
