@@ -96,7 +96,9 @@ def http_families() -> Families:
     return Families(
         "route",
         Column(
-            "cellkeeper_http_request_seconds", "Seconds of a request over HTTP; of a WebSocket, of the time it was open.", SECONDS
+            "cellkeeper_http_request_seconds",
+            "Seconds of a request over HTTP; of a WebSocket, while it was open.",
+            SECONDS,
         ),
     )
 
