@@ -14,7 +14,7 @@ from .group import AsyncGroup
 from .group_stepping import Failed, Rows
 from .late_step import LateStep
 from .position import Position
-from .types import Array, GroupReply, Model
+from .types import Array, GroupReply, Model, Sample
 
 
 class Group:
@@ -66,7 +66,7 @@ class Group:
     @overload
     def step(
         self,
-        x: Mapping[str, ArrayLike],
+        x: Mapping[str, Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -76,7 +76,7 @@ class Group:
     @overload
     def step(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Sequence[Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -88,8 +88,8 @@ class Group:
     ) -> Any:
         """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
-        members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
+        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N
+        dicts of these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
         model's features have names. All rows have the same number of time steps; they are converted to the model's
         dtype. timeout: seconds, retries included; None: the client's. Returns an
         array [N, ...], or [N, T, ...] where x has a time axis, in the order of x; for a dict a dict.

@@ -15,7 +15,7 @@ from .errors import Closed, ForkedProcess
 from .late_step import LateStep
 from .position import Position
 from .session import AsyncSession
-from .types import Array, Model, SessionInfo, StepReply
+from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
 class Session:
@@ -80,11 +80,12 @@ class Session:
         """
         return self._thread.run(self._core.settle(timeout=timeout))
 
-    def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    def step(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
+        or a Series. For a model with several inputs a dict of these by name, or a structured array with a field for
+        each. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
         "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
         None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
         Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
@@ -98,9 +99,7 @@ class Session:
         """
         return self.step_reply(x, outputs=outputs, timeout=timeout).output
 
-    def step_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
-    ) -> StepReply:
+    def step_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
         x, outputs, timeout, and the errors: as in `step`. The reply's arrays are [...], or [T, ...] where x has a time
@@ -126,7 +125,7 @@ class Session:
 
     def stream(
         self,
-        samples: Iterable[ArrayLike],
+        samples: Iterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -152,7 +151,7 @@ class Session:
 
     def stream_replies(
         self,
-        samples: Iterable[ArrayLike],
+        samples: Iterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -176,7 +175,7 @@ class Session:
             with suppress(Closed, ForkedProcess):
                 self._thread.soon(pipeline.leave)
 
-    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
         x, outputs, and what is returned: as in `step`. timeout: seconds, retries included; None: the client's. It waits
@@ -184,16 +183,14 @@ class Session:
         """
         return self.peek_reply(x, outputs=outputs, timeout=timeout).output
 
-    def peek_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
-    ) -> StepReply:
+    def peek_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """Like `peek`, with everything that the reply holds; its position is the one after x. x, outputs, timeout: as
         in `peek`."""
         return self._thread.run(self._core.peek_reply(x, outputs=outputs, timeout=timeout))
 
     def forecast(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
         known: ArrayLike | None = None,
@@ -215,7 +212,7 @@ class Session:
 
     def forecast_reply(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
         known: ArrayLike | None = None,
@@ -254,7 +251,7 @@ class Session:
         self,
         policy: str,
         *,
-        window: ArrayLike | None = None,
+        window: Sample | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:

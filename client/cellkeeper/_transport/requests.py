@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from .._session.arguments import tensors, whole_number
 from .._session.inputs import Inputs
+from .._session.named_inputs import NamedInputs
 from ..errors import InvalidArgument
 from ..position import Position
-from ..types import Model
-from .wire import dtype_number, position_message, state_messages
+from ..types import Model, Sample
+from .input_fields import chunk_fields
+from .wire import position_message, state_messages
 
 REQUEST_ID_BYTES = 16
 
@@ -61,19 +63,17 @@ def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str])
     return pb.StepRequest(
         model=model.name,
         session=session,
-        dtype=dtype_number(model.input.dtype),
-        shape=(len(raw) // model.input.nbytes, *model.input.shape),
-        inputs=raw,
         peek=True,
         outputs=outputs,
+        **chunk_fields(model, raw),
     )
 
 
 def forecast_request(
     session: str,
     model: Model,
-    inputs: Inputs,
-    given: ArrayLike,
+    inputs: Inputs | NamedInputs,
+    given: Sample,
     steps: int,
     known: ArrayLike | None,
     outputs: Sequence[str],
