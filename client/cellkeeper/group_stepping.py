@@ -94,11 +94,12 @@ class AsyncGroupStepping:
     ) -> Any:
         """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N
-        dicts of these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
-        model's features have names. All rows have the same number of time steps; they are converted to the model's
-        dtype. timeout: seconds, retries included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x
-        has a time axis, in the order of x; for a dict a dict.
+        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N dicts of
+        these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose
+        index are ids, one time step a row, with its columns in any order where the model's features have names. All
+        rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds, retries
+        included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in the order of
+        x; for a dict a dict.
 
         Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
         GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
