@@ -11,9 +11,11 @@ from cellkeeper_service.converters import Imported, import_onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from examples.recipes.exporting import exported
+from examples.recipes.policy import policy
+
 from .case import Case, Importer
-from .exporting import exported
-from .shipped_graphs import counter, detector, enhancer, policy, state_alone
+from .shipped_graphs import counter, detector, enhancer, state_alone
 
 
 class Carried(nn.Module):

@@ -16,8 +16,9 @@ from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.model.config import Features, GraphConfig
 from onnx import TensorProto, helper
 
+from examples.recipes.policy import policy
 from verification.parity.onnx_cases import carried_graph, words_graph
-from verification.parity.shipped_graphs import counter, detector, enhancer, model, policy, state_alone
+from verification.parity.shipped_graphs import counter, detector, enhancer, model, state_alone
 
 from .leftovers import refused
 from .unstreamable_graphs import REFUSED

@@ -14,8 +14,10 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig, Normalization, RecurrentConfig, Transform
 from torch import Tensor, nn
 
+from examples.recipes.min_gru import MinGru
+from examples.recipes.residual_lstm import Residual
 from verification.parity.torch_cases import Forecaster
-from verification.parity.trace_cases import Convention, LastStep, Learned, MinGru, Residual
+from verification.parity.trace_cases import Convention, LastStep, Learned
 
 from .leftovers import refused
 
