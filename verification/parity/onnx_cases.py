@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from examples.recipes.exporting import exported
 from examples.recipes.policy import policy
+from testing.two_inputs import VOCABULARY, two_inputs_graph
 
 from .case import Case, Importer
 from .shipped_graphs import counter, detector, enhancer, state_alone
@@ -139,4 +140,9 @@ def onnx_cases() -> list[Case]:
         ),
         Case("onnx", "windows [3, 2], an int64 counter and a float64 mean", graph(counter(), input_shape=[3, 2])),
         Case("onnx", "a state that is the only output", graph(state_alone(1))),
+        Case(
+            "onnx",
+            "two inputs for each time step, floats and token ids, and an int64 counter",
+            graph(two_inputs_graph(), input=["audio", "ids"], vocabulary={"ids": VOCABULARY}),
+        ),
     ]

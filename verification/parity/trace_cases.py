@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from cellkeeper_service.converters import Imported, import_torch
 from torch import Tensor, nn
 
+from examples.recipes import keras_two_inputs
 from examples.recipes.keyword_spotter import Spotter
 from examples.recipes.min_gru import MinGru
 from examples.recipes.residual_lstm import Residual
@@ -139,6 +140,7 @@ def keras_trace_cases() -> list[Case]:
         ("a layer used twice, the last time step", keras_shared()),
         ("token ids, RMSNormalization", keras_tokens()),
     ]
+    cases.append(("two inputs, LayerNormalization, a gate", keras_two_inputs.model()))
     return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
 
 
