@@ -84,9 +84,9 @@ def two_inputs_config(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def two_inputs_bundle(folder: Path, *, name: str = "two") -> Path:
-    """Writes it to `folder`, which must not exist yet, and returns it."""
-    write_bundle(folder, two_inputs_config(name=name), {}, graph=two_inputs_graph())
+def two_inputs_bundle(folder: Path, *, name: str = "two", **changes: Any) -> Path:
+    """Writes it to `folder`, which must not exist yet, and returns it. changes: as for two_inputs_config."""
+    write_bundle(folder, two_inputs_config(name=name, **changes), {}, graph=two_inputs_graph())
     return folder
 
 

@@ -151,7 +151,7 @@ class AsyncGroupStepping:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
         timeout: float | None = None,
@@ -173,7 +173,7 @@ class AsyncGroupStepping:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
@@ -242,7 +242,7 @@ class AsyncGroupStepping:
         self,
         inputs: Rows,
         steps: int,
-        known: Mapping[str, ArrayLike] | None,
+        known: Mapping[str, Sample] | None,
         outputs: Sequence[str] | None,
         timeout: float | None,
     ) -> tuple[GroupReply, Sequence[str]]:

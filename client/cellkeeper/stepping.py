@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from numpy.typing import ArrayLike
-
 from ._session.arguments import output_names, timeout_seconds
 from ._session.named_inputs import inputs_of
 from ._session.pipeline import Pipeline, answers
@@ -193,7 +191,7 @@ class AsyncStepping:
         inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
@@ -203,10 +201,10 @@ class AsyncStepping:
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
         model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
         the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
-        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
-        `peek` raises.
+        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
+        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
+        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
         """
         reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return reply.output
@@ -216,7 +214,7 @@ class AsyncStepping:
         inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:

@@ -146,7 +146,7 @@ class Group:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
         timeout: float | None = None,
@@ -167,7 +167,7 @@ class Group:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:

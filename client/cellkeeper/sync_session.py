@@ -193,7 +193,7 @@ class Session:
         inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
@@ -203,10 +203,10 @@ class Session:
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
         model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
         the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
-        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
-        `peek` raises.
+        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
+        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
+        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
         """
         return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
 
@@ -215,7 +215,7 @@ class Session:
         inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:

@@ -174,7 +174,9 @@ class Model:
     the predicted value that it becomes in a forecast, -1 where the caller supplies it; empty for token ids (the most
     likely one); None: the model makes no forecasts. feature_names: of the input's features, in their order; empty:
     they have none. inputs: where a time step has several inputs, each of them; empty where it has one. `input` stands
-    for all of them then: a time step's bytes, as they are logged.
+    for all of them then: a time step's bytes, as they are logged. input_feedback: instead of feedback where there are
+    several, for those that a prediction becomes in a forecast: by name the index of each value; the caller supplies the
+    others.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Model:
     feedback: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] = ()
     inputs: tuple[TensorSpec, ...] = ()
+    input_feedback: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     def __repr__(self) -> str:
         exact = "exact" if self.exact else f"within {self.tolerance:g}"

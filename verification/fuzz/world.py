@@ -80,7 +80,7 @@ def bundles(folder: Path) -> list[Path]:
         ),
         # two versions: sessions are carried to and fro
         make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, head=(10,), input=tokens),
-        two_inputs_bundle(folder / "two"),
+        two_inputs_bundle(folder / "two", feedback={"audio": [0, 1, 2], "ids": "known"}),
         make_bundle(folder / "tokens2", name="tokens", seed=1, input_size=4, hidden_size=16, head=(10,), input=tokens),
     ]
 
@@ -131,6 +131,8 @@ class World:
                 if draw.random() < 0.1:
                     request.peek, request.rollout_steps = True, draw.choice((1, 3, 100))
                     request.rollout_inputs = bytes(4 * request.rollout_steps if model == "hold" else 0)
+                    if shape.named:
+                        request.rollout_named_inputs.append(_tensors(_named(draw, request.rollout_steps))[1])
                 request.outputs.extend(draw.sample(("prediction", "hidden", "state"), draw.randrange(3)))
                 return request
             case "StepBatch" | "StepStream":
@@ -279,15 +281,17 @@ def _named(draw: random.Random, steps: int) -> dict[str, Array]:
     }
 
 
+def _tensors(inputs: dict[str, Array]) -> list[pb.Tensor]:
+    return [
+        pb.Tensor(name=name, dtype=WIRE[values.dtype.name], shape=values.shape, data=values.tobytes())
+        for name, values in inputs.items()
+    ]
+
+
 def _chunk(draw: random.Random, shape: Shape, steps: int) -> dict[str, Any]:
     """The fields of a chunk that carry inputs."""
     if shape.named:
-        return {
-            "named_inputs": [
-                pb.Tensor(name=name, dtype=WIRE[values.dtype.name], shape=values.shape, data=values.tobytes())
-                for name, values in _named(draw, steps).items()
-            ]
-        }
+        return {"named_inputs": _tensors(_named(draw, steps))}
     inputs = _inputs(draw, shape, steps)
     return {"dtype": shape.dtype, "shape": inputs.shape, "inputs": inputs.tobytes()}
 

@@ -92,7 +92,7 @@ class Inputs:
             raise self._wrong(f"NaN or infinity {place}", expected, field)
         return converted
 
-    def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
+    def convert_known(self, given: Sample | None, steps: int) -> bytes:
         """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are
         none. Raises InvalidArgument."""
         features = (self._model.feedback or ()).count(-1)
@@ -110,7 +110,8 @@ class Inputs:
             if source == -1
         ]
         try:
-            array = as_numbers(in_order(given, names, "known") if names else given)
+            ordered: Any = in_order(given, names, "known") if names else given
+            array = as_numbers(ordered)
             if array.shape != (steps, features):
                 raise wrong(f"shape {list(array.shape)}")
             if array.dtype.kind not in "fiub":

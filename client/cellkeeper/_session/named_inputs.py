@@ -35,17 +35,18 @@ class NamedInputs:
     """Converts samples as `Inputs` does. A sample is a dict of arrays by name, each [...] or [T, ...] with the same T
     for all; or a structured array with a field for each input."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
-        self._each = {spec.name: Inputs(_alone(model, spec), _field(spec.name)) for spec in model.inputs}
+        self._field = field
+        self._each = {spec.name: Inputs(_alone(model, spec), f"{field}[{spec.name}]") for spec in model.inputs}
         self.step_bytes = model.input.nbytes
 
     def convert(self, given: Sample) -> tuple[bytes, bool]:
         """(raw bytes, whether the time axis was left out). Raises InvalidArgument, which names the input."""
-        values = by_name(given, self._model)
+        values = by_name(given, self._model, self._field)
         converted = {name: one.convert(values[name]) for name, one in self._each.items()}
         lengths = {name: (len(raw) // self._each[name].step_bytes, single) for name, (raw, single) in converted.items()}
-        _check_alike(lengths, self._model)
+        _check_alike(lengths, self._model, self._field)
         steps, single = next(iter(lengths.values()))
         return packed([raw for raw, _ in converted.values()], steps), single
 
@@ -53,12 +54,34 @@ class NamedInputs:
         """An array of what is given for one of the inputs. Raises TypeError and ValueError where numpy does."""
         return as_numbers(given)
 
-    def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
-        """Raises InvalidArgument: no model with several inputs makes forecasts."""
-        text = (
-            f"known: got features for {steps} steps, expected none: the model {self._model.name!r} makes no forecasts"
-        )
-        raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
+    def convert_known(self, given: Sample | None, steps: int) -> bytes:
+        """The inputs that a caller supplies in a forecast, packed. given: of each of them [steps, ...]; None: there are
+        none. Raises InvalidArgument."""
+        model = known_of(self._model)
+        names = ", ".join(spec.name for spec in model.inputs)
+
+        def wrong(came: str) -> InvalidArgument:
+            expected = f"{steps} time steps of each of {names}" if names else "none: the prediction becomes every input"
+            text = f"known: got {came}, expected {expected} (model {self._model.name!r})"
+            return InvalidArgument(text, reason="INVALID_FIELD", field="known")
+
+        if given is None or not names:
+            if given is not None or names:
+                raise wrong("none" if given is None else type(given).__name__)
+            return b""
+        raw, single = NamedInputs(model, "known").convert(given)
+        count = len(raw) // model.input.nbytes
+        if single or count != steps:
+            raise wrong("a single time step without a time axis" if single else f"{count} time steps")
+        return raw
+
+
+def known_of(model: Model) -> Model:
+    """A model that takes what a caller supplies in a forecast of this one."""
+    fed = {name for name, _ in model.input_feedback or ()}
+    known = tuple(spec for spec in model.inputs if spec.name not in fed)
+    packed_bytes = sum(spec.nbytes for spec in known)
+    return replace(model, inputs=known, input=replace(model.input, shape=(packed_bytes,)))
 
 
 class NamedGroupInputs:
@@ -67,7 +90,7 @@ class NamedGroupInputs:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._each = {spec.name: GroupInputs(_alone(model, spec), _field(spec.name)) for spec in model.inputs}
+        self._each = {spec.name: GroupInputs(_alone(model, spec), f"inputs[{spec.name}]") for spec in model.inputs}
         self._step_bytes = {spec.name: spec.nbytes for spec in model.inputs}
 
     def convert(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
@@ -101,12 +124,12 @@ class NamedGroupInputs:
         return {name: [row[name] for row in found] for name in self._each}
 
 
-def by_name(given: object, model: Model) -> Mapping[str, Any]:
+def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, Any]:
     """What is given, as a dict with each of the model's inputs. Raises InvalidArgument."""
 
     def wrong(came: str) -> InvalidArgument:
-        text = f"inputs: got {came}, expected each of {', '.join(names)} by its name (model {model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+        text = f"{field}: got {came}, expected each of {', '.join(names)} by its name (model {model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field=field)
 
     names = [spec.name for spec in model.inputs]
     fields = given.dtype.names if isinstance(given, np.ndarray | np.void) else None
@@ -127,16 +150,16 @@ def packed(columns: Sequence[bytes], steps: int) -> bytes:
     return np.concatenate(tables, axis=1).tobytes()
 
 
-def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model) -> None:
+def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: str = "inputs") -> None:
     """lengths: of each input the number of time steps, and whether the time axis was left out."""
     first, expected = next(iter(lengths.items()))
     for name, length in lengths.items():
         if length != expected:
             text = (
-                f"{_field(name)}: got {_length(length)}, expected {_length(expected)} as of {first}: all inputs have "
+                f"{field}[{name}]: got {_length(length)}, expected {_length(expected)} as of {first}: all inputs have "
                 f"the same time steps (model {model.name!r})"
             )
-            raise InvalidArgument(text, reason="INVALID_FIELD", field=_field(name))
+            raise InvalidArgument(text, reason="INVALID_FIELD", field=f"{field}[{name}]")
 
 
 def _length(length: tuple[int, bool]) -> str:
@@ -147,7 +170,3 @@ def _length(length: tuple[int, bool]) -> str:
 def _alone(model: Model, spec: TensorSpec) -> Model:
     """A model that takes this input only."""
     return replace(model, input=spec, vocabulary=spec.vocabulary, inputs=())
-
-
-def _field(name: str) -> str:
-    return f"inputs[{name}]"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from .._session.arguments import tensors, whole_number
 from .._session.inputs import Inputs
-from .._session.named_inputs import NamedInputs
+from .._session.named_inputs import NamedInputs, known_of
 from ..errors import InvalidArgument
 from ..position import Position
 from ..types import Model, Sample
@@ -75,26 +75,29 @@ def forecast_request(
     inputs: Inputs | NamedInputs,
     given: Sample,
     steps: int,
-    known: ArrayLike | None,
+    known: Sample | None,
     outputs: Sequence[str],
 ) -> Any:
     """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
     steps = check_rollout(model, steps)
-    return rollout_request(peek_request(session, model, raw, outputs), steps, inputs.convert_known(known, steps))
+    return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
 
 
 def check_rollout(model: Model, steps: object) -> int:
     """The number of predictions that continue a peek. Raises InvalidArgument where the model cannot be continued."""
     steps = whole_number(steps, "steps", 1)
-    if model.feedback is None:
+    if model.feedback is None and model.input_feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
     return steps
 
 
-def rollout_request(peek: Any, steps: int, known: bytes) -> Any:
-    """The peek, continued by `steps` predictions. known: raw, the features that the caller supplies."""
+def rollout_request(peek: Any, model: Model, steps: int, known: bytes) -> Any:
+    """The peek, continued by `steps` predictions. known: raw, what the caller supplies."""
     peek.rollout_steps = steps
-    peek.rollout_inputs = known
+    if not model.inputs:
+        peek.rollout_inputs = known
+    elif known:
+        peek.rollout_named_inputs.extend(chunk_fields(known_of(model), known)["named_inputs"])
     return peek

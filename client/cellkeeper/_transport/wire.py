@@ -103,6 +103,10 @@ def _packed(inputs: tuple[TensorSpec, ...]) -> TensorSpec:
     return TensorSpec("inputs", "uint8", (sum(spec.nbytes for spec in inputs),))
 
 
+def _fed_back(feedback: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((one.name, tuple(one.sources)) for one in feedback.inputs)
+
+
 def model_of(info: Any) -> Model:
     inputs = tuple(_spec_of(spec) for spec in info.inputs)
     return Model(
@@ -121,9 +125,10 @@ def model_of(info: Any) -> Model:
         max_chunk_steps=info.max_chunk_steps,
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
-        feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
+        feedback=tuple(info.feedback.sources) if info.HasField("feedback") and not inputs else None,
         feature_names=tuple(info.feature_names),
         inputs=inputs,
+        input_feedback=_fed_back(info.feedback) if info.HasField("feedback") and inputs else None,
     )
 
 

@@ -183,7 +183,7 @@ class OpenManyResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[OpenManyResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class StepRequest(_message.Message):
-    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs", "named_inputs")
+    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs", "named_inputs", "rollout_named_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class StepRequest(_message.Message):
     ROLLOUT_STEPS_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_INPUTS_FIELD_NUMBER: _ClassVar[int]
     NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     session: str
     dtype: DataType
@@ -208,7 +209,8 @@ class StepRequest(_message.Message):
     rollout_steps: int
     rollout_inputs: bytes
     named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., rollout_steps: _Optional[int] = ..., rollout_inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    rollout_named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., rollout_steps: _Optional[int] = ..., rollout_inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., rollout_named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
     __slots__ = ("outputs", "position", "created", "replayed", "queued_seconds", "computed_seconds")
@@ -580,7 +582,17 @@ class ModelInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., feature_names: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("sources",)
+    __slots__ = ("sources", "inputs")
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     sources: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sources: _Optional[_Iterable[int]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[InputFeedback]
+    def __init__(self, sources: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[InputFeedback, _Mapping]]] = ...) -> None: ...
+
+class InputFeedback(_message.Message):
+    __slots__ = ("name", "sources")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sources: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., sources: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .feedback import Feedback
+from .feedback import Feedback, NamedFeedback
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ModelSpec:
     missing_values: bool  # NaN is a missing value, which the model's policy fills
     outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
-    feedback: Feedback | None = None  # None: it cannot be rolled out
+    feedback: Feedback | NamedFeedback | None = None  # None: it cannot be rolled out
     feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
 
     @cached_property

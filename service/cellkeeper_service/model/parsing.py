@@ -30,7 +30,7 @@ from .config import (
     Tokens,
     Transform,
 )
-from .feedback import Sources, parse_feedback
+from .feedback import Sources, parse_feedback, parse_named_feedback
 from .fields import Fields
 from .named_inputs import NamedInputs, parse_named_inputs
 
@@ -102,11 +102,7 @@ def _feedback(
     fields: Fields, source: Features | Tokens | NamedInputs, predicted: tuple[int, ...] | None
 ) -> Sources | None:
     if isinstance(source, NamedInputs):
-        if fields.has("feedback"):
-            raise fields.refuse(
-                "feedback", fields.any("feedback", ""), "none: a model with several inputs has no forecasts"
-            )
-        return None
+        return parse_named_feedback(fields, source.inputs, predicted)
     features, vocabulary = (0, source.vocabulary) if isinstance(source, Tokens) else (source.size, 0)
     return parse_feedback(fields, features, vocabulary, predicted)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
+from cellkeeper_service.domain.spec import InputSpec, ModelSpec
 from cellkeeper_service.errors import invalid
 
 from . import tensors
 
-FIELD = "named_inputs"
+FIELD, KNOWN_FIELD = "named_inputs", "rollout_named_inputs"
 Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 Named = TypeVar("Named", pb.Tensor, pb.InputColumn)
 
@@ -28,7 +30,7 @@ def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
         if not message.shape:
             raise invalid(f"{prefix}shape", "[]", _shape_text(spec.input.shape))
         return message.shape[0]
-    given = _by_name(message.named_inputs, spec, prefix)
+    given = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
     for part in spec.inputs:
         shape = given[part.name].shape
         if not shape:
@@ -47,9 +49,8 @@ def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") ->
     """The chunk's inputs in the model's dtypes, raw. steps: as `time_steps` has given them. Raises a Rejection."""
     if spec.inputs:
         _refuse_unnamed(bool(message.dtype or message.shape or message.inputs), spec, prefix)
-        given = {
-            name: (tensor, tensor.shape[1:]) for name, tensor in _by_name(message.named_inputs, spec, prefix).items()
-        }
+        found = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
+        given = {name: (tensor, tensor.shape[1:]) for name, tensor in found.items()}
         values = _packed(given, steps, spec, prefix)
     else:
         _refuse_named(message.named_inputs, prefix)
@@ -65,12 +66,37 @@ def read_columns(message: pb.StepFrame, steps: int, spec: ModelSpec) -> Array:
             _refuse_named(message.named_inputs, "")
         return tensors.read_inputs(message.inputs, message.dtype, message.step_shape, steps, spec)
     _refuse_unnamed(bool(message.dtype or message.step_shape or message.inputs), spec, "")
-    given = {name: (column, column.shape[:]) for name, column in _by_name(message.named_inputs, spec, "").items()}
+    given = {
+        name: (column, column.shape[:]) for name, column in _by_name(message.named_inputs, spec.inputs, FIELD).items()
+    }
     return _packed(given, steps, spec, "")
 
 
 def _shape_text(step_shape: Sequence[int]) -> str:
     return f"[T{''.join(f', {size}' for size in step_shape)}]"
+
+
+def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFeedback, spec: ModelSpec) -> Array:
+    """What the caller supplies for `steps` rolled time steps: [steps, features], or [steps] of a structured dtype where
+    the model has several inputs. Raises a Rejection."""
+    if isinstance(feedback, Feedback):
+        if request.rollout_named_inputs:
+            raise invalid(KNOWN_FIELD, f"{len(request.rollout_named_inputs)} tensors", "none: the model has one input")
+        return tensors.read_known(request.rollout_inputs, request.dtype, steps, feedback.known_features, spec)
+    if request.rollout_inputs:
+        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", f"`{KNOWN_FIELD}` alone")
+    fed = {name for name, _ in feedback.inputs}
+    supplied = [part for part in spec.inputs if part.name not in fed]
+    given = _by_name(request.rollout_named_inputs, supplied, KNOWN_FIELD)
+    known: Array = np.zeros(steps, spec.input.numpy_dtype)
+    for part in supplied:
+        tensor, field = given[part.name], f"{KNOWN_FIELD}[{part.name}]"
+        if tensor.shape[:1] != [steps]:
+            raise invalid(f"{field}.shape", list(tensor.shape), f"{steps} time steps, as many as rollout_steps")
+        values = tensors.read_tensor(tensor.data, tensor.dtype, tensor.shape[1:], steps, part, f"{field}.", "data")
+        tensors.check_input(values, part, field)
+        known[part.name] = values
+    return known
 
 
 def charged_steps(message: Chunk) -> int:
@@ -90,15 +116,15 @@ def _packed(
     return tensors.packed(values, steps)
 
 
-def _by_name(given: Sequence[Named], spec: ModelSpec, prefix: str) -> dict[str, Named]:
-    """Each of the model's inputs. Raises a Rejection where one is missing, not known, or there twice."""
+def _by_name(given: Sequence[Named], parts: Sequence[InputSpec], field: str) -> dict[str, Named]:
+    """Each of these inputs. Raises a Rejection where one is missing, not known, or there twice."""
     found = {tensor.name: tensor for tensor in given}
-    names = [part.name for part in spec.inputs]
+    names = [part.name for part in parts]
     if sorted(tensor.name for tensor in given) != sorted(names):
         came = ", ".join(repr(tensor.name) for tensor in given) or "none"
         missing = "".join(f"; {name} is missing" for name in names if name not in found)
-        unknown = "".join(f"; the model has no {name!r}" for name in found if name not in names)
-        raise invalid(f"{prefix}{FIELD}", f"{came}{missing}{unknown}", f"each of {', '.join(names)} once")
+        unknown = "".join(f"; {name!r} is none of them" for name in found if name not in names)
+        raise invalid(field, f"{came}{missing}{unknown}", f"each of {', '.join(names)} once" if names else "none")
     return found
 
 

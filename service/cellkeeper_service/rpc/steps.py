@@ -27,7 +27,8 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     asked = fields.position(request.position) if request.HasField("position") else None
     acked = fields.acked(request.acked, asked) if request.HasField("acked") else None
     data = chunk_inputs.read_chunk(request, steps, spec)
-    rollout = read_rollout(request, catalog, name, steps) if request.rollout_steps or request.rollout_inputs else None
+    rolled = request.rollout_steps or request.rollout_inputs or request.rollout_named_inputs
+    rollout = read_rollout(request, catalog, name, steps) if rolled else None
     rolled_steps = 0 if rollout is None else rollout.steps
     catalog.check_reply_size(steps + rolled_steps, outputs, with_state, spec)
     peek = request.peek
@@ -38,7 +39,8 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
     """The forecast that the request asks for, behind a chunk of so many time steps. Raises a Rejection."""
     steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - chunk_steps
     if steps == 0:
-        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", "none without rollout_steps")
+        came = f"{len(request.rollout_inputs)} bytes, {len(request.rollout_named_inputs)} tensors"
+        raise invalid("rollout_inputs", came, "none without rollout_steps")
     if not request.peek:
         raise invalid("rollout_steps", f"{steps} without peek", "peek with it: what is rolled out is never committed")
     if steps > room:
@@ -47,9 +49,7 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
     feedback = catalog.models[name].feedback
     if feedback is None:
         raise cannot_roll_out(steps)
-    known = tensors.read_known(
-        request.rollout_inputs, request.dtype, steps, feedback.known_features, catalog.spec(name)
-    )
+    known = chunk_inputs.read_known(request, steps, feedback, catalog.spec(name))
     return Rollout(steps, known)
 
 

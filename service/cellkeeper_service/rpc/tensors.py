@@ -104,7 +104,7 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     if all_valid(values, spec):
         return
     for part in spec.inputs:
-        _check_input(values[part.name], part, f"{field}[{part.name}]")
+        check_input(values[part.name], part, f"{field}[{part.name}]")
     if spec.vocabulary:
         outside = (values < 0) | (values >= spec.vocabulary)
         step = int(np.argwhere(outside)[0][0])
@@ -117,8 +117,8 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
 
 
-def _check_input(values: Array, part: InputSpec, field: str) -> None:
-    """values: of one of several inputs, [T, *part.shape]."""
+def check_input(values: Array, part: InputSpec, field: str) -> None:
+    """values: of one of several inputs, [T, *part.shape]. Raises a Rejection for values that it cannot take."""
     good = _valid(values, part)
     if good.all():
         return

@@ -20,9 +20,12 @@ def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Serves "two", and "count", which has one input."""
-    count = counting_bundle(tmp_path_factory.mktemp("served") / "count")
-    with ServerProcess([two_inputs, count], "memory:", ["--kserve", "on", "--max-chunk-steps", "64"]) as server:
+    """Serves "two"; "fed", which is the same and makes forecasts: the prediction becomes audio, and the caller supplies
+    ids; and "count", which has one input."""
+    folder = tmp_path_factory.mktemp("served")
+    fed = two_inputs_bundle(folder / "fed", name="fed", feedback={"audio": [2, 0, 1], "ids": "known"})
+    bundles = [two_inputs, fed, counting_bundle(folder / "count")]
+    with ServerProcess(bundles, "memory:", ["--kserve", "on", "--max-chunk-steps", "64"]) as server:
         yield server
 
 

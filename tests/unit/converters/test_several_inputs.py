@@ -89,7 +89,7 @@ def test_a_time_axis_of_one_is_taken_away_and_the_names_stay(tmp_path: Path) -> 
         ({"input_shape": {"audio": (2,)}}, r"input_shape: got \[2\], expected the last axes of audio"),
         ({"missing": Missing("constant")}, "missing: got constant, expected reject"),
         ({"feature_names": ["a", "b"]}, "feature_names"),
-        ({"feedback": [0, 1]}, "feedback: got .* expected none: a model with several inputs has no forecasts"),
+        ({"feedback": [0, 1]}, "feedback: got .* expected an object with each of the inputs audio, ids"),
     ],
 )
 def test_what_is_not_certain_or_not_built_is_refused(tmp_path: Path, options: dict[str, Any], says: str) -> None:
@@ -190,7 +190,21 @@ Change = Callable[[dict[str, Any]], object]
             "inputs: got '90001 values in a time step', expected at mo",
         ),
         (lambda c: c.update(input={"kind": "features", "name": "x", "size": 3}), "input: unknown key, remove it"),
-        (lambda c: c.update(feedback=[0, 1, 2]), "feedback: got .* expected none: a model with several inputs"),
+        (
+            lambda c: c.update(feedback=[0, 1, 2]),
+            "feedback: got .* expected an object with each of the inputs audio, ids",
+        ),
+        (lambda c: c.update(feedback={"audio": [0, 1, 2]}), "expected an object with each of the inputs audio, ids"),
+        (
+            lambda c: c.update(feedback={"audio": [0, 1, 4], "ids": "known"}),
+            "feedback: audio: got .* 3 indices below 4",
+        ),
+        (lambda c: c.update(feedback={"audio": [0, 1], "ids": "known"}), "feedback: audio: got .* 3 indices below 4"),
+        (lambda c: c.update(feedback={"audio": [0, 1, 2], "ids": [3]}), 'feedback: ids: got .* expected "known"'),
+        (
+            lambda c: c.update(feedback={"audio": "known", "ids": "known"}),
+            "expected at least one input that the predic",
+        ),
         (lambda c: c.update(feature_names=["a"]), "feature_names"),
     ],
 )
