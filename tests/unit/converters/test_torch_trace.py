@@ -56,6 +56,20 @@ def test_states_as_arguments_begin_with_the_given_ones(tmp_path: Path) -> None:
     assert initial.tolist() == [0.5] * 8 + [-0.25] * 8
 
 
+class Swapped(Convention):
+    """Gives c and h, having taken h and c."""
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y, (h, c) = super().forward(x, state)
+        return y, (c, h)
+
+
+def test_states_of_one_shape_that_come_back_swapped_are_named(tmp_path: Path) -> None:
+    states = {"state": (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))}
+    words = r"states state_0 and state_1: come back from its forward in the other order"
+    refused(tmp_path, words, import_torch, Swapped(), tmp_path / "m", example=SEQUENCES, states=states, **QUICK)
+
+
 class Step(nn.Module):
     """An LSTMCell; `give` says in which form forward returns y, h and c."""
 

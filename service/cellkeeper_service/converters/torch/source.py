@@ -37,10 +37,16 @@ class CarriedSource:
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         return self._advance(inputs, 1 if self._time_axis is None else len(inputs))
 
-    def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        return self._advance(inputs, 1)
+    def stepped(self, inputs: Array, order: Sequence[int] = ()) -> Mapping[str, Array]:
+        """order: of the states that each step gives, as the next one takes them; the same by default."""
+        return self._advance(inputs, 1, order)
 
-    def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Of one session."""
+        return [tuple(value.shape) for value in self._states]
+
+    def _advance(self, inputs: Array, chunk: int, order: Sequence[int] = ()) -> Mapping[str, Array]:
         states = [value.clone() for value in self._states]  # the forward may change them in place
         parts: list[list[Array]] = []
         for at in range(0, len(inputs), chunk):
@@ -49,6 +55,7 @@ class CarriedSource:
             xs = xs if self._time_axis is None else [x.unsqueeze(1 - self._time_axis) for x in xs]
             leaves = _leaves(lambda xs=xs, states=states: self._call(self._model, xs, states), self.name)  # type: ignore[misc]
             states = leaves[-len(states) :]
+            states = [states[number] for number in order] if order else states
             parts.append([_by_step(value, steps, self._time_axis) for value in leaves[: -len(states)]])
         names = output_names(len(parts[0]))
         return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}

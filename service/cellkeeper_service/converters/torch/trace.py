@@ -21,11 +21,13 @@ from ..refusal import ImportRefused
 from .export import BATCH, RECIPE, Traced, exported, rows, spread
 from .program import INPUT, OUTPUT
 from .source import CarriedSource, output_names, source_name
+from .swapped import refuse_swapped
 from .watch import trace_watched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SWAP_STEPS = 5
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerDecoder", "Conv1d", "ConvTranspose1d")
 
 
@@ -104,7 +106,24 @@ def _carried(
     initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
     program = exported(step, (*first, *begun), axes, place)
     source = CarriedSource(model, call, flat, axes, axis)
+    if axis is not None:
+        refuse_swapped(source, names, _sequence(inputs, axis), place)
     return Traced(program, names, output_names(count), initial, source, tuple(inputs))
+
+
+def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
+    """[SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype where there are several inputs."""
+    draw = np.random.default_rng(0)
+    values = {}
+    for name, x in inputs.items():
+        shape = (SWAP_STEPS, *x.shape[2:])
+        values[name] = draw.standard_normal(shape).astype("f4") if x.is_floating_point() else np.zeros(shape, "i8")
+    if len(values) == 1:
+        return next(iter(values.values()))
+    packed = np.zeros(SWAP_STEPS, [(name, value.dtype, value.shape[1:]) for name, value in values.items()])
+    for name, value in values.items():
+        packed[name] = value
+    return packed
 
 
 def _states_of(
