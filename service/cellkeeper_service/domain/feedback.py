@@ -54,6 +54,7 @@ class NamedFeedback:
         """
         values = prediction.reshape(-1)
         following: Array = np.array(known)
-        for name, sources in self.inputs:
-            following[name] = values[np.array(sources)].reshape(following[name].shape)
+        with np.errstate(over="ignore"):  # what an input's dtype does not hold is infinite, and is refused as such
+            for name, sources in self.inputs:
+                following[name] = values[np.array(sources)].reshape(following[name].shape)
         return following

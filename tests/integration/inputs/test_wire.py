@@ -137,6 +137,10 @@ def test_a_value_that_cannot_be_taken_is_its_items_alone(
     assert (bad.code, bad.reason, says in bad.message) == ("INVALID_ARGUMENT", reason, True), bad.message
     for result in (first, last):
         np.testing.assert_array_equal(result.outputs["prediction"], expected[:4], strict=True)
+    alone = chunk(f"{session}-alone", 0, 4)
+    alone.named_inputs[0 if value.dtype.kind == "f" else 1].data = data[4:8].tobytes()
+    refused = api.send_step(alone)
+    assert (refused.reason, says in refused.message) == (reason, True), refused.message
 
 
 Change = Callable[[Any], object]
