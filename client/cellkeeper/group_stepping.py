@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from ._session.arguments import timeout_seconds
 from ._session.group_call import GroupCall
-from ._session.group_inputs import GroupInputs, named_rows
-from ._session.inputs import Inputs
+from ._session.group_inputs import named_rows
+from ._session.named_inputs import group_inputs_of, inputs_of
 from ._transport.caller import GroupCaller
 from ._transport.group_members import GroupMembers
 from ._transport.group_peeks import Peeks
@@ -21,10 +21,10 @@ from ._transport.requests import check_rollout
 from .errors import Closed, GroupError, InvalidArgument
 from .late_step import LateStep
 from .position import Position
-from .types import Array, GroupReply, Model
+from .types import Array, GroupReply, Model, Sample
 
 Failed = Literal["raise", "nan"]
-Rows = ArrayLike | Mapping[str, ArrayLike]  # or a DataFrame
+Rows = ArrayLike | Sequence[Sample] | Mapping[str, Sample]  # or a DataFrame
 
 
 class AsyncGroupStepping:
@@ -72,7 +72,7 @@ class AsyncGroupStepping:
     @overload
     async def step(
         self,
-        x: Mapping[str, ArrayLike],
+        x: Mapping[str, Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -82,7 +82,7 @@ class AsyncGroupStepping:
     @overload
     async def step(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Sequence[Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -94,11 +94,12 @@ class AsyncGroupStepping:
     ) -> Any:
         """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
-        members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
-        model's features have names. All rows have the same number of time steps; they are converted to the model's
-        dtype. timeout: seconds, retries included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x
-        has a time axis, in the order of x; for a dict a dict.
+        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N dicts of
+        these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose
+        index are ids, one time step a row, with its columns in any order where the model's features have names. All
+        rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds, retries
+        included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in the order of
+        x; for a dict a dict.
 
         Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
         GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
@@ -153,7 +154,7 @@ class AsyncGroupStepping:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
         timeout: float | None = None,
@@ -175,7 +176,7 @@ class AsyncGroupStepping:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
@@ -195,7 +196,7 @@ class AsyncGroupStepping:
         self.model = model
         self._sender = self._client._new_group_sender(model)
         self._members = GroupMembers(self._client, model, self._sender, self._ttl)
-        self._inputs = GroupInputs(model)
+        self._inputs = group_inputs_of(model)
 
     async def _step(
         self, x: Rows, outputs: Sequence[str] | None, timeout: float | None
@@ -246,7 +247,7 @@ class AsyncGroupStepping:
         self,
         inputs: Rows,
         steps: int,
-        known: Mapping[str, ArrayLike] | None,
+        known: Mapping[str, Sample] | None,
         outputs: Sequence[str] | None,
         timeout: float | None,
     ) -> tuple[GroupReply, Sequence[str]]:
@@ -256,7 +257,7 @@ class AsyncGroupStepping:
             text = f"known: got {min(map(repr, unknown))}, expected ids of members that `inputs` has a row of"
             raise InvalidArgument(text, reason="INVALID_FIELD", field="known")
         peeks = Peeks(self._client, self._sender, self.model, self._wanted(outputs))
-        features = {name: Inputs(self.model).convert_known((known or {}).get(name), steps) for name in names}
+        features = {name: inputs_of(self.model).convert_known((known or {}).get(name), steps) for name in names}
         return await peeks.forecast(self._members.of(names), raw, steps, features, self._seconds(timeout)), names
 
     def _rows(self, what: str, reply: GroupReply, names: Sequence[str], x: Rows, failed: Failed) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ._session.arguments import fingerprint_bytes, session_id
 from ._session.arguments import position as checked_position
-from ._session.inputs import Inputs
+from ._session.named_inputs import inputs_of
 from ._transport.calls import only_result
 from ._transport.carry_over import carry_over_item
 from ._transport.replaying_call import call_replaying
@@ -19,7 +19,7 @@ from ._transport.wire import array_of, position_message, position_of
 from .errors import Closed, HistoryError, ModelError
 from .position import Position
 from .stepping import AsyncStepping
-from .types import Array, SessionInfo
+from .types import Array, Sample, SessionInfo
 
 
 class AsyncSession(AsyncStepping):
@@ -59,7 +59,7 @@ class AsyncSession(AsyncStepping):
         self,
         policy: str,
         *,
-        window: ArrayLike | None = None,
+        window: Sample | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:
@@ -78,7 +78,7 @@ class AsyncSession(AsyncStepping):
         result = await self._client._call("CarryOver", request, self.id, timeout, only_result)
         if result.position.generation == self.generation:
             return self.position
-        self.model, self._inputs = target, Inputs(target)
+        self.model, self._inputs = target, inputs_of(target)
         return self._new_generation(position_of(result.position))
 
     async def fork(
@@ -162,7 +162,7 @@ class AsyncSession(AsyncStepping):
         fingerprint = (await self.info(timeout=timeout)).fingerprint
         if fingerprint != self.model.fingerprint:
             self.model = await self._client._served(self.id, self.model.name, fingerprint, timeout)
-            self._inputs = Inputs(self.model)
+            self._inputs = inputs_of(self.model)
             self._new_generation(position)
         return position
 

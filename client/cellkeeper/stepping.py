@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from numpy.typing import ArrayLike
-
 from ._session.arguments import output_names, timeout_seconds
-from ._session.inputs import Inputs
+from ._session.named_inputs import inputs_of
 from ._session.pipeline import Pipeline, answers
 from ._session.samples import are_at_hand
 from ._session.session_sender import SessionSender
@@ -21,7 +19,7 @@ from ._transport.wire import peek_reply_of, position_message
 from .errors import Closed
 from .late_step import LateStep
 from .position import Position
-from .types import Array, Model, StepReply
+from .types import Array, Model, Sample, StepReply
 
 
 class AsyncStepping:
@@ -42,7 +40,7 @@ class AsyncStepping:
         self.created = created
         self.last_reply: StepReply | None = None
         self._client = client
-        self._inputs = Inputs(model)
+        self._inputs = inputs_of(model)
         self._make_sender = make_sender
         self._sender = make_sender(session, model, position)
         self._outputs = output_names(outputs)
@@ -80,11 +78,12 @@ class AsyncStepping:
         await self._drained(timeout)
         return self._sender.late_steps.take_settled()
 
-    async def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    async def step(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
+        or a Series. For a model with several inputs a dict of these by name, or a structured array with a field for
+        each. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
         "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
         None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
         Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
@@ -105,7 +104,7 @@ class AsyncStepping:
         return reply.output
 
     async def step_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+        self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
         """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
@@ -123,7 +122,7 @@ class AsyncStepping:
 
     async def stream(
         self,
-        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        samples: Iterable[Sample] | AsyncIterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -153,7 +152,7 @@ class AsyncStepping:
 
     async def stream_replies(
         self,
-        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        samples: Iterable[Sample] | AsyncIterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -176,7 +175,7 @@ class AsyncStepping:
             pipeline.leave()
             await replies.aclose()
 
-    async def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    async def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
@@ -186,7 +185,7 @@ class AsyncStepping:
         return (await self.peek_reply(x, outputs=outputs, timeout=timeout)).output
 
     async def peek_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
+        self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> StepReply:
         """Like `peek`, with everything that the reply holds; its position is the one after x.
 
@@ -198,10 +197,10 @@ class AsyncStepping:
 
     async def forecast(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
@@ -211,20 +210,20 @@ class AsyncStepping:
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
         model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
         the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
-        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
-        `peek` raises.
+        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
+        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
+        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
         """
         reply = await self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout)
         return reply.output
 
     async def forecast_reply(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
@@ -249,7 +248,7 @@ class AsyncStepping:
 
     def _pipeline(
         self,
-        samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike],
+        samples: Iterable[Sample] | AsyncIterable[Sample],
         outputs: Sequence[str] | None,
         timeout: float | None,
         window: int | None,
@@ -269,7 +268,7 @@ class AsyncStepping:
         )
 
     def _submit(
-        self, x: ArrayLike, outputs: Sequence[str] | None, timeout: float | None
+        self, x: Sample, outputs: Sequence[str] | None, timeout: float | None
     ) -> tuple[asyncio.Future[StepReply], StepCall]:
         """Takes a step; its answer comes to the future."""
         raw, single = self._inputs.convert(x)

@@ -14,7 +14,7 @@ from .group import AsyncGroup
 from .group_stepping import Failed, Rows
 from .late_step import LateStep
 from .position import Position
-from .types import Array, GroupReply, Model
+from .types import Array, GroupReply, Model, Sample
 
 
 class Group:
@@ -66,7 +66,7 @@ class Group:
     @overload
     def step(
         self,
-        x: Mapping[str, ArrayLike],
+        x: Mapping[str, Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -76,7 +76,7 @@ class Group:
     @overload
     def step(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Sequence[Sample],
         *,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
@@ -88,11 +88,12 @@ class Group:
     ) -> Any:
         """Applies a row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]. Or a dict {id: row} of any
-        members; or a DataFrame whose index are ids, one time step a row, with its columns in any order where the
-        model's features have names. All rows have the same number of time steps; they are converted to the model's
-        dtype. timeout: seconds, retries included; None: the client's. Returns an
-        array [N, ...], or [N, T, ...] where x has a time axis, in the order of x; for a dict a dict.
+        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N dicts of
+        these by name, or a structured array [N] or [N, T]. Or a dict {id: row} of any members; or a DataFrame whose
+        index are ids, one time step a row, with its columns in any order where the model's features have names. All
+        rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds, retries
+        included; None: the client's. Returns an array [N, ...], or [N, T, ...] where x has a time axis, in the order of
+        x; for a dict a dict.
 
         Raises InvalidArgument, which names row and column, where x does not fit; nothing is sent then. Raises
         GroupError where some members failed: `errors` says which and why, `ids` and `outputs` what succeeded. An error
@@ -148,7 +149,7 @@ class Group:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         failed: Failed = "raise",
         timeout: float | None = None,
@@ -169,7 +170,7 @@ class Group:
         inputs: Rows,
         *,
         steps: int,
-        known: Mapping[str, ArrayLike] | None = None,
+        known: Mapping[str, Sample] | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:

@@ -15,7 +15,7 @@ from .errors import Closed, ForkedProcess
 from .late_step import LateStep
 from .position import Position
 from .session import AsyncSession
-from .types import Array, Model, SessionInfo, StepReply
+from .types import Array, Model, Sample, SessionInfo, StepReply
 
 
 class Session:
@@ -80,11 +80,12 @@ class Session:
         """
         return self._thread.run(self._core.settle(timeout=timeout))
 
-    def step(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    def step(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Applies x exactly once and returns the first of `outputs`.
 
         x: [F] or [T, F]; token ids: one integer or [T]; anything that numpy converts to the model's dtype, a DataFrame
-        or a Series. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
+        or a Series. For a model with several inputs a dict of these by name, or a structured array with a field for
+        each. What is masked, None or NA is missing, as NaN is, which not every model takes. outputs: of
         "prediction", "hidden" (the top layer), "state" (every layer's tensors), and what further the model declares;
         None: what the session was opened with. timeout: seconds until the answer, retries included; None: the client's.
         Returns [...], or [T, ...] where x has a time axis, in the output's dtype. What is given after an error is
@@ -98,9 +99,7 @@ class Session:
         """
         return self.step_reply(x, outputs=outputs, timeout=timeout).output
 
-    def step_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
-    ) -> StepReply:
+    def step_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """Like `step`, with everything that the reply holds: all outputs by name, the position after x, times.
 
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. timeout: seconds, retries included;
@@ -127,7 +126,7 @@ class Session:
 
     def stream(
         self,
-        samples: Iterable[ArrayLike],
+        samples: Iterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -153,7 +152,7 @@ class Session:
 
     def stream_replies(
         self,
-        samples: Iterable[ArrayLike],
+        samples: Iterable[Sample],
         *,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
@@ -181,7 +180,7 @@ class Session:
             with suppress(Closed, ForkedProcess):
                 self._thread.soon(pipeline.leave)
 
-    def peek(self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
+    def peek(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> Array:
         """Returns what `step` would return for x at this point; nothing of it is kept.
 
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `step`. Returns the first of them, [...], or
@@ -190,9 +189,7 @@ class Session:
         """
         return self.peek_reply(x, outputs=outputs, timeout=timeout).output
 
-    def peek_reply(
-        self, x: ArrayLike, *, outputs: Sequence[str] | None = None, timeout: float | None = None
-    ) -> StepReply:
+    def peek_reply(self, x: Sample, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> StepReply:
         """Like `peek`, with everything that the reply holds; its position is the one after x.
 
         x: [F] or [T, F]; token ids: one integer or [T]. outputs: as in `peek`. timeout: seconds, retries included;
@@ -202,10 +199,10 @@ class Session:
 
     def forecast(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
@@ -215,19 +212,19 @@ class Session:
         inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps is at most
         model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`); token ids:
         the most likely one. known: [steps, K], for each further time step the features that it says the caller
-        supplies, in the input's order, or a DataFrame with their names. outputs: as in `step`. timeout: seconds,
-        retries included; None: the client's. It waits for the steps given before it. Raises InvalidArgument where the
-        model does not say what to feed back, StepConflict where others have stepped the session on meanwhile, and what
-        `peek` raises.
+        supplies, in the input's order, or a DataFrame with their names; for a model with several inputs a dict of those
+        that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds, retries included; None: the
+        client's. It waits for the steps given before it. Raises InvalidArgument where the model does not say what to
+        feed back, StepConflict where others have stepped the session on meanwhile, and what `peek` raises.
         """
         return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
 
     def forecast_reply(
         self,
-        inputs: ArrayLike,
+        inputs: Sample,
         *,
         steps: int,
-        known: ArrayLike | None = None,
+        known: Sample | None = None,
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StepReply:
@@ -266,7 +263,7 @@ class Session:
         self,
         policy: str,
         *,
-        window: ArrayLike | None = None,
+        window: Sample | None = None,
         fingerprint: bytes = b"",
         timeout: float | None = None,
     ) -> Position:

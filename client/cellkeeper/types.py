@@ -9,13 +9,15 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import CellkeeperError, ServerError
 from .late_step import LateStep
 from .position import POSITION_BYTES, Position
 
 Array = NDArray[Any]
+Sample = ArrayLike | Mapping[str, ArrayLike]
+"""One or more time steps: an array, or for a model with several inputs an array for each of them by its name."""
 MAX_FAILURES = 1000
 
 
@@ -154,11 +156,13 @@ class Counters:
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """A tensor's name, dtype ("float32", "int32", ...) and shape: of one time step, or for a state of one session's
-    tensor."""
+    tensor. vocabulary: of an input of integers, which are 0..vocabulary - 1, among several inputs; 0 for
+    all others."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    vocabulary: int = 0
 
     def __repr__(self) -> str:
         return f"TensorSpec({self.name!r}, {self.dtype}{list(self.shape)})"
@@ -179,7 +183,10 @@ class Model:
     ids below it; 0: features. missing_values: NaN is taken. max_chunk_steps, max_frame_items, max_log_steps: the
     server's limits. feedback: for each input feature the index of the predicted value that it becomes in a forecast, -1
     where the caller supplies it; empty for token ids (the most likely one); None: the model makes no forecasts.
-    feature_names: of the input's features, in their order; empty: they have none.
+    feature_names: of the input's features, in their order; empty: they have none. inputs: where a time step
+    has several inputs, each of them; empty where it has one. `input` is all of them together then: a time step's bytes,
+    as they are logged. input_feedback: instead of feedback where there are several, for those that a prediction becomes
+    in a forecast: by name the index of each value; the caller supplies the others.
     """
 
     name: str
@@ -199,11 +206,15 @@ class Model:
     max_log_steps: int
     feedback: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    input_feedback: tuple[tuple[str, tuple[int, ...]], ...] | None = None
 
     def __repr__(self) -> str:
         exact = "exact" if self.exact else f"within {self.tolerance:g}"
-        takes = f"{self.input.dtype}{list(self.input.shape)}"
-        return f"Model({self.name!r}, {self.fingerprint.hex()[:8]}, input {takes}, {exact}, {self.engine})"
+        takes = f"input {self.input.dtype}{list(self.input.shape)}"
+        if self.inputs:
+            takes = "inputs " + ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in self.inputs)
+        return f"Model({self.name!r}, {self.fingerprint.hex()[:8]}, {takes}, {exact}, {self.engine})"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from cellkeeper_service.model.bundle import CONFIG_FILE, WEIGHTS_FILE, read_bund
 from cellkeeper_service.model.write import write_bundle
 
 from testing.bundles import make_bundle
+from testing.two_inputs import two_inputs_config, two_inputs_graph
 
 from .values import flipped
 
@@ -170,6 +171,9 @@ def _bundles(folder: Path) -> list[tuple[Path, bytes, bytes]]:
         make_bundle(folder / "c", input_size=4, input={"kind": "tokens", "vocabulary": 5, "embedding_size": 4}),
         write_bundle(
             folder / "d", GRAPH, {"initial.n": np.array([3, 4]), "constant.k": np.ones(2)}, graph=b"\x00"
+        ).path,
+        write_bundle(
+            folder / "e", two_inputs_config(), {"initial.h": np.zeros(3, np.float32)}, graph=two_inputs_graph()
         ).path,
     ]
     return [(path, (path / CONFIG_FILE).read_bytes(), (path / WEIGHTS_FILE).read_bytes()) for path in made]

@@ -64,12 +64,13 @@ def fuzz_imports(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
         (folder / "link").symlink_to("../secret")
         (folder / "loop").symlink_to("loop")
         (folder / "weights").write_bytes(np.arange(16, dtype=np.float32).tobytes())
-        whole, arrays = _graph(), _arrays()
+        whole, two, arrays = _graph(), _graph(several=True), _arrays()
         tracemalloc.start()
         for number in range(cases):
             case = f"{seed}/import/{number}"
             draw = random.Random(case)
-            read = _npz(draw, arrays) if draw.random() < 0.2 else _onnx(draw, whole, folder)
+            kind = draw.random()
+            read = _npz(draw, arrays) if kind < 0.2 else _onnx(draw, two if kind < 0.4 else whole, folder, kind < 0.4)
             tracemalloc.reset_peak()
             before, started = tracemalloc.get_traced_memory()[0], time.monotonic()
             try:
@@ -97,15 +98,20 @@ def fuzz_imports(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     return figures, violations
 
 
-def _onnx(draw: random.Random, whole: bytes, folder: Path) -> Callable[[], list[str]]:
+def _onnx(draw: random.Random, whole: bytes, folder: Path, several: bool) -> Callable[[], list[str]]:
     data = flipped(draw, whole) if draw.random() < 0.4 else _spoiled(draw, whole)
     window = draw.choice((None, [1], [3, 2], [2], [0], [2**40], [-1]))
     batch, layout = draw.choice((None, "free", "one")), draw.choice((None, "step", "time_first", "batch_first"))
+    said: dict[str, Any] = {**DECLARED, "layout": layout, "input_shape": window, "batch": batch}
+    if several:
+        said["input_name"] = draw.choice((["x", "ids"], ["ids", "x"], ["x", "x"], ["x", "h"]))
+        said["input_shape"] = draw.choice((None, {"x": window or []}, {"ids": window or []}, {"y": [1]}))
+        said["vocabulary"] = draw.choice(({"ids": 5}, {"ids": 5, "x": 5}, {"ids": -1}, {}, 5))
 
     def read() -> list[str]:
         graph = read_graph(data, "g", folder)
         leaked = [t.name for t in graph.model.graph.initializer if SECRET[:8] in t.raw_data]
-        declare(graph, "g", **{**DECLARED, "layout": layout}, input_shape=window, batch=batch)
+        declare(graph, "g", **said)
         return [f"tensor {name} holds what lies outside" for name in leaked]
 
     return read
@@ -146,8 +152,8 @@ def _spoiled(draw: random.Random, whole: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _graph() -> bytes:
-    """(x [n, 3, 2], h [n, 16]) -> h_out, with one weight in the file `weights`."""
+def _graph(*, several: bool = False) -> bytes:
+    """(x [n, 3, 2], h [n, 16]) -> h_out, with one weight in the file `weights`. several: ids [n] beside x."""
     tensor = numpy_helper.from_array(np.zeros(16, np.float32), "w")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -158,11 +164,12 @@ def _graph() -> bytes:
     def value_of(name: str, shape: list[Any]) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])
     nodes = [helper.make_node("Add", ["h", "w"], ["h_out"]), helper.make_node("Identity", ["x"], ["y"])]
     made = helper.make_graph(
         nodes,
         "g",
-        [value_of("x", ["n", 3, 2]), value_of("h", ["n", 16])],
+        [value_of("x", ["n", 3, 2]), *([ids] if several else []), value_of("h", ["n", 16])],
         [value_of("y", ["n", 3, 2]), value_of("h_out", ["n", 16])],
         [tensor],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ PARAMETERS = (
 )
 OUTPUTS = ("prediction", "hidden", "state.h", "state.c", "state")
 TYPES = ("BOOL", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "UINT8")
-TEXTS = (*PARAMETERS, *OUTPUTS, *TYPES, "input", "1", "int64:1")
+TEXTS = (*PARAMETERS, *OUTPUTS, *TYPES, "input", "audio", "ids", "1", "int64:1")
 
 
-def message(draw: random.Random, method: str, model: str, session: str, inputs: Any) -> Message:
-    """One that the server might well take. inputs: [T, ...] in the model's dtype."""
+def message(draw: random.Random, method: str, model: str, session: str, inputs: Mapping[str, Any]) -> Message:
+    """One that the server might well take. inputs: by name, [T, ...] in the model's dtype."""
     if method in ("ModelInfer", STREAM):
         return _infer(draw, model, session, inputs)
     made: Message = GetMessageClass(SERVICE.methods_by_name[method].input_type)()
@@ -38,7 +39,7 @@ def path(method: str) -> str:
     return f"/{PATH}/{method}"
 
 
-def _infer(draw: random.Random, model: str, session: str, inputs: Any) -> pb.ModelInferRequest:
+def _infer(draw: random.Random, model: str, session: str, inputs: Mapping[str, Any]) -> pb.ModelInferRequest:
     number = int(session.lstrip("s")) + 1
     given: dict[str, Value] = {"sequence_id": draw.choice((session, number, f"int64:{number}"))}
     if draw.random() < 0.3:
@@ -54,13 +55,15 @@ def _infer(draw: random.Random, model: str, session: str, inputs: Any) -> pb.Mod
     made = pb.ModelInferRequest(model_name=model, id=draw.choice(("", "a", f"r{draw.randrange(10)}")))
     for name, value in given.items():
         set_parameter(made.parameters[name], value)
-    floats = inputs.dtype.kind == "f"
-    made.inputs.add(name="input", datatype="FP32" if floats else "INT32", shape=(1, *inputs.shape))
-    if draw.random() < 0.7:
-        made.raw_input_contents.append(inputs.tobytes())
-    else:
-        contents = made.inputs[0].contents
-        (contents.fp32_contents if floats else contents.int_contents).extend(np.ravel(inputs).tolist())
+    raw = draw.random() < 0.7
+    for name, values in inputs.items():
+        datatype = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}[values.dtype.name]
+        tensor = made.inputs.add(name=name, datatype=datatype, shape=(1, *values.shape))
+        if raw:
+            made.raw_input_contents.append(values.tobytes())
+        else:
+            field = {"FP32": "fp32_contents", "INT32": "int_contents", "INT64": "int64_contents"}[datatype]
+            getattr(tensor.contents, field).extend(np.ravel(values).tolist())
     for name in draw.sample(OUTPUTS[:4], draw.randrange(3)):
         output = made.outputs.add(name=name)
         if draw.random() < 0.2:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from testing.bundles import counting_bundle, make_bundle
+from testing.two_inputs import AUDIO, VOCABULARY, two_inputs_bundle
 
 from . import kserve
 
@@ -50,18 +51,23 @@ def path(method: str) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """What one model takes: dtype on the wire, shape of a time step, and its state tensors."""
+    """What one model takes: dtype on the wire, shape of a time step, and its state tensors. named: several inputs, by
+    name, instead of the one."""
 
     dtype: pb.DataType
     step: tuple[int, ...]
     states: tuple[tuple[str, tuple[int, ...]], ...]
+    named: bool = False
 
 
 MODELS = {
     "count": Shape(pb.FLOAT32, (FEATURES,), (("h", (1, FEATURES)),)),
     "hold": Shape(pb.FLOAT32, (FEATURES,), (("h", (1, FEATURES)), ("last_input", (FEATURES,)))),
     "tokens": Shape(pb.INT32, (), (("h", (1, 16)), ("c", (1, 16)))),
+    "two": Shape(pb.FLOAT32, (AUDIO,), (("h", (AUDIO,)), ("n", (1,))), named=True),
 }
+WIRE = {"float32": pb.FLOAT32, "int64": pb.INT64}
+STATE_DTYPES = {"n": pb.INT64}  # of those that are not float32
 
 
 def bundles(folder: Path) -> list[Path]:
@@ -74,6 +80,7 @@ def bundles(folder: Path) -> list[Path]:
         ),
         # two versions: sessions are carried to and fro
         make_bundle(folder / "tokens", name="tokens", input_size=4, hidden_size=16, head=(10,), input=tokens),
+        two_inputs_bundle(folder / "two", feedback={"audio": [0, 1, 2], "ids": "known"}),
         make_bundle(folder / "tokens2", name="tokens", seed=1, input_size=4, hidden_size=16, head=(10,), input=tokens),
     ]
 
@@ -91,7 +98,8 @@ class World:
         return [f"s{n}" for n in range(40)]
 
     def texts(self) -> list[str]:
-        return [*MODELS, *self.names(), "prediction", "hidden", "state", "h", "c", *self.tokens, *kserve.TEXTS]
+        outputs = ("prediction", "hidden", "state", "h", "c", "n", "audio", "ids")
+        return [*MODELS, *self.names(), *outputs, *self.tokens, *kserve.TEXTS]
 
     def blobs(self) -> list[bytes]:
         known = [bytes(position) for position in list(self.positions.values())[-20:]]
@@ -113,10 +121,8 @@ class World:
                 opens = [pb.OpenManyRequest.Item(**self._open_fields(draw, model, name)) for name in names]
                 return pb.OpenManyRequest(model=model, items=opens)
             case "Step":
-                inputs = _inputs(draw, shape, draw.choice((1, 1, 2, 7, 100)))
-                request = pb.StepRequest(
-                    model=model, session=session, dtype=shape.dtype, shape=inputs.shape, inputs=inputs.tobytes()
-                )
+                chunk = _chunk(draw, shape, draw.choice((1, 1, 2, 7, 100)))
+                request = pb.StepRequest(model=model, session=session, **chunk)
                 if draw.random() < 0.8:
                     request.position.CopyFrom(_wire(at))
                 if draw.random() < 0.3:
@@ -125,6 +131,8 @@ class World:
                 if draw.random() < 0.1:
                     request.peek, request.rollout_steps = True, draw.choice((1, 3, 100))
                     request.rollout_inputs = bytes(4 * request.rollout_steps if model == "hold" else 0)
+                    if shape.named:
+                        request.rollout_named_inputs.append(_tensors(_named(draw, request.rollout_steps))[1])
                 request.outputs.extend(draw.sample(("prediction", "hidden", "state"), draw.randrange(3)))
                 return request
             case "StepBatch" | "StepStream":
@@ -155,9 +163,8 @@ class World:
                     policy=draw.choice(pb.CarryOverRequest.Policy.keys()),
                 )
                 if carried.policy == pb.CarryOverRequest.RERUN:
-                    window = _inputs(draw, shape, draw.choice((1, 2, 100)))
-                    carried.dtype, carried.inputs = shape.dtype, window.tobytes()
-                    carried.shape.extend(window.shape)
+                    window = _chunk(draw, shape, draw.choice((1, 2, 100)))
+                    carried.MergeFrom(pb.CarryOverRequest.Item(**window))
                 versions = [b"", b"", *self.versions.get(model, ())]
                 return pb.CarryOverRequest(model=model, items=[carried], fingerprint=draw.choice(versions))
             case "Delete":
@@ -177,7 +184,9 @@ class World:
             case "ListModels":
                 return pb.ListModelsRequest()
             case _:
-                return kserve.message(draw, method, model, session, _inputs(draw, shape, draw.choice((1, 1, 2, 7))))
+                steps = draw.choice((1, 1, 2, 7))
+                inputs = _named(draw, steps) if shape.named else {"input": _inputs(draw, shape, steps)}
+                return kserve.message(draw, method, model, session, inputs)
 
     def _open_fields(self, draw: random.Random, model: str, session: str) -> dict[str, Any]:
         return {
@@ -198,14 +207,20 @@ class World:
             model=model,
             sessions=sessions,
             steps=steps,
-            dtype=shape.dtype,
-            step_shape=shape.step,
-            inputs=_inputs(draw, shape, sum(steps) or count).tobytes(),
             positions=b"".join(places),
             peek=draw.random() < 0.1,
             outputs=draw.sample(("prediction", "hidden", "state"), draw.randrange(3)),
             timeout_ms=draw.choice((0, 0, 1, 2000, 2**32 - 1)),
         )
+        total = sum(steps) or count
+        if shape.named:
+            for name, values in _named(draw, total).items():
+                frame.named_inputs.add(
+                    name=name, dtype=WIRE[values.dtype.name], shape=values.shape[1:], data=values.tobytes()
+                )
+        else:
+            frame.dtype, frame.inputs = shape.dtype, _inputs(draw, shape, total).tobytes()
+            frame.step_shape.extend(shape.step)
         if draw.random() < 0.3:
             frame.acked = b"".join(place.step.to_bytes(8, "little") for place in places)
         return frame
@@ -258,8 +273,33 @@ def _inputs(draw: random.Random, shape: Shape, steps: int) -> Array:
     return np.full((steps, *shape.step), draw.randrange(4), np.float32)
 
 
-def _state(draw: random.Random, shape: Shape) -> list[pb.Tensor]:
+def _named(draw: random.Random, steps: int) -> dict[str, Array]:
+    """Of the model with several inputs."""
+    return {
+        "audio": np.full((steps, AUDIO), draw.randrange(4), np.float32),
+        "ids": np.array([draw.randrange(VOCABULARY) for _ in range(steps)], np.int64),
+    }
+
+
+def _tensors(inputs: dict[str, Array]) -> list[pb.Tensor]:
     return [
-        pb.Tensor(name=name, dtype=pb.FLOAT32, shape=size, data=bytes(4 * int(np.prod(size))))
-        for name, size in shape.states
+        pb.Tensor(name=name, dtype=WIRE[values.dtype.name], shape=values.shape, data=values.tobytes())
+        for name, values in inputs.items()
     ]
+
+
+def _chunk(draw: random.Random, shape: Shape, steps: int) -> dict[str, Any]:
+    """The fields of a chunk that carry inputs."""
+    if shape.named:
+        return {"named_inputs": _tensors(_named(draw, steps))}
+    inputs = _inputs(draw, shape, steps)
+    return {"dtype": shape.dtype, "shape": inputs.shape, "inputs": inputs.tobytes()}
+
+
+def _state(draw: random.Random, shape: Shape) -> list[pb.Tensor]:
+    tensors = []
+    for name, size in shape.states:
+        dtype = STATE_DTYPES.get(name, pb.FLOAT32)
+        data = bytes((8 if dtype == pb.INT64 else 4) * int(np.prod(size)))
+        tensors.append(pb.Tensor(name=name, dtype=dtype, shape=size, data=data))
+    return tensors

@@ -11,9 +11,12 @@ from cellkeeper_service.converters import Imported, import_onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from examples.recipes.exporting import exported
+from examples.recipes.policy import policy
+from testing.two_inputs import VOCABULARY, two_inputs_graph
+
 from .case import Case, Importer
-from .exporting import exported
-from .shipped_graphs import counter, detector, enhancer, policy, state_alone
+from .shipped_graphs import counter, detector, enhancer, model, state_alone
 
 
 class Carried(nn.Module):
@@ -99,16 +102,35 @@ def handmade_graph(seed: int = 1) -> bytes:
     ]
     constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
     graph = helper.make_graph(nodes, "bank", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def peephole_graph() -> bytes:
+    """(x [T, B, 3], h [1, B, 6], c) -> (y [T, B, 6], h_out, c_out): the gates see the cell (ONNX's input P)."""
+    draw = np.random.default_rng(6)
+    sizes = {"weight": (1, 24, 3), "again": (1, 24, 6), "peephole": (1, 18)}
+    constants = {name: draw.uniform(-0.6, 0.6, size).astype(np.float32) for name, size in sizes.items()}
+    inputs = ["x", "weight", "again", "", "", "h", "c", "peephole"]
+    nodes = [
+        helper.make_node("LSTM", inputs, ["each", "h_out", "c_out"], hidden_size=6),
+        helper.make_node("Squeeze", ["each", "axis"], ["y"]),
+    ]
+    state = [1, "B", 6]
+    return model(
+        nodes,
+        {"x": ["T", "B", 3], "h": state, "c": state},
+        {"y": ["T", "B", 6], "h_out": state, "c_out": state},
+        {**constants, "axis": [1]},
+    )
 
 
 HANDMADE_CONSTANTS = {"rate": np.array(16000), "gain": np.linspace(0.5, 3.0, 6, dtype=np.float32)}
 
 
-def graph(model: bytes, **options: Any) -> Importer:
+def graph(data: bytes, **options: Any) -> Importer:
     def run(folder: Path, max_batch: int) -> Imported:
-        return import_onnx(model, folder, max_batch=max_batch, report=str, **options)
+        return import_onnx(data, folder, max_batch=max_batch, report=str, **options)
 
     return run
 
@@ -137,4 +159,10 @@ def onnx_cases() -> list[Case]:
         ),
         Case("onnx", "windows [3, 2], an int64 counter and a float64 mean", graph(counter(), input_shape=[3, 2])),
         Case("onnx", "a state that is the only output", graph(state_alone(1))),
+        Case("onnx", "by hand: LSTM 6 with peepholes, any length", graph(peephole_graph(), layout="time_first")),
+        Case(
+            "onnx",
+            "two inputs for each time step, floats and token ids, and an int64 counter",
+            graph(two_inputs_graph(), input=["audio", "ids"], vocabulary={"ids": VOCABULARY}),
+        ),
     ]

@@ -6,11 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
-
-from .exporting import exported
 
 HIDDEN = 4
 
@@ -74,28 +70,6 @@ def detector(batch: int | None = None) -> bytes:
     inputs = {"input": [batch, 32 if batch else None], "state": [2, batch, HIDDEN], "sr": []}
     outputs = {"output": [batch, 1], "stateN": [None, None, None]}
     return model(nodes, inputs, outputs, constants, sr=TensorProto.INT64)
-
-
-class _Policy(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(5, 8)
-        self.rnn = nn.LSTM(8, 6)
-        self.actor = nn.Linear(6, 2)
-
-    def forward(self, obs: Tensor, h_in: Tensor, c_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y, (h, c) = self.rnn(torch.tanh(self.encoder(obs)).unsqueeze(0), (h_in, c_in))
-        return torch.tanh(self.actor(y.squeeze(0))), h, c
-
-
-def policy(*, free: bool = False) -> bytes:
-    """As robot learning exports it: (obs [1, 5], h_in [1, 1, 6], c_in) -> (actions [1, 2], h_out, c_out). free: with a
-    dynamic batch."""
-    torch.manual_seed(0)
-    example = (torch.zeros(1, 5), torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
-    names = (["obs", "h_in", "c_in"], ["actions", "h_out", "c_out"])
-    axes = {"obs": {0: "n"}, "h_in": {1: "n"}, "c_in": {1: "n"}} if free else {}
-    return exported(_Policy(), example, names, axes)
 
 
 def enhancer() -> bytes:

@@ -10,27 +10,14 @@ import torch.nn.functional as F
 from cellkeeper_service.converters import Imported, import_torch
 from torch import Tensor, nn
 
+from examples.recipes import keras_two_inputs
+from examples.recipes.keyword_spotter import Spotter
+from examples.recipes.min_gru import MinGru
+from examples.recipes.residual_lstm import Residual
+from examples.recipes.state_space import StateSpace
+
 from .case import Case, Importer
 from .keras_models import filled, saved
-
-
-class Residual(nn.Module):
-    """Layer normalisation, paths around recurrent layers, a gate, and a concatenation with the input. [B, T, 3]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(3, 16)
-        self.norm = nn.LayerNorm(16)
-        self.lstm = nn.LSTM(16, 16, 2, batch_first=True)
-        self.gru = nn.GRU(16, 16, batch_first=True)
-        self.head = nn.Linear(35, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = F.gelu(self.embed(x))
-        y, _ = self.lstm(self.norm(a))
-        z, _ = self.gru(a + y)
-        result: Tensor = self.head(torch.cat([z * torch.sigmoid(a), y, x], -1))
-        return result
 
 
 class LastStep(nn.Module):
@@ -94,54 +81,6 @@ class Convention(nn.Module):
         return self.head(self.norm(y)), state
 
 
-class MinGru(nn.Module):
-    """A cell whose gate sees the input alone, in its step form: (x, h) -> (y, h). [B, 3]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Linear(3, 8)
-        self.candidate = nn.Linear(3, 8)
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        z = torch.sigmoid(self.gate(x))
-        h = (1 - z) * h + z * self.candidate(x)
-        return self.head(h), h
-
-
-class StateSpace(nn.Module):
-    """A diagonal state-space layer (LRU) in real arithmetic, in its step form: (x, re, im) -> (y, re, im). [B, 3]."""
-
-    def __init__(self, size: int = 12) -> None:
-        super().__init__()
-        radius, angle = torch.rand(size) * 0.3 + 0.6, torch.rand(size)
-        self.real, self.imaginary = nn.Parameter(radius * angle.cos()), nn.Parameter(radius * angle.sin())
-        self.into_real, self.into_imaginary = nn.Linear(3, size, bias=False), nn.Linear(3, size, bias=False)
-        self.out = nn.Linear(2 * size, 2)
-
-    def forward(self, x: Tensor, re: Tensor, im: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        after_re = self.real * re - self.imaginary * im + self.into_real(x)
-        after_im = self.real * im + self.imaginary * re + self.into_imaginary(x)
-        return self.out(torch.cat([after_re, after_im], -1)), after_re, after_im
-
-
-class Spotter(nn.Module):
-    """Causal convolutions, padded before and cut off after, then a GRU, as keyword spotters are built. [B, T, 8]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv1d(8, 16, 3)
-        self.second = nn.Conv1d(16, 16, 3, dilation=2, padding=4)
-        self.rnn = nn.GRU(16, 16, batch_first=True)
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.first(F.pad(x.transpose(1, 2), (2, 0))))
-        y = F.relu(self.second(y)[..., :-4]) + y
-        result: Tensor = self.head(self.rnn(y.transpose(1, 2))[0])
-        return result
-
-
 class Words(nn.Module):
     """Token ids [T, B] -> logits, a path around the recurrent layer, and the embedding's weight in the head."""
 
@@ -201,6 +140,7 @@ def keras_trace_cases() -> list[Case]:
         ("a layer used twice, the last time step", keras_shared()),
         ("token ids, RMSNormalization", keras_tokens()),
     ]
+    cases.append(("two inputs, LayerNormalization, a gate", keras_two_inputs.model()))
     return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
 
 

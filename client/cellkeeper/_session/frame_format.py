@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 MAX_FORMATS = 256
 CREATED, REPLAYED = 1, 2  # flags of an item in a reply
 
 
+class InputLayout(NamedTuple):
+    """One of several inputs: its name, the wire's number of its dtype, the shape of one time step."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+
+
 class Layout(NamedTuple):
-    """The model, the wire's number of its input's dtype, the shape of one time step."""
+    """The model, the wire's number of its input's dtype, the shape of one time step. Of several inputs: the layout of
+    each, and the structured dtype of a time step."""
 
     model: str
     dtype: Any
     shape: tuple[int, ...]
+    inputs: tuple[InputLayout, ...] = ()
+    packed: np.dtype[Any] | None = None
 
 
 class FrameFormat:

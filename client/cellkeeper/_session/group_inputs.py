@@ -16,11 +16,13 @@ from .missing_values import as_numbers
 
 
 class GroupInputs:
-    """Converts the rows of several members into a model's raw bytes, checking them on the way."""
+    """Converts the rows of several members into the raw bytes of a model's input, checking them on the way. field: what
+    errors call it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
-        self._one = Inputs(model)
+        self._field = field
+        self._one = Inputs(model, field)
         self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
         self._tokens = 0  # how many there are, where the model takes token ids
@@ -76,7 +78,8 @@ class GroupInputs:
             try:
                 raw, single = self._one.convert(row)
             except InvalidArgument as error:
-                text = f"inputs, row {at} (session {name!r}): {error.message.removeprefix('inputs: ')}"
+                came = error.message.removeprefix(f"{self._field}: ")
+                text = f"{self._field}, row {at} (session {name!r}): {came}"
                 raise InvalidArgument(text, reason=error.reason, field=error.field) from error
             first = first or (len(raw), single)
             if (len(raw), single) != first:
@@ -86,8 +89,8 @@ class GroupInputs:
         return b"".join(converted), first is not None and first[1]
 
     def _wrong(self, came: str, expected: str) -> InvalidArgument:
-        text = f"inputs: got {came}, expected {expected} (model {self._model.name!r})"
-        return InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+        text = f"{self._field}: got {came}, expected {expected} (model {self._model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field=self._field)
 
 
 def is_frame(given: object) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
-from ..types import Array, Model, TensorSpec
+from ..types import Array, Model, Sample, TensorSpec
 from .feature_names import in_order
 from .missing_values import as_numbers, is_missing
 
@@ -22,10 +22,12 @@ def little_endian(name: str) -> np.dtype[Any]:
 
 
 class Inputs:
-    """Converts what a caller gives into a model's raw bytes, checking it on the way."""
+    """Converts what a caller gives into the raw bytes of a model's input, checking it on the way. field: what errors
+    call it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
+        self._field = field
         self._dtype = little_endian(model.input.dtype)
         self._shape = model.input.shape
         self._axes = len(self._shape)
@@ -35,7 +37,7 @@ class Inputs:
         self._alike = self._dtype.isnative and not self._tokens
         self._finite = b"\1" * prod(self._shape)  # what numpy's isfinite() has in memory where all of a step is
 
-    def convert(self, given: ArrayLike) -> tuple[bytes, bool]:
+    def convert(self, given: Sample) -> tuple[bytes, bool]:
         """(raw bytes, whether the time axis was left out).
 
         given: [F] or [T, F]; token ids: one integer or [T]. Masked elements, None and NA of pandas are missing, as NaN
@@ -65,15 +67,16 @@ class Inputs:
             if self._tokens:
                 self._check_ids(array)
                 return array.astype(self._dtype, copy=False).tobytes(), single
-            return self._floats(array, self._shape, "inputs", self._model.feature_names).tobytes(), single
+            return self._floats(array, self._shape, self._field, self._model.feature_names).tobytes(), single
         except (TypeError, ValueError) as error:
             raise self._wrong(_unequal_steps(given) or f"{_kind(given)} ({error})") from error
 
-    def numbers(self, given: ArrayLike) -> Array:
+    def numbers(self, given: Sample) -> Array:
         """What is given as an array, a DataFrame or a Series with the columns in the model's order where its features
         have names. Raises InvalidArgument for other names, TypeError and ValueError where numpy does."""
         names = self._model.feature_names
-        return as_numbers(in_order(given, names, "inputs") if names else given)
+        ordered: Any = in_order(given, names, self._field) if names else given
+        return as_numbers(ordered)
 
     def _floats(self, array: Array, shape: tuple[int, ...], field: str, names: Sequence[str]) -> Array:
         """Numbers in the model's dtype. shape: of one time step. names: of the features, for an error. Raises
@@ -89,7 +92,7 @@ class Inputs:
             raise self._wrong(f"NaN or infinity {place}", expected, field)
         return converted
 
-    def convert_known(self, given: ArrayLike | None, steps: int) -> bytes:
+    def convert_known(self, given: Sample | None, steps: int) -> bytes:
         """The features that a caller supplies in a forecast, raw. given: [steps, features of them]; None: there are
         none. Raises InvalidArgument."""
         features = (self._model.feedback or ()).count(-1)
@@ -107,7 +110,8 @@ class Inputs:
             if source == -1
         ]
         try:
-            array = as_numbers(in_order(given, names, "known") if names else given)
+            ordered: Any = in_order(given, names, "known") if names else given
+            array = as_numbers(ordered)
             if array.shape != (steps, features):
                 raise wrong(f"shape {list(array.shape)}")
             if array.dtype.kind not in "fiub":
@@ -129,7 +133,8 @@ class Inputs:
         if low < 0 or high >= self._top:
             raise self._wrong(f"token id {low if low < 0 else high}", f"0..{self._top - 1}")
 
-    def _wrong(self, came: str, expected: str = "", field: str = "inputs") -> InvalidArgument:
+    def _wrong(self, came: str, expected: str = "", field: str = "") -> InvalidArgument:
+        field = field or self._field
         if not expected:
             names = ", ".join(str(size) for size in self._shape)
             what = f"[{names}] or [T, {names}]" if self._shape else "one integer or [T]"

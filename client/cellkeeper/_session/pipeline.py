@@ -9,14 +9,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import CellkeeperError, InvalidArgument
-from ..types import Array, StepReply
+from ..types import Array, Sample, StepReply
 from .arguments import whole_number
 from .event_loop import check_loop
-from .samples import as_rows
+from .samples import as_rows, of_sample, stacked
 from .step_call import StepCall
 
 
@@ -32,7 +31,7 @@ class Pipeline:
 
     def __init__(
         self,
-        submit: Callable[[ArrayLike], tuple[asyncio.Future[StepReply], StepCall]],
+        submit: Callable[[Sample], tuple[asyncio.Future[StepReply], StepCall]],
         give_up: Callable[[StepCall], None],
         window_steps: int,
         chunk_steps: int,
@@ -47,7 +46,7 @@ class Pipeline:
         self._chunk_steps = chunk_steps
         self._numbers = numbers
         self._at_hand = at_hand
-        self._gathered: list[ArrayLike] = []
+        self._gathered: list[Sample] = []
         self._in_flight: deque[tuple[asyncio.Future[StepReply], StepCall, int]] = deque()
         self._in_flight_steps = 0
         self._sent_steps = 0
@@ -66,11 +65,11 @@ class Pipeline:
         """Its answer is the next one."""
         return self._in_flight[0][0] if self._in_flight else None
 
-    def rows(self, samples: Iterable[ArrayLike]) -> Iterable[ArrayLike]:
+    def rows(self, samples: Iterable[Sample]) -> Iterable[Sample]:
         """The samples one by one. Raises InvalidArgument for what gives none, and for a DataFrame of other columns."""
         return as_rows(samples, self._numbers)
 
-    def push(self, samples: Sequence[ArrayLike]) -> None:
+    def push(self, samples: Sequence[Sample]) -> None:
         """Takes time steps. One that cannot be taken ends the stream: `pull` raises that after the answers before."""
         try:
             for sample in samples:
@@ -87,26 +86,9 @@ class Pipeline:
         """Sends an unfinished chunk."""
         if self._gathered:
             gathered, self._gathered = self._gathered, []
-            self._send(self._stacked(gathered), len(gathered))
+            self._send(stacked(gathered, self._numbers, self._sent_steps), len(gathered))
 
-    def _stacked(self, samples: Sequence[ArrayLike]) -> ArrayLike:
-        """One chunk of the samples. Raises InvalidArgument for the first that differs in shape, or is no array."""
-        arrays: list[Array] = []
-        for number, sample in enumerate(samples, self._sent_steps):
-            try:
-                arrays.append(self._numbers(sample))
-            except InvalidArgument as error:
-                raise _of_sample(error, number, 1) from error
-            except (TypeError, ValueError) as error:
-                text = f"inputs: sample {number} of the stream: got {type(sample).__name__} ({error})"
-                raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs") from error
-            if arrays[-1].shape != arrays[0].shape:
-                came, others = list(arrays[-1].shape), list(arrays[0].shape)
-                text = f"inputs: sample {number} of the stream: got shape {came}, expected {others} as of those before"
-                raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
-        return np.stack(arrays)
-
-    async def advance(self, samples: Sequence[ArrayLike]) -> list[StepReply]:
+    async def advance(self, samples: Sequence[Sample]) -> list[StepReply]:
         """Takes the samples that were read, and returns answers, one for each time step. It waits for the oldest where
         no further sample may be read before that; an empty list says that nothing has arrived, or, where no sample was
         given, that the stream is over. Raises what the oldest step raised."""
@@ -141,11 +123,11 @@ class Pipeline:
     def _has_arrived(self) -> bool:
         return bool(self._in_flight) and self._in_flight[0][0].done()
 
-    def _send(self, sample: ArrayLike, steps: int) -> None:
+    def _send(self, sample: Sample, steps: int) -> None:
         try:
             future, call = self._submit(sample)
         except InvalidArgument as error:
-            raise _of_sample(error, self._sent_steps, steps) from error
+            raise of_sample(error, self._sent_steps, steps) from error
         self._in_flight.append((future, call, steps))
         self._in_flight_steps += steps
         self._sent_steps += steps
@@ -157,7 +139,7 @@ class Pipeline:
 
 
 async def answers(
-    pipeline: Pipeline, samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike]
+    pipeline: Pipeline, samples: Iterable[Sample] | AsyncIterable[Sample]
 ) -> AsyncGenerator[StepReply, None]:
     """Puts the samples through the pipeline; the answers, in order."""
     if isinstance(samples, AsyncIterable):
@@ -180,10 +162,10 @@ async def answers(
             await asyncio.sleep(0)  # what was read is sent, and its answer received, between one sample and the next
 
 
-async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncGenerator[StepReply, None]:
+async def _live(pipeline: Pipeline, samples: AsyncIterable[Sample]) -> AsyncGenerator[StepReply, None]:
     """Yields an answer as soon as it arrives, also while the next sample is awaited."""
     source = samples.__aiter__()
-    reading: asyncio.Task[ArrayLike] | None = None
+    reading: asyncio.Task[Sample] | None = None
     ended = False
     try:
         while True:
@@ -212,17 +194,8 @@ async def _live(pipeline: Pipeline, samples: AsyncIterable[ArrayLike]) -> AsyncG
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def _next(source: AsyncIterator[ArrayLike]) -> ArrayLike:
+async def _next(source: AsyncIterator[Sample]) -> Sample:
     return await source.__anext__()
-
-
-def _of_sample(error: InvalidArgument, first: int, steps: int) -> InvalidArgument:
-    """The error, saying which samples of the stream, counted from 0, it is about."""
-    if error.field != "inputs":
-        return error
-    which = f"sample {first} of the stream" if steps == 1 else f"samples {first} to {first + steps - 1} of the stream"
-    text = error.message.replace("inputs: ", f"inputs: {which}: ", 1)
-    return InvalidArgument(text, reason=error.reason, field=error.field)
 
 
 def _split(reply: StepReply, steps: int) -> Iterator[StepReply]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InvalidArgument
-from ..types import Array
+from ..types import Array, Sample
 
 
-def are_at_hand(samples: Iterable[ArrayLike] | AsyncIterable[ArrayLike]) -> bool:
+def are_at_hand(samples: Iterable[Sample] | AsyncIterable[Sample]) -> bool:
     """Returns True for a list, a tuple, an array, a DataFrame: what has a length and an index. Reading it waits for
     nothing. Everything else may be a live source, whose next sample comes when it comes."""
     return hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
 
 
-def as_rows(samples: Iterable[ArrayLike], numbers: Callable[[ArrayLike], Array]) -> Iterable[ArrayLike]:
+def as_rows(samples: Iterable[Sample], numbers: Callable[[ArrayLike], Array]) -> Iterable[Sample]:
     """The samples one by one: of a DataFrame its rows, where its own iterator gives the names of its columns. numbers:
     makes an array of it. Raises InvalidArgument for what gives no samples."""
     if isinstance(samples, str | bytes | Mapping):
@@ -30,3 +31,44 @@ def as_rows(samples: Iterable[ArrayLike], numbers: Callable[[ArrayLike], Array])
         text = f"samples: got {type(samples).__name__}, expected an iterable of time steps"
         raise InvalidArgument(text, field="samples")
     return samples
+
+
+def stacked(samples: Sequence[Sample], numbers: Callable[[ArrayLike], Array], first: int) -> Sample:
+    """One chunk of these samples. first: the number of the first in its stream. Raises InvalidArgument for one that
+    differs in shape, or is no array."""
+    names = [*samples[0]] if isinstance(samples[0], Mapping) else None
+    for number, sample in enumerate(samples, first):
+        came = [*sample] if isinstance(sample, Mapping) else None
+        if (came is None) != (names is None) or set(came or ()) != set(names or ()):
+            what = type(sample).__name__ if came is None else f"the inputs {', '.join(map(repr, came))}"
+            text = f"inputs: sample {number} of the stream: got {what}, expected what the samples before it have"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+    if names is None:
+        return _stacked(samples, numbers, first, "inputs")
+    return {name: _stacked([each[name] for each in samples], numbers, first, f"inputs[{name}]") for name in names}  # type: ignore[call-overload,index]
+
+
+def _stacked(samples: Sequence[Any], numbers: Callable[[ArrayLike], Array], first: int, field: str) -> Array:
+    arrays: list[Array] = []
+    for number, sample in enumerate(samples, first):
+        try:
+            arrays.append(numbers(sample))
+        except InvalidArgument as error:
+            raise of_sample(error, number, 1) from error
+        except (TypeError, ValueError) as error:
+            text = f"{field}: sample {number} of the stream: got {type(sample).__name__} ({error})"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field=field) from error
+        if arrays[-1].shape != arrays[0].shape:
+            came, others = list(arrays[-1].shape), list(arrays[0].shape)
+            text = f"{field}: sample {number} of the stream: got shape {came}, expected {others} as of those before"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field=field)
+    return np.stack(arrays)
+
+
+def of_sample(error: InvalidArgument, first: int, steps: int) -> InvalidArgument:
+    """The error, saying which samples of the stream, counted from 0, it is about."""
+    if not error.field.startswith("inputs"):
+        return error
+    which = f"sample {first} of the stream" if steps == 1 else f"samples {first} to {first + steps - 1} of the stream"
+    text = error.message.replace(f"{error.field}: ", f"{error.field}: {which}: ", 1)
+    return InvalidArgument(text, reason=error.reason, field=error.field)

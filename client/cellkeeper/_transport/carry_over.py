@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from numpy.typing import ArrayLike
 
 from .._session.arguments import id_text, session_id
-from .._session.inputs import Inputs
+from .._session.named_inputs import inputs_of
 from .._session.retry import worth_retrying
 from ..errors import CellkeeperError, InvalidArgument, error_of_reason
-from ..types import CarriedOver, Model, SessionInfo
+from ..types import CarriedOver, Model, Sample, SessionInfo
 from .caller import Caller
 from .calls import only_result
-from .wire import dtype_number, error_of, session_info_of
+from .input_fields import chunk_fields
+from .wire import error_of, session_info_of
 
 POLICIES: dict[str, Any] = {
     "keep": pb.CarryOverRequest.KEEP,
@@ -26,7 +26,7 @@ POLICIES: dict[str, Any] = {
 MAX_FRAME_ITEMS = 64  # sessions in one request
 MAX_FRAME_BYTES = 1 << 20  # of windows in one request, about
 
-WindowOf = Callable[[SessionInfo], "ArrayLike | None"]
+WindowOf = Callable[[SessionInfo], "Sample | None"]
 
 
 def check_policy(policy: str) -> None:
@@ -35,7 +35,7 @@ def check_policy(policy: str) -> None:
         raise InvalidArgument(text, reason="INVALID_FIELD", field="policy")
 
 
-def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: ArrayLike | None) -> Any:
+def carry_over_item(model: Model, session: str, generation: bytes, policy: str, window: Sample | None) -> Any:
     """A CarryOverRequest.Item. Raises InvalidArgument."""
     check_policy(policy)
     if (window is None) == (policy == "rerun"):
@@ -49,10 +49,8 @@ def carry_over_item(model: Model, session: str, generation: bytes, policy: str, 
         policy=POLICIES[policy],
     )
     if window is not None:
-        inputs = Inputs(model)
-        item.inputs, _ = inputs.convert(window)
-        item.dtype = dtype_number(model.input.dtype)
-        item.shape.extend((len(item.inputs) // inputs.step_bytes, *model.input.shape))
+        raw, _ = inputs_of(model).convert(window)
+        item.MergeFrom(pb.CarryOverRequest.Item(**chunk_fields(model, raw)))
     return item
 
 
@@ -102,7 +100,7 @@ class CarryOver:
                 others.append(info)
         return others
 
-    async def carry(self, sessions: Iterable[tuple[SessionInfo, ArrayLike | None]]) -> None:
+    async def carry(self, sessions: Iterable[tuple[SessionInfo, Sample | None]]) -> None:
         """Each with its window, where the policy is rerun; None: that session is skipped."""
         items: dict[str, Any] = {}
         held_bytes = 0
@@ -115,11 +113,11 @@ class CarryOver:
             except InvalidArgument as error:
                 self.result._fail(info.session, error)
                 continue
-            if items and (len(items) == self._room or held_bytes + len(item.inputs) > MAX_FRAME_BYTES):
+            if items and (len(items) == self._room or held_bytes + item.ByteSize() > MAX_FRAME_BYTES):
                 await self._send(items)
                 items, held_bytes = {}, 0
             items[info.session] = item
-            held_bytes += len(item.inputs)
+            held_bytes += item.ByteSize()
         if items:
             await self._send(items)
 

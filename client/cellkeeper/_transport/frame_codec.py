@@ -18,6 +18,7 @@ from .._session.step_call import StepCall
 from ..errors import CellkeeperError, ServerError
 from ..position import POSITION_BYTES, Position
 from ..types import Array, StepReply
+from .input_fields import frame_fields
 from .wire import dtype_of
 
 _logger = logging.getLogger("cellkeeper")
@@ -58,9 +59,7 @@ class Frame:
             model=layout.model,
             sessions=[sender.session for sender in self.senders],
             steps=() if counts.count(1) == len(counts) else counts,
-            dtype=layout.dtype,
-            step_shape=layout.shape,
-            inputs=b"".join([chunk.inputs for chunk in chunks]),
+            **frame_fields(layout, b"".join([chunk.inputs for chunk in chunks])),
             positions=b"".join([pack(*chunk.start) for chunk in chunks]),
             acked=struct.pack(f"<{len(chunks)}Q", *[chunk.acked_sent for chunk in chunks]),
             outputs=self.frame_format.outputs,

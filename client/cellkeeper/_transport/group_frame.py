@@ -16,6 +16,7 @@ from ..errors import CellkeeperError, ServerError
 from ..position import POSITION_BYTES
 from ..types import Array
 from .frame_codec import INDEX, Column
+from .input_fields import frame_fields
 
 
 class GroupFrame:
@@ -90,9 +91,7 @@ def frame_message(frame_format: FrameFormat, names: Sequence[str], positions: by
         model=layout.model,
         sessions=names,
         steps=() if steps == 1 else (steps,) * len(names),
-        dtype=layout.dtype,
-        step_shape=layout.shape,
-        inputs=inputs,
+        **frame_fields(layout, inputs),
         positions=positions,  # and every reply before these is held: `acked` need not say it
         outputs=frame_format.outputs,
     )

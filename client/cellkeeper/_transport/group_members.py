@@ -189,7 +189,16 @@ class GroupMembers:
     async def _mismatch(self, name: str, fingerprint: bytes, timeout: float | None) -> CellkeeperError | None:
         """Why sessions of another version cannot be stepped together with the others; None if they can."""
         ours, theirs = self._model, await self._client._served(name, self._model.name, fingerprint, timeout)
-        for what in ("input", "outputs", "states", "vocabulary", "missing_values", "feedback"):
+        for what in (
+            "input",
+            "inputs",
+            "outputs",
+            "states",
+            "vocabulary",
+            "missing_values",
+            "feedback",
+            "input_feedback",
+        ):
             if getattr(ours, what) != getattr(theirs, what):
                 text = (
                     f"{what}: the session belongs to version {fingerprint.hex()[:12]} of {ours.name!r}, where it is "

@@ -80,7 +80,7 @@ class Peeks:
         requests = {}
         for item, name in enumerate(members.names):
             peek = peek_request(name, self._model, call.inputs_of(np.array([item])), self._outputs)
-            requests[item] = rollout_request(peek, steps, known[name])
+            requests[item] = rollout_request(peek, self._model, steps, known[name])
         await self._drained(call, timeout)
         await self._alone(call, {item: each for item, each in requests.items() if item not in call.errors}, False)
         return call.reply()

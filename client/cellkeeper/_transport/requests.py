@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from .._session.arguments import tensors, whole_number
 from .._session.inputs import Inputs
+from .._session.named_inputs import NamedInputs, known_of
 from ..errors import InvalidArgument
 from ..position import Position
-from ..types import Model
-from .wire import dtype_number, position_message, state_messages
+from ..types import Model, Sample
+from .input_fields import chunk_fields
+from .wire import position_message, state_messages
 
 REQUEST_ID_BYTES = 16
 
@@ -61,40 +63,41 @@ def peek_request(session: str, model: Model, raw: bytes, outputs: Sequence[str])
     return pb.StepRequest(
         model=model.name,
         session=session,
-        dtype=dtype_number(model.input.dtype),
-        shape=(len(raw) // model.input.nbytes, *model.input.shape),
-        inputs=raw,
         peek=True,
         outputs=outputs,
+        **chunk_fields(model, raw),
     )
 
 
 def forecast_request(
     session: str,
     model: Model,
-    inputs: Inputs,
-    given: ArrayLike,
+    inputs: Inputs | NamedInputs,
+    given: Sample,
     steps: int,
-    known: ArrayLike | None,
+    known: Sample | None,
     outputs: Sequence[str],
 ) -> Any:
     """A peek of `given` that continues with `steps` predictions. Raises InvalidArgument."""
     raw, _ = inputs.convert(given)
     steps = check_rollout(model, steps)
-    return rollout_request(peek_request(session, model, raw, outputs), steps, inputs.convert_known(known, steps))
+    return rollout_request(peek_request(session, model, raw, outputs), model, steps, inputs.convert_known(known, steps))
 
 
 def check_rollout(model: Model, steps: object) -> int:
     """The number of predictions that continue a peek. Raises InvalidArgument where the model cannot be continued."""
     steps = whole_number(steps, "steps", 1)
-    if model.feedback is None:
+    if model.feedback is None and model.input_feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'
         raise InvalidArgument(text, reason="INVALID_FIELD", field="steps")
     return steps
 
 
-def rollout_request(peek: Any, steps: int, known: bytes) -> Any:
-    """The peek, continued by `steps` predictions. known: raw, the features that the caller supplies."""
+def rollout_request(peek: Any, model: Model, steps: int, known: bytes) -> Any:
+    """The peek, continued by `steps` predictions. known: raw, what the caller supplies."""
     peek.rollout_steps = steps
-    peek.rollout_inputs = known
+    if not model.inputs:
+        peek.rollout_inputs = known
+    elif known:
+        peek.rollout_named_inputs.extend(chunk_fields(known_of(model), known)["named_inputs"])
     return peek

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from weakref import WeakSet
 
 from .._session.chunk import Chunk
-from .._session.frame_format import FrameFormat, FrameFormats, Layout
+from .._session.frame_format import FrameFormat, FrameFormats
 from .._session.group_history import GroupHistory
 from .._session.group_sender import GroupSender
 from .._session.history import History
@@ -16,8 +16,8 @@ from ..position import Position
 from ..types import Counters, Model
 from .connection import Connection
 from .group_routes import GroupRoutes
+from .input_fields import layout_of
 from .settings import ClientSettings
-from .wire import dtype_number
 
 
 class Senders:
@@ -56,7 +56,7 @@ class Senders:
         return sender
 
     def frame_format(self, model: Model, outputs: tuple[str, ...]) -> FrameFormat:
-        return self._frame_formats.of(_layout(model), outputs)
+        return self._frame_formats.of(layout_of(model), outputs)
 
     def close(self, error: CellkeeperError) -> None:
         """Ends every waiting call with `error`."""
@@ -72,7 +72,7 @@ class Senders:
     def _sender(self, connection: Connection, session: str, model: Model, history: History) -> SessionSender:
         sender = SessionSender(
             session,
-            _layout(model),
+            layout_of(model),
             history,
             frame_formats=self._frame_formats,
             step_bytes=model.input.nbytes,
@@ -96,7 +96,3 @@ class Senders:
             buffer_bytes=self._settings.buffer_bytes,
             earlier=earlier,
         )
-
-
-def _layout(model: Model) -> Layout:
-    return Layout(model.name, dtype_number(model.input.dtype), model.input.shape)

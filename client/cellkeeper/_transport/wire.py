@@ -95,10 +95,20 @@ def state_messages(model: Model, state: Mapping[str, ArrayLike], field: str) -> 
 
 
 def _spec_of(message: Any) -> TensorSpec:
-    return TensorSpec(message.name, dtype_of(message.dtype).name, tuple(message.shape))
+    return TensorSpec(message.name, dtype_of(message.dtype).name, tuple(message.shape), message.vocabulary)
+
+
+def _packed(inputs: tuple[TensorSpec, ...]) -> TensorSpec:
+    """What stands for all of several inputs: a time step's bytes."""
+    return TensorSpec("inputs", "uint8", (sum(spec.nbytes for spec in inputs),))
+
+
+def _fed_back(feedback: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((one.name, tuple(one.sources)) for one in feedback.inputs)
 
 
 def model_of(info: Any) -> Model:
+    inputs = tuple(_spec_of(spec) for spec in info.inputs)
     return Model(
         name=info.name,
         fingerprint=info.fingerprint,
@@ -107,7 +117,7 @@ def model_of(info: Any) -> Model:
         tolerance=info.tolerance,
         engine=info.engine,
         device=info.device,
-        input=_spec_of(info.input),
+        input=_packed(inputs) if inputs else _spec_of(info.input),
         vocabulary=info.vocabulary,
         missing_values=info.missing_values,
         outputs=tuple(_spec_of(spec) for spec in info.outputs),
@@ -115,8 +125,10 @@ def model_of(info: Any) -> Model:
         max_chunk_steps=info.max_chunk_steps,
         max_frame_items=info.max_frame_items,
         max_log_steps=info.max_log_steps,
-        feedback=tuple(info.feedback.sources) if info.HasField("feedback") else None,
+        feedback=tuple(info.feedback.sources) if info.HasField("feedback") and not inputs else None,
         feature_names=tuple(info.feature_names),
+        inputs=inputs,
+        input_feedback=_fed_back(info.feedback) if info.HasField("feedback") and inputs else None,
     )
 
 

@@ -29,7 +29,7 @@ def _list(client: Client, parsed: argparse.Namespace) -> None:
             print(_as_json(model))
         else:
             exact = "exact" if model.exact else f"within {model.tolerance:g}"
-            print(f"{model.name}\t{model.fingerprint.hex()[:12]}\t{_spec(model.input)}\t{exact}\t{model.numerics}")
+            print(f"{model.name}\t{model.fingerprint.hex()[:12]}\t{_inputs(model)}\t{exact}\t{model.numerics}")
 
 
 def _show(client: Client, parsed: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
         ("engine", f"{model.engine} on {model.device}"),
         ("numerics", model.numerics),
         ("exact", "yes" if model.exact else f"no, within {model.tolerance:g}"),
-        ("input", _spec(model.input)),
+        *(("input", _spec(spec)) for spec in model.inputs or (model.input,)),
     ]
     if model.vocabulary:
         rows.append(("vocabulary", model.vocabulary))
@@ -55,6 +55,10 @@ def _show(client: Client, parsed: argparse.Namespace) -> None:
     rows.append(("chunk", f"at most {model.max_chunk_steps} steps"))
     for name, value in rows:
         print(f"{name:<15} {value}")
+
+
+def _inputs(model: Model) -> str:
+    return ", ".join(_spec(spec) for spec in model.inputs or (model.input,))
 
 
 def _spec(spec: TensorSpec) -> str:

@@ -45,9 +45,15 @@ def decoded(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Steps:
-    """Makes time steps of rows, or refuses them."""
+    """Makes time steps of rows, or refuses them. Raises RowError for a model with several inputs, which a row has no
+    places for."""
 
     def __init__(self, model: Model) -> None:
+        if model.inputs:
+            names = ", ".join(spec.name for spec in model.inputs)
+            raise RowError(
+                f"the model {model.name!r} takes the inputs {names}, a row is one; step it with the Python client"
+            )
         self._model = model
         self._shape = model.input.shape
         self._size = prod(self._shape)

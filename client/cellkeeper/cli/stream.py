@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from .._session.inputs import Inputs
+from .._session.named_inputs import inputs_of
 from ..client import Client, Session
 from ..errors import HistoryChanged, HistoryLost
 from ..position import first_position
@@ -102,7 +102,7 @@ def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse
     first = 0 if first is None else first
     if stands.step < first:
         raise HistoryLost(f"the session is at step {stands.step}, before --from-step {first}: rows are missing")
-    inputs, skipped = Inputs(session.model), bytearray()
+    inputs, skipped = inputs_of(session.model), bytearray()
     for index in range(stands.step - first):
         row = next(source, None)
         if row is None:

@@ -6,13 +6,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from itertools import cycle
 
 import numpy as np
 
 from ..client import Client
 from ..errors import CellkeeperError
-from ..types import Model
+from ..types import Array, Model, Sample, TensorSpec
 from .endpoint import EndpointCheck
 from .finding import Finding, fail, ok, warn
 
@@ -66,7 +66,7 @@ def _check_model(model: Model, clients: dict[str, Client]) -> list[Finding]:
     return findings
 
 
-def _stepped(model: Model, client: Client, rows: np.ndarray[Any, Any]) -> tuple[bytes, float]:
+def _stepped(model: Model, client: Client, rows: Sequence[Sample]) -> tuple[bytes, float]:
     """The outputs of a new session, and the median milliseconds of a step."""
     session = client.session(f"{PREFIX}{secrets.token_hex(8)}", model=model.name, ttl=TTL_S)
     times, outputs = [], []
@@ -81,14 +81,12 @@ def _stepped(model: Model, client: Client, rows: np.ndarray[Any, Any]) -> tuple[
     return b"".join(outputs), sorted(times)[len(times) // 2]
 
 
-def _check_shared(model: Model, clients: dict[str, Client], rows: np.ndarray[Any, Any]) -> list[Finding]:
+def _check_shared(model: Model, clients: dict[str, Client], rows: Sequence[Sample]) -> list[Finding]:
     """One session, a step on each endpoint in turn."""
     name, position, last = f"{PREFIX}{secrets.token_hex(8)}", None, ""
     session = None
     try:
-        for (target, client), row in zip(
-            clients.items(), np.resize(rows, (len(clients), *rows.shape[1:])), strict=True
-        ):
+        for (target, client), row in zip(clients.items(), cycle(rows), strict=False):
             last = target
             session = client.session(name, model=model.name, ttl=TTL_S if position is None else None, expect=position)
             session.step(row)
@@ -105,13 +103,20 @@ def _check_shared(model: Model, clients: dict[str, Client], rows: np.ndarray[Any
     return [ok("", "store", f"{model.name}: one session, stepped on every endpoint in turn")]
 
 
-def samples(model: Model) -> np.ndarray[Any, Any]:
-    """[STEPS, ...] inputs, the same at every call: small numbers, or ids of the vocabulary."""
+def samples(model: Model) -> Sequence[Sample]:
+    """STEPS time steps, the same at every call: small numbers, or ids of the vocabulary."""
     draw = np.random.default_rng(1)
-    shape = (STEPS, *model.input.shape)
-    if np.dtype(model.input.dtype).kind in "iu":
-        return draw.integers(0, model.vocabulary or 2, shape)
-    return draw.uniform(0.0, 1.0, shape).astype(model.input.dtype)
+    if not model.inputs:
+        return list(_values(draw, model.input, model.vocabulary))
+    columns = {spec.name: _values(draw, spec, spec.vocabulary) for spec in model.inputs}
+    return [{name: values[step] for name, values in columns.items()} for step in range(STEPS)]
+
+
+def _values(draw: np.random.Generator, spec: TensorSpec, vocabulary: int) -> Array:
+    shape = (STEPS, *spec.shape)
+    if np.dtype(spec.dtype).kind in "iu":
+        return draw.integers(0, vocabulary or 2, shape)
+    return draw.uniform(0.0, 1.0, shape).astype(spec.dtype)
 
 
 def _client(check: EndpointCheck, timeout: float) -> Client:

@@ -183,7 +183,7 @@ class OpenManyResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[OpenManyResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class StepRequest(_message.Message):
-    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs")
+    __slots__ = ("model", "session", "dtype", "shape", "inputs", "position", "acked", "peek", "outputs", "rollout_steps", "rollout_inputs", "named_inputs", "rollout_named_inputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +195,8 @@ class StepRequest(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_STEPS_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     session: str
     dtype: DataType
@@ -206,7 +208,9 @@ class StepRequest(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[str]
     rollout_steps: int
     rollout_inputs: bytes
-    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., rollout_steps: _Optional[int] = ..., rollout_inputs: _Optional[bytes] = ...) -> None: ...
+    named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    rollout_named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, model: _Optional[str] = ..., session: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., acked: _Optional[int] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., rollout_steps: _Optional[int] = ..., rollout_inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., rollout_named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
     __slots__ = ("outputs", "position", "created", "replayed", "queued_seconds", "computed_seconds")
@@ -224,8 +228,20 @@ class StepResponse(_message.Message):
     computed_seconds: float
     def __init__(self, outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., created: bool = ..., replayed: bool = ..., queued_seconds: _Optional[float] = ..., computed_seconds: _Optional[float] = ...) -> None: ...
 
+class InputColumn(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class StepFrame(_message.Message):
-    __slots__ = ("frame_id", "model", "sessions", "steps", "dtype", "step_shape", "inputs", "positions", "acked", "peek", "outputs", "timeout_ms")
+    __slots__ = ("frame_id", "model", "sessions", "steps", "dtype", "step_shape", "inputs", "positions", "acked", "peek", "outputs", "timeout_ms", "named_inputs")
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +254,7 @@ class StepFrame(_message.Message):
     PEEK_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
     frame_id: int
     model: str
     sessions: _containers.RepeatedScalarFieldContainer[str]
@@ -250,7 +267,8 @@ class StepFrame(_message.Message):
     peek: bool
     outputs: _containers.RepeatedScalarFieldContainer[str]
     timeout_ms: int
-    def __init__(self, frame_id: _Optional[int] = ..., model: _Optional[str] = ..., sessions: _Optional[_Iterable[str]] = ..., steps: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., step_shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., acked: _Optional[bytes] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    named_inputs: _containers.RepeatedCompositeFieldContainer[InputColumn]
+    def __init__(self, frame_id: _Optional[int] = ..., model: _Optional[str] = ..., sessions: _Optional[_Iterable[str]] = ..., steps: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., step_shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., acked: _Optional[bytes] = ..., peek: bool = ..., outputs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., named_inputs: _Optional[_Iterable[_Union[InputColumn, _Mapping]]] = ...) -> None: ...
 
 class OutputColumn(_message.Message):
     __slots__ = ("name", "dtype", "shape", "per_item", "data")
@@ -385,7 +403,7 @@ class CarryOverRequest(_message.Message):
     RERUN: CarryOverRequest.Policy
     RESET: CarryOverRequest.Policy
     class Item(_message.Message):
-        __slots__ = ("session", "generation", "request_id", "policy", "dtype", "shape", "inputs")
+        __slots__ = ("session", "generation", "request_id", "policy", "dtype", "shape", "inputs", "named_inputs")
         SESSION_FIELD_NUMBER: _ClassVar[int]
         GENERATION_FIELD_NUMBER: _ClassVar[int]
         REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -393,6 +411,7 @@ class CarryOverRequest(_message.Message):
         DTYPE_FIELD_NUMBER: _ClassVar[int]
         SHAPE_FIELD_NUMBER: _ClassVar[int]
         INPUTS_FIELD_NUMBER: _ClassVar[int]
+        NAMED_INPUTS_FIELD_NUMBER: _ClassVar[int]
         session: str
         generation: bytes
         request_id: bytes
@@ -400,7 +419,8 @@ class CarryOverRequest(_message.Message):
         dtype: DataType
         shape: _containers.RepeatedScalarFieldContainer[int]
         inputs: bytes
-        def __init__(self, session: _Optional[str] = ..., generation: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., policy: _Optional[_Union[CarryOverRequest.Policy, str]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ...) -> None: ...
+        named_inputs: _containers.RepeatedCompositeFieldContainer[Tensor]
+        def __init__(self, session: _Optional[str] = ..., generation: _Optional[bytes] = ..., request_id: _Optional[bytes] = ..., policy: _Optional[_Union[CarryOverRequest.Policy, str]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., inputs: _Optional[bytes] = ..., named_inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -510,17 +530,19 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "dtype", "shape")
+    __slots__ = ("name", "dtype", "shape", "vocabulary")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: DataType
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    vocabulary: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., vocabulary: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps", "feedback", "feature_names")
+    __slots__ = ("name", "fingerprint", "numerics", "exact", "tolerance", "engine", "device", "input", "vocabulary", "missing_values", "outputs", "states", "max_chunk_steps", "max_frame_items", "max_log_steps", "feedback", "feature_names", "inputs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
@@ -538,6 +560,7 @@ class ModelInfo(_message.Message):
     MAX_LOG_STEPS_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: bytes
     numerics: str
@@ -555,10 +578,21 @@ class ModelInfo(_message.Message):
     max_log_steps: int
     feedback: Feedback
     feature_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., feature_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., numerics: _Optional[str] = ..., exact: bool = ..., tolerance: _Optional[float] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., input: _Optional[_Union[TensorSpec, _Mapping]] = ..., vocabulary: _Optional[int] = ..., missing_values: bool = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., states: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., max_chunk_steps: _Optional[int] = ..., max_frame_items: _Optional[int] = ..., max_log_steps: _Optional[int] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., feature_names: _Optional[_Iterable[str]] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class Feedback(_message.Message):
-    __slots__ = ("sources",)
+    __slots__ = ("sources", "inputs")
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     sources: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sources: _Optional[_Iterable[int]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[InputFeedback]
+    def __init__(self, sources: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[InputFeedback, _Mapping]]] = ...) -> None: ...
+
+class InputFeedback(_message.Message):
+    __slots__ = ("name", "sources")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sources: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., sources: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -37,9 +37,9 @@ def run_import(words: Sequence[str]) -> None:
             given.source,
             given.target,
             **common,
-            input=given.input,
-            input_shape=_shape(given.input_shape),
-            vocabulary=given.vocabulary,
+            input=_several(given.input),
+            input_shape=_shapes(given.input_shape),
+            vocabulary=_vocabularies(given.vocabulary),
             layout=given.layout,
             batch=given.batch,
             states=_pairs("--states", given.states) or None,
@@ -100,9 +100,13 @@ def import_parser() -> argparse.ArgumentParser:
                 "what it says it is made of, and export one time step",
             )
         if kind == "onnx":
-            one.add_argument("--input", metavar="NAME", help="the input that is a time step")
-            one.add_argument("--input-shape", metavar="N,...", help="of one time step, such as 576 or 9,41")
-            one.add_argument("--vocabulary", type=int, default=0, metavar="N", help="token ids are below N")
+            one.add_argument("--input", metavar="NAME,...", help="the input that is a time step, or its several inputs")
+            one.add_argument(
+                "--input-shape",
+                metavar="N,...",
+                help="of one time step, such as 576 or 9,41; of several inputs NAME=9x41,NAME=576",
+            )
+            one.add_argument("--vocabulary", metavar="N", help="token ids are below N; of several inputs NAME=N,NAME=N")
             one.add_argument(
                 "--layout",
                 choices=("step", "time_first", "batch_first"),
@@ -135,8 +139,25 @@ def _pairs(flag: str, text: str) -> dict[str, str]:
     return pairs
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    return None if text is None else tuple(_converted(int, "--input-shape", "size", word) for word in text.split(","))
+def _several(text: str | None) -> str | list[str] | None:
+    return text.split(",") if text and "," in text else text
+
+
+def _shapes(text: str | None) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    flag = "--input-shape"
+    if text is None:
+        return None
+    if "=" not in text:
+        return tuple(_converted(int, flag, "size", word) for word in text.split(","))
+    pairs = _pairs(flag, text).items()
+    return {name: tuple(_converted(int, flag, name, word) for word in sizes.split("x")) for name, sizes in pairs}
+
+
+def _vocabularies(text: str | None) -> int | dict[str, int]:
+    flag = "--vocabulary"
+    if text is None or "=" not in text:
+        return _converted(int, flag, "size", text or "0")
+    return {name: _converted(int, flag, name, size) for name, size in _pairs(flag, text).items()}
 
 
 def _axis(name: str, text: str) -> int:

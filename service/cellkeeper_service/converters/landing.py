@@ -14,6 +14,7 @@ from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import Config, GraphConfig, Tokens
 from cellkeeper_service.model.feedback import Sources
+from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.write import write_bundle
 
 from .lower import Lowered
@@ -41,6 +42,8 @@ def describe(config: Config) -> str:
     """One line for people."""
     if isinstance(config.input, Tokens):
         takes = f"token ids below {config.input.vocabulary}"
+    elif isinstance(config.input, NamedInputs):
+        takes = " and ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in config.input.inputs)
     elif config.input.shape:
         takes = f"{list(config.input.shape)} features"
     else:

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from cellkeeper_service.domain.engine import Engine
+from cellkeeper_service.engine.scaled import scaled as times_scale
 
 from .stack import Array
 
@@ -73,9 +74,7 @@ class Gap:
 
 def times(inputs: Array, scale: float) -> Array | None:
     """The inputs times a number; token ids have no size."""
-    if inputs.dtype.kind != "f":
-        return inputs if scale == 1.0 else None
-    return (inputs * np.float32(scale)).astype(np.float32)
+    return inputs if scale == 1.0 else times_scale(inputs, scale)
 
 
 def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -> list[Trial]:
@@ -190,7 +189,7 @@ def _company(inputs: Array) -> list[Array]:
 
 def _advanced(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
     names = [output.name for output in engine.spec.outputs]
-    inputs = np.ascontiguousarray(np.stack(sequences, axis=1), engine.spec.input.dtype)
+    inputs = np.ascontiguousarray(np.stack(sequences, axis=1), engine.spec.input.numpy_dtype)
     rows = np.arange(len(sequences), dtype=np.intp)
     engine.reserve(len(rows))
     engine.write_states(rows, np.tile(np.frombuffer(engine.initial_state, np.uint8), (len(rows), 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cellkeeper_service.domain.engine import Engine
-from cellkeeper_service.domain.feedback import Feedback
+from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
 from cellkeeper_service.domain.record import CHUNK_OVERHEAD_BYTES, numerics_digest
 from cellkeeper_service.domain.spec import ModelSpec
 
@@ -46,7 +46,7 @@ class Models:
         return iter(self._by_fingerprint.values())
 
     @property
-    def feedback(self) -> Feedback | None:
+    def feedback(self) -> Feedback | NamedFeedback | None:
         """Of the versions that can be rolled out: they agree about it. None: none can be."""
         return next((version.spec.feedback for version in self if version.spec.feedback is not None), None)
 

@@ -38,3 +38,23 @@ class Feedback:
         following: Array = values[sources]  # KNOWN takes the last value, which is written over
         following[sources == KNOWN] = known
         return following
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFeedback:
+    """Of several inputs: by name, for each value of an input its index in the flattened prediction. The caller supplies
+    the inputs that are not among them."""
+
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def next_input(self, prediction: Array, known: Array) -> Array:
+        """prediction: of one time step. known: one time step of a structured dtype, with what the caller supplies.
+
+        Returns one time step's inputs, of the same dtype.
+        """
+        values = prediction.reshape(-1)
+        following: Array = np.array(known)
+        with np.errstate(over="ignore"):  # what an input's dtype does not hold is infinite, and is refused as such
+            for name, sources in self.inputs:
+                following[name] = values[np.array(sources)].reshape(following[name].shape)
+        return following

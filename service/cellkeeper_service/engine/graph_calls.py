@@ -13,6 +13,7 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.model.config import GraphConfig, GraphOutput
 
 from .binding import HOST, Fetches, call
+from .graph_inputs import GraphInputs, cast
 from .onnx_device import GraphDevice
 
 
@@ -20,8 +21,8 @@ class GraphCalls(Protocol):
     def compute(
         self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
     ) -> tuple[dict[str, Array], list[Any]]:
-        """inputs: [T, P, ...]; the graph gets them in its own dtype. states: of P sessions, by the graph's input name.
-        outputs: those that are wanted.
+        """inputs: [T, P, ...], of a structured dtype where there are several; the graph gets them in its own.
+        states: of P sessions, by the graph's input name. outputs: those that are wanted.
 
         Gives the outputs float32 [T, P, ...] by name, and the states after them, in their order in the config. Raises
         ValueError where the graph gives other shapes than the declared ones."""
@@ -32,10 +33,16 @@ class BatchCalls:
     step."""
 
     def __init__(
-        self, config: GraphConfig, constants: Mapping[str, Array], dtype: str, device: GraphDevice, *, stay: bool
+        self,
+        config: GraphConfig,
+        constants: Mapping[str, Array],
+        inputs: GraphInputs,
+        device: GraphDevice,
+        *,
+        stay: bool,
     ) -> None:
-        """dtype: of the graph's input. stay: states come and go as values in the device's memory."""
-        self._config, self._constants, self._dtype, self._device = config, constants, dtype, device
+        """stay: states come and go as values in the device's memory."""
+        self._config, self._constants, self._inputs, self._device = config, constants, inputs, device
         self._stay = {state.output: device if stay else HOST for state in config.states}
 
     def compute(
@@ -43,15 +50,17 @@ class BatchCalls:
     ) -> tuple[dict[str, Array], list[Any]]:
         config = self._config
         fetches: Fetches = {**{output.output: HOST for output in outputs}, **self._stay}
-        values = cast(inputs, self._dtype)
-        calls = list(values) if config.layout == "step" else [values]
+        values = self._inputs.arrays(inputs)
         if config.layout == "batch_first":
-            calls = [np.asarray(values.swapaxes(0, 1), order="C")]
+            values = {name: np.asarray(value.swapaxes(0, 1), order="C") for name, value in values.items()}
+        calls = [values]
+        if config.layout == "step":
+            calls = [{name: value[step] for name, value in values.items()} for step in range(len(inputs))]
         feeds: dict[str, Any] = {**self._constants, **states}
         parts: list[list[Array]] = []
         results: list[Any] = []
         for one in calls:
-            feeds[config.input_name] = one
+            feeds |= one
             given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
             parts.append([cast(given[output.output], "float32") for output in outputs])
             results = [given[state.output] for state in config.states]
@@ -74,9 +83,10 @@ class SingleCalls:
     """Implements GraphCalls for a graph that takes one session a call: each session's values are the same bits in any
     batch, as no call ever knows of another session."""
 
-    def __init__(self, config: GraphConfig, constants: Mapping[str, Array], dtype: str, device: GraphDevice) -> None:
-        """dtype: of the graph's input."""
-        self._config, self._constants, self._dtype, self._device = config, constants, dtype, device
+    def __init__(
+        self, config: GraphConfig, constants: Mapping[str, Array], inputs: GraphInputs, device: GraphDevice
+    ) -> None:
+        self._config, self._constants, self._inputs, self._device = config, constants, inputs, device
         self._timed = config.layout != "step"
         self._batch = () if config.batch == "none" else (1,)
 
@@ -85,7 +95,7 @@ class SingleCalls:
     ) -> tuple[dict[str, Array], list[Any]]:
         config = self._config
         steps, count = inputs.shape[:2]
-        values = cast(inputs, self._dtype)
+        values = self._inputs.arrays(inputs)
         fetches: Fetches = {
             **{output.output: HOST for output in outputs},
             **{state.output: HOST for state in config.states},
@@ -97,11 +107,12 @@ class SingleCalls:
             feeds = {**self._constants, **{state.input: states[state.input][row, ...] for state in config.states}}
             results: list[Any] = []
             for start in range(0, steps, length):
-                feeds[config.input_name] = self._as_taken(values[start : start + length, row])
+                part = slice(start, start + length)
+                feeds |= {name: self._as_taken(value[part, row]) for name, value in values.items()}
                 given = dict(zip(fetches, call(session, self._device, feeds, fetches), strict=True))
                 for output in outputs:
                     shape = (length, *output.shape)
-                    by_name[output.name][start : start + length, row] = _reshaped(
+                    by_name[output.name][part, row] = _reshaped(
                         cast(given[output.output], "float32"), shape, output.name
                     )
                 results = [given[state.output] for state in config.states]
@@ -119,14 +130,6 @@ class SingleCalls:
             return values.reshape(*self._batch, *shape)
         lead = (*self._batch, steps) if self._config.layout == "batch_first" else (steps, *self._batch)
         return values.reshape(*lead, *shape)
-
-
-def cast(values: Array, dtype: str) -> Array:
-    """Values beyond the dtype's range are infinite, and such a time step is refused like any that is not finite."""
-    if values.dtype == dtype:
-        return values
-    with np.errstate(over="ignore"):
-        return values.astype(dtype)
 
 
 def _reshaped(values: Array, shape: tuple[int, ...], name: str) -> Array:

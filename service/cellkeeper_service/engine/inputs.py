@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.model.config import Config, Features
+from cellkeeper_service.model.config import Config, Features, Tokens
+from cellkeeper_service.model.named_inputs import NamedInputs
 
 from .finite import all_finite
 
@@ -20,7 +21,8 @@ class Preprocessing:
 
     def __init__(self, config: Config) -> None:
         source = config.input
-        self._vocabulary = 0 if isinstance(source, Features) else source.vocabulary
+        self._named = source.inputs if isinstance(source, NamedInputs) else ()
+        self._vocabulary = source.vocabulary if isinstance(source, Tokens) else 0
         self._policy = source.missing.policy if isinstance(source, Features) else "reject"
         self._value = np.float32(source.missing.value if isinstance(source, Features) else 0.0)
 
@@ -29,12 +31,15 @@ class Preprocessing:
         return self._policy == "hold"
 
     def fill(self, inputs: Array, into: Array, held: NDArray[np.float32] | None) -> Bools | None:
-        """Copies inputs [T, B, ...] into `into` of the same shape, filled.
+        """Copies inputs [T, B, ...] (of a structured dtype where there are several) into `into` of the same shape,
+        filled.
 
         held: [B, F], each session's last values; brought up to date. Returns bool [B], false for sessions whose
         input cannot be taken (infinite, NaN without a policy, a token id out of range; they are fed zeros),
         or None where all are good.
         """
+        if self._named:
+            return self._take_named(inputs, into)
         if self._vocabulary:
             bad: Array = (inputs < 0) | (inputs >= self._vocabulary)
             into[...] = inputs
@@ -52,6 +57,18 @@ class Preprocessing:
         sessions: Bools = np.asarray(bad.any(axis=(0, *range(2, bad.ndim))))
         into[:, sessions] = 0
         return ~sessions
+
+    def _take_named(self, inputs: Array, into: Array) -> Bools | None:
+        into[...] = inputs
+        good = np.ones(inputs.shape[1], np.bool_)
+        for one in self._named:
+            values = inputs[one.name]
+            taken = (values >= 0) & (values < one.vocabulary) if one.vocabulary else np.isfinite(values)
+            good &= taken.all(axis=(0, *range(2, taken.ndim)))
+        if good.all():
+            return None
+        into[:, ~good] = 0
+        return good
 
     def _fill_missing(self, values: NDArray[Any], held: NDArray[np.float32] | None) -> None:
         missing = np.isnan(values)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from cellkeeper_service.domain.engine import Array, Engine, EngineLost
+from cellkeeper_service.domain.spec import ModelSpec, PackedInputs
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle, read_bundle
 from cellkeeper_service.model.config import GraphConfig
@@ -89,7 +90,7 @@ def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 
     for size in sorted({size for size in sizes if size < engine.max_batch} | {engine.max_batch}):
         rows = np.arange(size, dtype=np.intp)
         engine.write_states(rows, _initial(engine, size))
-        inputs = np.zeros((1, size, *engine.spec.input.shape), engine.spec.input.dtype)
+        inputs = np.zeros((1, size, *engine.spec.input.shape), engine.spec.input.numpy_dtype)
         took = []
         for _ in range(3):
             start = perf_counter()
@@ -100,13 +101,16 @@ def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 
     return seconds
 
 
-def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
-    """One offline run of one whole sequence: inputs [T, ...] -> by name, outputs [T, ...].
+def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
+    """One offline run of one whole sequence: inputs [T, ...], by name where the model has several -> by name, outputs
+    [T, ...].
 
     The state tensors after it are there as "state.<name>". Clears the arena of an engine that is passed in. Masked
     elements and None are missing, as NaN is. Raises StartError where the model takes no missing values.
     """
     engine = load_engine(model, "cpu") if isinstance(model, Path) else model
+    if isinstance(inputs, Mapping):
+        inputs = _packed(inputs, engine.spec)
     names = [output.name for output in engine.spec.outputs]
     row = np.zeros(1, np.intp)
     engine.reserve(1)
@@ -126,6 +130,8 @@ def offline(model: Engine | Path, inputs: Array) -> dict[str, Array]:
 def _taken(inputs: Array, engine: Engine, start: int) -> Array:
     """Time steps in the model's dtype. start: the first one's number."""
     spec = engine.spec
+    if spec.inputs:
+        return inputs.astype(spec.input.numpy_dtype, copy=False)
     numbers = as_numbers(inputs)
     good = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, bool)
     if not good.all() and not spec.missing_values:
@@ -135,6 +141,24 @@ def _taken(inputs: Array, engine: Engine, start: int) -> Array:
             f"inputs: got NaN or infinity at {place}, expected finite values: the model takes none missing"
         )
     return numbers.astype(spec.input.dtype)
+
+
+def _packed(inputs: Mapping[str, Array], spec: ModelSpec) -> Array:
+    """[T] of a structured dtype. Raises StartError."""
+    if not isinstance(spec.input, PackedInputs) or set(inputs) != {part.name for part in spec.inputs}:
+        names = [part.name for part in spec.inputs] or "an array: the model has one input"
+        raise StartError(f"inputs: got {sorted(inputs)}, expected {names}")
+    values = {}
+    for part in spec.inputs:
+        array = values[part.name] = np.asarray(inputs[part.name])
+        if array.shape[1:] != part.shape or len(array) != len(values[spec.inputs[0].name]):
+            expected = f"[T{''.join(f', {size}' for size in part.shape)}], the same T for all"
+            raise StartError(f"inputs: {part.name}: got shape {list(array.shape)}, expected {expected}")
+        good = (array >= 0) & (array < part.vocabulary) if part.vocabulary else np.isfinite(array)
+        if not good.all():
+            expected = f"integers of 0 to {part.vocabulary - 1}" if part.vocabulary else "finite values"
+            raise StartError(f"inputs: {part.name}: got {array[~good][0]}, expected {expected}")
+    return spec.input.pack(values)
 
 
 def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.spec import PackedInputs
 from cellkeeper_service.model.config import Config, Tokens
+from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 
 SEQUENCES = 256  # distinct sequences: many, for some kernels round differently for few values only
 SHORT_STEPS = 16
@@ -56,15 +58,37 @@ def trial_sequences(config: Config, draw: np.random.Generator) -> TrialSequences
 def drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
     """[steps, len(kinds), ...]: a sequence of each kind."""
     source = config.input
+    if isinstance(source, NamedInputs):
+        each = {one.name: _drawn_input(one, draw, steps, kinds) for one in source.inputs}
+        return PackedInputs.of(tuple(one.spec for one in source.inputs)).pack(each)
     if isinstance(source, Tokens):
         return draw.integers(0, source.vocabulary, (steps, len(kinds)), dtype=np.int32)
-    values = draw.standard_normal((steps, len(kinds), source.size))
+    values = _of_kinds(draw.standard_normal((steps, len(kinds), source.size)), kinds)
+    if source.normalization is not None:
+        values = values * source.normalization.scale + source.normalization.offset
+    return _marked(values, kinds).astype(np.float32).reshape(steps, len(kinds), *source.step_shape)
+
+
+def _drawn_input(one: NamedInput, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
+    """[steps, len(kinds), *shape]: of one of several inputs."""
+    shape = (steps, len(kinds), *one.shape)
+    if one.vocabulary:
+        return draw.integers(0, one.vocabulary, shape, dtype=np.dtype(one.dtype))
+    most = float(np.finfo(one.dtype).max)
+    values = np.clip(_of_kinds(draw.standard_normal(shape), kinds), -most, most)
+    return _marked(values, kinds).astype(one.dtype)
+
+
+def _of_kinds(values: Array, kinds: Array) -> Array:
+    """values: standard normal, [steps, len(kinds), ...]."""
     values[:, kinds == POSITIVE] = np.abs(values[:, kinds == POSITIVE])
     values[::SPIKE_EVERY_STEPS, kinds == SPIKES] *= LARGE_SCALE
     values[:, kinds == LARGE] *= LARGE_SCALE
     values[:, kinds == HUGE] *= HUGE_SCALE
-    if source.normalization is not None:
-        values = values * source.normalization.scale + source.normalization.offset
+    return values
+
+
+def _marked(values: Array, kinds: Array) -> Array:
     values[:, kinds == ZERO] = 0.0
     values[:, kinds == MISSING] = np.nan
-    return values.astype(np.float32).reshape(steps, len(kinds), *source.step_shape)
+    return values

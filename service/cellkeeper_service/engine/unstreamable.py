@@ -9,6 +9,7 @@ import numpy as np
 from cellkeeper_service.domain.engine import Array, Engine
 from cellkeeper_service.errors import StartError
 
+from .scaled import scaled
 from .state_tensors import state_tensors
 from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
 
@@ -52,7 +53,8 @@ def explain(
     alone = np.ascontiguousarray(sequences.long[:, :1])
     half = len(alone) // 2
     later = alone.copy()
-    later[half:] = sequences.long[half:, 2:3] if alone.dtype.kind == "i" else later[half:] * -LARGE_SCALE
+    turned = scaled(later[half:], -LARGE_SCALE)
+    later[half:] = sequences.long[half:, 2:3] if turned is None else turned
     seen = probe.difference(alone, later, half)
     if seen > most:
         return Unstreamable(
@@ -69,15 +71,14 @@ def explain(
 
 def _companies(first: Array) -> list[Array]:
     """[T, B, ...] each: the first session's input as it is, and other values for the others, fewer of them too."""
-    if first.dtype.kind == "i":
-        turned = first[:, :1].repeat(first.shape[1], axis=1)
-        return [turned, first[:, :1]]
-    companies = []
+    companies = [first[:, :1]]
+    if first.dtype.kind != "f":
+        companies.append(first[:, :1].repeat(first.shape[1], axis=1))
     for scale in (LARGE_SCALE, HUGE_SCALE, 0.0):
-        company = first.copy()
-        company[:, 1:] *= np.float32(scale)
-        companies.append(company)
-    return [*companies, first[:, :1]]
+        others = scaled(first[:, 1:], scale)
+        if others is not None:
+            companies.append(np.concatenate([first[:, :1], others], axis=1))
+    return companies
 
 
 class _Probe:

@@ -11,13 +11,15 @@ from cellkeeper_service.domain.engine import Array, Computed, EngineLost, Rows
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import Bundle
-from cellkeeper_service.model.config import Config, Features, GraphConfig
+from cellkeeper_service.model.config import Config, Features, GraphConfig, GraphOutput
+from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import FLOAT_BYTES, Arena, WholeRows, whole_rows
 from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
 from .graph_calls import BatchCalls, GraphCalls, SingleCalls
+from .graph_inputs import GraphInputs, graph_names
 from .graph_states import DeviceStates, GraphStates, HostStates
 from .inputs import Preprocessing
 from .limited_session import LimitedSession
@@ -63,14 +65,14 @@ class UserGraphEngine:
         self._graph = bundle.config
         self.one_session_a_call = bundle.config.one_session_a_call
         self.settle(1, False, 0.0)
-        place = str(bundle.path / bundle.config.graph)
+        self._name = place = str(bundle.path / bundle.config.graph)
         parsed = parse_graph(bundle.graph, place)
         refuse_operators(parsed, bundle.config, place)
-        sent = [bundle.config.input_name, *(state.input for state in bundle.config.states)]
+        sent = [*graph_names(bundle.config), *(state.input for state in bundle.config.states)]
         refuse_unbounded(parsed, sent, place)
         self._session = open_session(bundle.graph, threads, place, self._place)
         constants = {name: bundle.tensors[f"constant.{name}"] for name in bundle.config.constants}
-        dtype = _check_names(self._session, bundle.config, place)
+        graph_inputs = GraphInputs(bundle.config, _check_names(self._session, bundle.config, place))
         self._preprocessing = Preprocessing(bundle.config)
         self._graph_bytes = sum(state.nbytes for state in cell_states(bundle.config))
         stay = self._place.keeps_states and not self.one_session_a_call
@@ -78,9 +80,9 @@ class UserGraphEngine:
         states = self._graph.states
         self._states: GraphStates = DeviceStates(states, self._place, place) if stay else HostStates(states)
         self._calls: GraphCalls = (
-            SingleCalls(bundle.config, constants, dtype, self._place)
+            SingleCalls(bundle.config, constants, graph_inputs, self._place)
             if self.one_session_a_call
-            else BatchCalls(bundle.config, constants, dtype, self._place, stay=stay)
+            else BatchCalls(bundle.config, constants, graph_inputs, self._place, stay=stay)
         )
         # what fills missing values is preprocessing, which runs on the host
         self._held = Arena([FLOAT_BYTES * prod(self.spec.input.shape)]) if self._preprocessing.holds else None
@@ -128,19 +130,37 @@ class UserGraphEngine:
         if self._held is not None:
             held = np.zeros((batch, *self.spec.input.shape), np.float32)
             self._held.gather(read, [_held_rows(held)])
-        filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.dtype)
+        filled = np.zeros((steps, padded, *inputs.shape[2:]), self.spec.input.numpy_dtype)
         good = self._preprocessing.fill(inputs, filled[:, :batch], held)
         declared = [output for output in self._graph.outputs if output.name in wanted]
-        outputs, results = self._calls.compute(self._trial or self._session, filled, before, declared)
+        outputs, results = self._compute(filled, before, declared)
         after = self._states.scatter(write, results)
         if self._held is not None and held is not None:
             self._held.scatter(write, [_held_rows(held)])
         outputs = {name: values[:, :batch].copy() for name, values in outputs.items()}
         return Computed(outputs, finite_rows(good, after, outputs))
 
+    def _compute(
+        self, filled: Array, before: dict[str, Any], declared: list[GraphOutput]
+    ) -> tuple[dict[str, Array], list[Any]]:
+        """Raises StartError where a call fails while the graph is tried: what it is tried with is what clients may
+        send."""
+        try:
+            return self._calls.compute(self._trial or self._session, filled, before, declared)
+        except (StartError, EngineLost):
+            raise
+        except Exception as error:  # onnxruntime's errors have no public base class
+            if self._trial is None:
+                raise
+            line = " ".join(str(error).split())[:300]
+            raise StartError(
+                f"{self._name}: a call fails while the graph is tried ({line}); check what config.json declares: the "
+                "vocabulary, shapes and layout"
+            ) from error
+
     def _try(self, place: str) -> None:
         """Two sessions take one step, so that a wrong declaration is found here and not by a client."""
-        inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.dtype)
+        inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.numpy_dtype)
         declared = list(self._graph.outputs)
         try:
             rows = np.arange(2, dtype=np.intp)
@@ -171,10 +191,11 @@ def _held_rows(held: Array) -> WholeRows:
     return whole_rows(held.reshape(len(held), -1))
 
 
-def _check_names(session: Any, config: GraphConfig, place: str) -> str:
-    """The dtype of the graph's input. Raises StartError where the graph's names are not the declared ones."""
+def _check_names(session: Any, config: GraphConfig, place: str) -> dict[str, str]:
+    """The dtypes of the graph's inputs that are a time step's, by name. Raises StartError where the graph's names are
+    not the declared ones."""
     inputs = {value.name: value.type for value in session.get_inputs()}
-    declared = [config.input_name, *(state.input for state in config.states), *config.constants]
+    declared = [*graph_names(config), *(state.input for state in config.states), *config.constants]
     if sorted(declared) != sorted(inputs):
         raise StartError(f"{place}: inputs: config.json declares {sorted(declared)}, the graph has {sorted(inputs)}")
     results = {value.name: value.type for value in session.get_outputs()}
@@ -188,10 +209,16 @@ def _check_names(session: Any, config: GraphConfig, place: str) -> str:
     for output in config.outputs:
         if _DTYPES.get(results[output.output]) not in _FLOATS:
             raise StartError(f"{place}: output {output.name}: got {results[output.output]}, expected tensor(float)")
+    if isinstance(config.input, NamedInputs):
+        for one in config.input.inputs:
+            if _DTYPES.get(inputs[one.input]) != one.dtype:
+                expected = f"tensor({_TYPES[one.dtype]})"
+                raise StartError(f"{place}: input {one.name}: got {inputs[one.input]}, expected {expected}")
+        return {one.input: one.dtype for one in config.input.inputs}
     dtype = _DTYPES.get(inputs[config.input_name], "")
     if dtype not in (_FLOATS if isinstance(config.input, Features) else ("int32", "int64")):
         raise StartError(
             f"{place}: input {config.input_name}: got {inputs[config.input_name]}, expected tensor(float) for "
             "features, tensor(int32) or tensor(int64) for tokens"
         )
-    return dtype
+    return {config.input_name: dtype}

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .feedback import Sources
+from .named_inputs import NamedInputs, named_inputs_json
 
 FORMAT = "cellkeeper-bundle/1"
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -163,7 +164,7 @@ class GraphConfig:
     """An ONNX graph (inputs, states, constants) -> (outputs, states).
 
     Features and outputs are float32, token ids int32; where the graph has other floats or integers, they are cast
-    outside of it.
+    outside of it. Several inputs have the dtypes of the graph; input_name is empty then.
     layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
     batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no such axis ("step" [...],
     "time_first" [T, ...]). With the last two each call takes one session.
@@ -174,7 +175,7 @@ class GraphConfig:
     graph: str
     layout: str
     input_name: str
-    input: Features | Tokens
+    input: Features | Tokens | NamedInputs
     states: tuple[GraphState, ...]
     outputs: tuple[GraphOutput, ...]
     constants: tuple[str, ...]
@@ -196,6 +197,8 @@ def config_json(config: Config) -> dict[str, Any]:
     kind = "tokens" if isinstance(config.input, Tokens) else "features"
     value["input"] = {"kind": kind, **value["input"]}
     shape = value["input"].pop("shape", ())
+    if isinstance(config.input, NamedInputs):
+        value["inputs"] = named_inputs_json(config.input)
     if isinstance(config, RecurrentConfig):
         value["input"].pop("size", None)
         if config.cell != "gru":
@@ -209,7 +212,9 @@ def config_json(config: Config) -> dict[str, Any]:
                 del state["dtype"]
         if config.batch == "free":
             del value["batch"]
-        if isinstance(config.input, Features):
+        if isinstance(config.input, NamedInputs):
+            del value["input"]
+        elif isinstance(config.input, Features):
             del value["input"]["normalization"]
             if shape:
                 del value["input"]["size"]

@@ -2,6 +2,8 @@
 
     "feedback": [0, "known"]   the first feature is prediction[0]; the caller supplies the second
     "feedback": "argmax"       token ids: the most likely one
+    "feedback": {"pressure": [0, 1], "valve": "known"}
+                               several inputs: two values of pressure are predicted; the caller supplies valve
 
 Without it a model of features cannot be rolled out: that as many values are predicted as taken does not say that they
 are the same ones. A model of token ids that predicts one value for each id is taken to predict the next id.
@@ -9,15 +11,16 @@ are the same ones. A model of token ids that predicts one value for each id is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
-from cellkeeper_service.domain.feedback import KNOWN, Feedback
+from cellkeeper_service.domain.feedback import KNOWN, Feedback, NamedFeedback
 from cellkeeper_service.domain.spec import TensorSpec
 
 from .fields import Fields
+from .named_inputs import NamedInput
 
-Sources = Sequence[int | str]  # a text is one, too
+Sources = Sequence[int | str] | Mapping[str, Sequence[int] | str]  # a text is a sequence, too
 GREEDY = "argmax"
 SUPPLIED = "known"
 
@@ -44,8 +47,35 @@ def parse_feedback(fields: Fields, features: int, vocabulary: int, predicted: tu
     return tuple(value)
 
 
-def feedback_of(sources: Sources | None, vocabulary: int, outputs: tuple[TensorSpec, ...]) -> Feedback | None:
+def parse_named_feedback(
+    fields: Fields, inputs: Sequence[NamedInput], predicted: tuple[int, ...] | None
+) -> Sources | None:
+    """What the key "feedback" holds where a time step has several inputs. Raises StartError."""
+    if not fields.has("feedback"):
+        return None
+    value = fields.any("feedback", "an object")
+    width = 0 if predicted is None else prod(predicted)
+    names = [one.name for one in inputs]
+    if not isinstance(value, dict) or sorted(value) != sorted(names):
+        raise fields.refuse("feedback", value, f"an object with each of the inputs {', '.join(names)}")
+    for one in inputs:
+        sources = value[one.name]
+        fed = isinstance(sources, list | tuple) and len(sources) == prod(one.shape) and not one.vocabulary
+        if sources != SUPPLIED and not (fed and all(type(item) is int and 0 <= item < width for item in sources)):
+            fits = "" if one.vocabulary else f"{prod(one.shape)} indices below {width} into the prediction, or "
+            raise fields.refuse(f"feedback: {one.name}", sources, f'{fits}"known"')
+    if all(sources == SUPPLIED for sources in value.values()):
+        raise fields.refuse("feedback", value, "at least one input that the prediction becomes")
+    return {name: sources if sources == SUPPLIED else tuple(sources) for name, sources in value.items()}
+
+
+def feedback_of(
+    sources: Sources | None, vocabulary: int, outputs: tuple[TensorSpec, ...]
+) -> Feedback | NamedFeedback | None:
     """What a bundle's model does when it is rolled out; None: it cannot be."""
+    if isinstance(sources, Mapping):
+        fed = {name: tuple(map(int, given)) for name, given in sources.items() if given != SUPPLIED}
+        return NamedFeedback(tuple(fed.items()))
     if sources is not None and not isinstance(sources, str):
         return Feedback(tuple(KNOWN if source == SUPPLIED else int(source) for source in sources))
     predicted = next((prod(output.shape) for output in outputs if output.name == "prediction"), 0)

@@ -30,8 +30,9 @@ from .config import (
     Tokens,
     Transform,
 )
-from .feedback import Sources, parse_feedback
+from .feedback import Sources, parse_feedback, parse_named_feedback
 from .fields import Fields
+from .named_inputs import NamedInputs, parse_named_inputs
 
 
 def parse_config(value: object, place: str = "config.json") -> Config:
@@ -50,7 +51,7 @@ def parse_config(value: object, place: str = "config.json") -> Config:
     return config
 
 
-def _feature_names(fields: Fields, source: Features | Tokens) -> tuple[str, ...]:
+def _feature_names(fields: Fields, source: Features | Tokens | NamedInputs) -> tuple[str, ...]:
     names = fields.items("feature_names", MAX_SIZE, ())
     texts = all(isinstance(name, str) and 1 <= len(name) <= 200 and name.isprintable() for name in names)
     size = source.size if isinstance(source, Features) and not source.shape else 0
@@ -97,7 +98,11 @@ def _recurrent(fields: Fields, name: str, cell: str) -> RecurrentConfig:
     )
 
 
-def _feedback(fields: Fields, source: Features | Tokens, predicted: tuple[int, ...] | None) -> Sources | None:
+def _feedback(
+    fields: Fields, source: Features | Tokens | NamedInputs, predicted: tuple[int, ...] | None
+) -> Sources | None:
+    if isinstance(source, NamedInputs):
+        return parse_named_feedback(fields, source.inputs, predicted)
     features, vocabulary = (0, source.vocabulary) if isinstance(source, Tokens) else (source.size, 0)
     return parse_feedback(fields, features, vocabulary, predicted)
 
@@ -164,14 +169,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     layout = fields.choice("layout", LAYOUTS)
     if batch == "none" and layout == "batch_first":
         raise fields.refuse("layout", layout, "step or time_first, as batch is none")
-    inner = Fields(fields.any("input", "an object"), fields.place("input"))
-    input_name = inner.text("name")
-    source: Features | Tokens
-    if inner.choice("kind", ("features", "tokens")) == "tokens":
-        source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
-    else:
-        source = _graph_features(inner)
-    inner.done()
+    input_name, source = ("", parse_named_inputs(fields)) if fields.has("inputs") else _graph_input(fields)
     states = tuple(
         _graph_state(Fields(item, fields.place(f"states[{i}]")), batch)
         for i, item in enumerate(fields.items("states", 256))
@@ -192,6 +190,19 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
     predicted = next((output.shape for output in outputs if output.name == "prediction"), None)
     feedback = _feedback(fields, source, predicted)
     return GraphConfig(name, graph, layout, input_name, source, states, outputs, constants, feedback, batch=batch)
+
+
+def _graph_input(fields: Fields) -> tuple[str, Features | Tokens]:
+    """The one input of a time step, and its name in the graph."""
+    inner = Fields(fields.any("input", "an object"), fields.place("input"))
+    name = inner.text("name")
+    source: Features | Tokens
+    if inner.choice("kind", ("features", "tokens")) == "tokens":
+        source = Tokens(inner.integer("vocabulary", 1, MAX_VOCABULARY), 0)
+    else:
+        source = _graph_features(inner)
+    inner.done()
+    return name, source
 
 
 def _graph_features(fields: Fields) -> Features:

@@ -11,9 +11,10 @@ The names and the order of the gates are PyTorch's: LSTM i, f, g, o; GRU r, z, n
 
 from __future__ import annotations
 
-from cellkeeper_service.domain.spec import TensorSpec
+from cellkeeper_service.domain.spec import PackedInputs, TensorSpec
 
 from .config import Config, Features, GraphConfig, RecurrentConfig, Tokens
+from .named_inputs import NamedInputs
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -80,7 +81,9 @@ def outputs(config: Config) -> tuple[TensorSpec, ...]:
 
 
 def input_spec(config: Config) -> TensorSpec:
-    """float32 [F] (of a graph any shape), or int32 [] for token ids."""
+    """float32 [F] (of a graph any shape), int32 [] for token ids, or several inputs packed."""
+    if isinstance(config.input, NamedInputs):
+        return PackedInputs.of(tuple(one.spec for one in config.input.inputs))
     if isinstance(config.input, Tokens):
         return TensorSpec("input", "int32", ())
     return TensorSpec("input", "float32", config.input.step_shape)

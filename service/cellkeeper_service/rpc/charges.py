@@ -14,6 +14,7 @@ from cellkeeper_service.errors import Rejection
 
 from . import fields
 from .catalog import Catalog
+from .chunk_inputs import charged_steps
 from .sequence_ids import session_named
 
 
@@ -40,7 +41,7 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
             steps = sum(_steps(steps, catalog) for steps in request.steps) if request.steps else count
             return Charge(count, steps, catalog.find(request.model)[0], _sessions(request.sessions), itemized=True)
         case pb.StepRequest():
-            steps = _steps(request.shape[0] if request.shape else 0, catalog) + _steps(request.rollout_steps, catalog)
+            steps = _steps(charged_steps(request), catalog) + _steps(request.rollout_steps, catalog)
             return Charge(1, steps, catalog.find(request.model)[0], _sessions([request.session]))
         case pb.OpenRequest() | pb.GetStateRequest():
             return Charge(1, 0, catalog.find(request.model)[0], _sessions([request.session]))
@@ -49,7 +50,7 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
             return Charge(len(sessions), 0, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.CarryOverRequest():
             sessions = [item.session for item in request.items]
-            steps = sum(_steps(item.shape[0], catalog) for item in request.items if item.shape)
+            steps = sum(_steps(charged_steps(item), catalog) for item in request.items)
             return Charge(len(sessions), steps, catalog.find(request.model)[0], _sessions(sessions), itemized=True)
         case pb.ForkRequest():
             sessions = [item.target for item in request.items]
@@ -70,10 +71,14 @@ def _sessions(ids: Sequence[str]) -> dict[int, str]:
 
 def _steps_inferred(request: inference_pb2.ModelInferRequest, spec: ModelSpec) -> int:
     """How many time steps the request says it has; 0 where it is refused anyway."""
-    shape = list(request.inputs[0].shape) if request.inputs else []
-    if len(shape) == 2 + len(spec.input.shape):
-        return max(shape[1], 0)
-    return int(len(shape) == 1 + len(spec.input.shape))
+    parts = {part.name: part for part in spec.inputs}
+    found = [0]
+    for tensor in request.inputs if spec.inputs else request.inputs[:1]:
+        axes = len(parts.get(tensor.name, spec.input).shape)
+        if len(tensor.shape) == 2 + axes:
+            found.append(tensor.shape[1])
+        found.append(int(len(tensor.shape) == 1 + axes))
+    return max(found)
 
 
 def _steps(count: int, catalog: Catalog) -> int:

@@ -17,7 +17,7 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
-from . import fields, tensors
+from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .steps import check_steps
 
@@ -100,7 +100,8 @@ class Frame:
         if self.acked:
             fields.acked(self.acked[item], position, f"acked[{item}]")
         if not self.valid:
-            tensors.check_values(self.values[start : start + steps], self.spec)
+            field = chunk_inputs.FIELD if self.spec.inputs else "inputs"
+            tensors.check_values(self.values[start : start + steps], self.spec, field)
         self.catalog.check_reply_size(steps, self.outputs, self.with_state, self.spec)
 
 
@@ -124,7 +125,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
     _check_column("acked", acked, 8, count)
     outputs, with_state = catalog.wanted(message.outputs, spec)
     total = count if singles else sum(steps)
-    values = tensors.read_inputs(message.inputs, message.dtype, message.step_shape, total, spec)
+    values = chunk_inputs.read_columns(message, total, spec)
     starts = range(count) if singles else np.cumsum([0, *steps[:-1]]).tolist()
     deadline = time.monotonic() + (message.timeout_ms or catalog.limits.default_timeout_ms) / 1000
     if latest is not None:

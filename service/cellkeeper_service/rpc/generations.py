@@ -23,10 +23,9 @@ from cellkeeper_service.core.requests import (
 )
 from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.domain.origin import content_of
-from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Rejection, invalid
 
-from . import fields, tensors
+from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .status import to_error, to_position
 from .steps import check_steps
@@ -139,10 +138,12 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
         if policy is None:
             raise invalid(f"{where}.policy", item.policy, "KEEP, RERUN or RESET")
         if policy is Policy.RERUN:
-            window, steps = _window(item, where, spec, catalog), item.shape[0]
+            steps = chunk_inputs.time_steps(item, spec, f"{where}.")
+            check_steps(steps, spec, catalog, f"{where}.{chunk_inputs.FIELD if spec.inputs else 'shape'}")
+            window = chunk_inputs.read_chunk(item, steps, spec, f"{where}.")
         else:
             window, steps = b"", 0
-            if item.shape or item.inputs:
+            if item.shape or item.inputs or item.named_inputs:
                 raise invalid(f"{where}.inputs", f"a window with {policy.name}", "one with RERUN only")
         target = spec.fingerprint
         asked = request.fingerprint  # where it is empty, the version that it stands for changes with a reload
@@ -152,15 +153,6 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
         )
 
     return _each(request.items, read, catalog, _session)
-
-
-def _window(item: pb.CarryOverRequest.Item, where: str, spec: ModelSpec, catalog: Catalog) -> bytes:
-    if not item.shape:
-        raise invalid(f"{where}.shape", "[]", f"[W{''.join(f', {size}' for size in spec.input.shape)}]")
-    check_steps(item.shape[0], spec, catalog, f"{where}.shape")
-    values = tensors.read_inputs(item.inputs, item.dtype, item.shape[1:], item.shape[0], spec, f"{where}.")
-    tensors.check_values(values, spec, f"{where}.inputs")
-    return tensors.input_bytes(values, spec)
 
 
 def read_forks(request: pb.ForkRequest, catalog: Catalog, deadline: float) -> list[Maker]:

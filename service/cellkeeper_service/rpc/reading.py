@@ -7,7 +7,9 @@ from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.core.models import Version
 from cellkeeper_service.core.requests import StateReply
 from cellkeeper_service.domain.clock import unix_ms
+from cellkeeper_service.domain.feedback import NamedFeedback
 from cellkeeper_service.domain.record import Header
+from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.domain.store import DamagedRecord
 from cellkeeper_service.errors import invalid
 
@@ -66,7 +68,8 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         tolerance=engine.tolerance,
         engine=engine.name,
         device=engine.device,
-        input=tensors.to_spec(spec.input),
+        input=None if spec.inputs else tensors.to_spec(spec.input),
+        inputs=[tensors.to_spec(part) for part in spec.inputs],
         vocabulary=spec.vocabulary,
         missing_values=spec.missing_values,
         outputs=[tensors.to_spec(output) for output in spec.outputs],
@@ -74,6 +77,17 @@ def model_info(served: Version, limits: WireLimits) -> pb.ModelInfo:
         max_chunk_steps=limits.chunk_steps(spec.step_bytes),
         max_frame_items=limits.max_frame_items,
         max_log_steps=min(limits.max_log_steps, limits.max_log_bytes // spec.step_bytes),
-        feedback=None if spec.feedback is None else pb.Feedback(sources=spec.feedback.sources),
+        feedback=_feedback(spec),
         feature_names=spec.feature_names,
     )
+
+
+def _feedback(spec: ModelSpec) -> pb.Feedback | None:
+    match spec.feedback:
+        case None:
+            return None
+        case NamedFeedback():
+            fed = [pb.InputFeedback(name=name, sources=sources) for name, sources in spec.feedback.inputs]
+            return pb.Feedback(inputs=fed)
+        case _:
+            return pb.Feedback(sources=spec.feedback.sources)

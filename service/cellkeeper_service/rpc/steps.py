@@ -11,7 +11,7 @@ from cellkeeper_service.core.requests import Done, Rollout, Step, StepReply
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
 
-from . import fields, tensors
+from . import chunk_inputs, fields, tensors
 from .catalog import Catalog
 from .status import to_position
 
@@ -21,39 +21,35 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
     name, _ = catalog.find(request.model)
     spec = catalog.spec(name)
     key = catalog.key(name, request.session)
-    if not request.shape:
-        raise invalid("shape", "[]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
-    steps = request.shape[0]
-    check_steps(steps, spec, catalog, "shape")
+    steps = chunk_inputs.time_steps(request, spec)
+    check_steps(steps, spec, catalog, chunk_inputs.FIELD if spec.inputs else "shape")
     outputs, with_state = catalog.wanted(request.outputs, spec)
     asked = fields.position(request.position) if request.HasField("position") else None
     acked = fields.acked(request.acked, asked) if request.HasField("acked") else None
-    values = tensors.read_inputs(request.inputs, request.dtype, request.shape[1:], steps, spec)
-    tensors.check_values(values, spec)
-    rollout = read_rollout(request, catalog, name) if request.rollout_steps or request.rollout_inputs else None
+    data = chunk_inputs.read_chunk(request, steps, spec)
+    rolled = request.rollout_steps or request.rollout_inputs or request.rollout_named_inputs
+    rollout = read_rollout(request, catalog, name, steps) if rolled else None
     rolled_steps = 0 if rollout is None else rollout.steps
     catalog.check_reply_size(steps + rolled_steps, outputs, with_state, spec)
-    data = tensors.input_bytes(values, spec)
     peek = request.peek
     return lambda done: Step(key, deadline, done, data, steps, asked, acked, peek, outputs, with_state, rollout)
 
 
-def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str) -> Rollout:
-    """The forecast that the request asks for. Raises a Rejection."""
-    steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - request.shape[0]
+def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_steps: int) -> Rollout:
+    """The forecast that the request asks for, behind a chunk of so many time steps. Raises a Rejection."""
+    steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - chunk_steps
     if steps == 0:
-        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", "none without rollout_steps")
+        came = f"{len(request.rollout_inputs)} bytes, {len(request.rollout_named_inputs)} tensors"
+        raise invalid("rollout_inputs", came, "none without rollout_steps")
     if not request.peek:
         raise invalid("rollout_steps", f"{steps} without peek", "peek with it: what is rolled out is never committed")
     if steps > room:
-        expected = f"at most {room} behind a chunk of {request.shape[0]}: {catalog.limits.max_chunk_steps} in all"
+        expected = f"at most {room} behind a chunk of {chunk_steps}: {catalog.limits.max_chunk_steps} in all"
         raise invalid("rollout_steps", steps, expected)
     feedback = catalog.models[name].feedback
     if feedback is None:
         raise cannot_roll_out(steps)
-    known = tensors.read_known(
-        request.rollout_inputs, request.dtype, steps, feedback.known_features, catalog.spec(name)
-    )
+    known = chunk_inputs.read_known(request, steps, feedback, catalog.spec(name))
     return Rollout(steps, known)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from numpy.typing import NDArray
 
 from cellkeeper_service.domain.engine import Array
-from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
+from cellkeeper_service.domain.spec import InputSpec, ModelSpec, TensorSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -41,22 +42,43 @@ def read_inputs(
     Floats and integers of any width are taken, one not for the other. Floats come out in the model's dtype, integers
     as they came: whether they fit is for `check_values` to say, chunk by chunk. prefix: of the fields' names.
     """
-    if tuple(step_shape[:]) != spec.input.shape:
+    return read_tensor(data, dtype, step_shape, steps, spec.input, prefix, "inputs")
+
+
+def read_tensor(
+    data: bytes,
+    dtype: pb.DataType,
+    step_shape: Sequence[int],
+    steps: int,
+    wanted: TensorSpec,
+    prefix: str,
+    data_field: str,
+) -> Array:
+    """[steps, *wanted.shape], as `read_inputs` reads it. prefix: of the fields' names. data_field: that of `data`."""
+    if tuple(step_shape[:]) != wanted.shape:
         came = "T" + "".join(f", {size}" for size in step_shape)
-        raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in spec.input.shape)}]")
+        raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in wanted.shape)}]")
     came_as = DTYPES.get(dtype)
-    want = spec.input.numpy_dtype
+    want = wanted.numpy_dtype
     if came_as is None or came_as.kind != want.kind:
         name = pb.DataType.Name(dtype) if dtype in pb.DataType.values() else dtype
-        raise invalid(f"{prefix}dtype", name, _expected(spec))
-    count = steps * (spec.input.nbytes // want.itemsize) * came_as.itemsize
+        raise invalid(f"{prefix}dtype", name, _expected(wanted))
+    count = steps * (wanted.nbytes // want.itemsize) * came_as.itemsize
     if len(data) != count:
-        raise invalid(f"{prefix}inputs", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
+        raise invalid(f"{prefix}{data_field}", f"{len(data)} bytes", f"{count} bytes for {steps} steps")
     values: Array = np.frombuffer(data, came_as)
     if came_as != want and want.kind == "f":
         with np.errstate(over="ignore"):
             values = values.astype(want)
-    return values.reshape(steps, *spec.input.shape)
+    return values.reshape(steps, *wanted.shape)
+
+
+def packed(values: Mapping[str, Array], steps: int) -> Array:
+    """Several inputs [steps, ...] as one [steps] of a structured dtype, each in the dtype in which it came."""
+    together: Array = np.zeros(steps, [(name, value.dtype, value.shape[1:]) for name, value in values.items()])
+    for name, value in values.items():
+        together[name] = value
+    return together
 
 
 def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
@@ -81,6 +103,8 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     """values: [T, *spec.input.shape]. Raises for values the model cannot take."""
     if all_valid(values, spec):
         return
+    for part in spec.inputs:
+        check_input(values[part.name], part, f"{field}[{part.name}]")
     if spec.vocabulary:
         outside = (values < 0) | (values >= spec.vocabulary)
         step = int(np.argwhere(outside)[0][0])
@@ -91,6 +115,22 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
     expected = "finite values" + (" or NaN where one is missing" if spec.missing_values else "")
     text = f"{field}: got {values[(step, *feature)]} {place}, expected {expected}"
     raise Rejection(Reason.NON_FINITE_INPUT, text, field=field)
+
+
+def check_input(values: Array, part: InputSpec, field: str) -> None:
+    """values: of one of several inputs, [T, *part.shape]. Raises a Rejection for values that it cannot take."""
+    good = _valid(values, part)
+    if good.all():
+        return
+    step, *element = (int(index) for index in np.argwhere(~good)[0])
+    came = f"{values[(step, *element)]} at time step {step}" + (f", element {element}" if element else "")
+    if part.vocabulary:
+        raise invalid(field, came, f"integers of 0 to {part.vocabulary - 1}")
+    raise Rejection(Reason.NON_FINITE_INPUT, f"{field}: got {came}, expected finite values", field=field)
+
+
+def _valid(values: Array, part: InputSpec) -> NDArray[np.bool_]:
+    return (values >= 0) & (values < part.vocabulary) if part.vocabulary else np.isfinite(values)
 
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
@@ -105,6 +145,8 @@ def in_model_dtype(values: Array, spec: ModelSpec) -> Array:
 
 def all_valid(values: Array, spec: ModelSpec) -> bool:
     """Whether `check_values` would pass: one look at all the values of a frame."""
+    if spec.inputs:
+        return all(bool(_valid(values[part.name], part).all()) for part in spec.inputs)
     if spec.vocabulary:
         return bool(((values >= 0) & (values < spec.vocabulary)).all())
     if spec.missing_values:
@@ -161,9 +203,10 @@ def read_state(tensors: Sequence[pb.Tensor], spec: ModelSpec, field: str) -> byt
 
 
 def to_spec(spec: TensorSpec) -> pb.TensorSpec:
-    return pb.TensorSpec(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=spec.shape)
+    vocabulary = spec.vocabulary if isinstance(spec, InputSpec) else 0
+    return pb.TensorSpec(name=spec.name, dtype=WIRE_DTYPES[spec.dtype], shape=spec.shape, vocabulary=vocabulary)
 
 
-def _expected(spec: ModelSpec) -> str:
-    kind = np.dtype(spec.input.dtype).kind
+def _expected(wanted: TensorSpec) -> str:
+    kind = wanted.numpy_dtype.kind
     return " or ".join(pb.DataType.Name(dtype) for dtype, numpy in DTYPES.items() if numpy.kind == kind)

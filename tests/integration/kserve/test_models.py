@@ -170,10 +170,10 @@ SPEC = ModelSpec(
 
 def test_names() -> None:
     names = read_names(" m/X=input, m/Y=prediction,m/S=state.h ", {"m": SPEC})["m"]
-    assert (names.input, names.listed) == ("X", ("Y", "other"))
+    assert ([*names.inputs], names.listed) == (["X"], ("Y", "other"))
     assert names.outputs == {"Y": "prediction", "hidden": "hidden", "other": "other", "S": "state.h"}
     plain = read_names("", {"m": SPEC})["m"]
-    assert (plain.input, plain.listed) == ("input", ("prediction", "other"))
+    assert ([*plain.inputs], plain.listed) == (["input"], ("prediction", "other"))
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
         y = L.LSTM(4, return_sequences=True)(x)
         return Model(x, L.Attention(name="look")([y, y]))
 
-    def two_inputs() -> Any:
-        other = Input((None, 2))
-        return Model([x, other], L.LSTM(4)(L.Concatenate()([x, other])))
+    def without_time() -> Any:
+        other = Input((4,), name="speaker")
+        return Model([x, other], L.LSTM(4)(x, initial_state=[other, other]))
 
     def code() -> Any:
         return Model(x, L.Lambda(lambda value: value * 2.0, name="own")(L.LSTM(4)(x)))
@@ -68,7 +68,7 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: sequential(x, L.LSTM(4, go_backwards=True, name="back"), L.UnitNormalization()),
             r"back \(LSTM\): go_backwards",
         ),
-        "two inputs": (two_inputs, r"inputs: got \[.*\], expected one"),
+        "without time": (without_time, r"input speaker: got shape \[None, 4\], expected \[batch, time, features\]"),
         "code": (code, "names .*(function|Lambda|lambda).*code of a model is not run"),
         "mask": (masked, r"mask \(Masking\): a mask in a model that is traced"),
         "plain": (plain, "calls no recurrent layer or cell"),

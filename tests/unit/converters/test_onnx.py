@@ -15,9 +15,9 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig
 from onnx import TensorProto, helper, numpy_helper
 
+from examples.recipes.exporting import exported
 from testing.bundles import Array
 from verification.parity.case import Case
-from verification.parity.exporting import exported
 from verification.parity.onnx_cases import (
     HANDMADE_CONSTANTS,
     Carried,

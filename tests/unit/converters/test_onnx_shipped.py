@@ -16,8 +16,9 @@ from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.model.config import Features, GraphConfig
 from onnx import TensorProto, helper
 
+from examples.recipes.policy import policy
 from verification.parity.onnx_cases import carried_graph, words_graph
-from verification.parity.shipped_graphs import counter, detector, enhancer, model, policy, state_alone
+from verification.parity.shipped_graphs import counter, detector, enhancer, model, state_alone
 
 from .leftovers import refused
 from .unstreamable_graphs import REFUSED
@@ -59,7 +60,7 @@ def test_several_inputs_for_each_time_step_are_told(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["x", "z"], ["y"]), helper.make_node("Identity", ["h"], ["h_out"])]
     graph = model(nodes, {"x": ["n", 2], "z": ["n", 2], "h": ["n", 2]}, {"y": ["n", 2], "h_out": ["n", 2]}, {})
     for options in ({}, {"input": "x"}):
-        words = "Several inputs for each time step: concatenate them in the graph"
+        words = "Several inputs for each time step: --input x,z"
         refused(tmp_path, words, import_onnx, graph, tmp_path / "m", **options)
 
 

@@ -14,10 +14,11 @@ import pytest
 from cellkeeper import AsyncClient, Client
 from cellkeeper_service.converters import import_onnx
 
+from examples.recipes.policy import policy
 from testing.bundles import Array
 from testing.server_process import ServerProcess
 from testing.wire_client import Chunk, Position, Replica, Result
-from verification.parity.shipped_graphs import counter, detector, enhancer, policy, state_alone
+from verification.parity.shipped_graphs import counter, detector, enhancer, state_alone
 
 STEPS, SESSIONS = 12, 3
 

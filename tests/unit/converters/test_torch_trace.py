@@ -14,8 +14,10 @@ from cellkeeper_service.engine.load import offline
 from cellkeeper_service.model.config import GraphConfig, Normalization, RecurrentConfig, Transform
 from torch import Tensor, nn
 
+from examples.recipes.min_gru import MinGru
+from examples.recipes.residual_lstm import Residual
 from verification.parity.torch_cases import Forecaster
-from verification.parity.trace_cases import Convention, LastStep, Learned, MinGru, Residual
+from verification.parity.trace_cases import Convention, LastStep, Learned
 
 from .leftovers import refused
 
@@ -52,6 +54,20 @@ def test_states_as_arguments_begin_with_the_given_ones(tmp_path: Path) -> None:
     assert [state.name for state in imported.bundle.spec.states] == ["state_0", "state_1"]
     initial = torch.frombuffer(bytearray(imported.bundle.initial_state), dtype=torch.float32)
     assert initial.tolist() == [0.5] * 8 + [-0.25] * 8
+
+
+class Swapped(Convention):
+    """Gives c and h, having taken h and c."""
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y, (h, c) = super().forward(x, state)
+        return y, (c, h)
+
+
+def test_states_of_one_shape_that_come_back_swapped_are_named(tmp_path: Path) -> None:
+    states = {"state": (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))}
+    words = r"states state_0 and state_1: come back from its forward in the other order"
+    refused(tmp_path, words, import_torch, Swapped(), tmp_path / "m", example=SEQUENCES, states=states, **QUICK)
 
 
 class Step(nn.Module):

@@ -18,6 +18,7 @@ from cellkeeper_service.model.fields import one_line
 from ..processing import Processing
 from ..refusal import ImportRefused
 from ..torch.export import BATCH, Traced, WatchedCall
+from ..torch.program import INPUT
 from ..torch.watch import trace_watched
 from .file import read_keras
 from .layers import NOT_STREAMED
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 BACKEND = "torch"
 
 
-def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int]:
-    """model: a .keras or .h5 file, or a Keras model. Gives the trace, and the vocabulary (0: features).
+def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[str, int]]:
+    """model: a .keras or .h5 file, or a Keras model. Gives the trace, and the vocabulary (0: features; of several
+    inputs by name).
 
     Raises ImportRefused that names the layer and the reason.
     """
@@ -47,14 +49,18 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int]:
     else:
         place = str(getattr(model, "name", type(model).__name__))
     _check_layers(model, place)
+    if len(getattr(model, "inputs", None) or ()) > 1:
+        _examples(model, place)  # before it is built anew for any length, which an input without time does not survive
     try:
         free = clone(keras, model, stateful=False, batch=None)
     except Exception as error:  # whatever Keras raises
         raise ImportRefused(place, f"cannot be built anew for any batch ({one_line(str(error))[:200]})") from error
-    x, vocabulary = _example(free, place)
+    inputs, vocabulary = _examples(free, place)
+    if len(inputs) > 1 and processing.normalization is not None:
+        raise ImportRefused("normalization", "got one for a model with several inputs, expected it within the model")
     traced = trace_watched(
         Called(free).eval(),
-        x,
+        inputs,
         1,
         processing,
         place,
@@ -73,8 +79,8 @@ def Called(model: Any) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, x: Tensor) -> Any:
-            return self.model(x, training=False)
+        def forward(self, *inputs: Tensor) -> Any:
+            return self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
 
     return Inference()
 
@@ -136,22 +142,28 @@ def _check_layers(model: Any, place: str) -> None:
             raise ImportRefused(where, "go_backwards: it starts at the end, which a stream has not reached")
 
 
-def _example(model: Any, place: str) -> tuple[Tensor, int]:
-    """Sequences as the model takes them, and the vocabulary of token ids."""
+def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str, int]]:
+    """Sequences as the model takes them by name (a single one is called INPUT), and the vocabulary of token ids."""
     import torch
 
-    if len(model.inputs) != 1:
-        names = [value.name for value in model.inputs]
-        raise ImportRefused(f"{place}: inputs", f"got {names}, expected one: a session's time step is one array")
-    shape, tokens = model.inputs[0].shape, any(type(layer).__name__ == "Embedding" for layer in model.layers)
-    if len(shape) != (2 if tokens else 3) or (not tokens and shape[2] is None):
-        raise ImportRefused(
-            f"{place}: input", f"got shape {list(shape)}, expected [batch, time, features] or token ids"
-        )
-    if not tokens:
-        return torch.zeros(BATCH, 1, shape[2]), 0
-    sizes = {layer.input_dim for layer in model.layers if type(layer).__name__ == "Embedding"}
-    return torch.zeros((BATCH, 1), dtype=torch.int64), min(sizes)
+    embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
+    found, vocabularies = {}, {}
+    for given in model.inputs:
+        name = INPUT if len(model.inputs) == 1 else given.name
+        # of several inputs only those that an Embedding takes are ids; of one any Embedding within tells
+        of_ids = [layer for layer in embeddings if len(model.inputs) == 1 or layer.input is given]
+        shape = given.shape
+        if len(shape) != (2 if of_ids else 3) or (not of_ids and shape[2] is None):
+            raise ImportRefused(
+                f"{place}: input {'' if name == INPUT else name}".rstrip(),
+                f"got shape {list(shape)}, expected [batch, time, features] or token ids",
+            )
+        if of_ids:
+            found[name] = torch.zeros((BATCH, 1), dtype=torch.int64)
+            vocabularies[name] = min(layer.input_dim for layer in of_ids)
+        else:
+            found[name] = torch.zeros(BATCH, 1, shape[2])
+    return found, vocabularies.get(INPUT, 0) if len(model.inputs) == 1 else vocabularies
 
 
 def _keras() -> Any:

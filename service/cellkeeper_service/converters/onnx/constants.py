@@ -40,14 +40,15 @@ def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> di
     return given
 
 
-def suggestion(chosen: Value | None, left: Sequence[Value]) -> str:
+def suggestion(chosen: Sequence[Value], left: Sequence[Value]) -> str:
     """What to do about inputs that are `left`: some look like settings of the model (one whole number, or true or
-    false), others like more of a time step than the input that was chosen."""
+    false), others like more of a time step than the inputs that were chosen."""
     settings = [value for value in left if _is_setting(value)]
     words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
     text = f". Constants they may be: --constant {','.join(words)}" if words else ""
-    several = len(left) - len(settings) + (chosen is not None) > 1
-    return text + (". Several inputs for each time step: concatenate them in the graph" if several else "")
+    steps = [*chosen, *(value for value in left if value not in settings)]
+    names = ",".join(value.name for value in steps)
+    return text + (f". Several inputs for each time step: --input {names}" if len(steps) > 1 else "")
 
 
 def _is_setting(value: Value) -> bool:

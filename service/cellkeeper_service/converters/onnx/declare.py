@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.domain.spec import InputSpec
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.bundle import MAX_STATE_BYTES
 
@@ -17,6 +18,7 @@ from ..stack import Array
 from .axes import BAKED, Axes, find_axes, step_shape
 from .constants import constants_of, suggestion
 from .graph import Graph, Value
+from .several import find_inputs
 from .source import Declaration
 from .states import check_states, guess_states, listing
 
@@ -27,38 +29,52 @@ def declare(
     graph: Graph,
     place: str,
     *,
-    input_name: str | None,
+    input_name: str | Sequence[str] | None,
     layout: str | None,
     states: Mapping[str, str] | None,
     batch_axes: Mapping[str, int],
     outputs: Sequence[str] | None,
     constants: Mapping[str, Array],
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    vocabulary: int | Mapping[str, int] = 0,
     batch: str | None = "free",
 ) -> Declaration:
-    """batch: "free", "one" (session a call), or None: whatever the graph has. Raises ImportRefused that names what is
-    missing or wrong, and what to pass."""
+    """input_name: several names for several inputs; input_shape and vocabulary are by name then. batch: "free", "one"
+    (session a call), or None: whatever the graph has. Raises ImportRefused that names what is missing or wrong, and
+    what to pass."""
     if states is None:
         states = guess_states(graph, place)
     check_states(graph, states, place)
     given = constants_of(graph, constants, place)
-    chosen = _input(graph, input_name, {*states, *given}, place)
+    wanted = None if input_name is None else (input_name,) if isinstance(input_name, str) else tuple(input_name)
+    chosen = _inputs(graph, wanted, {*states, *given}, place)
     for name in batch_axes:
         if name not in states:
             raise ImportRefused(place, f"batch axis of {name}: not a state, expected {list(states)}")
-    tokens = chosen.dtype in ("int32", "int64")
-    shape = step_shape(chosen, input_shape, tokens, place)
     carried = {name: graph.inputs[name] for name in states}
-    axes = find_axes(chosen, len(shape), carried, layout=layout, batch_axes=batch_axes, batch=batch, place=place)
+    how: dict[str, Any] = {"layout": layout, "batch_axes": batch_axes, "batch": batch, "place": place}
+    specs: tuple[InputSpec, ...] = ()
+    shape: tuple[int, ...] = ()
+    if len(chosen) > 1:
+        shapes, vocabularies = _by_name("input_shape", input_shape), _by_name("vocabulary", vocabulary)
+        specs, axes = find_inputs(chosen, shapes, vocabularies, carried, **how)
+        input_name, dtype = "", ""
+    else:
+        if isinstance(input_shape, Mapping) or isinstance(vocabulary, Mapping):
+            raise ImportRefused("input_shape, vocabulary", "got them by name, expected that for several inputs only")
+        (one,) = chosen
+        input_name, dtype = one.name, one.dtype
+        shape = step_shape(one, input_shape, one.dtype in ("int32", "int64"), place)
+        axes = find_axes(one, len(shape), carried, **how)
     named = _outputs(graph, states, outputs, axes, place)
     dtypes = {name: value.dtype for name, value in carried.items()}
     state_bytes = sum(np.dtype(dtypes[name]).itemsize * prod(dims) for name, dims in axes.state_shapes.items())
     if state_bytes > MAX_STATE_BYTES:
         raise ImportRefused(place, f"states: got {state_bytes} bytes for a session, expected at most {MAX_STATE_BYTES}")
     return Declaration(
-        input_name=chosen.name,
+        input_name=input_name,
         input_shape=shape,
-        dtype=chosen.dtype,
+        dtype=dtype,
         states=dict(states),
         state_shapes=axes.state_shapes,
         state_axes=axes.state_axes,
@@ -68,7 +84,16 @@ def declare(
         time_axis=axes.time_axis,
         single=axes.single,
         batch=axes.batch,
+        named=specs,
     )
+
+
+def _by_name(what: str, said: Any) -> Mapping[str, Any]:
+    if said is None or isinstance(said, Mapping):
+        return said or {}
+    if said == 0:
+        return {}
+    raise ImportRefused(what, f"got {said!r} for several inputs, expected it by the name of an input")
 
 
 def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
@@ -76,7 +101,7 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
     session."""
     steps = 1 if declaration.time_axis is None or declaration.single else 3
     batch = PROBED if declaration.batch == "free" else 1
-    x = np.zeros((steps, batch, *declaration.input_shape), declaration.dtype)
+    x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
     states = declaration.zeros(batch)
     before = {name: value.shape for name, value in states.items()}
     try:
@@ -97,26 +122,32 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
     }
 
 
-def _input(graph: Graph, name: str | None, others: set[str], place: str) -> Value:
-    left = [value for value in graph.inputs.values() if value.name not in others]
-    if name is not None:
-        if name not in [value.name for value in left]:
-            raise ImportRefused(f"{place}: input {name}", f"not an input beside states and constants. {listing(graph)}")
-        rest = [value for value in left if value.name != name]
+def _inputs(graph: Graph, names: Sequence[str] | None, others: set[str], place: str) -> list[Value]:
+    """Those of a time step: the named ones in their order, or the one that is left."""
+    left = {value.name: value for value in graph.inputs.values() if value.name not in others}
+    if names is not None:
+        for name in names:
+            if name not in left:
+                raise ImportRefused(
+                    f"{place}: input {name}", f"not an input beside states and constants. {listing(graph)}"
+                )
+        if not names or len(set(names)) < len(names):
+            raise ImportRefused("input", f"got {list(names)}, expected one name or more, each once")
+        rest = [value for name, value in left.items() if name not in names]
         if rest:
             raise ImportRefused(
                 place,
                 f"inputs {[value.name for value in rest]}: neither states nor constants; pass their values as constants"
-                f"{suggestion(graph.inputs[name], rest)}",
+                f"{suggestion([left[name] for name in names], rest)}",
             )
-        return graph.inputs[name]
+        return [left[name] for name in names]
     if len(left) != 1:
         raise ImportRefused(
             place,
-            f"input: {[value.name for value in left]} are neither states nor constants, expected exactly one; pass "
-            f"input, states and constants{suggestion(None, left)}. {listing(graph)}",
+            f"input: {list(left)} are neither states nor constants, expected exactly one; pass "
+            f"input, states and constants{suggestion([], list(left.values()))}. {listing(graph)}",
         )
-    return left[0]
+    return list(left.values())
 
 
 def _outputs(

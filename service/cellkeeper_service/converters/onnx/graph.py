@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,17 +77,17 @@ class Graph:
         graph.initializer.append(numpy_helper.from_array(np.array(value), name))
         del self.inputs[name]
 
-    def without_time(self, input_name: str, outputs: list[str], axis: int) -> tuple[str, dict[str, str]]:
-        """A time axis of length 1 goes: the new name of the input, and the outputs' new names by their old ones."""
+    def without_time(self, inputs: Sequence[str], outputs: Sequence[str], axis: int) -> dict[str, str]:
+        """A time axis of length 1 goes: the new names of inputs and outputs by their old ones."""
         graph = self.model.graph
         taken = {name for node in graph.node for name in (*node.input, *node.output)}
-        renamed = {name: self._free_name(f"{name}_step", taken) for name in (input_name, *outputs)}
-        nodes = [self._axis_node("Unsqueeze", renamed[input_name], input_name, axis)]
+        renamed = {name: self._free_name(f"{name}_step", taken) for name in (*inputs, *outputs)}
+        nodes = [self._axis_node("Unsqueeze", renamed[name], name, axis) for name in inputs]
         nodes += list(graph.node)
         nodes += [self._axis_node("Squeeze", name, renamed[name], axis) for name in outputs]
         del graph.node[:]
         graph.node.extend(nodes)
-        for values, names in ((graph.input, [input_name]), (graph.output, outputs)):
+        for values, names in ((graph.input, inputs), (graph.output, outputs)):
             for item in values:
                 if item.name in names:
                     item.name = renamed[item.name]
@@ -95,7 +96,7 @@ class Graph:
         del graph.value_info[:]  # shapes of what is within; onnxruntime finds them again
         changed = read_values(self.model)
         self.inputs, self.outputs = changed
-        return renamed.pop(input_name), renamed
+        return renamed
 
     def with_batch_first(self, state: str, axis: int, rank: int) -> str:
         """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its

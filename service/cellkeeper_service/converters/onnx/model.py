@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cellkeeper_service.domain.spec import PackedInputs
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.limited_session import LimitedSession
 from cellkeeper_service.engine.ort import open_session
@@ -18,6 +19,7 @@ from cellkeeper_service.model.bundle import MAX_GRAPH_BYTES
 from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState, Missing, Tokens, config_json
 from cellkeeper_service.model.feedback import Sources
 from cellkeeper_service.model.missing import as_numbers
+from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 from cellkeeper_service.model.parsing import parse_config
 
 from ..files import file_of, read_bytes
@@ -38,9 +40,9 @@ def import_onnx(
     folder: Path | str,
     *,
     name: str | None = None,
-    input: str | None = None,
-    input_shape: Sequence[int] | None = None,
-    vocabulary: int = 0,
+    input: str | Sequence[str] | None = None,
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    vocabulary: int | Mapping[str, int] = 0,
     layout: str | None = None,
     batch: str | None = None,
     states: Mapping[str, str] | None = None,
@@ -59,11 +61,12 @@ def import_onnx(
     """Writes the bundle `folder`, which must not exist yet, and compares it with onnxruntime on random sequences.
 
     model: a file, or its bytes. Everything else may be left out where the graph's names and shapes are certain:
-    input: the name of the input. input_shape: of one time step of one session, where that is more than the last axis,
-    or free in the graph. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B, ...] or "batch_first"
-    [B, T, ...], of the input and the outputs. batch: "free", any number of sessions a call, where the graph can do
-    that; "one", one session a call. states: input names to output names. batch_axes: of
-    states, by input name. outputs: names; the first is served as "prediction", which clients get where they ask for
+    input: the name of the input, or the names of several that a time step has; input_shape and vocabulary are given by
+    name then, and integers are below their vocabulary. input_shape: of one time step of one session, where that is more
+    than the last axis, or free in the graph. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B,
+    ...] or "batch_first" [B, T, ...], of the input and the outputs. batch: "free", any number of sessions a call, where
+    the graph can do that; "one", one session a call. states: input names to output names. batch_axes: of states, by
+    input name. outputs: names; the first is served as "prediction", which clients get where they ask for
     nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
     states of a new session by input name, without the batch axis (with one session a call: as the graph takes them);
     zeros otherwise. missing: as in config.json.
@@ -96,6 +99,7 @@ def import_onnx(
         outputs=outputs,
         constants=constants or {},
         input_shape=input_shape,
+        vocabulary=vocabulary,
         batch=batch,
     )
     imported = import_graph(
@@ -105,7 +109,7 @@ def import_onnx(
         folder,
         name=name,
         place=place,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
         initial=initial or {},
         missing=processing.missing,
         feedback=feedback,
@@ -137,11 +141,12 @@ def import_graph(
     max_batch: int,
     trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
-    """A graph that was declared. source: made of an onnxruntime session, the declaration and initial states."""
+    """A graph that was declared. vocabulary: of its one input. source: made of an onnxruntime session, the
+    declaration and initial states."""
     if trial_call_ms < 1:
         raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
-    if (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
+    if not declaration.named and (np.dtype(declaration.dtype).kind != "f") != (vocabulary > 0):
         raise ImportRefused(
             f"{place}: input {declaration.input_name}",
             f"got {declaration.dtype} and a vocabulary of {vocabulary}; pass one for token ids, and only for them",
@@ -150,14 +155,7 @@ def import_graph(
         session = open_session(data, 1, place)
     except StartError as error:
         raise ImportRefused(place, str(error).removeprefix(f"{place}: ")) from error
-    draw = np.random.default_rng(0)
-    lengths = (STEPS, *declaration.input_shape)
-    sequences = [
-        draw.integers(0, vocabulary, lengths, dtype=np.int32)
-        if vocabulary
-        else draw.standard_normal(lengths).astype(np.float32)
-        for _ in range(SEQUENCES)
-    ]
+    sequences = _sequences(declaration, vocabulary)
     with closing(LimitedSession(session, trial_call_ms, place)) as limited:
         shapes = probe(limited, declaration, place)
         lowered = _lowered(graph, declaration, shapes, name, vocabulary, missing, first, place)
@@ -174,6 +172,25 @@ def import_graph(
             trial_call_ms=trial_call_ms,
             feature_names=feature_names,
         )
+
+
+def _sequences(declaration: Declaration, vocabulary: int) -> list[Array]:
+    """What the bundle and the graph are compared on: [STEPS, ...] each, of the dtype that the engine takes."""
+    draw = np.random.default_rng(0)
+
+    def values(shape: tuple[int, ...], below: int, dtype: str) -> Array:
+        if below:
+            return draw.integers(0, below, (STEPS, *shape), dtype=np.dtype(dtype))
+        return draw.standard_normal((STEPS, *shape)).astype(dtype)
+
+    if not declaration.named:
+        dtype = "int32" if vocabulary else "float32"
+        return [values(declaration.input_shape, vocabulary, dtype) for _ in range(SEQUENCES)]
+    packed = PackedInputs.of(declaration.named)
+    return [
+        packed.pack({spec.name: values(spec.shape, spec.vocabulary, spec.dtype) for spec in declaration.named})
+        for _ in range(SEQUENCES)
+    ]
 
 
 def _initial(declaration: Declaration, initial: Mapping[str, Array], place: str) -> dict[str, Array]:
@@ -215,10 +232,11 @@ def _lowered(
         else:
             graph.bake(constant, value)
     of_states = declaration.state_outputs
-    input_name = declaration.input_name
     renamed = {output: output for output in declaration.outputs if output not in of_states}
+    taken = {name: name for name in declaration.input_names}
     if declaration.single and declaration.time_axis is not None:
-        input_name, renamed = graph.without_time(input_name, list(renamed), declaration.time_axis)
+        new_names = graph.without_time(list(taken), list(renamed), declaration.time_axis)
+        taken, renamed = ({old: new_names[old] for old in names} for names in (taken, renamed))
     free = declaration.batch == "free"
     ranks = {after: len(declaration.state_shapes[before]) + free for before, after in declaration.states.items()}
     renamed |= {name: graph.with_batch_first(name, axis, ranks[name]) for name, axis in of_states.items()}
@@ -227,8 +245,8 @@ def _lowered(
         name=name,
         graph="model.onnx",
         layout="step" if timed is None else ("time_first", "batch_first")[timed],
-        input_name=input_name,
-        input=Tokens(vocabulary, 0) if vocabulary else _features(declaration.input_shape, missing),
+        input_name="" if declaration.named else taken[declaration.input_name],
+        input=_input(declaration, taken, vocabulary, missing, place),
         states=tuple(
             GraphState(
                 before,
@@ -253,5 +271,22 @@ def _lowered(
     return Lowered(config, tensors, graph.bytes())
 
 
-def _features(shape: tuple[int, ...], missing: Missing) -> Features:
+def _input(
+    declaration: Declaration, renamed: Mapping[str, str], vocabulary: int, missing: Missing, place: str
+) -> Features | Tokens | NamedInputs:
+    """renamed: what the bundle's graph calls the inputs."""
+    if declaration.named:
+        if missing != Missing():
+            raise ImportRefused(
+                f"{place}: missing", f"got {missing.policy}, expected reject: several inputs take no missing values"
+            )
+        return NamedInputs(
+            tuple(
+                NamedInput(spec.name, renamed[spec.name], spec.shape, spec.dtype, spec.vocabulary)
+                for spec in declaration.named
+            )
+        )
+    if vocabulary:
+        return Tokens(vocabulary, 0)
+    shape = declaration.input_shape
     return Features(prod(shape), None, missing, shape if len(shape) > 1 else ())

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from cellkeeper_service.engine.graph_calls import cast
+from cellkeeper_service.domain.spec import InputSpec, PackedInputs
+from cellkeeper_service.engine.graph_inputs import cast
 
 from ..refusal import ImportRefused
 from ..stack import Array
@@ -21,6 +22,7 @@ PREDICTION = "prediction"
 class Declaration:
     """How a graph is to be called. Names are the graph's; shapes are of one session, without batch and time.
 
+    named: where a time step has several inputs, each of them; the fields of the one input are empty then.
     time_axis and batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without
     such an axis. single: there is a time axis, and its length is 1. batch: "free"; or "one" or "none", as in
     config.json: a call takes one session, and states have the shapes of their whole tensors.
@@ -38,6 +40,7 @@ class Declaration:
     time_axis: int | None
     single: bool
     batch: str = "free"
+    named: tuple[InputSpec, ...] = ()
 
     @property
     def served(self) -> dict[str, str]:
@@ -54,6 +57,15 @@ class Declaration:
     def batch_axis(self) -> int:
         return 1 if self.time_axis == 0 else 0
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.named) or (self.input_name,)
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """Of an array of time steps: of a structured dtype where there are several inputs."""
+        return PackedInputs.of(self.named).numpy_dtype if self.named else np.dtype(self.dtype)
+
     def zeros(self, batch: int) -> dict[str, Array]:
         """States of `batch` sessions as the graph takes them."""
         return {
@@ -68,13 +80,19 @@ class Declaration:
         return np.repeat(np.expand_dims(state, self.state_axes[name]), batch, self.state_axes[name])
 
     def call(self, session: Any, x: Array, states: dict[str, Array]) -> list[Array]:
-        """x: [T, B, ...]; T is 1 where the graph has no time axis. Gives the outputs [T, B, ...]; `states` go on.
-        Raises ImportRefused for outputs that do not have these axes."""
-        feeds = {self.input_name: cast(self._as_taken(x), self.dtype), **self.constants, **states}
+        """x: [T, B, ...], of a structured dtype where there are several inputs; T is 1 where the graph has no
+        time axis.
+        Gives the outputs [T, B, ...]; `states` go on. Raises ImportRefused for outputs that do not have these axes."""
+        feeds = {**self._fed(x), **self.constants, **states}
         fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
         results = dict(zip(fetches, session.run(fetches, feeds), strict=True))
         states.update((before, results[after]) for before, after in self.states.items())
         return [self._timed(name, results[name], *x.shape[:2]) for name in self.outputs]
+
+    def _fed(self, x: Array) -> dict[str, Array]:
+        if not self.named:
+            return {self.input_name: cast(self._as_taken(x), self.dtype)}
+        return {spec.name: self._as_taken(np.array(x[spec.name], order="C")) for spec in self.named}
 
     def _as_taken(self, x: Array) -> Array:
         if self.batch == "none":

@@ -14,7 +14,7 @@ from cellkeeper_service.model.fields import one_line
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
-from .program import quiet
+from .program import INPUT, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,15 @@ RECIPE = "docs/models.md, Modules with a forward of their own"
 
 @dataclass(frozen=True)
 class Traced:
-    """program: (x [B, ...], *states) -> (*outputs [B, ...], *states). initial: of a new session, without the batch."""
+    """program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states). initial: of a new session, without the
+    batch. inputs: their names, or INPUT alone."""
 
     program: ExportedProgram
     states: tuple[str, ...]
     outputs: tuple[str, ...]
     initial: Mapping[str, Array]
     source: Source
+    inputs: tuple[str, ...] = (INPUT,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +80,11 @@ def spread(value: Tensor, axis: int, batch: int) -> Tensor:
 
 
 def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], place: str) -> ExportedProgram:
+    """arguments: inputs, whose batch is their first axis, and states, whose batch is at `axes`."""
     import torch
 
     batch = torch.export.Dim("batch")
-    shapes = ({0: batch}, tuple({axis: batch} for axis in axes))
+    shapes = (tuple({axis: batch} for axis in (*[0] * (len(arguments) - len(axes)), *axes)),)
     try:
         with quiet():
             return torch.export.export(step.eval(), arguments, dynamic_shapes=shapes, strict=False)

@@ -47,7 +47,7 @@ def import_torch(
     example: object = None,
     states: Any = (),
     layout: str | None = None,
-    vocabulary: int = 0,
+    vocabulary: int | Mapping[str, int] = 0,
     tolerance: float = TOLERANCE,
     max_batch: int = MAX_BATCH,
     report: Report = print,
@@ -61,7 +61,8 @@ def import_torch(
     the order in which they compute, such as "embedding=emb lstm=rnn dense=fc relu dense=out"; or a torch.export
     program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
     and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
-    example: x as the forward of a module takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F). With it a
+    example: x as the forward of a module takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F); several inputs
+    as a tuple, or a dict by the names of its arguments, and vocabulary by name for those of integers. With it a
     module whose children do not say what its forward computes is traced (needs onnxscript): its recurrent layers are
     watched, or, with `states`, its forward takes these after x and gives them back after its outputs. states: those of
     a new session, as the forward takes them: a tensor, tensors, a tuple of them, or by the name of the argument.
@@ -98,7 +99,8 @@ def import_torch(
             f"got {states}, {vocabulary}, {layout}, expected for a torch.export program, or with example only",
         )
     read = None
-    if example is None or not stated:
+    several = isinstance(example, tuple | list | Mapping)  # what is read has one input, whatever its forward may take
+    if example is None or not (stated or several):
         try:
             read = _read(model, layers, _initial(initial_state), processing, name)
         except ImportRefused:
@@ -155,6 +157,7 @@ def _import_traced(
             name=name,
             place=place,
             states=traced.states,
+            inputs=traced.inputs,
             outputs=traced.outputs,
             initial=traced.initial,
             source=lambda *_: Processed(traced.source, processing),

@@ -47,27 +47,30 @@ def import_program(
     name: str,
     place: str,
     states: Sequence[str],
+    inputs: Sequence[str] = (INPUT,),
     outputs: Sequence[str] = (OUTPUT,),
     initial: Mapping[str, Array] | None = None,
     source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
-    vocabulary: int,
+    vocabulary: int | Mapping[str, int],
     missing: Missing,
     feedback: Sources | None,
     feature_names: tuple[str, ...] = (),
     tolerance: float,
     max_batch: int,
 ) -> Imported:
-    """A program (x, *states) -> (*outputs, *states) with a dynamic batch axis becomes a bundle.
+    """A program (*inputs, *states) -> (*outputs, *states) with a dynamic batch axis becomes a bundle.
 
+    inputs: their names, in the order of the program's arguments. vocabulary: by name where there are several.
     initial: states of a new session without the batch axis; zeros where it has none. source: what the bundle is
     compared with; the program itself where it is None.
     """
-    data = program_graph(program, states, outputs, place)
+    data = program_graph(program, inputs, states, outputs, place)
     graph = read_graph(data, place)
     declaration = declare(
         graph,
         place,
-        input_name=INPUT,
+        input_name=inputs,
+        vocabulary=vocabulary,
         states={state: after(state) for state in states},
         outputs=outputs,
         constants={},
@@ -85,7 +88,7 @@ def import_program(
         folder,
         name=name,
         place=place,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
         initial=initial or {},
         missing=missing,
         feedback=feedback,
@@ -96,11 +99,13 @@ def import_program(
     )
 
 
-def program_graph(program: ExportedProgram, states: Sequence[str], outputs: Sequence[str], place: str) -> bytes:
-    """The ONNX model, its inputs called x and `states`, its outputs `outputs` and `states` with _out."""
+def program_graph(
+    program: ExportedProgram, inputs: Sequence[str], states: Sequence[str], outputs: Sequence[str], place: str
+) -> bytes:
+    """The ONNX model, its inputs called `inputs` and `states`, its outputs `outputs` and `states` with _out."""
     signature = program.graph_signature
     came = (len(signature.user_inputs), len(signature.user_outputs))
-    expected = (1 + len(states), len(outputs) + len(states))
+    expected = (len(inputs) + len(states), len(outputs) + len(states))
     if not states or came != expected:
         raise ImportRefused(
             place,
@@ -117,7 +122,7 @@ def program_graph(program: ExportedProgram, states: Sequence[str], outputs: Sequ
             made = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=[INPUT, *states],
+                input_names=[*inputs, *states],
                 output_names=[*outputs, *map(after, states)],
                 verbose=False,
             )

@@ -37,18 +37,25 @@ class CarriedSource:
     def whole(self, inputs: Array) -> Mapping[str, Array]:
         return self._advance(inputs, 1 if self._time_axis is None else len(inputs))
 
-    def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        return self._advance(inputs, 1)
+    def stepped(self, inputs: Array, order: Sequence[int] = ()) -> Mapping[str, Array]:
+        """order: of the states that each step gives, as the next one takes them; the same by default."""
+        return self._advance(inputs, 1, order)
 
-    def _advance(self, inputs: Array, chunk: int) -> Mapping[str, Array]:
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Of one session."""
+        return [tuple(value.shape) for value in self._states]
+
+    def _advance(self, inputs: Array, chunk: int, order: Sequence[int] = ()) -> Mapping[str, Array]:
         states = [value.clone() for value in self._states]  # the forward may change them in place
         parts: list[list[Array]] = []
         for at in range(0, len(inputs), chunk):
-            x = _tensor(inputs[at : at + chunk])
-            steps = len(x)
-            x = x if self._time_axis is None else x.unsqueeze(1 - self._time_axis)
-            leaves = _leaves(lambda x=x, states=states: self._call(self._model, x, states), self.name)  # type: ignore[misc]
+            xs = _tensors(inputs[at : at + chunk])
+            steps = len(xs[0])
+            xs = xs if self._time_axis is None else [x.unsqueeze(1 - self._time_axis) for x in xs]
+            leaves = _leaves(lambda xs=xs, states=states: self._call(self._model, xs, states), self.name)  # type: ignore[misc]
             states = leaves[-len(states) :]
+            states = [states[number] for number in order] if order else states
             parts.append([_by_step(value, steps, self._time_axis) for value in leaves[: -len(states)]])
         names = output_names(len(parts[0]))
         return {name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
@@ -66,8 +73,8 @@ class SequenceSource:
         self._model, self._kept, self._time_axis = model, dict(kept), time_axis
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        x = _tensor(inputs).unsqueeze(1 - self._time_axis)
-        leaves = _leaves(lambda: self._model(x), self.name)
+        xs = [x.unsqueeze(1 - self._time_axis) for x in _tensors(inputs)]
+        leaves = _leaves(lambda: self._model(*xs), self.name)
         return {
             name: _by_step(leaves[index], len(inputs), self._time_axis if timed else -1)
             for name, (index, timed) in zip(output_names(len(self._kept)), self._kept.items(), strict=True)
@@ -110,11 +117,13 @@ def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
     return result
 
 
-def _tensor(inputs: Array) -> Tensor:
+def _tensors(inputs: Array) -> list[Tensor]:
+    """inputs: [T, ...], of a structured dtype where there are several. Gives each of them."""
     import torch
 
-    x = torch.from_numpy(np.array(inputs))
-    return x.long() if x.dtype == torch.int32 else x
+    values = [inputs] if inputs.dtype.names is None else [inputs[name] for name in inputs.dtype.names]
+    tensors = [torch.from_numpy(np.array(value)) for value in values]
+    return [x.long() if x.dtype == torch.int32 else x for x in tensors]
 
 
 def source_name() -> str:

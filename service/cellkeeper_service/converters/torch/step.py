@@ -76,9 +76,10 @@ def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...
 
 
 class CarriedStep(nn.Module):
-    """(x [B, ...], *states) -> (*outputs [B, ...], *states) of a module whose forward takes the states itself.
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states) of a module whose forward takes the states itself.
 
-    call: the module with x and the states in the structure that it takes. time_axis: where x and the outputs have one.
+    call: the module with the inputs, and the states in the structure that it takes. states: how many. time_axis: where
+    inputs and outputs have one.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class CarriedStep(nn.Module):
         self._call, self._states, self._time_axis = call, states, time_axis
         self._around = Around(processing)
 
-    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        x = self._around.before(x)
-        x = x if self._time_axis is None else x.unsqueeze(self._time_axis)
-        leaves = tree.tree_leaves(self._call(self.model, x, states))
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = self._around.before(tensors[: -self._states])
+        if self._time_axis is not None:
+            inputs = tuple(value.unsqueeze(self._time_axis) for value in inputs)
+        leaves = tree.tree_leaves(self._call(self.model, inputs, tensors[-self._states :]))
         outputs = leaves[: -self._states]
         if self._time_axis is not None:
             outputs = [value.squeeze(self._time_axis) for value in outputs]
@@ -100,7 +102,8 @@ class CarriedStep(nn.Module):
 
 
 class WatchedStep(nn.Module):
-    """(x [B, ...], *states) -> (*outputs [B, ...], *states) of a module that runs recurrent layers over a sequence.
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states) of a module that runs recurrent layers over
+    sequences.
 
     watch: as `watched`. kept: which of the tensors that it gives are outputs, and whether they have a time axis.
     """
@@ -120,8 +123,9 @@ class WatchedStep(nn.Module):
         self._counts, self._kept, self._time_axis = list(counts), dict(kept), time_axis
         self._around = Around(processing)
 
-    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        waiting = list(states)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        states = sum(self._counts)
+        inputs, waiting = self._around.before(tensors[:-states]), list(tensors[-states:])
         counts = iter(self._counts)
         after: list[tuple[Tensor, ...]] = []
 
@@ -129,7 +133,7 @@ class WatchedStep(nn.Module):
             return tuple(waiting.pop(0) for _ in range(next(counts)))
 
         with self._watch(self.model, next_state, after):
-            given = self.model(self._around.before(x).unsqueeze(self._time_axis))
+            given = self.model(*(value.unsqueeze(self._time_axis) for value in inputs))
         leaves = tree.tree_leaves(given)
         outputs = [
             leaves[index].squeeze(self._time_axis) if timed else leaves[index] for index, timed in self._kept.items()
@@ -138,7 +142,7 @@ class WatchedStep(nn.Module):
 
 
 class Around(nn.Module):
-    """The normalisation before a module and the output transform behind it."""
+    """The normalisation before a module of one input, and the output transform behind a module."""
 
     def __init__(self, processing: Processing) -> None:
         super().__init__()
@@ -152,8 +156,11 @@ class Around(nn.Module):
             for step in processing.output
         ]
 
-    def before(self, x: Tensor) -> Tensor:
-        return (x - self.get_buffer("offset")) / self.get_buffer("scale") if self._normalized else x
+    def before(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not self._normalized:
+            return inputs
+        (x,) = inputs
+        return ((x - self.get_buffer("offset")) / self.get_buffer("scale"),)
 
     def after(self, y: Tensor) -> Tensor:
         for op, value in self._output:

@@ -21,23 +21,36 @@ from ..refusal import ImportRefused
 from .export import BATCH, RECIPE, Traced, exported, rows, spread
 from .program import INPUT, OUTPUT
 from .source import CarriedSource, output_names, source_name
+from .swapped import refuse_swapped
 from .watch import trace_watched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SWAP_STEPS = 5
 _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "TransformerDecoder", "Conv1d", "ConvTranspose1d")
 
 
 def trace(model: nn.Module, example: object, states: object, layout: str | None, processing: Processing) -> Traced:
-    """model: on the CPU, in evaluation mode, not used otherwise. example: x as its forward takes it. states: of a new
-    session, as its forward takes them after x; None for a module that runs recurrent layers over a sequence.
+    """model: on the CPU, in evaluation mode, not used otherwise. example: x as its forward takes it; several in a
+    tuple, or by the names of its arguments. states: of a new session, as its forward takes them after the inputs; None
+    for a module that runs recurrent layers over a sequence.
 
     Raises ImportRefused that names the layer and the recipe.
     """
     place = type(model).__name__
-    x = _example(example)
+    inputs = _examples(model, example, place)
+    if len(inputs) > 1 and processing.normalization is not None:
+        raise ImportRefused("normalization", "got one for a module with several inputs, expected it within the module")
+    x = next(iter(inputs.values()))
     axis = _time_axis(model, x, layout, place)
+    for name, other in list(inputs.items())[1:]:
+        if _lead(other) != _lead(x) or other.shape[: _lead(x)] != x.shape[: _lead(x)]:
+            raise ImportRefused(
+                f"example: {name}",
+                f"got shape {list(other.shape)}, expected {list(x.shape[: _lead(x)])} before its features, as of the "
+                "first input: all inputs have the same time steps and batch",
+            )
     if states is None:
         if axis is None:
             raise ImportRefused(
@@ -48,24 +61,27 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
         from .step import watched
 
         _refuse_backward(model)
-        return trace_watched(model, x, axis, processing, place, watch=watched, name=source_name())
-    return _carried(model, x, states, axis, processing, place)
+        return trace_watched(model, inputs, axis, processing, place, watch=watched, name=source_name())
+    return _carried(model, inputs, states, axis, processing, place)
 
 
-def _carried(model: Any, x: Tensor, states: Any, axis: int | None, processing: Processing, place: str) -> Traced:
+def _carried(
+    model: Any, inputs: Mapping[str, Tensor], states: Any, axis: int | None, processing: Processing, place: str
+) -> Traced:
     from .step import CarriedStep
 
-    names, flat, call = _states_of(model, states, place)
-    batch = x.shape[1 if axis == 0 else 0]
+    names, flat, call = _states_of(model, states, len(inputs), place)
+    xs = list(inputs.values())
+    batch = xs[0].shape[1 if axis == 0 else 0]
     step = CarriedStep(model, call, len(flat), axis, processing)
-    first = rows(x, axis)
+    first = [rows(x, axis) for x in xs]
     found = []
     candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
     why = "no axis of a state has the size of the batch of example"
     for axes in itertools.islice(itertools.product(*candidates), 64):
         batched = [spread(value, at, BATCH) for value, at in zip(flat, axes, strict=True)]
         try:
-            results = _run(step, first, *batched)
+            results = _run(step, *first, *batched)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             why = str(error)
             continue
@@ -88,22 +104,36 @@ def _carried(model: Any, x: Tensor, states: Any, axis: int | None, processing: P
                 f"{place}: state {name}", "its rows differ, expected the state of a new session in each"
             )
     initial = {name: value.select(at, 0).detach().numpy() for name, value, at in zip(names, flat, axes, strict=True)}
-    program = exported(step, (first, *batched), axes, place)
+    program = exported(step, (*first, *batched), axes, place)
     source = CarriedSource(model, call, flat, axes, axis)
-    return Traced(program, names, output_names(count), initial, source)
+    if axis is not None:
+        refuse_swapped(source, names, _sequence(inputs, axis), place)
+    return Traced(program, names, output_names(count), initial, source, tuple(inputs))
 
 
-def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
-    """Names, tensors, and how the module is called with them."""
+def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
+    """[SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype where there are several inputs."""
+    draw = np.random.default_rng(0)
+    values = {}
+    for name, x in inputs.items():
+        shape = (SWAP_STEPS, *x.shape[2:])
+        values[name] = draw.standard_normal(shape).astype("f4") if x.is_floating_point() else np.zeros(shape, "i8")
+    if len(values) == 1:
+        return next(iter(values.values()))
+    packed = np.zeros(SWAP_STEPS, [(name, value.dtype, value.shape[1:]) for name, value in values.items()])
+    for name, value in values.items():
+        packed[name] = value
+    return packed
+
+
+def _states_of(
+    model: Any, states: Any, inputs: int, place: str
+) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
+    """Names, tensors, and how the module is called with them. inputs: how many arguments are before the states."""
     import torch
     from torch.utils import _pytree as tree
 
-    parameters = [
-        parameter
-        for parameter in list(inspect.signature(model.forward).parameters.values())[1:]
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    known = [parameter.name for parameter in parameters]
+    known = _arguments(model)[inputs:]
     if isinstance(states, Mapping):
         unknown = [name for name in states if name not in known]
         if unknown:
@@ -114,7 +144,9 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
     else:
         structure = dict(zip(known, states, strict=False)) if len(states) <= len(known) else {}
     if not structure:
-        raise ImportRefused(place, f"states: got {_kinds(states)}, expected one for each argument after x: {known}")
+        raise ImportRefused(
+            place, f"states: got {_kinds(states)}, expected one for each argument after the input: {known}"
+        )
     leaves, spec = tree.tree_flatten(structure)
     if not leaves or not all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in leaves):
         raise ImportRefused(place, f"states: got {_kinds(states)}, expected tensors of floats, or tuples of them")
@@ -126,8 +158,8 @@ def _states_of(model: Any, states: Any, place: str) -> tuple[tuple[str, ...], li
 
     orders = _keys(structure)
 
-    def call(module: Any, x: Tensor, flat: Sequence[Tensor]) -> Any:
-        return _in_order(module(x, **tree.tree_unflatten(list(flat), spec)), orders)
+    def call(module: Any, xs: Sequence[Tensor], flat: Sequence[Tensor]) -> Any:
+        return _in_order(module(*xs, **tree.tree_unflatten(list(flat), spec)), orders)
 
     return tuple(names), [leaf.detach().cpu().float() for leaf in leaves], call
 
@@ -169,20 +201,49 @@ def whole_sequence_layers(model: Any) -> str:
     return f"holds {', '.join(found[:4])}, which sees other time steps; " if found else ""
 
 
-def _example(example: object) -> Tensor:
+def _arguments(model: Any) -> list[str]:
+    """Of its forward, those that are given by their place."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(model.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def _examples(model: Any, example: object, place: str) -> dict[str, Tensor]:
+    """By name; a single one is called INPUT."""
+    if not isinstance(example, tuple | list | Mapping):
+        return {INPUT: _example(example, "example")}
+    known = _arguments(model)
+    named = dict(example) if isinstance(example, Mapping) else dict(zip(known, example, strict=False))
+    first = known[: len(named)]
+    if not named or len(named) != len(example) or set(named) != {*first}:
+        came = list(example) if isinstance(example, Mapping) else f"{len(example)} inputs"
+        raise ImportRefused(
+            "example", f"got {came}, expected the first arguments of {place}'s forward, one or more of {known}"
+        )
+    return {name: _example(named[name], f"example: {name}") for name in first}
+
+
+def _example(example: object, where: str) -> Tensor:
     import torch
 
     value = torch.as_tensor(example) if isinstance(example, np.ndarray) else example
     if not isinstance(value, torch.Tensor) or value.ndim < 1:
-        raise ImportRefused("example", f"got {type(example).__name__}, expected a tensor x as its forward takes it")
+        raise ImportRefused(where, f"got {type(example).__name__}, expected a tensor x as its forward takes it")
     return value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu().long()
+
+
+def _lead(x: Tensor) -> int:
+    """How many axes come before the features."""
+    return x.ndim - (1 if x.is_floating_point() else 0)
 
 
 def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | None:
     """Of x: None where it is one time step."""
     from .step import SEQUENCE_LAYERS, recurrent_children
 
-    lead = x.ndim - (1 if x.is_floating_point() else 0)
+    lead = _lead(x)
     if layout is not None:
         if layout not in LAYOUTS:
             raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")

@@ -19,13 +19,22 @@ LENGTHS = (5, 7)  # at which a forward is watched
 
 
 def trace_watched(
-    model: Any, x: Tensor, axis: int, processing: Processing, place: str, *, watch: Watch, name: str
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    axis: int,
+    processing: Processing,
+    place: str,
+    *,
+    watch: Watch,
+    name: str,
 ) -> Traced:
-    """model: a torch module that takes sequences as x, their time at `axis`. watch: as torch_step.watched, for what
-    recurrent layers it has. name: of the source. Raises ImportRefused that names the layer and the recipe."""
+    """model: a torch module that takes sequences, one for each input, their time at `axis`. watch: as
+    step.watched, for what recurrent layers it has. name: of the source. Raises ImportRefused that names the layer and
+    the recipe."""
     from .step import WatchedStep
 
-    calls, kept = _watched(model, x, axis, place, watch)
+    xs = list(inputs.values())
+    calls, kept = _watched(model, xs, axis, place, watch)
     names: list[str] = []
     for call in calls:
         stem = call.name.replace(".", "_") or "state"
@@ -33,15 +42,17 @@ def trace_watched(
         names += [f"{stem}_{suffix}{number + 1 if number else ''}" for suffix in call.suffixes]
     starts = [(value, call.batch_axis) for call in calls for value in call.start]
     step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
-    first = rows(x, axis)
+    first = [rows(x, axis) for x in xs]
     batched = [spread(value, at, BATCH) for value, at in starts]
-    program = exported(step, (first, *batched), [at for _, at in starts], place)
+    program = exported(step, (*first, *batched), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
     source = SequenceSource(name, model, kept, axis)
-    return Traced(program, tuple(names), output_names(len(kept)), initial, source)
+    return Traced(program, tuple(names), output_names(len(kept)), initial, source, tuple(inputs))
 
 
-def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tuple[list[WatchedCall], dict[int, bool]]:
+def _watched(
+    model: Any, xs: list[Tensor], axis: int, place: str, watch: Watch
+) -> tuple[list[WatchedCall], dict[int, bool]]:
     """The calls of recurrent layers in one time step, and which of the tensors that the forward gives are outputs."""
     import torch
     from torch.utils import _pytree as tree
@@ -52,7 +63,7 @@ def _watched(model: Any, x: Tensor, axis: int, place: str, watch: Watch) -> tupl
         for steps in (1, *LENGTHS):
             calls: list[WatchedCall] = []
             with torch.no_grad(), watch(model, lambda call, calls=calls: calls.append(call), []):  # type: ignore[misc]
-                result = model(_stretched(x, axis, steps, seed=steps))
+                result = model(*(_stretched(x, axis, steps, steps + 100 * at) for at, x in enumerate(xs)))
             seen[steps], given[steps] = calls, tree.tree_leaves(result)
     except Exception as error:
         raise ImportRefused(

@@ -19,7 +19,7 @@ from cellkeeper_service.rpc.catalog import Catalog
 
 from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes, write_classes
 from .datatypes import NAMES, TEXTS
-from .input_tensor import read_input
+from .input_tensors import read_inputs
 from .parameters import Parameters, read_parameters
 from .refusals import refuse, unknown_model
 from .tensor_names import STATE_PREFIX, TensorNames
@@ -89,7 +89,7 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
     parameters = read_parameters(request.parameters, name)
     names = service.names[name]
     outputs, asked_classes = _outputs(request, names, name)
-    data, steps, has_time = read_input(request, names.input, spec, catalog, name)
+    data, steps, has_time = read_inputs(request, names.inputs, spec, catalog, name)
     asked = [own for own in outputs.values() if not own.startswith(STATE_PREFIX)]
     with_state = [fields.STATE_OUTPUT] if len(asked) < len(outputs) else []
     wanted, needs_state = catalog.wanted([*asked, *with_state], spec)

@@ -38,7 +38,8 @@ def repository_index(catalog: Catalog) -> pb.RepositoryIndexResponse:
 def model_metadata(name: str, spec: ModelSpec, names: TensorNames, engine: str) -> pb.ModelMetadataResponse:
     """Shapes have the batch dimension, which is 1, and one of time."""
     metadata = pb.ModelMetadataResponse(name=name, versions=[VERSION], platform=f"{BACKEND}_{engine}")
-    metadata.inputs.add(name=names.input, datatype=NAMES[spec.input.dtype], shape=(-1, -1, *spec.input.shape))
+    for called, part in names.inputs.items():
+        metadata.inputs.add(name=called, datatype=NAMES[part.dtype], shape=(-1, -1, *part.shape))
     for called, output in listed(spec, names):
         metadata.outputs.add(name=called, datatype=NAMES[output.dtype], shape=(-1, -1, *output.shape))
     return metadata
@@ -60,7 +61,8 @@ def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> 
         ),
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
     )
-    config.input.add(name=names.input, data_type=CONFIG_TYPES[spec.input.dtype], dims=(-1, *spec.input.shape))
+    for called, part in names.inputs.items():
+        config.input.add(name=called, data_type=CONFIG_TYPES[part.dtype], dims=(-1, *part.shape))
     for called, output in listed(spec, names):
         config.output.add(name=called, data_type=CONFIG_TYPES[output.dtype], dims=(-1, *output.shape))
     config.parameters["fingerprint"].string_value = spec.fingerprint.hex()

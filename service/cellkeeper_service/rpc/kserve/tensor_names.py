@@ -12,7 +12,8 @@ FORM = "MODEL/NAME=TENSOR, several of them with commas between"
 
 
 class TensorNames:
-    """Of one model. input: what clients call its input. outputs: by their name, in the model's order, what it is here:
+    """Of one model. inputs: by what clients call them; several inputs have names already, which stay.
+    outputs: by their name, in the model's order, what it is here:
     an output's name, or "state." with a state's. listed: those of `outputs` that the model says it has, and that a
     request gets which asks for none: all but hidden values and states."""
 
@@ -20,7 +21,8 @@ class TensorNames:
         """renamed: by a tensor's name here, what clients call it."""
         states = [STATE_PREFIX + state.name for state in spec.states]
         own = [output.name for output in spec.outputs] + states
-        self.input = renamed.get(spec.input.name, spec.input.name)
+        inputs = spec.inputs or (spec.input,)
+        self.inputs = {part.name if spec.inputs else renamed.get(part.name, part.name): part for part in inputs}
         self.outputs = {renamed.get(name, name): name for name in own}
         listed = [output.name for output in spec.outputs if output.name != "hidden"]
         self.listed = tuple(renamed.get(name, name) for name in listed)
@@ -37,7 +39,7 @@ def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNam
         if model not in specs:
             raise StartError(f"kserve_names: got the model {model!r}, expected one of {', '.join(sorted(specs))}")
         spec = specs[model]
-        known = [spec.input.name, *TensorNames(spec, {}).outputs.values()]
+        known = [*([] if spec.inputs else [spec.input.name]), *TensorNames(spec, {}).outputs.values()]
         if tensor not in known:
             raise StartError(f"kserve_names: got the tensor {tensor!r} of {model}, expected one of {', '.join(known)}")
         if tensor in renamed[model]:

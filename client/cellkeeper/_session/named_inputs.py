@@ -1,0 +1,172 @@
+"""The inputs of a model that has several for each time step, given by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InvalidArgument
+from ..types import Array, Model, Sample, TensorSpec
+from .group_inputs import GroupInputs
+from .inputs import Inputs, little_endian
+from .missing_values import as_numbers
+
+
+def inputs_of(model: Model) -> Inputs | NamedInputs:
+    """What converts samples for this model."""
+    return NamedInputs(model) if model.inputs else Inputs(model)
+
+
+def group_inputs_of(model: Model) -> GroupInputs | NamedGroupInputs:
+    """What converts a group's rows for this model."""
+    return NamedGroupInputs(model) if model.inputs else GroupInputs(model)
+
+
+def packed_dtype(specs: Iterable[TensorSpec]) -> np.dtype[Any]:
+    """One time step of these inputs: their bytes, one input behind another."""
+    return np.dtype([(spec.name, little_endian(spec.dtype), spec.shape) for spec in specs])
+
+
+class NamedInputs:
+    """Converts samples as `Inputs` does. A sample is a dict of arrays by name, each [...] or [T, ...] with the same T
+    for all; or a structured array with a field for each input."""
+
+    def __init__(self, model: Model, field: str = "inputs") -> None:
+        self._model = model
+        self._field = field
+        self._each = {spec.name: Inputs(_alone(model, spec), f"{field}[{spec.name}]") for spec in model.inputs}
+        self.step_bytes = model.input.nbytes
+
+    def convert(self, given: Sample) -> tuple[bytes, bool]:
+        """(raw bytes, whether the time axis was left out). Raises InvalidArgument, which names the input."""
+        values = by_name(given, self._model, self._field)
+        converted = {name: one.convert(values[name]) for name, one in self._each.items()}
+        lengths = {name: (len(raw) // self._each[name].step_bytes, single) for name, (raw, single) in converted.items()}
+        _check_alike(lengths, self._model, self._field)
+        steps, single = next(iter(lengths.values()))
+        return packed([raw for raw, _ in converted.values()], steps), single
+
+    def numbers(self, given: ArrayLike) -> Array:
+        """An array of what is given for one of the inputs. Raises TypeError and ValueError where numpy does."""
+        return as_numbers(given)
+
+    def convert_known(self, given: Sample | None, steps: int) -> bytes:
+        """The inputs that a caller supplies in a forecast, packed. given: of each of them [steps, ...]; None: there are
+        none. Raises InvalidArgument."""
+        model = known_of(self._model)
+        names = ", ".join(spec.name for spec in model.inputs)
+
+        def wrong(came: str) -> InvalidArgument:
+            expected = f"{steps} time steps of each of {names}" if names else "none: the prediction becomes every input"
+            text = f"known: got {came}, expected {expected} (model {self._model.name!r})"
+            return InvalidArgument(text, reason="INVALID_FIELD", field="known")
+
+        if given is None or not names:
+            if given is not None or names:
+                raise wrong("none" if given is None else type(given).__name__)
+            return b""
+        raw, single = NamedInputs(model, "known").convert(given)
+        count = len(raw) // model.input.nbytes
+        if single or count != steps:
+            raise wrong("a single time step without a time axis" if single else f"{count} time steps")
+        return raw
+
+
+def known_of(model: Model) -> Model:
+    """A model that takes what a caller supplies in a forecast of this one."""
+    fed = {name for name, _ in model.input_feedback or ()}
+    known = tuple(spec for spec in model.inputs if spec.name not in fed)
+    packed_bytes = sum(spec.nbytes for spec in known)
+    return replace(model, inputs=known, input=replace(model.input, shape=(packed_bytes,)))
+
+
+class NamedGroupInputs:
+    """Converts the rows of several members as `GroupInputs` does: a row is a dict of arrays by name; or all of them are
+    one structured array, [N] or [N, T], with a field for each input."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._each = {spec.name: GroupInputs(_alone(model, spec), f"inputs[{spec.name}]") for spec in model.inputs}
+        self._step_bytes = {spec.name: spec.nbytes for spec in model.inputs}
+
+    def convert(self, names: Sequence[str], rows: Any) -> tuple[bytes, bool]:
+        """(raw bytes, whether the time axis was left out). names: the members' ids. Raises InvalidArgument, which names
+        the row, the member and the input."""
+        columns = self._columns(names, rows)
+        converted = {name: one.convert(names, columns[name]) for name, one in self._each.items()}
+        lengths = {
+            name: (len(raw) // len(names) // self._step_bytes[name], single)
+            for name, (raw, single) in converted.items()
+        }
+        _check_alike(lengths, self._model)
+        steps, single = next(iter(lengths.values()))
+        return packed([raw for raw, _ in converted.values()], steps * len(names)), single
+
+    def _columns(self, names: Sequence[str], rows: Any) -> Mapping[str, Any]:
+        """By input, one row a member."""
+        if isinstance(rows, np.ndarray) and rows.dtype.names:
+            return by_name(rows, self._model)
+        if not isinstance(rows, Sequence) or len(rows) != len(names):
+            came = f"{len(rows)} rows" if isinstance(rows, Sequence) else type(rows).__name__
+            text = f"inputs: got {came}, expected {len(names)} rows, one a member, each a dict of inputs by name"
+            raise InvalidArgument(text, reason="INVALID_FIELD", field="inputs")
+        found = []
+        for at, (name, row) in enumerate(zip(names, rows, strict=True)):
+            try:
+                found.append(by_name(row, self._model))
+            except InvalidArgument as error:  # noqa: PERF203 - it names the row
+                text = f"inputs, row {at} (session {name!r}): {error.message.removeprefix('inputs: ')}"
+                raise InvalidArgument(text, reason=error.reason, field=error.field) from error
+        return {name: [row[name] for row in found] for name in self._each}
+
+
+def by_name(given: object, model: Model, field: str = "inputs") -> Mapping[str, Any]:
+    """What is given, as a dict with each of the model's inputs. Raises InvalidArgument."""
+
+    def wrong(came: str) -> InvalidArgument:
+        text = f"{field}: got {came}, expected each of {', '.join(names)} by its name (model {model.name!r})"
+        return InvalidArgument(text, reason="INVALID_FIELD", field=field)
+
+    names = [spec.name for spec in model.inputs]
+    fields = given.dtype.names if isinstance(given, np.ndarray | np.void) else None
+    if not fields and not isinstance(given, Mapping):
+        raise wrong(type(given).__name__)
+    values: Mapping[str, Any] = {name: given[name] for name in fields} if fields else given  # type: ignore[index,assignment]
+    missing = [name for name in names if name not in values]
+    unknown = [name for name in values if name not in names]
+    if missing or unknown:
+        came = [f"no {name}" for name in missing] + [f"{name!r}, which is not one of them" for name in unknown]
+        raise wrong(" and ".join(came))
+    return values
+
+
+def packed(columns: Sequence[bytes], steps: int) -> bytes:
+    """The raw time steps of several inputs as those of one: each time step's bytes, one input behind another."""
+    tables = [np.frombuffer(column, np.uint8).reshape(steps, -1) for column in columns]
+    return np.concatenate(tables, axis=1).tobytes()
+
+
+def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: str = "inputs") -> None:
+    """lengths: of each input the number of time steps, and whether the time axis was left out."""
+    first, expected = next(iter(lengths.items()))
+    for name, length in lengths.items():
+        if length != expected:
+            text = (
+                f"{field}[{name}]: got {_length(length)}, expected {_length(expected)} as of {first}: all inputs have "
+                f"the same time steps (model {model.name!r})"
+            )
+            raise InvalidArgument(text, reason="INVALID_FIELD", field=f"{field}[{name}]")
+
+
+def _length(length: tuple[int, bool]) -> str:
+    steps, single = length
+    return "a single time step without a time axis" if single else f"{steps} time steps"
+
+
+def _alone(model: Model, spec: TensorSpec) -> Model:
+    """A model that takes this input only."""
+    return replace(model, input=spec, vocabulary=spec.vocabulary, inputs=())

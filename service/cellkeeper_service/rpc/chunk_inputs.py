@@ -1,0 +1,141 @@
+"""The inputs of a chunk, or of a frame, from their fields: of a model with one input, or with several by their names.
+
+Several become one array of a structured dtype (domain.spec.PackedInputs), which everything behind treats as any other
+input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.feedback import Feedback, NamedFeedback
+from cellkeeper_service.domain.spec import InputSpec, ModelSpec
+from cellkeeper_service.errors import invalid
+
+from . import tensors
+
+FIELD, KNOWN_FIELD = "named_inputs", "rollout_named_inputs"
+Chunk = pb.StepRequest | pb.CarryOverRequest.Item
+Named = TypeVar("Named", pb.Tensor, pb.InputColumn)
+
+
+def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
+    """T of the chunk, as its fields say. prefix: of their names. Raises a Rejection."""
+    if not spec.inputs:
+        if not message.shape:
+            raise invalid(f"{prefix}shape", "[]", _shape_text(spec.input.shape))
+        return message.shape[0]
+    given = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
+    for part in spec.inputs:
+        shape = given[part.name].shape
+        if not shape:
+            raise invalid(f"{prefix}{FIELD}[{part.name}].shape", "[]", _shape_text(part.shape))
+    first = spec.inputs[0]
+    steps = given[first.name].shape[0]
+    for part in spec.inputs:
+        if given[part.name].shape[0] != steps:
+            came = f"T = {given[part.name].shape[0]}"
+            expected = f"T = {steps}, as of {first.name}: all inputs have the same time steps"
+            raise invalid(f"{prefix}{FIELD}[{part.name}].shape", came, expected)
+    return steps
+
+
+def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") -> bytes:
+    """The chunk's inputs in the model's dtypes, raw. steps: as `time_steps` has given them. Raises a Rejection."""
+    if spec.inputs:
+        _refuse_unnamed(bool(message.dtype or message.shape or message.inputs), spec, prefix)
+        found = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
+        given = {name: (tensor, tensor.shape[1:]) for name, tensor in found.items()}
+        values = _packed(given, steps, spec, prefix)
+    else:
+        _refuse_named(message.named_inputs, prefix)
+        values = tensors.read_inputs(message.inputs, message.dtype, message.shape[1:], steps, spec, prefix)
+    tensors.check_values(values, spec, f"{prefix}{FIELD if spec.inputs else 'inputs'}")
+    return tensors.input_bytes(values, spec)
+
+
+def read_columns(message: pb.StepFrame, steps: int, spec: ModelSpec) -> Array:
+    """The inputs of all items of a frame: [steps, *spec.input.shape], integers as they came. Raises a Rejection."""
+    if not spec.inputs:
+        if message.named_inputs:
+            _refuse_named(message.named_inputs, "")
+        return tensors.read_inputs(message.inputs, message.dtype, message.step_shape, steps, spec)
+    _refuse_unnamed(bool(message.dtype or message.step_shape or message.inputs), spec, "")
+    given = {
+        name: (column, column.shape[:]) for name, column in _by_name(message.named_inputs, spec.inputs, FIELD).items()
+    }
+    return _packed(given, steps, spec, "")
+
+
+def _shape_text(step_shape: Sequence[int]) -> str:
+    return f"[T{''.join(f', {size}' for size in step_shape)}]"
+
+
+def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFeedback, spec: ModelSpec) -> Array:
+    """What the caller supplies for `steps` rolled time steps: [steps, features], or [steps] of a structured dtype where
+    the model has several inputs. Raises a Rejection."""
+    if isinstance(feedback, Feedback):
+        if request.rollout_named_inputs:
+            raise invalid(KNOWN_FIELD, f"{len(request.rollout_named_inputs)} tensors", "none: the model has one input")
+        return tensors.read_known(request.rollout_inputs, request.dtype, steps, feedback.known_features, spec)
+    if request.rollout_inputs:
+        raise invalid("rollout_inputs", f"{len(request.rollout_inputs)} bytes", f"`{KNOWN_FIELD}` alone")
+    fed = {name for name, _ in feedback.inputs}
+    supplied = [part for part in spec.inputs if part.name not in fed]
+    given = _by_name(request.rollout_named_inputs, supplied, KNOWN_FIELD)
+    known: Array = np.zeros(steps, spec.input.numpy_dtype)
+    for part in supplied:
+        tensor, field = given[part.name], f"{KNOWN_FIELD}[{part.name}]"
+        if tensor.shape[:1] != [steps]:
+            raise invalid(f"{field}.shape", list(tensor.shape), f"{steps} time steps, as many as rollout_steps")
+        values = tensors.read_tensor(tensor.data, tensor.dtype, tensor.shape[1:], steps, part, f"{field}.", "data")
+        tensors.check_input(values, part, field)
+        known[part.name] = values
+    return known
+
+
+def charged_steps(message: Chunk) -> int:
+    """The most time steps that the chunk may turn out to have, from its fields as they are: for quotas."""
+    return max([*message.shape[:1], *(tensor.shape[0] for tensor in message.named_inputs if tensor.shape)], default=0)
+
+
+def _packed(
+    given: Mapping[str, tuple[pb.Tensor | pb.InputColumn, Sequence[int]]], steps: int, spec: ModelSpec, prefix: str
+) -> Array:
+    """[steps] of a structured dtype, with integers as they came. given: by name, with the shape of one time step."""
+    values: dict[str, Array] = {}
+    for part in spec.inputs:
+        tensor, step_shape = given[part.name]
+        where = f"{prefix}{FIELD}[{part.name}]."
+        values[part.name] = tensors.read_tensor(tensor.data, tensor.dtype, step_shape, steps, part, where, "data")
+    return tensors.packed(values, steps)
+
+
+def _by_name(given: Sequence[Named], parts: Sequence[InputSpec], field: str) -> dict[str, Named]:
+    """Each of these inputs. Raises a Rejection where one is missing, not known, or there twice."""
+    found = {tensor.name: tensor for tensor in given}
+    names = [part.name for part in parts]
+    if sorted(tensor.name for tensor in given) != sorted(names):
+        came = ", ".join(repr(tensor.name) for tensor in given) or "none"
+        missing = "".join(f"; {name} is missing" for name in names if name not in found)
+        unknown = "".join(f"; {name!r} is none of them" for name in found if name not in names)
+        raise invalid(field, f"{came}{missing}{unknown}", f"each of {', '.join(names)} once" if names else "none")
+    return found
+
+
+def _refuse_named(given: Sequence[pb.Tensor] | Sequence[pb.InputColumn], prefix: str) -> None:
+    if given:
+        came = ", ".join(repr(tensor.name) for tensor in given)
+        raise invalid(f"{prefix}{FIELD}", came, "`inputs`: the model has one input")
+
+
+def _refuse_unnamed(came: bool, spec: ModelSpec, prefix: str) -> None:
+    if came:
+        names = ", ".join(part.name for part in spec.inputs)
+        expected = f"`{FIELD}` alone: the model has the inputs {names}"
+        raise invalid(f"{prefix}inputs", "dtype, shape or inputs", expected)

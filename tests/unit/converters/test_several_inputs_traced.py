@@ -1,0 +1,157 @@
+"""Modules of torch and Keras with several inputs for each time step: traced, and compared as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cellkeeper_service.converters.keras.model import import_keras
+from cellkeeper_service.converters.refusal import ImportRefused
+from cellkeeper_service.converters.torch.model import import_torch
+from cellkeeper_service.engine.load import offline
+from cellkeeper_service.model.config import Normalization
+from torch import Tensor, nn
+
+STEPS = 9
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # the exporter's and Keras' own
+
+
+class Carried(nn.Module):
+    """forward(audio, ids, h) -> (y, h), of one time step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.cell, self.out = nn.Embedding(5, 4), nn.GRUCell(6, 8), nn.Linear(8, 2)
+
+    def forward(self, audio: Tensor, ids: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.cell(torch.cat([audio, self.table(ids)], -1), h)
+        return self.out(h), h
+
+
+class Watched(nn.Module):
+    """forward(audio, gain), over a sequence; gain may be left out, and is 1 then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.rnn, self.norm = nn.LSTM(3, 8, batch_first=True), nn.LayerNorm(8)
+
+    def forward(self, audio: Tensor, gain: Tensor | None = None) -> Any:
+        y, _ = self.rnn(audio)
+        return self.norm(y) if gain is None else self.norm(y) * torch.sigmoid(gain)
+
+
+def drawn(**shapes: tuple[int, ...]) -> dict[str, np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(4)
+    return {name: draw.standard_normal((STEPS, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def close(bundle: Path, inputs: Mapping[str, Any], expected: Any) -> None:
+    np.testing.assert_allclose(offline(bundle, dict(inputs))["prediction"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_forward_that_takes_inputs_and_states(tmp_path: Path, by_name: bool) -> None:
+    model, ids = Carried(), torch.zeros(1, dtype=torch.int64)
+    example: Any = {"ids": ids, "audio": torch.zeros(1, 2)} if by_name else (torch.zeros(1, 2), ids)
+    got = import_torch(
+        model, tmp_path / "m", example=example, states=torch.zeros(1, 8), vocabulary={"ids": 5}, report=lambda _: None
+    )
+    assert [(part.name, part.dtype, part.shape, part.vocabulary) for part in got.bundle.spec.inputs] == [
+        ("audio", "float32", (2,), 0),
+        ("ids", "int64", (), 5),
+    ]
+    inputs = drawn(audio=(2,)) | {"ids": np.arange(STEPS) % 5}
+    h, rows = torch.zeros(1, 8), []
+    with torch.no_grad():
+        for step in range(STEPS):
+            y, h = model(torch.from_numpy(inputs["audio"][step : step + 1]), torch.tensor([step % 5]), h)
+            rows.append(y[0].numpy())
+    close(tmp_path / "m", inputs, np.stack(rows))
+
+
+def test_a_forward_over_sequences_is_traced_with_all_that_the_example_has(tmp_path: Path) -> None:
+    model = Watched()
+    example = (torch.zeros(1, 5, 3), torch.zeros(1, 5, 8))
+    got = import_torch(model, tmp_path / "m", example=example, report=lambda _: None)
+    assert [part.name for part in got.bundle.spec.inputs] == ["audio", "gain"]
+    inputs = drawn(audio=(3,), gain=(8,))
+    with torch.no_grad():
+        expected = model(*(torch.from_numpy(values)[None] for values in inputs.values()))[0].numpy()
+    close(tmp_path / "m", inputs, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"example": (torch.zeros(1, 5, 3), torch.zeros(1, 4, 8))},
+            r"example: gain: got shape \[1, 4, 8\], expected \[",
+        ),
+        (
+            {"example": {"audio": torch.zeros(1, 5, 3), "x": torch.zeros(1, 5, 8)}},
+            r"example: got \['audio', 'x'\], exp",
+        ),
+        ({"example": ()}, "example: got 0 inputs, expected the first arguments of Watched's forward"),
+        ({"example": (torch.zeros(1, 5, 3), 1.0)}, "example: gain: got float, expected a tensor"),
+        (
+            {
+                "example": (torch.zeros(1, 5, 3), torch.zeros(1, 5, 8)),
+                "normalization": Normalization((0.0,) * 3, (1.0,) * 3),
+            },
+            "normalization: got one for a module with several inputs",
+        ),
+    ],
+)
+def test_examples_that_do_not_fit(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ImportRefused, match=says):
+        import_torch(Watched(), tmp_path / "m", report=lambda _: None, **options)
+
+
+def test_a_forward_that_looks_ahead_in_its_second_input_is_refused(tmp_path: Path) -> None:
+    class Ahead(Watched):
+        def forward(self, audio: Tensor, gain: Tensor | None = None) -> Any:
+            return super().forward(audio, None if gain is None else gain.flip(1))
+
+    with pytest.raises(ImportRefused, match="looks ahead"):
+        import_torch(
+            Ahead(), tmp_path / "m", example=(torch.zeros(1, 5, 3), torch.zeros(1, 5, 8)), report=lambda _: None
+        )
+
+
+def two_branches(keras: Any) -> Any:
+    layers = keras.layers
+    keras.utils.set_random_seed(2)
+    audio, words = keras.Input((None, 3), name="audio"), keras.Input((None,), dtype="int32", name="words")
+    heard = layers.LSTM(8, return_sequences=True)(audio)
+    read = layers.GRU(4, return_sequences=True)(layers.Embedding(6, 5)(words))
+    return keras.Model([audio, words], layers.Dense(2)(layers.Concatenate()([heard, read])))
+
+
+def test_keras_with_two_inputs(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    model = two_branches(keras)
+    got = import_keras(model, tmp_path / "m", trace=True, report=lambda _: None)
+    assert [(part.name, part.vocabulary) for part in got.bundle.spec.inputs] == [("audio", 0), ("words", 6)]
+    inputs = drawn(audio=(3,)) | {"words": np.arange(STEPS) % 6}
+    expected = model([inputs["audio"][None], inputs["words"][None]], training=False)
+    close(tmp_path / "m", inputs, keras.ops.convert_to_numpy(expected)[0])
+    model.save(tmp_path / "two.keras")
+    saved = import_keras(tmp_path / "two.keras", tmp_path / "saved", trace=True, report=lambda _: None)
+    assert saved.bundle.spec.inputs == got.bundle.spec.inputs
+
+
+def test_a_keras_input_without_time_is_refused(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    audio, speaker = keras.Input((None, 3), name="audio"), keras.Input((4,), name="speaker")
+    y = layers.LSTM(4, return_sequences=True)(audio, initial_state=[layers.Dense(4)(speaker), layers.Dense(4)(speaker)])
+    with pytest.raises(
+        ImportRefused, match=r"input speaker: got shape \[None, 4\], expected \[batch, time, features\]"
+    ):
+        import_keras(keras.Model([audio, speaker], y), tmp_path / "m", trace=True, report=lambda _: None)
