@@ -152,6 +152,13 @@ def test_a_graph_without_a_batch_has_no_batch_first_layout() -> None:
         assert VALIDATOR.is_valid(config) == (not loaders_error(config)) == (layout != "batch_first")
 
 
+@pytest.mark.parametrize("shape", [[], [3], [0, 3], [70_000, 1]])
+def test_a_shape_has_two_axes_or_more(shape: list[int]) -> None:
+    config = IMAGES | {"input": {"kind": "features", "name": "x", "shape": shape, "size": 3}, "feedback": [0] * 3}
+    assert "shape" in loaders_error(config)
+    assert not VALIDATOR.is_valid(config)
+
+
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(config_schema())
 
