@@ -26,6 +26,7 @@ from .config import (
 )
 from .feedback import GREEDY, SUPPLIED
 from .fields import MAX_RANK
+from .named_inputs import DTYPES, MAX_IDS, MAX_INPUTS, MAX_VALUES
 
 Schema = dict[str, Any]
 
@@ -54,6 +55,7 @@ def config_schema() -> Schema:
             "tokens": _tokens(),
             "graph_features": _graph_features(),
             "graph_tokens": _graph_tokens(),
+            "named_input": _named_input(),
             "normalization": _object(
                 "x' = (x - offset) / scale, feature by feature",
                 offset=_numbers("one number for each feature"),
@@ -131,14 +133,45 @@ def _graph() -> Schema:
         "outputs": _list("output", 64, "what the graph predicts") | {"minItems": 1},
         "constants": _names(constants, 64),
     }
-    inputs = _one_of("graph_features", "graph_tokens", "the graph's input and what a time step is")
-    required = ("graph", "layout", "states", "outputs")
-    model = _model("a model that is an ONNX graph", "onnx", inputs, keys, required)
-    sessions_of_their_own = {"properties": {"batch": {"const": "none"}}, "required": ["batch"]}
-    return model | {
-        "if": sessions_of_their_own,
-        "then": {"properties": {"layout": {"not": {"const": "batch_first"}}}},
+    one = _one_of("graph_features", "graph_tokens", "the graph's input and what a time step is")
+    several = "instead of `input`: the inputs of a time step, in the order in which their bytes are logged"
+    keys["inputs"] = {
+        key: value for key, value in _list("named_input", MAX_INPUTS, several).items() if key != "default"
     }
+    keys["inputs"]["minItems"] = 2
+    model = _model("a model that is an ONNX graph", "onnx", one, keys, ("graph", "layout", "states", "outputs"))
+    model["required"].remove("input")
+    without_batch = {"properties": {"batch": {"const": "none"}}, "required": ["batch"]}
+    sources = {"anyOf": [{"const": SUPPLIED}, {"type": "array", "items": {"type": "integer", "minimum": 0}}]}
+    by_name = {"feedback": {"type": "object", "additionalProperties": sources}, "feature_names": {"maxItems": 0}}
+    return model | {
+        "oneOf": [{"required": ["input"]}, {"required": ["inputs"]}],
+        "allOf": [
+            {"if": without_batch, "then": {"properties": {"layout": {"not": {"const": "batch_first"}}}}},
+            {
+                "if": {"required": ["inputs"]},
+                "then": {"properties": by_name},
+                "else": {"properties": {"feedback": {"not": {"type": "object"}}}},
+            },
+        ],
+    }
+
+
+def _named_input() -> Schema:
+    vocabulary = _integer(1, MAX_IDS, "of integers, which need it: they are 0 to vocabulary - 1")
+    axis = {"type": "integer", "minimum": 1, "maximum": MAX_VALUES}
+    named = _object(
+        "one of several inputs of a graph",
+        name=_text("what clients call it"),
+        input=_text("what the graph calls it; by default `name`"),
+        shape=_shape("of one time step") | {"items": axis},
+        dtype=_choice(DTYPES, "of the graph's input"),
+        vocabulary=vocabulary,
+        required=("name", "shape", "dtype"),
+    )
+    integers = {"properties": {"dtype": {"pattern": "^int"}}}
+    takes = {"required": ["vocabulary"]}
+    return named | {"if": integers, "then": takes, "else": {"not": takes}}
 
 
 def _model(text: str, cell: str, inputs: Schema, keys: Schema, required: tuple[str, ...]) -> Schema:
@@ -152,9 +185,10 @@ def _model(text: str, cell: str, inputs: Schema, keys: Schema, required: tuple[s
     last = {
         "feedback": {
             "description": "how a prediction becomes the next input in a forecast: for each feature an index into the "
-            f'prediction or "{SUPPLIED}"; for token ids "{GREEDY}"',
+            f'prediction or "{SUPPLIED}"; for token ids "{GREEDY}"; of several inputs each by its name',
             "anyOf": [
                 {"const": GREEDY},
+                {"type": "object"},
                 {"type": "array", "items": {"anyOf": [{"type": "integer", "minimum": 0}, {"const": SUPPLIED}]}},
             ],
         },

@@ -96,9 +96,9 @@ class MessageStream(ABC, Generic[In, Out]):
 
     def _put_out(self, reply: tuple[Out, bool] | Rejection | None) -> None:
         self._out.append(reply)
-        waiter = self._awaits_out
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        awaited = self._awaits_out
+        if awaited is not None and not awaited.done():
+            awaited.set_result(None)
 
     async def _next_out(self) -> tuple[Out, bool] | Rejection | None:
         while not self._out:

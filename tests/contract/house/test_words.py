@@ -63,9 +63,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("docs/performance.md", "lane"): "a part of the client of that commit",
     ("docs/triton.md", "stands at"): "where a sequence stands, in a table that compares both servers",
     ("docs/triton.md", "stands there"): "likewise",
-    ("docs/errors.md", "stands at"): "where a session stands, of the attribute that says so",
-    ("docs/security.md", "a life"): "of a session",
-    ("docs/security.md", "nobody is asked who"): "the default, in words",
 }
 """By file and word: why it may stay. It may only shrink."""
 
