@@ -1,0 +1,104 @@
+import { card, element, problem, put } from "../element.js";
+import { integer, number } from "../format.js";
+import { flat } from "../tensor.js";
+import { InputFields } from "./input-fields.js";
+
+/** A peek: what the model would give for typed values, without a change of the session. */
+export class PeekCard {
+  #rows = null;
+
+  /** changed: called when there is another result to draw, or none. */
+  constructor(context, feed, changed) {
+    Object.assign(this, { context, feed, changed });
+    this.fields = new InputFields(feed.model);
+    this.result = element("div", { role: "status" });
+    this.note = element("p", { class: "muted small" });
+    const form = element(
+      "form",
+      { class: "stack", onsubmit: (event) => this.#peek(event) },
+      this.fields.element,
+      element(
+        "div",
+        { class: "row" },
+        element("button", { class: "button", type: "submit" }, "Peek"),
+        element("span", { class: "muted small" }, "changes nothing"),
+      ),
+    );
+    this.element = card("What if the next input were", {}, form, this.result, this.note);
+    this.#suggest();
+  }
+
+  /** The peeked time step, to be drawn; null where there is none. */
+  rows() {
+    return this.#rows;
+  }
+
+  /** The session went on: what was peeked is shown still, and said to be of before. */
+  moved() {
+    this.#suggest();
+    const passed = this.#rows !== null && this.#rows.from < Number(this.feed.position.step);
+    put(this.note, passed && "The session has gone on since.");
+  }
+
+  #suggest() {
+    const last = this.feed.history.last();
+    if (last) this.fields.suggest(last.raw.input);
+  }
+
+  async #peek(event) {
+    event.preventDefault();
+    const { model, path } = this.feed;
+    try {
+      const values = this.fields.values();
+      const { outputs, position } = await this.context.api.post(`${path}/peek`, {
+        inputs: [model.timeStep(values)],
+        outputs: [model.output],
+      });
+      const output = flat(outputs[model.output][0]);
+      this.#rows = { from: Number(position.step) - 1, inputs: [values], outputs: [output] };
+      this.#show(output);
+    } catch (error) {
+      this.#rows = null;
+      put(this.result, problem(error));
+    }
+    this.changed();
+  }
+
+  #show(output) {
+    const MOST = 12;
+    const before = this.feed.history.last()?.output;
+    const names = this.feed.model.outputNames();
+    const rows = output
+      .slice(0, MOST)
+      .map((value, i) =>
+        element(
+          "tr",
+          {},
+          element("th", { scope: "row" }, names[i]),
+          element("td", { class: "number" }, number(value, 6)),
+          element("td", { class: "number muted" }, before ? signed(value - before[i]) : ""),
+        ),
+      );
+    const head = ["", "would be", "change"].map((text) =>
+      element(
+        "th",
+        { scope: "col", class: text && "number" },
+        text || element("span", { class: "visually-hidden" }, "Output"),
+      ),
+    );
+    put(
+      this.result,
+      element(
+        "table",
+        { class: "values" },
+        element("caption", {}, `At step ${integer(this.#rows.from)}`),
+        element("thead", {}, element("tr", {}, head)),
+        element("tbody", {}, rows),
+      ),
+    );
+  }
+}
+
+function signed(value) {
+  return value > 0 ? `+${number(value, 4)}` : number(value, 4);
+}
