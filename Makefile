@@ -113,6 +113,7 @@ silero: .venv/stamp
 test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
+	@scripts/ensure-browser
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
 
 test-fire: .venv/stamp

@@ -29,7 +29,7 @@ print(json.dumps({{
 
 def shipped_files(folder: Path) -> set[str]:
     """Everything that a package needs at run time, by its path within `folder`."""
-    kinds = {".py", ".pyi", ".proto", ".lua", ".typed"}
+    kinds = {".py", ".pyi", ".proto", ".lua", ".typed", ".html", ".css", ".js", ".svg"}
     return {
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in kinds or path.name == "py.typed"
     }

@@ -26,16 +26,31 @@ export class Connection extends EventTarget {
     this.#askAgain();
   }
 
+  /** Asks whether it answers, where something was lost that may mean that it does not. */
+  async check() {
+    if (this.#lost) return;
+    try {
+      await this.#ask();
+    } catch {
+      this.silent();
+    }
+  }
+
   #askAgain() {
     setTimeout(async () => {
       if (!this.#lost) return;
       try {
-        await fetch("/v1/server", { cache: "no-store", signal: AbortSignal.timeout(LONGEST_WAIT_MS) });
+        await this.#ask();
         this.answered();
       } catch {
         this.#wait = Math.min(this.#wait * 1.5, LONGEST_WAIT_MS);
         this.#askAgain();
       }
     }, this.#wait);
+  }
+
+  /** Any answer will do, a refusal as well. */
+  #ask() {
+    return fetch("/v1/server", { cache: "no-store", signal: AbortSignal.timeout(LONGEST_WAIT_MS) });
   }
 }

@@ -67,6 +67,7 @@ export class Watch {
       return;
     }
     this.on.status("waiting");
+    this.connection.check();
     this.#timer = setTimeout(() => this.#open(), this.#wait);
     this.#wait = Math.min(this.#wait * 1.6, LONGEST_WAIT_MS);
   }

@@ -107,10 +107,16 @@ export class SessionsView {
   #typed() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      this.prefix = this.search.value;
-      history.replaceState(null, "", sessionsHash(this.model, this.prefix));
+      this.#take();
       this.#load();
     }, SEARCH_WAIT_MS);
+  }
+
+  /** What is typed becomes a part of the address, so that going back finds it. */
+  #take() {
+    clearTimeout(this.#timer);
+    this.prefix = this.search.value;
+    history.replaceState(null, "", sessionsHash(this.model, this.prefix));
   }
 
   async #searchKey(event) {
@@ -119,7 +125,8 @@ export class SessionsView {
       this.table.focus();
     } else if (event.key === "Enter" && this.search.value) {
       event.preventDefault();
-      await this.#open(this.search.value);
+      this.#take();
+      await this.#open(this.prefix);
     }
   }
 
@@ -129,6 +136,7 @@ export class SessionsView {
       await this.context.api.get(sessionPath(this.model, id));
       location.hash = sessionHash(this.model, id);
     } catch {
+      await this.#load();
       this.table.focus();
     }
   }

@@ -1,0 +1,76 @@
+"""The console as a test drives it: a page of a browser, and the server behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from cellkeeper import Client, Session
+from playwright.sync_api import ConsoleMessage, Locator, Page
+
+from testing.server_process import ServerProcess
+
+MODEL = "co2"
+NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
+
+
+@dataclass(frozen=True)
+class Console:
+    """token: of somebody who may do everything. reader: of one who may only look."""
+
+    server: ServerProcess
+    url: str
+    token: str
+    reader: str
+    client: Client
+
+    def session(self, name: str) -> Session:
+        return self.client.session(name, model=MODEL)
+
+
+class ConsolePage:
+    """`complaints`: errors and warnings of the browser, but for those that a test says it expects."""
+
+    def __init__(self, page: Page, console: Console) -> None:
+        self.page = page
+        self.console = console
+        self.complaints: list[str] = []
+        self.expected = [NO_TOKEN_YET]
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def enter(self, path: str = "", token: str | None = None) -> None:
+        """Opens the console there, and enters the token that it asks for."""
+        self.page.goto(self.console.url + path)
+        self.page.get_by_label("Token", exact=True).fill(token or self.console.token)
+        self.button("Use token").click()
+        self.page.get_by_role("heading", level=1).wait_for()
+
+    def go(self, hash_: str) -> None:
+        """To another view, without loading the page again."""
+        self.page.evaluate("hash => { location.hash = hash }", hash_)
+
+    def open(self, session: str) -> None:
+        self.go(f"#/models/{MODEL}/sessions/{quote(session, safe='')}")
+        self.page.get_by_text("live", exact=True).wait_for()
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def heading(self, name: str) -> Locator:
+        return self.page.get_by_role("heading", level=1, name=name, exact=True)
+
+    def step(self) -> Locator:
+        return self.page.locator("[data-step]")
+
+    def line(self, chart: str) -> Locator:
+        """The first line of a chart."""
+        return self.page.get_by_label(chart, exact=True).locator("path.series").first
+
+    def value(self, chart: str) -> Locator:
+        """The latest value of a chart's first line."""
+        return self.page.get_by_label(chart, exact=True).locator("output").first
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
+            self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")

@@ -1,0 +1,272 @@
+"""The console in a real browser: what a person does with it, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from .console import MODEL, Console, ConsolePage
+
+PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
+VIEWS = {  # the address, and what is there when it is complete
+    "sessions": (f"#/models/{MODEL}/sessions?prefix=pump-000", "10 sessions"),
+    "session": (f"#/models/{MODEL}/sessions/looked-at", "norm "),
+    "compare": (f"#/models/{MODEL}/sessions/looked-at/compare/looked-at%2Fwhat-if", "No difference"),
+    "models": ("#/models", "takes new sessions"),
+    "now": ("#/now", "Calls to the store"),
+}
+
+
+def test_a_session_among_ten_thousand_is_found_opened_and_seen_to_move(page: ConsolePage, console: Console) -> None:
+    page.page.keyboard.press("/")
+    page.page.keyboard.type("pump-98")
+    rows = page.page.locator("table.sessions tbody tr")
+    expect(rows).to_have_count(100)
+    expect(page.page.get_by_text("100 sessions", exact=True).last).to_be_visible()
+    page.page.keyboard.type("76")
+    expect(rows).to_have_count(1)
+    page.page.keyboard.press("ArrowDown")
+    expect(page.page.get_by_role("link", name="pump-9876", exact=True)).to_be_focused()
+    page.page.keyboard.press("Enter")
+    expect(page.heading("pump-9876")).to_be_focused()
+    expect(page.page.get_by_text("No step yet. Steps appear here as they come.")).to_be_visible()
+
+    session = console.session("pump-9876")
+    session.step(PPM)
+    expect(page.step()).to_have_text("30")
+    drawn = page.line("Inputs").get_attribute("d")
+    session.step([351.25])
+    expect(page.step()).to_have_text("31")
+    expect(page.value("Inputs")).to_have_text("351.3")
+    assert page.line("Inputs").get_attribute("d") != drawn
+    expect(page.page.get_by_role("img", name=re.compile("State h, 64 units: min .* norm"))).to_be_visible()
+
+
+def test_more_are_loaded_and_an_id_that_is_typed_whole_is_opened(page: ConsolePage) -> None:
+    rows = page.page.locator("table.sessions tbody tr")
+    expect(rows).to_have_count(100)
+    page.button("Load more").click()
+    expect(rows).to_have_count(200)
+    page.page.get_by_role("searchbox").fill("pump-0042")
+    page.page.keyboard.press("Enter")
+    expect(page.heading("pump-0042")).to_be_visible()
+    page.page.go_back()
+    expect(page.page.get_by_role("searchbox")).to_have_value("pump-0042")
+
+
+def test_an_empty_search_says_what_to_do(page: ConsolePage) -> None:
+    page.page.get_by_role("searchbox").fill("nowhere")
+    expect(page.page.get_by_text("No session of co2 begins with “nowhere”.")).to_be_visible()
+    page.expected.append("status of 404")
+    page.go(f"#/models/{MODEL}/sessions/nowhere")
+    expect(page.page.get_by_text("There is no session nowhere.")).to_be_visible()
+    expect(page.page.get_by_role("link", name="Look for it in the sessions")).to_be_visible()
+
+
+def test_a_peek_and_a_forecast_change_nothing(page: ConsolePage, console: Console) -> None:
+    session = console.session("looked-ahead")
+    session.step(PPM)
+    page.open("looked-ahead")
+    page.page.get_by_label("co2_ppm", exact=True).fill("352,5")
+    page.button("Peek").click()
+    expect(
+        page.page.get_by_text("co2_ppm: “352,5” came, a number, NaN, Infinity or -Infinity is expected.")
+    ).to_be_visible()
+    page.page.get_by_label("co2_ppm", exact=True).fill("352.5")
+    page.button("Peek").click()
+    expect(page.page.get_by_text("At step 30")).to_be_visible()
+    peeked = session.peek([352.5])[0]
+    shown = page.page.locator("table.values").get_by_role("cell").first
+    assert float(shown.inner_text()) == pytest.approx(peeked, rel=1e-5)
+
+    page.page.get_by_label("Forecast ahead").check()
+    ahead = page.page.get_by_label("Outputs", exact=True).locator("path.ahead").first
+    expect(ahead).to_have_attribute("d", re.compile(r"^M[^L]*(L[^L]*){24}$"))  # from the last step on
+    assert console.client.session_info("looked-ahead", model=MODEL).position == session.position
+
+
+def test_a_fork_is_compared_with_its_source(page: ConsolePage, console: Console) -> None:
+    session = console.session("forked")
+    session.step(PPM)
+    page.open("forked")
+    page.button("Fork as what-if…").click()
+    page.button("Fork").click()
+    expect(page.heading("Side by side")).to_be_visible()
+    session.step([341.0])
+    verdict = page.page.locator(".note")
+    page.page.get_by_label("co2_ppm", exact=True).fill("341")
+    page.button("Step it").click()
+    expect(verdict).to_contain_text(re.compile(r"No difference: equal in every step that both logs have, \d+ to 30\."))
+    session.step([342.0])
+    page.page.get_by_label("co2_ppm", exact=True).fill("400")
+    page.button("Step it").click()
+    expect(verdict).to_have_text("They first differ at step 31, in the input.")
+    expect(page.page.locator("line.differs").first).to_be_attached()
+    assert console.session("forked/what-if").position.step == 32
+
+
+def test_reset_and_delete_ask_by_name(page: ConsolePage, console: Console) -> None:
+    session = console.session("ended")
+    session.step(PPM)
+    page.open("ended")
+    page.button("Reset…").click()
+    expect(page.page.get_by_role("dialog", name="Reset ended?")).to_be_visible()
+    page.page.keyboard.press("Escape")
+    expect(page.page.get_by_role("dialog")).to_have_count(0)
+    expect(page.button("Reset…")).to_be_focused()
+    expect(page.step()).to_have_text("30")
+    page.button("Reset…").click()
+    page.button("Reset").click()
+    expect(page.step()).to_have_text("0")
+    page.button("Delete…").click()
+    expect(page.page.get_by_role("dialog", name="Delete ended?")).to_be_visible()
+    page.button("Delete").click()
+    expect(page.heading("Sessions")).to_be_visible()
+    page.page.get_by_role("searchbox").fill("ended")
+    expect(page.page.get_by_text("No session of co2 begins with “ended”.")).to_be_visible()
+
+
+def test_a_session_that_somebody_deletes_is_said_to_be_gone(page: ConsolePage, console: Console) -> None:
+    session = console.session("taken-away")
+    page.open("taken-away")
+    session.delete()
+    expect(page.page.get_by_text("There is no session taken-away.")).to_be_visible()
+    console.session("taken-away").step(PPM)
+    expect(page.step()).to_have_text("30")
+
+
+def test_several_are_deleted_at_once_by_the_keyboard(page: ConsolePage, console: Console) -> None:
+    console.client.group(["bulk-1", "bulk-2", "bulk-3", "bulk/ü%2F 4"], model=MODEL)
+    page.page.keyboard.press("/")
+    page.page.keyboard.type("bulk")
+    expect(page.page.locator("table.sessions tbody tr")).to_have_count(4)
+    page.page.get_by_label("Select all that are shown").check()
+    page.page.get_by_label("Select bulk-2").uncheck()
+    page.button("Delete 3 sessions…").click()
+    expect(page.page.get_by_role("dialog").get_by_text("bulk/ü%2F 4")).to_be_visible()
+    page.button("Delete 3 sessions").click()
+    expect(page.page.locator("table.sessions tbody tr")).to_have_count(1)
+    expect(page.page.get_by_role("link", name="bulk-2", exact=True)).to_be_visible()
+
+
+def test_sessions_are_carried_over(page: ConsolePage, console: Console) -> None:
+    current, before = console.client.models()
+    names = [f"old-{number}" for number in range(5)]
+    console.client.group(names, model=MODEL)
+    console.client.carry_over("reset", model=MODEL, sessions=names, fingerprint=before.fingerprint)
+    page.go(f"#/models/{MODEL}/sessions?prefix=old-")
+    expect(page.page.get_by_text("replaced", exact=True)).to_have_count(5)
+    page.go("#/models")
+    page.button("Carry sessions over…").click()
+    page.page.get_by_label("Only ids that begin with").fill("old-")
+    page.button("Carry over").click()
+    told = "Done. 5 looked at: 5 carried over, 0 belonged to it already, 0 refused."
+    expect(page.page.get_by_text(told)).to_be_visible()
+    assert console.client.session_info("old-3", model=MODEL).fingerprint == current.fingerprint
+
+
+def test_a_wrong_token_is_refused_in_the_servers_words(browser: Browser, console: Console) -> None:
+    context = browser.new_context()
+    page = ConsolePage(context.new_page(), console)
+    page.page.goto(console.url)
+    page.page.get_by_label("Token", exact=True).fill("guessed")
+    page.button("Use token").click()
+    expect(page.page.get_by_role("dialog").get_by_text("The server refused the token:")).to_be_visible()
+    page.page.get_by_label("Token", exact=True).fill(console.reader)
+    page.button("Use token").click()
+    expect(page.page.locator("table.sessions tbody tr")).to_have_count(100)
+    page.open("pump-0007")
+    expect(page.button("Delete…")).to_be_disabled()
+    assert page.page.evaluate("Object.values(localStorage).concat(Object.values(sessionStorage)).join()") == ""
+    assert console.reader not in page.page.content()
+    assert page.complaints == []
+    context.close()
+
+
+def test_a_server_that_is_killed_is_waited_for(page: ConsolePage, console: Console) -> None:
+    page.expected += ["ERR_CONNECTION_REFUSED", "WebSocket connection to"]
+    session = console.session("outlives")
+    session.step(PPM)
+    page.open("outlives")
+    expect(page.step()).to_have_text("30")
+    console.server.kill()
+    expect(page.page.get_by_text("connecting", exact=True)).to_be_visible()
+    expect(page.page.get_by_text("The server does not answer. Trying again")).to_be_visible()
+    console.server.restart()
+    expect(page.page.get_by_text("live", exact=True)).to_be_visible()
+    expect(page.page.get_by_text("The server does not answer. Trying again")).to_have_count(0)
+    session.step([345.0])
+    expect(page.step()).to_have_text("31")
+    expect(page.value("Inputs")).to_have_text("345")
+
+
+@pytest.fixture
+def looked_at(page: ConsolePage, console: Console) -> Iterator[Page]:
+    """A page whose views all have something to show."""
+    session = console.session("looked-at")
+    session.step(PPM)
+    copy = session.fork("looked-at/what-if")
+    yield page.page
+    copy.delete()
+    session.delete()
+
+
+def show(page: Page, view: str) -> None:
+    page.evaluate("hash => { location.hash = hash }", VIEWS[view][0])
+    page.get_by_text(VIEWS[view][1]).first.wait_for()
+
+
+def test_axe_finds_no_serious_fault_in_any_view(looked_at: Page) -> None:
+    axe, found = Axe(), []
+    for view in VIEWS:
+        show(looked_at, view)
+        for scheme in ("light", "dark"):
+            looked_at.emulate_media(color_scheme=scheme)
+            expect(looked_at.locator(f"html[data-theme={scheme}]")).to_be_attached()
+            rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}  # what else there is, is the same
+            violations = axe.run(looked_at, options={"resultTypes": ["violations"], **rules}).response["violations"]
+            found += [
+                f"{view}, {scheme}: {fault['id']} ({fault['impact']}) at {node['target']}: {node['failureSummary']}"
+                for fault in violations
+                if fault["impact"] in ("serious", "critical")
+                for node in fault["nodes"]
+            ]
+    assert found == []
+
+
+def test_nothing_scrolls_sideways_at_400_pixels(looked_at: Page) -> None:
+    looked_at.set_viewport_size({"width": 400, "height": 800})
+    for view in VIEWS:
+        show(looked_at, view)
+        assert looked_at.evaluate("document.documentElement.scrollWidth") == 400, view
+
+
+def test_values_that_differ_are_written_differently(page: ConsolePage) -> None:
+    texts = page.page.evaluate("""async () => {
+        const { exact, integer, duration } = await import("/console/format.js");
+        return [exact(Math.fround(344.57623)), exact(0.1), exact("NaN"), exact(3), integer("9007199254740993"),
+                duration(90_000_000), duration(8_000), duration(10)];
+    }""")
+    expected = ["344.57623", "0.1", "NaN", "3", "9,007,199,254,740,993", "1 d 1 h", "8 s", "under 1 s"]
+    assert texts == expected
+
+
+def test_the_first_difference_is_that_of_the_values_as_they_came(page: ConsolePage) -> None:
+    found = page.page.evaluate("""async () => {
+        const { History, firstDifference } = await import("/console/history.js");
+        const history = (...values) => {
+            const made = new History();
+            const inputs = values.map((value) => [value]);
+            made.add({ position: { generation: "a" }, first: 5, inputs, outputs: { y: inputs } }, "y");
+            return made;
+        };
+        const one = history(1, "NaN", "9007199254740993");
+        return [firstDifference(one, history(1, "NaN", "9007199254740993", 4)),
+                firstDifference(one, history(1, "NaN", "9007199254740992"))];
+    }""")
+    assert found == [None, {"step": 7, "what": "input"}]
