@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 
 from cellkeeper_service.errors import StartError
@@ -38,8 +38,14 @@ def serve_workers(settings: Settings) -> int:
     merged = MergedMetrics(settings.workers * len(devices))
     place = split_address(settings.metrics_listen, "--metrics-listen")
     probes = merged.why_dead, merged.why_not_ready
-    with _reserve(host, port) as held, closing(MetricsServer(merged.exposition, *place, *probes)) as metrics:
-        port = held.getsockname()[1]
+    with (
+        _reserve(host, port, "--listen") as held,
+        _reserve_http(settings) as held_http,
+        closing(MetricsServer(merged.exposition, *place, *probes)) as metrics,
+    ):
+        own = replace(settings, listen=_address(host, held))
+        if held_http is not None:
+            own = replace(own, http_listen=_address(split_address(settings.http_listen, "--http-listen")[0], held_http))
         workers: list[subprocess.Popen[str]] = []
         pipes: list[int] = []
         stopping = threading.Event()
@@ -58,7 +64,7 @@ def serve_workers(settings: Settings) -> int:
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, reload)
         for device in devices * settings.workers:
-            worker, pipe = _start(replace(settings, device=device), f"{_bracketed(host)}:{port}")
+            worker, pipe = _start(replace(own, device=device))
             workers.append(worker)
             pipes.append(pipe)
             if stopping.is_set():  # it came while this one was not in the list yet
@@ -125,9 +131,9 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
         return max(abs(status.result()) for status in ended)
 
 
-def _start(settings: Settings, listen: str) -> tuple[subprocess.Popen[str], int]:
+def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
     """The worker, and the pipe on which it tells where its metrics are."""
-    own = replace(settings, listen=listen, metrics_listen="127.0.0.1:0", workers=1)
+    own = replace(settings, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
     held_back = {signal.SIGHUP}  # it would end a worker that has not got as far as to look for it
@@ -149,7 +155,14 @@ def _start(settings: Settings, listen: str) -> tuple[subprocess.Popen[str], int]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held_back)
 
 
-def _reserve(host: str, port: int) -> socket.socket:
+def _reserve_http(settings: Settings) -> AbstractContextManager[socket.socket | None]:
+    """The same for the front for HTTP, where there is one."""
+    if not settings.http_listen:
+        return nullcontext()
+    return _reserve(*split_address(settings.http_listen, "--http-listen"), "--http-listen")
+
+
+def _reserve(host: str, port: int, flag: str) -> socket.socket:
     """Binds the port without listening, so that it stays the workers' while they come and go."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     held = socket.socket(family, socket.SOCK_STREAM)
@@ -162,9 +175,9 @@ def _reserve(host: str, port: int) -> socket.socket:
         held.bind((host, port))
     except OSError as error:
         held.close()
-        raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with --listen") from error
+        raise StartError(f"cannot listen on {host}:{port} ({error}); choose another with {flag}") from error
     return held
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _address(host: str, held: socket.socket) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"

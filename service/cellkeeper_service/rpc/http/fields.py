@@ -18,9 +18,10 @@ MOST = 2**64
 class Fields:
     """Of one object. where: what stands before their names in a refusal: "items[2]." """
 
-    def __init__(self, value: Any, where: str = "") -> None:
+    def __init__(self, value: Any, where: str = "", whole: str = "body") -> None:
+        """whole: what an object is called that is no field of another."""
         if type(value) is not dict:
-            raise invalid(where.rstrip(".") or "body", shown(value), "an object")
+            raise invalid(where.rstrip(".") or whole, shown(value), "an object")
         self._left: dict[str, Any] = dict(value)
         self._known: list[str] = []
         self.where = where

@@ -27,7 +27,7 @@ from .console_files import ConsoleFile, read_console
 from .guard import HEADERS, Guard
 from .json_text import write_json
 from .openapi import document
-from .routes import ROUTES, STREAM, WATCH, Route
+from .routes import DOCUMENT, ROUTES, STREAM, WATCH, Route
 from .servicer import HttpServicer
 from .sockets import Sockets
 
@@ -38,6 +38,8 @@ JSON_PER_BYTE = 6
 LATE_SECONDS = 1.0
 """A request has its answer when its deadline passes; after so long more it is not waited for."""
 CONSOLE = "/console/"
+GONE = 499
+"""The status in the metrics where the client did not wait for one."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -75,7 +77,7 @@ class HttpFront:
         self._catalog = Catalog(models, replace(wire, max_message_bytes=limits.max_body_bytes // JSON_PER_BYTE + 4096))
         self._looking: asyncio.TimerHandle | None = None
         self._patience = limits.message_timeout_ms / 1000
-        self._openapi = write_json(document(servicer.about.version))
+        self._openapi = document(servicer.about.version)
         self._console = read_console()
         sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes)
         app = web.Application(middlewares=[self._around])
@@ -84,7 +86,7 @@ class HttpFront:
             app.router.add_route(route.method, route.path, self._answering(route))
         app.router.add_route("GET", STREAM.path, sockets.step)
         app.router.add_route("GET", WATCH.path, sockets.watch)
-        app.router.add_route("GET", "/v1/openapi.json", self._document)
+        app.router.add_route("GET", DOCUMENT, self._document)
         app.router.add_route("GET", "/", self._file)
         app.router.add_route("GET", CONSOLE + "{file:.*}", self._file)
         runner = web.AppRunner(
@@ -166,6 +168,9 @@ class HttpFront:
         try:
             response = await self._refusing(request, handler, route)
             await asyncio.wait_for(_write(request, response), self._patience)
+        except asyncio.CancelledError:
+            self._meter.http_request(request.method, route, GONE, time.monotonic() - began)
+            raise
         except (asyncio.TimeoutError, ConnectionError):
             if request.transport is not None:
                 request.transport.abort()

@@ -137,4 +137,5 @@ STREAM = Socket(
 )
 WATCH = Socket(SESSION + "/watch", "Watch", "What changes of a session.", "WatchUpdate", query=WATCHED)
 SOCKETS = (STREAM, WATCH)
-PUBLIC = ("/v1/openapi.json",)
+DOCUMENT = "/v1/openapi.json"
+"""For everybody, as are the console's files: nothing in them is anybody's."""

@@ -17,6 +17,7 @@ from .fields import Fields
 from .json_text import read_json
 from .step_socket import Unfit
 
+MESSAGE = "message"
 EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 
 
@@ -45,7 +46,7 @@ class SocketCall(HttpCall):
     async def _next(self) -> Any:
         if await self._text() is None:
             return EOF
-        raise invalid("message", "one", "none: here the server alone sends")
+        raise invalid(MESSAGE, "one", "none: here the server alone sends")
 
     async def _text(self) -> str | None:
         """The next message; None: the client has closed the socket, or it broke."""
@@ -53,7 +54,7 @@ class SocketCall(HttpCall):
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         if message.type is WSMsgType.BINARY:
-            raise invalid("message", f"{len(message.data)} bytes", "text: a JSON object")
+            raise invalid(MESSAGE, f"{len(message.data)} bytes", "text: a JSON object")
         return None
 
 
@@ -84,7 +85,7 @@ class StepCall(SocketCall):
         text = await self._text()
         if text is None:
             return EOF
-        body = Fields(read_json(text.encode("utf-8", "surrogatepass"), "message"))
+        body = Fields(read_json(text.encode("utf-8", "surrogatepass"), MESSAGE), whole=MESSAGE)
         self._count += 1
         number = self._count
         self._order.append(number)

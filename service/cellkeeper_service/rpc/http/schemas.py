@@ -1,0 +1,234 @@
+"""The schemas of the OpenAPI document: what bodies, answers and messages look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, **more: Any) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _map(values: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": values}
+
+
+def _hex(count: int) -> Schema:
+    return {"type": "string", "pattern": f"^[0-9a-fA-F]{{{2 * count}}}$"}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+RATES = _map(NUMBER)
+INTEGER = ref("Integer")
+ARRAY = ref("Array")
+POSITION = ref("Position")
+REQUEST_ID = {**_hex(16), "description": "Random, and the same at every retry. Without it a retry is another request."}
+OR_NULL = {"type": "null"}
+QUANTILES = {"oneOf": [_object({"p50": NUMBER, "p90": NUMBER, "p99": NUMBER}), OR_NULL]}
+
+STANDS = {"session": TEXT, "model": TEXT, "position": POSITION}
+HELD = {
+    "fingerprint": _hex(32),
+    "checkpoint_step": INTEGER,
+    "age_ms": INTEGER,
+    "idle_ms": INTEGER,
+    "ttl_ms": {**INTEGER, "description": "0: never forgotten"},
+    "hot": {**FLAG, "description": "its state lies beside the engine of the process that answers"},
+}
+LOG_SIZE = {"log": _object({"steps": COUNT, "bytes": COUNT})}
+STEPS = {"first_step": INTEGER, "inputs": ARRAY, "outputs": _map(ARRAY)}
+CHUNK = {"inputs": {**ARRAY, "description": "One time step, or a list of T of them."}}
+WANTED = {
+    "outputs": {**_list(TEXT), "description": '"prediction" where it is left out; "state": the state tensors'},
+    "position": {**POSITION, "description": "Where the chunk belongs; left out: wherever the session stands."},
+}
+ACKED = {"acked": {**INTEGER, "description": "The client holds every reply up to this step."}}
+STEPPED = {
+    "outputs": _map(ARRAY),
+    "position": POSITION,
+    "replayed": FLAG,
+    "created": FLAG,
+    "queued_seconds": NUMBER,
+    "computed_seconds": NUMBER,
+}
+STATES = {"states": ref("States")}
+TENSOR_SPEC = _object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT)})
+
+SCHEMAS: dict[str, Schema] = {
+    "Integer": {
+        "description": "A whole number: a string of digits where it is above 2^53. Both are taken.",
+        "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,20}$"}],
+    },
+    "Array": {
+        "description": 'Nested lists of numbers. "NaN", "Infinity" and "-Infinity" are strings, and so are integers '
+        "beyond 2^53. A float32 is written as the float64 of the same value.",
+        "oneOf": [
+            {"type": "number"},
+            {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"},
+            {"type": "array", "items": ARRAY},
+        ],
+    },
+    "Position": _object(
+        {"generation": _hex(16), "step": INTEGER, "head": _hex(8)}, description="One point of one history, exactly."
+    ),
+    "States": _map(
+        _object(
+            {"data": ARRAY},
+            {
+                "dtype": {"enum": ["float32", "float64", "float16", "int32", "int64"]},
+                "shape": _list(COUNT),
+            },
+        )
+    ),
+    "Error": _object(
+        {
+            "code": {**TEXT, "description": "of google.rpc.Code"},
+            "reason": {**TEXT, "description": "as over gRPC: docs/errors.md"},
+            "message": TEXT,
+            "details": _object({}, {"field": TEXT, "position": POSITION, "retry_delay_ms": COUNT}),
+        }
+    ),
+    "Refusal": _object({"error": ref("Error")}, {"id": {}}),
+    "Server": _object(
+        {
+            "version": TEXT,
+            "uptime_seconds": NUMBER,
+            "tokens": {**FLAG, "description": "whether tokens are asked for"},
+            "tenant": TEXT,
+            "rights": {**_list({"enum": ["step", "read", "admin"]}), "description": "of the caller"},
+            "store": TEXT,
+            "engines": _list(_object({"name": TEXT, "device": TEXT})),
+            "limits": _map(COUNT),
+        }
+    ),
+    "Now": _object({"sample_seconds": NUMBER, "samples": _list(ref("Sample"))}),
+    "Sample": _object(
+        {
+            "age_seconds": NUMBER,
+            "seconds": {**NUMBER, "description": "that it tells of"},
+            "steps_per_second": NUMBER,
+            "chunks_per_second": NUMBER,
+            "latency_seconds": {**_map(QUANTILES), "description": "by phase"},
+            "batches_per_second": NUMBER,
+            "batch_size_mean": {"oneOf": [NUMBER, OR_NULL]},
+            "queue_depth": NUMBER,
+            "sessions_hot": {**RATES, "description": "by model"},
+            "rejections_per_second": {**RATES, "description": "by reason"},
+            "commits_per_second": {**RATES, "description": "by result"},
+            "store": _map(_object({"calls_per_second": NUMBER, "errors_per_second": NUMBER, "seconds": QUANTILES})),
+        }
+    ),
+    "Models": _object({"models": _list(ref("Model"))}),
+    "Model": _object(
+        {
+            "name": TEXT,
+            "fingerprint": _hex(32),
+            "numerics": {**TEXT, "description": "what decides the bits"},
+            "exact": FLAG,
+            "tolerance": NUMBER,
+            "engine": TEXT,
+            "device": TEXT,
+            "input": TENSOR_SPEC,
+            "feature_names": _list(TEXT),
+            "vocabulary": {**COUNT, "description": "token ids are below it; 0: features"},
+            "missing_values": {**FLAG, "description": '"NaN" is taken'},
+            "outputs": _list(TENSOR_SPEC),
+            "states": _list(TENSOR_SPEC),
+            "feedback": {"oneOf": [_object({"sources": _list({"type": "integer", "minimum": -1})}), OR_NULL]},
+            "max_chunk_steps": COUNT,
+            "max_frame_items": COUNT,
+            "max_log_steps": COUNT,
+        }
+    ),
+    "Listing": _object(
+        {
+            "sessions": _list({"oneOf": [ref("Listed"), ref("Damaged")]}),
+            "next_page_token": {**TEXT, "description": "empty: that was all"},
+        }
+    ),
+    "Listed": _object({**STANDS, **HELD}),
+    "Damaged": _object({"session": TEXT, "model": TEXT, "damage": TEXT}, {"position": POSITION}),
+    "Session": _object(
+        {
+            **STANDS,
+            **HELD,
+            **LOG_SIZE,
+            "numerics": {"oneOf": [TEXT, OR_NULL], "description": "null where its version is not served"},
+            "served": FLAG,
+        }
+    ),
+    "Open": _object(
+        {},
+        {
+            "request_id": REQUEST_ID,
+            "ttl_ms": INTEGER,
+            "initial_state": ref("States"),
+            "expect": {**POSITION, "description": "insist on this history; nothing is created"},
+        },
+    ),
+    "Opened": _object({"position": POSITION, "created": FLAG, "fingerprint": _hex(32), "ttl_ms": INTEGER}),
+    "Step": _object(CHUNK, {**WANTED, **ACKED}),
+    "Peek": _object(CHUNK, WANTED),
+    "Forecast": _object(
+        {**CHUNK, "steps": {**COUNT, "description": "time steps behind the chunk"}},
+        {
+            **WANTED,
+            "known": {**ARRAY, "description": "[steps, K]: the features that the caller supplies"},
+        },
+    ),
+    "Stepped": _object(STEPPED, STATES),
+    "State": _object({"position": POSITION, **STATES}),
+    "SetState": _object(
+        {"generation": _hex(16), "step": {**INTEGER, "description": "counting starts here"}, **STATES},
+        {"request_id": REQUEST_ID},
+    ),
+    "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}),
+    "Reset": _object({"generation": _hex(16)}, {"request_id": REQUEST_ID}),
+    "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
+    "Moved": _object({"position": POSITION}),
+    "Deleted": _object({"deleted": {**FLAG, "description": "false: that generation was over already"}}),
+    "CarryOver": _object(
+        {
+            "items": _list(
+                _object(
+                    {"session": TEXT, "generation": _hex(16), "policy": {"enum": ["keep", "rerun", "reset"]}},
+                    {"inputs": {**ARRAY, "description": "rerun only: the window"}, "request_id": REQUEST_ID},
+                )
+            )
+        },
+        {"fingerprint": {**_hex(32), "description": "of the version that takes over"}},
+    ),
+    "Results": _object({"results": _list({"oneOf": [ref("Moved"), ref("Refusal")]})}),
+    "StreamStep": _object(
+        CHUNK,
+        {**WANTED, **ACKED, "id": {"description": "comes back with the reply"}, "timeout_ms": COUNT, "peek": FLAG},
+    ),
+    "StreamReply": {"oneOf": [_object(STEPPED, {**STATES, "id": {}}), ref("Refusal")]},
+    "WatchUpdate": {
+        "oneOf": [
+            _object({**STANDS, **HELD, **LOG_SIZE, **STEPS}, {**STATES, "state_position": POSITION}),
+            _object({**STANDS, **HELD, **LOG_SIZE, "error": ref("Error")}),
+            ref("Refusal"),
+        ]
+    },
+}

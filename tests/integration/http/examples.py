@@ -1,0 +1,62 @@
+"""One request of every route, about one session of the model "lstm" and where it stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+MODEL = "lstm"
+SESSION = "/v1/models/{model}/sessions/{session}"
+CHUNK = [[0.5, 1, 2], [1, 2, 3]]
+STATES = {name: {"dtype": "float32", "shape": [2, 8], "data": [[0.25] * 8] * 2} for name in ("h", "c")}
+
+Asks = Callable[[str, dict[str, Any]], Any]
+
+
+def _carried(session: str, at: dict[str, Any]) -> Any:
+    return {"items": [{"session": session, "generation": at["generation"], "policy": "reset"}]}
+
+
+BODIES: dict[tuple[str, str], Asks] = {
+    ("GET", "/v1/server"): lambda session, at: None,
+    ("GET", "/v1/now"): lambda session, at: None,
+    ("GET", "/v1/models"): lambda session, at: None,
+    ("GET", "/v1/models/{model}"): lambda session, at: None,
+    ("GET", "/v1/models/{model}/sessions"): lambda session, at: None,
+    ("POST", "/v1/models/{model}/carry-over"): _carried,
+    ("GET", SESSION): lambda session, at: None,
+    ("DELETE", SESSION): lambda session, at: None,
+    ("POST", SESSION + "/open"): lambda session, at: {"expect": at},
+    ("POST", SESSION + "/step"): lambda session, at: {"inputs": CHUNK, "position": at, "acked": 0},
+    ("POST", SESSION + "/peek"): lambda session, at: {"inputs": CHUNK, "position": at},
+    ("POST", SESSION + "/forecast"): lambda session, at: {"inputs": CHUNK, "steps": 2, "known": [[1], [2]]},
+    ("GET", SESSION + "/state"): lambda session, at: None,
+    ("PUT", SESSION + "/state"): lambda session, at: {"generation": at["generation"], "step": 7, "states": STATES},
+    ("GET", SESSION + "/log"): lambda session, at: None,
+    ("POST", SESSION + "/reset"): lambda session, at: {"generation": at["generation"]},
+    ("POST", SESSION + "/fork"): lambda session, at: {"target": os.urandom(8).hex(), "position": at},
+}
+"""By method and template: the body, or None. A new route needs a line here, or below."""
+
+MESSAGES: dict[str, Asks] = {
+    SESSION + "/stream": lambda session, at: {"inputs": CHUNK, "position": at},
+    SESSION + "/watch": lambda session, at: None,
+}
+"""By the template of a WebSocket: what its client sends first."""
+
+PUBLIC = {("GET", "/v1/openapi.json")}
+"""Answered to everybody."""
+
+
+def path_of(template: str, session: str, at: dict[str, Any]) -> str:
+    """With a query, where the route needs one."""
+    path = template.replace("{model}", MODEL).replace("{session}", quote(session, safe=""))
+    if template == "/v1/models/{model}/sessions":
+        return f"{path}?{urlencode({'prefix': session})}"
+    return path
+
+
+def query_of(method: str, at: dict[str, Any]) -> str:
+    return f"?generation={at['generation']}" if method == "DELETE" else ""

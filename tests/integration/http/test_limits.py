@@ -1,0 +1,162 @@
+"""What a client that is slow, greedy or gone can cost: nothing that has no bound."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from testing.redis_server import RedisServer
+
+from .front import Front, RawSocket, serving, sums
+
+BODY_BYTES = 100_000
+LIMITS = [
+    "--max-http-body-bytes",
+    str(BODY_BYTES),
+    "--max-http-connections",
+    "8",
+    "--message-timeout-ms",
+    "400",
+    "--max-unread-rpcs",
+    "3",
+    "--max-message-bytes",
+    "1000000",
+    "--max-request-bytes",
+    "2000000",
+]
+
+
+@pytest.fixture(scope="module")
+def front(counting_model: Path) -> Iterator[Front]:
+    with serving([counting_model], options=LIMITS) as made:
+        yield made
+
+
+def connected(front: Front, sent: bytes = b"") -> socket.socket:
+    place = urlsplit(front.url)
+    made = socket.create_connection((place.hostname, place.port), 20)
+    made.sendall(sent)
+    return made
+
+
+def head(front: Front, path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", f"Host: {front.place}", *lines, "\r\n"]).encode()
+
+
+def until_its_end(one: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    with one:
+        answer = b""
+        while got := one.recv(65536):
+            answer += got
+        return answer
+
+
+JSON_LINE = "Content-Type: application/json"
+
+
+def test_a_body_that_is_too_large_is_refused(front: Front) -> None:
+    session = front.session()
+    fits = json.dumps({"inputs": [1]}).ljust(BODY_BYTES).encode()
+    assert sums(front.ask("POST", session.path + "/step", fits).ok) == [1]
+    answer = front.ask("POST", session.path + "/step", fits + b" ")
+    assert answer.error["message"] == f"body: got more than {BODY_BYTES} bytes, expected at most {BODY_BYTES}"
+    chunks = (fits[at : at + 9999] for at in range(0, len(fits), 9999))
+    whole = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    sent = head(front, session.path + "/step", JSON_LINE, "Transfer-Encoding: chunked", "Connection: close")
+    assert b" 400 " in until_its_end(connected(front, sent + whole + b"1\r\n \r\n0\r\n\r\n")).partition(b"\r\n")[0]
+
+
+def test_a_log_that_no_chunk_could_have_is_not_read(front: Front) -> None:
+    session = front.session()
+    assert session.step([[1]] * 1024)["position"]["step"] == 1024
+    error = session.ask("GET", "/log?steps=1025").error
+    assert error["message"] == "steps: got 1025, expected 1 to 1024"
+
+
+def test_a_compressed_body_is_not_taken(front: Front) -> None:
+    session = front.session()
+    answer = front.ask("POST", session.path + "/open", b"\x1f\x8b", {"Content-Encoding": "gzip"})
+    assert answer.error["message"] == "Content-Encoding: got 'gzip', expected a body as it is"
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/", b"GET / HTTP/1.1\r\nHost: x\r\nX: "])
+def test_a_head_that_does_not_come_ends_the_connection(front: Front, sent: bytes) -> None:
+    began = time.monotonic()
+    until_its_end(connected(front, sent))
+    assert time.monotonic() - began < 15
+
+
+def test_a_body_that_does_not_come_ends_the_request(front: Front) -> None:
+    path = front.session().path + "/step"
+    sent = head(front, path, JSON_LINE, "Content-Length: 50") + b'{"inputs": '
+    answer = until_its_end(connected(front, sent))
+    assert b" 504 " in answer.partition(b"\r\n")[0]
+    assert b"the call's message did not come within 400 ms" in answer
+
+
+def test_only_so_many_bodies_are_slow_at_once(front: Front) -> None:
+    """With three that wait, two may be slow: a call too many takes the place of one of its own connection's address."""
+    path = front.session().path + "/step"
+    sent = head(front, path, JSON_LINE, "Content-Length: 50", "Connection: close") + b"{"
+    answers = [until_its_end(one) for one in [connected(front, sent) for _ in range(5)]]
+    statuses = sorted(answer.split(b" ", 2)[1] for answer in answers)
+    assert statuses.count(b"429") >= 2
+    assert set(statuses) <= {b"429", b"504"}
+    assert front.session().open()["step"] == 0
+
+
+def test_connections_beyond_the_most_are_told_so(front: Front) -> None:
+    held = [connected(front, b"GET / HTTP/1.1\r\n") for _ in range(8)]
+    answers = [until_its_end(connected(front)) for _ in range(3)]
+    assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in answers)
+    for one in held:
+        one.close()
+    answer = b""
+    until = time.monotonic() + 15
+    while b" 200 " not in answer.partition(b"\r\n")[0]:  # until the server has seen that they closed
+        assert time.monotonic() < until
+        get = f"GET /v1/server HTTP/1.1\r\nHost: {front.place}\r\nConnection: close\r\n\r\n"
+        answer = until_its_end(connected(front, get.encode()))
+
+
+def test_a_half_sent_message_of_a_websocket_is_bounded_as_a_frame_is(front: Front) -> None:
+    """What came over the connection since its last whole message counts, as for streams of gRPC; a message cannot be
+    larger than the limit, so it is the sum over many that is bounded."""
+    session = front.session()
+    with RawSocket(front, f"{session.path}/stream") as one:
+        one.socket.sendall(b"\x81\xff" + (BODY_BYTES + 1).to_bytes(8, "big") + bytes(4) + b"{")
+        one.socket.settimeout(15)
+        code = one.socket.recv(4)[2:4]
+        assert int.from_bytes(code, "big") == 1009
+
+
+def test_a_deadline_of_the_caller_is_kept(front: Front) -> None:
+    session = front.session()
+    assert session.ask("POST", "/open?timeout_ms=20000", {}).status == 200
+    for bad in ("0", "-1", "x", "1.5"):
+        assert session.ask("GET", f"?timeout_ms={bad}").error["details"] == {"field": "timeout_ms"}
+
+
+def test_a_deadline_that_passes_and_a_client_that_goes(counting_model: Path) -> None:
+    """While the store does not answer. What the client asked for that has gone is not applied afterwards."""
+    with RedisServer() as redis, serving([counting_model], redis.url, ["--store-timeout-ms", "20000"]) as front:
+        session = front.session()
+        redis.pause()
+        late = session.ask("POST", "/step?timeout_ms=200", {"inputs": [1]})
+        assert (late.status, late.error["reason"]) == (504, "DEADLINE_PASSED")
+        body = json.dumps({"inputs": [5]}).encode()
+        gone = connected(front, head(front, session.path + "/step", JSON_LINE, f"Content-Length: {len(body)}") + body)
+        while front.server.metric("cellkeeper_queue_depth") == 0:
+            time.sleep(0.01)  # between two looks
+        gone.close()
+        while front.server.metric("cellkeeper_http_requests_total", status="499") == 0:
+            time.sleep(0.01)  # between two looks
+        redis.wake()
+        assert session.ask("GET").status == 404
