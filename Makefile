@@ -1,4 +1,5 @@
-# make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
+# make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself; CONSOLE=1 keeps its
+#                   console open, to look at the sessions
 # make example      one of the examples: NAME=stateful_training|token_representations|
 #                   steady_state|rare_jumps
 # make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
@@ -52,6 +53,7 @@ SESSIONS ?= 1000000
 REV ?=
 ROUNDS ?= 5
 NAME ?=
+CONSOLE ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
@@ -99,7 +101,7 @@ triton-cases: .venv/stamp
 
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
-	@$(BIN)/python -m examples.co2.demo --store "$(STORE)"
+	@$(BIN)/python -m examples.co2.demo --store "$(STORE)" $(if $(CONSOLE),--console)
 
 example: .venv/stamp
 	@test -n "$(NAME)" || { echo "example: which one? NAME=stateful_training, for instance" >&2; exit 1; }
