@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from cellkeeper import Client, Session
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from cellkeeper_service.access.command import new_token, token_line
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
+from testing.redis_server import free_port
 from testing.server_process import ServerProcess
 
+BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
 NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
 
@@ -26,6 +35,43 @@ class Console:
 
     def session(self, name: str) -> Session:
         return self.client.session(name, model=MODEL)
+
+
+@contextmanager
+def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
+    """Serves the CO2 model and, as the version before it, one that declares no feedback; asks for tokens. `folder` gets
+    its files; the sessions are opened."""
+    before = folder / "before"
+    shutil.copytree(BUNDLE, before)
+    config = json.loads((before / "config.json").read_text())
+    del config["feedback"]
+    (before / "config.json").write_text(json.dumps(config))
+    token, reader = new_token(), new_token()
+    lines = [token_line(token, "plant", "step,read,admin"), token_line(reader, "plant", "read")]
+    (folder / "tokens").write_text("".join(f"{line}\n" for line in lines))
+    port = free_port()
+    options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
+    with (
+        ServerProcess([BUNDLE, before], f"sqlite:{folder / 'sessions.db'}", options) as server,
+        Client(server.target, token=token) as client,
+    ):
+        client.group(sessions, model=MODEL)
+        yield Console(server, f"http://127.0.0.1:{port}/", token, reader, client)
+
+
+def program() -> str | None:
+    """A Chromium, or None."""
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A browser without a window. `program` has found one."""
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium does not start in its sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=as_root)
+        yield browser
+        browser.close()
 
 
 class ConsolePage:

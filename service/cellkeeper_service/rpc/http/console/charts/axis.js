@@ -15,7 +15,7 @@ export function ticks(from, to, count, whole = false) {
   let step = [1, 2, 5, 10].find((each) => each * power >= rough) * power;
   if (whole) step = Math.max(1, Math.round(step));
   const found = [];
-  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; i += 1) found.push(i * step);
+  for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; i += 1) found.push(i * step + 0); // never -0
   return found;
 }
 

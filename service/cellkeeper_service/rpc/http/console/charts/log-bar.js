@@ -1,6 +1,8 @@
 import { element, svg } from "../element.js";
 import { bytes, integer } from "../format.js";
 
+const LEAST_SHARE = 0.02; // of a log that holds anything, so that it is seen
+
 /** The input log as a bar: from the checkpoint to where the session stands, of the most that a log may hold. */
 export class LogBar {
   constructor() {
@@ -24,7 +26,7 @@ export class LogBar {
 
   /** checkpoint, step, held: numbers of steps; size: bytes that are held; most: steps that the log may hold, if known. */
   update({ checkpoint, step, held, size, most }) {
-    const share = most ? Math.min(1, held / most) : 0;
+    const share = most && held ? Math.max(LEAST_SHARE, Math.min(1, held / most)) : 0;
     this.bar.classList.toggle("full", share > 0.8);
     this.bar.replaceChildren(
       svg("rect", { class: "track", x: 0.25, y: 4, width: 99.5, height: 10 }),
