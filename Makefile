@@ -17,6 +17,7 @@
 # make bench-million  SESSIONS live sessions in one Redis (1000000), and random steps of them
 # make bench-opening  sessions opened a second, many in one call and one by one
 # make bench-cores  what a step costs in CPU time, the service's and Redis's
+# make bench-watching  what a page that watches a session costs the server
 # make bench-one-session  what a batch of one baked into an ONNX graph costs, beside the same graph with a free batch
 # make bench-against  these files against an earlier commit, in turns: REV, ROUNDS (5); BENCH_ARGS: bench/README.md
 # make bench-gpu    the engine alone on a CUDA device, beside cuDNN
@@ -73,7 +74,7 @@ IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
-	bench-million bench-opening bench-cores bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
+	bench-million bench-opening bench-cores bench-watching bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
 help:
@@ -161,6 +162,10 @@ bench-opening: .venv/stamp
 bench-cores: .venv/stamp
 	@scripts/ensure-redis
 	@$(BIN)/python -m bench.cores $(BENCH_ARGS)
+
+bench-watching: .venv/stamp
+	@scripts/ensure-redis
+	@$(BIN)/python -m bench.watching $(BENCH_ARGS)
 
 bench-one-session: .venv/stamp
 	@$(BIN)/python -m bench.one_session $(BENCH_ARGS)

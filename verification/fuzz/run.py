@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import numpy as np
 from cellkeeper import AsyncClient
@@ -18,12 +19,14 @@ from testing.server_process import ServerProcess
 from verification.load.vitals import LAZY_FDS, MIB, fd_count, rss_bytes
 
 from .calls import Attacker, Score
+from .http_cases import HttpAttacker
 from .world import CANARY_MODEL, FEATURES, World, bundles
 
 OPTIONS = ["--arena-mib", "1", "--max-batch", "64", "--default-timeout-ms", "5000", "--max-frame-items", "1024"]
-OPTIONS += ["--kserve", "on"]
+OPTIONS += ["--kserve", "on", "--http-listen", "127.0.0.1:0"]
 CONNECTIONS = 4
 ATTACKERS = 24
+HTTP_ATTACKERS = 8
 WARM_SHARE = 0.2  # of the cases: caches and pools fill
 GROWTH_MIB = 96.0  # beyond that; one case in a thousand has a message of megabytes
 CHANNEL = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
@@ -66,17 +69,18 @@ async def fuzz(cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     with tempfile.TemporaryDirectory(prefix="cellkeeper-fuzz-") as name:
         folder = Path(name)
         with ServerProcess(bundles(folder), f"sqlite:{folder / 'sessions.db'}", OPTIONS) as server:
-            return await _against(server, cases, seed)
+            url = server.wait_for(r"http on (\S+)")
+            return await _against(server, url, cases, seed)
 
 
-async def _against(server: ServerProcess, cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
+async def _against(server: ServerProcess, url: str, cases: int, seed: int) -> tuple[dict[str, Any], list[str]]:
     pid, score, world, canary = server.pid, Score(), World(), Canary(server.target)
     fds = fd_count(pid)
     numbers = iter(range(cases))
     rss: list[int] = []
     started = time.monotonic()
 
-    async def attack(attacker: Attacker) -> None:
+    async def attack(attacker: Attacker | HttpAttacker) -> None:
         for number in numbers:
             if number % max(cases // 50, 1) == 0:
                 rss.append(rss_bytes(pid))
@@ -88,7 +92,12 @@ async def _against(server: ServerProcess, cases: int, seed: int) -> tuple[dict[s
             Attacker(await stack.enter_async_context(grpc.aio.insecure_channel(server.target, CHANNEL)), world, score)
             for _ in range(CONNECTIONS)
         ]
-        await asyncio.gather(*(attack(attackers[n % CONNECTIONS]) for n in range(ATTACKERS)))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        over_http = HttpAttacker(http, url.rstrip("/"), world, score)
+        await asyncio.gather(
+            *(attack(attackers[n % CONNECTIONS]) for n in range(ATTACKERS)),
+            *(attack(over_http) for _ in range(HTTP_ATTACKERS)),
+        )
         unknown = await attackers[0].unknown_method()
     seconds = time.monotonic() - started
     canary.stopping = True

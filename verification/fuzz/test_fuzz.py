@@ -28,6 +28,7 @@ async def test_hostile_calls_get_typed_errors_and_a_canary_does_not_notice(seed:
     assert violations == [], figures
     assert figures["canary_steps"] > 0
     assert {"ended", "INVALID_ARGUMENT", "NOT_FOUND"} <= set(figures["codes"]), figures
+    assert {"http OK", "http INVALID_ARGUMENT", "http NOT_FOUND", "ws 1008"} <= set(figures["codes"]), figures
 
 
 def test_hostile_bundles_are_refused_in_one_line(seed: int) -> None:

@@ -6,7 +6,9 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from select import select
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,9 +28,9 @@ LIMITS = [
     "--max-unread-rpcs",
     "3",
     "--max-message-bytes",
-    "1000000",
+    "150000",
     "--max-request-bytes",
-    "2000000",
+    "300000",
 ]
 
 
@@ -126,15 +128,23 @@ def test_connections_beyond_the_most_are_told_so(front: Front) -> None:
         answer = until_its_end(connected(front, get.encode()))
 
 
-def test_a_half_sent_message_of_a_websocket_is_bounded_as_a_frame_is(front: Front) -> None:
-    """What came over the connection since its last whole message counts, as for streams of gRPC; a message cannot be
-    larger than the limit, so it is the sum over many that is bounded."""
-    session = front.session()
-    with RawSocket(front, f"{session.path}/stream") as one:
-        one.socket.sendall(b"\x81\xff" + (BODY_BYTES + 1).to_bytes(8, "big") + bytes(4) + b"{")
+def test_a_message_of_a_websocket_has_the_same_bound(front: Front) -> None:
+    with RawSocket(front, f"{front.session().path}/stream") as one:
+        one.socket.sendall(one.frame(bytes(BODY_BYTES + 1))[:100])
         one.socket.settimeout(15)
-        code = one.socket.recv(4)[2:4]
-        assert int.from_bytes(code, "big") == 1009
+        assert int.from_bytes(one.socket.recv(4)[2:4], "big") == 1009
+
+
+def test_half_sent_messages_of_all_websockets_are_bounded_as_frames_are(front: Front) -> None:
+    """Each is small enough, and together they are more than may be held: those with the most are told so."""
+    with ExitStack() as held:
+        greedy = [held.enter_context(RawSocket(front, f"{front.session().path}/stream")) for _ in range(5)]
+        for one in greedy:
+            one.socket.sendall(one.frame(bytes(BODY_BYTES))[:-5000])
+        ended = select([one.socket for one in greedy], [], [], 15)[0]
+        assert ended
+        assert b"QUEUE_FULL" in ended[0].recv(4096)
+        assert sums(front.session().step([1])) == [1]
 
 
 def test_a_deadline_of_the_caller_is_kept(front: Front) -> None:
@@ -160,3 +170,25 @@ def test_a_deadline_that_passes_and_a_client_that_goes(counting_model: Path) -> 
             time.sleep(0.01)  # between two looks
         redis.wake()
         assert session.ask("GET").status == 404
+
+
+def test_bytes_that_are_no_request_are_one_line_of_the_log(front: Front) -> None:
+    """Without what came, which may have been an id, and without a traceback: it is nobody's fault here."""
+    for sent in (
+        b"GET /v1/models/count/sessions/secret-id HTTP/9.9\r\n\r\n",
+        b"GET \x01/secret-id HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01secret-id",
+        head(front, "/v1/models/count/sessions/secret-id/step", "Transfer-Encoding: chunked") + b"zz\r\n",
+    ):
+        answer = until_its_end(connected(front, sent))
+        assert b" 400 " in answer.partition(b"\r\n")[0]
+    left = connected(front, head(front, "/v1/models/count/sessions/secret-id/step", JSON_LINE, "Content-Length: 9"))
+    left.sendall(b"{")
+    left.close()  # with its body half sent
+    route = "/v1/models/{model}/sessions/{session}/step"
+    while front.server.metric("cellkeeper_http_requests_total", status="499", route=route) == 0:
+        time.sleep(0.01)  # between two looks
+    printed = front.server.output()
+    assert "refused: bytes that are no request over HTTP" in printed
+    assert "secret-id" not in printed
+    assert "Traceback" not in printed

@@ -125,14 +125,15 @@ async def test_refusals_are_those_of_grpc_in_the_same_words(front: Front) -> Non
     with front.server.channel() as channel:
         api = Api(front.server.stub(channel))
         async with line(session) as one:
-            for at, inputs in [
+            asked: list[tuple[Any, list[float]]] = [
                 ({**second, "step": 9}, [1]),
                 ({**second, "generation": "0" * 32}, [1]),
                 ({**second, "head": "0" * 16}, [1]),
                 (first, [5]),
                 (second, [float("1e38"), float("3e38")]),
                 (second, []),
-            ]:
+            ]
+            for at, inputs in asked:
                 position = Position(bytes.fromhex(at["generation"]), at["step"], bytes.fromhex(at["head"]))
                 values = [[value] for value in inputs]
                 expected = api.send("stream", Chunk(session.name, numbers(*inputs), position)) if inputs else None

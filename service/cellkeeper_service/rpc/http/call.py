@@ -23,6 +23,7 @@ from . import fields
 from .asked import TIMEOUT, Asked, read_body, read_path, read_query
 from .json_text import integer
 
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 JSON_TYPE = "application/json"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
@@ -127,7 +128,10 @@ class JsonCall(HttpCall):
         self._most = most_bytes
 
     async def read(self) -> Any:
-        body = await self._body()
+        try:
+            body = await self._body()
+        except ConnectionError:  # the client has gone
+            return EOF
         query = {name: value for name, value in self.query.items() if name != TIMEOUT}
         return self._read(Asked(self.path, query, read_body(body)))
 

@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from cellkeeper_service.errors import StartError
+from cellkeeper_service.logs import PerSecond
 from cellkeeper_service.rpc.tls import Certificates
 
+log = logging.getLogger(__name__)
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n"
     b"X-Content-Type-Options: nosniff\r\n\r\n"
 )
+
+
+class NoRequests(logging.Filter):
+    """aiohttp reports bytes that are no request as its own errors, with a traceback and with the bytes, which may be
+    an id or a token. They are their sender's, and one line a second tells of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate = PerSecond(1)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        record.msg, record.args = "refused: bytes that are no request over HTTP", ()
+        return log.isEnabledFor(logging.INFO) and self._rate.admit("bytes") is not None
+
+
+def quiet_logger() -> logging.Logger:
+    """For aiohttp's server."""
+    made = logging.getLogger(f"{__name__}.aiohttp")
+    if not made.filters:
+        made.addFilter(NoRequests())
+    return made
 
 
 class Connections:

@@ -22,7 +22,7 @@ from cellkeeper_service.rpc.tls import Certificates
 from . import replies
 from .asked import Asked
 from .call import JSON_TYPE, Ended, HttpCall, JsonCall
-from .connections import Connections
+from .connections import Connections, quiet_logger
 from .console_files import ConsoleFile, read_console
 from .guard import HEADERS, Guard
 from .json_text import write_json
@@ -91,6 +91,7 @@ class HttpFront:
         app.router.add_route("GET", CONSOLE + "{file:.*}", self._file)
         runner = web.AppRunner(
             app,
+            logger=quiet_logger(),
             access_log=None,  # it would have session ids in it
             handler_cancellation=True,
             keepalive_timeout=self._patience,
@@ -164,18 +165,16 @@ class HttpFront:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of every request: its guard, its refusal as JSON, its metrics."""
-        began, route = time.monotonic(), _template(request)
+        began, route, status = time.monotonic(), _template(request), GONE
         try:
             response = await self._refusing(request, handler, route)
             await asyncio.wait_for(_write(request, response), self._patience)
-        except asyncio.CancelledError:
-            self._meter.http_request(request.method, route, GONE, time.monotonic() - began)
-            raise
-        except (asyncio.TimeoutError, ConnectionError):
+            status = response.status
+        except (asyncio.TimeoutError, ConnectionError):  # it does not take its answer: what aiohttp writes yet fails
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("the client does not take its answer") from None
-        self._meter.http_request(request.method, route, response.status, time.monotonic() - began)
+        finally:
+            self._meter.http_request(request.method, route, status, time.monotonic() - began)
         return response
 
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:

@@ -232,7 +232,7 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
             raise invalid(one.name("dtype"), shown(dtype), f"one of {', '.join(WIRE_DTYPES)}")
         values = read_array(one.value("data", "numbers"), np.dtype(dtype).kind, one.name("data"))
         if one.has("shape") and (shape := one.value("shape", "a list")) != list(values.shape):
-            raise invalid(one.name("shape"), shown(shape), f"{list(values.shape)}, which is that of the data")
+            raise invalid(one.name("shape"), str(shape)[:64], f"{list(values.shape)}, which is that of the data")
         one.end()
         tensors.append(_tensor(fields.text(name, body.name(field)), dtype, values, one.name("data")))
     return tensors

@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import grpc
 from aiohttp import WSMsgType, web
 
 from cellkeeper_service.errors import Rejection, invalid
 
-from .call import HttpCall
+from .call import EOF, HttpCall
 from .fields import Fields
 from .json_text import read_json
 from .step_socket import Unfit
 
 MESSAGE = "message"
-EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 
 
 class SocketCall(HttpCall):

@@ -106,7 +106,7 @@ class Sockets:
         socket = web.WebSocketResponse(
             protocols=(PROTOCOL,),
             compress=False,  # a small message could become a huge one
-            max_msg_size=self._most,
+            max_msg_size=self._most + 1,  # aiohttp refuses one of this size
             heartbeat=HEARTBEAT_SECONDS,
             timeout=CLOSE_SECONDS,
         )
