@@ -7,6 +7,7 @@
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
+# make console-pictures  the pictures of docs/console.md, made anew in a browser
 # make check        style, types, layers, generated code
 # make proto        generates the protobuf code anew
 # make bench        steps a second and latencies, beside Triton, a naive service and the limits of the machine (a
@@ -73,7 +74,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv triton-clients triton-cases demo example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
+.PHONY: help venv triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -112,6 +113,10 @@ silero: .venv/stamp
 	@test -d .silero/silero_vad || { $(BIN)/pip download --quiet --no-deps --only-binary :all: --dest .silero 'silero-vad>=5.1' \
 	  && $(BIN)/python -m zipfile -e .silero/silero_vad-*.whl .silero; }
 	@$(BIN)/python -m examples.silero_vad
+
+console-pictures: .venv/stamp
+	@scripts/ensure-browser
+	@$(BIN)/python -m tests.integration.console --out docs/img/console
 
 test: .venv/stamp
 	@scripts/ensure-redis

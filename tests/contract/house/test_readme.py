@@ -25,6 +25,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/client.md",
+    "docs/console.md",
     "docs/models.md",
     "docs/adr/README.md",
     "docs/capacity.md",
