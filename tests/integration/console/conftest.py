@@ -28,13 +28,19 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
         yield console
 
 
-@pytest.fixture
-def page(browser: Browser, console: Console) -> Iterator[ConsolePage]:
-    """A page of its own, with the token entered. Afterwards: no error in the browser's console, no violation of the
-    content security policy."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+@pytest.fixture(scope="module")
+def opened(browser: Browser, console: Console) -> Iterator[ConsolePage]:
+    context = browser.new_context()
     opened = ConsolePage(context.new_page(), console)
     opened.enter()
     yield opened
     context.close()
+
+
+@pytest.fixture
+def page(opened: ConsolePage) -> Iterator[ConsolePage]:
+    """The page, at its list of sessions, with the token entered. Afterwards: no error in the browser's console, no
+    violation of the content security policy."""
+    opened.begin()
+    yield opened
     assert opened.complaints == []

@@ -92,6 +92,18 @@ class ConsolePage:
         self.button("Use token").click()
         self.page.get_by_role("heading", level=1).wait_for()
 
+    def begin(self) -> None:
+        """Back to how it was at first, whatever a test has left: the list of sessions, no dialog, light, 1280 wide."""
+        self.complaints.clear()
+        self.expected = [NO_TOKEN_YET]
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        self.page.emulate_media(color_scheme="light")
+        self.page.keyboard.press("Escape")
+        self.go("#/now")
+        self.page.get_by_role("heading", level=1, name="Now").wait_for()
+        self.go(f"#/models/{MODEL}/sessions")
+        self.page.get_by_role("heading", level=1, name="Sessions").wait_for()
+
     def go(self, hash_: str) -> None:
         """To another view, without loading the page again."""
         self.page.evaluate("hash => { location.hash = hash }", hash_)

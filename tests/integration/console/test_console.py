@@ -189,7 +189,7 @@ def test_a_wrong_token_is_refused_in_the_servers_words(browser: Browser, console
 
 
 def test_a_server_that_is_killed_is_waited_for(page: ConsolePage, console: Console) -> None:
-    page.expected += ["ERR_CONNECTION_REFUSED", "WebSocket connection to"]
+    page.expected += ["Failed to load resource: net::ERR_", "WebSocket connection to"]
     session = console.session("outlives")
     session.step(PPM)
     page.open("outlives")
@@ -262,7 +262,8 @@ def test_the_first_difference_is_that_of_the_values_as_they_came(page: ConsolePa
         const history = (...values) => {
             const made = new History();
             const inputs = values.map((value) => [value]);
-            made.add({ position: { generation: "a" }, first: 5, inputs, outputs: { y: inputs } }, "y");
+            const position = { generation: "a", step: 5 + values.length };
+            made.add({ position, first: 5, inputs, outputs: { y: inputs } }, "y");
             return made;
         };
         const one = history(1, "NaN", "9007199254740993");
@@ -270,3 +271,14 @@ def test_the_first_difference_is_that_of_the_values_as_they_came(page: ConsolePa
                 firstDifference(one, history(1, "NaN", "9007199254740992"))];
     }""")
     assert found == [None, {"step": 7, "what": "input"}]
+
+
+def test_steps_above_2_to_the_53_are_told_apart(page: ConsolePage, console: Console) -> None:
+    session = console.session("far-on")
+    session.set_state(session.state(), step=2**60 + 1)
+    session.step(PPM[:3])
+    page.open("far-on")
+    expect(page.step()).to_have_text("1,152,921,504,606,846,980")
+    page.page.get_by_text("Last values").click()
+    steps = page.page.locator("table.values tbody th")
+    expect(steps).to_have_text([f"1,152,921,504,606,846,{last}" for last in (979, 978, 977)])

@@ -21,6 +21,7 @@ from cellkeeper_service.rpc.waiting import replies_to, reply_to
 
 from . import replies
 from .arrays import write_array
+from .json_text import integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ async def last_steps(
             raise result
     spec = caller.catalog.spec(key.model)
     values = np.frombuffer(inputs, spec.input.numpy_dtype).reshape(steps, *spec.input.shape)
-    written: dict[str, Any] = {"first_step": first, "inputs": write_array(values), "outputs": {}}
+    written: dict[str, Any] = {"first_step": integer(first), "inputs": write_array(values), "outputs": {}}
     if steps and wanted.outputs:
         written["outputs"] = {name: write_array(values) for name, values in results[0].outputs.items()}
     if wanted.state:

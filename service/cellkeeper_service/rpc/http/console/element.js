@@ -46,13 +46,13 @@ export function facts(entries) {
   );
 }
 
-/** What is shown where there is nothing: a headline, and what to do. */
+/** What is shown where there is nothing: a headline, and what to do, as texts or elements. */
 export function empty(headline, ...advice) {
   return element(
     "div",
     { class: "empty" },
     element("p", { class: "headline" }, headline),
-    advice.map((text) => element("p", { class: "muted" }, text)),
+    advice.map((each) => (typeof each === "string" ? element("p", { class: "muted" }, each) : each)),
   );
 }
 

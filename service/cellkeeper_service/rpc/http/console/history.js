@@ -1,41 +1,41 @@
+import { StepAxis } from "./step-axis.js";
 import { flat } from "./tensor.js";
 
-/** The last time steps of one generation of a session: what it took in and what it gave, by step. */
+/**
+ * The last time steps of one generation of a session: what it took in and what it gave, by step. `axis` says which step
+ * a number here stands for.
+ */
 const CAPACITY_STEPS = 720;
 
 export class History {
   constructor() {
     this.generation = null;
-    this.rows = new Map(); // step -> { step, input: [numbers], output: [numbers], raw: {input, output} }
+    this.axis = new StepAxis();
+    this.rows = new Map(); // step -> { step, input: [numbers], output: [numbers] or null, raw: { input, output } }
   }
 
-  /**
-   * Takes rows in. first: the step of the first row. Returns true where something is new. Another generation forgets
-   * everything before it.
-   */
-  add({ position, first, inputs, outputs = {} }, outputName) {
-    const other = position.generation !== this.generation;
-    if (other) {
-      this.generation = position.generation;
+  /** Tells where the session stands. Another generation forgets everything before it. */
+  stand({ generation, step }) {
+    if (generation !== this.generation) {
+      this.generation = generation;
+      this.axis = new StepAxis(step);
       this.rows.clear();
     }
+    const now = this.axis.at(step);
+    for (const known of this.rows.keys()) if (known >= now) this.rows.delete(known); // a store that lost its tail
+  }
+
+  /** Takes rows in. first: the step of the first. outputs: by name, [T, ...], of which `outputName` is kept. */
+  add({ position, first, inputs, outputs = {} }, outputName) {
+    this.stand(position);
     const given = outputs[outputName] ?? [];
-    let fresh = other;
     inputs.forEach((input, i) => {
-      const step = Number(first) + i;
-      const known = this.rows.get(step);
-      if (known && (known.output || given[i] === undefined)) return;
+      const step = this.axis.at(first) + i;
       const output = given[i] === undefined ? null : flat(given[i]);
-      this.rows.set(step, {
-        step,
-        input: flat(input),
-        output,
-        raw: { input: [input].flat(Infinity), output: [given[i] ?? []].flat(Infinity) },
-      });
-      fresh = true;
+      const raw = { input: [input].flat(Infinity), output: [given[i] ?? []].flat(Infinity) };
+      this.rows.set(step, { step, input: flat(input), output, raw });
     });
     this.#trim();
-    return fresh;
   }
 
   /** The rows in the order of their steps. */
@@ -59,6 +59,7 @@ export class History {
  * Values are compared as they came, so that NaN equals NaN and no digit is lost.
  */
 export function firstDifference(one, other) {
+  if (one.axis.origin !== other.axis.origin) return null;
   for (const row of one.list()) {
     const twin = other.rows.get(row.step);
     if (!twin) continue;
@@ -70,7 +71,8 @@ export function firstDifference(one, other) {
 
 /** The steps that both histories have, as [first, last], or null. */
 export function common(one, other) {
-  const steps = [...one.rows.keys()].filter((step) => other.rows.has(step));
+  const alike = one.axis.origin === other.axis.origin;
+  const steps = alike ? [...one.rows.keys()].filter((step) => other.rows.has(step)) : [];
   return steps.length ? [Math.min(...steps), Math.max(...steps)] : null;
 }
 

@@ -31,6 +31,11 @@ export class SessionFeed extends EventTarget {
     return this.info.position;
   }
 
+  /** Where it stands, on its history's axis. */
+  get now() {
+    return this.history.axis.at(this.info.position.step);
+  }
+
   /** Whether the watch has told of the last steps yet. */
   get told() {
     return this.states !== null || this.stepsProblem !== null;
@@ -42,6 +47,7 @@ export class SessionFeed extends EventTarget {
     const { signal } = this.#calls;
     try {
       this.info = await this.context.api.get(this.path, { signal });
+      this.history.stand(this.info.position);
       this.model = await this.context.catalog.version(this.modelName, this.info.fingerprint);
       if (signal.aborted) return;
       this.#emit("loaded");
@@ -79,6 +85,7 @@ export class SessionFeed extends EventTarget {
     }
     const reset = info.position.generation !== this.info.position.generation;
     this.info = { ...this.info, ...info };
+    this.history.stand(info.position);
     this.stepsProblem = error ? this.#watch.errorOf(error) : null;
     if (states) this.states = states;
     if (inputs && this.model) this.history.add({ position: info.position, first, inputs, outputs }, this.model.output);

@@ -30,7 +30,9 @@ export class Watch {
   close() {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#socket?.close();
+    const socket = this.#socket;
+    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(); // sooner, it is an error
+    else socket.close();
   }
 
   /** An error object of a message as an ApiError. */

@@ -94,7 +94,7 @@ export class LineChart {
 
   #grid(domain, range, x, y) {
     const right = this.#width - RIGHT;
-    const across = ticks(...range, 3).flatMap((value) => [
+    const across = ticks(...range, 4).flatMap((value) => [
       svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }),
       svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, this.formatY(value)),
     ]);

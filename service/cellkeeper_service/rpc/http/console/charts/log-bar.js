@@ -27,6 +27,7 @@ export class LogBar {
   /** checkpoint, step, held: numbers of steps; size: bytes that are held; most: steps that the log may hold, if known. */
   update({ checkpoint, step, held, size, most }) {
     const share = most && held ? Math.max(LEAST_SHARE, Math.min(1, held / most)) : 0;
+    this.bar.toggleAttribute("hidden", !most);
     this.bar.classList.toggle("full", share > 0.8);
     this.bar.replaceChildren(
       svg("rect", { class: "track", x: 0.25, y: 4, width: 99.5, height: 10 }),

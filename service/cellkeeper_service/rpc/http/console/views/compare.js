@@ -85,7 +85,7 @@ export class CompareView {
   #lay(side) {
     side.card?.close();
     if (!side.feed.model) {
-      this.#fail(side, new Error("its version of the model is not served."));
+      this.#fail(side, new Error("Its version of the model is not served."));
       return;
     }
     side.failed = false;
@@ -105,12 +105,12 @@ export class CompareView {
     side.failed = true;
     if (side.feed.states) side.card?.warn(error);
     else put(side.body, element("div", { class: "card" }, element("div", { class: "card-body" }, problem(error))));
-    put(this.verdict, `${side.feed.session} cannot be compared: ${error.message}`);
+    put(this.verdict, `${side.feed.session} cannot be compared. ${error.message}`);
   }
 
   #draw() {
     const ready = this.sides.filter(({ card }) => card);
-    const views = ready.map(({ feed }) => ({ rows: feed.history.list(), now: Number(feed.position.step) }));
+    const views = ready.map(({ feed }) => ({ rows: feed.history.list(), now: feed.now }));
     const domains = views.map(({ rows, now }) => xDomain(rows, now));
     const x = [Math.min(...domains.map(([from]) => from)), Math.max(...domains.map(([, to]) => to))];
     const values = (which) => extent(views.flatMap(({ rows }) => rows.flatMap((row) => row[which] ?? [])));
@@ -129,9 +129,9 @@ export class CompareView {
     const both = common(one.history, other.history);
     let text;
     if (difference) {
-      text = `They first differ at step ${integer(difference.step)}, in the ${difference.what}.`;
+      text = `They first differ at step ${one.history.axis.text(difference.step)}, in the ${difference.what}.`;
     } else if (both) {
-      text = `No difference: equal in every step that both logs have, ${integer(both[0])} to ${integer(both[1])}.`;
+      text = `No difference: equal in every step that both logs have, ${both.map((step) => one.history.axis.text(step)).join(" to ")}.`;
     } else {
       text =
         "Their logs have no step in common. Step both, here or from a program, and they are compared from there on.";

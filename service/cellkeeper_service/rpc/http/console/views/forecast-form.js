@@ -96,9 +96,9 @@ export class ForecastForm {
 
   /** It begins with the input that the last output stands for: n time steps are that one and n - 1 rolled out. */
   async #forecast() {
-    const { model, path, history, position } = this.feed;
+    const { model, path, history, now } = this.feed;
     const last = history.last();
-    if (!last?.output || last.step !== Number(position.step) - 1) {
+    if (!last?.output || last.step !== now - 1) {
       this.#rows = null;
       put(this.note, "waits for the next step: the log does not hold the last output");
       return;
@@ -115,7 +115,7 @@ export class ForecastForm {
     const { outputs } = await this.context.api.post(`${path}/${steps === 1 ? "peek" : "forecast"}`, body);
     const given = outputs[model.output].map((row) => flat(row));
     const inputs = given.map((_, i) => (i ? model.fedBack(given[i - 1], held) : first));
-    this.#rows = { from: Number(position.step), inputs, outputs: given };
+    this.#rows = { from: now, inputs, outputs: given };
     put(
       this.note,
       supplied.length ? `${supplied.map((i) => model.inputNames()[i]).join(", ")} held at the last value` : [],

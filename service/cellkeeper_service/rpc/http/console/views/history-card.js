@@ -12,10 +12,11 @@ const LEAST_STEPS = 24; // the axis of a short history is this long
 export class HistoryCard {
   constructor(model, { title = "Inputs and outputs", end = [] } = {}) {
     this.model = model;
-    this.inputs = new LineChart({ label: "Inputs", height: 140 });
-    this.outputs = new LineChart({ label: "Outputs", height: 170 });
+    const formatX = (at) => this.feed.history.axis.text(at);
+    this.inputs = new LineChart({ label: "Inputs", height: 140, formatX });
+    this.outputs = new LineChart({ label: "Outputs", height: 170, formatX });
     this.message = element("div", {});
-    this.charts = element("div", { class: "stack" }, this.inputs.element, this.outputs.element);
+    this.charts = element("div", { class: "stack" }, this.inputs.element, this.outputs.element, partly(model));
     this.table = element("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Last values" });
     this.details = element(
       "details",
@@ -35,7 +36,7 @@ export class HistoryCard {
   update(feed, { ahead: given = null, differs = null, x, inputsY, outputsY } = {}) {
     this.feed = feed;
     const rows = feed.history.list();
-    const now = Number(feed.position.step);
+    const { now } = feed;
     const ahead = from(given, now);
     const nothing = !rows.length && !ahead;
     this.charts.hidden = nothing;
@@ -71,7 +72,7 @@ export class HistoryCard {
     return element(
       "div",
       { class: "chart-message" },
-      Number(feed.position.step)
+      feed.now
         ? "The log is empty: its inputs went into the checkpoint. The next steps appear here as they come."
         : "No step yet. Steps appear here as they come.",
     );
@@ -95,12 +96,23 @@ export class HistoryCard {
       return element(
         "tr",
         {},
-        element("th", { scope: "row" }, integer(step)),
+        element("th", { scope: "row" }, this.feed.history.axis.text(step)),
         values.map((value) => element("td", {}, exact(value))),
       );
     });
     put(this.table, element("table", { class: "values" }, element("thead", {}, head), element("tbody", {}, body)));
   }
+}
+
+/** Says where not all is drawn. */
+function partly(model) {
+  const of = [
+    [model.features, "inputs"],
+    [model.outputs, "outputs"],
+  ].filter(([count]) => count > MOST_LINES);
+  if (!of.length) return null;
+  const texts = of.map(([count, what]) => `the first ${MOST_LINES} of ${integer(count)} ${what}`);
+  return element("p", { class: "muted small" }, `Drawn are ${texts.join(" and ")}.`);
 }
 
 /** What of `ahead` is not passed yet: { from, inputs, outputs }, or null. */

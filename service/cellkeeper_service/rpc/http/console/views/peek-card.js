@@ -1,5 +1,5 @@
 import { card, element, problem, put } from "../element.js";
-import { integer, number } from "../format.js";
+import { number } from "../format.js";
 import { flat } from "../tensor.js";
 import { InputFields } from "./input-fields.js";
 
@@ -36,7 +36,7 @@ export class PeekCard {
   /** The session went on: what was peeked is shown still, and said to be of before. */
   moved() {
     this.#suggest();
-    const passed = this.#rows !== null && this.#rows.from < Number(this.feed.position.step);
+    const passed = this.#rows !== null && this.#rows.from < this.feed.now;
     put(this.note, passed && "The session has gone on since.");
   }
 
@@ -55,7 +55,7 @@ export class PeekCard {
         outputs: [model.output],
       });
       const output = flat(outputs[model.output][0]);
-      this.#rows = { from: Number(position.step) - 1, inputs: [values], outputs: [output] };
+      this.#rows = { from: this.feed.history.axis.at(position.step) - 1, inputs: [values], outputs: [output] };
       this.#show(output);
     } catch (error) {
       this.#rows = null;
@@ -91,7 +91,7 @@ export class PeekCard {
       element(
         "table",
         { class: "values" },
-        element("caption", {}, `At step ${integer(this.#rows.from)}`),
+        element("caption", {}, `At step ${this.feed.history.axis.text(this.#rows.from)}`),
         element("thead", {}, element("tr", {}, head)),
         element("tbody", {}, rows),
       ),

@@ -60,7 +60,7 @@ export class PositionCard {
         ],
         [
           "Version",
-          [hex(info.fingerprint), this.feed.model ? null : element("span", { class: "badge warn" }, "not served")],
+          [hex(info.fingerprint), " ", this.feed.model ? null : element("span", { class: "badge warn" }, "not served")],
           "Fingerprint of the model version that it belongs to",
         ],
         ["Age", duration(Number(info.age_ms) + passed), "Since this generation began"],

@@ -87,12 +87,7 @@ export class SessionView {
   #notServed() {
     const link = element("a", { class: "button", href: modelHash(this.model) }, "Carry it over in Models");
     const advice = "What it remembers can be kept: another version of the model may take it over.";
-    return element(
-      "div",
-      { class: "card" },
-      empty("Its version of the model is not served.", advice),
-      element("div", { class: "empty" }, link),
-    );
+    return element("div", { class: "card" }, empty("Its version of the model is not served.", advice, link));
   }
 
   #buttons() {
