@@ -94,6 +94,8 @@ def test_integers_beyond_2_to_the_53_are_strings_and_taken_as_both(front: Front,
     later = session.step([4], position=at)
     assert sums(later) == [7]
     assert int(later["position"]["step"]) == step + 1
+    log = session.ask("GET", "/log").ok
+    assert (log["first_step"], log["checkpoint_step"], log["position"]) == (at["step"], at["step"], later["position"])
     again = session.step([4], position={**at, "step": step})  # the number itself: json.dumps writes every digit
     assert again["replayed"]
     error = session.ask("POST", "/step", {"inputs": [4], "position": {**at, "step": step + 5}}).error

@@ -31,6 +31,10 @@ LIMITS = [
     "150000",
     "--max-request-bytes",
     "300000",
+    "--max-chunk-steps",
+    "5000",
+    "--max-log-steps",
+    "10000",
 ]
 
 
@@ -75,11 +79,20 @@ def test_a_body_that_is_too_large_is_refused(front: Front) -> None:
     assert b" 400 " in until_its_end(connected(front, sent + whole + b"1\r\n \r\n0\r\n\r\n")).partition(b"\r\n")[0]
 
 
-def test_a_log_that_no_chunk_could_have_is_not_read(front: Front) -> None:
+def test_an_answer_that_would_be_too_large_is_refused_before_anything_is_computed(front: Front) -> None:
+    """A sixth of a body's limit in tensors: as JSON they take several times as much."""
     session = front.session()
-    assert session.step([[1]] * 1024)["position"]["step"] == 1024
-    error = session.ask("GET", "/log?steps=1025").error
-    assert error["message"] == "steps: got 1025, expected 1 to 1024"
+    at = session.step([[1]] * 4000)["position"]
+    for what in ("/step", "/peek"):
+        answer = session.ask("POST", what, {"inputs": [[1]] * 4500, "position": at})
+        assert (answer.status, answer.error["reason"]) == (429, "REPLY_TOO_LARGE")
+        assert "outputs: the reply would have 18000 bytes, and a message takes 16666" in answer.error["message"]
+    assert session.position() == at
+    most = BODY_BYTES // 6 // 8  # inputs and outputs
+    assert (
+        session.ask("GET", f"/log?steps={most + 1}").error["message"] == f"steps: got {most + 1}, expected 1 to {most}"
+    )
+    assert len(session.ask("GET", f"/log?steps={most}").ok["inputs"]) == most
 
 
 def test_a_compressed_body_is_not_taken(front: Front) -> None:

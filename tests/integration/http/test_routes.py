@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from .examples import BODIES, CHUNK, MESSAGES, MODEL, PUBLIC, path_of, query_of
-from .front import TIMEOUT_S, Front, protocols, serving
+from .front import TIMEOUT_S, Front, closing, protocols, serving
 
 DOCUMENT: dict[str, Any] = json.loads(document("1"))
 OPERATIONS = {
@@ -34,7 +34,9 @@ TENANTS = {
     "b": ("b", EVERY_RIGHT, ""),
     **{f"b-{right.value}": ("b", right.value, "") for right in Right},
     "expired": ("b", EVERY_RIGHT, "2020-01-01T00:00:00Z"),
+    "c": ("c", EVERY_RIGHT, ""),
 }
+QUOTA = "quota tenant=c steps_per_second=5 inflight=1"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def tokens() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def front(lstm_model: Path, tokens: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     file = tmp_path_factory.mktemp("tokens") / "tokens"
-    file.write_text("\n".join(token_line(tokens[name], *entry) for name, entry in TENANTS.items()))
+    lines = [token_line(tokens[name], *entry) for name, entry in TENANTS.items()]
+    file.write_text("\n".join([*lines, QUOTA]))
     with serving([lstm_model], options=["--tokens", str(file), "--log-level", "debug"]) as made:
         yield made
 
@@ -166,6 +169,23 @@ def test_a_step_shows_the_state_only_to_those_who_may_read_it(front: Front, toke
     answer = session.ask("POST", what, {"inputs": CHUNK, "outputs": ["state"]})
     assert answer.error["reason"] == "PERMISSION_DENIED"
     assert "outputs: got 'state'" in answer.error["message"]
+
+
+async def test_quotas_are_those_of_the_tenant(front: Front, tokens: dict[str, str]) -> None:
+    mine = front.of(tokens["c"])
+    session = mine.session(MODEL)
+    session.step([[1, 2, 3]] * 20)  # found something left, and owes the rest
+    answer = session.ask("POST", "/step", {"inputs": [1, 2, 3]})
+    assert (answer.status, answer.error["reason"]) == (429, "QUOTA_EXCEEDED")
+    assert answer.error["details"]["retry_delay_ms"] > 1000
+    assert int(answer.headers["Retry-After"]) == -(-answer.error["details"]["retry_delay_ms"] // 1000)
+    async with aiohttp.ClientSession() as http:
+        url, offered = f"{front.url}{session.path}/watch", protocols(mine.token)
+        async with http.ws_connect(url, protocols=offered) as first, http.ws_connect(url, protocols=offered) as second:
+            assert first.protocol == "cellkeeper.v1"
+            assert (await first.receive_json(timeout=TIMEOUT_S))["position"]["step"] == 20
+            assert (await second.receive_json(timeout=TIMEOUT_S))["error"]["reason"] == "QUOTA_EXCEEDED"
+            assert await closing(second) == (1013, "QUOTA_EXCEEDED")
 
 
 def test_no_session_and_no_token_is_in_the_log(front: Front, theirs: tuple[str, Any], tokens: dict[str, str]) -> None:

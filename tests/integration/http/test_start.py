@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
@@ -107,6 +108,16 @@ def get(front: Front, path: str, tls: ssl.SSLContext, token: str = "") -> tuple[
         connection.close()
 
 
+def certificate(front: Front, tls: ssl.SSLContext) -> bytes | None:
+    """The server's, of a new connection."""
+    place = urlsplit(front.url)
+    with (
+        socket.create_connection((place.hostname, place.port), 20) as plain,
+        tls.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        return secured.getpeercert(binary_form=True)
+
+
 async def test_tls_client_certificates_and_tokens_that_are_withdrawn(counting_model: Path, tmp_path: Path) -> None:
     """The same files as gRPC's."""
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
@@ -131,6 +142,11 @@ async def test_tls_client_certificates_and_tokens_that_are_withdrawn(counting_mo
             get(front, "/v1/server", client("pumps.example", others))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             get(front, "/v1/server", ssl.create_default_context(cafile=ours.file))
+        before = certificate(front, client("pumps.example", ours))
+        for old, new in zip((cert, key), ours.issue("renewed.example"), strict=True):
+            os.replace(new, old)
+        while certificate(front, client("pumps.example", ours)) == before:  # noqa: ASYNC110 - it is looked at once a second
+            await asyncio.sleep(0.05)
         plain = HTTPConnection(front.place, timeout=20)
         plain.request("GET", "/v1/server")
         with pytest.raises(OSError):

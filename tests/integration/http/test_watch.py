@@ -114,6 +114,40 @@ async def test_many_steps_come_as_the_last_of_them(front: Front) -> None:
         assert len(found["outputs"]["prediction"]) == 256
 
 
+async def test_a_session_that_goes_on_fast_is_told_as_far_as_its_log_has_it(front: Front) -> None:
+    """A checkpoint stands before every third step, so that the log is another while it is computed again."""
+    session = front.session("lstm")
+    at = session.open()
+    outputs: list[Any] = []
+
+    def steps() -> Any:
+        place = at
+        for number in range(150):
+            reply = session.step([number, 1, 2], position=place)
+            outputs.append(reply["outputs"]["prediction"][0])
+            place = reply["position"]
+        return place
+
+    async with watching(session, "?hz=10&states=false") as socket:
+        stepping = asyncio.create_task(asyncio.to_thread(steps))
+        reached = -1
+        updates = []
+        while reached < 150:
+            updates.append(await update(socket))
+            reached = updates[-1]["position"]["step"]
+        last = await stepping
+    assert updates[-1]["position"] == last
+    for found in updates:
+        first = found["first_step"]
+        assert found["inputs"] == [[float(number), 1.0, 2.0] for number in range(first, found["position"]["step"])]
+        if "outputs_error" in found:
+            assert found["outputs_error"]["reason"] == "STEP_COMPACTED"
+            assert found["outputs"] == {}
+        elif found["inputs"]:
+            assert found["outputs"]["prediction"] == outputs[first : found["position"]["step"]]
+    assert len(updates) > 2
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [

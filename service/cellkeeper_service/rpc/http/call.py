@@ -6,7 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn
 
 import grpc
@@ -97,9 +97,12 @@ class HttpCall:
         place = None if transport is None else transport.get_extra_info("peername")
         if not place:
             return "gone"
-        host, port = str(place[0]).partition("%")[0], place[1]
-        address = ip_address(host)
-        return f"ipv4:{host}:{port}" if address.version == 4 else f"ipv6:[{host}]:{port}"
+        address, port = ip_address(str(place[0]).partition("%")[0]), place[1]
+        if isinstance(address, IPv6Address):
+            if address.ipv4_mapped is None:
+                return f"ipv6:[{address}]:{port}"
+            address = address.ipv4_mapped
+        return f"ipv4:{address}:{port}"
 
     async def read(self) -> Any:
         raise NotImplementedError

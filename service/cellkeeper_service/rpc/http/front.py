@@ -38,6 +38,7 @@ JSON_PER_BYTE = 6
 LATE_SECONDS = 1.0
 """A request has its answer when its deadline passes; after so long more it is not waited for."""
 CONSOLE = "/console/"
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 GONE = 499
 """The status in the metrics where the client did not wait for one."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -174,7 +175,8 @@ class HttpFront:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._meter.http_request(request.method, route, status, time.monotonic() - began)
+            method = request.method if request.method in METHODS else "other"  # a client may send any word
+            self._meter.http_request(method, route, status, time.monotonic() - began)
         return response
 
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:

@@ -57,6 +57,9 @@ HELD = {
 }
 LOG_SIZE = {"log": _object({"steps": COUNT, "bytes": COUNT})}
 STEPS = {"first_step": INTEGER, "inputs": ARRAY, "outputs": _map(ARRAY)}
+MISSED = {
+    "outputs_error": {**ref("Error"), "description": "why there are none: the session went on faster than it was read"}
+}
 CHUNK = {"inputs": {**ARRAY, "description": "One time step, or a list of T of them."}}
 WANTED = {
     "outputs": {**_list(TEXT), "description": '"prediction" where it is left out; "state": the state tensors'},
@@ -202,7 +205,7 @@ SCHEMAS: dict[str, Schema] = {
         {"generation": _hex(16), "step": {**INTEGER, "description": "counting starts here"}, **STATES},
         {"request_id": REQUEST_ID},
     ),
-    "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}),
+    "Log": _object({"position": POSITION, "checkpoint_step": INTEGER, **STEPS}, MISSED),
     "Reset": _object({"generation": _hex(16)}, {"request_id": REQUEST_ID}),
     "Fork": _object({"target": TEXT}, {"position": POSITION, "request_id": REQUEST_ID}),
     "Moved": _object({"position": POSITION}),
@@ -226,7 +229,7 @@ SCHEMAS: dict[str, Schema] = {
     "StreamReply": {"oneOf": [_object(STEPPED, {**STATES, "id": {}}), ref("Refusal")]},
     "WatchUpdate": {
         "oneOf": [
-            _object({**STANDS, **HELD, **LOG_SIZE, **STEPS}, {**STATES, "state_position": POSITION}),
+            _object({**STANDS, **HELD, **LOG_SIZE, **STEPS}, {**STATES, "state_position": POSITION, **MISSED}),
             _object({**STANDS, **HELD, **LOG_SIZE, "error": ref("Error")}),
             ref("Refusal"),
         ]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.errors import invalid
+from cellkeeper_service.errors import Rejection, invalid
 from cellkeeper_service.rpc import reading
 from cellkeeper_service.rpc.answering import Call, answering
 from cellkeeper_service.rpc.catalog import Catalog
@@ -18,7 +18,7 @@ from . import replies
 from .asked import Asked
 from .fields import query as number
 from .json_text import integer
-from .session_log import Wanted, first_step, last_steps, most_steps, read_session
+from .session_log import Wanted, last_steps, most_steps, read_session
 
 DEFAULT_LOG_STEPS = 64
 
@@ -82,11 +82,13 @@ class HttpServicer(Servicer):
         name, _ = catalog.find(request.model)
         outputs, _ = catalog.wanted(request.outputs, catalog.spec(name))
         key = catalog.key(name, request.session)
-        record = (await read_session(self.core, key, call.deadline)).record
-        first, wanted = first_step(record, request.steps), Wanted(outputs, False, request.steps)
-        steps = await last_steps(self.core, call.caller, key, record, first, wanted, call.deadline)
-        step = integer(record.header.checkpoint_step)
-        return {"position": replies.position(record.position), "checkpoint_step": step, **steps}
+        found = await read_session(self.core, key, call.deadline)
+        wanted = Wanted(outputs, False, request.steps)
+        found, steps = await last_steps(self.core, call.caller, key, found, wanted, call.deadline)
+        if isinstance(steps, Rejection):
+            raise steps
+        step = integer(found.header.checkpoint_step)
+        return {"position": replies.position(found.header.position), "checkpoint_step": step, **steps}
 
     @answering
     async def GetServer(self, request: None, call: Call) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, GetSession, GetState, SessionReply, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.errors import Rejection
+from cellkeeper_service.errors import Reason, Rejection
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.tensors import state_tensors
@@ -22,6 +22,10 @@ from cellkeeper_service.rpc.waiting import replies_to, reply_to
 from . import replies
 from .arrays import write_array
 from .json_text import integer
+
+TRIES = 3
+MOVED_ON = frozenset({Reason.STEP_COMPACTED, Reason.HISTORY_CHANGED, Reason.GENERATION_CHANGED, Reason.STEP_CONFLICT})
+"""The record is another than the one that was read before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,45 @@ def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
     spec = catalog.spec(model)
     wanted, _ = catalog.wanted(outputs, spec)
     step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
-    return max(min(catalog.limits.max_chunk_steps, catalog.limits.max_message_bytes // step_bytes), 1)
+    return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
 
 
 async def last_steps(
+    core: CoreLoop,
+    caller: Caller,
+    key: SessionKey,
+    found: SessionReply,
+    wanted: Wanted,
+    until: float,
+    seen: Position | None = None,
+) -> tuple[SessionReply, dict[str, Any] | Rejection]:
+    """The last steps that the record has and that follow `seen`, with what is wanted of them, or why they cannot be
+    had. Raises a Rejection where the session cannot be read again.
+
+    The session may go on meanwhile, and what was its log become its checkpoint: then it is read again, and so it is
+    returned, too, as it stood. One that goes on faster than it can be read has inputs, and an `outputs_error`.
+    """
+    for _ in range(TRIES):
+        first = first_step(found.record, wanted.steps, seen)
+        try:
+            return found, await _computed_again(core, caller, key, found.record, first, wanted, until)
+        except Rejection as rejection:
+            why = rejection
+        if why.reason not in MOVED_ON:
+            break
+        found = await read_session(core, key, until)
+    if why.reason not in MOVED_ON:
+        return found, why
+    bare = Wanted(frozenset(), wanted.state, wanted.steps)
+    first = first_step(found.record, wanted.steps, seen)
+    try:
+        steps = await _computed_again(core, caller, key, found.record, first, bare, until)
+    except Rejection as rejection:
+        return found, rejection
+    return found, {**steps, "outputs_error": replies.rejection(why)}
+
+
+async def _computed_again(
     core: CoreLoop, caller: Caller, key: SessionKey, record: Record, first: int, wanted: Wanted, until: float
 ) -> dict[str, Any]:
     """The record's inputs from step `first` on, and what is wanted with them. Raises a Rejection.

@@ -83,7 +83,7 @@ class StepCall(SocketCall):
         text = await self._text()
         if text is None:
             return EOF
-        body = Fields(read_json(text.encode("utf-8", "surrogatepass"), MESSAGE), whole=MESSAGE)
+        body = Fields(read_json(text.encode(), MESSAGE), whole=MESSAGE)
         self._count += 1
         number = self._count
         self._order.append(number)

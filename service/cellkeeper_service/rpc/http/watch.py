@@ -22,7 +22,7 @@ from cellkeeper_service.rpc.message_stream import MessageStream
 
 from . import fields, replies
 from .asked import Asked
-from .session_log import Wanted, first_step, last_steps, most_steps, read_session
+from .session_log import Wanted, last_steps, most_steps, read_session
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,9 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             try:
                 found = await read_session(self._core, key, self._until(catalog))
                 if found.record.position != seen:
-                    await self._send(await self._update(key, found, seen, wanted, catalog))
-                    seen, told = found.record.position, ""
+                    reached, update = await self._update(key, found, seen, wanted, catalog)
+                    await self._send(update)
+                    seen, told = reached, ""
             except Rejection as refused:
                 why, seen = refused, None
             except Exception:
@@ -117,16 +118,16 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
 
     async def _update(
         self, key: SessionKey, found: SessionReply, seen: Position | None, wanted: Wanted, catalog: Catalog
-    ) -> dict[str, Any]:
-        first = first_step(found.record, wanted.steps, seen)
-        try:
-            steps = await last_steps(self._core, self._caller, key, found.record, first, wanted, self._until(catalog))
-        except Rejection as refused:
-            if refused.reason is Reason.STORE_UNAVAILABLE:
-                raise
-            steps = {"error": replies.rejection(refused)}  # where it stands can be told all the same
-        info = reading.session_info(key.session, found.header, found.hot)
-        return {**replies.session(info, key.model), "log": replies.log_size(found.header), **steps}
+    ) -> tuple[Position, dict[str, Any]]:
+        """What is sent, and up to where it tells of the session."""
+        until = self._until(catalog)
+        found, steps = await last_steps(self._core, self._caller, key, found, wanted, until, seen)
+        if isinstance(steps, Rejection):
+            if steps.reason is Reason.STORE_UNAVAILABLE:
+                raise steps
+            steps = {"error": replies.rejection(steps)}  # where it stands can be told all the same
+        info = replies.session(reading.session_info(key.session, found.header, found.hot), key.model)
+        return found.record.position, {**info, "log": replies.log_size(found.header), **steps}
 
     async def _send(self, update: dict[str, Any]) -> None:
         self._left.clear()
