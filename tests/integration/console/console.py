@@ -15,11 +15,13 @@ from cellkeeper import Client, Session
 from cellkeeper_service.access.command import new_token, token_line
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
+from testing.bundles import counting_bundle
 from testing.redis_server import free_port
 from testing.server_process import ServerProcess
 
 BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
+OTHER_MODEL = "count"
 NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
 
 
@@ -39,8 +41,8 @@ class Console:
 
 @contextmanager
 def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
-    """Serves the CO2 model and, as the version before it, one that declares no feedback; asks for tokens. `folder` gets
-    its files; the sessions are opened."""
+    """Serves the CO2 model, as the version before it one that declares no feedback, and another model; asks for tokens.
+    `folder` gets its files; the sessions are opened."""
     before = folder / "before"
     shutil.copytree(BUNDLE, before)
     config = json.loads((before / "config.json").read_text())
@@ -52,7 +54,9 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
     port = free_port()
     options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
     with (
-        ServerProcess([BUNDLE, before], f"sqlite:{folder / 'sessions.db'}", options) as server,
+        ServerProcess(
+            [BUNDLE, before, counting_bundle(folder / OTHER_MODEL)], f"sqlite:{folder / 'sessions.db'}", options
+        ) as server,
         Client(server.target, token=token) as client,
     ):
         client.group(sessions, model=MODEL)

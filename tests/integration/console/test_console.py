@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from .console import MODEL, Console, ConsolePage
+from .console import MODEL, OTHER_MODEL, Console, ConsolePage
 
 PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
 VIEWS = {  # the address, and what is there when it is complete
@@ -57,6 +57,16 @@ def test_more_are_loaded_and_an_id_that_is_typed_whole_is_opened(page: ConsolePa
     expect(page.heading("pump-0042")).to_be_visible()
     page.page.go_back()
     expect(page.page.get_by_role("searchbox")).to_have_value("pump-0042")
+
+
+def test_sessions_of_all_models_are_found_together(page: ConsolePage, console: Console) -> None:
+    console.session("in-both")
+    console.client.session("in-both", model=OTHER_MODEL)
+    page.go("#/sessions?prefix=in-both")
+    expect(page.page.locator("table.sessions td.model")).to_have_text([MODEL, OTHER_MODEL])
+    page.page.get_by_label("Model").select_option(OTHER_MODEL)
+    expect(page.page.locator("table.sessions tbody tr")).to_have_count(1)
+    expect(page.page.locator("table.sessions td.model")).to_be_hidden()
 
 
 def test_an_empty_search_says_what_to_do(page: ConsolePage) -> None:
@@ -155,13 +165,13 @@ def test_several_are_deleted_at_once_by_the_keyboard(page: ConsolePage, console:
 
 
 def test_sessions_are_carried_over(page: ConsolePage, console: Console) -> None:
-    current, before = console.client.models()
+    current, before = (model for model in console.client.models() if model.name == MODEL)
     names = [f"old-{number}" for number in range(5)]
     console.client.group(names, model=MODEL)
     console.client.carry_over("reset", model=MODEL, sessions=names, fingerprint=before.fingerprint)
     page.go(f"#/models/{MODEL}/sessions?prefix=old-")
     expect(page.page.get_by_text("replaced", exact=True)).to_have_count(5)
-    page.go("#/models")
+    page.go(f"#/models/{MODEL}")
     page.button("Carry sessions over…").click()
     page.page.get_by_label("Only ids that begin with").fill("old-")
     page.button("Carry over").click()

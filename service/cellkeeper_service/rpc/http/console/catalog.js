@@ -1,4 +1,3 @@
-import { modelPath } from "./api.js";
 import { Model, versionsOf } from "./model.js";
 
 /** The served models. Asked for once a view, and again where a session names a version that is not among them. */
@@ -33,13 +32,4 @@ export class Catalog {
       versionsOf(await this.list(options), name).find((model) => model.fingerprint === fingerprint);
     return (await found()) ?? (await found({ fresh: true })) ?? null;
   }
-}
-
-/** Sessions of a model, a page at a time: { sessions, next }. */
-export async function sessionPage(api, model, { prefix = "", size, token = "", signal }) {
-  const query = new URLSearchParams({ page_size: size });
-  if (prefix) query.set("prefix", prefix);
-  if (token) query.set("page_token", token);
-  const { sessions, next_page_token: next } = await api.get(`${modelPath(model)}/sessions?${query}`, { signal });
-  return { sessions, next: next ?? "" };
 }

@@ -1,7 +1,7 @@
 /**
  * Addresses of views, kept in the part of the URL behind "#", so that every view can be linked:
  *
- *   #/sessions                                       of the only model, or of one to choose
+ *   #/sessions?prefix=PREFIX                         of all models
  *   #/models                                         #/models/MODEL
  *   #/models/MODEL/sessions?prefix=PREFIX
  *   #/models/MODEL/sessions/SESSION
@@ -16,15 +16,15 @@ export function parseRoute(hash) {
   } catch {
     return { view: "unknown", path };
   }
-  const parameters = new URLSearchParams(query);
+  const prefix = new URLSearchParams(query).get("prefix") ?? "";
   const [first, model, second, session, third, other] = parts;
-  if (!first || (first === "sessions" && parts.length === 1)) return { view: "sessions", model: null, prefix: "" };
+  if (!first || (first === "sessions" && parts.length === 1)) return { view: "sessions", model: null, prefix };
   if (first === "now" && parts.length === 1) return { view: "now" };
   if (first !== "models") return { view: "unknown", path };
   if (parts.length === 1) return { view: "models", model: null };
   if (parts.length === 2) return { view: "models", model };
   if (second !== "sessions") return { view: "unknown", path };
-  if (parts.length === 3) return { view: "sessions", model, prefix: parameters.get("prefix") ?? "" };
+  if (parts.length === 3) return { view: "sessions", model, prefix: prefix };
   if (parts.length === 4) return { view: "session", model, session };
   if (third === "compare" && parts.length === 6) return { view: "compare", model, session, other };
   return { view: "unknown", path };
@@ -34,9 +34,10 @@ export function modelHash(model) {
   return `#/models/${encodeURIComponent(model)}`;
 }
 
+/** model: null for all. */
 export function sessionsHash(model, prefix = "") {
   const query = prefix ? `?${new URLSearchParams({ prefix })}` : "";
-  return `${modelHash(model)}/sessions${query}`;
+  return `${model === null ? "#" : modelHash(model)}/sessions${query}`;
 }
 
 export function sessionHash(model, session) {

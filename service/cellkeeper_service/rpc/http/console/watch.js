@@ -31,7 +31,8 @@ export class Watch {
     this.#closed = true;
     clearTimeout(this.#timer);
     const socket = this.#socket;
-    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(); // sooner, it is an error
+    if (socket.readyState === WebSocket.CONNECTING)
+      socket.onopen = () => socket.close(); // sooner, it is an error
     else socket.close();
   }
 

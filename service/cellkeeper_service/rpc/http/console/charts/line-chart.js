@@ -19,10 +19,20 @@ export class LineChart {
 
   /**
    * label: what the chart shows, for screen readers and the cursor. formatX, formatY: texts of values. floor: a value
-   * that the y axis always reaches. clock: x is a time of the clock, in seconds.
+   * that the y axis always reaches. clock: x is a time of the clock, in seconds. joined: the
+   * largest distance of neighbours along x that are joined by a line.
    */
-  constructor({ label, height = 150, formatX = integer, formatY = number, floor = null, clock = false, shown = 6 }) {
-    Object.assign(this, { label, height, formatX, formatY, floor, clock });
+  constructor({
+    label,
+    height = 150,
+    formatX = integer,
+    formatY = number,
+    floor = null,
+    clock = false,
+    joined = Infinity,
+    shown = 6,
+  }) {
+    Object.assign(this, { label, height, formatX, formatY, floor, clock, joined });
     this.svg = svg("svg", { "aria-hidden": "true", height });
     this.slider = element("div", {
       class: "chart-cursor",
@@ -86,7 +96,7 @@ export class LineChart {
       this.svg,
       this.#ahead(domain, x),
       this.#grid(domain, range, x, y),
-      lines.map((line) => drawn(line, x, y)),
+      lines.map((line) => drawn(line, x, y, this.joined)),
       this.#marks(x),
     );
     this.#read();
@@ -183,11 +193,11 @@ function anchor(at, right) {
 }
 
 /** A line with gaps where values are NaN or missing; a single point is a dot. */
-function drawn({ points, ahead = [], color }, x, y) {
+function drawn({ points, ahead = [], color }, x, y, most) {
   const joined = ahead.length && points.length ? [points.at(-1), ...ahead] : ahead;
   const made = [];
-  if (points.length) made.push(svg("path", { class: `series stroke-${color}`, d: path(points, x, y) }));
-  if (joined.length) made.push(svg("path", { class: `series ahead stroke-${color}`, d: path(joined, x, y) }));
+  if (points.length) made.push(svg("path", { class: `series stroke-${color}`, d: path(points, x, y, most) }));
+  if (joined.length) made.push(svg("path", { class: `series ahead stroke-${color}`, d: path(joined, x, y, most) }));
   const last = points.at(-1);
   if (last && Number.isFinite(last[1])) {
     made.push(svg("circle", { class: `dot fill-${color}`, cx: x(last[0]), cy: y(last[1]), r: 3 }));
@@ -195,15 +205,16 @@ function drawn({ points, ahead = [], color }, x, y) {
   return made;
 }
 
-function path(points, x, y) {
+function path(points, x, y, most) {
   let text = "";
-  let broken = true;
+  let before = null; // the x of the point before, where there is a value
   for (const [at, value] of points) {
     if (!Number.isFinite(value)) {
-      broken = true;
+      before = null;
     } else {
-      text += `${broken ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-      broken = false;
+      const move = before === null || at - before > most;
+      text += `${move ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+      before = at;
     }
   }
   return text || "M0 0";

@@ -9,7 +9,7 @@ const AT_ONCE = 6;
 const NAMED = 50;
 
 /** Resolves to true where they were reset. sessions: what the API says of each. */
-export function resetSessions(api, model, sessions) {
+export function resetSessions(api, sessions) {
   return confirmed({
     api,
     sessions,
@@ -18,7 +18,7 @@ export function resetSessions(api, model, sessions) {
     button: "Reset",
     done: "reset",
     each: (session, requestId) =>
-      api.post(sessionPath(model, session.session, "reset"), {
+      api.post(sessionPath(session.model, session.session, "reset"), {
         generation: session.position.generation,
         request_id: requestId,
       }),
@@ -26,7 +26,7 @@ export function resetSessions(api, model, sessions) {
 }
 
 /** Resolves to true where they were deleted. */
-export function deleteSessions(api, model, sessions) {
+export function deleteSessions(api, sessions) {
   return confirmed({
     api,
     sessions,
@@ -35,7 +35,7 @@ export function deleteSessions(api, model, sessions) {
     button: "Delete",
     done: "deleted",
     each: (session) =>
-      api.delete(`${sessionPath(model, session.session)}?generation=${session.position?.generation ?? ""}`),
+      api.delete(`${sessionPath(session.model, session.session)}?generation=${session.position?.generation ?? ""}`),
   });
 }
 

@@ -1,8 +1,8 @@
 import { modelPath, newRequestId } from "../api.js";
-import { sessionPage } from "../catalog.js";
 import { ask, toast } from "../dialogs.js";
 import { element, put } from "../element.js";
 import { counted, integer, short } from "../format.js";
+import { SessionSearch } from "../session-search.js";
 
 /** Moves a model's sessions from versions that were replaced to the one that takes new sessions, with progress. */
 
@@ -92,17 +92,15 @@ export class CarryOver {
 
   async #find(prefix, counts, tell) {
     const moving = [];
-    let token = "";
-    do {
-      const page = await sessionPage(this.context.api, this.model, { prefix, size: PAGE_SIZE, token });
-      for (const session of page.sessions) {
+    const search = new SessionSearch(this.context.api, [this.model], prefix);
+    while (!search.ended) {
+      for (const session of await search.page(PAGE_SIZE)) {
         counts.seen += 1;
         if (session.fingerprint === this.current.fingerprint) counts.stayed += 1;
         else if (session.position) moving.push(session);
       }
-      token = page.next;
       tell();
-    } while (token);
+    }
     return moving;
   }
 

@@ -13,8 +13,8 @@ export class HistoryCard {
   constructor(model, { title = "Inputs and outputs", end = [] } = {}) {
     this.model = model;
     const formatX = (at) => this.feed.history.axis.text(at);
-    this.inputs = new LineChart({ label: "Inputs", height: 140, formatX });
-    this.outputs = new LineChart({ label: "Outputs", height: 170, formatX });
+    this.inputs = new LineChart({ label: "Inputs", height: 140, formatX, joined: 1 });
+    this.outputs = new LineChart({ label: "Outputs", height: 170, formatX, joined: 1 });
     this.message = element("div", {});
     this.charts = element("div", { class: "stack" }, this.inputs.element, this.outputs.element, partly(model));
     this.table = element("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Last values" });

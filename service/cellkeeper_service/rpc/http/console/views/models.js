@@ -1,8 +1,8 @@
-import { sessionPage } from "../catalog.js";
 import { card, element, empty, facts, problem, put } from "../element.js";
 import { integer, number, shape, short } from "../format.js";
 import { modelHash, sessionsHash } from "../route.js";
 import { versionsOf } from "../model.js";
+import { SessionSearch } from "../session-search.js";
 import { CarryOver } from "./carry-over.js";
 
 /** The served models: what they take, give and remember, what decides their bits; carry-over to a new version. */
@@ -215,15 +215,14 @@ class VersionCounts {
     this.button.disabled = true;
     const counts = new Map();
     let all = 0;
-    let token = "";
+    const search = new SessionSearch(this.api, [this.model], "", this.signal);
     try {
       do {
-        const page = await sessionPage(this.api, this.model, { size: COUNT_PAGE, token, signal: this.signal });
-        for (const { fingerprint } of page.sessions) counts.set(fingerprint, (counts.get(fingerprint) ?? 0) + 1);
-        all += page.sessions.length;
-        token = page.next;
-        this.#show(counts, Boolean(token));
-      } while (token && all < MOST_COUNTED);
+        const sessions = await search.page(COUNT_PAGE);
+        for (const { fingerprint } of sessions) counts.set(fingerprint, (counts.get(fingerprint) ?? 0) + 1);
+        all += sessions.length;
+        this.#show(counts, !search.ended);
+      } while (!search.ended && all < MOST_COUNTED);
       this.button.textContent = "Count again";
     } catch (error) {
       if (!this.signal.aborted) this.button.after(problem(error));

@@ -1,11 +1,13 @@
 import { element } from "../element.js";
 import { duration, integer, short } from "../format.js";
+import { versionsOf } from "../model.js";
 import { sessionHash } from "../route.js";
 
 /** The table of sessions. Arrow keys move through its rows, Enter opens, Space selects. */
 
 const COLUMNS = [
   ["Session", "id", "The id that clients give it"],
+  ["Model", "model", "The model that it is a sequence of"],
   ["Version", "", "The first characters of the fingerprint of the model version that it belongs to"],
   ["Step", "number", "How many time steps it has consumed"],
   ["Age", "number optional", "Since its present generation began: by open, reset, set-state, fork or carry-over"],
@@ -33,9 +35,9 @@ export class SessionTable {
     });
     const head = COLUMNS.map(([name, kind, title]) => element("th", { class: kind, scope: "col", title }, name));
     this.body = element("tbody", { onkeydown: (event) => this.#key(event) });
-    const table = element(
+    this.table = element(
       "table",
-      { class: "sessions" },
+      { class: "sessions of-one" },
       element(
         "caption",
         { class: "visually-hidden" },
@@ -44,7 +46,7 @@ export class SessionTable {
       element("thead", {}, element("tr", {}, element("th", { class: "check", scope: "col" }, this.all), head)),
       this.body,
     );
-    this.element = element("div", { class: "table-scroll" }, table);
+    this.element = element("div", { class: "table-scroll" }, this.table);
   }
 
   get size() {
@@ -66,10 +68,11 @@ export class SessionTable {
     this.#changed();
   }
 
-  /** versions: the served versions of the model; the first takes new sessions. */
-  add(model, sessions, versions) {
+  /** models: every served version; the first of a name takes new sessions. named: whether the models are told. */
+  add(sessions, models, { named }) {
+    this.table.classList.toggle("of-one", !named);
     for (const info of sessions) {
-      const made = this.#row(model, info, versions);
+      const made = this.#row(info, versionsOf(models, info.model));
       this.#rows.push(made);
       this.body.append(made.row);
     }
@@ -81,7 +84,7 @@ export class SessionTable {
     this.#rows[this.#current]?.link.focus();
   }
 
-  #row(model, info, versions) {
+  #row(info, versions) {
     const check = element("input", {
       type: "checkbox",
       "aria-label": `Select ${info.session}`,
@@ -90,7 +93,7 @@ export class SessionTable {
     });
     const link = element(
       "a",
-      { href: sessionHash(model, info.session), title: info.session, tabindex: -1 },
+      { href: sessionHash(info.model, info.session), title: info.session, tabindex: -1 },
       info.session,
     );
     const index = this.#rows.length;
@@ -104,6 +107,7 @@ export class SessionTable {
           ),
         ]
       : [
+          element("td", { class: "model" }, info.model),
           element("td", {}, version(info.fingerprint, versions)),
           element("td", { class: "number" }, integer(info.position.step)),
           element("td", { class: "number optional" }, duration(info.age_ms)),

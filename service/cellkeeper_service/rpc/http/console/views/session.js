@@ -97,7 +97,7 @@ export class SessionView {
       element("button", { class: `button ${kind}`, type: "button", onclick: act, disabled: !may, title }, text);
     return [
       button("Fork as what-if…", "primary", () => this.#fork()),
-      button("Reset…", "", () => resetSessions(this.context.api, this.model, [this.feed.info])),
+      button("Reset…", "", () => resetSessions(this.context.api, [this.feed.info])),
       button("Delete…", "danger", () => this.#delete()),
     ];
   }
@@ -157,7 +157,7 @@ export class SessionView {
   }
 
   async #delete() {
-    if (await deleteSessions(this.context.api, this.model, [this.feed.info])) location.hash = sessionsHash(this.model);
+    if (await deleteSessions(this.context.api, [this.feed.info])) location.hash = sessionsHash(this.model);
   }
 }
 

@@ -1,26 +1,25 @@
 import { sessionPath } from "../api.js";
-import { sessionPage } from "../catalog.js";
 import { announce } from "../dialogs.js";
 import { element, empty, problem, put } from "../element.js";
 import { counted, integer } from "../format.js";
 import { sessionHash, sessionsHash } from "../route.js";
+import { SessionSearch } from "../session-search.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
 import { SessionTable } from "./session-table.js";
 
-/** Sessions of a model: found by prefix, a page at a time, several selected at once. */
+/** Sessions of a model, or of all: found by prefix, a page at a time, several selected at once. */
 
 const PAGE_SIZE = 100;
 const SEARCH_WAIT_MS = 180;
-const MOST_EMPTY_PAGES = 50; // of a store that pages by cursor: a page may hold none though more follow
 
 export class SessionsView {
   #calls = null;
   #timer = 0;
-  #next = "";
+  #found = null; // the search that is shown
 
   constructor(context, { model, prefix }) {
     this.context = context;
-    this.model = model;
+    this.model = model; // null: all
     this.prefix = prefix;
     this.title = model ? `Sessions of ${model}` : "Sessions";
     this.heading = element("h1", { tabindex: -1 }, "Sessions");
@@ -36,7 +35,7 @@ export class SessionsView {
     });
     this.models = element("select", {
       "aria-label": "Model",
-      onchange: () => (location.hash = sessionsHash(this.models.value, this.prefix)),
+      onchange: () => (location.hash = sessionsHash(this.models.value || null, this.prefix)),
     });
     this.table = new SessionTable({ selected: (ids) => this.#selected(ids), up: () => this.search.focus() });
     this.selection = element("div", { class: "row" });
@@ -76,7 +75,7 @@ export class SessionsView {
 
   /** The same model with another prefix stays in this view. */
   follow({ model, prefix }) {
-    if (model !== this.model || model === null) return false;
+    if (model !== this.model) return false;
     if (prefix !== this.prefix) {
       this.prefix = prefix;
       this.search.value = prefix;
@@ -92,16 +91,20 @@ export class SessionsView {
         return this.#nothing(
           empty("No model is served.", "Start the server with the folder of a bundle: cellkeeper-server serve BUNDLE"),
         );
-      if (this.model === null) return location.replace(sessionsHash(names[0]));
-      if (!names.includes(this.model)) names.unshift(this.model);
-      this.models.replaceChildren(
-        ...names.map((name) => element("option", { value: name, selected: name === this.model }, name)),
-      );
+      if (this.model === null && names.length === 1) return location.replace(sessionsHash(names[0], this.prefix));
+      this.names = this.model === null ? names : [this.model];
+      this.models.replaceChildren(...this.#options(names));
       await this.#load();
     } catch (error) {
       this.#nothing(problem(error));
     }
     return undefined;
+  }
+
+  #options(names) {
+    const option = (value, text) => element("option", { value, selected: value === (this.model ?? "") }, text);
+    const listed = this.model === null || names.includes(this.model) ? names : [this.model, ...names];
+    return [...(listed.length > 1 ? [option("", "All models")] : []), ...listed.map((name) => option(name, name))];
   }
 
   #typed() {
@@ -132,19 +135,23 @@ export class SessionsView {
 
   /** Opens the session of just that id, where there is one; otherwise goes to the first that was found. */
   async #open(id) {
-    try {
-      await this.context.api.get(sessionPath(this.model, id));
-      location.hash = sessionHash(this.model, id);
-    } catch {
-      await this.#load();
-      this.table.focus();
+    for (const model of this.names) {
+      try {
+        await this.context.api.get(sessionPath(model, id));
+        location.hash = sessionHash(model, id);
+        return;
+      } catch {
+        // not of this model
+      }
     }
+    await this.#load();
+    this.table.focus();
   }
 
   async #load() {
     this.#calls?.abort();
     this.#calls = new AbortController();
-    this.#next = "";
+    this.#found = new SessionSearch(this.context.api, this.names, this.prefix, this.#calls.signal);
     this.table.wait();
     this.state.replaceChildren();
     await this.#page({ first: true });
@@ -154,22 +161,11 @@ export class SessionsView {
     const { signal } = this.#calls;
     this.more.disabled = true;
     try {
-      const versions = (await this.context.catalog.list()).filter(({ name }) => name === this.model);
-      let found = [];
-      for (let pages = 0; pages < MOST_EMPTY_PAGES && !found.length; pages += 1) {
-        const page = await sessionPage(this.context.api, this.model, {
-          prefix: this.prefix,
-          size: PAGE_SIZE,
-          token: this.#next,
-          signal,
-        });
-        found = page.sessions;
-        this.#next = page.next;
-        if (!this.#next) break;
-      }
+      const models = await this.context.catalog.list();
+      const sessions = await this.#found.page(PAGE_SIZE);
       if (signal.aborted) return;
       if (first) this.table.clear();
-      this.table.add(this.model, found, versions);
+      this.table.add(sessions, models, { named: this.model === null });
       this.#tell();
     } catch (error) {
       if (signal.aborted) return;
@@ -183,32 +179,24 @@ export class SessionsView {
 
   #tell() {
     const shown = this.table.size;
-    this.more.hidden = !this.#next;
-    this.count.textContent = this.#next ? `${integer(shown)} shown, more follow` : counted(shown, "session");
+    this.more.hidden = this.#found.ended;
+    this.count.textContent = this.#found.ended ? counted(shown, "session") : `${integer(shown)} shown, more follow`;
     announce(this.count.textContent);
-    if (shown) put(this.state);
-    else if (this.#next)
-      put(
-        this.state,
-        empty("Nothing found yet.", "The store has more to look through: load more, or type more of the id."),
-      );
-    else if (this.prefix)
-      put(
-        this.state,
-        empty(
-          `No session of ${this.model} begins with “${this.prefix}”.`,
-          "Ids are case-sensitive. Type less of it, or choose another model.",
-        ),
-      );
-    else
-      put(
-        this.state,
-        empty(
-          `${this.model} has no sessions yet.`,
-          "One begins with its first step, for instance in Python:",
-          `Client(TARGET).session("pump-17", model="${this.model}").step(x)`,
-        ),
-      );
+    put(this.state, shown ? [] : this.#none());
+  }
+
+  #none() {
+    const of = this.model ?? "any model";
+    if (!this.#found.ended) {
+      return empty("Nothing found yet.", "The store has more to look through: load more, or type more of the id.");
+    }
+    if (this.prefix) {
+      const advice = "Ids are case-sensitive. Type less of it, or choose another model.";
+      return empty(`No session of ${of} begins with “${this.prefix}”.`, advice);
+    }
+    const program = `Client(TARGET).session("pump-17", model="${this.names[0]}").step(x)`;
+    const advice = "One begins with its first step, for instance in Python:";
+    return empty(`There is no session of ${of} yet.`, advice, element("code", {}, program));
   }
 
   #nothing(shown) {
@@ -225,7 +213,7 @@ export class SessionsView {
         {
           class: `button ${danger}`,
           type: "button",
-          onclick: async () => (await does(this.context.api, this.model, sessions)) && this.#load(),
+          onclick: async () => (await does(this.context.api, sessions)) && this.#load(),
         },
         `${word} ${many}…`,
       );
