@@ -75,7 +75,7 @@ def pictures(browser: Browser, console: Console, out: Path, width: int, scheme: 
     page.page.get_by_text("They first differ").wait_for()
     keep("compare")
     copy.delete()
-    page.go("#/models")
+    page.go(f"#/models/{MODEL}")
     page.button("Count sessions").click()
     page.button("Count again").wait_for()
     keep("models")

@@ -53,10 +53,9 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
     (folder / "tokens").write_text("".join(f"{line}\n" for line in lines))
     port = free_port()
     options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
+    bundles = [BUNDLE, before, counting_bundle(folder / OTHER_MODEL)]
     with (
-        ServerProcess(
-            [BUNDLE, before, counting_bundle(folder / OTHER_MODEL)], f"sqlite:{folder / 'sessions.db'}", options
-        ) as server,
+        ServerProcess(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
         Client(server.target, token=token) as client,
     ):
         client.group(sessions, model=MODEL)
