@@ -15,13 +15,14 @@ from cellkeeper import Client, Session
 from cellkeeper_service.access.command import new_token, token_line
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
-from testing.bundles import counting_bundle
+from testing.bundles import make_bundle
 from testing.redis_server import free_port
 from testing.server_process import ServerProcess
 
 BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
 MODEL = "co2"
-OTHER_MODEL = "count"
+TOKEN_MODEL = "words"
+TOKENS = 30
 NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
 
 
@@ -41,8 +42,8 @@ class Console:
 
 @contextmanager
 def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
-    """Serves the CO2 model, as the version before it one that declares no feedback, and another model; asks for tokens.
-    `folder` gets its files; the sessions are opened."""
+    """Serves the CO2 model, as the version before it one that declares no feedback, and a model of token ids; asks who
+    calls. `folder` gets its files; the sessions are opened."""
     before = folder / "before"
     shutil.copytree(BUNDLE, before)
     config = json.loads((before / "config.json").read_text())
@@ -53,7 +54,9 @@ def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
     (folder / "tokens").write_text("".join(f"{line}\n" for line in lines))
     port = free_port()
     options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
-    bundles = [BUNDLE, before, counting_bundle(folder / OTHER_MODEL)]
+    tokens = {"kind": "tokens", "vocabulary": TOKENS, "embedding_size": 4}
+    words = make_bundle(folder / "words", name=TOKEN_MODEL, input_size=4, head=(TOKENS,), input=tokens)
+    bundles = [BUNDLE, before, words]
     with (
         ServerProcess(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
         Client(server.target, token=token) as client,
@@ -111,8 +114,8 @@ class ConsolePage:
         """To another view, without loading the page again."""
         self.page.evaluate("hash => { location.hash = hash }", hash_)
 
-    def open(self, session: str) -> None:
-        self.go(f"#/models/{MODEL}/sessions/{quote(session, safe='')}")
+    def open(self, session: str, model: str = MODEL) -> None:
+        self.go(f"#/models/{model}/sessions/{quote(session, safe='')}")
         self.page.get_by_text("live", exact=True).wait_for()
 
     def button(self, name: str) -> Locator:

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from .console import MODEL, OTHER_MODEL, Console, ConsolePage
+from .console import MODEL, TOKEN_MODEL, Console, ConsolePage
 
 PPM = 340 + 6 * np.sin(np.arange(30) / 4).reshape(-1, 1)
 VIEWS = {  # the address, and what is there when it is complete
@@ -61,10 +61,10 @@ def test_more_are_loaded_and_an_id_that_is_typed_whole_is_opened(page: ConsolePa
 
 def test_sessions_of_all_models_are_found_together(page: ConsolePage, console: Console) -> None:
     console.session("in-both")
-    console.client.session("in-both", model=OTHER_MODEL)
+    console.client.session("in-both", model=TOKEN_MODEL)
     page.go("#/sessions?prefix=in-both")
-    expect(page.page.locator("table.sessions td.model")).to_have_text([MODEL, OTHER_MODEL])
-    page.page.get_by_label("Model").select_option(OTHER_MODEL)
+    expect(page.page.locator("table.sessions td.model")).to_have_text([MODEL, TOKEN_MODEL])
+    page.page.get_by_label("Model").select_option(TOKEN_MODEL)
     expect(page.page.locator("table.sessions tbody tr")).to_have_count(1)
     expect(page.page.locator("table.sessions td.model")).to_be_hidden()
 
@@ -98,6 +98,20 @@ def test_a_peek_and_a_forecast_change_nothing(page: ConsolePage, console: Consol
     ahead = page.page.get_by_label("Outputs", exact=True).locator("path.ahead").first
     expect(ahead).to_have_attribute("d", re.compile(r"^M[^L]*(L[^L]*){24}$"))  # from the last step on
     assert console.client.session_info("looked-ahead", model=MODEL).position == session.position
+
+
+def test_a_peek_of_tokens_shows_the_likeliest(page: ConsolePage, console: Console) -> None:
+    session = console.client.session("sentence", model=TOKEN_MODEL)
+    session.step([3, 1, 4])
+    page.open("sentence", TOKEN_MODEL)
+    page.page.get_by_label("token", exact=True).fill("30")
+    page.button("Peek").click()
+    expect(page.page.get_by_text("token: “30” came, a whole number below 30 is expected.")).to_be_visible()
+    page.page.get_by_label("token", exact=True).fill("15")
+    page.button("Peek").click()
+    likeliest = [f"prediction[{token}]" for token in np.argsort(-session.peek([15])[0])[:12]]
+    expect(page.page.locator("table.values").get_by_role("rowheader")).to_have_text(likeliest)
+    expect(page.page.get_by_text("Drawn are the first 12 of 30 outputs.")).to_be_visible()
 
 
 def test_a_fork_is_compared_with_its_source(page: ConsolePage, console: Console) -> None:

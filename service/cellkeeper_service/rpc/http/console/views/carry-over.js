@@ -20,9 +20,11 @@ export class CarryOver {
     this.progress = element("div", {});
     const [current, ...replaced] = versions;
     this.current = current;
+    const may = context.rights.has("admin");
+    const title = may ? null : "The token lacks the right to administrate";
     const button = element(
       "button",
-      { class: "button", type: "button", onclick: () => this.#ask() },
+      { class: "button", type: "button", disabled: !may, title, onclick: () => this.#ask() },
       "Carry sessions over…",
     );
     this.element = element(

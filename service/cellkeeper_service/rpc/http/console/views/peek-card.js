@@ -3,6 +3,8 @@ import { number } from "../format.js";
 import { flat } from "../tensor.js";
 import { InputFields } from "./input-fields.js";
 
+const MOST_ROWS = 12;
+
 /** A peek: what the model would give for typed values, without a change of the session. */
 export class PeekCard {
   #rows = null;
@@ -65,20 +67,24 @@ export class PeekCard {
   }
 
   #show(output) {
-    const MOST = 12;
     const before = this.feed.history.last()?.output;
-    const names = this.feed.model.outputNames();
-    const rows = output
-      .slice(0, MOST)
-      .map((value, i) =>
+    const { model } = this.feed;
+    const names = model.outputNames();
+    const order = [...output.keys()];
+    if (model.tokens) order.sort((a, b) => output[b] - output[a]); // the likeliest tokens say more than the first ones
+    const rows = order
+      .slice(0, MOST_ROWS)
+      .map((i) =>
         element(
           "tr",
           {},
           element("th", { scope: "row" }, names[i]),
-          element("td", { class: "number" }, number(value, 6)),
-          element("td", { class: "number muted" }, before ? signed(value - before[i]) : ""),
+          element("td", { class: "number" }, number(output[i], 6)),
+          element("td", { class: "number muted" }, before ? signed(output[i] - before[i]) : ""),
         ),
       );
+    const part =
+      output.length > MOST_ROWS ? `, the ${model.tokens ? "largest" : "first"} ${MOST_ROWS} of ${output.length}` : "";
     const head = ["", "would be", "change"].map((text) =>
       element(
         "th",
@@ -91,7 +97,7 @@ export class PeekCard {
       element(
         "table",
         { class: "values" },
-        element("caption", {}, `At step ${this.feed.history.axis.text(this.#rows.from)}`),
+        element("caption", {}, `At step ${this.feed.history.axis.text(this.#rows.from)}${part}`),
         element("thead", {}, element("tr", {}, head)),
         element("tbody", {}, rows),
       ),
