@@ -307,6 +307,26 @@ def test_the_first_difference_is_that_of_the_values_as_they_came(page: ConsolePa
     assert found == [None, {"step": 7, "what": "input"}]
 
 
+def test_a_history_forgets_what_its_store_lost_and_what_is_long_past(page: ConsolePage) -> None:
+    left = page.page.evaluate("""async () => {
+        const { History } = await import("/console/history.js");
+        const history = new History();
+        const position = (step, generation = "a") => ({ generation, step });
+        history.add({ position: position(9), first: 5, inputs: [[1], [2], [3], [4]] }, "y");
+        const steps = () => history.list().map(({ step }) => step);
+        const found = [steps()];
+        history.stand(position(7));
+        found.push(steps());
+        history.add({ position: position(9), first: 7, inputs: [[6], [7]] }, "y");
+        found.push(history.list().map(({ input }) => input[0]));
+        history.stand(position(727));
+        found.push(steps());
+        history.stand(position(8, "b"));
+        return [...found, steps()];
+    }""")
+    assert left == [[5, 6, 7, 8], [5, 6], [1, 2, 6, 7], [7, 8], []]
+
+
 def test_steps_above_2_to_the_53_are_told_apart(page: ConsolePage, console: Console) -> None:
     session = console.session("far-on")
     session.set_state(session.state(), step=2**60 + 1)

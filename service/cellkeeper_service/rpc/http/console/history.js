@@ -22,7 +22,9 @@ export class History {
       this.rows.clear();
     }
     const now = this.axis.at(step);
-    for (const known of this.rows.keys()) if (known >= now) this.rows.delete(known); // a store that lost its tail
+    for (const known of this.rows.keys()) {
+      if (known < now - CAPACITY_STEPS || known >= now) this.rows.delete(known); // the latter: a store lost its tail
+    }
   }
 
   /** Takes rows in. first: the step of the first. outputs: by name, [T, ...], of which `outputName` is kept. */
@@ -35,7 +37,6 @@ export class History {
       const raw = { input: [input].flat(Infinity), output: [given[i] ?? []].flat(Infinity) };
       this.rows.set(step, { step, input: flat(input), output, raw });
     });
-    this.#trim();
   }
 
   /** The rows in the order of their steps. */
@@ -45,12 +46,6 @@ export class History {
 
   last() {
     return this.list().at(-1) ?? null;
-  }
-
-  #trim() {
-    if (this.rows.size <= CAPACITY_STEPS) return;
-    const steps = [...this.rows.keys()].sort((a, b) => a - b);
-    for (const step of steps.slice(0, steps.length - CAPACITY_STEPS)) this.rows.delete(step);
   }
 }
 
