@@ -293,18 +293,19 @@ def test_values_that_differ_are_written_differently(page: ConsolePage) -> None:
 def test_the_first_difference_is_that_of_the_values_as_they_came(page: ConsolePage) -> None:
     found = page.page.evaluate("""async () => {
         const { History, firstDifference } = await import("/console/history.js");
-        const history = (...values) => {
+        const history = (inputs, outputs) => {
             const made = new History();
-            const inputs = values.map((value) => [value]);
-            const position = { generation: "a", step: 5 + values.length };
-            made.add({ position, first: 5, inputs, outputs: { y: inputs } }, "y");
+            const position = { generation: "a", step: 5 + inputs.length };
+            made.add({ position, first: 5, inputs, outputs: { y: outputs } }, "y");
             return made;
         };
-        const one = history(1, "NaN", "9007199254740993");
-        return [firstDifference(one, history(1, "NaN", "9007199254740993", 4)),
-                firstDifference(one, history(1, "NaN", "9007199254740992"))];
+        const one = history([1, "NaN", "9007199254740993"], [1, 2, 3]);
+        return [firstDifference(one, history([1, "NaN", "9007199254740993", 4], [1, 2, 3, 4])),
+                firstDifference(one, history([1, "NaN", "9007199254740992"], [1, 2, 3])),
+                firstDifference(one, history([1, "NaN", "9007199254740993"], [1, 5, 3])),
+                firstDifference(one, history([1, "NaN", "9007199254740993"], []))];  // not known is not different
     }""")
-    assert found == [None, {"step": 7, "what": "input"}]
+    assert found == [None, {"step": 7, "what": "input"}, {"step": 6, "what": "output"}, None]
 
 
 def test_a_history_forgets_what_its_store_lost_and_what_is_long_past(page: ConsolePage) -> None:

@@ -1,12 +1,12 @@
 import { StepAxis } from "./step-axis.js";
 import { flat } from "./tensor.js";
 
+const CAPACITY_STEPS = 720;
+
 /**
  * The last time steps of one generation of a session: what it took in and what it gave, by step. `axis` says which step
  * a number here stands for.
  */
-const CAPACITY_STEPS = 720;
-
 export class History {
   constructor() {
     this.generation = null;
@@ -59,7 +59,7 @@ export function firstDifference(one, other) {
     const twin = other.rows.get(row.step);
     if (!twin) continue;
     if (differ(row.raw.input, twin.raw.input)) return { step: row.step, what: "input" };
-    if (differ(row.raw.output, twin.raw.output)) return { step: row.step, what: "output" };
+    if (row.output && twin.output && differ(row.raw.output, twin.raw.output)) return { step: row.step, what: "output" };
   }
   return null;
 }

@@ -1,12 +1,12 @@
 import { integer } from "./format.js";
 
+const EXACT = 2n ** 52n;
+const ROUND = 2n ** 40n;
+
 /**
  * Steps as numbers that a chart can draw and count with. JSON carries steps above 2^53 as texts, which are no exact
  * numbers: those are counted from a round step before them.
  */
-const EXACT = 2n ** 52n;
-const ROUND = 2n ** 40n;
-
 export class StepAxis {
   /** step: a number or a text, of the generation that is shown. */
   constructor(step = 0) {
