@@ -30,7 +30,7 @@
 #                   STORE=sqlite|redis|redis-everysec|redis-failover|redis-cluster|redis-sentinel;
 #                   CHAOS_ARGS: python -m verification.chaos -h
 # make explore      the protocol through interleavings: SECONDS
-# make fuzz         hostile messages for every RPC, hostile bundles: CASES
+# make fuzz         hostile messages for every RPC, over HTTP too, hostile bundles: CASES
 # make overload     three times the load that the server can bear: SECONDS
 # make attack       half-open calls, slow messages, floods of resets and pings, and what others notice of them: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE

@@ -25,7 +25,7 @@ from .world import FEATURES, MODELS, World
 
 INTEGERS = (0, 1, -1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, "9007199254740993", "-1", "1e3", "00")
 NUMBERS = (0.0, -0.0, 1e308, 1e-320, 0.1, "NaN", "Infinity", "-Infinity", "nan", 10**400)
-ODD: tuple[Any, ...] = (None, True, [], {}, [[]], [[], [1]], "", {"a": {}}, [None], [[[[[1]]]]])
+ODD: tuple[Any, ...] = ("\ud800", None, True, [], {}, [[]], [[], [1]], "", {"a": {}}, [None], [[[[[1]]]]])
 RAW = ("NaN", "1e999", '{"a":1,"a":2}', "9" * 5000, '"\\ud800"', '"\\u0000"', "[" * 3000, "\ufeff1", "1.", "'x'", "")
 PATHS = ("%2e%2e", "..", "%00", "%ff", "%", "%zz", "a%2Fb", ";x", "//", "%F0%9F%98%80", "x" * 300, "{session}")
 BROKEN = (
@@ -118,6 +118,7 @@ class HttpAttacker:
                 name: {"data": [[0.0] * size[-1]] if len(size) == 2 else [0.0] * size[0]}
                 for name, size in MODELS[model].states
             },
+            "id": draw.choice((1, "a", 0.5)),
             "outputs": draw.sample(("prediction", "hidden", "state"), draw.randrange(3)),
         }
         fields = {
@@ -128,7 +129,7 @@ class HttpAttacker:
             "state": ("generation", "step", "states"),
             "reset": ("generation",),
             "fork": ("target",),
-            "stream": ("inputs", "position", "outputs"),
+            "stream": ("inputs", "position", "outputs", "id"),
         }
         if what == "carry-over":
             item = {"session": session, "generation": place["generation"], "policy": draw.choice(("keep", "reset"))}
@@ -222,7 +223,7 @@ def changed(draw: random.Random, value: Any) -> Any:
         if dice < 0.1:
             return {name: one for name, one in value.items() if name != key}
         if dice < 0.2:
-            return {**value, draw.choice((*TEXTS, *string.ascii_lowercase)): 1}
+            return {**value, draw.choice((*TEXTS, *string.ascii_lowercase, "\ud800", "id")): draw.choice(ODD)}
         return {**value, key: changed(draw, value[key])}
     if isinstance(value, list) and value and draw.random() < 0.6:
         at = draw.randrange(len(value))

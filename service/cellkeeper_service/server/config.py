@@ -103,8 +103,8 @@ class Settings:
     max_message_bytes: int = limit(16 * 1024 * 1024, "bytes of one gRPC message, either way")
     max_http_body_bytes: int = limit(
         1024 * 1024,
-        "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes: while it is read, about "
-        "10 ms a MiB, everybody else waits",
+        "bytes of one JSON body or WebSocket message of a client, at most max_message_bytes: while it is read, 10 to "
+        "100 ms a MiB, everybody else waits",
     )
     max_http_connections: int = limit(1024, "connections to --http-listen")
     max_requests: int = limit(65536, "unanswered requests and frame items")

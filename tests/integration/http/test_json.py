@@ -4,6 +4,7 @@ any characters; and JSON that has two meanings or none."""
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,8 @@ def test_what_is_no_id_is_refused(front: Front, path: str, text: str) -> None:
         ("[" * 100_000, "body: got lists or objects within one another, too deep"),
         ('{"input": [1]}', "inputs: got nothing, expected numbers"),
         ('{"inputs": [1], "positon": {}}', "positon: got a field that is not known here, expected some of inputs"),
+        ('{"inputs": [1], "\\ud800": 1}', "'\\ud800': got a field that is not known here, expected some of inputs, "),
+        ('{"inputs": [1], "' + "x" * 9999 + '": 1}', "a text of 9999 characters: got a field that is not known here"),
         ('{"inputs": [1], "position": null}', "position: got null, expected an object"),
         (
             '{"inputs": [1], "position": {"step": 1}}',
@@ -223,6 +226,39 @@ def test_what_is_not_understood_is_refused_by_its_name(front: Front, body: str, 
     assert (error["code"], error["reason"]) == ("INVALID_ARGUMENT", "INVALID_FIELD")
     assert text in error["message"]
     assert front.ask("GET", "/v1/models/count/sessions/raw").status == 404  # nothing was applied
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "body", "text"),
+    [
+        (
+            "POST",
+            "/step",
+            "{" + "".join(f'"{n}":1,' for n in range(99_000)) + '"98999":1}',
+            "got the key '98999' twice",
+        ),
+        ("POST", "/step", "{" + "".join(f'"{n}":1,' for n in range(99_000)) + '"x":1}', "inputs: got nothing"),
+        ("POST", "/step", '{"inputs":[' + "[[],[],[]]," * 90_000 + "[]]}", "lists of different lengths or depths"),
+        ("POST", "/step", '{"inputs":[1],"outputs":[' + '"prediction",' * 70_000 + '"state"]}', "a list of 70001"),
+        (
+            "PUT",
+            "/state",
+            '{"generation":"'
+            + "0" * 32
+            + '","step":0,"states":{'
+            + "".join(f'"{n}":{{"data":1}},' for n in range(50_000))
+            + '"h":{"data":1}}}',
+            "states: got 50001 tensors, expected each of ['h'] once",
+        ),
+    ],
+    ids=["twice", "names", "nested", "outputs", "tensors"],
+)
+def test_no_body_takes_long_to_be_refused(front: Front, method: str, what: str, body: str, text: str) -> None:
+    """All others wait meanwhile. What takes a time that grows with the square of a body takes minutes."""
+    began = time.monotonic()
+    error = front.ask(method, front.session().path + what, body.encode()).error
+    assert text in error["message"]
+    assert time.monotonic() - began < 5
 
 
 def test_bytes_that_are_no_text_are_refused(front: Front) -> None:

@@ -171,6 +171,21 @@ async def test_what_is_no_message_ends_the_socket(front: Front, message: str | b
         assert await closing(one.socket) == (1008, "INVALID_FIELD")
 
 
+@pytest.mark.parametrize("identity", [r'"\ud800"', "1e999", "null", "[1]", "true", f"{10**400}"])
+async def test_an_id_is_a_string_or_a_number(front: Front, identity: str) -> None:
+    session = front.session()
+    at = session.open()
+    async with line(session) as one:
+        await one.socket.send_str(f'{{"id": {identity}, "inputs": [1], "position": {json.dumps(at)}}}')
+        refused = await one.receive()
+        assert "id" not in refused
+        assert refused["error"]["message"].startswith("id: got ")
+        for good in ("x", 7, 0.5, ""):
+            reply = await one.ask(id=good, inputs=[1], position=at)
+            assert reply["id"] == good
+            at = reply["position"]
+
+
 async def test_a_message_that_is_too_large_ends_the_socket(front: Front) -> None:
     session = front.session()
     async with line(session) as one:

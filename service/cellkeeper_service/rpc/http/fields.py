@@ -13,6 +13,7 @@ from cellkeeper_service.errors import invalid
 from .json_text import shown
 
 MOST = 2**64
+MAX_NAME = 64
 
 
 class Fields:
@@ -23,7 +24,7 @@ class Fields:
         if type(value) is not dict:
             raise invalid(where.rstrip(".") or whole, shown(value), "an object")
         self._left: dict[str, Any] = dict(value)
-        self._known: list[str] = []
+        self._known: dict[str, None] = {}
         self.where = where
 
     def name(self, field: str) -> str:
@@ -31,7 +32,7 @@ class Fields:
 
     def has(self, field: str) -> bool:
         """Whether it is there. null is a value, and no field takes it."""
-        self._known.append(field)
+        self._known[field] = None
         return field in self._left
 
     def value(self, field: str, expected: str) -> Any:
@@ -69,7 +70,12 @@ class Fields:
     def end(self) -> None:
         """Raises a Rejection for fields that nobody has asked for."""
         for field in self._left:
-            raise invalid(self.name(field), "a field that is not known here", f"some of {', '.join(self._known)}")
+            plain = field.isascii() and field.isidentifier() and len(field) <= MAX_NAME
+            raise invalid(
+                self.name(field if plain else shown(field)),
+                "a field that is not known here",
+                f"some of {', '.join(self._known)}",
+            )
 
 
 def text(value: Any, field: str, expected: str = "a string") -> str:

@@ -67,9 +67,11 @@ def _no_constant(name: str) -> NoReturn:
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Unreadable(f"the key {shown(twice)} twice in one object", "each key once")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Unreadable(f"the key {shown(key)} twice in one object", "each key once")
+            seen.add(key)
     return found
 
 

@@ -21,6 +21,7 @@ from .fields import Fields
 from .json_text import shown
 
 MAX_UINT32 = 2**32
+MAX_NAMES = 64
 GENERATION = "32 hexadecimal digits: the generation that is meant"
 
 
@@ -169,8 +170,8 @@ def names(body: Fields, field: str) -> Sequence[str]:
     if not body.has(field):
         return []
     value = body.value(field, "a list of names")
-    if type(value) is not list:
-        raise invalid(body.name(field), shown(value), "a list of names")
+    if type(value) is not list or len(value) > MAX_NAMES:
+        raise invalid(body.name(field), shown(value), f"a list of names, at most {MAX_NAMES}")
     return [fields.text(name, f"{body.name(field)}[{at}]") for at, name in enumerate(value)]
 
 
@@ -224,6 +225,8 @@ def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
     value = body.value(field, "an object of tensors by name")
     if type(value) is not dict:
         raise invalid(body.name(field), shown(value), "an object of tensors by name")
+    if len(value) != len(known):  # each that is read takes its time
+        raise invalid(body.name(field), f"{len(value)} tensors", f"each of {sorted(known)} once")
     tensors = []
     for name, given in value.items():
         one = Fields(given, f"{body.name(field)}[{shown(name)}].")

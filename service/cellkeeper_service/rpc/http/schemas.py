@@ -37,6 +37,7 @@ def ref(name: str) -> Schema:
 TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 NUMBER: Schema = {"type": "number"}
+ID: Schema = {"type": ["string", "number"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 RATES = _map(NUMBER)
 INTEGER = ref("Integer")
@@ -111,7 +112,7 @@ SCHEMAS: dict[str, Schema] = {
             "details": _object({}, {"field": TEXT, "position": POSITION, "retry_delay_ms": COUNT}),
         }
     ),
-    "Refusal": _object({"error": ref("Error")}, {"id": {}}),
+    "Refusal": _object({"error": ref("Error")}, {"id": ID}),
     "Server": _object(
         {
             "version": TEXT,
@@ -224,9 +225,15 @@ SCHEMAS: dict[str, Schema] = {
     "Results": _object({"results": _list({"oneOf": [ref("Moved"), ref("Refusal")]})}),
     "StreamStep": _object(
         CHUNK,
-        {**WANTED, **ACKED, "id": {"description": "comes back with the reply"}, "timeout_ms": COUNT, "peek": FLAG},
+        {
+            **WANTED,
+            **ACKED,
+            "id": {**ID, "description": "comes back with the reply"},
+            "timeout_ms": COUNT,
+            "peek": FLAG,
+        },
     ),
-    "StreamReply": {"oneOf": [_object(STEPPED, {**STATES, "id": {}}), ref("Refusal")]},
+    "StreamReply": {"oneOf": [_object(STEPPED, {**STATES, "id": ID}), ref("Refusal")]},
     "WatchUpdate": {
         "oneOf": [
             _object({**STANDS, **HELD, **LOG_SIZE, **STEPS}, {**STATES, "state_position": POSITION, **MISSED}),

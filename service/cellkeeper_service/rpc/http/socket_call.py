@@ -12,11 +12,21 @@ from aiohttp import WSMsgType, web
 from cellkeeper_service.errors import Rejection, invalid
 
 from .call import EOF, HttpCall
-from .fields import Fields
-from .json_text import read_json
+from .fields import MOST, Fields, text
+from .json_text import read_json, shown
 from .step_socket import Unfit
 
 MESSAGE = "message"
+IDENTITY = "a string or a number"
+
+
+def _identity(value: Any) -> str | int | float:
+    """What a client calls its message. Raises a Rejection."""
+    if type(value) is str:
+        return text(value, "id", IDENTITY)
+    if type(value) not in (int, float) or not abs(value) < MOST:  # an infinity is not either
+        raise invalid("id", shown(value), IDENTITY)
+    return value  # type: ignore[no-any-return]
 
 
 class SocketCall(HttpCall):
@@ -80,16 +90,16 @@ class StepCall(SocketCall):
 
     async def _next(self) -> Any:
         await self._room.acquire()
-        text = await self._text()
-        if text is None:
+        message = await self._text()
+        if message is None:
             return EOF
-        body = Fields(read_json(text.encode(), MESSAGE), whole=MESSAGE)
+        body = Fields(read_json(message.encode(), MESSAGE), whole=MESSAGE)
         self._count += 1
         number = self._count
         self._order.append(number)
         try:
             if body.has("id"):
-                self._ids[number] = body.value("id", "a string or a number")
+                self._ids[number] = _identity(body.value("id", IDENTITY))
             return self._read(body, number)
         except Rejection as why:
             return Unfit(number, why)
