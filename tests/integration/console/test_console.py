@@ -55,7 +55,7 @@ def test_more_are_loaded_and_an_id_that_is_typed_whole_is_opened(page: ConsolePa
     page.page.get_by_role("searchbox").fill("pump-0042")
     page.page.keyboard.press("Enter")
     expect(page.heading("pump-0042")).to_be_visible()
-    page.page.go_back()
+    page.page.evaluate("history.back()")
     expect(page.page.get_by_role("searchbox")).to_have_value("pump-0042")
 
 
@@ -132,6 +132,16 @@ def test_a_fork_is_compared_with_its_source(page: ConsolePage, console: Console)
     expect(verdict).to_have_text("They first differ at step 31, in the input.")
     expect(page.page.locator("line.differs").first).to_be_attached()
     assert console.session("forked/what-if").position.step == 32
+
+
+def test_a_generation_is_shown_whole_on_request(page: ConsolePage, console: Console) -> None:
+    session = console.session("named")
+    page.open("named")
+    generation = session.generation.hex()
+    page.button(f"generation {generation[:8]}").click()
+    session.step(PPM)
+    expect(page.step()).to_have_text("30")
+    expect(page.button(f"generation {generation}")).to_have_text(generation)
 
 
 def test_reset_and_delete_ask_by_name(page: ConsolePage, console: Console) -> None:
