@@ -1,4 +1,5 @@
-# make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself
+# make demo         the CO2 demo on the embedded store; STORE=redis for a Redis server it starts itself; CONSOLE=1 keeps its
+#                   console open, to look at the sessions
 # make example      one of the examples: NAME=stateful_training|token_representations|
 #                   steady_state|rare_jumps
 # make silero       fetches the wheel of Silero VAD, imports each of its ONNX files, serves them and compares the bits
@@ -6,6 +7,7 @@
 # make test-fire    longer variants of tests: chaos, fuzz, overload, soak and others, with fresh seeds
 # make triton-clients  installs Triton's and KServe's clients into TRITON_CLIENTS_VENV; without, their tests are skipped
 # make triton-cases  the same requests to a real Triton and to this service, side by side: writes docs/triton-cases.md
+# make console-pictures  the pictures of docs/console.md, made anew in a browser
 # make check        style, types, layers, generated code, documentation site
 # make dist         the sdist and the wheel of the checked out commit in dist/, built twice and checked
 # make check-dist   installs that wheel for each Python from 3.10 to 3.13 that is at hand, and serves from it: CHECK_ARGS
@@ -59,6 +61,7 @@ SESSIONS ?= 1000000
 REV ?=
 ROUNDS ?= 5
 NAME ?=
+CONSOLE ?=
 BENCH_ARGS ?=
 CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
@@ -77,7 +80,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
+.PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
 	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
 
@@ -106,7 +109,7 @@ triton-cases: .venv/stamp
 
 demo: .venv/stamp
 	@if [ "$(STORE)" = redis ]; then scripts/ensure-redis; fi
-	@$(BIN)/python -m examples.co2.demo --store "$(STORE)"
+	@$(BIN)/python -m examples.co2.demo --store "$(STORE)" $(if $(CONSOLE),--console)
 
 example: .venv/stamp
 	@test -n "$(NAME)" || { echo "example: which one? NAME=stateful_training, for instance" >&2; exit 1; }
@@ -117,12 +120,17 @@ silero: .venv/stamp
 	  && $(BIN)/python -m zipfile -e .silero/silero_vad-*.whl .silero; }
 	@$(BIN)/python -m examples.silero_vad
 
+console-pictures: .venv/stamp
+	@scripts/ensure-browser
+	@$(BIN)/python -m tests.integration.console --out docs/img/console
+
 # Where an image forbids bytecode files, each of some hundred servers, and each worker, would compile every source again.
 test test-fire: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/stamp
 	@scripts/ensure-redis
 	@scripts/ensure-promtool
+	@scripts/ensure-browser
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope $(TEST_ARGS)
 
 test-fire: .venv/stamp

@@ -1,12 +1,14 @@
-"""Streams the CO2 record through a server that is killed twice: python -m examples.co2.demo [--store redis]
+"""Streams the CO2 record through a server that is killed twice: python -m examples.co2.demo [--store redis] [--console]
 
 Several sessions at once, the record itself and shifted and rescaled variants of it, week by week. At the end every
-forecast is compared bit by bit with an offline run. Exits 0 only if all are equal.
+forecast is compared bit by bit with an offline run. Exits 0 only if all are equal. With --console the server stays
+afterwards, for the console, and the record is streamed once more, slowly, so that there is something to see.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import threading
@@ -17,7 +19,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
-from cellkeeper import Client
+from cellkeeper import CellkeeperError, Client
 from cellkeeper_service.engine.load import load_engine, offline
 
 from .plot import plot
@@ -38,6 +40,8 @@ STATIONS = (
 )  # name, shift in ppm, scale
 KILL_AT = (1 / 3, 2 / 3)  # of all steps
 TIMEOUT_SECONDS = 120.0
+REPLAY_SESSION = "mauna-loa/replay"
+REPLAY_SECONDS_A_WEEK = 0.25
 
 
 class Progress:
@@ -80,8 +84,8 @@ def stream(client: Client, index: int, samples: Floats, progress: Progress) -> F
     return np.stack(forecasts)
 
 
-def run(store: str, folder: Path, out: Path) -> bool:
-    """Runs the whole demo; True if every bit is equal."""
+def run(store: str, folder: Path, out: Path, *, console: bool) -> bool:
+    """Runs the whole demo; True if every bit is equal. console: afterwards the server stays until Ctrl-C."""
     series = load_series()
     inputs = [variant(series.ppm, shift, scale) for _, shift, scale in STATIONS]
     total = sum(map(len, inputs))
@@ -93,7 +97,7 @@ def run(store: str, folder: Path, out: Path) -> bool:
             url = stack.enter_context(closing(RedisServer(folder / "redis"))).url
         log = out / "co2-demo.log"
         log.unlink(missing_ok=True)
-        server = stack.enter_context(closing(CellkeeperServer(BUNDLE, url, log)))
+        server = stack.enter_context(closing(CellkeeperServer(BUNDLE, url, log, console=True)))
         print(f"server up after {server.start():.1f} s on {server.target}, store {url}")
         started = time.monotonic()
         client = stack.enter_context(Client(server.target, timeout=TIMEOUT_SECONDS))
@@ -110,19 +114,36 @@ def run(store: str, folder: Path, out: Path) -> bool:
         served = [each.result() for each in streams]
         seconds = time.monotonic() - started
         scrapes.add(server.metrics_url)
+        engine = load_engine(BUNDLE, "cpu")
+        equal = [
+            np.array_equal(got.view(np.uint32), offline(engine, samples.reshape(-1, 1))["prediction"].view(np.uint32))
+            for got, samples in zip(served, inputs, strict=True)
+        ]
+        picture = out / "co2-demo.png"
+        plot(picture, series, served[0], kill_weeks)
+        print_table(store, seconds, total, len(kill_weeks), scrapes, equal)
+        print(f"\n{picture}\n{log}")
+        if console:
+            print(f"{server.console_url} is a console that shows these sessions, and {REPLAY_SESSION} as it goes on")
+            print("Ctrl-C ends it", flush=True)
+            replay(client, inputs[0])
+        else:
+            print(f"{server.console_url} was a console that showed these sessions; `make demo CONSOLE=1` keeps it open")
         status = server.stop()
-    engine = load_engine(BUNDLE, "cpu")
-    equal = [
-        np.array_equal(got.view(np.uint32), offline(engine, samples.reshape(-1, 1))["prediction"].view(np.uint32))
-        for got, samples in zip(served, inputs, strict=True)
-    ]
-    picture = out / "co2-demo.png"
-    plot(picture, series, served[0], kill_weeks)
-    print_table(store, seconds, total, len(kill_weeks), scrapes, equal)
-    print(f"\n{picture}\n{log}")
     if status != 0:
         print(f"the server ended with status {status} after SIGTERM, expected 0", file=sys.stderr)
     return all(equal) and len(kill_weeks) == len(KILL_AT) and status == 0
+
+
+def replay(client: Client, samples: Floats) -> None:
+    """Streams the record to a session of its own, over and over, until Ctrl-C."""
+    session = client.session(REPLAY_SESSION)
+    try:
+        for week in itertools.count(session.position.step):
+            session.step([samples[week % len(samples)]])
+            time.sleep(REPLAY_SECONDS_A_WEEK)
+    except (KeyboardInterrupt, CellkeeperError):  # Ctrl-C ends the server as well
+        print()
 
 
 def print_table(store: str, seconds: float, total: int, kills: int, scrapes: Scrapes, equal: Sequence[bool]) -> None:
@@ -157,11 +178,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Streams the CO2 record through a server that is killed twice.")
     parser.add_argument("--store", choices=("sqlite", "redis"), default="sqlite")
     parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--console", action="store_true", help="keeps the server and its console open until Ctrl-C")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cellkeeper-demo-") as folder:
         try:
-            equal = run(arguments.store, Path(folder), arguments.out)
+            equal = run(arguments.store, Path(folder), arguments.out, console=arguments.console)
         except Failed as failure:
             print(failure, file=sys.stderr)
             return 1

@@ -19,6 +19,7 @@ STOP_SECONDS = 30.0
 
 LISTENING = re.compile(r"listening on (?P<target>\S+:\d+)")
 METRICS = re.compile(r"metrics on (?P<url>http://\S+)")
+CONSOLE = re.compile(r"http on (?P<console>http://(?P<console_at>\S+:\d+)/)")
 
 
 class Failed(Exception):
@@ -26,12 +27,16 @@ class Failed(Exception):
 
 
 class CellkeeperServer:
-    """`cellkeeper-server serve` as a process. `target` and `metrics_url` are known after `start`."""
+    """`cellkeeper-server serve` as a process. `target`, `metrics_url` and `console_url` are known after `start`."""
 
-    def __init__(self, bundles: Path | Sequence[Path], store: str, log: Path) -> None:
-        """store: a URL as for --store. log: gets all that the server prints, of every life."""
+    def __init__(self, bundles: Path | Sequence[Path], store: str, log: Path, *, console: bool = False) -> None:
+        """store: a URL as for --store. log: gets all that the server prints, of every life. console: it serves the
+        console, too, which needs aiohttp."""
         self.target = "127.0.0.1:0"
         self.metrics_url = ""
+        self.console_url = ""
+        self._console_at = "127.0.0.1:0" if console else ""
+        self._patterns = [LISTENING, METRICS, *([CONSOLE] if console else [])]
         self._bundles = [bundles] if isinstance(bundles, Path) else bundles
         self._store, self._log_path = store, log
         self._log: IO[str] | None = None
@@ -45,6 +50,7 @@ class CellkeeperServer:
         command = [
             *(sys.executable, "-m", "cellkeeper_service", "serve", *map(str, self._bundles)),
             *("--store", self._store, "--listen", self.target, "--metrics-listen", "127.0.0.1:0", "--device", "cpu"),
+            *(("--http-listen", self._console_at) if self._console_at else ()),
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
         self._process = process
@@ -52,11 +58,12 @@ class CellkeeperServer:
         found: dict[str, str] = {}
         self._reader = threading.Thread(target=self._read, args=(process, found, ready), daemon=True)
         self._reader.start()
-        if not ready.wait(START_SECONDS) or len(found) < 2:
+        if not ready.wait(START_SECONDS) or not self._is_complete(found):
             self.close()
             tail = self._log_path.read_text(encoding="utf-8")[-2000:]
             raise Failed(f"the server did not start within {START_SECONDS:.0f} s; it printed:\n{tail}")
         self.target, self.metrics_url = found["target"], found["url"]
+        self.console_url, self._console_at = found.get("console", ""), found.get("console_at", "")
         return time.monotonic() - started
 
     def kill(self) -> None:
@@ -96,13 +103,17 @@ class CellkeeperServer:
             for line in process.stdout:
                 self._log.write(line)
                 self._log.flush()
-                for pattern in (LISTENING, METRICS):
+                for pattern in self._patterns:
                     match = pattern.search(line)
                     if match:
                         found.update(match.groupdict())
-                if len(found) == 2:
+                if self._is_complete(found):
                     ready.set()
         ready.set()  # it ended: no use to wait longer
+
+    def _is_complete(self, found: dict[str, str]) -> bool:
+        """Whether it has said everything that `start` waits for."""
+        return all(name in found for pattern in self._patterns for name in pattern.groupindex)
 
 
 class RedisServer:

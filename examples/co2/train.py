@@ -200,6 +200,8 @@ def save(model: Forecaster, folder: Path) -> None:
         },
         "head": [{"units": len(HORIZONS_WEEKS), "activation": "linear"}],
         "output": [{"op": "scale", "value": SCALE_PPM}, {"op": "offset", "value": CENTRE_PPM}],
+        "feature_names": ["co2_ppm"],
+        "feedback": [0],  # what is predicted for the next week is the next week's input
     }
     tensors = {name.replace("head.", "head.0."): value.detach().numpy() for name, value in model.named_parameters()}
     if folder.exists():

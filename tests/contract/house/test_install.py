@@ -21,7 +21,7 @@ from tests.contract.release.environment import CONSTRAINTS, ROOT, Environment
 
 PACKAGES = {"cellkeeper_proto": "proto", "cellkeeper": "client", "cellkeeper_service": "service"}  # and where each is
 INFO = f"cellkeeper-{version('cellkeeper')}.dist-info"
-SHIPPED = {".py", ".pyi", ".proto", ".lua", ".typed"}
+SHIPPED = {".py", ".pyi", ".proto", ".lua", ".typed", ".html", ".css", ".js", ".svg"}
 OF_WHEEL = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}
 OF_SDIST = {
     ".gitignore",

@@ -1,0 +1,35 @@
+import { Model, versionsOf } from "./model.js";
+
+/** The served models. Asked for once a view, and again where a session names a version that is not among them. */
+const FRESH_MS = 5000;
+
+export class Catalog {
+  #models = null;
+  #at = 0;
+
+  constructor(api) {
+    this.api = api;
+  }
+
+  /** Every served version as a Model; the first of a name takes new sessions. */
+  async list({ fresh = false } = {}) {
+    if (!this.#models || fresh || performance.now() - this.#at > FRESH_MS) {
+      const { models } = await this.api.get("/v1/models");
+      this.#models = models.map((info) => new Model(info));
+      this.#at = performance.now();
+    }
+    return this.#models;
+  }
+
+  /** The names of the served models, sorted. */
+  async names() {
+    return [...new Set((await this.list()).map(({ name }) => name))].sort();
+  }
+
+  /** The version of a model that a session belongs to; null where it is not served. */
+  async version(name, fingerprint) {
+    const found = async (options) =>
+      versionsOf(await this.list(options), name).find((model) => model.fingerprint === fingerprint);
+    return (await found()) ?? (await found({ fresh: true })) ?? null;
+  }
+}

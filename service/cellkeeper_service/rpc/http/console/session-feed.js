@@ -1,0 +1,98 @@
+import { sessionPath } from "./api.js";
+import { History } from "./history.js";
+import { Watch } from "./watch.js";
+
+/**
+ * One session as a view follows it: what the server says of it, its history, its states; read once, then watched.
+ *
+ * Events: "loaded" (info and model are there), "change" (the watch told something; detail.reset: of another
+ * generation), "status" (live, waiting or ended), "failed" (detail: the error; the session cannot be shown now).
+ */
+export class SessionFeed extends EventTarget {
+  #calls = new AbortController();
+  #watch = null;
+
+  constructor(context, modelName, session) {
+    super();
+    Object.assign(this, { context, modelName, session });
+    this.history = new History();
+    this.status = "waiting";
+    this.info = null;
+    this.model = null; // null: the version that it belongs to is not served
+    this.states = null;
+    this.stepsProblem = null; // why the last steps or the state cannot be had, where the rest can
+  }
+
+  get path() {
+    return sessionPath(this.modelName, this.session);
+  }
+
+  get position() {
+    return this.info.position;
+  }
+
+  /** Where it stands, on its history's axis. */
+  get now() {
+    return this.history.axis.at(this.info.position.step);
+  }
+
+  /** Whether the watch has told of the last steps yet. */
+  get told() {
+    return this.states !== null || this.stepsProblem !== null;
+  }
+
+  /** Reads everything, anew where it is called again. */
+  async load() {
+    this.#watch?.close();
+    const { signal } = this.#calls;
+    try {
+      this.info = await this.context.api.get(this.path, { signal });
+      this.history.stand(this.info.position);
+      this.model = await this.context.catalog.version(this.modelName, this.info.fingerprint);
+      if (signal.aborted) return;
+      this.#emit("loaded");
+      this.#follow();
+    } catch (error) {
+      if (!signal.aborted) this.#emit("failed", error);
+    }
+  }
+
+  close() {
+    this.#calls.abort();
+    this.#watch?.close();
+  }
+
+  #follow() {
+    const { token, connection } = this.context;
+    const output = this.model?.output ?? "";
+    this.#watch = new Watch(
+      { model: this.modelName, session: this.session, token, connection, output },
+      {
+        message: (message) => this.#take(message),
+        status: (status) => {
+          this.status = status;
+          this.#emit("status");
+        },
+        error: (error) => this.#emit("failed", error),
+      },
+    );
+  }
+
+  #take({ states, inputs, outputs, first_step: first, error, ...info }) {
+    if (info.fingerprint !== this.info.fingerprint) {
+      this.load(); // carried over: another version's shapes
+      return;
+    }
+    const reset = info.position.generation !== this.info.position.generation;
+    this.info = { ...this.info, ...info };
+    this.history.stand(info.position);
+    this.stepsProblem = error ? this.#watch.errorOf(error) : null;
+    if (states) this.states = states;
+    if (inputs && this.model) this.history.add({ position: info.position, first, inputs, outputs }, this.model.output);
+    this.#emit("change", { reset });
+  }
+
+  #emit(name, detail = null) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

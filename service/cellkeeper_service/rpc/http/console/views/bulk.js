@@ -1,0 +1,77 @@
+import { newRequestId, sessionPath } from "../api.js";
+import { ask, toast } from "../dialogs.js";
+import { element } from "../element.js";
+import { counted, integer } from "../format.js";
+
+/** Resets and deletes of one or many sessions, behind a confirmation that names them. */
+
+const AT_ONCE = 6;
+const NAMED = 50;
+
+/** Resolves to true where they were reset. sessions: what the API says of each. */
+export function resetSessions(api, sessions) {
+  return confirmed({
+    api,
+    sessions,
+    title: sessions.length === 1 ? `Reset ${sessions[0].session}?` : `Reset ${counted(sessions.length, "session")}?`,
+    text: "The state becomes the model's initial one, at step 0, in a new generation. What was there cannot be had back. Clients that hold a position of it are told.",
+    button: "Reset",
+    done: "reset",
+    each: (session, requestId) =>
+      api.post(sessionPath(session.model, session.session, "reset"), {
+        generation: session.position.generation,
+        request_id: requestId,
+      }),
+  });
+}
+
+/** Resolves to true where they were deleted. */
+export function deleteSessions(api, sessions) {
+  return confirmed({
+    api,
+    sessions,
+    title: sessions.length === 1 ? `Delete ${sessions[0].session}?` : `Delete ${counted(sessions.length, "session")}?`,
+    text: "State and log are removed from the store. They cannot be had back.",
+    button: "Delete",
+    done: "deleted",
+    each: (session) =>
+      api.delete(`${sessionPath(session.model, session.session)}?generation=${session.position?.generation ?? ""}`),
+  });
+}
+
+/** Every session is its own request; what fails is said with the server's words, and the others are done. */
+function confirmed({ sessions, title, text, button, done, each }) {
+  const names = sessions.slice(0, NAMED).map(({ session }) => element("li", {}, session));
+  if (sessions.length > NAMED) names.push(element("li", {}, `and ${integer(sessions.length - NAMED)} more`));
+  return ask({
+    title,
+    text: [text, element("ul", { class: "named", tabindex: 0, "aria-label": "Sessions concerned" }, names)],
+    button: sessions.length === 1 ? button : `${button} ${counted(sessions.length, "session")}`,
+    danger: true,
+    act: async (form, problems) => {
+      const bar = element("progress", { class: "bar", max: sessions.length, value: 0, "aria-label": "Progress" });
+      if (sessions.length > 1) problems.replaceChildren(bar);
+      const failed = [];
+      const waiting = sessions.map((session) => ({ session, requestId: newRequestId() }));
+      const work = async () => {
+        for (let next = waiting.shift(); next; next = waiting.shift()) {
+          try {
+            await each(next.session, next.requestId);
+          } catch (error) {
+            failed.push({ name: next.session.session, error });
+          }
+          bar.value += 1;
+        }
+      };
+      await Promise.all(Array.from({ length: AT_ONCE }, work));
+      const well = sessions.length - failed.length;
+      if (failed.length) {
+        const first = failed[0];
+        first.error.message = `${integer(well)} ${done}, ${integer(failed.length)} not. ${first.name}: ${first.error.message}`;
+        throw first.error;
+      }
+      toast(sessions.length === 1 ? `${sessions[0].session} is ${done}.` : `${counted(well, "session")} ${done}.`);
+      return true;
+    },
+  });
+}

@@ -1,0 +1,140 @@
+"""The console as a test drives it: a page of a browser, and the server behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from cellkeeper import Client, Session
+from cellkeeper_service.access.command import new_token, token_line
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+
+from testing.bundles import make_bundle
+from testing.redis_server import free_port
+from testing.server_process import ServerProcess
+
+BUNDLE = Path(__file__).parents[3] / "examples" / "co2" / "bundle"
+MODEL = "co2"
+TOKEN_MODEL = "words"
+TOKENS = 30
+NO_TOKEN_YET = "status of 401"  # the browser's own line on the first question, which no page can keep it from
+
+
+@dataclass(frozen=True)
+class Console:
+    """token: of somebody who may do everything. reader: of one who may only look."""
+
+    server: ServerProcess
+    url: str
+    token: str
+    reader: str
+    client: Client
+
+    def session(self, name: str) -> Session:
+        return self.client.session(name, model=MODEL)
+
+
+@contextmanager
+def served(folder: Path, sessions: Sequence[str]) -> Iterator[Console]:
+    """Serves the CO2 model, as the version before it one that declares no feedback, and a model of token ids; asks who
+    calls. `folder` gets its files; the sessions are opened."""
+    before = folder / "before"
+    shutil.copytree(BUNDLE, before)
+    config = json.loads((before / "config.json").read_text())
+    del config["feedback"]
+    (before / "config.json").write_text(json.dumps(config))
+    token, reader = new_token(), new_token()
+    lines = [token_line(token, "plant", "step,read,admin"), token_line(reader, "plant", "read")]
+    (folder / "tokens").write_text("".join(f"{line}\n" for line in lines))
+    port = free_port()
+    options = ["--tokens", str(folder / "tokens"), "--http-listen", f"127.0.0.1:{port}"]
+    tokens = {"kind": "tokens", "vocabulary": TOKENS, "embedding_size": 4}
+    words = make_bundle(folder / "words", name=TOKEN_MODEL, input_size=4, head=(TOKENS,), input=tokens)
+    bundles = [BUNDLE, before, words]
+    with (
+        ServerProcess(bundles, f"sqlite:{folder / 'sessions.db'}", options) as server,
+        Client(server.target, token=token) as client,
+    ):
+        client.group(sessions, model=MODEL)
+        yield Console(server, f"http://127.0.0.1:{port}/", token, reader, client)
+
+
+def program() -> str | None:
+    """A Chromium, or None."""
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A browser without a window. `program` has found one."""
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium does not start in its sandbox
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=as_root)
+        yield browser
+        browser.close()
+
+
+class ConsolePage:
+    """`complaints`: errors and warnings of the browser, but for those that a test says it expects."""
+
+    def __init__(self, page: Page, console: Console) -> None:
+        self.page = page
+        self.console = console
+        self.complaints: list[str] = []
+        self.expected = [NO_TOKEN_YET]
+        page.on("console", self._heard)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def enter(self, path: str = "", token: str | None = None) -> None:
+        """Opens the console there, and enters the token that it asks for."""
+        self.page.goto(self.console.url + path)
+        self.page.get_by_label("Token", exact=True).fill(token or self.console.token)
+        self.button("Use token").click()
+        self.page.get_by_role("heading", level=1).wait_for()
+
+    def begin(self) -> None:
+        """Back to how it was at first, whatever a test has left: the list of sessions, no dialog, light, 1280 wide."""
+        self.complaints.clear()
+        self.expected = [NO_TOKEN_YET]
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        self.page.emulate_media(color_scheme="light")
+        self.page.keyboard.press("Escape")
+        self.go("#/now")
+        self.page.get_by_role("heading", level=1, name="Now").wait_for()
+        self.go(f"#/models/{MODEL}/sessions")
+        self.page.get_by_role("heading", level=1, name="Sessions").wait_for()
+
+    def go(self, hash_: str) -> None:
+        """To another view, without loading the page again."""
+        self.page.evaluate("hash => { location.hash = hash }", hash_)
+
+    def open(self, session: str, model: str = MODEL) -> None:
+        self.go(f"#/models/{model}/sessions/{quote(session, safe='')}")
+        self.page.get_by_text("live", exact=True).wait_for()
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def heading(self, name: str) -> Locator:
+        return self.page.get_by_role("heading", level=1, name=name, exact=True)
+
+    def step(self) -> Locator:
+        return self.page.locator("[data-step]")
+
+    def line(self, chart: str) -> Locator:
+        """The first line of a chart."""
+        return self.page.get_by_label(chart, exact=True).locator("path.series").first
+
+    def value(self, chart: str) -> Locator:
+        """The latest value of a chart's first line."""
+        return self.page.get_by_label(chart, exact=True).locator("output").first
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
+            self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
