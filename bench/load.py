@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """kind: client (the contender's own client), group (of its client), unary, frames, cold, engine, commit. flows: how
-    many send at the same time, each waiting for its answer. items: sessions in one message. steps: time steps of each.
-    sessions: of cold loads, how many there are to choose from. rate: messages a second whether answered or not; 0: a
-    closed loop.
+    """kind: client (the contender's own client), blocking (its client for threads), group (of its client), unary,
+    frames, cold, engine, commit. flows: how many send at the same time, each waiting for its answer. items: sessions in
+    one message. steps: time steps of each. sessions: of cold loads, how many there are to choose from. rate: messages a
+    second whether answered or not; 0: a closed loop.
     """
 
     kind: str

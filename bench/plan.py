@@ -9,7 +9,7 @@ from .case import Case
 from .load import Load
 from .models import MAIN
 
-GROUPS = ("client", "group", "unary", "frames", "chunks", "mixed", "cold", "open")
+GROUPS = ("client", "blocking", "group", "unary", "frames", "chunks", "mixed", "cold", "open")
 OPEN_SESSIONS = 256
 COLD_SESSIONS = 16384
 SINGLE_STEPS, LONG_CHUNKS = 64, 8
@@ -58,6 +58,8 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
         names = ours + (always if flows in (64, 256) else []) + triton + naive
         names += kserve if flows in (1, 64, 256) else []
         cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
+    if main:  # beside "client 1": what a thread of its own costs a step
+        cases += [Case("blocking 1", name, Load("blocking", model)) for name in ours]
     for items in (64, 256) if main else (256,):
         load = Load("group", model, items=items)
         cases += [Case(f"group {items}", name, load) for name in ours + (always if items == 256 else [])]

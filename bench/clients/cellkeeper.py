@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from cellkeeper import AsyncClient
+from cellkeeper import AsyncClient, Client
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
@@ -25,13 +25,17 @@ CREATED = 1024  # sessions in one frame
 
 class CellkeeperClient:
     def __init__(self, target: str) -> None:
+        self._target = target
         self._client = AsyncClient(target)
+        self._blocking: Client | None = None
         self._channel = grpc.aio.insecure_channel(target)
         self._stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def prepare(self, load: Load) -> Send:
         if load.kind == "client":
             return await self._official(load)
+        if load.kind == "blocking":
+            return self._blocked(load)
         if load.kind == "group":
             return await self._groups(load)
         if load.kind == "unary":
@@ -42,6 +46,8 @@ class CellkeeperClient:
 
     async def close(self) -> None:
         await self._client.close()
+        if self._blocking is not None:
+            self._blocking.close()
         await self._channel.close(None)
 
     async def _official(self, load: Load) -> Send:
@@ -57,6 +63,20 @@ class CellkeeperClient:
         async def send(flow: int) -> int:
             await sessions[flow].step(value)
             return load.steps
+
+        return send
+
+    def _blocked(self, load: Load) -> Send:
+        """One session, in the thread of this loop: nothing else goes on in it meanwhile."""
+        if load.flows > 1:
+            raise ValueError(f"flows: got {load.flows}, expected 1: a blocking call leaves no room for another")
+        self._blocking = self._blocking or Client(self._target)
+        session = self._blocking.session(_name(load, 0), model=load.model)
+        value = samples(load.model)
+
+        async def send(flow: int) -> int:
+            session.step(value)
+            return 1
 
         return send
 
