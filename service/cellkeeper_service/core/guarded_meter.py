@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Generic, ParamSpec
 
 from cellkeeper_service.domain.meter import Meter
 
@@ -12,14 +12,19 @@ log = logging.getLogger(__name__)
 Counted = ParamSpec("Counted")
 
 
-def _logs_errors(method: Callable[Counted, None]) -> Callable[Counted, None]:
-    def guarded_method(*args: Counted.args, **kwargs: Counted.kwargs) -> None:
+class _LogsErrors(Generic[Counted]):
+    """A method of a meter that logs what it raises. No closure: the explorer copies cores by pickling them."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: Callable[Counted, None]) -> None:
+        self._method = method
+
+    def __call__(self, *args: Counted.args, **kwargs: Counted.kwargs) -> None:
         try:
-            method(*args, **kwargs)
+            self._method(*args, **kwargs)
         except Exception:
             log.exception("internal error: a metric could not be counted")
-
-    return guarded_method
 
 
 class GuardedMeter:
@@ -27,18 +32,18 @@ class GuardedMeter:
     attributes, not by methods: several events are counted for each step, and this is one call more for each."""
 
     def __init__(self, meter: Meter) -> None:
-        self.steps_done = _logs_errors(meter.steps_done)
-        self.rejected = _logs_errors(meter.rejected)
-        self.tick = _logs_errors(meter.tick)
-        self.loaded = _logs_errors(meter.loaded)
-        self.rebuilt = _logs_errors(meter.rebuilt)
-        self.committed = _logs_errors(meter.committed)
-        self.checkpointed = _logs_errors(meter.checkpointed)
-        self.evicted = _logs_errors(meter.evicted)
-        self.non_finite = _logs_errors(meter.non_finite)
-        self.store_call = _logs_errors(meter.store_call)
-        self.state_change = _logs_errors(meter.state_change)
-        self.frame = _logs_errors(meter.frame)
+        self.steps_done = _LogsErrors(meter.steps_done)
+        self.rejected = _LogsErrors(meter.rejected)
+        self.tick = _LogsErrors(meter.tick)
+        self.loaded = _LogsErrors(meter.loaded)
+        self.rebuilt = _LogsErrors(meter.rebuilt)
+        self.committed = _LogsErrors(meter.committed)
+        self.checkpointed = _LogsErrors(meter.checkpointed)
+        self.evicted = _LogsErrors(meter.evicted)
+        self.non_finite = _LogsErrors(meter.non_finite)
+        self.store_call = _LogsErrors(meter.store_call)
+        self.state_change = _LogsErrors(meter.state_change)
+        self.frame = _LogsErrors(meter.frame)
 
 
 def guarded(meter: Meter) -> Meter:
