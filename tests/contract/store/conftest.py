@@ -54,7 +54,7 @@ def own_redis() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def shared_sentinels() -> Iterator[RedisSentinels]:
     """A primary, a replica and three sentinels for all tests that leave them as they are."""
-    with RedisSentinels() as world:
+    with RedisSentinels(quick=True) as world:
         yield world
 
 

@@ -23,7 +23,7 @@ TIMEOUT_MS = 500
 @pytest.fixture(scope="module")
 def world() -> Iterator[RedisSentinels]:
     """For the tests that fail it over: each leaves it whole, with whichever server as the primary."""
-    with RedisSentinels(options=[{"appendfsync": "everysec"}] * 2) as world:
+    with RedisSentinels(quick=True, options=[{"appendfsync": "everysec"}] * 2) as world:
         yield world
 
 
