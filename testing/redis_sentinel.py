@@ -22,8 +22,8 @@ QUORUM = 2
 WAIT_S = 60.0
 QUICK_PERIODS_MS = {"info-period": 500, "publish-period": 200, "ask-period": 200}
 """How often a sentinel asks the servers how they are (by itself every ten seconds), tells the others what it sees
-(two), and asks them whether they take a server for down (one). It takes no replica for good whose last answer is older than
-three of the first."""
+(two), and asks them whether they take a server for down (one). A replica whose last answer is older than three of the
+first is no candidate."""
 
 
 class SentinelProcess:
