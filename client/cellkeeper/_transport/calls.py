@@ -90,8 +90,8 @@ class Calls:
 
     def _unreachable(self, spent: float, last: CellkeeperError) -> Unavailable:
         text = (
-            f"no server was reached in {spent:.2g} s: {last.message} (is it running, are host and port right? "
-            "connect_timeout says how long to wait for one that starts later)"
+            f"no server was reached in {spent:.2g} s: {last.message} (is it running, are host and port right, does "
+            "it want TLS? connect_timeout says how long to wait for one that starts later)"
         )
         error = Unavailable(text)
         error.__cause__ = last

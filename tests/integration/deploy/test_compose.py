@@ -41,7 +41,7 @@ def test_compose_takes_them(files: list[Any]) -> None:
     program = compose()
     if not program:
         pytest.skip("neither docker compose nor docker-compose is here")
-    variables = {"COMPOSE_PROFILES": "dashboards", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    variables = {"ACCESS": "/access", "COMPOSE_PROFILES": "dashboards", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     words = [word for file in files for word in ("-f", str(file))]
     ran = subprocess.run(
         [*program, *words, "config", "--quiet"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
@@ -106,6 +106,7 @@ def test_the_proxy_and_prometheus_use_the_ports_of_the_service() -> None:
     assert text.count(f"server-template replica 16 cellkeeper:{grpc} proto h2") == 2
     assert text.count(f"http-check connect port {metrics} ") == 2
     assert text.count("bind :50051 proto h2") == 1
+    assert text.count('bind :50051 ssl crt "${TLS_CERTIFICATE}" alpn h2') == 1
     jobs = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     found = {job["job_name"]: job for job in jobs}["cellkeeper"]["dns_sd_configs"]
     assert [(one["names"], one["port"]) for one in found] == [(["cellkeeper"], int(metrics))]
