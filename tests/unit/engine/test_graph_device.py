@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import onnxruntime
@@ -45,22 +43,23 @@ def test_a_package_without_the_provider(tmp_path: Path) -> None:
 
 
 @lacks_cuda
-def test_auto_stays_on_the_cpu_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_stays_on_the_cpu_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(monkeypatch, cuda=Driver(["A GPU"]))
     with caplog.at_level(logging.WARNING):
         assert load_engine(write(tmp_path / "m"), "auto", 4).device == "cpu"
     assert caplog.messages == [f"model sums: its ONNX graph runs on the CPU: {NO_PROVIDER}"]
 
 
 @lacks_cuda
-def test_a_server_tells_its_operator(tmp_path: Path) -> None:
-    """It does not start for want of a store, which is opened after the models are loaded."""
-    command = [sys.executable, "-m", "cellkeeper_service", "serve", str(write(tmp_path / "m").path), "--max-batch=4"]
-    words = ["--store=nowhere:", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
-    first, *_ = done.stderr.splitlines()
-    assert first.endswith(
-        f"WARNING cellkeeper_service.engine.load: model sums: its ONNX graph runs on the CPU: {NO_PROVIDER}"
-    )
+def test_a_machine_without_the_driver_is_no_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        assert load_engine(write(tmp_path / "m"), "auto", 4).device == "cpu"
+    assert caplog.messages == []
 
 
 def test_the_cpu_by_choice_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
