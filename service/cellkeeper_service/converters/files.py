@@ -31,10 +31,10 @@ def file_of(model: object, expected: str) -> Path:
         return Path(model)
     kind = f"{type(model).__module__}.{type(model).__name__}"
     instead = "save it, and give the file"
-    if kind.startswith(("torch.", "torch_")) or hasattr(model, "named_parameters"):
+    if hasattr(model, "get_config") or kind.startswith(("keras.", "tensorflow.")):  # on torch it is a module, too
+        instead = "save it with model.save('model.keras'), and give the file to import_keras"
+    elif kind.startswith(("torch.", "torch_")) or hasattr(model, "named_parameters"):
         instead = "pass a torch module to import_torch"
-    elif hasattr(model, "get_config") or kind.startswith(("keras.", "tensorflow.")):
-        instead = "save it with model.save('model.keras'), and give the file"
     elif hasattr(model, "SerializeToString"):
         instead = "pass model.SerializeToString() to import_onnx"
     raise ImportRefused("model", f"got {kind}, expected {expected}; {instead}")

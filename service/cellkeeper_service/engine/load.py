@@ -67,7 +67,7 @@ def load_engine(
         raise StartError(
             f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
         ) from error
-    if why_cpu:  # now: a refusal is one line
+    if why_cpu and is_driver_installed():  # now: a refusal is one line. Without the driver nothing was to be had
         log.warning("model %s: its ONNX graph runs on the CPU: %s", bundle.config.name, why_cpu)
     return engine
 

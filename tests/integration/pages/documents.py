@@ -16,6 +16,7 @@ FOLDERS = ("start", "guides", "operate")
 PAGES = sorted(page for folder in FOLDERS for page in (DOCS / folder).glob("*.md"))
 FIRST_MODEL = DOCS / "start" / "first-model.md"
 NOT_RUN = {  # blocks that no test runs; each says why
+    "guides/keras.md": 1,
     "start/install.md": 2,
     "guides/other-languages.md": 2,
 }

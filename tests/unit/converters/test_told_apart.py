@@ -106,7 +106,10 @@ def test_objects_where_a_file_is_expected(tmp_path: Path) -> None:
     class Keras:
         def get_config(self) -> None: ...
 
-    refused(tmp_path, "got .*Keras, expected a .keras or .h5 file; save it", import_keras, Keras(), tmp_path / "m")
+        def named_parameters(self) -> None: ...  # a Keras model on torch is a torch module as well
+
+    words = r"got .*Keras, expected a .keras or .h5 file; save it with model.save\('model.keras'\)"
+    refused(tmp_path, words, import_keras, Keras(), tmp_path / "m")
     refused(
         tmp_path, "LSTM, expected .*pass a torch module to import_torch", import_onnx, nn.LSTM(3, 8), tmp_path / "m"
     )

@@ -24,7 +24,7 @@ LONG_STEPS = 1_200  # for what cuts long sequences, or begins anew within them
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
 TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
-_INSTEAD = f"pass the modules as a list, in the order in which they compute; {TRACED}, or export it as an ONNX graph"
+_INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they compute"
 
 
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
@@ -53,7 +53,7 @@ def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mappi
             raise ImportRefused(
                 own.name,
                 f"gives other values than its layers in the order in which they are registered, {where}, at step "
-                f"{first + step}: {gap:.1g} of the largest apart; {_INSTEAD}",
+                f"{first + step}, by {gap:.1g} of the largest; {_INSTEAD}",
             )
 
 
@@ -71,8 +71,8 @@ def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
         step, gap = at
         raise ImportRefused(
             own.name,
-            f"changes its input before its first layer gets it, {where}, at step {step}: {gap:.1g} of the largest "
-            f"apart; {_INSTEAD}",
+            f"changes its input before its first layer gets it, {where}, at step {step}, by {gap:.1g} of the "
+            f"largest; {_INSTEAD}",
         )
 
 
