@@ -41,7 +41,12 @@ def test_compose_takes_them(files: list[Any]) -> None:
     program = compose()
     if not program:
         pytest.skip("neither docker compose nor docker-compose is here")
-    variables = {"ACCESS": "/access", "COMPOSE_PROFILES": "dashboards", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    variables = {
+        "ACCESS": "/access",
+        "COMPOSE_PROFILES": "dashboards",
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+    }
     words = [word for file in files for word in ("-f", str(file))]
     ran = subprocess.run(
         [*program, *words, "config", "--quiet"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
