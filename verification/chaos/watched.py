@@ -42,7 +42,7 @@ class RedisWatched:
 
     def unrest(self) -> list[Fault]:
         """The times in which not all was well, whoever did it: "switch" where another server was the primary
-        afterwards, which may have lost the last commits, and "unrest" where not. Ends the looking."""
+        afterwards or in between, which may have lost the last commits, and "unrest" where not. Ends the looking."""
         self._ended.set()
         if self._watch.is_alive():
             self._watch.join()
@@ -50,16 +50,18 @@ class RedisWatched:
 
     def _look(self) -> None:
         primary, seen = 0, time.monotonic()  # when all was well for the last time
-        well = True
+        well, switched = True, False
         while not self._ended.wait(LOOK_S):
             now, before = time.monotonic(), well
+            switched = switched or self._is_another_named(primary)
             well = self._is_well()
             if well:
                 after = self._primary(primary)
-                if not before or after != primary:
-                    kind = "switch" if after != primary else "unrest"
-                    self._unrest.append(Fault(kind, "store", seen, time.monotonic(), after != primary, True))
-                primary, seen = after, now
+                switched = switched or after != primary
+                if not before or switched:
+                    kind = "switch" if switched else "unrest"
+                    self._unrest.append(Fault(kind, "store", seen, time.monotonic(), switched, True))
+                primary, seen, switched = after, now, False
         if not well:
             self._unrest.append(Fault("switch", "store", seen, float("inf"), True, True))
 
@@ -69,6 +71,18 @@ class RedisWatched:
         except (redis.RedisError, LookupError):
             return False
         return True
+
+    def _is_another_named(self, primary: int) -> bool:
+        """By any of the sentinels that answer: a second switch may lead back to the first server."""
+
+        def names_another(number: int) -> bool:
+            try:
+                return self.world.named(number) != primary
+            except (redis.RedisError, OSError):  # it is silent
+                return False
+
+        running = [number for number, sentinel in enumerate(self.world.sentinels) if sentinel.is_running]
+        return any(map(names_another, running))
 
     def _primary(self, known: int) -> int:
         try:
