@@ -97,7 +97,7 @@ def _between(before: Sample, after: Sample, now: float) -> dict[str, Any]:
         "batches_per_second": batches[-1][1] / seconds if batches else 0.0,
         "batch_size_mean": sessions / batches[-1][1] if batches and batches[-1][1] else None,
         "queue_depth": sum(after.values.get("cellkeeper_queue_depth", {}).values()),
-        "sessions_hot": _by(after.values.get("cellkeeper_hot_sessions", {}), "model"),
+        "hot_sessions": _by(after.values.get("cellkeeper_hot_sessions", {}), "model"),
         "rejections_per_second": _rates(before, after, "cellkeeper_rejections_total", "reason", seconds),
         "commits_per_second": _rates(before, after, "cellkeeper_commits_total", "result", seconds),
         "store": {

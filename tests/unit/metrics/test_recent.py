@@ -51,7 +51,7 @@ def test_what_happened_between_two_looks(meter: PrometheusMeter, recent: Recent,
     assert (sample["age_seconds"], sample["seconds"]) == (1, 5)
     assert (sample["steps_per_second"], sample["chunks_per_second"]) == (40, 20)
     assert (sample["batches_per_second"], sample["batch_size_mean"]) == (0.4, 15)
-    assert (sample["queue_depth"], sample["sessions_hot"]) == (3, {"m": 4})
+    assert (sample["queue_depth"], sample["hot_sessions"]) == (3, {"m": 4})
     assert sample["rejections_per_second"] == {"step_gap": 0.2}
     assert sample["commits_per_second"] == {"committed": 10}
     assert sample["store"]["load"]["errors_per_second"] == sample["store"]["commit"]["calls_per_second"] == 0.2

@@ -168,17 +168,24 @@ def model(info: pb.ModelInfo) -> dict[str, Any]:
         "tolerance": info.tolerance,
         "engine": info.engine,
         "device": info.device,
-        "input": _spec(info.input),
+        "input": _spec(info.input) if info.HasField("input") else None,
+        "inputs": [{**_spec(item), "vocabulary": item.vocabulary} for item in info.inputs],
         "feature_names": list(info.feature_names),
         "vocabulary": info.vocabulary,
         "missing_values": info.missing_values,
         "outputs": [_spec(item) for item in info.outputs],
         "states": [_spec(item) for item in info.states],
-        "feedback": {"sources": list(info.feedback.sources)} if info.HasField("feedback") else None,
+        "feedback": _feedback(info.feedback) if info.HasField("feedback") else None,
         "max_chunk_steps": info.max_chunk_steps,
         "max_frame_items": info.max_frame_items,
         "max_log_steps": info.max_log_steps,
     }
+
+
+def _feedback(message: pb.Feedback) -> dict[str, Any]:
+    if message.inputs:
+        return {"inputs": {item.name: list(item.sources) for item in message.inputs}}
+    return {"sources": list(message.sources)}
 
 
 def _spec(message: pb.TensorSpec) -> dict[str, Any]:

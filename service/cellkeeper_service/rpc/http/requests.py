@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
@@ -12,11 +11,13 @@ from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import invalid
 from cellkeeper_service.rpc.catalog import Catalog
+from cellkeeper_service.rpc.chunk_inputs import charged_steps
 from cellkeeper_service.rpc.tensors import WIRE_DTYPES
 
 from . import fields
 from .arrays import read_array
 from .asked import Asked
+from .chunk import EXPECTED, put_chunk, put_known
 from .fields import Fields
 from .json_text import shown
 
@@ -57,10 +58,9 @@ def forecast(asked: Asked, catalog: Catalog) -> pb.StepRequest:
     request, body = _step(asked, catalog), asked.body
     request.peek = True
     request.rollout_steps = body.integer("steps", MAX_UINT32)
-    check_reply(_count(request) + request.rollout_steps, request.outputs, _spec(asked, catalog), catalog)
+    check_reply(charged_steps(request) + request.rollout_steps, request.outputs, _spec(asked, catalog), catalog)
     if body.has("known"):
-        known = read_array(body.value("known", "numbers"), "f", body.name("known"))
-        request.rollout_inputs = known.astype("<f8").tobytes()
+        put_known(request, body.value("known", "numbers"), _spec(asked, catalog), body.name("known"))
     body.end()
     return request
 
@@ -147,18 +147,6 @@ def get_model(asked: Asked, catalog: Catalog) -> pb.GetModelRequest:
     return pb.GetModelRequest(model=asked.model, fingerprint=fields.raw(given, "fingerprint", 32) if given else b"")
 
 
-def inputs(value: Any, spec: ModelSpec, field: str = "inputs") -> Array:
-    """[T, *input shape] where it is as it should be: one time step may come without its axis."""
-    dtype = spec.input.numpy_dtype
-    values = read_array(value, dtype.kind, field).astype(f"<{dtype.kind}8")
-    return values[np.newaxis] if values.ndim == len(spec.input.shape) else values
-
-
-def dtype_of(values: Array) -> pb.DataType:
-    """Of what `inputs` gives."""
-    return pb.FLOAT64 if values.dtype.kind == "f" else pb.INT64
-
-
 def check_reply(steps: int, outputs: Sequence[str], spec: ModelSpec, catalog: Catalog) -> None:
     """Raises REPLY_TOO_LARGE before anything is computed. catalog: with the limits of answers in JSON."""
     wanted, with_state = catalog.wanted(outputs, spec)
@@ -182,23 +170,13 @@ def _spec(asked: Asked, catalog: Catalog) -> ModelSpec:
 
 def _step(asked: Asked, catalog: Catalog) -> pb.StepRequest:
     body, spec = asked.body, _spec(asked, catalog)
-    values = inputs(body.value("inputs", "numbers: of one time step, or a list of time steps"), spec)
-    request = pb.StepRequest(
-        model=asked.model,
-        session=asked.session,
-        dtype=dtype_of(values),
-        shape=values.shape,
-        inputs=values.tobytes(),
-        outputs=names(body, "outputs"),
-    )
+    request = pb.StepRequest(model=asked.model, session=asked.session)
+    put_chunk(request, body.value("inputs", EXPECTED), spec)
+    request.outputs.extend(names(body, "outputs"))
     if body.has("position"):
         request.position.CopyFrom(body.position("position"))
-    check_reply(_count(request), request.outputs, spec, catalog)
+    check_reply(charged_steps(request), request.outputs, spec, catalog)
     return request
-
-
-def _count(request: pb.StepRequest) -> int:
-    return request.shape[0] if request.shape else 0
 
 
 def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
@@ -212,9 +190,7 @@ def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
         policy=policy.upper(),
     )
     if body.has("inputs"):
-        window = inputs(body.value("inputs", "numbers"), spec, body.name("inputs"))
-        item.dtype, item.inputs = dtype_of(window), window.tobytes()
-        item.shape.extend(window.shape)
+        put_chunk(item, body.value("inputs", EXPECTED), spec, body.name("inputs"))
     body.end()
     return item
 

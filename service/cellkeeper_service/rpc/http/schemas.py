@@ -57,11 +57,11 @@ HELD = {
     "hot": {**FLAG, "description": "its state lies beside the engine of the process that answers"},
 }
 LOG_SIZE = {"log": _object({"steps": COUNT, "bytes": COUNT})}
-STEPS = {"first_step": INTEGER, "inputs": ARRAY, "outputs": _map(ARRAY)}
+STEPS = {"first_step": INTEGER, "inputs": ref("Inputs"), "outputs": _map(ARRAY)}
 MISSED = {
     "outputs_error": {**ref("Error"), "description": "why there are none: the session went on faster than it was read"}
 }
-CHUNK = {"inputs": {**ARRAY, "description": "One time step, or a list of T of them."}}
+CHUNK = {"inputs": {**ref("Inputs"), "description": "One time step, or a list of T of them."}}
 WANTED = {
     "outputs": {**_list(TEXT), "description": '"prediction" where it is left out; "state": the state tensors'},
     "position": {**POSITION, "description": "Where the chunk belongs; left out: wherever the session stands."},
@@ -91,6 +91,10 @@ SCHEMAS: dict[str, Schema] = {
             {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]{1,19})$"},
             {"type": "array", "items": ARRAY},
         ],
+    },
+    "Inputs": {
+        "description": "An array; by name where the model has several inputs.",
+        "oneOf": [ARRAY, _map(ARRAY)],
     },
     "Position": _object(
         {"generation": _hex(16), "step": INTEGER, "head": _hex(8)}, description="One point of one history, exactly."
@@ -136,7 +140,7 @@ SCHEMAS: dict[str, Schema] = {
             "batches_per_second": NUMBER,
             "batch_size_mean": {"oneOf": [NUMBER, OR_NULL]},
             "queue_depth": NUMBER,
-            "sessions_hot": {**RATES, "description": "by model"},
+            "hot_sessions": {**RATES, "description": "by model"},
             "rejections_per_second": {**RATES, "description": "by reason"},
             "commits_per_second": {**RATES, "description": "by result"},
             "store": _map(_object({"calls_per_second": NUMBER, "errors_per_second": NUMBER, "seconds": QUANTILES})),
@@ -152,13 +156,20 @@ SCHEMAS: dict[str, Schema] = {
             "tolerance": NUMBER,
             "engine": TEXT,
             "device": TEXT,
-            "input": TENSOR_SPEC,
+            "input": {"oneOf": [TENSOR_SPEC, OR_NULL], "description": "null: the model has several inputs"},
+            "inputs": _list(_object({"name": TEXT, "dtype": TEXT, "shape": _list(COUNT), "vocabulary": COUNT})),
             "feature_names": _list(TEXT),
             "vocabulary": {**COUNT, "description": "token ids are below it; 0: features"},
             "missing_values": {**FLAG, "description": '"NaN" is taken'},
             "outputs": _list(TENSOR_SPEC),
             "states": _list(TENSOR_SPEC),
-            "feedback": {"oneOf": [_object({"sources": _list({"type": "integer", "minimum": -1})}), OR_NULL]},
+            "feedback": {
+                "oneOf": [
+                    _object({"sources": _list({"type": "integer", "minimum": -1})}),
+                    _object({"inputs": _map(_list(COUNT))}),
+                    OR_NULL,
+                ]
+            },
             "max_chunk_steps": COUNT,
             "max_frame_items": COUNT,
             "max_log_steps": COUNT,
@@ -197,7 +208,7 @@ SCHEMAS: dict[str, Schema] = {
         {**CHUNK, "steps": {**COUNT, "description": "time steps behind the chunk"}},
         {
             **WANTED,
-            "known": {**ARRAY, "description": "[steps, K]: the features that the caller supplies"},
+            "known": {**ref("Inputs"), "description": "[steps, K]: what the caller supplies; by name: [steps, ...]"},
         },
     ),
     "Stepped": _object(STEPPED, STATES),
@@ -216,7 +227,7 @@ SCHEMAS: dict[str, Schema] = {
             "items": _list(
                 _object(
                     {"session": TEXT, "generation": _hex(16), "policy": {"enum": ["keep", "rerun", "reset"]}},
-                    {"inputs": {**ARRAY, "description": "rerun only: the window"}, "request_id": REQUEST_ID},
+                    {"inputs": {**ref("Inputs"), "description": "rerun only: the window"}, "request_id": REQUEST_ID},
                 )
             )
         },

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
 from cellkeeper_service.core.loop import CoreLoop
@@ -21,6 +20,7 @@ from cellkeeper_service.rpc.waiting import replies_to, reply_to
 
 from . import replies
 from .arrays import write_array
+from .chunk import write_inputs
 from .json_text import integer
 
 TRIES = 3
@@ -129,8 +129,8 @@ async def _computed_again(
         if isinstance(result, Rejection):
             raise result
     spec = caller.catalog.spec(key.model)
-    values = np.frombuffer(inputs, spec.input.numpy_dtype).reshape(steps, *spec.input.shape)
-    written: dict[str, Any] = {"first_step": integer(first), "inputs": write_array(values), "outputs": {}}
+    logged = write_inputs(inputs, steps, spec)
+    written: dict[str, Any] = {"first_step": integer(first), "inputs": logged, "outputs": {}}
     if steps and wanted.outputs:
         written["outputs"] = {name: write_array(values) for name, values in results[0].outputs.items()}
     if wanted.state:

@@ -21,8 +21,9 @@ from cellkeeper_service.rpc.tensors import DTYPES
 
 from . import replies
 from .arrays import write_array
+from .chunk import EXPECTED, put_frame
 from .fields import Fields
-from .requests import check_reply, dtype_of, inputs, names
+from .requests import check_reply, names
 
 REPLAYED, CREATED = 2, 1
 
@@ -63,18 +64,10 @@ class StepSocket(Stream):
 def read_frame(body: Fields, frame_id: int, model: str, session: str, catalog: Catalog) -> pb.StepFrame:
     """A frame of one item. Raises a Rejection. catalog: with the limits of answers in JSON."""
     spec = catalog.spec(catalog.find(model)[0])
-    values = inputs(body.value("inputs", "numbers: of one time step, or a list of time steps"), spec)
-    frame = pb.StepFrame(
-        frame_id=frame_id,
-        model=model,
-        sessions=[session],
-        steps=[values.shape[0] if values.ndim else 0],
-        dtype=dtype_of(values),
-        step_shape=values.shape[1:],
-        inputs=values.tobytes(),
-        outputs=names(body, "outputs"),
-        peek=body.flag("peek"),
-    )
+    frame = pb.StepFrame(frame_id=frame_id, model=model, sessions=[session])
+    put_frame(frame, body.value("inputs", EXPECTED), spec)
+    frame.outputs.extend(names(body, "outputs"))
+    frame.peek = body.flag("peek")
     if body.has("position"):
         at = body.position("position")
         frame.positions = Position(at.generation, at.step, at.head)

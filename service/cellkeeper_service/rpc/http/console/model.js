@@ -5,8 +5,11 @@ export class Model {
   constructor(info) {
     Object.assign(this, { info, name: info.name, fingerprint: info.fingerprint });
     this.tokens = Number(info.vocabulary ?? 0) > 0;
-    this.inputShape = this.tokens ? [] : info.input.shape;
-    this.features = size(this.inputShape);
+    this.parts = info.inputs ?? []; // of a time step with several inputs
+    this.inputShape = this.tokens || this.parts.length ? [] : info.input.shape;
+    this.features = this.parts.length
+      ? this.parts.reduce((sum, { shape }) => sum + size(shape), 0)
+      : size(this.inputShape);
     const named = info.outputs.find(({ name }) => name === "prediction") ?? info.outputs[0];
     this.output = named?.name ?? "prediction";
     this.outputs = named ? size(named.shape) : 0;
@@ -14,6 +17,7 @@ export class Model {
 
   /** Names of the input's values: the model's feature names, or x[i]. */
   inputNames() {
+    if (this.parts.length) return this.parts.flatMap(({ name, shape }) => names(size(shape), name));
     if (this.tokens) return ["token"];
     const given = this.info.feature_names ?? [];
     return given.length === this.features ? given : names(this.features, "x");
@@ -23,13 +27,30 @@ export class Model {
     return names(this.outputs, this.output);
   }
 
-  /** One time step's input from its values, in the shape and with the number texts that the API takes. */
-  timeStep(values) {
-    return nested(values.map(jsonNumber), this.inputShape);
+  /** Time steps from the values of each, in the shape and with the number texts that the API takes: a chunk. */
+  chunk(rows) {
+    const texts = rows.map((values) => values.map(jsonNumber));
+    if (!this.parts.length) return texts.map((values) => nested(values, this.inputShape));
+    const given = {};
+    let first = 0;
+    for (const { name, shape } of this.parts) {
+      const from = first;
+      first += size(shape);
+      given[name] = texts.map((values) => nested(values.slice(from, from + size(shape)), shape));
+    }
+    return given;
   }
 
+  /** The inverse: the time steps of a chunk that the API gave, each as nested lists. */
+  steps(chunk) {
+    if (!this.parts.length) return chunk;
+    const columns = this.parts.map(({ name }) => chunk[name]);
+    return columns[0].map((_, i) => columns.map((column) => column[i]));
+  }
+
+  /** What a forecast feeds back is drawn for models with one input. */
   get canForecast() {
-    return Boolean(this.info.feedback);
+    return Boolean(this.info.feedback) && !this.parts.length;
   }
 
   /** The indices of the features that a forecast has to be given. */

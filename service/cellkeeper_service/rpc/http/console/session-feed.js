@@ -88,7 +88,10 @@ export class SessionFeed extends EventTarget {
     this.history.stand(info.position);
     this.stepsProblem = error ? this.#watch.errorOf(error) : null;
     if (states) this.states = states;
-    if (inputs && this.model) this.history.add({ position: info.position, first, inputs, outputs }, this.model.output);
+    if (inputs && this.model) {
+      const taken = { position: info.position, first, inputs: this.model.steps(inputs), outputs };
+      this.history.add(taken, this.model.output);
+    }
     this.#emit("change", { reset });
   }
 

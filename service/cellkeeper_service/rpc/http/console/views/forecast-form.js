@@ -108,7 +108,7 @@ export class ForecastForm {
     const supplied = model.supplied();
     const held = last.input;
     const first = model.fedBack(last.output, held);
-    const body = { inputs: [model.timeStep(first)], steps: steps - 1, outputs: [model.output] };
+    const body = { inputs: model.chunk([first]), steps: steps - 1, outputs: [model.output] };
     if (steps === 1) delete body.steps;
     if (supplied.length && steps > 1)
       body.known = Array.from({ length: steps - 1 }, () => supplied.map((i) => held[i]));

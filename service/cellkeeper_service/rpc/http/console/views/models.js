@@ -160,7 +160,8 @@ function tensors({ info, tokens }) {
   const names = (info.feature_names ?? []).join(", ");
   const note = tokens ? `ids below ${integer(info.vocabulary)}` : names;
   const rows = [
-    row("input", { ...info.input, name: info.input.name || "inputs" }, note),
+    ...(info.inputs ?? []).map((spec) => row("input", spec, spec.vocabulary ? `below ${integer(spec.vocabulary)}` : "")),
+    ...(info.input ? [row("input", { ...info.input, name: info.input.name || "inputs" }, note)] : []),
     ...info.outputs.map((spec) => row("output", spec)),
     ...info.states.map((spec) => row("state", spec)),
   ];

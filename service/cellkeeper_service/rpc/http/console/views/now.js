@@ -105,7 +105,7 @@ export class NowView {
     this.#figure("steps", number(last.steps_per_second, 3), "steps/s");
     this.#figure("latency", latency(toMs(last.latency_seconds.total?.p99)), "p99");
     this.#figure("batch", last.batch_size_mean === null ? "–" : number(last.batch_size_mean, 3), "sessions a batch");
-    this.#figure("queue", integer(last.queue_depth), `queued, ${counted(sum(last.sessions_hot), "hot session")}`);
+    this.#figure("queue", integer(last.queue_depth), `queued, ${counted(sum(last.hot_sessions), "hot session")}`);
     this.#figure("rejections", number(sum(last.rejections_per_second), 3), "a second");
     put(this.phases, phaseTable(last));
     put(this.store, storeTable(last));

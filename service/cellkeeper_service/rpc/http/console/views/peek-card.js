@@ -53,7 +53,7 @@ export class PeekCard {
     try {
       const values = this.fields.values();
       const { outputs, position } = await this.context.api.post(`${path}/peek`, {
-        inputs: [model.timeStep(values)],
+        inputs: model.chunk([values]),
         outputs: [model.output],
       });
       const output = flat(outputs[model.output][0]);

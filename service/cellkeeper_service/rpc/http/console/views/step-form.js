@@ -33,10 +33,10 @@ export class StepForm {
     const { model, path, position } = this.feed;
     this.button.disabled = true;
     try {
-      const row = model.timeStep(this.fields.values());
-      const inputs = Array.from({ length: Number(this.times.value) }, () => row);
+      const row = this.fields.values();
+      const inputs = model.chunk(Array.from({ length: Number(this.times.value) }, () => row));
       const answer = await this.context.api.post(`${path}/step`, { inputs, position });
-      put(this.result, element("span", { class: "muted" }, `It stands at step ${integer(answer.position.step)}.`));
+      put(this.result, element("span", { class: "muted" }, `It is at step ${integer(answer.position.step)}.`));
     } catch (error) {
       put(this.result, problem(error));
     } finally {

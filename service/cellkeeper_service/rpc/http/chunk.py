@@ -1,0 +1,99 @@
+"""The inputs of a chunk between JSON and messages: an array, or arrays by name where the model has several inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+
+from cellkeeper_service.domain.engine import Array
+from cellkeeper_service.domain.feedback import NamedFeedback
+from cellkeeper_service.domain.spec import InputSpec, ModelSpec
+from cellkeeper_service.errors import invalid
+
+from .arrays import read_array, write_array
+from .json_text import shown
+
+EXPECTED = "numbers: of one time step, or a list of time steps; by name where the model has several inputs"
+Chunk = pb.StepRequest | pb.CarryOverRequest.Item
+
+
+def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
+    """Fills the chunk's inputs. One time step may come without its axis; whether dtypes and shapes are the model's is
+    for the service to say. Raises a Rejection."""
+    if spec.inputs:
+        for part, values in _by_name(value, spec.inputs, field):
+            chunk.named_inputs.append(_tensor(part, values))
+        return
+    values = _steps(value, spec.input.numpy_dtype.kind, len(spec.input.shape), field)
+    chunk.dtype, chunk.inputs = _dtype_of(values), values.tobytes()
+    chunk.shape.extend(values.shape)
+
+
+def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
+    """Fills a frame of one item, its steps included. Raises a Rejection."""
+    if not spec.inputs:
+        values = _steps(value, spec.input.numpy_dtype.kind, len(spec.input.shape), field)
+        frame.steps.append(values.shape[0] if values.ndim else 0)
+        frame.dtype, frame.inputs = _dtype_of(values), values.tobytes()
+        frame.step_shape.extend(values.shape[1:])
+        return
+    given = _by_name(value, spec.inputs, field)
+    counts = {part.name: values.shape[0] if values.ndim else 0 for part, values in given}
+    if len(set(counts.values())) > 1:
+        raise invalid(field, f"time steps {counts}", "the same number of each input")
+    frame.steps.append(next(iter(counts.values())))
+    for part, values in given:
+        data, shape = values.tobytes(), values.shape[1:]
+        frame.named_inputs.append(pb.InputColumn(name=part.name, dtype=_dtype_of(values), shape=shape, data=data))
+
+
+def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) -> None:
+    """Fills what the caller supplies for the rolled time steps of a forecast. Raises a Rejection."""
+    if not spec.inputs:
+        request.rollout_inputs = read_array(value, "f", field).astype("<f8").tobytes()
+        return
+    fed = {name for name, _ in spec.feedback.inputs} if isinstance(spec.feedback, NamedFeedback) else set()
+    supplied = [part for part in spec.inputs if part.name not in fed]
+    for part in supplied if type(value) is dict else ():
+        if part.name in value:
+            values = _steps(value[part.name], part.numpy_dtype.kind, len(part.shape), f"{field}[{part.name}]")
+            request.rollout_named_inputs.append(_tensor(part, values))
+    if type(value) is not dict or set(value) != {part.name for part in supplied}:
+        names = ", ".join(part.name for part in supplied) or "nothing"
+        raise invalid(field, shown(value), f"an object with {names}: what the prediction does not become")
+
+
+def write_inputs(data: bytes, steps: int, spec: ModelSpec) -> Any:
+    """A chunk's logged bytes as JSON: [steps, ...], by name where the model has several inputs."""
+    values = np.frombuffer(data, spec.input.numpy_dtype).reshape(steps, *spec.input.shape)
+    if spec.inputs:
+        return {part.name: write_array(values[part.name]) for part in spec.inputs}
+    return write_array(values)
+
+
+def _by_name(value: Any, parts: Sequence[InputSpec], field: str) -> list[tuple[InputSpec, Array]]:
+    """Each of the model's inputs, in its order."""
+    names = [part.name for part in parts]
+    if type(value) is not dict or set(value) != set(names):
+        raise invalid(field, shown(value), f"an object with each of {', '.join(names)}: the model has several inputs")
+    return [
+        (part, _steps(value[part.name], part.numpy_dtype.kind, len(part.shape), f"{field}[{part.name}]"))
+        for part in parts
+    ]
+
+
+def _steps(value: Any, kind: str, axes: int, field: str) -> Array:
+    """[T, ...] where it is as it should be."""
+    values = read_array(value, kind, field).astype(f"<{kind}8")
+    return values[np.newaxis] if values.ndim == axes else values
+
+
+def _tensor(part: InputSpec, values: Array) -> pb.Tensor:
+    return pb.Tensor(name=part.name, dtype=_dtype_of(values), shape=values.shape, data=values.tobytes())
+
+
+def _dtype_of(values: Array) -> pb.DataType:
+    return pb.FLOAT64 if values.dtype.kind == "f" else pb.INT64
