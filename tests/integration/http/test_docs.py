@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def front() -> Iterator[Front]:
     with serving([ROOT / "examples" / "co2" / "bundle"]) as made:
         yield made
