@@ -171,7 +171,7 @@ async def test_what_is_no_message_ends_the_socket(front: Front, message: str | b
         assert await closing(one.socket) == (1008, "INVALID_FIELD")
 
 
-@pytest.mark.parametrize("identity", [r'"\ud800"', "1e999", "null", "[1]", "true", f"{10**400}"])
+@pytest.mark.parametrize("identity", [r'"\ud800"', "1e999", "null", "[1]", "true", f"{10**400}", f'"{"é" * 129}"'])
 async def test_an_id_is_a_string_or_a_number(front: Front, identity: str) -> None:
     session = front.session()
     at = session.open()
@@ -180,7 +180,7 @@ async def test_an_id_is_a_string_or_a_number(front: Front, identity: str) -> Non
         refused = await one.receive()
         assert "id" not in refused
         assert refused["error"]["message"].startswith("id: got ")
-        for good in ("x", 7, 0.5, ""):
+        for good in ("x", 7, 0.5, "", "é" * 128):
             reply = await one.ask(id=good, inputs=[1], position=at)
             assert reply["id"] == good
             at = reply["position"]

@@ -17,13 +17,17 @@ from .json_text import read_json, shown
 from .step_socket import Unfit
 
 MESSAGE = "message"
-IDENTITY = "a string or a number"
+MAX_IDENTITY_BYTES = 256
+"""It is kept, and counted nowhere, until the reply has left."""
+IDENTITY = f"a string of at most {MAX_IDENTITY_BYTES} bytes of UTF-8, or a number"
 
 
 def _identity(value: Any) -> str | int | float:
     """What a client calls its message. Raises a Rejection."""
     if type(value) is str:
-        return text(value, "id", IDENTITY)
+        if len(text(value, "id", IDENTITY).encode()) > MAX_IDENTITY_BYTES:
+            raise invalid("id", shown(value), IDENTITY)
+        return value
     if type(value) not in (int, float) or not abs(value) < MOST:  # an infinity is not either
         raise invalid("id", shown(value), IDENTITY)
     return value  # type: ignore[no-any-return]
