@@ -306,3 +306,10 @@ def test_a_body_of_many_lists_is_refused_before_it_is_parsed(front: Front, one: 
         error = session.ask("POST", "/step", f'{{"inputs":[{items}]}}'.encode()).error
         assert error["code"] in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
         assert (error["details"]["field"] == "body") is refused
+
+
+def test_a_log_has_no_state_and_says_so(front: Front) -> None:
+    session = front.session("lstm")
+    session.open()
+    error = session.ask("GET", "/log?outputs=prediction,state").error
+    assert error["message"].startswith("outputs: got 'state'")

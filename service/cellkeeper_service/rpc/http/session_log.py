@@ -12,7 +12,7 @@ from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.requests import Done, GetSession, GetState, SessionReply, Step
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record, SessionKey
-from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.tensors import state_tensors
@@ -61,7 +61,9 @@ def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
     """Time steps whose inputs and outputs fit into one answer. Raises a Rejection for outputs that the model has not.
     catalog: with the limits of answers in JSON."""
     spec = catalog.spec(model)
-    wanted, _ = catalog.wanted(outputs, spec)
+    wanted, with_state = catalog.wanted(outputs, spec)
+    if with_state:
+        raise invalid("outputs", "'state'", f"some of {', '.join(sorted(spec.output_names))}: `state` is a route")
     step_bytes = spec.step_bytes + sum(output.nbytes for output in spec.outputs if output.name in wanted)
     return max(min(catalog.limits.max_chunk_steps, (catalog.limits.max_message_bytes - 4096) // step_bytes), 1)
 
