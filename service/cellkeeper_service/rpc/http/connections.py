@@ -20,6 +20,10 @@ FULL = (
     b"X-Content-Type-Options: nosniff\r\n\r\n"
 )
 
+LINGER_SECONDS = 0.5
+MAX_LINGERING = 64
+"""Connections too many that are read for a moment; those beyond are closed at once."""
+
 
 class NoRequests(logging.Filter):
     """aiohttp reports bytes that are no request as its own errors, with a traceback and with the bytes, which may be
@@ -88,9 +92,25 @@ class Connections:
 
 
 class _Full(asyncio.Protocol):
-    """A connection too many."""
+    """A connection too many. It is told so, and what it sends is read for a moment: where bytes lie unread when a
+    socket is closed, the kernel resets the connection, and its client never sees the answer."""
+
+    lingering = 0  # of this process
+
+    def __init__(self) -> None:
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         made = cast(asyncio.Transport, transport)
         made.write(FULL)
-        made.close()
+        if _Full.lingering >= MAX_LINGERING or not made.can_write_eof():
+            made.close()
+            return
+        made.write_eof()
+        _Full.lingering += 1
+        self._end = asyncio.get_running_loop().call_later(LINGER_SECONDS, made.close)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            _Full.lingering -= 1
