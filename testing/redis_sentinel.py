@@ -209,6 +209,8 @@ class RedisSentinels:
     def check_whole(self) -> None:
         """LookupError or RedisError, which say what is missing, where not all is well."""
         primary = self.primary()
+        with self.servers[primary].client() as client:
+            written = client.info("replication")["master_repl_offset"]
         for number, server in enumerate(self.servers):
             with server.client() as client:
                 info = client.info()
@@ -218,6 +220,8 @@ class RedisSentinels:
                 expected, found = ("master",), found[:1]
             if found != expected:
                 raise LookupError(f"server {number} is {found}, expected {expected}")
+            if number != primary and info["slave_repl_offset"] < written:
+                raise LookupError(f"server {number} lacks {written - info['slave_repl_offset']} bytes of the primary's")
             if info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:
                 raise LookupError(f"server {number} has not everything in its file yet")
         for number, sentinel in enumerate(self.sentinels):

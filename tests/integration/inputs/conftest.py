@@ -29,7 +29,7 @@ def served(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a client that stays open takes part in what other tests count of gRPC's wakes
 def client(served: ServerProcess) -> Iterator[Client]:
     with Client(served.target) as made:
         yield made
