@@ -60,7 +60,6 @@ PHRASES = {
     r"word that says": "value",
 }
 EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("docs/performance.md", "lane"): "a part of the client of that commit",
     ("docs/triton.md", "stands at"): "where a sequence stands, in a table that compares both servers",
     ("docs/triton.md", "stands there"): "likewise",
 }
