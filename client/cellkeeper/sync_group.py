@@ -119,8 +119,8 @@ class Group:
         then, unless the server refuses it for good.
 
         timeout: seconds, retries included; None: the client's. Returns by id the late steps that were settled since the
-        last reply, or the last call of this, oldest first. Raises DeadlineExceeded: call it again; and GroupError for
-        members whose late steps cannot be settled, with the reason of each.
+        last reply, or the last call of this, oldest first. Raises GroupError for members
+        whose late steps are not settled, with the reason of each; where that is DeadlineExceeded, call it again.
         """
         return self._thread.run(self._core.settle(timeout=timeout))
 

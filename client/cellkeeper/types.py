@@ -72,7 +72,8 @@ class GroupReply:
     State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the others, by id.
     late_steps: by id, steps before this one whose callers had stopped waiting, and of which it is known since the last
     reply whether they count. queued_seconds, computed_seconds: at the server, the longest of its frames.
-    packed_positions, flags: what `positions` and `replayed` read, 32 bytes and one byte an id.
+    positions, replayed: tuples, one an id, in the order of `ids`. packed_positions, flags: what they read, 32 bytes and
+    one byte an id.
     """
 
     ids: tuple[str, ...]
