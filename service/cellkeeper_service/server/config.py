@@ -81,8 +81,12 @@ class Settings:
     store_threads: int = storing(4, "store calls under way at the same time")
     wait_replicas: int = storing(0, "Redis replicas that must have a commit before it is acknowledged", least=0)
     max_replay_steps: int = storing(64, "a checkpoint is due after so many logged steps; 1 writes the state each time")
-    max_log_steps: int = storing(4096, "time steps in a session's input log, at the most")
-    max_log_bytes: int = storing(32 * 1024 * 1024, "bytes of inputs in a session's input log, at the most")
+    max_log_steps: int = storing(
+        4096, "time steps in a session's input log, at the most; twice max_chunk_steps or more"
+    )
+    max_log_bytes: int = storing(
+        32 * 1024 * 1024, "bytes of inputs in a session's input log, at the most; twice max_message_bytes or more"
+    )
     default_ttl_ms: int = ttl(Group.STORE, 0, "new sessions are forgotten when idle this long; 0: never")
     max_ttl_ms: int = ttl(Group.STORE, 0, "the longest that a session may ask to be kept idle; 0: for ever")
 
