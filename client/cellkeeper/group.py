@@ -37,9 +37,8 @@ class AsyncGroup(AsyncGroupStepping):
         whose late steps are not settled, with the reason of each; where that is DeadlineExceeded, call it again.
         """
         errors = await self._members.drained(self._members.all, timeout)
-        settled = self._sender.take_settled()
-        _raise_failed("settle", errors, self.ids)
-        return settled
+        _raise_failed("settle", errors, self.ids)  # before anything is taken: the next call has what was settled
+        return self._sender.take_settled()
 
     # ------------------------------------------------------------------------------------------ members
 

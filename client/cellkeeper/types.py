@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import CellkeeperError, ServerError
+from .errors import CellkeeperError, GroupError, ServerError
 from .late_step import LateStep
 from .position import POSITION_BYTES, Position
 
@@ -87,9 +87,12 @@ class GroupReply:
 
     @property
     def output(self) -> Array:
-        """The first output that was asked for, "prediction" by default: [n, T, ...], or [n, ...]."""
+        """The first output that was asked for, "prediction" by default: [n, T, ...], or [n, ...]. Raises GroupError
+        where no member answered."""
         for value in self.outputs.values():
             return value
+        if self.errors:
+            raise GroupError("output", self.errors, (), reply=self)
         raise ServerError("the server sent no output")
 
     @property

@@ -9,6 +9,7 @@ from cellkeeper import Position as ClientPosition
 from cellkeeper._session.chunk import Chunk
 from cellkeeper._session.history import History
 from cellkeeper._session.verdict import LOST, RETRIED, Action, Verdict
+from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.requests import Request
 from cellkeeper_service.core.sequence import Sequenced
@@ -295,13 +296,13 @@ class Client:
             return step
         if isinstance(op, Open):
             expect = self.left.get(op.session) if self.scope.expects else None
-            return wire.Open(key, FOREVER, done, request_id, expect, None, None)
+            return generation_requests.Open(key, FOREVER, done, request_id, expect, None, None)
         position = Position(*self.sessions[op[0]].history.position)
         if isinstance(op, Reset):
-            return wire.Reset(key, FOREVER, done, position.generation, request_id)
+            return generation_requests.Reset(key, FOREVER, done, position.generation, request_id)
         if isinstance(op, Delete):
-            return wire.Delete(key, FOREVER, done, position.generation)
-        return wire.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
+            return generation_requests.Delete(key, FOREVER, done, position.generation)
+        return generation_requests.Fork(key, FOREVER, done, session_key(op.target), position, request_id)
 
 
 def session_key(session: str) -> SessionKey:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.core import Core
@@ -154,15 +155,15 @@ class _Namer:
                 request.sequence,
                 tuple(one and self.generation(one) for one in request.in_doubt),
             )
-        elif isinstance(request, wire.Open):
+        elif isinstance(request, generation_requests.Open):
             more = (request.request_id, self.position(request.expect))
-        elif isinstance(request, wire.Reset):
+        elif isinstance(request, generation_requests.Reset):
             more = (self.generation(request.generation), request.request_id)
-        elif isinstance(request, wire.Delete):
+        elif isinstance(request, generation_requests.Delete):
             more = self.generation(request.generation)
-        elif isinstance(request, wire.Fork):
+        elif isinstance(request, generation_requests.Fork):
             more = (request.target.session, self.position(request.position), request.request_id)
-        elif isinstance(request, wire.CopyInto):
+        elif isinstance(request, generation_requests.CopyInto):
             more = (request.request_id, self.record(request.copy), self.result(request.otherwise))
         else:
             raise TypeError(f"no fingerprint for {type(request).__name__}")
@@ -173,9 +174,9 @@ class _Namer:
             return result.reason, self.position(result.position)
         if isinstance(result, wire.StepReply):
             return self.position(result.position), result.outputs["prediction"].tobytes()
-        if isinstance(result, wire.OpenReply):
+        if isinstance(result, generation_requests.OpenReply):
             return self.header(result.header), result.created
-        if isinstance(result, wire.Moved):
+        if isinstance(result, generation_requests.Moved):
             return self.position(result.position)
         return repr(result)
 

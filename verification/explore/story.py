@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core import generation_requests
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.log_replay import LogReplay
@@ -151,10 +152,10 @@ def _result(result: Any) -> str:
         return f"{result.reason.name}, the record is at {_at(result.position)}"
     if isinstance(result, wire.StepReply):
         return f"done{', again' if result.replayed else ''}, at {_at(result.position)}"
-    if isinstance(result, wire.OpenReply):
+    if isinstance(result, generation_requests.OpenReply):
         return f"{'created' if result.created else 'continues'} at {_at(result.header.position)}"
-    if isinstance(result, wire.Moved):
+    if isinstance(result, generation_requests.Moved):
         return f"at {_at(result.position)}"
-    if isinstance(result, wire.Deleted):
+    if isinstance(result, generation_requests.Deleted):
         return "deleted" if result.deleted else "nothing to delete"
     return str(result)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from cellkeeper_service.core import advance, commit, computing, core, decision_table, lifecycle
+from cellkeeper_service.core import advance, commit, computing, core, decision_table, generation_requests, lifecycle
 from cellkeeper_service.core import requests as wire
 from cellkeeper_service.core.context import Context
 from cellkeeper_service.core.core import Core
@@ -60,7 +60,9 @@ def head_of_requests() -> Iterator[None]:
 def server_mints_generations() -> AbstractContextManager[Any]:
     open_session = lifecycle.open_session
 
-    def clients_choice(record: Any, request: wire.Open, models: Any, birth: lifecycle.NewGeneration) -> Any:
+    def clients_choice(
+        record: Any, request: generation_requests.Open, models: Any, birth: lifecycle.NewGeneration
+    ) -> Any:
         born(request.request_id)
         return open_session(record, request, models, replace(birth, generation=request.request_id))
 
@@ -70,7 +72,9 @@ def server_mints_generations() -> AbstractContextManager[Any]:
 def reset_names_its_generation() -> AbstractContextManager[Any]:
     reset = lifecycle.reset
 
-    def whatever_stands(record: Any, request: wire.Reset, models: Any, birth: lifecycle.NewGeneration) -> Any:
+    def whatever_stands(
+        record: Any, request: generation_requests.Reset, models: Any, birth: lifecycle.NewGeneration
+    ) -> Any:
         if record is not None:
             request = replace(request, generation=record.position.generation)
         return reset(record, request, models, birth)
@@ -79,9 +83,9 @@ def reset_names_its_generation() -> AbstractContextManager[Any]:
 
 
 def delete_names_its_generation() -> AbstractContextManager[Any]:
-    def whatever_stands(record: Any, request: wire.Delete) -> Any:
+    def whatever_stands(record: Any, request: generation_requests.Delete) -> Any:
         if record is None:
-            return wire.Deleted(False)
+            return generation_requests.Deleted(False)
         request.generation = record.position.generation
         return wire.Erase(record.position.generation)
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from cellkeeper_service.errors import Reason, Rejection
 
+from .generation_requests import CarryOver, CopyInto, Open, SetState
 from .limits import Limits
 from .models import Models
-from .requests import CarryOver, CopyInto, Open, Request, SetState, Step
+from .requests import Request, Step
 
 RATE_WINDOW_SECONDS = 0.25  # of work without a pause that one measurement of the rate takes
 STALL_SECONDS = 1.0  # of work in which nothing was finished are a measurement too

@@ -20,26 +20,10 @@ from .carry_over import Needs, carry_over, target_retired
 from .computing import start_chunk, start_log_replay, start_peek, start_read, start_rerun
 from .context import Context
 from .decision_table import Verdict, decide, not_found, refuse_unserved
+from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Open, Reset, SetState
 from .lifecycle import new_header
 from .models import Version
-from .requests import (
-    LOADING,
-    CarryOver,
-    CopyInto,
-    Delete,
-    Deleted,
-    Erase,
-    Fork,
-    GetSession,
-    GetState,
-    Open,
-    Request,
-    Reset,
-    SessionReply,
-    SetState,
-    Step,
-    Write,
-)
+from .requests import LOADING, Erase, GetSession, GetState, Request, SessionReply, Step, Write
 from .sequence import has_ended
 from .session import CachedState, Checkpoint, Reading, SessionState
 

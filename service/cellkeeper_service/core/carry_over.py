@@ -12,9 +12,10 @@ from cellkeeper_service.domain.store import Commit
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 from .decision_table import generation_changed, not_found, refuse_unserved
+from .generation_requests import CarryOver, Moved, Policy
 from .lifecycle import NewGeneration, done_before, new_header
 from .models import Models, Version
-from .requests import CarryOver, Moved, Policy, Write
+from .requests import Write
 from .sequence import ended, has_ended
 
 

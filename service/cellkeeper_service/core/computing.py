@@ -9,17 +9,9 @@ from cellkeeper_service.errors import Reason, Rejection
 from .batch import Batch, prediction_after
 from .carry_over import carried, kept_at, target_retired
 from .context import Context, no_reply
+from .generation_requests import CarryOver, Policy
 from .log_replay import Duplicate, LogReplay
-from .requests import (
-    COMMITTING,
-    READY,
-    CarryOver,
-    Computable,
-    GetState,
-    Policy,
-    StateReply,
-    Step,
-)
+from .requests import COMMITTING, READY, Computable, GetState, StateReply, Step
 from .session import CachedState, Checkpoint, SessionState
 
 NO_OUTPUTS: frozenset[str] = frozenset()

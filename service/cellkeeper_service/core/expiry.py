@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from .context import Context
-from .requests import Fork, Request
+from .generation_requests import Fork
+from .requests import Request
 
 
 def abandon(request: Request) -> None:

@@ -12,22 +12,9 @@ from cellkeeper_service.domain.store import Commit, DamagedRecord
 from cellkeeper_service.errors import Reason, Rejection
 
 from .decision_table import generation_changed, not_found, refuse_misplaced, refuse_unserved
+from .generation_requests import CarryOver, CopyInto, Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from .models import Models, Version
-from .requests import (
-    CarryOver,
-    CopyInto,
-    Delete,
-    Deleted,
-    Erase,
-    Fork,
-    Moved,
-    Open,
-    OpenReply,
-    Request,
-    Reset,
-    SetState,
-    Write,
-)
+from .requests import Erase, Request, Write
 from .sequence import ended, ttl_of_next
 
 MakesGeneration = Open | Reset | SetState | CarryOver | CopyInto

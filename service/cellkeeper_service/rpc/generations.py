@@ -7,20 +7,19 @@ from typing import Any
 
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.core.requests import (
+from cellkeeper_service.core.generation_requests import (
     CarryOver,
     Delete,
     Deleted,
-    Done,
     Fork,
     Moved,
     Open,
     OpenReply,
     Policy,
-    Request,
     Reset,
     SetState,
 )
+from cellkeeper_service.core.requests import Done, Request
 from cellkeeper_service.domain.clock import LONGEST_TTL_MS
 from cellkeeper_service.domain.origin import content_of
 from cellkeeper_service.errors import Rejection, invalid

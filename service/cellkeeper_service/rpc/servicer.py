@@ -10,8 +10,9 @@ from typing import Any
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_proto.v1 import cellkeeper_pb2_grpc
 
+from cellkeeper_service.core.generation_requests import OpenReply
 from cellkeeper_service.core.loop import CoreLoop
-from cellkeeper_service.core.requests import Done, GetSession, GetState, OpenReply
+from cellkeeper_service.core.requests import Done, GetSession, GetState
 from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.errors import Reason, Rejection, invalid
 

@@ -351,3 +351,21 @@ async def test_a_version_that_one_endpoint_lacks(pair: Pair) -> None:
     pair.one.refusals = pair.two.refusals = []
     y = await pair.group.step(ONES)  # a late step counts, as it does for a session
     assert y[:, 0].tolist() == [3 + (name in late) for name in pair.group.ids]
+
+
+async def test_what_was_settled_is_kept_where_other_members_fail(pair: Pair) -> None:
+    """One server is silent: what the other has settled is not taken by the call that fails."""
+    pair.one.gate.clear()
+    pair.two.gate.clear()
+    reply = await pair.group.step_reply(ONES, timeout=0.05)
+    assert (reply.ids, dict(reply.outputs)) == ((), {})
+    with pytest.raises(GroupError, match="output: 8 of 8 members failed"):
+        assert reply.output is None
+    pair.two.gate.set()
+    with pytest.raises((GroupError, DeadlineExceeded)):
+        await pair.group.settle(timeout=0.5)
+    assert set(pair.group.unsettled) == set(pair.group.ids[:4])
+    pair.one.gate.set()
+    settled = await pair.group.settle()
+    assert set(settled) == set(pair.group.ids)
+    assert [[step.applied for step in steps] for steps in settled.values()] == [[True]] * 8

@@ -81,6 +81,16 @@ def test_a_forecast_takes_what_the_prediction_does_not_become(front: Front, clie
     assert (refused.status, refused.error["details"]["field"]) == (400, "known")
 
 
+def test_a_window_of_a_carry_over_has_them_by_name(front: Front) -> None:
+    session = front.session("two")
+    at = session.step(part(0, 2))["position"]
+    item = {"session": session.name, "generation": at["generation"], "policy": "rerun", "inputs": part(0, 2)}
+    (result,) = front.ask("POST", "/v1/models/two/carry-over", {"items": [item]}).ok["results"]
+    assert result["position"] == at  # it belongs to that version already
+    refused = front.ask("POST", "/v1/models/two/carry-over", {"items": [{**item, "inputs": {"audio": [[1, 2, 3]]}}]})
+    assert (refused.status, refused.error["details"]["field"]) == (400, "items[0].inputs")
+
+
 def test_a_model_says_what_its_inputs_are(front: Front) -> None:
     models = {model["name"]: model for model in front.ask("GET", "/v1/models").ok["models"]}
     assert models["two"]["input"] is None

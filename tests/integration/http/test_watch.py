@@ -14,6 +14,7 @@ import pytest
 from .front import TIMEOUT_S, Front, Session, closing, serving
 
 CHUNK = [[0.5, 1, 2], [1, 2, 3], [0, 0, 1]]
+WATCH = "/v1/models/{model}/sessions/{session}/watch"
 
 
 @pytest.fixture(scope="module")
@@ -179,12 +180,18 @@ async def test_a_watch_that_is_closed_reads_no_more(front: Front) -> None:
     def loads() -> float:
         return front.server.metric("cellkeeper_loads_total", model="lstm")
 
+    def ended() -> float:
+        return front.server.metric("cellkeeper_http_request_seconds_count", route=WATCH)
+
+    before_it = ended()
     async with watching(session) as socket:
         await update(socket)
         before = loads()
         while loads() == before:  # noqa: ASYNC110 - the server tells nobody that it has read
             await asyncio.sleep(0.05)  # between two looks
-    await asyncio.to_thread(session.position)  # behind the end of the watch
+    while ended() == before_it:  # noqa: ASYNC110 - nor that it has noticed the end
+        await asyncio.sleep(0.05)  # between two looks
     before = loads()
-    await asyncio.sleep(0.3)  # three readings of a watch that goes on
+    for _ in range(3):
+        assert (await asyncio.to_thread(front.ask, "GET", "/v1/now")).status == 200
     assert loads() == before

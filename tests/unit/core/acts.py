@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellkeeper_service.core.generation_requests import Open, OpenReply, Reset
 from cellkeeper_service.core.limits import TickLimits
-from cellkeeper_service.core.requests import (
-    Open,
-    OpenReply,
-    Reset,
-)
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
 from cellkeeper_service.domain.store import Load

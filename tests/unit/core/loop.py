@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.generation_requests import Open
 from cellkeeper_service.core.limits import Clock, Limits
 from cellkeeper_service.core.loop import CoreLoop
 from cellkeeper_service.core.models import Models, Version
-from cellkeeper_service.core.requests import Done, Open, Request, Step, StepReply
+from cellkeeper_service.core.requests import Done, Request, Step, StepReply
 from cellkeeper_service.core.store_calls import StoreCalls
 from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position

@@ -9,8 +9,9 @@ import pytest
 from cellkeeper_service.core.admission import FREE_REQUESTS, LATENCY_WINDOW_SECONDS, RATE_WINDOW_SECONDS
 from cellkeeper_service.core.admission import AdmissionControl as Control
 from cellkeeper_service.core.core import Core
+from cellkeeper_service.core.generation_requests import Fork
 from cellkeeper_service.core.limits import Clock, Limits
-from cellkeeper_service.core.requests import Fork, Status, Step
+from cellkeeper_service.core.requests import Status, Step
 from cellkeeper_service.domain.meter import NullMeter
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.errors import Reason, Rejection

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core.generation_requests import Open, OpenReply, SetState
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Open, OpenReply, Request, SetState, StepReply
+from cellkeeper_service.core.requests import Request, StepReply
 
 from .acts import TICK, at_rest, opened
 from .counting_engine import expected

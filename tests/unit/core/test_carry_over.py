@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cellkeeper_service.core.generation_requests import CarryOver, Moved, Policy
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import CarryOver, Moved, Policy
 from cellkeeper_service.domain.position import Position, advance, first_position
 
 from .acts import TICK, at_rest, opened, standing, until

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cellkeeper_service.core.commit import build_commit, why_not_again
+from cellkeeper_service.core.generation_requests import Delete
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Delete, Erase, Step
+from cellkeeper_service.core.requests import Erase, Step
 from cellkeeper_service.core.session import Checkpoint, SessionState
 from cellkeeper_service.core.state_cache import StateCache
 from cellkeeper_service.domain.store import Commit, CommitResult, Outcome

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core.generation_requests import CarryOver, Fork, Moved, Policy, Reset, SetState
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import CarryOver, Fork, Moved, Policy, Request, Reset, SetState
+from cellkeeper_service.core.requests import Request
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import DamagedRecord, Load

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
+from cellkeeper_service.core.generation_requests import Open, OpenReply
 from cellkeeper_service.core.models import Version
-from cellkeeper_service.core.requests import Open, OpenReply, StepReply
+from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.domain.position import advance
 
 from .acts import at_rest, opened, standing, until

@@ -16,22 +16,9 @@ from collections.abc import Sequence
 from itertools import count
 
 import pytest
+from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, OpenReply, Reset, SetState
 from cellkeeper_service.core.limits import Limits, TickLimits
-from cellkeeper_service.core.requests import (
-    Delete,
-    Deleted,
-    Fork,
-    GetState,
-    Moved,
-    Open,
-    OpenReply,
-    Request,
-    Reset,
-    SetState,
-    StateReply,
-    Step,
-    StepReply,
-)
+from cellkeeper_service.core.requests import GetState, Request, StateReply, Step, StepReply
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.position import Position, advance
 from cellkeeper_service.domain.store import Load

@@ -11,7 +11,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from cellkeeper_service.core.requests import Open, OpenReply, Step, StepReply
+from cellkeeper_service.core.generation_requests import Open, OpenReply
+from cellkeeper_service.core.requests import Step, StepReply
 from cellkeeper_service.domain.position import Position, advance, first_position
 from cellkeeper_service.domain.store import Load
 from cellkeeper_service.errors import Reason, Rejection

@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core.expiry import abandon
+from cellkeeper_service.core.generation_requests import Delete, Deleted, Fork, Moved, Open, Reset, SetState
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import (
-    Delete,
-    Deleted,
-    Fork,
-    Moved,
-    Open,
-    Reset,
-    SetState,
-    StepReply,
-)
+from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.domain.position import Position, advance
 
 from .acts import TICK, at_rest, opened, reset, standing, stands, until

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core import loop as loop_module
+from cellkeeper_service.core.batch import Batch
 from cellkeeper_service.core.limits import Limits
+from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.core.store_calls import MAX_SCANS
 from cellkeeper_service.domain.engine import Array, Computed
 from cellkeeper_service.domain.position import advance
@@ -75,6 +77,33 @@ def test_a_batch_that_may_take_long_is_computed_on_another_thread_and_requests_q
         assert outputs(await first) == expected([1])
         assert [outputs(await reply) for reply in behind] == [expected([2])] * 2
         assert server.engine.calls == [(1, 1), (1, 2)]
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+@pytest.mark.parametrize("threads", [0, 4])
+def test_a_step_by_itself_takes_one_turn(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its batch nor the store's answer is followed by a turn in which there is nothing to do."""
+    monkeypatch.setattr(loop_module, "EXPIRY_SECONDS", 3600.0)
+
+    async def test() -> None:
+        server = Server(threads=threads)
+        server.loop.start()
+        position, turns, schedule = await server.open(), 0, server.core.schedule
+
+        def counted() -> list[Batch]:
+            nonlocal turns
+            turns += 1
+            return schedule()
+
+        monkeypatch.setattr(server.core, "schedule", counted)
+        for value in (1, 2, 3, 4):
+            reply = await server.step(value, position)
+            assert isinstance(reply, StepReply)
+            position = reply.position
+        assert turns == 4
         await server.loop.drain()
         server.loop.store_calls.close()
 

@@ -4,8 +4,9 @@ and whatever happens to one of them is its own affair."""
 from __future__ import annotations
 
 import pytest
+from cellkeeper_service.core.generation_requests import Open
 from cellkeeper_service.core.limits import Limits
-from cellkeeper_service.core.requests import Open, StepReply
+from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.domain.position import Position, advance
 
 from .acts import TICK, at_rest, opened, reset, standing, until

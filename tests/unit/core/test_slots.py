@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cellkeeper_service.core.requests import (
-    GetSession,
-    Open,
-    OpenReply,
-    SessionReply,
-    StepReply,
-)
+from cellkeeper_service.core.generation_requests import Open, OpenReply
+from cellkeeper_service.core.requests import GetSession, SessionReply, StepReply
 from cellkeeper_service.domain.store import Load
 
 from .acts import at_rest, opened, stands, until

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from cellkeeper_service.core.requests import (
-    GetSession,
-    GetState,
-    Moved,
-    SessionReply,
-    StateReply,
-    StepReply,
-)
+from cellkeeper_service.core.generation_requests import Moved
+from cellkeeper_service.core.requests import GetSession, GetState, SessionReply, StateReply, StepReply
 from cellkeeper_service.domain.position import Position, advance, first_position
 
 from .acts import at_rest, opened, reset, standing, stands, until

@@ -43,7 +43,7 @@ class Ended(Exception):
 
 
 class HttpCall:
-    """Fulfils CallContext."""
+    """Fulfils CallContext. By itself it is a call of which no message is read, such as one that is refused before."""
 
     def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
         """template: of the path. names: what there may be in the query."""
@@ -105,7 +105,8 @@ class HttpCall:
         return f"ipv4:{address}:{port}"
 
     async def read(self) -> Any:
-        raise NotImplementedError
+        """The next message, or EOF."""
+        return EOF
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()

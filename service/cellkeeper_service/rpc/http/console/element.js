@@ -25,6 +25,22 @@ function furnished(made, attributes, children) {
   return made;
 }
 
+/**
+ * A view: a heading with the way to it above (crumbs: links and texts), what belongs beside, below and at the end of its
+ * row, and then the body.
+ */
+export function page(title, { crumbs = [], beside = [], below = [], end = [] } = {}, ...body) {
+  const heading = element("h1", { tabindex: -1 }, title);
+  const head = element(
+    "div",
+    {},
+    crumbs.length > 0 && element("nav", { class: "crumbs", "aria-label": "Where this is" }, crumbs),
+    [beside].flat().length ? element("div", { class: "row" }, heading, beside) : heading,
+    below,
+  );
+  return element("div", { class: "page" }, element("div", { class: "page-head" }, head, end), body);
+}
+
 /** A card with a heading; `end` stands at the right of the heading. */
 export function card(title, { end = [], id = null } = {}, ...body) {
   const heading = element("h2", { id }, title);

@@ -1,5 +1,5 @@
 import { extent } from "../charts/axis.js";
-import { card, element, problem, put } from "../element.js";
+import { card, element, page, problem, put } from "../element.js";
 import { integer } from "../format.js";
 import { common, firstDifference } from "../history.js";
 import { sessionHash, sessionsHash } from "../route.js";
@@ -19,31 +19,12 @@ export class CompareView {
     this.verdict = element("div", { class: "note", role: "status" }, "Loading both");
     this.sides = [session, other].map((id) => this.#side(id));
     this.form = element("div", {});
-    this.element = element(
-      "div",
-      { class: "page" },
-      element(
-        "div",
-        { class: "page-head" },
-        element(
-          "div",
-          {},
-          element(
-            "nav",
-            { class: "crumbs", "aria-label": "Where this is" },
-            element("a", { href: sessionsHash(model) }, "Sessions"),
-            " of ",
-            model,
-          ),
-          element("h1", { tabindex: -1 }, "Side by side"),
-        ),
-      ),
+    const halves = this.sides.map(({ element: shown }) => shown);
+    this.element = page(
+      "Side by side",
+      { crumbs: [element("a", { href: sessionsHash(model) }, "Sessions"), " of ", model] },
       this.verdict,
-      element(
-        "div",
-        { class: "halves" },
-        this.sides.map(({ element: shown }) => shown),
-      ),
+      element("div", { class: "halves" }, halves),
       this.form,
     );
     for (const { feed } of this.sides) feed.load();

@@ -1,4 +1,4 @@
-import { card, element, empty, facts, problem, put } from "../element.js";
+import { card, element, empty, facts, page, problem, put } from "../element.js";
 import { integer, number, shape, short } from "../format.js";
 import { modelHash, sessionsHash } from "../route.js";
 import { versionsOf } from "../model.js";
@@ -22,15 +22,8 @@ export class ModelsView {
       { class: "stack" },
       card("Models", {}, element("div", { class: "chart-message" }, "Loading")),
     );
-    const crumbs =
-      model &&
-      element("nav", { class: "crumbs", "aria-label": "Where this is" }, element("a", { href: "#/models" }, "Models"));
-    this.element = element(
-      "div",
-      { class: "page" },
-      element("div", { class: "page-head" }, element("div", {}, crumbs, element("h1", { tabindex: -1 }, this.title))),
-      this.body,
-    );
+    const crumbs = model ? [element("a", { href: "#/models" }, "Models")] : [];
+    this.element = page(this.title, { crumbs }, this.body);
     this.#load();
   }
 

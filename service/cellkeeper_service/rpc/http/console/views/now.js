@@ -1,5 +1,5 @@
 import { LineChart } from "../charts/line-chart.js";
-import { card, element, empty, problem, put } from "../element.js";
+import { card, element, empty, page, problem, put } from "../element.js";
 import { counted, integer, latency, number } from "../format.js";
 
 /** What this server process has done in the last minutes, from its own counts. */
@@ -15,26 +15,12 @@ export class NowView {
     this.context = context;
     this.body = element("div", {}, element("div", { class: "chart-message" }, "Loading"));
     this.state = element("div", {});
-    this.element = element(
-      "div",
-      { class: "page" },
-      element(
-        "div",
-        { class: "page-head" },
-        element(
-          "div",
-          {},
-          element("h1", { tabindex: -1 }, "Now"),
-          element(
-            "p",
-            { class: "muted small" },
-            "The last minutes of the server process that answers this page. Other replicas have their own; Prometheus has them all.",
-          ),
-        ),
-      ),
-      this.state,
-      this.body,
+    const below = element(
+      "p",
+      { class: "muted small" },
+      "The last minutes of the server process that answers this page. Other replicas have their own; Prometheus has them all.",
     );
+    this.element = page("Now", { below }, this.state, this.body);
     this.visible = () => !document.hidden && this.#load();
     document.addEventListener("visibilitychange", this.visible);
     this.timer = setInterval(this.visible, EVERY_MS);

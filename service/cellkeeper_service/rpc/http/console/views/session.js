@@ -1,6 +1,6 @@
 import { newRequestId } from "../api.js";
 import { ask, field } from "../dialogs.js";
-import { card, element, empty, problem, put } from "../element.js";
+import { card, element, empty, page, problem, put } from "../element.js";
 import { compareHash, modelHash, sessionsHash } from "../route.js";
 import { SessionFeed } from "../session-feed.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
@@ -23,28 +23,9 @@ export class SessionView {
     this.badge = statusBadge();
     this.actions = element("div", { class: "row" });
     this.body = element("div", {}, waiting());
-    this.element = element(
-      "div",
-      { class: "page" },
-      element(
-        "div",
-        { class: "page-head" },
-        element(
-          "div",
-          {},
-          element(
-            "nav",
-            { class: "crumbs", "aria-label": "Where this is" },
-            element("a", { href: sessionsHash(model) }, "Sessions"),
-            " of ",
-            element("a", { href: modelHash(model) }, model),
-          ),
-          element("div", { class: "row" }, element("h1", { tabindex: -1 }, session), this.badge),
-        ),
-        this.actions,
-      ),
-      this.body,
-    );
+    const [all, its] = [sessionsHash(model), modelHash(model)];
+    const crumbs = [element("a", { href: all }, "Sessions"), " of ", element("a", { href: its }, model)];
+    this.element = page(session, { crumbs, beside: this.badge, end: this.actions }, this.body);
     this.feed.addEventListener("loaded", () => this.#lay());
     this.feed.addEventListener("status", () => showStatus(this.badge, this.feed.status));
     this.feed.addEventListener("change", ({ detail }) => this.#change(detail));

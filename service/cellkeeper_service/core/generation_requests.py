@@ -1,0 +1,106 @@
+"""Requests that begin, replace, copy or end a generation, and their replies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cellkeeper_service.domain.position import Position
+from cellkeeper_service.domain.record import Header, Record, SessionKey
+from cellkeeper_service.errors import Rejection
+
+from .requests import Computable, Request
+
+
+@dataclass(slots=True, eq=False)
+class Open(Request):
+    request_id: bytes
+    expect: Position | None
+    ttl_ms: int | None  # None: the server's default for a new session, unchanged for an old one
+    initial_state: bytes | None
+    content: bytes = b""  # see domain.origin
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReply:
+    header: Header
+    created: bool
+
+
+@dataclass(slots=True, eq=False)
+class Reset(Request):
+    generation: bytes
+    request_id: bytes
+    content: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class SetState(Request):
+    generation: bytes
+    request_id: bytes
+    step: int
+    state: bytes
+    content: bytes = b""
+
+
+class Policy(Enum):
+    """What becomes of the state of a session that another version takes over."""
+
+    KEEP = "keep"  # stays as it is
+    RERUN = "rerun"  # is what a window of inputs gives
+    RESET = "reset"  # is the initial one
+
+
+@dataclass(slots=True, eq=False)
+class CarryOver(Computable):
+    """target: the fingerprint of a served version. data: RERUN's window, `steps` time steps, raw."""
+
+    generation: bytes
+    request_id: bytes
+    target: bytes
+    policy: Policy
+    data: bytes
+    steps: int
+    content: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class Fork(Request):
+    """Stands in the source's queue; what it reads there goes on as a `CopyInto` in the target's."""
+
+    target: SessionKey
+    position: Position | None
+    request_id: bytes
+    content: bytes = b""
+    into: CopyInto | None = field(default=None, init=False)
+
+
+@dataclass(slots=True, eq=False)
+class CopyInto(Request):
+    """Creates a session as a copy. Where the source could not be read, `otherwise` says why: a retry may still find
+    that its first try had succeeded."""
+
+    request_id: bytes
+    copy: Record | None
+    otherwise: Rejection | None
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The reply to Reset, SetState, CarryOver and Fork: the session's new position."""
+
+    position: Position
+
+
+@dataclass(slots=True, eq=False)
+class Delete(Request):
+    """generation: empty for a damaged session only. where: the field that it came in, for a refusal."""
+
+    generation: bytes
+    where: str = "generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    deleted: bool
