@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from testing.bundles import counting_bundle
+from testing.refusing_address import refusing_address
 
 if TYPE_CHECKING:
     from testing.redis_server import RedisServer
@@ -26,6 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def counting_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose prediction is the running sum of its inputs; the model is called "count"."""
     return counting_bundle(tmp_path_factory.mktemp("bundles") / "counting")
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """host:port that refuses connections."""
+    with refusing_address() as address:
+        yield address
 
 
 @pytest.fixture

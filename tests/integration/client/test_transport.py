@@ -577,11 +577,8 @@ async def test_every_session_keeps_its_own_deadline(client: AsyncClient, server:
     assert total == [arrived, arrived]  # the one that was late counts, where it left before its deadline
 
 
-async def test_no_server_at_all() -> None:
-    server = CountingServer()
-    target = await server.start()
-    await server.stop()
-    async with AsyncClient(target, backoff=QUICK) as client:
+async def test_no_server_at_all(nobody: str) -> None:
+    async with AsyncClient(nobody, backoff=QUICK) as client:
         with pytest.raises(DeadlineExceeded) as caught:
             await client.open("a", timeout=0.3)
         assert isinstance(caught.value.__cause__, Unavailable)

@@ -8,14 +8,13 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from cellkeeper import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Unavailable
 from cellkeeper._transport.target import is_loopback
 from cellkeeper.doctor.examine import Deployment, examine
 
-from testing.redis_server import free_port
+from testing.refusing_address import refusing_address
 
 from .conftest import QUICK, ServerThread, until
 from .counting_server import CountingServer
@@ -41,14 +40,13 @@ MALFORMED = [
 ]
 
 
-def test_a_refused_connection_is_told_within_a_second() -> None:
-    target = f"127.0.0.1:{free_port()}"
-    with Client(target) as client:
+def test_a_refused_connection_is_told_within_a_second(nobody: str) -> None:
+    with Client(nobody) as client:
         began = time.monotonic()
         with pytest.raises(Unavailable, match="Connection refused") as caught:
             client.session("a")
         assert time.monotonic() - began < 2.0  # a second, on a machine that does other things as well
-        assert target in str(caught.value)
+        assert nobody in str(caught.value)
 
 
 def test_a_name_that_does_not_resolve_is_told_soon() -> None:
@@ -60,10 +58,10 @@ def test_a_name_that_does_not_resolve_is_told_soon() -> None:
 
 
 async def test_one_of_several_that_is_there_is_enough(server: CountingServer) -> None:
-    targets = [f"localhost:{free_port()}", f"localhost:{server.port}", f"localhost:{free_port()}"]
-    async with AsyncClient(targets, backoff=QUICK, connect_timeout=0.0) as client:
-        for index in range(6):
-            assert (await (await client.open(f"s{index}")).step(ONE)).tolist() == [1, 1]
+    with refusing_address() as one, refusing_address() as other:
+        async with AsyncClient([one, f"localhost:{server.port}", other], backoff=QUICK, connect_timeout=0.0) as client:
+            for index in range(6):
+                assert (await (await client.open(f"s{index}")).step(ONE)).tolist() == [1, 1]
 
 
 async def test_a_server_that_starts_later_can_be_waited_for() -> None:
@@ -148,8 +146,10 @@ def test_what_is_this_machine() -> None:
 
 
 @pytest.mark.parametrize("words", [["model", "list"], ["doctor"]])
-def test_a_proxy_of_the_environment_is_not_for_this_machine(threaded: ServerThread, words: list[str]) -> None:
-    proxy = f"http://127.0.0.1:{free_port()}"
+def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    threaded: ServerThread, words: list[str], nobody: str
+) -> None:
+    proxy = f"http://{nobody}"
     names = ("http_proxy", "https_proxy", "grpc_proxy")
     environment = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
     environment |= dict.fromkeys(names, proxy)
@@ -159,10 +159,9 @@ def test_a_proxy_of_the_environment_is_not_for_this_machine(threaded: ServerThre
     assert "count" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_program_says_it_too(tmp_path: Path) -> None:
-    target = f"127.0.0.1:{free_port()}"
+def test_the_program_says_it_too(nobody: str) -> None:
     command = [sys.executable, "-m", "cellkeeper", "sessions", "list", "--endpoint"]
-    for endpoint, text in ((target, "Connection refused"), ("http://host:1", "expected host:port")):
+    for endpoint, text in ((nobody, "Connection refused"), ("http://host:1", "expected host:port")):
         began = time.monotonic()
         done = subprocess.run([*command, endpoint], capture_output=True, text=True, timeout=60, check=False)
         assert time.monotonic() - began < 10

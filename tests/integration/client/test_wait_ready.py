@@ -13,7 +13,7 @@ import pytest
 from cellkeeper import AccessDenied, AsyncClient, Client, Closed, DeadlineExceeded, InvalidArgument
 
 from testing.bundles import counting_bundle
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 
@@ -21,8 +21,8 @@ from .conftest import QUICK
 from .counting_server import CountingServer
 
 
-def test_a_ready_server_is_not_waited_for(target: str) -> None:
-    with Client([f"127.0.0.1:{free_port()}", target]) as client:
+def test_a_ready_server_is_not_waited_for(target: str, nobody: str) -> None:
+    with Client([nobody, target]) as client:
         for timeout in (None, 20, timedelta(seconds=20)):
             client.wait_ready(timeout)
         for wrong in (0, -1, "5"):
@@ -33,11 +33,10 @@ def test_a_ready_server_is_not_waited_for(target: str) -> None:
         client.wait_ready()
 
 
-def test_without_a_server_it_says_what_was_wrong_last() -> None:
-    target = f"127.0.0.1:{free_port()}"
-    with Client(target, backoff=QUICK) as client:
+def test_without_a_server_it_says_what_was_wrong_last(nobody: str) -> None:
+    with Client(nobody, backoff=QUICK) as client:
         began = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match=rf"no server was ready within 1 s \({target}\): .*refused"):
+        with pytest.raises(DeadlineExceeded, match=rf"no server was ready within 1 s \({nobody}\): .*refused"):
             client.wait_ready(1.0)  # longer than the client's connect_timeout
         assert 1.0 <= time.monotonic() - began < 5.0
 

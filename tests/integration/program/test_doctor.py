@@ -16,7 +16,7 @@ from cellkeeper import Client
 from cellkeeper.doctor.metrics import Scrape, check_scrapes
 
 from testing.bundles import make_bundle
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 
@@ -84,8 +84,7 @@ def test_a_deployment_with_tokens(counting_model: Path, tmp_path: Path) -> None:
     assert "auth: no token was given" in only(lines, "fail")
 
 
-def test_one_endpoint_is_down(counting_model: Path) -> None:
-    nobody = f"127.0.0.1:{free_port()}"
+def test_one_endpoint_is_down(counting_model: Path, nobody: str) -> None:
     with ServerProcess([counting_model], "memory:") as server:
         lines = doctor(server.target, nobody, *SHORT, code=1)
     assert only(lines, "fail").startswith(f"fail  {nobody} reach: not reached in 0.")
@@ -144,7 +143,7 @@ def test_a_server_that_ends(counting_model: Path) -> None:
     assert not any(" step: " in line for line in lines)
 
 
-def test_metrics_that_are_not_there(counting_model: Path) -> None:
+def test_metrics_that_are_not_there(counting_model: Path, nobody: str) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response_only(200)
@@ -158,7 +157,7 @@ def test_metrics_that_are_not_there(counting_model: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         urls = [f"http://127.0.0.1:{server.server_port}{path}" for path in ("/other", "/old")]
-        urls.append(f"http://127.0.0.1:{free_port()}/metrics")
+        urls.append(f"http://{nobody}/metrics")
         lines = [str(finding) for finding in check_scrapes([Scrape.of(url, 5.0) for url in urls])]
         server.shutdown()
     assert f"fail  {urls[0]} metrics: these are not Cellkeeper's; name its /metrics" in lines

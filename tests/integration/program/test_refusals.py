@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.bundles import counting_bundle, make_bundle
-from testing.redis_server import RedisServer, free_port
+from testing.redis_server import RedisServer
 
 from .launch import program, serve
 
@@ -183,8 +183,8 @@ def test_a_sqlite_file_that_cannot_be_made(counting_model: Path, tmp_path: Path)
     assert str(tmp_path / "file") in serve(counting_model, f"--store=sqlite:{tmp_path / 'file' / 'x.db'}").line
 
 
-def test_a_redis_that_does_not_answer(counting_model: Path) -> None:
-    url = f"redis://:{PASSWORD}@127.0.0.1:{free_port()}/0"
+def test_a_redis_that_does_not_answer(counting_model: Path, nobody: str) -> None:
+    url = f"redis://:{PASSWORD}@{nobody}/0"
     line = serve(counting_model, f"--store={url}", "--store-timeout-ms=200").line
     assert "Redis cannot be reached" in line
     assert PASSWORD not in line
