@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def refusing_address() -> Iterator[str]:
-    """host:port on the loopback address. It is bound, so that no server of another test gets it, and every connection is
-    refused, as nobody accepts any."""
+    """host:port on the loopback address. It is bound, so that no server of another test gets it, and refuses every
+    connection, as nobody accepts any."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"
