@@ -18,6 +18,7 @@ from ..types import Backoff, Counters
 from .credentials import Token
 from .send_queue import Sendable, SendQueue
 from .stream import Stream
+from .stream_call import GrpcCall
 from .target import proxy_options
 
 _logger = logging.getLogger("cellkeeper")
@@ -167,7 +168,7 @@ class Endpoint:
         new token."""
         try:
             sent = self._token.metadata()
-            error = await stream.serve(self.stub.StepStream(metadata=sent))
+            error = await stream.serve(GrpcCall(self.stub.StepStream(metadata=sent), self.target))
             if self._token.replaced(sent, error):
                 return Unavailable(error.message, reason="LOST")
         except InvalidArgument as no_token:

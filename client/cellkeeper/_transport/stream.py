@@ -7,31 +7,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from ..errors import CellkeeperError, ServerError, Unavailable
 from ..types import Counters
 from .inflight_frames import InflightFrame, InflightFrames
 from .send_queue import SendQueue
-from .wire import error_of, from_grpc
+from .stream_call import CallEnded, StreamCall
+from .wire import error_of
 
 _logger = logging.getLogger("cellkeeper")
 
 _ENDING_SECONDS = 10.0  # until a server that ends is tried again, unless it was seen to be back before
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
-_NONE = grpc.aio.Metadata()
-
-# The stream was refused, not lost: sending the same again would end the same way.
-_REFUSED = frozenset(
-    {
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
 
 
 class Stream:
@@ -61,6 +46,7 @@ class Stream:
         self._last_heard = 0.0
         self._next_frame = 1
         self._ending = False  # nothing more is sent
+        self._silent = False  # it was ended because nothing was heard
         self.answered = False  # something was heard on it
         self._sleeper: asyncio.Future[None] | None = None  # the writer's, while it has nothing to do
 
@@ -77,7 +63,7 @@ class Stream:
         self._ending = True
         self.wake()
 
-    async def serve(self, call: Any) -> CellkeeperError:
+    async def serve(self, call: StreamCall) -> CellkeeperError:
         """Serves the stream until it ends. Returns the reason."""
         reader = self._loop.create_task(self._read(call))
         writer = self._loop.create_task(self._write(call))
@@ -110,7 +96,7 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    async def _write(self, call: Any) -> None:
+    async def _write(self, call: StreamCall) -> None:
         """Sends what queues, until the stream ends."""
         send_queue, inflight = self._send_queue, self._inflight
         try:
@@ -126,7 +112,7 @@ class Stream:
                     return
                 self._sleeper = self._loop.create_future()
                 await self._sleeper
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        except CallEnded:
             return  # the reader knows why
 
     def _next_message(self) -> Any:
@@ -146,31 +132,25 @@ class Stream:
         counters.steps_sent += frame.steps
         return frame.message(frame_id)
 
-    async def _read(self, call: Any) -> CellkeeperError:
+    async def _read(self, call: StreamCall) -> CellkeeperError:
         """Delivers replies until the stream ends. Returns the reason."""
         try:
             while True:
                 reply = await call.read()
-                if reply is _EOF:
-                    code, details = await call.code(), await call.details()
-                    if code is grpc.StatusCode.OK:
-                        return Unavailable(f"{self._target} ended the stream", reason="LOST")
-                    return _stream_error(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None), self._target)
                 self._handle(reply)
-        except grpc.RpcError as error:
-            return _stream_error(error, self._target)
+        except CallEnded as ended:
+            if not self._silent:
+                return ended.error
+            return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
         except (ServerError, ValueError) as error:  # columns that do not fit together
             return Unavailable(f"{self._target} sent what cannot be read: {error}", reason="LOST")
-        except asyncio.CancelledError:
-            if not call.cancelled():
-                raise
-            return Unavailable(f"{self._target} did not answer within {self._attempt_timeout:g} s", reason="LOST")
 
-    async def _watch(self, call: Any) -> None:
+    async def _watch(self, call: StreamCall) -> None:
         """Cancels the stream if it is silent for attempt_timeout while frames are in flight."""
         while True:
             silent = self._loop.time() - self._last_heard if self._inflight else 0.0
             if silent >= self._attempt_timeout:
+                self._silent = True
                 call.cancel()
                 return
             await asyncio.sleep(self._attempt_timeout - silent)
@@ -208,11 +188,3 @@ class Stream:
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
-
-
-def _stream_error(error: grpc.RpcError, target: str) -> CellkeeperError:
-    """Lost, whatever the status was, unless the server refused the stream as such."""
-    found = from_grpc(error, target)
-    if isinstance(error, grpc.aio.AioRpcError) and error.code() in _REFUSED:
-        return found
-    return Unavailable(found.message, reason="LOST", retry_delay_ms=found.retry_delay_ms)

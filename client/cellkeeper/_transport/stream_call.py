@@ -1,0 +1,104 @@
+"""An open stream of frames as a `Stream` uses it, and the one that gRPC makes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from ..errors import CellkeeperError, Unavailable
+from .wire import from_grpc
+
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_NONE = grpc.aio.Metadata()
+
+REFUSED = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+"""The server refused the stream: sending the same again would end the same way. After any other status the stream is
+lost, and is opened again."""
+
+
+class CallEnded(Exception):
+    """The stream has ended. error: why."""
+
+    def __init__(self, error: CellkeeperError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class StreamCall(Protocol):
+    """One open stream: frames in one direction, replies in the other."""
+
+    async def write(self, frame: Any) -> None:
+        """Sends a pb.StepFrame. Returns when there is room for the next. Raises CallEnded."""
+
+    async def read(self) -> Any:
+        """The next pb.StepFrameReply. Raises CallEnded."""
+
+    async def done_writing(self) -> None:
+        """Tells the server that no further frame follows. It ends the stream when it has answered what came."""
+
+    def cancel(self) -> None:
+        """Ends the stream at once: whoever reads or writes gets CallEnded."""
+
+
+def lost(target: str, why: str, retry_delay_ms: int = 0) -> CallEnded:
+    """The stream to `target` ended by no decision of the server's: it may be opened again."""
+    return CallEnded(Unavailable(f"{target} {why}", reason="LOST", retry_delay_ms=retry_delay_ms))
+
+
+def ended_as(code: grpc.StatusCode | None, error: CellkeeperError) -> CallEnded:
+    """The stream ended with a status."""
+    if code in REFUSED:
+        return CallEnded(error)
+    return CallEnded(Unavailable(error.message, reason="LOST", retry_delay_ms=error.retry_delay_ms))
+
+
+class GrpcCall:
+    """A StreamCall over gRPC."""
+
+    def __init__(self, call: Any, target: str) -> None:
+        """call: what the stub's StepStream gives."""
+        self._call = call
+        self._target = target
+
+    async def write(self, frame: Any) -> None:
+        try:
+            await self._call.write(frame)
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            raise lost(self._target, "ended the stream") from None
+
+    async def read(self) -> Any:
+        try:
+            reply = await self._call.read()
+        except grpc.RpcError as error:
+            raise self._ended(error) from None
+        except asyncio.CancelledError:
+            if not self._call.cancelled():
+                raise  # the reader's own
+            raise lost(self._target, "was given up") from None
+        if reply is _EOF:
+            code, details = await self._call.code(), await self._call.details()
+            if code is grpc.StatusCode.OK:
+                raise lost(self._target, "ended the stream")
+            raise self._ended(grpc.aio.AioRpcError(code, _NONE, _NONE, details, None))
+        return reply
+
+    async def done_writing(self) -> None:
+        await self._call.done_writing()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _ended(self, error: grpc.RpcError) -> CallEnded:
+        found = from_grpc(error, self._target)
+        return ended_as(error.code() if isinstance(error, grpc.aio.AioRpcError) else None, found)
