@@ -26,8 +26,8 @@ class ServerProcess:
     """`cellkeeper-server serve`; use as a context manager.
 
     options: further words of the command line. variables: environment variables that it has beside those of this
-    process. program: what is started, if not the service's code of this interpreter. It listens on a free port, and on
-    the same one after `restart`.
+    process. program: what is started, if not the service's code of this interpreter. http: it listens for HTTP, too. It
+    listens on free ports, and on the same ones after `restart`.
 
         with ServerProcess([bundle], f"sqlite:{path}") as server:
             server.kill()
@@ -41,6 +41,7 @@ class ServerProcess:
         options: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         program: Sequence[str] = (sys.executable, "-m", "cellkeeper_service"),
+        http: bool = False,
     ) -> None:
         self.bundles = bundles
         self.store = store
@@ -48,6 +49,7 @@ class ServerProcess:
         self.variables = variables or {}
         self.program = program
         self.port = 0
+        self.http_url = "" if not http else "http://127.0.0.1:0"  # without a slash at the end
         self.metrics_url = ""
         self.lines: list[str] = []  # what it printed, over all its lives
         self._process: subprocess.Popen[str] | None = None
@@ -56,6 +58,11 @@ class ServerProcess:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def websocket(self) -> str:
+        """For clients whose steps go over WebSockets."""
+        return self.http_url.replace("http", "ws", 1)
 
     @property
     def pid(self) -> int:
@@ -70,6 +77,8 @@ class ServerProcess:
         """Starts it and waits until it serves. RuntimeError with what it printed if it does not."""
         command = [*self.program, "serve", *map(str, self.bundles)]
         command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
+        if self.http_url:
+            command += ["--http-listen", self.http_url.partition("://")[2]]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
         environment |= self.variables
         self._process = subprocess.Popen(
@@ -83,6 +92,8 @@ class ServerProcess:
         threading.Thread(target=self._read, args=(self._process, self._arrived), daemon=True).start()
         self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)"))
         self.metrics_url = self.wait_for(r"metrics on (\S+)")
+        if self.http_url:
+            self.http_url = self.wait_for(r"http on (\S+)").rstrip("/")
 
     def restart(self) -> None:
         self.start()

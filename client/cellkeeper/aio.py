@@ -63,6 +63,9 @@ class AsyncClient(AsyncAdministration):
     between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
     of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
     event loop's thread, so it must not wait); a token that was replaced is sent without any call failing.
+    websocket: "ws://host:port" of the server's --http-listen ("wss://..." with `tls`), or one for each target, in their
+    order: steps go over a WebSocket there, which is faster; everything else goes over gRPC. It needs the package
+    websockets (pip install 'cellkeeper[websocket]').
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class AsyncClient(AsyncAdministration):
         credentials: grpc.ChannelCredentials | None = None,
         tls: Tls | bool = False,
         token: TokenSource | None = None,
+        websocket: str | Sequence[str] | None = None,
     ) -> None:
         check_process()
         self._settings = settings = checked_settings(
@@ -96,6 +100,7 @@ class AsyncClient(AsyncAdministration):
             credentials=credentials,
             tls=tls,
             token=token,
+            websocket=websocket,
         )
         self.targets = settings.targets
         self.timeout = settings.timeout

@@ -41,6 +41,9 @@ class Client:
     between retries. tls: True, or a Tls with files of its own; False: plain text. credentials: gRPC's own, instead
     of `tls`. token: a bearer token, a path of the file that holds it, or a callable that gives it (called in the
     client's own thread, so it must not wait); a token that was replaced is sent without any call failing.
+    websocket: "ws://host:port" of the server's --http-listen ("wss://..." with `tls`), or one for each target, in their
+    order: steps go over a WebSocket there, which is faster; everything else goes over gRPC. It needs the package
+    websockets (pip install 'cellkeeper[websocket]').
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         tls: Tls | bool = False,
         token: TokenSource | None = None,
+        websocket: str | Sequence[str] | None = None,
     ) -> None:
         self._core = AsyncClient(
             target,
@@ -74,6 +78,7 @@ class Client:
             credentials=credentials,
             tls=tls,
             token=token,
+            websocket=websocket,
         )
         self._thread = LoopThread(self._core.close)
 

@@ -56,6 +56,7 @@ class Connection:
             credentials=settings.credentials,
             channel_options=settings.channel_options,
             token=settings.token,
+            websocket=settings.websocket_of(target),
             redispatch=redispatch,
             on_up=on_up,
         )

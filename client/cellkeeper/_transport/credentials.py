@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,16 @@ class Tls:
         made: grpc.ChannelCredentials = grpc.ssl_channel_credentials(
             _bytes(self.ca_file), _bytes(self.key_file), _bytes(self.cert_file)
         )
+        return made
+
+    def context(self) -> ssl.SSLContext:
+        """For a WebSocket. Its authorities are the system's where `ca_file` is empty. Raises InvalidArgument."""
+        try:
+            made = ssl.create_default_context(cafile=os.fspath(self.ca_file) or None)
+            if self.cert_file:
+                made.load_cert_chain(self.cert_file, self.key_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise InvalidArgument(f"tls: a file cannot be used: {error}", field="tls") from error
         return made
 
     def options(self) -> tuple[tuple[str, str], ...]:

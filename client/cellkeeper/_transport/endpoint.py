@@ -1,4 +1,4 @@
-"""One endpoint: its channel, and the one StepStream that the steps of all sessions share.
+"""One endpoint: its channel, and the one stream of frames that the steps of all sessions share.
 
 What queues while frames are in flight goes out as the next frame.
 """
@@ -15,11 +15,12 @@ from cellkeeper_proto.v1.cellkeeper_pb2_grpc import CellkeeperStub
 
 from ..errors import CellkeeperError, InvalidArgument, Unavailable
 from ..types import Backoff, Counters
-from .credentials import Token
+from .credentials import Metadata, Token
 from .send_queue import Sendable, SendQueue
 from .stream import Stream
-from .stream_call import GrpcCall
+from .stream_call import GrpcCall, StreamCall
 from .target import proxy_options
+from .websocket_address import WebSocketAddress
 
 _logger = logging.getLogger("cellkeeper")
 
@@ -58,6 +59,7 @@ class Endpoint:
         credentials: grpc.ChannelCredentials | None,
         channel_options: tuple[tuple[str, str], ...],
         token: Token,
+        websocket: WebSocketAddress | None,
         redispatch: Callable[[Endpoint, list[Sendable]], None],
         on_up: Callable[[Endpoint], None],
     ) -> None:
@@ -74,6 +76,7 @@ class Endpoint:
         self.stub = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
         self.health = self._channel.unary_unary(HEALTH, None, None)  # of bytes
         self._token = token
+        self._websocket = websocket
         self._attempt_timeout = attempt_timeout
         self._backoff = backoff
         self._counters = counters
@@ -168,12 +171,19 @@ class Endpoint:
         new token."""
         try:
             sent = self._token.metadata()
-            error = await stream.serve(GrpcCall(self.stub.StepStream(metadata=sent), self.target))
+            error = await stream.serve(self._call(sent))
             if self._token.replaced(sent, error):
                 return Unavailable(error.message, reason="LOST")
         except InvalidArgument as no_token:
             return no_token
         return error
+
+    def _call(self, metadata: Metadata) -> StreamCall:
+        if self._websocket is None:
+            return GrpcCall(self.stub.StepStream(metadata=metadata), self.target)
+        from .websocket_call import WebSocketCall  # its package need not be installed otherwise
+
+        return WebSocketCall(self._websocket, metadata)
 
     def _new_stream(self) -> Stream:
         return Stream(

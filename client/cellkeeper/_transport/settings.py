@@ -12,13 +12,15 @@ from ..errors import InvalidArgument
 from ..types import Backoff
 from .credentials import Tls, Token, TokenSource
 from .target import checked_targets
+from .websocket_address import WebSocketAddress, checked_addresses
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
     """The parameters of AsyncClient, where they are described; timeouts in seconds.
 
-    credentials: None: plain text. channel_options: gRPC's own.
+    credentials: None: plain text. channel_options: gRPC's own. websockets: of the targets, in their order; none: frames
+    go over gRPC.
     """
 
     targets: tuple[str, ...]
@@ -33,11 +35,16 @@ class ClientSettings:
     credentials: grpc.ChannelCredentials | None
     channel_options: tuple[tuple[str, str], ...]
     token: Token
+    websockets: tuple[WebSocketAddress, ...]
 
     def window_steps_for(self, max_log_steps: int) -> int:
         """Unanswered time steps of one session at most. max_log_steps: how many time steps the server's log takes; 0:
         any number. The window is well below that, so that checkpoints can follow the acknowledgements."""
         return min(self.window_steps, max(1, max_log_steps // 2)) if max_log_steps else self.window_steps
+
+    def websocket_of(self, target: str) -> WebSocketAddress | None:
+        """None: frames to that target go over gRPC."""
+        return self.websockets[self.targets.index(target)] if self.websockets else None
 
 
 def checked_settings(
@@ -54,6 +61,7 @@ def checked_settings(
     credentials: grpc.ChannelCredentials | None,
     tls: Tls | bool,
     token: TokenSource | None,
+    websocket: str | Sequence[str] | None,
 ) -> ClientSettings:
     """Raises InvalidArgument, which names the parameter."""
     targets = checked_targets(target)
@@ -72,6 +80,9 @@ def checked_settings(
         )
     if credentials is not None and tls:
         raise InvalidArgument("credentials, tls: got both, expected one of them", field="credentials")
+    if credentials is not None and websocket is not None:
+        text = "credentials, websocket: gRPC's credentials do not fit a WebSocket, expected tls instead"
+        raise InvalidArgument(text, field="credentials")
     if tls is True:
         tls = Tls()
     return ClientSettings(
@@ -87,4 +98,5 @@ def checked_settings(
         credentials=tls.credentials() if isinstance(tls, Tls) else credentials,
         channel_options=tls.options() if isinstance(tls, Tls) else (),
         token=Token(token),
+        websockets=checked_addresses(websocket, targets, tls or None),
     )

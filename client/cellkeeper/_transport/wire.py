@@ -214,9 +214,30 @@ def from_grpc(error: grpc.RpcError, target: str) -> CellkeeperError:
     return kind(text, reason=reason, field=field, position=position, retry_delay_ms=delay_ms)
 
 
+def from_json(message: Any, target: str) -> tuple[grpc.StatusCode | None, CellkeeperError]:
+    """The status and the error that a refusal over HTTP tells. None: of no known code. Raises ValueError for what is
+    no refusal."""
+    error = message.get("error") if isinstance(message, dict) else None
+    if not isinstance(error, dict):
+        raise ValueError("no error is told")
+    details = error.get("details")
+    details = details if isinstance(details, dict) else {}
+    code = grpc.StatusCode.__members__.get(str(error.get("code")))
+    reason = str(error.get("reason")) if error.get("reason") in BY_REASON else ""
+    at, delay_ms = details.get("position"), details.get("retry_delay_ms", 0)
+    made = _class_of(reason, code)(
+        str(error.get("message")) if reason else f"{target}: {error.get('code')}: {error.get('message')}",
+        reason=reason,
+        field=str(details.get("field", "")),
+        position=_metadata_position(at) if isinstance(at, dict) else None,
+        retry_delay_ms=delay_ms if isinstance(delay_ms, int) else 0,
+    )
+    return code, made
+
+
 def _metadata_position(metadata: Mapping[str, str]) -> Position | None:
     """Metadata carries text: the generation and the head as hexadecimal digits."""
     try:
-        return Position.parse(":".join(metadata[key] for key in ("generation", "step", "head")))
+        return Position.parse(":".join(str(metadata[key]) for key in ("generation", "step", "head")))
     except (KeyError, ValueError):
         return None

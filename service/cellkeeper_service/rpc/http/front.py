@@ -27,7 +27,7 @@ from .console_files import ConsoleFile, read_console
 from .guard import HEADERS, Guard
 from .json_text import write_json
 from .openapi import document
-from .routes import DOCUMENT, ROUTES, STREAM, WATCH, Route
+from .routes import DOCUMENT, FRAMES, ROUTES, SOCKETS, STREAM, WATCH, Route
 from .servicer import HttpServicer
 from .sockets import Sockets
 
@@ -41,6 +41,7 @@ CONSOLE = "/console/"
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 GONE = 499
 """The status in the metrics where the client did not wait for one."""
+SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -80,13 +81,14 @@ class HttpFront:
         self._patience = limits.message_timeout_ms / 1000
         self._openapi = document(servicer.about.version)
         self._console = read_console()
-        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes)
+        sockets = Sockets(servicer, streams, self._catalog, limits.max_body_bytes, wire.max_message_bytes)
         app = web.Application(middlewares=[self._around])
         app.on_response_prepare.append(_add_headers)
         for route in ROUTES:
             app.router.add_route(route.method, route.path, self._answering(route))
         app.router.add_route("GET", STREAM.path, sockets.step)
         app.router.add_route("GET", WATCH.path, sockets.watch)
+        app.router.add_route("GET", FRAMES.path, sockets.frames)
         app.router.add_route("GET", DOCUMENT, self._document)
         app.router.add_route("GET", "/", self._file)
         app.router.add_route("GET", CONSOLE + "{file:.*}", self._file)
@@ -181,7 +183,7 @@ class HttpFront:
 
     async def _refusing(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
-            self._guard.check(request, changes=route in (STREAM.path, WATCH.path))
+            self._guard.check(request, changes=route in SOCKET_PATHS)
             return await handler(request)
         except Ended as ended:
             return _refused({"error": ended.error})

@@ -68,14 +68,19 @@ def _socket(socket: Socket) -> dict[str, Any]:
         "description": "The token of a browser comes as a subprotocol beside `cellkeeper.v1`: `cellkeeper.bearer.` and "
         "the token in base64url without padding.",
         "x-rpc": socket.rpc,
-        "x-server-sends": ref(socket.sends),
+        "x-server-sends": _message(socket.sends),
         "parameters": _parameters(socket.path, socket.query),
         "responses": {"101": {"description": "Opened; a refusal follows as a message."},
                       "default": _answer(_refusals(), "Refusal")},
     }  # fmt: skip
     if socket.receives:
-        made["x-client-sends"] = ref(socket.receives)
+        made["x-client-sends"] = _message(socket.receives)
     return made
+
+
+def _message(name: str) -> dict[str, Any]:
+    """Of a WebSocket. name: of a schema, or of a message of protobuf, which is sent as it is."""
+    return ref(name) if name in SCHEMAS else {"description": f"binary: a {name} of protobuf"}
 
 
 def _parameters(path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:

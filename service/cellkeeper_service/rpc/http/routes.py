@@ -36,7 +36,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """A WebSocket. sends, receives: names of the schemas of the server's and the client's messages."""
+    """A WebSocket. sends, receives: names of the schemas of the server's and the client's messages; of messages of
+    protobuf their full names."""
 
     path: str
     rpc: str
@@ -136,6 +137,13 @@ STREAM = Socket(
     SESSION + "/stream", "StepStream", "Steps with positions; replies come in their order.", "StreamReply", "StreamStep"
 )
 WATCH = Socket(SESSION + "/watch", "Watch", "What changes of a session.", "WatchUpdate", query=WATCHED)
-SOCKETS = (STREAM, WATCH)
+FRAMES = Socket(
+    "/v1/frames",
+    "StepStream",
+    "What StepStream is over gRPC, for programs: binary messages of protobuf.",
+    "cellkeeper.v1.StepFrameReply",
+    "cellkeeper.v1.StepFrame",
+)
+SOCKETS = (STREAM, WATCH, FRAMES)
 DOCUMENT = "/v1/openapi.json"
 """For everybody, as are the console's files: nothing in them is anybody's."""

@@ -7,18 +7,21 @@ from contextlib import aclosing
 from typing import Any
 
 from aiohttp import WSCloseCode, web
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 
-from cellkeeper_service.errors import invalid
+from cellkeeper_service.errors import Reason, Rejection, invalid
 from cellkeeper_service.rpc.caller import Caller
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.open_streams import OpenStreams
+from cellkeeper_service.rpc.stream import Stream
 
 from .asked import Asked
 from .call import PROTOCOL, Ended
 from .fields import Fields
+from .frame_call import FrameCall
 from .json_text import write_json
-from .routes import STREAM, WATCH
+from .routes import FRAMES, STREAM, WATCH
 from .servicer import HttpServicer
 from .socket_call import SocketCall, StepCall
 from .step_socket import Opened, StepSocket, read_frame, write_reply
@@ -26,6 +29,7 @@ from .watch import Watch, watch_asked
 
 HEARTBEAT_SECONDS = 30.0
 """A client that does not answer a ping within half of it has gone, or does not read."""
+RETRY_DELAY_MS = 100  # for a server that shuts down
 CLOSE_SECONDS = 2.0  # for the client's half of the closing
 CODES = {
     "INTERNAL": WSCloseCode.INTERNAL_ERROR,
@@ -38,13 +42,17 @@ Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
 
 
 class Sockets:
-    """catalog: with the limits of answers in JSON. most_bytes: of one message of a client."""
+    """catalog: with the limits of answers in JSON. most_bytes: of one message of a client in JSON. frame_bytes: of one
+    frame."""
 
-    def __init__(self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int) -> None:
+    def __init__(
+        self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, frame_bytes: int
+    ) -> None:
         self._servicer = servicer
         self._streams = streams
         self._catalog = catalog
         self._most = most_bytes
+        self._frame_bytes = frame_bytes
 
     async def step(self, request: web.Request) -> web.StreamResponse:
         """STREAM, from its opening to its end."""
@@ -97,25 +105,30 @@ class Sockets:
 
         return await self._serve(call, WATCH.rpc, make, send)
 
+    async def frames(self, request: web.Request) -> web.StreamResponse:
+        """FRAMES, from its opening to its end."""
+        servicer = self._servicer
+        socket = _unopened(request, self._frame_bytes)
+
+        def make(caller: Caller, latest: float | None) -> Stream:
+            return Stream(caller, servicer.core, servicer.meter, latest, servicer.authenticator.check)
+
+        async def send(reply: pb.StepFrameReply) -> None:
+            await socket.send_bytes(reply.SerializeToString())
+
+        return await self._serve(FrameCall(request, FRAMES.path, socket), FRAMES.rpc, make, send)
+
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
         """Raises a Rejection where it is no handshake of ours. It is opened for everybody: a browser tells its page
         nothing of a handshake that was refused, so who may not go on is told by a message and the closing."""
-        offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
-        if offered and PROTOCOL not in [name.strip() for name in offered.split(",")]:
-            raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it has a token
-        socket = web.WebSocketResponse(
-            protocols=(PROTOCOL,),
-            compress=False,  # a small message could become a huge one
-            max_msg_size=self._most + 1,  # aiohttp refuses one of this size
-            heartbeat=HEARTBEAT_SECONDS,
-            timeout=CLOSE_SECONDS,
-        )
-        if not socket.can_prepare(request).ok:
-            raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket's handshake")
+        socket = _unopened(request, self._most)
         await socket.prepare(request)
         return socket
 
-    async def _serve(self, call: SocketCall, rpc: str, make: Make, send: Callable[[Any], Any]) -> web.StreamResponse:
+    async def _serve(
+        self, call: SocketCall | FrameCall, rpc: str, make: Make, send: Callable[[Any], Any]
+    ) -> web.StreamResponse:
+        """Raises Ended, or a Rejection, where the socket was not opened until then."""
         socket = call.socket
         try:
             replies: AsyncGenerator[Any, None] = self._streams.serve(rpc, call, make)
@@ -126,6 +139,8 @@ class Sockets:
             code = WSCloseCode.GOING_AWAY if ending else WSCloseCode.OK
             text = "the server is shutting down" if ending else ""
         except Ended as ended:
+            if not socket.prepared:
+                raise
             code, text = CODES.get(ended.code, WSCloseCode.POLICY_VIOLATION), ended.error["reason"]
             try:
                 await _send(socket, {"error": ended.error})
@@ -133,8 +148,27 @@ class Sockets:
                 return socket
         except ConnectionError:  # the client has gone, or does not read
             return socket
+        if not socket.prepared:
+            raise Rejection(Reason.DRAINING, "the server is shutting down", retry_delay_ms=RETRY_DELAY_MS)
         await socket.close(code=code, message=text.encode())
         return socket
+
+
+def _unopened(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
+    """most_bytes: of one message of the client. Raises a Rejection where it is no handshake of ours."""
+    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
+    if offered and PROTOCOL not in [name.strip() for name in offered.split(",")]:
+        raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it has a token
+    socket = web.WebSocketResponse(
+        protocols=(PROTOCOL,),
+        compress=False,  # a small message could become a huge one
+        max_msg_size=most_bytes + 1,  # aiohttp refuses one of this size
+        heartbeat=HEARTBEAT_SECONDS,
+        timeout=CLOSE_SECONDS,
+    )
+    if not socket.can_prepare(request).ok:
+        raise invalid("Upgrade", repr(request.headers.get("Upgrade", "")), "a WebSocket's handshake")
+    return socket
 
 
 async def _send(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:

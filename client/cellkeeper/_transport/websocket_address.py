@@ -1,0 +1,64 @@
+"""Where the WebSockets of a client go."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from ..errors import InvalidArgument
+from .credentials import Tls
+from .target import is_loopback
+
+PATH = "/v1/frames"
+EXPECTED = 'expected ws://host:port or wss://host:port, the address of --http-listen, as in "ws://localhost:8080"'
+INSTALL = "pip install 'cellkeeper[websocket]'"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketAddress:
+    """url: with the path. context, server_name: of TLS; None: plain text."""
+
+    url: str
+    is_loopback: bool
+    context: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+
+def checked_addresses(given: object, targets: tuple[str, ...], tls: Tls | None) -> tuple[WebSocketAddress, ...]:
+    """One for each target, in the same order; none where none is given. Raises InvalidArgument."""
+    if given is None:
+        return ()
+    urls = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if len(urls) != len(targets):
+        text = f"websocket: got {len(urls)} for {len(targets)} targets, expected one for each, in their order"
+        raise _wrong(text)
+    if find_spec("websockets") is None:
+        raise _wrong(f"websocket: the package websockets is not installed; {INSTALL}")
+    return tuple(_checked(url, tls) for url in urls)
+
+
+def _checked(url: object, tls: Tls | None) -> WebSocketAddress:
+    if not isinstance(url, str):
+        raise _wrong(f"websocket: got {url!r}, {EXPECTED}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise _wrong(f"websocket: got {url!r}, {EXPECTED}") from None
+    if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment or "@" in parts.netloc:
+        raise _wrong(f"websocket: got {url!r}, {EXPECTED}")
+    encrypted = parts.scheme == "wss"
+    if encrypted != (tls is not None):
+        expected = "wss:// where the client has tls, and ws:// where it has none"
+        raise _wrong(f"websocket: got {parts.scheme}://, expected {expected}")
+    made = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{PATH}"
+    if tls is None:
+        return WebSocketAddress(made, is_loopback(host))
+    return WebSocketAddress(made, is_loopback(host), tls.context(), tls.server_name or host)
+
+
+def _wrong(text: str) -> InvalidArgument:
+    return InvalidArgument(text, reason="INVALID_FIELD", field="websocket")

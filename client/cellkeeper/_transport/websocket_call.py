@@ -1,0 +1,128 @@
+"""A StreamCall over a WebSocket: the same frames as over gRPC, as binary messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from typing import Any
+
+from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
+from google.protobuf.message import DecodeError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
+from websockets.http11 import Response
+
+from ..errors import CellkeeperError, InvalidArgument, ResourceExhausted
+from .credentials import Metadata
+from .stream_call import CallEnded, ended_as, lost
+from .websocket_address import WebSocketAddress
+from .wire import from_json
+
+_MAX_REPLY_BYTES = 64 << 20  # as over gRPC
+_NO_MORE = b""
+"""A message instead of a frame: no further one follows. A WebSocket that its client closes takes no replies."""
+_TOO_LARGE = 1009  # the code of a socket that was closed because of a message's size
+
+
+class WebSocketCall:
+    """Opens at once; the first write and read wait for that, and end with it where it fails."""
+
+    def __init__(self, address: WebSocketAddress, metadata: Metadata) -> None:
+        """metadata: the headers of the handshake, the token among them."""
+        self._address = address
+        self._opening = asyncio.get_running_loop().create_task(self._open(metadata))
+        self._socket: ClientConnection | None = None
+
+    async def write(self, frame: Any) -> None:
+        socket = self._socket or await self._opened()
+        try:
+            await socket.send(frame.SerializeToString())
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+
+    async def read(self) -> Any:
+        socket = self._socket or await self._opened()
+        try:
+            message = await socket.recv()
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+        if isinstance(message, str):
+            raise self._refused(message)
+        try:
+            return pb.StepFrameReply.FromString(message)
+        except DecodeError as error:
+            raise lost(self._address.url, f"sent what cannot be read: {error}") from None
+
+    async def done_writing(self) -> None:
+        socket = self._socket or await self._opened()
+        try:
+            await socket.send(_NO_MORE)
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+
+    def cancel(self) -> None:
+        self._opening.cancel()
+        if self._socket is not None:
+            self._socket.transport.abort()
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    async def _opened(self) -> ClientConnection:
+        """Raises CallEnded."""
+        await asyncio.wait([self._opening])  # several wait for it, and none of them ends it for the others
+        if self._opening.cancelled():
+            raise lost(self._address.url, "was given up")
+        return self._opening.result()
+
+    async def _open(self, metadata: Metadata) -> ClientConnection:
+        address = self._address
+        try:
+            self._socket = await connect(
+                address.url,
+                additional_headers=metadata,
+                ssl=address.context,
+                server_hostname=address.server_name,
+                compression=None,
+                max_size=_MAX_REPLY_BYTES,
+                open_timeout=None,  # the stream gives up what is silent
+                ping_interval=None,  # the server pings
+                proxy=None if address.is_loopback else True,
+            )
+        except InvalidStatus as refused:
+            raise self._not_opened(refused.response) from None
+        except (OSError, InvalidHandshake, InvalidMessage, ssl.SSLError) as error:
+            raise lost(address.url, f"cannot be reached: {error or type(error).__name__}") from None
+        except (WebSocketException, ImportError) as error:  # such as a proxy of the environment that it cannot use
+            raise CallEnded(self._unusable(str(error))) from None
+        return self._socket
+
+    def _not_opened(self, response: Response) -> CallEnded:
+        try:
+            return self._refused(bytes(response.body or b"").decode())
+        except ValueError:
+            pass
+        if response.status_code >= 500 or response.status_code == 429:
+            return lost(self._address.url, f"answered with status {response.status_code}")
+        return CallEnded(self._unusable(f"answered with status {response.status_code}"))
+
+    def _unusable(self, why: str) -> InvalidArgument:
+        text = f"websocket: {self._address.url} {why}; expected a server's --http-listen"
+        return InvalidArgument(text, reason="INVALID_FIELD", field="websocket")
+
+    def _refused(self, text: str) -> CallEnded:
+        """text: JSON of the server. Raises ValueError for any other."""
+        code, error = from_json(json.loads(text), self._address.url)
+        if code is None or error.reason == "":
+            raise ValueError(text)
+        return ended_as(code, error)
+
+    def _closed(self, closed: ConnectionClosed) -> CallEnded:
+        told = closed.rcvd
+        if told is not None and told.code == _TOO_LARGE:
+            error: CellkeeperError = ResourceExhausted(
+                f"{self._address.url} takes no message of this size: {told.reason}; send fewer time steps at once",
+                field="inputs",
+            )
+            return CallEnded(error)
+        return lost(self._address.url, "ended the stream" if told is not None else f"was lost: {closed}")
