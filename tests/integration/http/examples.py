@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import numpy as np
+from cellkeeper_service.domain.position import Position
+
+from tests.integration.rpc.calls import Chunk, frame_message
+
 MODEL = "lstm"
 SESSION = "/v1/models/{model}/sessions/{session}"
 CHUNK = [[0.5, 1, 2], [1, 2, 3]]
@@ -17,6 +22,12 @@ Asks = Callable[[str, dict[str, Any]], Any]
 
 def _carried(session: str, at: dict[str, Any]) -> Any:
     return {"items": [{"session": session, "generation": at["generation"], "policy": "reset"}]}
+
+
+def _frame(session: str, at: dict[str, Any]) -> bytes:
+    position = Position(bytes.fromhex(at["generation"]), int(at["step"]), bytes.fromhex(at["head"]))
+    chunk = Chunk(session, np.array(CHUNK, np.float32), position)
+    return frame_message(MODEL, [chunk]).SerializeToString()
 
 
 BODIES: dict[tuple[str, str], Asks] = {
@@ -43,8 +54,9 @@ BODIES: dict[tuple[str, str], Asks] = {
 MESSAGES: dict[str, Asks] = {
     SESSION + "/stream": lambda session, at: {"inputs": CHUNK, "position": at},
     SESSION + "/watch": lambda session, at: None,
+    "/v1/frames": _frame,
 }
-"""By the template of a WebSocket: what its client sends first."""
+"""By the template of a WebSocket: what its client sends first; bytes are a binary message."""
 
 PUBLIC = {("GET", "/v1/openapi.json")}
 """Answered to everybody."""

@@ -18,6 +18,7 @@ from testing.redis_server import RedisServer
 from .front import Front, RawSocket, serving, sums
 
 BODY_BYTES = 100_000
+FRAME_BYTES = 150_000
 LIMITS = [
     "--max-http-body-bytes",
     str(BODY_BYTES),
@@ -28,7 +29,7 @@ LIMITS = [
     "--max-unread-rpcs",
     "3",
     "--max-message-bytes",
-    "150000",
+    str(FRAME_BYTES),
     "--max-request-bytes",
     "300000",
     "--max-chunk-steps",
@@ -151,12 +152,14 @@ def test_a_message_of_a_websocket_has_the_same_bound(front: Front) -> None:
         assert int.from_bytes(one.socket.recv(4)[2:4], "big") == 1009
 
 
-def test_half_sent_messages_of_all_websockets_are_bounded_as_frames_are(front: Front) -> None:
+@pytest.mark.parametrize(("what", "size"), [("stream", BODY_BYTES), ("frames", FRAME_BYTES)])
+def test_half_sent_messages_of_all_websockets_are_bounded_as_frames_are(front: Front, what: str, size: int) -> None:
     """Each is small enough, and together they are more than may be held: those with the most are told so."""
+    path = "/v1/frames" if what == "frames" else f"{front.session().path}/stream"
     with ExitStack() as held:
-        greedy = [held.enter_context(RawSocket(front, f"{front.session().path}/stream")) for _ in range(5)]
+        greedy = [held.enter_context(RawSocket(front, path)) for _ in range(5)]
         for one in greedy:
-            one.socket.sendall(one.frame(bytes(BODY_BYTES))[:-5000])
+            one.socket.sendall(one.frame(bytes(size))[:-5000])
         ended = select([one.socket for one in greedy], [], [], 15)[0]
         assert ended
         assert b"QUEUE_FULL" in ended[0].recv(4096)
