@@ -60,6 +60,10 @@ class Contenders:
     def _target(self, name: str, bundles: list[Path]) -> str:
         """Where its client finds it: an address, a store's URL, or the folder of the bundles."""
         kind, _, store = name.partition(" ")
+        if kind == "websocket":
+            server = ServerProcess(bundles, self._store_url(store), http=True)
+            self._running.enter_context(server)
+            return f"{server.target} {server.websocket}"
         if kind == "cellkeeper":
             options = ["--arena-mib", str(COLD_ARENA_MIB)] if store.endswith("-cold") else []
             served = [path for path in bundles if path.name == MAIN] if options else bundles

@@ -19,7 +19,7 @@ SINGLE_STEPS, LONG_CHUNKS = 64, 8
 class Selection:
     groups: Sequence[str] = GROUPS
     stores: Sequence[str] = ("memory", "sqlite", "redis", "redis-always")
-    peers: Sequence[str] = ("triton", "kserve", "naive", "echo", "engine", "commit")
+    peers: Sequence[str] = ("websocket", "triton", "kserve", "naive", "echo", "engine", "commit")
     models: Sequence[str] = (MAIN, "1x64", "2x512")
     sizes: Sequence[int] = ()  # flows, or items of a frame; empty: all
 
@@ -48,6 +48,7 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
     served = [name.split()[1] for name in ours if "sqlite" not in name]
     kserve = [f"kserve {way} {store}" for way in ("unary", "stream") for store in served]
     kserve = kserve if "kserve" in chosen.peers and main else []
+    websocket = [name.replace("cellkeeper", "websocket") for name in ours] if "websocket" in chosen.peers else []
     naive = ["naive redis"] if "naive" in chosen.peers else []
     echo = ["echo"] if "echo" in chosen.peers else []
     engine = ["engine"] if "engine" in chosen.peers else []
@@ -55,19 +56,20 @@ def _of_model(model: str, chosen: Selection) -> list[Case]:
 
     cases: list[Case] = []
     for flows in (1, 16, 64, 256, 1024) if main else (1, 256):
-        names = ours + (always if flows in (64, 256) else []) + triton + naive
+        names = ours + websocket + (always if flows in (64, 256) else []) + triton + naive
         names += kserve if flows in (1, 64, 256) else []
         cases += [Case(f"client {flows}", name, Load("client", model, flows=flows)) for name in names]
     if main:  # beside "client 1": what a thread of its own costs a step
-        cases += [Case("blocking 1", name, Load("blocking", model)) for name in ours]
+        cases += [Case("blocking 1", name, Load("blocking", model)) for name in ours + websocket]
     for items in (64, 256) if main else (256,):
         load = Load("group", model, items=items)
-        cases += [Case(f"group {items}", name, load) for name in ours + (always if items == 256 else [])]
+        names = ours + websocket + (always if items == 256 else [])
+        cases += [Case(f"group {items}", name, load) for name in names]
     if main:
         cases += [Case("unary 64", name, Load("unary", model, flows=64)) for name in ours + echo + naive]
     for items in (64, 256) if main else (256,):
         scenario = f"frames {items}"
-        names = ours + (always if items == 256 else []) + (echo if main else [])
+        names = ours + websocket + (always if items == 256 else []) + (echo if main else [])
         cases += [Case(scenario, name, Load("frames", model, flows=2, items=items)) for name in names]
         cases += [Case(scenario, name, Load("engine", model, items=items)) for name in engine]
         cases += [Case(scenario, name, Load("commit", model, items=items)) for name in commits if main]

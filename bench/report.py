@@ -13,7 +13,14 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"cellkeeper": "#1b6ca8", "kserve": "#5fa8d3", "triton": "#76b900", "naive": "#b0713a", "echo": "#bbbbbb"}
+COLOURS = {
+    "cellkeeper": "#1b6ca8",
+    "websocket": "#0b3d62",
+    "kserve": "#5fa8d3",
+    "triton": "#76b900",
+    "naive": "#b0713a",
+    "echo": "#bbbbbb",
+}
 CEILING = "#dddddd"
 
 

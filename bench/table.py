@@ -59,7 +59,7 @@ def ratio(case: Case, peers: Sequence[str], rounds: Rounds) -> str:
     """Steps a second over those of the better of the peers, round by round; "" where there is no such peer.
 
     Only of Cellkeeper's own figures; those of Triton's client are compared with Triton asked in the same way."""
-    if not case.contender.startswith(("cellkeeper", "kserve")) or case.of_capacity:
+    if not case.contender.startswith(("cellkeeper", "websocket", "kserve")) or case.of_capacity:
         return ""
     if case.contender.startswith("kserve"):
         peers = [f"triton {case.contender.split()[1]}"] if peers == PEERS["Triton"] else []

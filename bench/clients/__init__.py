@@ -18,10 +18,10 @@ class Client(Protocol):
 async def connect(contender: str, target: str) -> Client:
     """contender: its name; the first word names the kind."""
     kind = contender.split()[0]
-    if kind == "cellkeeper":
+    if kind in ("cellkeeper", "websocket"):
         from .cellkeeper import CellkeeperClient
 
-        return CellkeeperClient(target)
+        return CellkeeperClient(*target.split())
     if kind == "echo":
         from .echo import EchoClient
 

@@ -18,15 +18,18 @@ from bench.models import MODELS
 
 from .frames import Group, create, frame_sender
 from .samples import samples
+from .websocket import opened
 
 OPENINGS = 64  # at the same time
 CREATED = 1024  # sessions in one frame
 
 
 class CellkeeperClient:
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, websocket: str | None = None) -> None:
+        """websocket: steps of the client, and frames, go there."""
         self._target = target
-        self._client = AsyncClient(target)
+        self._websocket = websocket
+        self._client = AsyncClient(target, websocket=websocket)
         self._blocking: Client | None = None
         self._channel = grpc.aio.insecure_channel(target)
         self._stub: Any = CellkeeperStub(self._channel)  # type: ignore[no-untyped-call]
@@ -70,7 +73,7 @@ class CellkeeperClient:
         """One session, in the thread of this loop: nothing else goes on in it meanwhile."""
         if load.flows > 1:
             raise ValueError(f"flows: got {load.flows}, expected 1: a blocking call leaves no room for another")
-        self._blocking = self._blocking or Client(self._target)
+        self._blocking = self._blocking or Client(self._target, websocket=self._websocket)
         session = self._blocking.session(_name(load, 0), model=load.model)
         value = samples(load.model)
 
@@ -122,7 +125,8 @@ class CellkeeperClient:
         """Every flow has sessions of its own: as many as a frame has items, or of cold loads its share of all."""
         each = load.sessions // load.flows if load.kind == "cold" else load.items
         groups = await asyncio.gather(*[self._group(load, flow * each, each) for flow in range(load.flows)])
-        return frame_sender(self._stub, list(groups), load)
+        call = self._stub.StepStream() if self._websocket is None else await opened(self._websocket)
+        return frame_sender(call, list(groups), load)
 
     async def _group(self, load: Load, first: int, count: int) -> Group:
         names = [_name(load, number) for number in range(first, first + count)]

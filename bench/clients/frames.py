@@ -1,4 +1,4 @@
-"""StepStream without the client: frames of many sessions, several in flight on one stream."""
+"""Frames without the client: those of many sessions, several in flight on one stream."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def take(reply: Any, positions: Positions, chosen: NDArray[np.intp]) -> None:
     positions[chosen[items]] = np.frombuffer(reply.positions, np.uint8).reshape(-1, POSITION_BYTES)
 
 
-def frame_sender(stub: Any, groups: list[Group], load: Load) -> Send:
-    """Each message is a frame of load.items sessions of the flow's group: all of them, or some drawn at random."""
-    call = stub.StepStream()
+def frame_sender(call: Any, groups: list[Group], load: Load) -> Send:
+    """Each message is a frame of load.items sessions of the flow's group: all of them, or some drawn at random.
+
+    call: an open stream, with the methods of gRPC's."""
     pending: dict[int, Pending] = {}
     numbers, writing, draw = count(1), asyncio.Lock(), np.random.default_rng(1)
     features = MODELS[load.model].features
