@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, metadata
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 from tests.contract.release.environment import ROOT
 
 PAGE = ROOT / "docs" / "licences.md"
-EXTRAS = ("", "server", "torch", "keras", "torch-export", "otel")
+NOT_LISTED = frozenset({"bench", "demo", "dev", "docs", "release", "onnx-cuda"})
+"""Extras for work on Cellkeeper itself, and the one that HEAD speaks of."""
 OF_CUDA = ("nvidia-", "cuda-", "triton")  # how names begin of what only a CUDA build of torch brings
 HEAD = """\
 # Licences of dependencies
@@ -29,7 +30,8 @@ what is installed, and `make sbom` makes a bill of materials with versions.
 def rows() -> list[str]:
     """The lines of the table for what is installed in this environment."""
     needed: dict[str, list[str]] = {}
-    for extra in EXTRAS:
+    extras = set(metadata("cellkeeper").get_all("Provides-Extra", [])) - NOT_LISTED
+    for extra in ("", *sorted(extras)):
         for name in _needed(extra):
             needed.setdefault(name, []).append(extra or "client")
     return [

@@ -22,6 +22,7 @@ KNOWN = {
     "Apache Software License",
     "BSD License",
     "MIT License",
+    "Python Software Foundation License",
 }
 
 
