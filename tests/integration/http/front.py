@@ -20,6 +20,12 @@ from testing.server_process import ServerProcess
 
 JSON = {"Content-Type": "application/json"}
 TIMEOUT_S = 30.0
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+}
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,8 @@ class RawSocket:
     def __init__(self, front: Front, path: str) -> None:
         place = urlsplit(front.url)
         self.socket = create_connection((place.hostname, place.port), TIMEOUT_S)
-        lines = [
-            f"GET {path} HTTP/1.1",
-            f"Host: {front.place}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
-        ]
+        lines = [f"GET {path} HTTP/1.1", f"Host: {front.place}"]
+        lines += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
         self.socket.sendall("\r\n".join([*lines, "\r\n"]).encode())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET, create_connection
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
@@ -18,7 +21,7 @@ from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 from tests.integration.rpc.calls import Chunk, frame_message, numbers
 
-from .front import TIMEOUT_S, Front, closing, serving, where
+from .front import HANDSHAKE, TIMEOUT_S, Front, closing, serving, where
 
 MESSAGE_BYTES = 20_000
 
@@ -144,6 +147,19 @@ async def test_who_may_not_go_on_is_refused_before_the_socket_is_open(counting_m
         async with frames(front, Authorization=f"Bearer {token}") as one:
             await one.send(frame(1, at, 5))
             assert sums(await one.receive()) == [5]
+
+
+def test_clients_that_hang_up_at_once_are_nobodys_error(front: Front) -> None:
+    head = f"GET /v1/frames HTTP/1.1\r\nHost: {front.place}\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in HANDSHAKE.items()
+    )
+    place = urlsplit(front.url)
+    for _ in range(50):
+        with create_connection((place.hostname, place.port), TIMEOUT_S) as one:
+            one.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # closing resets the connection
+            one.sendall(f"{head}\r\n".encode())
+    front.session().open()
+    assert "Traceback" not in front.server.output()
 
 
 async def test_a_server_that_ends_says_so_and_waits_for_the_client(counting_model: Path) -> None:

@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from .examples import BODIES, CHUNK, MESSAGES, MODEL, PUBLIC, path_of, query_of
-from .front import TIMEOUT_S, Front, closing, protocols, serving
+from .front import HANDSHAKE, TIMEOUT_S, Front, closing, protocols, serving
 
 DOCUMENT: dict[str, Any] = json.loads(document("1"))
 OPERATIONS = {
@@ -37,12 +37,6 @@ TENANTS = {
     **{f"b-{right.value}": ("b", right.value, "") for right in Right},
     "expired": ("b", EVERY_RIGHT, "2020-01-01T00:00:00Z"),
     "c": ("c", EVERY_RIGHT, ""),
-}
-HANDSHAKE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
 }
 QUOTA = "quota tenant=c steps_per_second=5 inflight=1"
 

@@ -30,7 +30,10 @@ class FrameCall(HttpCall):
     async def read(self) -> Any:
         socket = self.socket
         if not socket.prepared:
-            await socket.prepare(self.request)
+            try:
+                await socket.prepare(self.request)
+            except ConnectionError:  # the client has gone already
+                return EOF
         message = await socket.receive()
         if message.type is WSMsgType.BINARY:
             return _decode(message.data) if message.data else EOF

@@ -149,7 +149,9 @@ class Sockets:
         except ConnectionError:  # the client has gone, or does not read
             return socket
         if not socket.prepared:
-            raise Rejection(Reason.DRAINING, "the server is shutting down", retry_delay_ms=RETRY_DELAY_MS)
+            if ending:
+                raise Rejection(Reason.DRAINING, text, retry_delay_ms=RETRY_DELAY_MS)
+            raise Rejection(Reason.CALLER_GONE, "the client has gone")
         await socket.close(code=code, message=text.encode())
         return socket
 
