@@ -30,7 +30,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of faults; reading back and checking come on top")
     parser.add_argument("--seed", type=int, default=None, help="decides what is drawn; fresh where not given")
     parser.add_argument("--store", choices=STORES, default="sqlite")
-    parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="server processes")
+    parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="servers, each on a port of its own")
+    parser.add_argument(
+        "--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes of each server, which share its port"
+    )
     parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
@@ -43,7 +46,10 @@ def main() -> int:
     faulthandler.enable()
     try:
         only = frozenset(filter(None, options.only.split(",")))
-        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
+        settings = Settings(
+            options.seconds, seed, options.store, options.replicas, every_s, only, workers=options.workers
+        )
+        outcome = run(settings)
     except HARNESS_ERRORS as error:
         traceback.print_exc()
         print(json.dumps({"seed": seed, "store": options.store, "harness_error": str(error)}), flush=True)

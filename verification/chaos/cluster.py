@@ -38,10 +38,12 @@ class Server(ServerProcess):
         return self._process is not None and self._process.poll() is None
 
     @property
-    def pid_if_running(self) -> int | None:
-        """None where it is not, or ends right now."""
-        process = self._process  # another thread may be ending it
-        return None if process is None or process.poll() is not None else process.pid
+    def pids_if_running(self) -> list[int]:
+        """Of the processes that serve; none where it does not run, or ends right now."""
+        try:
+            return self.serving_pids if self.is_running else []
+        except (RuntimeError, OSError):  # another thread has just ended it
+            return []
 
     def comes_back(self) -> bool:
         """Starts it again; False if it cannot now."""
@@ -63,7 +65,8 @@ class Cluster:
     """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
     node of a Redis Cluster; none for SQLite, and none where sentinels watch. Use as an asynchronous context manager."""
 
-    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
+    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1) -> None:
+        """workers: processes that each server consists of, on one port."""
         self.store = store
         self.servers: list[Server] = []
         self.fronts: list[Proxy] = []
@@ -72,6 +75,7 @@ class Cluster:
         self.refused_starts: list[RefusedStart] = []
         self._bundles = bundles
         self._replicas = replicas
+        self.workers = workers
 
     @property
     def targets(self) -> list[str]:
@@ -89,7 +93,7 @@ class Cluster:
             await asyncio.to_thread(store.start)
         for _ in range(self._replicas):
             url = await self._way_to(store)
-            server = Server(self._bundles, url, OPTIONS)
+            server = Server(self._bundles, url, OPTIONS, workers=self.workers)
             self.servers.append(server)
             await self.restart(server)
             front = Proxy(("127.0.0.1", server.port))

@@ -10,7 +10,7 @@ from .crew import OFFICIAL
 from .history import Fault, History
 
 TIMED = (
-    *("server_kill", "server_stop", "server_pause"),
+    *("server_kill", "server_stop", "server_pause", "worker_kill", "worker_pause"),
     *("redis_kill", "redis_pause", "power_cuts", "failover", "failover_split"),
     *("node_kill", "node_pause", "slot_move", "node_handover", "node_takeover"),
     *("watched_kill", "watched_pause", "watched_failover"),

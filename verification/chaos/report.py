@@ -24,6 +24,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.settings.seed,
         "store": outcome.settings.store,
         "replicas": outcome.settings.replicas,
+        "workers": outcome.settings.workers,
         "seconds": round(outcome.seconds, 1),
         "acknowledged_steps": steps,
         "chunks": chunks,
@@ -54,7 +55,7 @@ def table(outcome: Outcome) -> str:
     line, verdict = summary(outcome), outcome.verdict
     words = [
         f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
-        f"seed {line['seed']}: "
+        f"{line['workers']} processes each, seed {line['seed']}: "
         f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s), "
         f"in {line['chunks']:,} chunks, {line['single_steps']:,} of them single steps",
         f"checked in {outcome.check_seconds:.1f} s: {verdict.lives:,} lives, {verdict.compared_rows:,} output rows and "

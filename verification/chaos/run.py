@@ -42,7 +42,8 @@ class Settings:
     """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
     with `sessions` sessions; one more has `singles`, and steps them one by one. groups: official ones that step `fleet`
     sessions of a model as a group. fleets: raw clients that step `fleet`
-    sessions of a model together. loners: raw clients of one session that only step after a power cut."""
+    sessions of a model together. loners: raw clients of one session that only step after a power cut. workers:
+    processes of each server."""
 
     seconds: float
     seed: int
@@ -60,6 +61,7 @@ class Settings:
     loners: int = 4
     expiring: int = 6
     meddle_s: float = 0.5
+    workers: int = 1
 
     def count_clients(self) -> int:
         """Official ones, and raw ones."""
@@ -93,7 +95,7 @@ def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
         bundles = counting_and_lstm(Path(folder))
         models = [model for _, model in bundles]
         with make_store(settings.store) as store:
-            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas)
+            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas, settings.workers)
             with watched():
                 outcome = asyncio.run(bounded(_under_fire(settings, cluster, models, tamper)))
         began = time.monotonic()
@@ -125,7 +127,8 @@ async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model],
             for index in range(settings.loners)
         ]
         faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
-        replicas = [Replica(target, 1.5) for target in cluster.targets]
+        # a connection for each worker: the kernel shares them out
+        replicas = [Replica(target, 1.5) for target in cluster.targets for _ in range(settings.workers)]
         started = time.monotonic()
         try:
             for pump in pumps:
