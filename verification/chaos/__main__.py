@@ -18,7 +18,9 @@ import redis
 
 from .evidence import write_evidence
 from .report import findings, summary, table
-from .run import Outcome, Settings, run
+from .round import Outcome
+from .run import run
+from .settings import Settings
 from .stores import STORES
 
 NEVER_S = 1e6

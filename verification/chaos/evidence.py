@@ -9,7 +9,7 @@ from typing import Any
 from .checker import Finding, involved
 from .history import Burst, Deed, History
 from .report import summary
-from .run import Outcome
+from .round import Outcome
 
 MOST_EVENTS = 2000
 

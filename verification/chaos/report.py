@@ -7,7 +7,7 @@ from typing import Any
 
 from .history import History
 from .recovery import longest_silence_ms, recovery_ms
-from .run import Outcome
+from .round import Outcome
 
 KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "unreadable", "crash")
 FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}

@@ -26,7 +26,9 @@ from .__main__ import tell
 from .cluster import Cluster
 from .history import History
 from .report import findings
-from .run import Outcome, Settings, run
+from .round import Outcome
+from .run import run
+from .settings import Settings
 from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
