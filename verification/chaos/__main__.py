@@ -18,8 +18,7 @@ import redis
 
 from .evidence import write_evidence
 from .report import findings, summary, table
-from .round import Outcome
-from .run import run
+from .run import Outcome, run
 from .settings import Settings
 from .stores import STORES
 
@@ -62,11 +61,11 @@ def main() -> int:
 def tell(outcome: Outcome, folder: Path) -> int:
     """Prints what came of it, in the end the one line; the exit status."""
     print(table(outcome))
-    if outcome.verdict.findings:
+    if outcome.last.verdict.findings:
         print(findings(outcome))
         print(f"history: {write_evidence(outcome, folder)}")
     print(json.dumps(summary(outcome)), flush=True)
-    return 1 if outcome.verdict.findings else 0
+    return 1 if outcome.last.verdict.findings else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from testing.server_process import ServerProcess
 
-from .history import RefusedStart
+from .history import History, RefusedStart
 from .nodes import RedisNodes
 from .proxy import Proxy
 from .stores import AnyStore, RedisPair, SqliteStore
@@ -140,11 +140,23 @@ class Cluster:
         if isinstance(self.store, RedisWatched):
             await asyncio.to_thread(self.store.wait_until_whole)
 
-    def complaints(self) -> list[str]:
+    def tell(self, history: History) -> None:
+        """Writes down what happened to the servers and their store since it was told before."""
+        self.look_for_crashes()
+        history.crashes += [*self.crashes, *self._complaints()]
+        history.refused_starts += self.refused_starts
+        self.crashes.clear()
+        self.refused_starts.clear()
+        if isinstance(self.store, RedisWatched):
+            history.faults += self.store.unrest()
+            self.store.watch()
+
+    def _complaints(self) -> list[str]:
         """What servers logged that no fault explains: errors with a traceback."""
         found = []
         for index, server in enumerate(self.servers):
             text = server.output()
+            server.lines.clear()
             for match in re.finditer(
                 r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M
             ):
