@@ -55,6 +55,7 @@ class ServerProcess:
         self.port = 0
         self.metrics_url = ""
         self.lines: list[str] = []  # what it printed, over all its runs
+        self._own_lines: list[str] = []  # of these, what the latest run printed
         self._process: subprocess.Popen[str] | None = None
         self._arrived: queue.Queue[tuple[subprocess.Popen[str], str | None]] = queue.Queue()
 
@@ -84,6 +85,7 @@ class ServerProcess:
             command += ["--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
         environment |= self.variables
+        self._own_lines = []
         self._process = subprocess.Popen(
             [*command, *self.options],
             stdout=subprocess.PIPE,
@@ -161,7 +163,8 @@ class ServerProcess:
                 continue
             if line is None:
                 self._end()
-                raise RuntimeError(f"the server did not print {pattern!r}:\n{''.join(self.lines)}")
+                raise RuntimeError(f"the server did not print {pattern!r}:\n{''.join(self._own_lines)}")
+            self._own_lines.append(line)
             found = re.search(pattern, line)
             if found:
                 return found.group(1) if found.groups() else found.group(0)

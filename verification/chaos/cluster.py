@@ -45,17 +45,17 @@ class Server(ServerProcess):
         except (RuntimeError, OSError):  # another thread has just ended it
             return []
 
-    def comes_back(self) -> bool:
-        """Starts it again; False if it cannot now."""
+    def comes_back(self) -> str:
+        """Starts it again. Returns what it says where it cannot now; empty: it serves."""
         self.ending = True  # whether it starts is found out here, and by nobody else
         try:
             self.restart()
-        except RuntimeError:
+        except RuntimeError as error:
             self.forget()
-            return False
+            return str(error)
         finally:
             self.ending = False
-        return True
+        return ""
 
     def forget(self) -> None:
         self._end()
@@ -114,11 +114,11 @@ class Cluster:
     async def restart(self, server: Server) -> None:
         """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
         for _ in range(RESTART_TRIES):
-            began, known = time.monotonic(), len(server.lines)
-            if await asyncio.to_thread(server.comes_back):
+            began = time.monotonic()
+            why = await asyncio.to_thread(server.comes_back)
+            if not why:
                 return
-            words = "".join(server.lines[known:])[-4000:]
-            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), words))
+            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), why[-4000:]))
             await asyncio.sleep(0.2)
         raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
 

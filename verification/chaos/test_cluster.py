@@ -34,7 +34,7 @@ def test_killing_one_worker_ends_all_and_a_restart_serves_on_the_same_port(serve
     assert not any(map(runs, pids))
     assert not server.is_running
     assert server.pids_if_running == []
-    assert server.comes_back()
+    assert server.comes_back() == ""
     assert server.port == port
     assert len(set(server.pids_if_running) - set(pids)) == 2
     assert server.stop() == 0
@@ -45,8 +45,17 @@ def test_killing_the_parent_ends_its_workers(server: Server) -> None:
     pids = server.serving_pids
     server.kill()
     assert not any(map(runs, pids))
-    assert server.comes_back()
+    assert server.comes_back() == ""
     assert server.metric("cellkeeper_hot_sessions", model="count") == 0
+
+
+def test_a_start_that_is_refused_says_why_in_words_of_its_own(server: Server) -> None:
+    server.kill_worker(0)
+    server.store = "memory:"
+    why = server.comes_back()
+    assert "workers: got several with --store memory:" in why
+    assert "listening on" not in why, "that is of an earlier run"
+    assert not server.is_running
 
 
 def test_a_server_of_one_process_serves_itself(counting_model: Path, tmp_path: Path) -> None:
@@ -54,6 +63,6 @@ def test_a_server_of_one_process_serves_itself(counting_model: Path, tmp_path: P
     with server:
         assert server.serving_pids == [server.pid]
         server.kill()
-        assert server.comes_back()
+        assert server.comes_back() == ""
         server.kill()
         assert server.output().count("listening on") == 2
