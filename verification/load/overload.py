@@ -18,7 +18,7 @@ from typing import Any
 from testing.bundles import counting_bundle
 from testing.server_process import ServerProcess
 
-from .pressure import Plan
+from .calls import Plan
 from .report import finish
 from .vitals import MIB, cpu_seconds, peak_rss_bytes, rss_bytes
 
