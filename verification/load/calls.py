@@ -26,7 +26,8 @@ BEYOND_LIMIT = "no quota to send RPC"  # what gRPC says for them
 class Plan:
     """items: sessions in one call; 1: the unary Step. sessions: over all calls. clients: connections.
     capacity_s, overload_s, after_s: length of the phases. deadline_s: of every call. times: of capacity.
-    held_back: calls beyond the server's limit for a connection are refused by their own client."""
+    held_back: calls beyond the server's limit for a connection are refused by their own client. official: the load is
+    the official client's."""
 
     items: int
     sessions: int
@@ -38,6 +39,7 @@ class Plan:
     deadline_s: float
     times: float
     held_back: bool = False
+    official: bool = False
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Calls(Protocol):
     async def open(self) -> None:
         """Connects, and makes the sessions where they have to be made."""
 
-    async def send(self, timeout_s: float) -> Answer: ...
+    async def send(self, timeout_s: float) -> Answer | None:
+        """None: nothing could be sent."""
 
     async def close(self) -> None: ...
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .calls import Answer, Calls, Plan, RawCalls
+from .official_calls import OfficialCalls
 
 TURN_S = 0.005  # an open loop sends what has become due in this time
 PROBE_SHARE = 0.2  # of the capacity
@@ -87,7 +88,8 @@ class Pressure:
         return phase, max(slow, default=0.0)
 
     async def _send(self, timeout_s: float) -> None:
-        self._answers.append(await self._calls.send(timeout_s))
+        if (answer := await self._calls.send(timeout_s)) is not None:
+            self._answers.append(answer)
 
     def _phase(self, seconds: float) -> Phase:
         phase = Phase(seconds=seconds, sent=len(self._answers) * self._plan.items)
@@ -105,7 +107,7 @@ class Pressure:
 
 
 async def press(target: str, plan: Plan) -> dict[str, Any]:
-    calls: Calls = RawCalls(target, plan)
+    calls: Calls = OfficialCalls(target, plan) if plan.official else RawCalls(target, plan)
     try:
         await calls.open()
         pressure = Pressure(calls, plan)
