@@ -58,6 +58,7 @@ async def _rounds(settings: Settings, cluster: Cluster, models: list[Model], tam
             left_s -= played.seconds
             if played.verdict.findings or left_s < SHORTEST_S:
                 return Outcome(settings, figures, played)
+            del played  # before the next one fills its history
 
 
 def _judge(played: Round, models: list[Model]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import secrets
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,13 +76,17 @@ def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.C
 def test_a_full_history_is_judged_and_another_round_begins(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sessions are others; what is counted is counted over both."""
+    """Its sessions are others; what is counted is counted over both; the first history is let go."""
     seed = seed_of(request, capsys)
-    played: list[History] = []
+    counted: list[tuple[int, int, set[str]]] = []
+    histories: list[weakref.ref[History]] = []
 
     async def note(cluster: Cluster, history: History) -> None:
-        played.append(history)
-        if len(played) == 2:
+        gc.collect()
+        assert [each() for each in histories] == [None] * len(histories)
+        histories.append(weakref.ref(history))
+        counted.append((history.acknowledged_steps(), len(history.faults), set(history.models)))
+        if len(counted) == 2:
             monkeypatch.setattr(runs, "SHORTEST_S", QUIET_S)  # that was the last one, whatever time is left
 
     monkeypatch.setattr(rounds, "MOST_BURSTS", 50)
@@ -88,14 +94,14 @@ def test_a_full_history_is_judged_and_another_round_begins(
     outcome = run(settings, note)
     assert judged(outcome, request.config.rootpath / "out") == ""
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    first, last = played
-    assert outcome.last.history is last
+    (first_steps, first_faults, first_names), (last_steps, last_faults, last_names) = counted
+    assert outcome.last.history is histories[1]()
     assert line["rounds"] == 2
-    assert not any(name.startswith("round-") for name in first.models)
-    assert all(name.startswith("round-1/") for name in last.models)
-    assert min(first.acknowledged_steps(), last.acknowledged_steps()) > 0
-    assert line["acknowledged_steps"] == first.acknowledged_steps() + last.acknowledged_steps()
-    assert line["faults_total"] == len(first.faults) + len(last.faults)
+    assert not any(name.startswith("round-") for name in first_names)
+    assert all(name.startswith("round-1/") for name in last_names)
+    assert min(first_steps, last_steps) > 0
+    assert line["acknowledged_steps"] == first_steps + last_steps
+    assert line["faults_total"] == first_faults + last_faults
     assert line["seconds"] < settings.seconds
     assert outcome.figures.compared_rows >= line["acknowledged_steps"]
 
