@@ -37,7 +37,8 @@
 #                   CHAOS_ARGS: python -m verification.chaos -h
 # make explore      the protocol through interleavings: SECONDS
 # make fuzz         hostile messages for every RPC, over HTTP too, hostile bundles: CASES
-# make overload     three times the load that the server can bear: SECONDS
+# make overload     three times the load that the server can bear: SECONDS; OVERLOADS: the loads, each the words of
+#                   python -m verification.load.overload
 # make attack       half-open calls, slow messages, floods of resets and pings, and what others notice of them: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
 # make parity       imports 72 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
@@ -53,6 +54,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STORE ?= sqlite
 SECONDS ?= 60
+OVERLOADS ?= "--store sqlite" "--store memory" "--store sqlite --items 1 --held-back" \
+	"--store memory --items 1 --held-back" "--store redis --items 1 --held-back" \
+	"--store memory --official" "--store redis --official"
 SEED ?=
 REPLICAS ?= 2
 CASES ?= 100000
@@ -244,9 +248,10 @@ fuzz: .venv/stamp
 	@$(BIN)/python -m verification.fuzz --cases "$(CASES)" $(if $(SEED),--seed "$(SEED)")
 
 overload: .venv/stamp
-	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)"
-	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)" --store memory
-	$(BIN)/python -m verification.load.overload --seconds "$(SECONDS)" --items 1 --held-back
+	@scripts/ensure-redis
+	@failed=0; while read -r words; do \
+		echo "== $$words"; $(BIN)/python -m verification.load.overload --seconds "$(SECONDS)" $$words || failed=1; \
+	done <<< "$$(printf '%s\n' $(OVERLOADS))"; exit $$failed
 
 attack: .venv/stamp
 	@$(BIN)/python -m verification.load.attacker --seconds "$(SECONDS)"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
@@ -26,8 +28,9 @@ class ServerProcess:
     """`cellkeeper-server serve`; use as a context manager.
 
     options: further words of the command line. variables: environment variables that it has beside those of this
-    process. program: what is started, if not the service's code of this interpreter. http: it listens for HTTP, too. It
-    listens on free ports, and on the same ones after `restart`.
+    process, whose own CELLKEEPER_... it does not get. program: what is started, if not the service's code of this
+    interpreter. workers: processes that serve; with several, the one that is started is their parent. http: it listens
+    for HTTP, too. It listens on free ports, and on the same ones after `restart`.
 
         with ServerProcess([bundle], f"sqlite:{path}") as server:
             server.kill()
@@ -41,6 +44,7 @@ class ServerProcess:
         options: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         program: Sequence[str] = (sys.executable, "-m", "cellkeeper_service"),
+        workers: int = 1,
         http: bool = False,
     ) -> None:
         self.bundles = bundles
@@ -48,12 +52,14 @@ class ServerProcess:
         self.options = options
         self.variables = variables or {}
         self.program = program
+        self.workers = workers
         self.port = 0
         self.http_url = "" if not http else "http://127.0.0.1:0"  # without a slash at the end
         self.metrics_url = ""
-        self.lines: list[str] = []  # what it printed, over all its lives
+        self.lines: list[str] = []  # what it printed, over all its runs
+        self._own_lines: list[str] = []  # of these, what the latest run printed
         self._process: subprocess.Popen[str] | None = None
-        self._arrived: queue.Queue[str | None] = queue.Queue()
+        self._arrived: queue.Queue[tuple[subprocess.Popen[str], str | None]] = queue.Queue()
 
     @property
     def target(self) -> str:
@@ -69,6 +75,11 @@ class ServerProcess:
         return self._running().pid
 
     @property
+    def serving_pids(self) -> list[int]:
+        """Of the processes that serve: its workers, or itself."""
+        return self._worker_pids() if self.workers > 1 else [self.pid]
+
+    @property
     def running(self) -> bool:
         """Started, and not stopped or killed since."""
         return self._process is not None
@@ -79,8 +90,11 @@ class ServerProcess:
         command += ["--store", self.store, "--listen", f"127.0.0.1:{self.port}", "--metrics-listen", "127.0.0.1:0"]
         if self.http_url:
             command += ["--http-listen", self.http_url.partition("://")[2]]
+        if self.workers > 1:
+            command += ["--workers", str(self.workers)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CELLKEEPER_")}
         environment |= self.variables
+        self._own_lines = []
         self._process = subprocess.Popen(
             [*command, *self.options],
             stdout=subprocess.PIPE,
@@ -88,10 +102,12 @@ class ServerProcess:
             text=True,
             env=environment,
         )
-        self._arrived = queue.Queue()
-        threading.Thread(target=self._read, args=(self._process, self._arrived), daemon=True).start()
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        if self.workers > 1:
+            self.metrics_url = self.wait_for(r"metrics of all workers on (\S+)")
         self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)"))
-        self.metrics_url = self.wait_for(r"metrics on (\S+)")
+        urls = [self.wait_for(r"metrics on (\S+)") for _ in range(self.workers)]
+        self.metrics_url = self.metrics_url if self.workers > 1 else urls[0]
         if self.http_url:
             self.http_url = self.wait_for(r"http on (\S+)").rstrip("/")
 
@@ -99,11 +115,17 @@ class ServerProcess:
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL, and waits until it is gone."""
+        """SIGKILL, and waits until it is gone. Its workers end by themselves then, and are waited for too."""
+        self._running()
+        self._end()
+
+    def kill_worker(self, number: int) -> int:
+        """SIGKILL of one of several workers, and waits until the others have ended too; the exit status."""
         process = self._running()
-        process.kill()
-        process.wait()
+        os.kill(self._worker_pids()[number], signal.SIGKILL)
+        status = process.wait(STOP_TIMEOUT_S)
         self._process = None
+        return status
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
@@ -143,13 +165,17 @@ class ServerProcess:
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                line = self._arrived.get(timeout=max(until - time.monotonic(), 0.001))
+                process, line = self._arrived.get(timeout=max(until - time.monotonic(), 0.001))
             except queue.Empty:
-                line = None
+                process, line = self._running(), None
+            if line is not None:
+                self.lines.append(line)
+            if process is not self._process:  # what an earlier run left unread
+                continue
             if line is None:
                 self._end()
-                raise RuntimeError(f"the server did not print {pattern!r}:\n{''.join(self.lines)}")
-            self.lines.append(line)
+                raise RuntimeError(f"the server did not print {pattern!r}:\n{''.join(self._own_lines)}")
+            self._own_lines.append(line)
             found = re.search(pattern, line)
             if found:
                 return found.group(1) if found.groups() else found.group(0)
@@ -157,17 +183,24 @@ class ServerProcess:
     def output(self) -> str:
         """Everything printed so far."""
         while not self._arrived.empty():
-            line = self._arrived.get()
+            _, line = self._arrived.get()
             if line is not None:
                 self.lines.append(line)
         return "".join(self.lines)
 
-    def _read(self, process: subprocess.Popen[str], arrived: queue.Queue[str | None]) -> None:
+    def _read(self, process: subprocess.Popen[str]) -> None:
         if process.stdout is not None:
             with process.stdout as lines:
                 for line in lines:
-                    arrived.put(line)
-        arrived.put(None)
+                    self._arrived.put((process, line))
+        self._arrived.put((process, None))
+
+    def _worker_pids(self) -> list[int]:
+        """Of the workers that have been started; none where they have ended, or where it serves by itself."""
+        process = self._running()
+        if self.workers == 1 or process.poll() is not None:
+            return []
+        return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -176,9 +209,13 @@ class ServerProcess:
 
     def _end(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+            with _watched(self._worker_pids()) as workers:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
+                for worker in workers:
+                    if not worker.poll(1000 * STOP_TIMEOUT_S):
+                        raise RuntimeError(f"a worker still runs {STOP_TIMEOUT_S:g} s after its parent was killed")
 
     def __enter__(self) -> ServerProcess:
         self.start()
@@ -188,3 +225,17 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+
+@contextmanager
+def _watched(pids: Sequence[int]) -> Iterator[list[select.poll]]:
+    """One for each of these processes that runs: it has an event once that process has ended."""
+    with ExitStack() as opened:
+        watched = []
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                opened.callback(os.close, descriptor)
+                watched.append(select.poll())
+                watched[-1].register(descriptor, select.POLLIN)
+        yield watched

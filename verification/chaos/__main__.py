@@ -18,7 +18,8 @@ import redis
 
 from .evidence import write_evidence
 from .report import findings, summary, table
-from .run import Outcome, Settings, run
+from .run import Outcome, run
+from .settings import Settings
 from .stores import STORES
 
 NEVER_S = 1e6
@@ -30,7 +31,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of faults; reading back and checking come on top")
     parser.add_argument("--seed", type=int, default=None, help="decides what is drawn; fresh where not given")
     parser.add_argument("--store", choices=STORES, default="sqlite")
-    parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="server processes")
+    parser.add_argument("--replicas", type=int, choices=(1, 2, 3), default=2, help="servers, each on a port of its own")
+    parser.add_argument(
+        "--workers", type=int, choices=(1, 2, 3, 4), default=1, help="processes of each server, which share its port"
+    )
     parser.add_argument(
         "--every", type=float, default=Settings.every_s, help="seconds between two faults, on average; 0: none"
     )
@@ -43,7 +47,10 @@ def main() -> int:
     faulthandler.enable()
     try:
         only = frozenset(filter(None, options.only.split(",")))
-        outcome = run(Settings(options.seconds, seed, options.store, options.replicas, every_s, only))
+        settings = Settings(
+            options.seconds, seed, options.store, options.replicas, every_s, only, workers=options.workers
+        )
+        outcome = run(settings)
     except HARNESS_ERRORS as error:
         traceback.print_exc()
         print(json.dumps({"seed": seed, "store": options.store, "harness_error": str(error)}), flush=True)
@@ -54,11 +61,11 @@ def main() -> int:
 def tell(outcome: Outcome, folder: Path) -> int:
     """Prints what came of it, in the end the one line; the exit status."""
     print(table(outcome))
-    if outcome.verdict.findings:
+    if outcome.last.verdict.findings:
         print(findings(outcome))
         print(f"history: {write_evidence(outcome, folder)}")
     print(json.dumps(summary(outcome)), flush=True)
-    return 1 if outcome.verdict.findings else 0
+    return 1 if outcome.last.verdict.findings else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from testing.server_process import ServerProcess
 
-from .history import RefusedStart
+from .history import History, RefusedStart
 from .nodes import RedisNodes
 from .proxy import Proxy
 from .stores import AnyStore, RedisPair, SqliteStore
@@ -38,22 +38,24 @@ class Server(ServerProcess):
         return self._process is not None and self._process.poll() is None
 
     @property
-    def pid_if_running(self) -> int | None:
-        """None where it is not, or ends right now."""
-        process = self._process  # another thread may be ending it
-        return None if process is None or process.poll() is not None else process.pid
+    def pids_if_running(self) -> list[int]:
+        """Of the processes that serve; none where it does not run, or ends right now."""
+        try:
+            return self.serving_pids if self.is_running else []
+        except (RuntimeError, OSError):  # another thread has just ended it
+            return []
 
-    def comes_back(self) -> bool:
-        """Starts it again; False if it cannot now."""
+    def comes_back(self) -> str:
+        """Starts it again. Returns what it says where it cannot now; empty: it serves."""
         self.ending = True  # whether it starts is found out here, and by nobody else
         try:
             self.restart()
-        except RuntimeError:
+        except RuntimeError as error:
             self.forget()
-            return False
+            return str(error)
         finally:
             self.ending = False
-        return True
+        return ""
 
     def forget(self) -> None:
         self._end()
@@ -63,7 +65,8 @@ class Cluster:
     """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
     node of a Redis Cluster; none for SQLite, and none where sentinels watch. Use as an asynchronous context manager."""
 
-    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int) -> None:
+    def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1) -> None:
+        """workers: processes that each server consists of, on one port."""
         self.store = store
         self.servers: list[Server] = []
         self.fronts: list[Proxy] = []
@@ -72,6 +75,7 @@ class Cluster:
         self.refused_starts: list[RefusedStart] = []
         self._bundles = bundles
         self._replicas = replicas
+        self.workers = workers
 
     @property
     def targets(self) -> list[str]:
@@ -89,7 +93,7 @@ class Cluster:
             await asyncio.to_thread(store.start)
         for _ in range(self._replicas):
             url = await self._way_to(store)
-            server = Server(self._bundles, url, OPTIONS)
+            server = Server(self._bundles, url, OPTIONS, workers=self.workers)
             self.servers.append(server)
             await self.restart(server)
             front = Proxy(("127.0.0.1", server.port))
@@ -110,11 +114,11 @@ class Cluster:
     async def restart(self, server: Server) -> None:
         """Starts it again, and again where its store is not there yet, as whatever watches over it would."""
         for _ in range(RESTART_TRIES):
-            began, known = time.monotonic(), len(server.lines)
-            if await asyncio.to_thread(server.comes_back):
+            began = time.monotonic()
+            why = await asyncio.to_thread(server.comes_back)
+            if not why:
                 return
-            words = "".join(server.lines[known:])[-4000:]
-            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), words))
+            self.refused_starts.append(RefusedStart(self.servers.index(server), began, time.monotonic(), why[-4000:]))
             await asyncio.sleep(0.2)
         raise RuntimeError(f"the server did not start again:\n{server.output()[-4000:]}")
 
@@ -136,11 +140,23 @@ class Cluster:
         if isinstance(self.store, RedisWatched):
             await asyncio.to_thread(self.store.wait_until_whole)
 
-    def complaints(self) -> list[str]:
+    def tell(self, history: History) -> None:
+        """Writes down what happened to the servers and their store since it was told before."""
+        self.look_for_crashes()
+        history.crashes += [*self.crashes, *self._complaints()]
+        history.refused_starts += self.refused_starts
+        self.crashes.clear()
+        self.refused_starts.clear()
+        if isinstance(self.store, RedisWatched):
+            history.faults += self.store.unrest()
+            self.store.watch()
+
+    def _complaints(self) -> list[str]:
         """What servers logged that no fault explains: errors with a traceback."""
         found = []
         for index, server in enumerate(self.servers):
             text = server.output()
+            server.lines.clear()
             for match in re.finditer(
                 r"^.*(Traceback \(most recent call last\)|CRITICAL|internal error).*$", text, re.M
             ):

@@ -34,14 +34,15 @@ class Standing:
 
 @dataclass
 class Crew:
-    """targets: the addresses that clients use, one for each server. races: what clients did among themselves, by
-    kind. stopping: no further fault begins. ending: none is left, and every session makes its last step, so that
-    whoever lost something to the last fault is told."""
+    """targets: the addresses that clients use, one for each server. prefix: of the names of its sessions. races: what
+    clients did among themselves, by kind. stopping: no further fault begins. ending: none is left, and every session
+    makes its last step, so that whoever lost something to the last fault is told."""
 
     history: History
     models: Sequence[Model]
     targets: Sequence[str]
     seed: int
+    prefix: str = ""
     standings: dict[str, Standing] = field(default_factory=dict)
     races: dict[str, int] = field(default_factory=dict)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -17,15 +17,15 @@ MOST_EVENTS = 2000
 def write_evidence(outcome: Outcome, folder: Path) -> Path:
     """For each kind of violation the shortest history that shows one: all that is known of one life."""
     folder.mkdir(parents=True, exist_ok=True)
-    history = outcome.history
+    history, verdict = outcome.last.history, outcome.last.verdict
     shortest: dict[str, Finding] = {}
-    for finding in sorted(outcome.verdict.findings, key=lambda finding: len(involved(history, finding)[0])):
+    for finding in sorted(verdict.findings, key=lambda finding: len(involved(history, finding)[0])):
         shortest.setdefault(finding.kind, finding)
     path = folder / f"chaos-{outcome.settings.seed}.json"
     evidence = {
         "summary": summary(outcome),
-        "findings": [_finding(finding) for finding in outcome.verdict.findings[:100]],
-        "histories": [_events(history, finding, outcome.started) for finding in shortest.values()],
+        "findings": [_finding(finding) for finding in verdict.findings[:100]],
+        "histories": [_events(history, finding, outcome.last.started) for finding in shortest.values()],
     }
     path.write_text(json.dumps(evidence, indent=1) + "\n")
     return path

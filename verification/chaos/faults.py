@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from .cluster import Cluster
 from .crew import Crew
@@ -22,7 +24,7 @@ from .watched import RedisWatched
 from .watched_faults import WatchedFaults
 from .weather import Kind, weather
 
-ENDING = ("server_kill", "server_stop")
+ENDING = ("server_kill", "server_stop", "worker_kill")
 NOT_OF_STORE = ("server", "front", "clients")  # targets
 
 
@@ -98,7 +100,7 @@ class Faults:
 
     def _is_of_store(self, kind: Kind) -> bool:
         """A paused server may hold SQLite's lock."""
-        paused_writer = kind.name == "server_pause" and isinstance(self._cluster.store, SqliteStore)
+        paused_writer = kind.name in ("server_pause", "worker_pause") and isinstance(self._cluster.store, SqliteStore)
         return paused_writer or not kind.holds.startswith(NOT_OF_STORE)
 
     def _make_kinds(self) -> Iterator[Kind]:
@@ -107,6 +109,9 @@ class Faults:
         yield Kind("server_kill", "server {}", 1.2, self._server_kill, servers)
         yield Kind("server_stop", "server {}", 0.4, self._server_stop, servers)
         yield Kind("server_pause", "server {}", 1.2, self._server_pause, servers)
+        if self._cluster.workers > 1:
+            yield Kind("worker_kill", "server {}", 1.2, self._worker_kill, servers)
+            yield Kind("worker_pause", "server {}", 1.2, self._worker_pause, servers)
         yield Kind("client_kill", "clients", 1.0, self._client_kill)
         yield from weather("client", "front {}", fronts, self._while, self._draw)
         if isinstance(store, SqliteStore):
@@ -150,14 +155,38 @@ class Faults:
 
     async def _server_pause(self, index: int) -> None:
         """A zombie: it wakes after others went on."""
-        server = self._cluster.servers[index]
-        if not server.is_running:
-            return
-        server.send_signal(signal.SIGSTOP)
+        await self._pause(self._cluster.servers[index].pids_if_running)
+
+    async def _worker_pause(self, index: int) -> None:
+        """One of several processes on the same port: the kernel still gives it connections."""
+        if pids := self._cluster.servers[index].pids_if_running:
+            await self._pause([self._draw.choice(pids)])
+
+    async def _pause(self, pids: Sequence[int]) -> None:
+        _send(signal.SIGSTOP, pids)
         try:
             await self._while(0.1, 2.0)
         finally:
-            server.send_signal(signal.SIGCONT)
+            _send(signal.SIGCONT, pids)
+
+    async def _worker_kill(self, index: int) -> None:
+        """Its parent ends the other workers, which answer what they have, and ends with an error."""
+        server = self._cluster.servers[index]
+        if server.is_running:
+            server.ending = True
+            status = await asyncio.to_thread(server.kill_worker, self._draw.randrange(self._cluster.workers))
+            server.ending = False
+            if status != signal.SIGKILL:
+                words = f"server {index} ended with {status} after a SIGKILL of a worker:\n{server.output()[-4000:]}"
+                self._cluster.crashes.append(words)
+        await self._while(0.0, 0.5)
+        await self._cluster.restart(server)
 
     async def _client_kill(self, index: int) -> None:
         await self._draw.choice(self._pumps).kill()
+
+
+def _send(number: signal.Signals, pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended by itself, and that is found elsewhere
+            os.kill(pid, number)

@@ -175,6 +175,9 @@ class History:
         self.models[deed.session] = deed.model
         return deed
 
+    def count_bursts(self) -> int:
+        return sum(map(len, self.bursts.values()))
+
     def errors(self) -> list[tuple[str, bool]]:
         """Every error that a client saw: the reason, and whether it was the answer to a late copy."""
         seen = [(burst.error, burst.late) for bursts in self.bursts.values() for burst in bursts if burst.error]

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 from statistics import median
+from typing import NamedTuple
 
 from .crew import OFFICIAL
 from .history import Fault, History
 
 TIMED = (
-    *("server_kill", "server_stop", "server_pause"),
+    *("server_kill", "server_stop", "server_pause", "worker_kill", "worker_pause"),
     *("redis_kill", "redis_pause", "power_cuts", "failover", "failover_split"),
     *("node_kill", "node_pause", "slot_move", "node_handover", "node_takeover"),
     *("watched_kill", "watched_pause", "watched_failover"),
 )
 
 
-def recovery_ms(history: History) -> dict[str, dict[str, int]]:
-    """By kind of fault, as the official clients saw it: milliseconds from its beginning until the next answer to
-    any session's step ("first"), to a session that had one on the way at that moment ("each"), and to the last of these
-    ("all")."""
+class Recovery(NamedTuple):
+    """Seconds from the beginning of a fault, as the official clients saw it. first: until the next answer to any
+    session's step; None: there was none. waited: until the next answer to each session that had a step on the way."""
+
+    first: float | None
+    waited: list[float]
+
+
+def recoveries(history: History) -> dict[str, list[Recovery]]:
+    """Of each fault, by kind."""
     waits = _waits(history)
+    found: dict[str, list[Recovery]] = {}
+    for fault in history.faults:
+        if fault.kind in TIMED:
+            found.setdefault(fault.kind, []).append(_recovery(fault, waits))
+    return found
+
+
+def recovery_ms(of_kinds: Mapping[str, Sequence[Recovery]]) -> dict[str, dict[str, int]]:
+    """By kind of fault: milliseconds until the next answer to any session ("first"), to a session that waited
+    ("each"), and to the last of these ("all")."""
     found: dict[str, dict[str, int]] = {}
-    for kind in TIMED:
-        recoveries = [_recovery(fault, waits) for fault in history.faults if fault.kind == kind]
-        firsts = [first for first, _ in recoveries if first is not None]
-        waited = [everyone for _, everyone in recoveries if everyone]
+    for kind in (kind for kind in TIMED if kind in of_kinds):
+        firsts = [each.first for each in of_kinds[kind] if each.first is not None]
+        waited = [each.waited for each in of_kinds[kind] if each.waited]
         if firsts:
             found[kind] = {"first_median": _ms(median(firsts)), "first_worst": _ms(max(firsts))}
         if waited:
@@ -59,8 +76,7 @@ def _waits(history: History) -> list[list[tuple[float, float]]]:
     return found
 
 
-def _recovery(fault: Fault, waits: list[list[tuple[float, float]]]) -> tuple[float | None, list[float]]:
-    """Until the next answer to anybody; and, by session, to those who had something on the way."""
+def _recovery(fault: Fault, waits: list[list[tuple[float, float]]]) -> Recovery:
     began, firsts, waited = fault.began, [], []
     for session in waits:
         at = bisect_right(session, began, key=lambda wait: wait[1])  # the first answer after the fault began
@@ -69,7 +85,7 @@ def _recovery(fault: Fault, waits: list[list[tuple[float, float]]]) -> tuple[flo
             firsts.append(answered - began)
             if since <= began:
                 waited.append(answered - began)
-    return min(firsts, default=None), waited
+    return Recovery(min(firsts, default=None), waited)
 
 
 def _ms(seconds: float) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-from .history import History
-from .recovery import longest_silence_ms, recovery_ms
+from .recovery import recovery_ms
 from .run import Outcome
 
 KINDS = ("lost", "doubled", "mismatched", "gap", "leaked", "revived", "unexplained", "unreadable", "crash")
@@ -15,50 +13,49 @@ FSYNC = {"sqlite": "synchronous FULL", "redis-everysec": "appendfsync everysec"}
 
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The one line. faults: of processes, connections and the store; races: what clients do among themselves."""
-    history, verdict = outcome.history, outcome.verdict
-    steps, (chunks, singles) = history.acknowledged_steps(), history.acknowledged_chunks()
-    faults = Counter(fault.kind for fault in history.faults)
-    losing = sum(fault.loses for fault in history.faults)
-    lost = outcome.replayed_steps + verdict.lost_and_told
+    settings, figures = outcome.settings, outcome.figures
+    lost, losing = figures.replayed_steps + figures.lost_and_told, figures.losing_faults
     return {
-        "seed": outcome.settings.seed,
-        "store": outcome.settings.store,
-        "replicas": outcome.settings.replicas,
-        "seconds": round(outcome.seconds, 1),
-        "acknowledged_steps": steps,
-        "chunks": chunks,
-        "single_steps": singles,
-        "steps_per_second": round(steps / outcome.seconds),
-        "faults_total": faults.total(),
-        "fault_kinds": len(faults),
-        "faults": dict(sorted(faults.items())),
-        "power_cuts": len(history.power_cuts),
-        "half_transactions": sum(cut.in_transaction for cut in history.power_cuts),
-        "clients": outcome.settings.count_clients(),
-        "races": dict(sorted(outcome.races.items())),
-        **{{"gap": "gaps", "crash": "crashes"}.get(kind, kind): verdict.count(kind) for kind in KINDS},
-        "violations": len(verdict.findings),
+        "seed": settings.seed,
+        "store": settings.store,
+        "replicas": settings.replicas,
+        "workers": settings.workers,
+        "rounds": figures.rounds,
+        "seconds": round(figures.seconds, 1),
+        "acknowledged_steps": figures.steps,
+        "chunks": figures.chunks,
+        "single_steps": figures.single_steps,
+        "steps_per_second": round(figures.steps / figures.seconds),
+        "faults_total": figures.faults.total(),
+        "fault_kinds": len(figures.faults),
+        "faults": dict(sorted(figures.faults.items())),
+        "power_cuts": figures.power_cuts,
+        "half_transactions": figures.half_transactions,
+        "clients": settings.count_clients(),
+        "races": dict(sorted(figures.races.items())),
+        **{{"gap": "gaps", "crash": "crashes"}.get(kind, kind): figures.violations[kind] for kind in KINDS},
+        "violations": figures.violations.total(),
         "losing_faults": losing,
-        "lost_and_told": verdict.lost_and_told,
-        "replayed": outcome.replayed_steps,
+        "lost_and_told": figures.lost_and_told,
+        "replayed": figures.replayed_steps,
         "lost_steps_a_losing_fault": round(lost / losing, 1) if losing else 0.0,
-        "reports_of_losses": verdict.reports,
-        "refused_starts": len(history.refused_starts),
-        "longest_silence_ms": longest_silence_ms(history, outcome.started, outcome.started + outcome.seconds),
-        "recovery_ms": recovery_ms(history),
+        "reports_of_losses": figures.reports,
+        "refused_starts": figures.refused_starts,
+        "longest_silence_ms": figures.longest_silence_ms,
+        "recovery_ms": recovery_ms(figures.recoveries),
     }
 
 
 def table(outcome: Outcome) -> str:
     """For people."""
-    line, verdict = summary(outcome), outcome.verdict
+    line, figures = summary(outcome), outcome.figures
     words = [
         f"store {line['store']}, {FSYNC.get(line['store'], 'appendfsync always')}, {line['replicas']} servers, "
-        f"seed {line['seed']}: "
+        f"{line['workers']} processes each, seed {line['seed']}: "
         f"{line['acknowledged_steps']:,} steps acknowledged in {line['seconds']} s ({line['steps_per_second']:,}/s), "
         f"in {line['chunks']:,} chunks, {line['single_steps']:,} of them single steps",
-        f"checked in {outcome.check_seconds:.1f} s: {verdict.lives:,} lives, {verdict.compared_rows:,} output rows and "
-        f"{verdict.compared_states:,} states compared bitwise",
+        f"{line['rounds']} rounds, checked in {figures.check_seconds:.1f} s: {figures.lives:,} lives, "
+        f"{figures.compared_rows:,} output rows and {figures.compared_states:,} states compared bitwise",
         "",
         f"{'fault':<24}{'times':>8}   {'next step, ms':>20}   {'who waited, ms':>14}   {'all who waited, ms':>20}",
         f"{'':<24}{'':>8}   {'median':>10}{'worst':>10}   {'median':>14}   {'median':>10}{'worst':>10}",
@@ -72,7 +69,8 @@ def table(outcome: Outcome) -> str:
     words += ["", f"faults: {line['faults_total']} of {line['fault_kinds']} kinds"]
     if line["power_cuts"]:
         words += [f"power cuts: {line['power_cuts']}, {line['half_transactions']} of them within a transaction"]
-    words += [f"errors that clients saw: {errors(outcome.history)}", ""]
+    seen = ", ".join(f"{reason} {count}" for reason, count in figures.errors.most_common())
+    words += [f"errors that clients saw: {seen}", ""]
     if line["losing_faults"]:
         words += [
             f"{line['losing_faults']} faults that may lose a tail: {line['replayed']} steps were replayed by clients, "
@@ -80,18 +78,13 @@ def table(outcome: Outcome) -> str:
             "",
         ]
     for kind in KINDS:
-        words.append(f"{kind:<12}{verdict.count(kind):>6}")
+        words.append(f"{kind:<12}{figures.violations[kind]:>6}")
     return "\n".join(words)
-
-
-def errors(history: History) -> str:
-    counted = Counter(reason for reason, _ in history.errors())
-    return ", ".join(f"{reason} {count}" for reason, count in counted.most_common())
 
 
 def findings(outcome: Outcome, most: int = 20) -> str:
     """The violations, in words."""
-    found = sorted(outcome.verdict.findings, key=lambda finding: finding.kind == "unexplained")
+    found = sorted(outcome.last.verdict.findings, key=lambda finding: finding.kind == "unexplained")
     lines = [f"{each.kind}: {each.session} {each.generation.hex()}: {each.words}" for each in found[:most]]
     if len(found) > most:
         lines.append(f"... and {len(found) - most} more")

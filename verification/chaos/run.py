@@ -1,89 +1,39 @@
-"""One run: starts everything, lets it work under fire, brings it to rest, reads back what is there."""
+"""One run: starts everything, plays rounds until its time is over, and judges each.
+
+A round's history is in memory until it is judged. So that this stays bounded however long a run takes, a round ends
+when its history is as large as it may be, and the next one begins on the same servers and store, with other sessions.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-
-from testing.wire_client import Position, Refused, Replica
 from tests.integration.acceptance.models import counting_and_lstm
 from tests.integration.acceptance.sequences import Model
 
-from .checker import Checker, Verdict
+from .checker import Checker
 from .cluster import Cluster
-from .crew import OFFICIAL, Crew, Standing
-from .excuses import PASSING, is_damaged
-from .faults import Faults
-from .fleet import Fleet
-from .groups import Groups
-from .history import History, Rest
-from .meddler import Meddler
-from .memory import bounded, unfinished, watched
+from .figures import Figures
+from .memory import bounded, watched
 from .offline import Reference
-from .pumps import Habits, Pumps
-from .raw import LateCopies, Rough
+from .round import Round, Tamper, play
+from .settings import Settings
 from .stores import make_store
-from .watched import RedisWatched
 
-FINISH_S = 120.0  # for the last step of every session, after all faults are over
-READ_TRIES = 40
-SINGLES = Habits(stream=0.0, window=0.0, single=0.97, reset=0.01, set_state=0.005, fork=0.01, delete=0.005)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """every_s: seconds between two faults, on average. only: kinds of faults; empty: all. clients: official ones, each
-    with `sessions` sessions; one more has `singles`, and steps them one by one. groups: official ones that step `fleet`
-    sessions of a model as a group. fleets: raw clients that step `fleet`
-    sessions of a model together. loners: raw clients of one session that only step after a power cut."""
-
-    seconds: float
-    seed: int
-    store: str
-    replicas: int = 2
-    every_s: float = 0.35
-    only: frozenset[str] = frozenset()
-    clients: int = 3
-    sessions: int = 30
-    singles: int = 60
-    groups: int = 2
-    fleets: int = 3
-    fleet: int = 64
-    rough: int = 10
-    loners: int = 4
-    expiring: int = 6
-    meddle_s: float = 0.5
-
-    def count_clients(self) -> int:
-        """Official ones, and raw ones."""
-        official = self.clients + bool(self.singles) + bool(self.expiring) + self.groups
-        return official + self.fleets + self.rough + self.loners
+SHORTEST_S = 1.0  # a round of less shows nothing
 
 
 @dataclass
 class Outcome:
-    """What a run gave. seconds: from the first request to the last fault's end. races: what clients did among
-    themselves, by kind. replayed_steps: that official clients sent again by themselves because the store had lost
-    them."""
+    """What a run gave. last: the round that a violation ended the run with, or the one that ended with it."""
 
     settings: Settings
-    history: History
-    verdict: Verdict
-    races: dict[str, int]
-    replayed_steps: int
-    started: float
-    seconds: float
-    check_seconds: float = 0.0
-
-
-Tamper = Callable[[Cluster, History], Awaitable[None]]
+    figures: Figures
+    last: Round
 
 
 def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
@@ -93,148 +43,26 @@ def run(settings: Settings, tamper: Tamper | None = None) -> Outcome:
         bundles = counting_and_lstm(Path(folder))
         models = [model for _, model in bundles]
         with make_store(settings.store) as store:
-            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas)
+            cluster = Cluster([bundle for bundle, _ in bundles], store, settings.replicas, settings.workers)
             with watched():
-                outcome = asyncio.run(bounded(_under_fire(settings, cluster, models, tamper)))
-        began = time.monotonic()
-        references = {model.name: Reference(model.engine) for model in models}
-        outcome.verdict = Checker(outcome.history, references).check()
-        outcome.check_seconds = time.monotonic() - began
-    return outcome
+                return asyncio.run(bounded(_rounds(settings, cluster, models, tamper)))
 
 
-async def _under_fire(settings: Settings, cluster: Cluster, models: list[Model], tamper: Tamper | None) -> Outcome:
+async def _rounds(settings: Settings, cluster: Cluster, models: list[Model], tamper: Tamper | None) -> Outcome:
+    figures, left_s = Figures(), settings.seconds
     async with cluster:
-        crew = Crew(History(), models, cluster.targets, settings.seed)
-        pumps = _pumps(crew, settings)
-        late = LateCopies(crew)
-        rough = [
-            Rough(crew, f"rough-{index}", _standing(crew, f"rough-{index}", models[index % 2]), late)
-            for index in range(settings.rough)
-        ]
-        fleets = [
-            Fleet(crew, f"fleet-{number}", _fleet_of(crew, f"fleet-{number}", models[number % 2], settings))
-            for number in range(settings.fleets)
-        ]
-        groups = [
-            Groups(crew, f"{OFFICIAL}-group-{number}", _fleet_of(crew, f"group-{number}", models[number % 2], settings))
-            for number in range(settings.groups)
-        ]
-        loners = [
-            Rough(crew, f"loner-{index}", _standing(crew, f"loner-{index}", models[index % 2]), late)
-            for index in range(settings.loners)
-        ]
-        faults = Faults(cluster, crew, pumps, settings.every_s, settings.only, loners=loners)
-        replicas = [Replica(target, 1.5) for target in cluster.targets]
-        started = time.monotonic()
-        try:
-            for pump in pumps:
-                pump.start()
-            by_themselves: list[Rough | Fleet | Groups] = [*rough, *fleets, *groups]
-            others = [asyncio.create_task(client.run(), name=f"last step of {client.name}") for client in by_themselves]
-            meddling = [
-                asyncio.create_task(Meddler(crew, settings.meddle_s).run(replicas)),
-                asyncio.create_task(late.run(replicas)),
-            ]
-            trouble = asyncio.create_task(faults.run())
-            await _until(started + settings.seconds, [*others, *meddling, trouble])
-            crew.stopping.set()
-            await asyncio.gather(trouble, *meddling)
-            await cluster.heal()
-            crew.ending.set()
-            seconds = time.monotonic() - started
-            others += [asyncio.create_task(loner.run(), name=f"last step of {loner.name}") for loner in loners]
-            lasts = [*others, *(asyncio.create_task(pump.finish()) for pump in pumps)]
-            done, going_on = await asyncio.wait(lasts, timeout=FINISH_S)
-            for task in done:
-                task.result()
-            if going_on:
-                words = f"{len(going_on)} clients made no last step within {FINISH_S:g} s: {unfinished()}"
-                crew.history.crashes.append(words)
-                for task in going_on:
-                    task.cancel()
-            await late.send_rest(replicas)
-            await late.ask_again(replicas)
-            if tamper is not None:
-                await tamper(cluster, crew.history)
-            await _read_back(crew, replicas)
-        finally:
-            for replica in replicas:
-                await replica.close()
-        cluster.look_for_crashes()
-        crew.history.crashes += cluster.crashes + cluster.complaints()
-        crew.history.refused_starts += cluster.refused_starts
-        if isinstance(cluster.store, RedisWatched):
-            crew.history.faults += cluster.store.unrest()
-        return Outcome(settings, crew.history, Verdict(), crew.races, crew.replayed_steps, started, seconds)
+        while True:
+            played = await play(settings, cluster, models, figures.rounds, left_s, tamper)
+            await asyncio.to_thread(_judge, played, models)  # the proxies go on
+            figures.add(played)
+            left_s -= played.seconds
+            if played.verdict.findings or left_s < SHORTEST_S:
+                return Outcome(settings, figures, played)
+            del played  # before the next one fills its history
 
 
-async def _until(end: float, tasks: list[asyncio.Task[None]]) -> None:
-    """Waits until then; raises what a task raises before."""
-    while (left := end - time.monotonic()) > 0:
-        done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        tasks = [task for task in tasks if not task.done()]
-
-
-def _pumps(crew: Crew, settings: Settings) -> list[Pumps]:
-    found = []
-    for number in range(settings.clients):
-        standings = [
-            _standing(crew, f"pump-{number}/{index}", crew.models[index % len(crew.models)])
-            for index in range(settings.sessions)
-        ]
-        found.append(Pumps(crew, f"{OFFICIAL}-{number}", standings, Habits()))
-    if settings.singles:
-        standings = [_standing(crew, f"single-{at}", crew.models[at % 2]) for at in range(settings.singles)]
-        found.append(Pumps(crew, f"{OFFICIAL}-of-singles", standings, SINGLES))
-    draw, expiring = crew.dice(), []
-    for index in range(settings.expiring):
-        standing = _standing(crew, f"expiring-{index}", crew.models[index % len(crew.models)])
-        crew.history.ttls[standing.session] = draw.uniform(0.3, 1.5)
-        expiring.append(standing)
-    if expiring:
-        found.append(Pumps(crew, f"{OFFICIAL}-of-expiring", expiring, Habits()))
-    return found
-
-
-def _fleet_of(crew: Crew, name: str, model: Model, settings: Settings) -> list[Standing]:
-    """Sessions that are stepped together."""
-    return [_standing(crew, f"{name}/{index}", model) for index in range(settings.fleet)]
-
-
-def _standing(crew: Crew, session: str, model: Model) -> Standing:
-    standing = crew.standings[session] = Standing(session, model)
-    return standing
-
-
-async def _read_back(crew: Crew, replicas: list[Replica]) -> None:
-    """Every session through every server."""
-    for number, replica in enumerate(replicas):
-        room = asyncio.Semaphore(16)
-
-        async def read(session: str, model: str, number: int = number, replica: Replica = replica) -> None:
-            async with room:  # noqa: B023 - awaited within the turn
-                crew.history.rests.append(await _rest(session, model, number, replica))
-
-        await asyncio.gather(*(read(session, model) for session, model in list(crew.history.models.items())))
-
-
-async def _rest(session: str, model: str, number: int, replica: Replica) -> Rest:
-    asked_at = time.monotonic()
-    for _ in range(READ_TRIES):
-        reply = await replica.call("GetState", pb.GetStateRequest(model=model, session=session))
-        if not isinstance(reply, Refused):
-            states = {
-                tensor.name.removeprefix("state."): np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
-                for tensor in reply.state
-            }
-            return Rest(session, model, Position.of(reply.position), states, number, asked_at, time.monotonic())
-        if reply.reason == "SESSION_NOT_FOUND":
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic())
-        if is_damaged(reply.message) or reply.reason not in PASSING:
-            words = f"{reply.reason} {reply.message}"
-            return Rest(session, model, None, {}, number, asked_at, time.monotonic(), words)
-        await asyncio.sleep(0.25)
-    raise RuntimeError(f"{session!r} cannot be read at rest: {reply}")
+def _judge(played: Round, models: list[Model]) -> None:
+    began = time.monotonic()
+    references = {model.name: Reference(model.engine) for model in models}
+    played.verdict = Checker(played.history, references).check()
+    played.check_seconds = time.monotonic() - began

@@ -46,10 +46,11 @@ class SqliteFaults:
             other.close()
 
     async def _file_limit(self, index: int) -> None:
-        """The system refuses one server to write beyond the first bytes of any file."""
-        pid = self._draw.choice(self._servers).pid_if_running
-        if pid is None:
+        """The system refuses one process to write beyond the first bytes of any file."""
+        pids = self._draw.choice(self._servers).pids_if_running
+        if not pids:
             return
+        pid = self._draw.choice(pids)
         with _gone_is_fine():
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (8192, hard))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import secrets
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +24,20 @@ from cellkeeper_service.store.redis.layout import (
 
 from testing.wire_client import Position
 
+from . import round as rounds
+from . import run as runs
 from .__main__ import tell
 from .cluster import Cluster
 from .history import History
 from .report import findings
-from .run import Outcome, Settings, run
+from .run import Outcome, run
+from .settings import Settings
 from .stores import RedisStore
 
 pytestmark = pytest.mark.timeout(300)
 
 FEW = Settings(6.0, 0, "", every_s=0.3, clients=2, sessions=12, singles=12, groups=2, fleets=1, fleet=16)
+CUTS = frozenset({"client_cut"})
 QUIET_S = 1e6  # between two faults: none
 LARGE = ("pump-0/", "pump-1/")
 
@@ -63,8 +69,41 @@ def test_under_fire(store: str, request: pytest.FixtureRequest, capsys: pytest.C
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["acknowledged_steps"] > 200
     assert line["faults_total"] > 3
-    assert outcome.verdict.compared_rows >= line["acknowledged_steps"]
-    assert outcome.verdict.compared_states > 20
+    assert outcome.figures.compared_rows >= line["acknowledged_steps"]
+    assert outcome.figures.compared_states > 20
+
+
+def test_a_full_history_is_judged_and_another_round_begins(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sessions are others; what is counted is counted over both; the first history is let go."""
+    seed = seed_of(request, capsys)
+    counted: list[tuple[int, int, set[str]]] = []
+    histories: list[weakref.ref[History]] = []
+
+    async def note(cluster: Cluster, history: History) -> None:
+        gc.collect()
+        assert [each() for each in histories] == [None] * len(histories)
+        histories.append(weakref.ref(history))
+        counted.append((history.acknowledged_steps(), len(history.faults), set(history.models)))
+        if len(counted) == 2:
+            monkeypatch.setattr(runs, "SHORTEST_S", QUIET_S)  # that was the last one, whatever time is left
+
+    monkeypatch.setattr(rounds, "MOST_BURSTS", 50)
+    settings = replace(FEW, seconds=100.0, seed=seed, store="redis", every_s=0.2, expiring=0, groups=0, only=CUTS)
+    outcome = run(settings, note)
+    assert judged(outcome, request.config.rootpath / "out") == ""
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (first_steps, first_faults, first_names), (last_steps, last_faults, last_names) = counted
+    assert outcome.last.history is histories[1]()
+    assert line["rounds"] == 2
+    assert not any(name.startswith("round-") for name in first_names)
+    assert all(name.startswith("round-1/") for name in last_names)
+    assert min(first_steps, last_steps) > 0
+    assert line["acknowledged_steps"] == first_steps + last_steps
+    assert line["faults_total"] == first_faults + last_faults
+    assert line["seconds"] < settings.seconds
+    assert outcome.figures.compared_rows >= line["acknowledged_steps"]
 
 
 def test_a_tampered_store_is_found(
@@ -108,12 +147,12 @@ def test_a_tampered_store_is_found(
     settings = replace(FEW, seconds=2.0, seed=seed, store="redis", every_s=QUIET_S, expiring=0)
     outcome = run(settings, tamper)
     assert sorted(planted.values()) == ["double_last", "flip_bit", "lose_last"]
-    found = {finding.session for finding in outcome.verdict.findings}
+    found = {finding.session for finding in outcome.last.verdict.findings}
     assert found == set(planted)
     capsys.readouterr()
     assert tell(outcome, tmp_path) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert line["violations"] == len(outcome.verdict.findings)
+    assert line["violations"] == len(outcome.last.verdict.findings)
     assert line["lost"] + line["gaps"] + line["mismatched"] == line["violations"]
     evidence = json.loads((tmp_path / f"chaos-{seed}.json").read_text())
     assert evidence["summary"] == line

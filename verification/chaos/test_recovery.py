@@ -7,7 +7,7 @@ import numpy as np
 from testing.wire_client import Position
 
 from .history import Ack, Burst, Fault, History
-from .recovery import longest_silence_ms, recovery_ms
+from .recovery import longest_silence_ms, recoveries, recovery_ms
 
 
 def answered(history: History, session: str, sender: str, sent_at: float, *answered_at: float) -> None:
@@ -24,7 +24,7 @@ def test_recovery_of_those_who_waited() -> None:
     answered(history, "slow", "client-1, opening 2", 9.0, 14.0)
     answered(history, "later", "client-1, opening 3", 10.1, 10.25)  # was not under way
     answered(history, "raw", "rough-1, opening 4", 9.0, 10.1)
-    assert recovery_ms(history) == {
+    assert recovery_ms(recoveries(history)) == {
         "server_kill": {
             "first_median": 250,
             "first_worst": 250,

@@ -30,7 +30,8 @@ class RedisWatched:
         self.world = RedisSentinels(down_after_ms=DOWN_AFTER_MS, options=[{"appendfsync": self.fsync}] * SERVERS)
         self._running = ExitStack()
         self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch: threading.Thread | None = None
+        self._named = 0  # the primary, when the looking ended
         self._unrest: list[Fault] = []
 
     @property
@@ -40,16 +41,24 @@ class RedisWatched:
     def wait_until_whole(self) -> None:
         self.world.wait_until_whole(helping=False)
 
+    def watch(self) -> None:
+        """Begins to look for unrest."""
+        self._unrest = []
+        self._ended.clear()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+
     def unrest(self) -> list[Fault]:
-        """The times in which not all was well, whoever did it: "switch" where another server was the primary
-        afterwards or in between, which may have lost the last commits, and "unrest" where not. Ends the looking."""
+        """The times in which not all was well since it was watched, whoever did it: "switch" where another server was
+        the primary afterwards or in between, which may have lost the last commits, and "unrest" where not. Ends the
+        looking."""
         self._ended.set()
-        if self._watch.is_alive():
+        if self._watch is not None:
             self._watch.join()
         return self._unrest
 
     def _look(self) -> None:
-        primary, seen = 0, time.monotonic()  # when all was well for the last time
+        primary, seen = self._named, time.monotonic()  # when all was well for the last time
         well, switched = True, False
         while not self._ended.wait(LOOK_S):
             now, before = time.monotonic(), well
@@ -64,6 +73,7 @@ class RedisWatched:
                 primary, seen, switched = after, now, False
         if not well:
             self._unrest.append(Fault("switch", "store", seen, float("inf"), True, True))
+        self._named = primary
 
     def _is_well(self) -> bool:
         try:
@@ -92,7 +102,7 @@ class RedisWatched:
 
     def __enter__(self) -> RedisWatched:
         self._running.enter_context(self.world)
-        self._watch.start()
+        self.watch()
         return self
 
     def __exit__(

@@ -2,8 +2,7 @@
 
     python -m verification.load.pressure TARGET '{"items": 64, ...}'
 
-Prints one line of JSON: what came of each phase. Steps carry no position, so that they can be sent at any rate whatever
-came of those before them; frames are made once and sent as they are.
+Prints one line of JSON: what came of each phase.
 """
 
 from __future__ import annotations
@@ -15,36 +14,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import grpc
 import numpy as np
-from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
-from google.rpc import error_details_pb2, status_pb2
 
-SERVICE = "/cellkeeper.v1.Cellkeeper/"
+from .calls import Answer, Calls, Plan, RawCalls
+from .official_calls import OfficialCalls
+
 TURN_S = 0.005  # an open loop sends what has become due in this time
-CHANNEL = (("grpc.use_local_subchannel_pool", 1),)
-HELD_BACK = (("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0))
-"""A client that refuses its own calls beyond the server's --max-connection-rpcs, instead of letting them wait."""
-BEYOND_LIMIT = "no quota to send RPC"  # what gRPC says for them
 PROBE_SHARE = 0.2  # of the capacity
-
-
-@dataclass(frozen=True)
-class Plan:
-    """items: sessions in one call; 1: the unary Step. sessions: over all calls. clients: connections.
-    capacity_s, overload_s, after_s: length of the phases. deadline_s: of every call. times: of capacity.
-    held_back: calls beyond the server's limit for a connection are refused by their own client."""
-
-    items: int
-    sessions: int
-    clients: int
-    flows: int
-    capacity_s: float
-    overload_s: float
-    after_s: float
-    deadline_s: float
-    times: float
-    held_back: bool = False
 
 
 @dataclass
@@ -64,26 +40,10 @@ class Phase:
     slowest_turn_ms: float = 0.0  # by which the generator itself was behind
 
 
-@dataclass
-class Answer:
-    sent_at: float
-    ms: float
-    good: int = 0
-    refused: int = 0
-    advised: int = 0
-    at_client: int = 0
-    late: int = 0
-    other: str = ""
-
-
 class Pressure:
-    def __init__(self, channels: list[grpc.aio.Channel], plan: Plan) -> None:
+    def __init__(self, calls: Calls, plan: Plan) -> None:
+        self._calls = calls
         self._plan = plan
-        method = "StepBatch" if plan.items > 1 else "Step"
-        self._calls = [channel.unary_unary(SERVICE + method, bytes, bytes) for channel in channels]
-        names = [f"load-{n}" for n in range(plan.sessions)]
-        self._requests = [_request(names[at : at + plan.items]) for at in range(0, len(names), plan.items)]
-        self._next = 0
         self._answers: list[Answer] = []
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -127,42 +87,9 @@ class Pressure:
         slow = [a.sent_at - started for a in self._answers if a.ms > limit_ms or not a.good]
         return phase, max(slow, default=0.0)
 
-    async def _send(self, timeout: float) -> None:
-        number, self._next = self._next, self._next + 1
-        call = self._calls[number % len(self._calls)]
-        request = self._requests[number % len(self._requests)]
-        items, sent_at = self._plan.items, time.perf_counter()
-        answer = Answer(sent_at, 0.0)
-        try:
-            data = await call(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                answer.refused, answer.advised = items, items * _has_advice(error)
-                answer.at_client = items * (BEYOND_LIMIT in (error.details() or ""))
-            elif error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
-                answer.late = items  # a server that sees the deadline first resets the call
-            else:
-                answer.other = f"{error.code().name}: {error.details()}"
-        else:
-            self._read(data, answer)
-        answer.ms = 1000 * (time.perf_counter() - sent_at)
-        self._answers.append(answer)
-
-    def _read(self, data: bytes, answer: Answer) -> None:
-        if self._plan.items == 1:
-            answer.good = 1
-            return
-        reply = pb.StepFrameReply.FromString(data)
-        answer.good = len(reply.items) // 4
-        for item in reply.errors:
-            match item.error.reason:
-                case pb.QUEUE_FULL:
-                    answer.refused += 1
-                    answer.advised += item.error.retry_delay_ms > 0
-                case pb.DEADLINE_PASSED:
-                    answer.late += 1
-                case _:
-                    answer.other = item.error.message
+    async def _send(self, timeout_s: float) -> None:
+        if (answer := await self._calls.send(timeout_s)) is not None:
+            self._answers.append(answer)
 
     def _phase(self, seconds: float) -> Phase:
         phase = Phase(seconds=seconds, sent=len(self._answers) * self._plan.items)
@@ -180,10 +107,10 @@ class Pressure:
 
 
 async def press(target: str, plan: Plan) -> dict[str, Any]:
-    options = CHANNEL + HELD_BACK if plan.held_back else CHANNEL
-    channels = [grpc.aio.insecure_channel(target, options) for _ in range(plan.clients)]
+    calls: Calls = OfficialCalls(target, plan) if plan.official else RawCalls(target, plan)
     try:
-        pressure = Pressure(channels, plan)
+        await calls.open()
+        pressure = Pressure(calls, plan)
         await pressure.closed(plan.capacity_s / 2)  # every session hot, every connection up
         capacity = await pressure.closed(plan.capacity_s)
         peak = capacity.good / capacity.seconds
@@ -195,32 +122,13 @@ async def press(target: str, plan: Plan) -> dict[str, Any]:
         again = await pressure.closed(plan.capacity_s)
         capacity = max(capacity, again, key=lambda phase: phase.good / phase.seconds)
     finally:
-        for channel in channels:
-            await channel.close(None)
+        await calls.close()
     phases = {"capacity": capacity, "calm": calm, "overload": over, "after": after}
     return {
         "recovery_s": recovery_s,
         "recovery_limit_ms": limit_ms,
         **{name: asdict(phase) for name, phase in phases.items()},
     }
-
-
-def _request(sessions: list[str]) -> bytes:
-    values = np.ones((len(sessions), 1), "<f4").tobytes()
-    if len(sessions) == 1:
-        step = pb.StepRequest(model="count", session=sessions[0], dtype=pb.FLOAT32, shape=[1, 1], inputs=values)
-        return step.SerializeToString()
-    frame = pb.StepFrame(model="count", sessions=sessions, dtype=pb.FLOAT32, step_shape=[1], inputs=values)
-    return frame.SerializeToString()
-
-
-def _has_advice(error: grpc.aio.AioRpcError) -> bool:
-    metadata: Any = error.trailing_metadata()
-    for key, value in metadata or ():
-        if key == "grpc-status-details-bin":
-            status = status_pb2.Status.FromString(bytes(value))
-            return any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
-    return False
 
 
 def _spread(values: list[float]) -> list[float]:

@@ -21,7 +21,18 @@ def test_under_three_times_the_load_work_goes_on_and_the_rest_is_refused(store: 
 
 
 @pytest.mark.fire
-@pytest.mark.parametrize("store", ["sqlite", "memory"])
+@pytest.mark.parametrize("store", ["memory", "redis"])
+def test_the_official_client_gets_its_share_done(store: str) -> None:
+    figures, _ = overload(2.5, store, 1, [], official=True)
+    assert figures["goodput_ratio"] > 0.25, figures
+    assert figures["refused_share"] > 0.1, figures
+    assert figures["recovery_s"] < 2.0, figures
+    assert figures["queue_depth_after"] == 0
+    assert figures["other"] == {}
+
+
+@pytest.mark.fire
+@pytest.mark.parametrize("store", ["sqlite", "memory", "redis"])
 def test_what_clients_hold_back_costs_the_server_nothing(store: str) -> None:
     figures, _ = overload(2.5, store, 1, [], held_back=True)
     assert figures["goodput_ratio"] > 0.5, figures

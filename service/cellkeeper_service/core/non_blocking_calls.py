@@ -23,18 +23,21 @@ class NonBlockingCalls:
         self._timer: asyncio.TimerHandle | None = None  # one for all: most calls are over long before their deadline
 
     def watch(self, pending: PendingCommit, ended: Ended) -> None:
-        if pending.stage is not Stage.WAITING:
-            ended(pending)
-            return
-        descriptor = pending.fileno()
         try:
-            asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
+            if waits := pending.stage is Stage.WAITING:
+                descriptor, deadline = pending.fileno(), pending.deadline
+                asyncio.get_running_loop().add_reader(descriptor, self._advance, descriptor)
         except (OSError, ValueError):  # closed already, or there is no room for one more
+            waits = False
+        except Exception:
+            log.exception("the store failed where it should not")
+            waits = False
+        if not waits:
             ended(pending)
             return
         self._waiting[descriptor] = pending, ended
         if self._timer is None:
-            self._wait_until(pending.deadline)
+            self._wait_until(deadline)
 
     def close(self) -> None:
         """Gives up what is under way; nobody is told."""

@@ -14,15 +14,12 @@ from cellkeeper_service.domain.meter import Meter
 from cellkeeper_service.domain.non_blocking import NonBlockingStore, PendingCommit, Stage
 from cellkeeper_service.domain.record import Record, SessionKey
 from cellkeeper_service.domain.store import (
-    COMMITTED,
     Commit,
     CommitResult,
-    DamagedRecord,
     Delete,
     Load,
     Outcome,
     Page,
-    Postponed,
     Store,
     StoreError,
     StoreLost,
@@ -31,6 +28,7 @@ from cellkeeper_service.errors import Reason, Rejection
 
 from .guarded_meter import guarded
 from .non_blocking_calls import NonBlockingCalls
+from .store_results import check_results, is_commit_result, is_load_result
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +37,12 @@ MAX_SCANS = 2
 RECENT_SECONDS = 0.5  # what the store answered so lately tells that it is there
 NO_SESSION = SessionKey("", "", "probe")  # no model has an empty name
 SCAN_RETRY_MS = 200
+IS_RESULT = {"load": is_load_result, "write": is_commit_result}
 
 
 class StoreCalls:
-    """Results are delivered on the loop's thread. A store that breaks its word and raises is taken for one that did
-    not answer."""
+    """Results are delivered on the loop's thread, one for each item. A store that breaks its contract, by an exception
+    or by what it returns, is taken for one that did not answer."""
 
     def __init__(self, store: Store, threads: int, meter: Meter) -> None:
         """threads: how many calls may be under way; 0: every call is made at once, on the loop's thread (for a
@@ -75,7 +74,8 @@ class StoreCalls:
         self._call("load", "load", len(loads), partial(self.store.load_many, loads), lost, deliver)
 
     def commit(self, commits: Sequence[Commit], deliver: Callable[[list[CommitResult]], None]) -> None:
-        arrived, lost = self._arrival("commit", "write", len(commits), deliver), _unknown(len(commits))
+        lost = _unknown(len(commits))
+        arrived = self._arrival("commit", "write", len(commits), lost, deliver)
         try:
             pending = self._begin(commits) if self._begin else None
         except Exception as error:
@@ -152,18 +152,23 @@ class StoreCalls:
         lost: Callable[[str], list[Result]],
         deliver: Callable[[list[Result]], None],
     ) -> None:
-        self._make(call, lost, self._arrival(name, room, items, deliver))
+        self._make(call, lost, self._arrival(name, room, items, lost, deliver))
 
     def _arrival(
-        self, name: str, room: str, items: int, deliver: Callable[[list[Result]], None]
+        self,
+        name: str,
+        room: str,
+        items: int,
+        lost: Callable[[str], list[Result]],
+        deliver: Callable[[list[Result]], None],
     ) -> Callable[[list[Result]], None]:
         """A call begins here. What is returned is to be called with its results."""
         started = time.monotonic()
         self._under_way[room] += 1
 
-        def arrived(results: list[Result]) -> None:
+        def arrived(answer: list[Result]) -> None:
             self._under_way[room] -= 1
-            failed = _any_failed(results)
+            results, failed = check_results(answer, items, IS_RESULT[room], lost)
             # What failed is later news than what succeeded: the next probe asks.
             self._answered = float("-inf") if failed else time.monotonic()
             self._meter.store_call(name, items, time.monotonic() - started, failed)
@@ -200,10 +205,10 @@ class StoreCalls:
         pending: PendingCommit,
     ) -> None:
         """The loop has nothing more to wait for."""
-        if pending.stage is Stage.BLOCKED:
-            self._make(pending.finish, lost, arrived)
-            return
         try:
+            if pending.stage is Stage.BLOCKED:
+                self._make(pending.finish, lost, arrived)
+                return
             results = pending.finish()
         except Exception as error:
             log.exception("the store could not finish a commit")
@@ -229,13 +234,3 @@ def _text(error: BaseException) -> str:
 
 def _unknown(count: int) -> Callable[[str], list[CommitResult]]:
     return lambda why: [CommitResult(Outcome.UNKNOWN, None, why)] * count
-
-
-def _any_failed(results: Sequence[object]) -> bool:
-    return results.count(COMMITTED) < len(results) and any(map(_is_failure, results))
-
-
-def _is_failure(result: object) -> bool:
-    if isinstance(result, CommitResult):
-        return result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
-    return isinstance(result, StoreError) and not isinstance(result, (DamagedRecord, Postponed))

@@ -65,7 +65,7 @@ class Unread:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         try:
-            return await context.read()
+            return await _next(context)
         except asyncio.CancelledError:
             if waiting.why is None:
                 raise
@@ -85,7 +85,7 @@ class Unread:
         while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
             arrived()
             yield message
-            message = await context.read()
+            message = await _next(context)
 
     def _sweep(self) -> None:
         self._sweeping = None
@@ -120,3 +120,14 @@ class Unread:
         self._count -= 1
         if not calls:
             del self._by_peer[waiting.peer]
+
+
+async def _next(context: CallContext) -> Any:
+    """The call's next message, or grpc.aio.EOF. Where gRPC has ended the call itself, because its server has stopped,
+    nobody reads what is answered: that is a cancelled call, too."""
+    try:
+        return await context.read()
+    except grpc.aio.InternalError:
+        raise
+    except grpc.aio.BaseError as error:
+        raise asyncio.CancelledError(f"the call is over: {error}") from None

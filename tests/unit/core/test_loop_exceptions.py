@@ -59,8 +59,11 @@ async def retried(server: Server, places: dict[str, Position]) -> dict[str, Any]
     return {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
 
 
-@pytest.mark.parametrize("spoil", ["a log that is none", "a record that is none"])
-def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [("a log that is none", Reason.INTERNAL_ERROR), ("a record that is none", Reason.STORE_UNAVAILABLE)],
+)
+def test_a_load_whose_one_record_breaks_the_core(spoil: str, reason: Reason) -> None:
     async def test() -> None:
         server = Server(slots=16, store=Spoiling(spoil))
         server.loop.start()
@@ -70,7 +73,7 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str) -> None:
         got = await retried(server, places)
         broken = got.pop(NAMES[3])
         assert isinstance(broken, Rejection)
-        assert broken.reason is Reason.INTERNAL_ERROR
+        assert broken.reason is reason
         assert [outputs(reply) for reply in got.values()] == [expected([1])] * 7
         server.store.begun = False  # type: ignore[attr-defined]
         again = await server.step(1, places[NAMES[3]], session=NAMES[3])
@@ -91,6 +94,7 @@ def test_a_commit_whose_one_result_breaks_the_core() -> None:
         got = {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
         broken = got.pop(NAMES[3])
         assert isinstance(broken, Rejection)
+        assert broken.reason is Reason.OUTCOME_UNKNOWN
         assert [outputs(reply) for reply in got.values()] == [expected([1])] * 7
         await server.loop.drain()
         server.loop.store_calls.close()
