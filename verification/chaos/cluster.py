@@ -62,14 +62,16 @@ class Server(ServerProcess):
 
 
 class Cluster:
-    """fronts: what clients connect to, one for each server. backs: between each server and the store, or before each
-    node of a Redis Cluster; none for SQLite, and none where sentinels watch. Use as an asynchronous context manager."""
+    """fronts, http_fronts: what clients connect to, one of each for each server: for gRPC, and for WebSockets. backs:
+    between each server and the store, or before each node of a Redis Cluster; none for SQLite, and none where sentinels
+    watch. Use as an asynchronous context manager."""
 
     def __init__(self, bundles: Sequence[Path], store: AnyStore, replicas: int, workers: int = 1) -> None:
         """workers: processes that each server consists of, on one port."""
         self.store = store
         self.servers: list[Server] = []
         self.fronts: list[Proxy] = []
+        self.http_fronts: list[Proxy] = []
         self.backs: list[Proxy] = []
         self.crashes: list[str] = []
         self.refused_starts: list[RefusedStart] = []
@@ -80,6 +82,10 @@ class Cluster:
     @property
     def targets(self) -> list[str]:
         return [f"127.0.0.1:{front.port}" for front in self.fronts]
+
+    @property
+    def websockets(self) -> list[str]:
+        return [f"ws://127.0.0.1:{front.port}" for front in self.http_fronts]
 
     async def start(self) -> None:
         store = self.store
@@ -93,12 +99,16 @@ class Cluster:
             await asyncio.to_thread(store.start)
         for _ in range(self._replicas):
             url = await self._way_to(store)
-            server = Server(self._bundles, url, OPTIONS, workers=self.workers)
+            server = Server(self._bundles, url, OPTIONS, workers=self.workers, http=True)
             self.servers.append(server)
             await self.restart(server)
-            front = Proxy(("127.0.0.1", server.port))
-            await front.start()
-            self.fronts.append(front)
+            self.fronts.append(await self._front(server.port))
+            self.http_fronts.append(await self._front(int(server.http_url.rpartition(":")[2])))
+
+    async def _front(self, port: int) -> Proxy:
+        front = Proxy(("127.0.0.1", port))
+        await front.start()
+        return front
 
     async def _way_to(self, store: AnyStore) -> str:
         """The URL of the store for one more server."""
@@ -132,13 +142,17 @@ class Cluster:
 
     async def heal(self) -> None:
         """Fair weather everywhere, and every server running."""
-        for proxy in (*self.fronts, *self.backs):
+        for proxy in self._proxies:
             proxy.clear()
         for server in self.servers:
             if not server.is_running:
                 await self.restart(server)
         if isinstance(self.store, RedisWatched):
             await asyncio.to_thread(self.store.wait_until_whole)
+
+    @property
+    def _proxies(self) -> list[Proxy]:
+        return [*self.fronts, *self.http_fronts, *self.backs]
 
     def tell(self, history: History) -> None:
         """Writes down what happened to the servers and their store since it was told before."""
@@ -167,7 +181,7 @@ class Cluster:
     async def close(self) -> None:
         for server in self.servers:
             server.forget()
-        for proxy in (*self.fronts, *self.backs):
+        for proxy in self._proxies:
             await proxy.close()
         if isinstance(self.store, RedisPair):
             await self.store.link.close()

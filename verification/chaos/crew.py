@@ -34,13 +34,15 @@ class Standing:
 
 @dataclass
 class Crew:
-    """targets: the addresses that clients use, one for each server. prefix: of the names of its sessions. races: what
-    clients did among themselves, by kind. stopping: no further fault begins. ending: none is left, and every session
-    makes its last step, so that whoever lost something to the last fault is told."""
+    """targets: the addresses that clients use, one for each server; websockets: those that half of the official ones
+    use for steps. prefix: of the names of its sessions. races: what clients did among themselves, by kind. stopping: no
+    further fault begins. ending: none is left, and every session makes its last step, so that whoever lost something to
+    the last fault is told."""
 
     history: History
     models: Sequence[Model]
     targets: Sequence[str]
+    websockets: Sequence[str]
     seed: int
     prefix: str = ""
     standings: dict[str, Standing] = field(default_factory=dict)
@@ -55,6 +57,15 @@ class Crew:
         """Each actor's own."""
         self._numbers += 1
         return random.Random(self.seed * 1_000_003 + self._numbers)
+
+    def addresses(self, draw: random.Random) -> tuple[list[str], list[str] | None]:
+        """The parameters `target` and `websocket` of one official client."""
+        pairs = list(zip(self.targets, self.websockets, strict=True))
+        draw.shuffle(pairs)
+        over_websockets = draw.random() < 0.5
+        if over_websockets:
+            self.did("client_over_websocket")
+        return [target for target, _ in pairs], [url for _, url in pairs] if over_websockets else None
 
     def number(self) -> int:
         """One that nobody else has."""

@@ -105,7 +105,7 @@ class Faults:
 
     def _make_kinds(self) -> Iterator[Kind]:
         store, servers = self._cluster.store, len(self._cluster.servers)
-        fronts, backs = self._cluster.fronts, self._cluster.backs
+        fronts, backs = [*self._cluster.fronts, *self._cluster.http_fronts], self._cluster.backs
         yield Kind("server_kill", "server {}", 1.2, self._server_kill, servers)
         yield Kind("server_stop", "server {}", 0.4, self._server_stop, servers)
         yield Kind("server_pause", "server {}", 1.2, self._server_pause, servers)

@@ -39,10 +39,13 @@ class Groups:
 
     async def _with_one_client(self) -> bool:
         """Returns False where another client goes on: this one was closed with what it had on the way."""
-        targets = list(self._crew.targets)
-        self._draw.shuffle(targets)
+        targets, websockets = self._crew.addresses(self._draw)
         async with AsyncClient(
-            targets, timeout=TIMEOUT_S, attempt_timeout=ATTEMPT_S, connect_timeout=TIMEOUT_S
+            targets,
+            timeout=TIMEOUT_S,
+            attempt_timeout=ATTEMPT_S,
+            connect_timeout=TIMEOUT_S,
+            websocket=websockets,
         ) as client:
             try:
                 while True:

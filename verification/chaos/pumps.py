@@ -56,14 +56,14 @@ class Pumps:
         self._left: list[Standing] = []  # branches, to be looked after in the end
 
     def start(self) -> None:
-        targets = list(self._crew.targets)
-        self._draw.shuffle(targets)
+        targets, websockets = self._crew.addresses(self._draw)
         self._client = AsyncClient(
             targets,
             timeout=TIMEOUT_S,
             attempt_timeout=ATTEMPT_S,
             connect_timeout=TIMEOUT_S,  # a client that starts while all servers are down waits for them
             window_steps=WINDOW_STEPS,
+            websocket=websockets,
         )
         self._tasks = [
             asyncio.create_task(self._drive(self._client, standing), name=f"last step of {standing.session}")

@@ -58,7 +58,7 @@ async def play(
     """At most so many seconds of faults, on a cluster that runs. number: of the round, from 0 on; each has its own
     sessions. tamper: is given the cluster when all have made their last step, before everything is read back."""
     seed, prefix = settings.seed + (number << 32), f"round-{number}/" if number else ""
-    crew = Crew(History(), models, cluster.targets, seed, prefix)
+    crew = Crew(History(), models, cluster.targets, cluster.websockets, seed, prefix)
     pumps = _pumps(crew, settings)
     late = LateCopies(crew)
     rough = [
