@@ -83,6 +83,13 @@ BIN := .venv/bin
 # The plugin where there is one, the older program otherwise; asked only where it is needed.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 COMPOSE_PROJECT = $(if $(COMPOSE_PROFILES),env COMPOSE_PROFILES=$(COMPOSE_PROFILES)) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES))
+# compose takes a folder that does not start with / or ./ for the name of a volume.
+ifdef MODEL
+override export MODEL := $(abspath $(MODEL))
+endif
+ifdef ACCESS
+override export ACCESS := $(abspath $(ACCESS))
+endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help

@@ -72,6 +72,15 @@ def test_make_leaves_to_a_env_file_what_it_says(target: str, tmp_path: Path) -> 
     assert "-f docker-compose.yml" not in told
 
 
+def test_make_takes_folders_as_a_shell_does(tmp_path: Path) -> None:
+    """compose would take `pump` for the name of a volume."""
+    shown = "printenv MODEL ACCESS; true"
+    command = ["make", "--silent", f"--file={ROOT / 'Makefile'}", "down", f"COMPOSE={shown}", "ACCESS=access"]
+    variables = {"PATH": os.environ["PATH"], "MODEL": "models/pump"}
+    ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [str(tmp_path / "models" / "pump"), str(tmp_path / "access")]
+
+
 def test_the_parts_are_there() -> None:
     assert set(services()) == {"redis", "cellkeeper", "haproxy", "prometheus", "grafana"}
 
