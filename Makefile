@@ -285,9 +285,11 @@ down:
 roll: image
 	@scripts/roll-replicas $(COMPOSE_PROJECT)
 
-backup restore:
-	@if [ -z "$(BACKUP)" ]; then echo "make $@: BACKUP=FILE says which file" >&2; exit 1; fi
-	@scripts/$@-redis "$(BACKUP)" $(COMPOSE_PROJECT)
+backup:
+	@scripts/backup-redis "$(BACKUP)" $(COMPOSE_PROJECT)
+
+restore:
+	@scripts/restore-redis "$(BACKUP)" $(COMPOSE_PROJECT)
 
 check-compose: .venv/stamp
 	@$(BIN)/python -m tests.integration.deploy $(CHECK_ARGS)
