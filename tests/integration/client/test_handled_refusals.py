@@ -36,9 +36,9 @@ def test_a_window_beyond_the_servers_log_only_waits(tmp_path: Path) -> None:
 def test_a_commit_conflict_is_a_cause_and_never_raised(threaded: ServerThread) -> None:
     with Client(threaded.target, backoff=QUICK) as client:
         session = client.session("a")
-        threaded.server.refusals = [Refused("COMMIT_CONFLICT", delay_ms=1) for _ in range(10_000)]
+        threaded.server.refusals = [Refused("COMMIT_CONFLICT", delay_ms=1) for _ in range(100_000)]
         with pytest.raises(DeadlineExceeded) as caught:
-            session.step([1.0, 1.0], timeout=0.2)
+            session.step([1.0, 1.0], timeout=2.0)
         assert isinstance(caught.value.__cause__, CommitConflict)
         threaded.server.refusals = []
         session.settle()
