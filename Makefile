@@ -45,6 +45,9 @@
 # make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
 #                   MODEL, REPLICAS, DEVICE=cpu|cuda, COMPOSE_FILES, COMPOSE_PROFILES; docs/deployment.md
 # make down         ends that and removes its data
+# make roll         replaces its replicas one by one: another image, settings or bundle
+# make backup       writes a snapshot of its Redis to the file BACKUP while it runs
+# make restore      replaces what its Redis holds by the snapshot BACKUP
 # make check-compose  brings it up, kills a replica and Redis under a client, compares every output, takes it down
 # make clean        removes what the other targets made
 #
@@ -71,8 +74,10 @@ CHAOS_ARGS ?=
 TRITON_VENV ?= .venv-triton
 TRITON_CLIENTS_VENV ?= .venv-triton-clients
 DEVICE ?= cpu
-COMPOSE_FILES ?= docker-compose.yml
-COMPOSE_PROFILES ?= dashboards
+BACKUP ?=
+# What compose is told in .env counts for `docker compose` and for make alike, so make has no defaults beside it.
+COMPOSE_FILES ?= $(if $(wildcard .env),,docker-compose.yml)
+COMPOSE_PROFILES ?= $(if $(wildcard .env),,dashboards)
 BUILD_ARGS ?=
 CHECK_ARGS ?=
 TEST_WORKERS ?= 2
@@ -81,12 +86,21 @@ TEST_ARGS ?=
 BIN := .venv/bin
 # The plugin where there is one, the older program otherwise; asked only where it is needed.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+COMPOSE_PROJECT = $(if $(COMPOSE_PROFILES),env COMPOSE_PROFILES=$(COMPOSE_PROFILES)) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES))
+# compose takes a folder that does not start with / or ./ for the name of a volume.
+ifdef MODEL
+override export MODEL := $(abspath $(MODEL))
+endif
+ifdef ACCESS
+override export ACCESS := $(abspath $(ACCESS))
+endif
 IMAGE := cellkeeper:local$(if $(filter cuda,$(DEVICE)),-cuda)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv dist check-dist sbom licences triton-clients triton-cases demo console-pictures example silero test test-fire check proto check-proto reference docs bench bench-triton bench-stages bench-workers \
 	bench-million bench-opening bench-cores bench-watching bench-one-session bench-buckets bench-against bench-gpu bench-gpu-frames gpu-check \
-	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down image check-compose clean
+	gpu-packages bench-report chaos explore fuzz overload attack soak parity up down roll backup restore image \
+	check-compose clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -268,10 +282,19 @@ image:
 
 # Returns when the proxy has replicas to send to.
 up: image
-	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) up --detach
+	$(COMPOSE_PROJECT) up --detach
 
 down:
-	COMPOSE_PROFILES=$(COMPOSE_PROFILES) $(COMPOSE) $(addprefix -f ,$(COMPOSE_FILES)) down --volumes --remove-orphans
+	$(COMPOSE_PROJECT) down --volumes --remove-orphans
+
+roll: image
+	@scripts/roll-replicas $(COMPOSE_PROJECT)
+
+backup:
+	@scripts/backup-redis "$(BACKUP)" $(COMPOSE_PROJECT)
+
+restore:
+	@scripts/restore-redis "$(BACKUP)" $(COMPOSE_PROJECT)
 
 check-compose: .venv/stamp
 	@$(BIN)/python -m tests.integration.deploy $(CHECK_ARGS)

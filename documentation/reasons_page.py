@@ -56,7 +56,7 @@ CAUSES: dict[Reason, tuple[str, str]] = {
         "Send the missing steps again, from the position in the error. The client does so from its replay buffer.",
     ),
     Reason.OUTCOME_UNKNOWN: (
-        "A step without position was sent to the store, and no answer came. It may have been applied.",
+        "The store stopped answering while it committed a step without position. It may have been applied.",
         "Read the session's position before the next step. Steps with positions never get this.",
     ),
     Reason.HISTORY_CHANGED: (
@@ -84,8 +84,9 @@ CAUSES: dict[Reason, tuple[str, str]] = {
         "Ask for fewer time steps or outputs in one call.",
     ),
     Reason.ACK_BEHIND: (
-        "The session's input log is full of steps that the client has not acknowledged.",
-        "Read the replies, and keep fewer steps unanswered.",
+        "The session's input log (`--max-log-steps`, `--max-log-bytes`) is full of steps that the client has not "
+        "acknowledged.",
+        "Read the replies, send a higher `acked`, and keep fewer steps unanswered.",
     ),
     Reason.QUOTA_EXCEEDED: (
         "The tenant's quota is used up.",

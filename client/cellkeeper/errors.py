@@ -146,7 +146,8 @@ class QuotaExceeded(ResourceExhausted):
 
 
 class AckBehind(ResourceExhausted):
-    """The session's log at the server is full of steps whose replies this client has not received."""
+    """The session's log at the server is full of steps whose replies are not acknowledged. The client waits for those
+    that are on their way and sends the step again, so this is at most the `__cause__` of another error."""
 
 
 class ReplyTooLarge(ResourceExhausted):
@@ -158,11 +159,13 @@ class RecordDamaged(CellkeeperError):
 
 
 class OutcomeUnknown(CellkeeperError):
-    """A step without a position may have been applied. This client sends no such steps."""
+    """The store did not answer the commit of a step without a position, which may have been applied. This client sends
+    no such steps and never raises this."""
 
 
 class CommitConflict(CellkeeperError):
-    """Others wrote to the session meanwhile; the client tried again until the deadline."""
+    """Others wrote to the session twice while a request was computed. The client sends it again until the deadline, so
+    this is the `__cause__` of a `DeadlineExceeded`."""
 
 
 class Unavailable(CellkeeperError):

@@ -17,6 +17,8 @@ from .wire import error_of, from_grpc
 
 T = TypeVar("T")
 
+_OTHER_NAME = "Hostname Verification Check failed"  # gRPC's words, which come with no code of their own
+
 
 class Calls:
     """attempt_timeout: seconds after which an unanswered attempt is given up and made again elsewhere. connect_timeout:
@@ -89,11 +91,16 @@ class Calls:
         return out_of_time(timeout, spent, self._endpoints.names, last)
 
     def _unreachable(self, spent: float, last: CellkeeperError) -> Unavailable:
-        text = (
-            f"no server was reached in {spent:.2g} s: {last.message} (is it running, are host and port right, does "
-            "it want TLS? connect_timeout says how long to wait for one that starts later)"
+        advice = (
+            "is it running, are host and port right, does it want TLS? connect_timeout says how long to wait for one "
+            "that starts later"
         )
-        error = Unavailable(text)
+        if _OTHER_NAME in last.message:
+            advice = (
+                "the server's certificate is for another name: connect to a name that is in it, or pass one as "
+                "Tls(server_name=...), for the command as --server-name"
+            )
+        error = Unavailable(f"no server was reached in {spent:.2g} s: {last.message} ({advice})")
         error.__cause__ = last
         return error
 

@@ -21,8 +21,8 @@ class Tls:
     """Paths of PEM files.
 
     ca_file: the authorities that the server's certificate is checked with; empty: those that gRPC comes with.
-    cert_file, key_file: the client's own certificate, where the server asks for one. server_name: what the server's
-    certificate says where that is not the host of its address.
+    cert_file, key_file: the client's own certificate, where the server asks for one. server_name: a name in the
+    server's certificate, for a client that reaches the server under another one.
     """
 
     ca_file: str | os.PathLike[str] = ""

@@ -24,7 +24,12 @@ def add(shared: argparse.ArgumentParser) -> None:
     file("ca-file", "TLS, with the server's certificate checked by these authorities")
     file("cert-file", "the client's own certificate, for mutual TLS")
     file("key-file", "its key")
-    group.add_argument("--server-name", default="", metavar="NAME", help="what the server's certificate says it is")
+    group.add_argument(
+        "--server-name",
+        default="",
+        metavar="NAME",
+        help="a name in the server's certificate, where --endpoint has another",
+    )
     file("token-file", "a file that holds a token; read again for every call")
     group.add_argument("--token", action=_Refused, help=argparse.SUPPRESS)  # else it would abbreviate --token-file
 

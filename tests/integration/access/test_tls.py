@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,16 @@ def test_a_bad_certificate_gets_no_connection(house: House, tls: Callable[[House
     with house.client(tls(house), house.token, timeout=1.0) as client, pytest.raises(CellkeeperError) as caught:
         client.session("s")
     assert isinstance(caught.value.__cause__, Unavailable)
+
+
+def test_a_certificate_for_another_name_is_told_with_what_to_do(house: House) -> None:
+    with (
+        house.client(replace(house.tls("pumps"), server_name="elsewhere.example")) as client,
+        pytest.raises(Unavailable, match=r"certificate is for another name.*Tls\(server_name=\.\.\.\).*--server-name"),
+    ):
+        client.session("s")
+    with house.client(replace(house.tls("pumps"), server_name="server")) as client:
+        client.models()
 
 
 @pytest.mark.parametrize("rpc", RPCS)

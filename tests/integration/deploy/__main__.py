@@ -1,11 +1,14 @@
 """`make check-compose`: the compose project comes up, is stepped through from outside while a replica and then Redis
-are killed, and goes away again. Needs Docker with compose; takes a few minutes."""
+are killed, replicas are replaced and Redis is restored, and goes away again. Needs Docker with compose; takes a few
+minutes."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cellkeeper import Client
 
@@ -87,6 +90,9 @@ def check(stack: Stack, store: str) -> None:
         waited = time.monotonic() - started
         say(f"docker kill {killed} at {at_kill} steps, docker start: {STEPS} more of each {waited:.1f} s later")
 
+        roll(stack, journey)
+        if store == "redis":
+            go_back(stack, journey)
         check_prometheus(prometheus, journey)
         journey.end()
     check_outcome(stack, journey)
@@ -98,6 +104,31 @@ def kill(container: str, journey: Journey) -> float:
     docker("kill", container)
     journey.wait_steps(STEPS)
     return time.monotonic() - started
+
+
+def roll(stack: Stack, journey: Journey) -> None:
+    """Every replica is another container afterwards, and the sessions go on."""
+    before, at_start = set(stack.ids("cellkeeper")), journey.steps
+    stack.roll()
+    after = set(stack.ids("cellkeeper"))
+    if before & after or len(after) != REPLICAS:
+        raise CheckFailed(f"make roll: {len(before & after)} of {len(after)} replicas are those from before")
+    during = journey.steps - at_start
+    journey.wait_steps(STEPS)
+    say(f"make roll: {REPLICAS} other replicas, {during} steps meanwhile, {STEPS} more of each after that")
+
+
+def go_back(stack: Stack, journey: Journey) -> None:
+    """Redis is restored to a snapshot; the clients replay the steps since then."""
+    with TemporaryDirectory() as folder:
+        snapshot = Path(folder) / "redis.rdb"
+        stack.back_up(snapshot)
+        journey.wait_steps(STEPS // 10)
+        stack.restore(snapshot)
+    journey.wait_steps(STEPS)
+    if not (replayed := journey.replayed_steps):
+        raise CheckFailed("make restore: no client replayed a step, so Redis was not at the snapshot")
+    say(f"make backup, {STEPS // 10} steps of each, make restore: {replayed} steps replayed, {STEPS} more of each")
 
 
 def check_prometheus(prometheus: Prometheus, journey: Journey) -> None:

@@ -50,6 +50,11 @@ class Journey:
         """Answered so far, over all sessions."""
         return sum(len(log.answers) for log in self.logs)
 
+    @property
+    def replayed_steps(self) -> int:
+        """Steps that clients sent again because the store no longer had them."""
+        return sum(client.counters.replayed_steps for client in self._clients)
+
     def wait_steps(self, count: int) -> None:
         """Until every session has been answered so many more. Raises what a session's client raised."""
         goals = [len(log.answers) + count for log in self.logs]

@@ -31,6 +31,7 @@ class Stack:
             "GRPC_PORT": str(self.grpc_port),
             "PROMETHEUS_PORT": str(self.prometheus_port),
             "GRAFANA_PORT": str(free_port()),
+            "COMPOSE_FILES": "docker-compose.yml",  # whatever a .env here says
             **(variables or {}),
         }
 
@@ -45,10 +46,26 @@ class Stack:
     def down(self) -> None:
         self._make("down")
 
+    def roll(self) -> None:
+        """Replaces the replicas one by one."""
+        self._make("roll")
+
+    def back_up(self, file: Path) -> None:
+        """Writes a snapshot of Redis."""
+        self._make("backup", f"BACKUP={file}")
+
+    def restore(self, file: Path) -> None:
+        """Replaces what Redis holds by a snapshot."""
+        self._make("restore", f"BACKUP={file}")
+
     def containers(self, service: str = "") -> list[str]:
         """Names of the project's containers, stopped ones too."""
         of_service = [f"--filter=label=com.docker.compose.service={service}"] if service else []
         return sorted(docker("ps", "--all", "--format={{.Names}}", self._label, *of_service).split())
+
+    def ids(self, service: str) -> list[str]:
+        """Of its containers; another container has another id, whatever its name."""
+        return docker("ps", "--quiet", self._label, f"--filter=label=com.docker.compose.service={service}").split()
 
     def logs(self, service: str) -> str:
         """The last lines that its containers printed."""
@@ -80,8 +97,8 @@ class Stack:
     def _label(self) -> str:
         return f"--filter=label=com.docker.compose.project={PROJECT}"
 
-    def _make(self, target: str) -> None:
-        command = ["make", "--no-print-directory", target, *self._make_words]
+    def _make(self, target: str, *words: str) -> None:
+        command = ["make", "--no-print-directory", target, *self._make_words, *words]
         if subprocess.run(command, cwd=ROOT, env=self._variables, check=False).returncode:
             raise CheckFailed(f"make {target} failed")
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,32 @@ def test_compose_takes_them(files: list[Any]) -> None:
         [*program, *words, "config", "--quiet"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("target", ["up", "down", "roll", "backup", "restore"])
+def test_make_leaves_to_a_env_file_what_it_says(target: str, tmp_path: Path) -> None:
+    """`docker compose` reads .env by itself. Files or profiles that make added would win over it, for make alone."""
+    command = ["make", "--dry-run", f"--file={ROOT / 'Makefile'}", target, "COMPOSE=compose", "BACKUP=redis.rdb"]
+
+    def planned() -> str:
+        variables = {"PATH": os.environ["PATH"]}
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+
+    assert "env COMPOSE_PROFILES=dashboards compose -f docker-compose.yml" in planned()
+    (tmp_path / ".env").write_text("COMPOSE_FILE=docker-compose.yml:deploy/compose/tls.yml\n")
+    told = planned()
+    assert re.search(r"(^| )compose( |$)", told, re.MULTILINE)
+    assert "COMPOSE_PROFILES" not in told
+    assert "-f docker-compose.yml" not in told
+
+
+def test_make_takes_folders_as_a_shell_does(tmp_path: Path) -> None:
+    """compose would take `pump` for the name of a volume."""
+    shown = "printenv MODEL ACCESS; true"
+    command = ["make", "--silent", f"--file={ROOT / 'Makefile'}", "down", f"COMPOSE={shown}", "ACCESS=access"]
+    variables = {"PATH": os.environ["PATH"], "MODEL": "models/pump"}
+    ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [str(tmp_path / "models" / "pump"), str(tmp_path / "access")]
 
 
 def test_the_parts_are_there() -> None:

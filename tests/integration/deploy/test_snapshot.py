@@ -1,0 +1,61 @@
+"""scripts/load-snapshot: what it leaves is what a Redis server with an append-only file starts with."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+
+from testing.redis_server import RedisServer
+from tests.integration.deploy.stack import ROOT
+
+
+def load_snapshot(folder: Path, snapshot: bytes) -> subprocess.CompletedProcess[bytes]:
+    script = ROOT / "scripts" / "load-snapshot"
+    return subprocess.run(["sh", str(script), str(folder)], input=snapshot, capture_output=True, check=False)
+
+
+def snapshot_of(server: RedisServer) -> bytes:
+    file = server.folder / "backup.rdb"
+    command = ["redis-cli", "-u", server.url, "--rdb", str(file)]
+    subprocess.run(command, capture_output=True, check=True)
+    return file.read_bytes()
+
+
+@pytest.fixture
+def server() -> RedisServer:
+    return RedisServer()
+
+
+def test_redis_starts_with_the_snapshot_and_keeps_what_follows(server: RedisServer) -> None:
+    with server, redis.Redis.from_url(server.url) as client:
+        client.rpush("session", b"header", b"\x00\xff")
+        snapshot = snapshot_of(server)
+        client.rpush("session", b"after the snapshot")
+        client.set("later", 1)
+        server.kill()
+        ran = load_snapshot(server.folder, snapshot)
+        assert ran.returncode == 0, ran.stderr
+        server.restart()
+        assert client.lrange("session", 0, -1) == [b"header", b"\x00\xff"]
+        assert not client.exists("later")
+        client.rpush("session", b"next")
+        server.kill()
+        server.restart()
+        assert client.lrange("session", 0, -1) == [b"header", b"\x00\xff", b"next"]
+
+
+@pytest.mark.parametrize("snapshot", [b"", b"no snapshot", b"REDIS0010\xfa"], ids=["empty", "other", "cut"])
+def test_what_is_no_snapshot_changes_nothing(server: RedisServer, snapshot: bytes) -> None:
+    with server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+        server.kill()
+        before = sorted(server.folder.iterdir())
+        ran = load_snapshot(server.folder, snapshot)
+        assert ran.returncode == 1
+        assert b"the input is no snapshot of Redis; nothing was changed" in ran.stderr
+        assert sorted(server.folder.iterdir()) == before
+        server.restart()
+        assert client.get("key") == b"value"
