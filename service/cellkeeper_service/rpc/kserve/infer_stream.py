@@ -18,7 +18,7 @@ from cellkeeper_service.rpc.charges import Charge
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.status import shortened
 
-from .inference import Inference, Service, read_infer, write_infer
+from .inference import Inference, Service, read_infer, write_streamed
 from .parameters import session_asked
 from .refusals import in_tritons_words
 from .statistics import Statistics
@@ -106,14 +106,13 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._fail(model, asked.identifier, in_tritons_words(reply, asked.parameters.sequence, model), came)
             return
         try:
-            response = write_infer(asked, reply)
+            response = write_streamed(asked, reply)
         except Exception:
             log.exception("the reply to a request of a stream could not be made")
             self._fail(model, asked.identifier, internal_error(), came)
             return
-        response.parameters["triton_final_response"].bool_param = True
         self._statistics.succeeded(model, time.monotonic() - came, reply)
-        self._reply(pb.ModelStreamInferResponse(infer_response=response))
+        self._reply(response)
 
     def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
         """With the reason that its session's record gives, where that is another."""
