@@ -68,32 +68,28 @@ class Signatures:
         self._names = names
         self._kept: dict[Key, Signature] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def of(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
         """spec: of the request's model. Raises a Rejection."""
-        key = _key(request, catalog)
-        kept = None if key is None else self._kept.get(key)
+        if not request.raw_input_contents:
+            return self._read(request, spec, catalog)
+        inputs = tuple([tensor.SerializeToString() for tensor in request.inputs])
+        outputs = tuple([tensor.SerializeToString() for tensor in request.outputs])
+        key = request.model_name, catalog.shows_state, inputs, outputs
+        kept = self._kept.get(key)
         if kept is not None and kept.spec is spec:
             return kept
-        read = read_signature(request, self._names[request.model_name], spec, catalog)
-        if key is not None:
+        read = self._read(request, spec, catalog)
+        if sum(map(len, inputs)) + sum(map(len, outputs)) <= MAX_KEY_BYTES:
             self._kept[key] = read
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         return read
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
-
-def _key(request: pb.ModelInferRequest, catalog: Catalog) -> Key | None:
-    """What two requests with the same signature share, whoever sends them. None: it is not kept."""
-    if not request.raw_input_contents:
-        return None
-    inputs = tuple([tensor.SerializeToString() for tensor in request.inputs])
-    outputs = tuple([tensor.SerializeToString() for tensor in request.outputs])
-    if sum(map(len, inputs)) + sum(map(len, outputs)) > MAX_KEY_BYTES:
-        return None
-    return request.model_name, catalog.shows_state, inputs, outputs
+    def _read(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
+        return read_signature(request, self._names[request.model_name], spec, catalog)
 
 
 def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: ModelSpec, catalog: Catalog) -> Signature:
