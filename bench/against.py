@@ -1,7 +1,9 @@
 """`make bench-against REV=COMMIT`: these files against an earlier commit, on one machine, in turns.
 
-Each side has a server, a client and, on Redis, a Redis of its own. One side is measured while the other's processes
-wait. In every round each load is run on both, one right after the other, in the order A, B, B, A, ...
+Each side has a server, its clients and, on Redis, a Redis of its own. One side is measured while the other's processes
+wait. In every round each load is run on both, one right after the other, in the order A, B, B, A, ... The loads whose
+names begin with "kserve" are sent by Triton's own client, from its virtual environment (`make bench-triton`); they are
+run where they are asked for by name.
 """
 
 from __future__ import annotations
@@ -11,20 +13,23 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .checkout import Checkout, CheckoutError, earlier, this_checkout
+from .checkout import CheckoutError, earlier, this_checkout
 from .comparison import SIDES, Pair, order, table
 from .load import Load
 from .machine import machine
 from .models import MAIN, MODELS
 from .side import Side
+from .triton_server import TritonServer
 from .weights import write_model
 
 STORES = ("redis", "sqlite", "memory")
+OWN, KSERVE = "cellkeeper", "kserve"
+"""Whose clients there are: the official one, and Triton's."""
 WARM_SECONDS = 0.3
 
 
@@ -38,7 +43,16 @@ def loads(model: str) -> dict[str, Load]:
         "frames 256": Load("frames", model, flows=2, items=256),
         "chunks 16": Load("client", model, flows=64, steps=16),
         "chunks 256": Load("client", model, flows=8, steps=256),
+        "kserve stream 64": Load("client", model, flows=64),
+        "kserve stream 256": Load("client", model, flows=256),
+        "kserve unary 64": Load("client", model, flows=64),
     }
+
+
+def contender(name: str) -> str:
+    """Whose client sends the load of that name."""
+    first, *words = name.split()
+    return f"{first} {words[0]}" if first == KSERVE else OWN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,10 +84,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("revision", help="the earlier commit, by any name that git has for it")
     parser.add_argument("--stores", type=words(STORES), default=STORES, help=f"of {','.join(STORES)}")
     names = tuple(loads(MAIN))
-    parser.add_argument("--loads", type=words(names), default=names, help=f"of {','.join(names)}")
+    ordinary = tuple(name for name in names if contender(name) == OWN)
+    parser.add_argument("--loads", type=words(names), default=ordinary, help=f"of {','.join(names)}")
     parser.add_argument("--model", choices=sorted(MODELS), default=MAIN)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each load in each round")
+    parser.add_argument("--triton-venv", type=Path, default=Path(".venv-triton"), help="has Triton's client")
     parser.add_argument("--json", type=Path, default=Path("out/bench-against.json"), help="the table goes beside it")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
@@ -103,12 +119,20 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
             checkout.check()
         bundle = write_model(folder, options.model)
         chosen = {name: load for name, load in loads(options.model).items() if name in options.loads}
+        clients, words = clients_of(chosen, options.model, options.triton_venv)
         pairs: list[Pair] = []
         notes: list[str] = []
         for store in options.stores:
             place = folder / store
             place.mkdir()
-            found, said = on_store(store, checkouts, bundle, place, chosen, options.rounds, options.seconds)
+            with ExitStack() as running:
+                sides: dict[str, Side] = {}
+                for side, checkout in checkouts.items():
+                    own = place / side
+                    own.mkdir()
+                    sides[side] = Side(checkout, store, bundle, own, running, clients, words)
+                found = on_store(store, sides, chosen, options.rounds, options.seconds)
+                said = [side.note for side in sides.values() if side.note]
             pairs += found
             notes += [note for note in said if note not in notes]
     about: dict[str, Any] = {side: checkout.name for side, checkout in checkouts.items()}
@@ -116,33 +140,34 @@ def compare(options: argparse.Namespace) -> tuple[list[Pair], dict[str, Any]]:
     return pairs, about | {"notes": notes, "machine": machine()}
 
 
+def clients_of(chosen: Iterable[str], model: str, triton_venv: Path) -> tuple[dict[str, str], list[str]]:
+    """The interpreter of each client that the loads of these names need, and the server's options for them. Raises
+    CheckoutError."""
+    contenders = {contender(name) for name in chosen}
+    if contenders == {OWN}:
+        return {OWN: sys.executable}, []
+    triton, why_not = TritonServer.found(triton_venv, "onnxruntime")
+    if triton is None:
+        raise CheckoutError(f"--loads: {KSERVE} needs Triton's client: {why_not}")
+    clients = {name: sys.executable if name == OWN else triton.python for name in sorted(contenders)}
+    return clients, ["--kserve", "on", "--kserve-names", f"{model}/X=input,{model}/Y=prediction"]
+
+
 def on_store(
-    store: str,
-    checkouts: dict[str, Checkout],
-    bundle: Path,
-    folder: Path,
-    chosen: dict[str, Load],
-    rounds: int,
-    seconds: float,
-) -> tuple[list[Pair], list[str]]:
-    """The pairs of one store, whose processes are there for them alone; and notes."""
+    store: str, sides: Mapping[str, Side], chosen: Mapping[str, Load], rounds: int, seconds: float
+) -> list[Pair]:
+    """The pairs of one store, whose processes are there for them alone."""
     pairs = {name: Pair(store, name) for name in chosen}
-    with ExitStack() as running:
-        sides: dict[str, Side] = {}
-        for side, checkout in checkouts.items():
-            own = folder / side
-            own.mkdir()
-            sides[side] = Side(checkout, store, bundle, own, running)
-        for load in chosen.values():
-            for side in SIDES:
-                sides[side].measure(load, WARM_SECONDS)  # makes its sessions; nothing of it is kept
-        for number in range(rounds):
-            started = time.monotonic()
-            for at, (name, load) in enumerate(chosen.items()):
-                for side in order(number, at):
-                    pairs[name].rounds[side].append(sides[side].measure(load, seconds))
-            say(f"{store}, round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
-    return list(pairs.values()), [side.note for side in sides.values() if side.note]
+    for name, load in chosen.items():
+        for side in SIDES:
+            sides[side].measure(load, WARM_SECONDS, contender(name))  # makes its sessions; nothing of it is kept
+    for number in range(rounds):
+        started = time.monotonic()
+        for at, (name, load) in enumerate(chosen.items()):
+            for side in order(number, at):
+                pairs[name].rounds[side].append(sides[side].measure(load, seconds, contender(name)))
+        say(f"{store}, round {number + 1} of {rounds}: {time.monotonic() - started:.0f} s")
+    return list(pairs.values())
 
 
 def say(text: str) -> None:

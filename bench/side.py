@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,24 @@ STEPS = "cellkeeper_steps_total"
 PARTS = ("server", "client", "redis")
 
 
+OWN_CLIENT = {"cellkeeper": sys.executable}
+
+
 class Side:
     """note: what differs from the other side beside the code; "" where nothing does."""
 
-    def __init__(self, checkout: Checkout, store: str, bundle: Path, folder: Path, running: ExitStack) -> None:
-        """store: redis, sqlite or memory; it gets one of its own. folder: for its files, of its own. Raises
+    def __init__(
+        self,
+        checkout: Checkout,
+        store: str,
+        bundle: Path,
+        folder: Path,
+        running: ExitStack,
+        clients: Mapping[str, str] = OWN_CLIENT,
+        options: Sequence[str] = (),
+    ) -> None:
+        """store: redis, sqlite or memory; it gets one of its own. folder: for its files, of its own. clients: the
+        interpreter of each, by its contender's name. options: further words of the server's command line. Raises
         CheckoutError where the commit's server does not start, neither with `bundle` nor with one that it writes."""
         self.note = ""
         self._pids: dict[str, int] = {}
@@ -31,7 +46,7 @@ class Side:
             redis = running.enter_context(RedisServer({"appendfsync": "everysec"}))
             self._pids["redis"], url = redis.pid, redis.url
         try:
-            self._server = running.enter_context(ServerProcess([bundle], url, variables=checkout.variables))
+            self._server = running.enter_context(ServerProcess([bundle], url, options, checkout.variables))
         except RuntimeError as error:
             own = checkout.write_model(folder, bundle.name)
             self.note = (
@@ -39,22 +54,27 @@ class Side:
             )
             self.note += last_line(str(error))
             try:
-                self._server = running.enter_context(ServerProcess([own], url, variables=checkout.variables))
+                self._server = running.enter_context(ServerProcess([own], url, options, checkout.variables))
             except RuntimeError as again:
                 why = last_line(str(again))
                 raise CheckoutError(f"{checkout.name}: its server does not start: {why}") from again
-        self._client = ClientProcess(f"cellkeeper {store}", self._server.target, variables=checkout.variables)
-        running.callback(self._client.close)
-        self._pids |= {"server": self._server.pid, "client": self._client.pid}
+        self._pids["server"] = self._server.pid
+        self._clients: dict[str, ClientProcess] = {}
+        for contender, python in clients.items():
+            client = ClientProcess(contender, self._server.target, python, checkout.variables)
+            running.callback(client.close)
+            self._clients[contender] = client
 
-    def measure(self, load: Load, seconds: float) -> dict[str, Any]:
+    def measure(self, load: Load, seconds: float, contender: str = "cellkeeper") -> dict[str, Any]:
         """The figures of load.Measured and, by part, cpu_us_per_step; or {"error": text}. CPU time and steps are of
-        the whole load, its short warm-up included."""
+        the whole load, its short warm-up included. contender: whose client sends it."""
+        client = self._clients[contender]
+        pids = {**self._pids, "client": client.pid}
         steps = self._server.metric(STEPS)
-        before = {part: cpu_seconds(pid) for part, pid in self._pids.items()}
-        self._client.begin(load, seconds)
-        figures = self._client.end()
-        spent = {part: cpu_seconds(pid) - before[part] for part, pid in self._pids.items()}
+        before = {part: cpu_seconds(pid) for part, pid in pids.items()}
+        client.begin(load, seconds)
+        figures = client.end()
+        spent = {part: cpu_seconds(pid) - before[part] for part, pid in pids.items()}
         steps = self._server.metric(STEPS) - steps
         if "error" in figures:
             return figures

@@ -81,6 +81,8 @@ def continues(context: Context, session: SessionState, step: Step) -> CachedStat
 
 def _is_open(session: SessionState, cached: CachedState) -> bool:
     """Whether the sequence goes on: nothing that was computed or committed has ended it."""
+    if not session.has_uncommitted:
+        return not has_ended(cached.header.origin)
     uncommitted = [*([] if session.in_flight is None else session.in_flight.requests), *session.pending]
     steps = [
         one for one in uncommitted if isinstance(one, Step)
@@ -95,7 +97,10 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
     cached = session.cached
     if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
-    if step.position != cached.frontier or step.peek or cached.version.retired:
+    if step.position is None:
+        if continues(context, session, step) is None:
+            return False
+    elif step.position != cached.frontier or step.peek or cached.version.retired:
         return False
     end = cached.step + step.steps
     if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bench.against import WARM_SECONDS, loads, main
+from bench.against import WARM_SECONDS, clients_of, contender, loads, main, parse
 from bench.checkout import ROOT, Checkout, CheckoutError, earlier, this_checkout
 from bench.comparison import Pair, order, table
 from bench.cores import cpu_seconds
@@ -63,6 +64,21 @@ def test_the_sides_take_turns() -> None:
     assert {a, b} == {"earlier", "this"}
     assert [order(0, load) for load in range(3)] == [(a, b), (b, a), (a, b)]
     assert [order(number, 0) for number in range(3)] == [(a, b), (b, a), (a, b)]
+
+
+def test_loads_through_kserves_protocol_are_sent_by_tritons_client() -> None:
+    assert {name: contender(name) for name in ("client 64", "kserve stream 64", "kserve unary 64")} == {
+        "client 64": "cellkeeper",
+        "kserve stream 64": "kserve stream",
+        "kserve unary 64": "kserve unary",
+    }
+    assert {contender(name) for name in parse(["HEAD"]).loads} == {"cellkeeper"}  # the others have to be asked for
+
+
+def test_loads_through_kserves_protocol_need_tritons_client(tmp_path: Path) -> None:
+    assert clients_of(["client 1"], "1x64", tmp_path) == ({"cellkeeper": sys.executable}, [])
+    with pytest.raises(CheckoutError, match=r"--loads: kserve needs Triton's client: no virtual environment in "):
+        clients_of(["client 1", "kserve unary 64"], "1x64", tmp_path)
 
 
 def test_cpu_time_of_a_process() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cellkeeper_service.core.decision_table import Verdict, decide
+from cellkeeper_service.core.requests import Status, Step
 from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.record import Header, Record
 from cellkeeper_service.domain.store import DamagedRecord, Load
@@ -13,7 +14,7 @@ from cellkeeper_service.errors import Rejection
 
 from .counting_engine import expected
 from .made import models, record, step, version
-from .world import Reply, World, key, reason
+from .world import FOREVER, Reply, World, key, pack, reason
 
 SERVED = models(version())
 STANDS = record(SERVED.default, [1, 2, 3, 4], checkpoint_step=1)
@@ -267,3 +268,33 @@ def _start(reply: Reply) -> Any:
 def _settle(world: World, replica: int) -> None:
     while world.replicas[replica].work():
         pass
+
+
+@pytest.mark.parametrize(
+    ("sequence", "status"),
+    [
+        (ANYWHERE, Status.READY),
+        (Sequenced(at=1), Status.READY),
+        (Sequenced(at=2), Status.WAITING),
+        (Sequenced(OTHER_START), Status.WAITING),
+    ],
+)
+def test_a_chunk_that_continues_its_sequence_is_ready_for_the_next_batch_when_it_comes(
+    sequence: Sequenced, status: Status
+) -> None:
+    """As one with a position is: nothing has to be decided in a turn of the core before."""
+    world = World()
+    world.step([1], sequence=Sequenced(START))
+    asked = Step(key(), FOREVER, Reply(), pack([2]), 1, None, None, False, frozenset(), False, sequence=sequence)
+    world.replicas[0].core.core.submit(asked)
+    assert asked.status is status
+
+
+def test_a_chunk_behind_the_end_of_its_sequence_waits_for_what_the_store_says() -> None:
+    world = World()
+    world.step([1], sequence=Sequenced(START))
+    world.send([2], sequence=Sequenced(end_ttl_ms=500))
+    in_flight(world)
+    asked = Step(key(), FOREVER, Reply(), pack([3]), 1, None, None, False, frozenset(), False, sequence=ANYWHERE)
+    world.replicas[0].core.core.submit(asked)
+    assert asked.status is Status.WAITING

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
-from cellkeeper_service.rpc import tensors
-
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "INT32": np.dtype("<i4"),
@@ -25,9 +23,6 @@ NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32
 
 TEXTS = "BYTES"
 """Given for classes alone, and never taken."""
-
-WIRE_DTYPES = {name: tensors.WIRE_DTYPES[dtype] for dtype, name in NAMES.items()}
-"""What the contract of the service itself calls them."""
 
 CONFIG_TYPES = {dtype: pb.DataType.Value(f"TYPE_{name}") for dtype, name in NAMES.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cellkeeper_proto.kserve import inference_pb2 as pb
 
@@ -18,12 +19,21 @@ from cellkeeper_service.rpc.charges import Charge
 from cellkeeper_service.rpc.message_stream import MessageStream
 from cellkeeper_service.rpc.status import shortened
 
-from .inference import Inference, Service, read_infer, write_infer
+from .inference import Inference, Service, read_infer, write_streamed
 from .parameters import session_asked
 from .refusals import in_tritons_words
 from .statistics import Statistics
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A request whose step was submitted. came: in seconds of the monotonic clock."""
+
+    asked: Inference
+    charge: Charge | None
+    came: float
 
 
 class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferResponse]):
@@ -45,7 +55,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         self._meter = meter
         self._service = service
         self._statistics = statistics
-        self._open: set[Step] = set()
+        self._open: dict[Step, _Taken] = {}
         self._asking = 0  # requests that were refused, and whose sessions' records are looked at
 
     def announce_end(self) -> None:
@@ -90,30 +100,31 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._fail(message.model_name, message.id, full, came)
             return
 
-        def done(steps: Sequence[Step]) -> None:
-            self._caller.release(charge)
-            self._open.discard(steps[0])
-            self._answer(asked, steps[0], came)
-            self._end_if_answered()
-
-        step = asked.step(until, done)
-        self._open.add(step)
+        step = asked.step(until, self._done)
+        self._open[step] = _Taken(asked, charge, came)
         self._core.submit(step)
 
-    def _answer(self, asked: Inference, step: Step, came: float) -> None:
-        model, reply = asked.key.model, step.reply()
+    def _done(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            taken = self._open.pop(step)
+            self._caller.release(taken.charge)
+            try:
+                self._answer(step, taken)
+            except Exception:
+                log.exception("the reply to a request of a stream could not be made")
+                self._fail(taken.asked.key.model, taken.asked.identifier, internal_error(), taken.came)
+        self._end_if_answered()
+
+    def _answer(self, step: Step, taken: _Taken) -> None:
+        asked, reply = taken.asked, step.reply()
+        model = asked.key.model
         if isinstance(reply, Rejection):
-            self._fail(model, asked.identifier, in_tritons_words(reply, asked.parameters.sequence, model), came)
+            why = in_tritons_words(reply, asked.parameters.sequence, model)
+            self._fail(model, asked.identifier, why, taken.came)
             return
-        try:
-            response = write_infer(asked, reply)
-        except Exception:
-            log.exception("the reply to a request of a stream could not be made")
-            self._fail(model, asked.identifier, internal_error(), came)
-            return
-        response.parameters["triton_final_response"].bool_param = True
-        self._statistics.succeeded(model, time.monotonic() - came, reply)
-        self._reply(pb.ModelStreamInferResponse(infer_response=response))
+        response = write_streamed(asked, reply)
+        self._statistics.succeeded(model, time.monotonic() - taken.came, reply)
+        self._reply(response)
 
     def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
         """With the reason that its session's record gives, where that is another."""

@@ -13,52 +13,45 @@ from cellkeeper_service.core.sequence import Sequenced
 from cellkeeper_service.domain.origin import content_of
 from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.spec import ModelSpec
-from cellkeeper_service.errors import invalid
-from cellkeeper_service.rpc import fields, tensors
+from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 
-from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes, write_classes
-from .datatypes import NAMES, TEXTS
-from .input_tensors import read_inputs
+from .classification import write_classes
+from .input_tensors import read_values
 from .parameters import Parameters, read_parameters
 from .refusals import refuse, unknown_model
+from .signature import VERSION, Signature, Signatures
 from .tensor_names import STATE_PREFIX, TensorNames
 
-VERSION = "1"
-"""The one version of every model that clients see. Which of the served versions a sequence belongs to is written in its
-record."""
+CONTINUES = Sequenced()
 
 
-@dataclass(frozen=True, slots=True)
 class Service:
-    """What requests are read with. names: by model. end_ttl_ms: how long a sequence is kept after its END."""
+    """What requests are read with."""
 
-    names: Mapping[str, TensorNames]
-    end_ttl_ms: int
+    def __init__(self, names: Mapping[str, TensorNames], end_ttl_ms: int) -> None:
+        """names: by model. end_ttl_ms: how long a sequence is kept after its END."""
+        self.names = names
+        self.end_ttl_ms = end_ttl_ms
+        self.signatures = Signatures(names)
 
 
 @dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
 class Inference:
-    """A request whose fields were checked. outputs: the names asked for, in their order, with what each is here.
-    classes: of those that are asked for as classes, how many. has_time: the input had a time dimension."""
+    """A request whose fields were checked. data: the chunk's inputs in the model's dtypes, raw."""
 
     key: SessionKey
     identifier: str
     parameters: Parameters
+    signature: Signature
     data: bytes
-    steps: int
-    has_time: bool
-    outputs: Mapping[str, str]
-    classes: Mapping[str, int]
-    wanted: frozenset[str]
-    with_state: bool
     sequence: Sequenced
 
     def step(self, deadline: float, done: Done) -> Step:
-        acked = self.parameters.acked
-        wanted = self.wanted, self.with_state
+        asked, acked = self.signature, self.parameters.acked
+        wanted = asked.wanted, asked.with_state
         return Step(
-            self.key, deadline, done, self.data, self.steps, None, acked, False, *wanted, sequence=self.sequence
+            self.key, deadline, done, self.data, asked.steps, None, acked, False, *wanted, sequence=self.sequence
         )
 
     def until(self, now: float, latest: float) -> float:
@@ -87,71 +80,49 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
     name = request.model_name
     spec = check_model(name, request.model_version, catalog)
     parameters = read_parameters(request.parameters, name)
-    names = service.names[name]
-    outputs, asked_classes = _outputs(request, names, name)
-    data, steps, has_time = read_inputs(request, names.inputs, spec, catalog, name)
-    asked = [own for own in outputs.values() if not own.startswith(STATE_PREFIX)]
-    with_state = [fields.STATE_OUTPUT] if len(asked) < len(outputs) else []
-    wanted, needs_state = catalog.wanted([*asked, *with_state], spec)
-    classes, text_bytes = asked_classes, 0
-    if asked_classes:
-        classes = limit_classes(asked_classes, outputs, spec, steps)
-        text_bytes = sum(classes.values()) * MAX_CLASS_BYTES
-    catalog.check_reply_size(steps, wanted, needs_state, spec, text_bytes=text_bytes)
-    key = catalog.key(name, parameters.session, "sequence_id")
-    end_ttl_ms = service.end_ttl_ms if parameters.end else None
-    sequence = Sequenced(_origin(request.id, parameters, data), parameters.step, end_ttl_ms)
-    return Inference(
-        key, request.id, parameters, data, steps, has_time, outputs, classes, wanted, needs_state, sequence
-    )
+    signature = service.signatures.of(request, spec, catalog)
+    data = read_values(request, signature.inputs, signature.steps, spec)
+    sequence = CONTINUES
+    if parameters.start or parameters.end or parameters.step is not None:
+        end_ttl_ms = service.end_ttl_ms if parameters.end else None
+        sequence = Sequenced(_origin(request.id, parameters, data), parameters.step, end_ttl_ms)
+    key = SessionKey(catalog.tenant, name, parameters.session)
+    return Inference(key, request.id, parameters, signature, data, sequence)
 
 
 def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
     """Outputs in the order of the request. With `step` also where the sequence goes on, and whether the chunk had been
     applied before."""
-    spec = reply.served.spec
-    response = pb.ModelInferResponse(model_name=asked.key.model, model_version=VERSION, id=asked.identifier)
-    states = (
-        {} if reply.state is None else {one.name: (one, raw) for one, raw in tensors.split_state(reply.state, spec)}
-    )
-    tensors_of = {output.name: output for output in spec.outputs}
-    leading = (1, asked.steps) if asked.has_time else (1,)
-    for name, own in asked.outputs.items():
-        if own.startswith(STATE_PREFIX):
-            state, raw = states[own.removeprefix(STATE_PREFIX)]
-            shape, dtype = (1, *state.shape), state.dtype
-        else:
-            values = reply.outputs[own].astype(tensors_of[own].numpy_dtype, copy=False)
-            if (count := asked.classes.get(name)) is not None:
-                response.outputs.add(name=name, datatype=TEXTS, shape=(1, count))
-                response.raw_output_contents.append(write_classes(values, count))
-                continue
-            shape, dtype, raw = (*leading, *values.shape[1:]), tensors_of[own].dtype, values.tobytes()
-        response.outputs.add(name=name, datatype=NAMES[dtype], shape=shape)
-        response.raw_output_contents.append(raw)
-    if asked.parameters.step is not None:
-        response.parameters["next_step"].int64_param = reply.position.step
-        response.parameters["replayed"].bool_param = reply.replayed
+    response = pb.ModelInferResponse()
+    response.CopyFrom(asked.signature.reply)
+    _fill(response, asked, reply)
     return response
 
 
-def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> tuple[dict[str, str], dict[str, int]]:
-    """By name, what each is here; and how many classes are asked for of those that are wanted as classes."""
-    if not request.outputs:
-        return {name: names.outputs[name] for name in names.listed}, {}
-    found, classes = {}, {}
-    for output in request.outputs:
-        own = names.outputs.get(output.name)
-        if own is None:
-            raise refuse(f"unexpected inference output '{output.name}' for model '{model}'", "outputs")
-        found[output.name] = own
-        if not (parameters := output.parameters):
+def write_streamed(asked: Inference, reply: StepReply) -> pb.ModelStreamInferResponse:
+    """The same as a message of a stream, the last one for its request."""
+    response = pb.ModelStreamInferResponse()
+    response.CopyFrom(asked.signature.streamed)
+    _fill(response.infer_response, asked, reply)
+    return response
+
+
+def _fill(response: pb.ModelInferResponse, asked: Inference, reply: StepReply) -> None:
+    """Adds what the signature does not tell."""
+    states: dict[str, bytes] = {}
+    if reply.state is not None:
+        states = {state.name: raw for state, raw in tensors.split_state(reply.state, reply.served.spec)}
+    response.id = asked.identifier
+    raw = response.raw_output_contents
+    for output in asked.signature.outputs:
+        if output.own.startswith(STATE_PREFIX):
+            raw.append(states[output.own.removeprefix(STATE_PREFIX)])
             continue
-        if "shared_memory_region" in parameters:
-            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
-        if PARAMETER in parameters:
-            classes[output.name] = read_classes(parameters[PARAMETER])
-    return found, classes
+        values = reply.outputs[output.own].astype(output.dtype, copy=False)
+        raw.append(values.tobytes() if output.classes is None else write_classes(values, output.classes))
+    if asked.parameters.step is not None:
+        response.parameters["next_step"].int64_param = reply.position.step
+        response.parameters["replayed"].bool_param = reply.replayed
 
 
 def _origin(identifier: str, parameters: Parameters, data: bytes) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from cellkeeper_proto.kserve import inference_pb2 as pb
@@ -15,17 +17,31 @@ from cellkeeper_service.rpc import tensors
 from cellkeeper_service.rpc.catalog import Catalog
 from cellkeeper_service.rpc.steps import check_steps
 
-from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES, WIRE_DTYPES
+from .datatypes import CONTENT_TYPES, CONTENTS, DTYPES, NAMES
 from .refusals import refuse, request_id
 
 InferInput = pb.ModelInferRequest.InferInputTensor
 
 
-def read_inputs(
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """One of a request's tensors, whose place in the request is `at`. name: the client's. part: the input that it is.
+    nbytes: how many bytes its values take as they come."""
+
+    name: str
+    at: int
+    part: TensorSpec
+    datatype: str
+    dtype: np.dtype[Any]
+    nbytes: int
+
+
+def read_tensors(
     request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], spec: ModelSpec, catalog: Catalog, model: str
-) -> tuple[bytes, int, bool]:
-    """The chunk's time steps in the model's dtypes, raw; how many they are; and whether the tensors had a time
-    dimension, which the outputs have then. names: the model's inputs by what clients call them. Raises a Rejection."""
+) -> tuple[tuple[InputTensor, ...], int, bool]:
+    """The request's tensors in the order of the model's inputs; how many time steps they have; and whether they have a
+    dimension for them, which the outputs have then. Their values are not read. names: the model's inputs by what
+    clients call them. Raises a Rejection."""
     said = request_id(request.id)
     given = _each_once(request, names, model, said)
     steps, has_time = _steps_of(given, names, model, said)
@@ -39,30 +55,53 @@ def read_inputs(
             )
             raise refuse(text, "inputs.datatype")
     check_steps(steps, spec, catalog, "inputs.shape")
-    values = {}
+    found = []
     for name, (tensor, at) in given.items():
-        data = _raw(request, tensor, at, name, model)
-        wanted = prod(tensor.shape) * DTYPES[tensor.datatype].itemsize
-        if len(data) != wanted:
+        if request.raw_input_contents and _contents_given(tensor):
             text = (
-                f"{said}input byte size mismatch for input '{name}' for model '{model}'. Expected {wanted}, got "
-                f"{len(data)}"
+                f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
+            )
+            raise refuse(text, "inputs.contents")
+        dtype = DTYPES[tensor.datatype]
+        nbytes = prod(tensor.shape) * dtype.itemsize
+        found.append(InputTensor(name, at, names[name], tensor.datatype, dtype, nbytes))
+    return tuple(found), steps, has_time
+
+
+def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], steps: int, spec: ModelSpec) -> bytes:
+    """The chunk's time steps in the model's dtypes, raw. inputs, steps: as `read_tensors` has given them for a request
+    with the same signature. Raises a Rejection."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(inputs):
+        raise invalid("raw_input_contents", f"{len(raw)} of them", f"one for each input: {len(inputs)}")
+    values = {}
+    for tensor in inputs:
+        data = raw[tensor.at] if raw else _contents(request, tensor)
+        if len(data) != tensor.nbytes:
+            text = (
+                f"{request_id(request.id)}input byte size mismatch for input '{tensor.name}' for model "
+                f"'{request.model_name}'. Expected {tensor.nbytes}, got {len(data)}"
             )
             raise refuse(text, "inputs")
-        values[names[name].name] = _values(data, tensor.datatype, steps, names[name])
+        values[tensor.part.name] = _values(data, tensor, steps)
     if spec.inputs:
         taken = tensors.packed(values, steps)
     else:
         (taken,) = values.values()
     tensors.check_values(taken, spec)
-    return tensors.input_bytes(taken, spec), steps, has_time
+    return tensors.input_bytes(taken, spec)
 
 
-def _values(data: bytes, datatype: str, steps: int, part: TensorSpec) -> Array:
-    if datatype == "BOOL":
-        data = (np.frombuffer(data, np.uint8) != 0).astype(part.numpy_dtype).tobytes()
-        datatype = NAMES[part.dtype]
-    return tensors.read_tensor(data, WIRE_DTYPES[datatype], part.shape, steps, part, "", "inputs")
+def _values(data: bytes, tensor: InputTensor, steps: int) -> Array:
+    """[steps, *shape]. Floats come out in the model's dtype, integers as they came."""
+    values: Array = np.frombuffer(data, tensor.dtype)
+    want = tensor.part.numpy_dtype
+    if tensor.dtype.kind == "b":
+        values = (np.frombuffer(data, np.uint8) != 0).astype(want)
+    elif tensor.dtype != want and want.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(want)
+    return values.reshape(steps, *tensor.part.shape)
 
 
 def _each_once(
@@ -135,29 +174,24 @@ def _takes(datatype: str, part: TensorSpec) -> bool:
     return dtype is not None and dtype.kind in ("b", part.numpy_dtype.kind)
 
 
-def _raw(request: pb.ModelInferRequest, tensor: InferInput, at: int, name: str, model: str) -> bytes:
-    """The values of the tensor at this place as bytes, however they came."""
-    given = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []
-    raw = request.raw_input_contents
-    if raw:
-        if given:
-            text = (
-                f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
-            )
-            raise refuse(text, "inputs.contents")
-        if len(raw) != len(request.inputs):
-            raise invalid("raw_input_contents", f"{len(raw)} of them", f"one for each input: {len(request.inputs)}")
-        return raw[at]
+def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> bytes:
+    """The tensor's typed contents as bytes."""
+    came, model = request.inputs[tensor.at], request.model_name
+    given = _contents_given(came)
     if not given:
-        text = f"unable to find data for input tensor '{name}' for model '{model}' in request."
+        text = f"unable to find data for input tensor '{tensor.name}' for model '{model}' in request."
         raise refuse(text, "inputs")
     expected = CONTENTS.get(tensor.datatype)
     wrong = [field for field in given if field != expected]
     if wrong or expected is None:
-        came = CONTENT_TYPES[wrong[0]]
         text = (
-            f"unexpected explicit tensor data for input tensor '{name}' for model '{model}' of type '{came}', expected "
-            f"datatype '{tensor.datatype}'"
+            f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{model}' of type "
+            f"'{CONTENT_TYPES[wrong[0]]}', expected datatype '{tensor.datatype}'"
         )
         raise refuse(text, "inputs.contents")
-    return np.array(getattr(tensor.contents, expected), DTYPES[tensor.datatype]).tobytes()
+    return np.array(getattr(came.contents, expected), tensor.dtype).tobytes()
+
+
+def _contents_given(tensor: InferInput) -> list[str]:
+    """The fields of its typed contents that are not empty."""
+    return [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []

@@ -9,7 +9,7 @@ from cellkeeper_service.domain.spec import ModelSpec, TensorSpec
 from cellkeeper_service.rpc.catalog import Catalog
 
 from .datatypes import CONFIG_TYPES, NAMES
-from .inference import VERSION
+from .signature import VERSION
 from .tensor_names import TensorNames
 
 EXTENSIONS = (

@@ -47,7 +47,8 @@ class Parameters:
 def read_parameters(found: Mapping[str, pb.InferParameter], model: str) -> Parameters:
     """Raises a Rejection."""
     values: dict[str, Any] = {}
-    for name, parameter in found.items():
+    for name in found:  # items() of such a map is Python's, and makes a pair of every lookup
+        parameter = found[name]
         kinds = KINDS.get(name)
         if kinds is None:
             if name.startswith(RESERVED):

@@ -10,7 +10,7 @@ from cellkeeper_proto.kserve import inference_pb2 as pb
 from cellkeeper_service.core.requests import StepReply
 from cellkeeper_service.domain.clock import unix_ms
 
-from .inference import VERSION
+from .signature import VERSION
 
 
 @dataclass(slots=True)

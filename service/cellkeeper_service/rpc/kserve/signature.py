@@ -1,0 +1,142 @@
+"""A request's signature: names, datatypes and shapes of its tensors, checked once for all requests that repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from cellkeeper_proto.kserve import inference_pb2 as pb
+
+from cellkeeper_service.domain.spec import ModelSpec
+from cellkeeper_service.errors import invalid
+from cellkeeper_service.rpc import fields
+from cellkeeper_service.rpc.catalog import Catalog
+
+from .classification import MAX_CLASS_BYTES, PARAMETER, limit_classes, read_classes
+from .datatypes import NAMES, TEXTS
+from .input_tensors import InputTensor, read_tensors
+from .refusals import refuse
+from .tensor_names import STATE_PREFIX, TensorNames
+
+VERSION = "1"
+"""The one version of every model that clients see. Which of the served versions a sequence belongs to is written in its
+record."""
+
+MOST_KEPT = 256
+MAX_KEY_BYTES = 1024
+"""A client that uses ever new shapes, or long parameters that nobody reads, takes this much memory and no more."""
+
+Key = tuple[str, bool, tuple[bytes, ...], tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTensor:
+    """own: the output's name here, or "state." with a state's. classes: how many are asked for; None: the values are.
+    dtype: of the values in the reply."""
+
+    own: str
+    dtype: np.dtype[Any]
+    classes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """spec: of the model for which it was checked. steps: T of the chunk. wanted, with_state: what the step is to give.
+
+    reply: everything in a reply that the signature decides; identifier and raw contents are missing. streamed: the same
+    as a message of a stream.
+    """
+
+    spec: ModelSpec
+    inputs: tuple[InputTensor, ...]
+    steps: int
+    outputs: tuple[OutputTensor, ...]
+    wanted: frozenset[str]
+    with_state: bool
+    reply: pb.ModelInferResponse
+    streamed: pb.ModelStreamInferResponse
+
+
+class Signatures:
+    """Those of the last valid requests with raw contents. Typed contents are a part of a tensor's message, so that two
+    of them are seldom alike."""
+
+    def __init__(self, names: Mapping[str, TensorNames]) -> None:
+        """names: by model."""
+        self._names = names
+        self._kept: dict[Key, Signature] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
+        """spec: of the request's model. Raises a Rejection."""
+        if not request.raw_input_contents:
+            return self._read(request, spec, catalog)
+        inputs = tuple([tensor.SerializeToString() for tensor in request.inputs])
+        outputs = tuple([tensor.SerializeToString() for tensor in request.outputs])
+        key = request.model_name, catalog.shows_state, inputs, outputs
+        kept = self._kept.get(key)
+        if kept is not None and kept.spec is spec:
+            return kept
+        read = self._read(request, spec, catalog)
+        if sum(map(len, inputs)) + sum(map(len, outputs)) <= MAX_KEY_BYTES:
+            self._kept[key] = read
+            if len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return read
+
+    def _read(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
+        return read_signature(request, self._names[request.model_name], spec, catalog)
+
+
+def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: ModelSpec, catalog: Catalog) -> Signature:
+    """names: of the request's model. Raises a Rejection."""
+    model = request.model_name
+    asked, asked_classes = _outputs(request, names, model)
+    inputs, steps, has_time = read_tensors(request, names.inputs, spec, catalog, model)
+    own = [name for name in asked.values() if not name.startswith(STATE_PREFIX)]
+    state = [fields.STATE_OUTPUT] if len(own) < len(asked) else []
+    wanted, with_state = catalog.wanted([*own, *state], spec)
+    classes, text_bytes = asked_classes, 0
+    if asked_classes:
+        classes = limit_classes(asked_classes, asked, spec, steps)
+        text_bytes = sum(classes.values()) * MAX_CLASS_BYTES
+    catalog.check_reply_size(steps, wanted, with_state, spec, text_bytes=text_bytes)
+
+    reply = pb.ModelInferResponse(model_name=model, model_version=VERSION)
+    known = {output.name: output for output in spec.outputs}
+    known |= {STATE_PREFIX + tensor.name: tensor for tensor in spec.states}
+    outputs = []
+    for name, own_name in asked.items():
+        tensor, count = known[own_name], classes.get(name)
+        if count is not None:
+            reply.outputs.add(name=name, datatype=TEXTS, shape=(1, count))
+        else:
+            leading = (1, steps) if has_time and not own_name.startswith(STATE_PREFIX) else (1,)
+            reply.outputs.add(name=name, datatype=NAMES[tensor.dtype], shape=(*leading, *tensor.shape))
+        outputs.append(OutputTensor(own_name, tensor.numpy_dtype, count))
+    streamed = pb.ModelStreamInferResponse(infer_response=reply)
+    streamed.infer_response.parameters["triton_final_response"].bool_param = True
+    return Signature(spec, inputs, steps, tuple(outputs), wanted, with_state, reply, streamed)
+
+
+def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> tuple[dict[str, str], dict[str, int]]:
+    """By name, what each is here; and how many classes are asked for of those that are wanted as classes."""
+    if not request.outputs:
+        return {name: names.outputs[name] for name in names.listed}, {}
+    found, classes = {}, {}
+    for output in request.outputs:
+        own = names.outputs.get(output.name)
+        if own is None:
+            raise refuse(f"unexpected inference output '{output.name}' for model '{model}'", "outputs")
+        found[output.name] = own
+        if not (parameters := output.parameters):
+            continue
+        if "shared_memory_region" in parameters:
+            raise invalid("outputs.parameters", "shared_memory_region", "none: outputs come in the reply")
+        if PARAMETER in parameters:
+            classes[output.name] = read_classes(parameters[PARAMETER])
+    return found, classes
