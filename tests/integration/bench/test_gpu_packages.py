@@ -13,9 +13,10 @@ GENERATED = ("googleapis-common-protos", "grpcio-health-checking", "grpcio-refle
 def pip(folder: Path, installed: list[str]) -> Path:
     """A pip that lists these and notes what it is to install."""
     program = folder / "pip"
-    lines = "\n".join(installed)
+    (folder / "installed").write_text("\n".join(installed) + "\n")
     program.write_text(
-        f"#!/usr/bin/env bash\nif [ \"$1\" = freeze ]; then echo '{lines}'; else printf '%s\\n' \"$@\" >{folder}/words; fi\n"
+        '#!/usr/bin/env bash\ncd "${0%/*}"\n'
+        'if [ "$1" = freeze ]; then cat installed; else printf \'%s\\n\' "$@" >words; fi\n'
     )
     program.chmod(0o755)
     return program
