@@ -286,7 +286,7 @@ class CudaEngine:
             cells.launch(arena, buffers, scratch)
 
         if not self._buckets:
-            launch()  # compiles: one binary of a kernel serves every bucket
+            self._device.compile(launch)  # one binary of a kernel serves every bucket
         if not self._capture_failed:
             try:
                 return Bucket(steps, batch, layout, self._device.capture(launch))
