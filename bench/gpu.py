@@ -31,7 +31,7 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 
 from testing.bundles import make_bundle
 
-from .gpu_peers import PEERS, make_peers
+from .gpu_peers import PEERS, are_dispensable, make_peers
 from .machine import machine
 
 FEATURES = 64
@@ -91,6 +91,7 @@ def main() -> None:
                 report |= {"rounds": rounds, "missing": missing}
                 options.json.write_text(json.dumps(report, indent=1) + "\n")  # what there is, should time run out
     print(f"{device.name}\n\n{table(rounds)}")
+    sys.exit(not all(are_dispensable(one["without"]) for one in missing))
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """`make gpu-check`: everything that needs a GPU, in under six minutes, on a machine where nothing can be installed.
 
 Parts run one after another, what matters most first, each as a process with a time limit of its own; one that fails or
-runs out of time does not end the others. The report, JSON and a table, comes last whatever happened.
+runs out of time does not end the others, and leaves no process on the device. The JSON is written after every part, the
+table comes last.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,10 @@ from .machine import machine
 
 SERVER_PACKAGES = ("google.protobuf", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client")
 PYTEST = (sys.executable, "-m", "pytest", "-c", "tests/gpu.ini", "--rootdir", ".", "-q", "--color=no")
+WORKERS = ("-n", "8", "--dist", "loadgroup")  # most of a test's time is compilation
 LINES_SHOWN = 40
+REPORT_JSON = "gpu-check.json"
+BENCH_JSON = "bench-gpu.json"
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,14 @@ def parts(device: str, folder: Path) -> list[Part]:
     engines = [f"tests/unit/engine/test_{name}.py" for name in ("contract", "overflow", "pytorch")]
     # not the compiled peer: to compile it for every model and precision takes longer than all the rest
     peers = ("--peers", "cudnn,cudnn in a graph")
-    bench = (*peers, "--rounds", "2", "--seconds", "0.3", "--json", str(folder / "bench-gpu.json"))
+    bench = (*peers, "--rounds", "2", "--seconds", "0.3", "--json", str(folder / BENCH_JSON))
+    pytest = (*PYTEST, *(WORKERS if is_there("xdist") else ()))
     return [
-        Part("exactness", own("bench.gpu_exactness"), 100),
-        Part("served", own("bench.gpu_served"), 50, SERVER_PACKAGES),
-        Part("bench", own("bench.gpu", *bench), 80),
-        Part("engine", (*PYTEST, "-m", "gpu", *engines), 60, ("pytest",)),
-        Part("kernels", (*PYTEST, *kernels), 60, ("pytest",)),
+        Part("exactness", own("bench.gpu_exactness"), 90),
+        Part("served", own("bench.gpu_served"), 60, SERVER_PACKAGES),
+        Part("bench", own("bench.gpu", *bench), 90),
+        Part("engine", (*pytest, "-m", "gpu", *engines), 55, ("pytest",)),
+        Part("kernels", (*pytest, *kernels), 55, ("pytest",)),
     ]
 
 
@@ -56,15 +65,24 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--out", type=Path, default=Path("out"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the part that runs, too
     why = no_device()
     if why:
         sys.exit(f"gpu-check: {why}, so nothing was checked")
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = [run(part) for part in parts(options.device, options.out)]
-    report = {"machine": machine(), "device": device_name(options.device), "parts": results}
-    (options.out / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\n{report['device']}\n\n{table(results)}")
-    sys.exit(any(result["outcome"] not in ("passed", "skipped") for result in results))
+    sys.exit(checked(parts(options.device, options.out), options.out, device_name(options.device)))
+
+
+def checked(chosen: Sequence[Part], folder: Path, device: str) -> bool:
+    """Runs the parts and reports; whether one of them failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BENCH_JSON).unlink(missing_ok=True)  # of an earlier run
+    results: list[dict[str, Any]] = []
+    report = {"machine": machine(), "device": device, "parts": results}
+    for part in chosen:
+        results.append(run(part))
+        (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\n{device}\n\n{table(results, folder)}")
+    return any(result["outcome"] not in ("passed", "skipped") for result in results)
 
 
 def run(part: Part) -> dict[str, Any]:
@@ -77,13 +95,20 @@ def run(part: Part) -> dict[str, Any]:
         return {"part": part.name, "outcome": "skipped", "seconds": 0.0, "missing": missing, "lines": []}
     print(f"== {part.name} (at most {part.limit_s} s)", flush=True)
     begin = time.monotonic()
-    try:
-        done = subprocess.run(
-            part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=part.limit_s, check=False
-        )
-        outcome, output = "passed" if done.returncode == 0 else f"failed ({done.returncode})", done.stdout
-    except subprocess.TimeoutExpired as error:
-        outcome, output = "out of time", error.stdout or b""
+    # a session of its own: what the part has started is ended with it, and computes beside no later part
+    with subprocess.Popen(
+        part.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        try:
+            output = process.communicate(timeout=part.limit_s)[0]
+            outcome = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
+        except subprocess.TimeoutExpired:
+            outcome = "out of time"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if outcome == "out of time":
+            output = process.communicate()[0]
     lines = output.decode(errors="replace").splitlines()
     print("\n".join(lines[-LINES_SHOWN:]), flush=True)
     seconds = round(time.monotonic() - begin, 1)
@@ -113,11 +138,16 @@ def device_name(device: str) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}"
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]], folder: Path) -> str:
+    """The parts; then the figures of the bench, as many as it had when it ended."""
     lines = ["| part | outcome | s |", "|---|---|---:|"]
     lines += [f"| {one['part']} | {one['outcome']} | {one['seconds']} |" for one in results]
-    tables = [line for one in results for line in one["lines"] if one["part"] == "bench" and line.startswith("|")]
-    return "\n".join([*lines, "", *tables])
+    figures = folder / BENCH_JSON
+    if not figures.exists():
+        return "\n".join(lines)
+    from .gpu import table as bench_table
+
+    return "\n".join([*lines, "", bench_table(json.loads(figures.read_text())["rounds"])])
 
 
 if __name__ == "__main__":

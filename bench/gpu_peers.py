@@ -9,7 +9,7 @@ compiled          the cell written out, gathered and scattered under torch.compi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -38,19 +38,21 @@ PEERS = {"cudnn": Kind(False), "cudnn in a graph": Kind(True), "compiled": Kind(
 def make_peers(
     names: Sequence[str], bundle: Bundle, batch: int, device: torch.device, precision: Precision
 ) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Those that can be had, and of the others why not, which goes to stderr too: torch.compile needs a C compiler, and
-    does not know every device."""
+    """Those that can be had, and of the others why not, which goes to stderr too."""
     peers: dict[str, Peer] = {}
     missing: dict[str, str] = {}
     for name in names:
         try:
             peers[name] = Peer(bundle, batch, device, precision, PEERS[name])
-        except Exception as error:  # noqa: PERF203  # what torch.compile raises has no common class
-            if not PEERS[name].compiled:
-                raise
+        except Exception as error:  # noqa: BLE001, PERF203  # what torch.compile raises has no common class
             missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             print(f"bench-gpu: without {name}: {missing[name]}", file=sys.stderr, flush=True)
     return peers, missing
+
+
+def are_dispensable(names: Iterable[str]) -> bool:
+    """Whether all of them may be missing: torch.compile needs a C compiler, and does not know every device."""
+    return all(PEERS[name].compiled for name in names)
 
 
 class Peer:

@@ -12,7 +12,7 @@ from cellkeeper_service.model.bundle import read_bundle
 
 from bench import gpu_peers
 from bench.gpu import words
-from bench.gpu_peers import PEERS, make_peers, written_out
+from bench.gpu_peers import PEERS, are_dispensable, make_peers, written_out
 from testing.bundles import make_bundle
 
 CPU = torch.device("cpu")
@@ -51,10 +51,15 @@ def test_a_peer_that_cannot_be_compiled_is_left_out_and_named(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_another_peer_that_fails_is_no_less_than_that(tmp_path: Path) -> None:
+def test_another_peer_that_fails_ends_no_bench_but_makes_it_fail(tmp_path: Path) -> None:
     bundle = read_bundle(make_bundle(tmp_path / "m"))
-    with pytest.raises(RuntimeError):
-        make_peers(("cudnn",), bundle, 4, CPU, "fp32")
+    peers, missing = make_peers(("cudnn", "cudnn in a graph"), bundle, 4, CPU, "fp32")
+    assert peers == {}
+    assert set(missing) == {"cudnn", "cudnn in a graph"}
+    assert not are_dispensable(missing)
+    assert not are_dispensable(["compiled", "cudnn"])
+    assert are_dispensable(["compiled"])
+    assert are_dispensable([])
 
 
 def test_a_peer_that_is_not_known() -> None:

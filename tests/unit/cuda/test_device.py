@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from cellkeeper_service.engine.cuda.device import CudaDevice
+from cellkeeper_service.domain.engine import EngineLost
+from cellkeeper_service.engine.cuda.device import CaptureFailed, CudaDevice
 from cellkeeper_service.errors import StartError
+from triton.runtime.errors import OutOfResources, PTXASError
 
 
 def answer(
@@ -25,6 +31,11 @@ def answer(
         "device_count": lambda: 1,
         "get_device_name": lambda index: "A GPU",
         "get_device_capability": lambda index: capability,
+        "device": lambda device: nullcontext(),
+        "stream": lambda stream: nullcontext(),
+        "Stream": lambda device: None,
+        "current_stream": lambda: SimpleNamespace(synchronize=lambda: None),
+        "graph_pool_handle": lambda: (0, 1),
     }
     for name, value in answers.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -49,13 +60,101 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_number_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [1, 9, 128, 255, 1000])  # torch.device keeps 8 bits, signed, of it
+def test_a_number_that_is_not_there(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     answer(monkeypatch)
-    with pytest.raises(StartError, match=r"^device: got cuda:9, torch finds 1 CUDA devices; choose another or cpu$"):
-        CudaDevice("cuda:9")
+    expected = rf"^device: got cuda:{number}, torch finds 1 CUDA devices; choose another or cpu$"
+    with pytest.raises(StartError, match=expected):
+        CudaDevice(f"cuda:{number}")
 
 
 def test_a_device_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, capability=(6, 1))
     with pytest.raises(StartError, match=r"^device: cuda:0 A GPU has compute capability 6.1, expected 7.0 or more"):
         CudaDevice("cuda:0")
+
+
+def test_a_device_that_another_process_has_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_name", raises(RuntimeError("CUDA error: device busy\nCompile with")))
+    with pytest.raises(EngineLost, match=r"^cuda:0 failed: CUDA error: device busy$"):
+        CudaDevice("cuda:0")
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def call(*_: Any) -> None:
+        raise error
+
+    return call
+
+
+def test_memory_of_the_host_or_a_figure_that_cannot_be_had_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    with pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: [^\n]+$"):
+        device.pinned(1 << 60)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", raises(RuntimeError("CUDA error: unspecified launch failure")))
+    with pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: CUDA error: unspecified launch failure$"):
+        device.free_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (
+            RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
+            "Failed to find C comp",
+        ),
+        (subprocess.CalledProcessError(1, ["gcc", "launcher.c"]), r"Command .* returned non-zero exit status 1\."),
+        (PermissionError(13, "Permission denied", "/root/.triton"), r".* Permission denied: '/root/.triton'"),
+        (OutOfResources(120_000, 101_376, "shared memory"), "out of resource: shared memory"),
+        (PTXASError("no kernel image"), "PTXAS error: no kernel image"),
+        (AssertionError("libcuda.so cannot found!\nPlease"), "libcuda.so cannot found!"),
+    ],
+)
+def test_kernels_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch, error: Exception, what: str) -> None:
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    expected = (
+        rf"^device: Triton cannot compile or load its kernels for cuda:0 A GPU \({what}[^\n]*\); it needs a C compiler "
+        r"\(CC\), Python's headers and a folder that it can write to \(TRITON_CACHE_DIR\); or choose cpu$"
+    )
+    with pytest.raises(StartError, match=expected), device.entered():
+        device.compile(raises(error))
+
+
+def test_a_device_that_fails_in_the_first_launch_is_not_taken_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    with (
+        pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: CUDA error: an illegal memory access"),
+        device.entered(),
+    ):
+        device.compile(raises(RuntimeError("CUDA error: an illegal memory access was encountered")))
+    late = SimpleNamespace(synchronize=raises(RuntimeError("CUDA error: misaligned address")))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: late)
+    with pytest.raises(EngineLost, match=r"^cuda:0 A GPU failed: CUDA error: misaligned address"), device.entered():
+        device.compile(lambda: None)
+
+
+class Graph:
+    """CUDAGraph, in which a launch that fails makes the capture invalid."""
+
+    ended = 0
+
+    def capture_begin(self, pool: Any, capture_error_mode: str) -> None: ...
+
+    def capture_end(self) -> None:
+        Graph.ended += 1
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_a_capture_that_fails_names_the_cause_and_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    device = CudaDevice("cuda:0")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    with pytest.raises(CaptureFailed, match=r"^operation not permitted when stream is capturing$"):
+        device.capture(raises(RuntimeError("operation not permitted when stream is capturing")))
+    with pytest.raises(CaptureFailed, match="due to a previous error"):
+        device.capture(lambda: None)
+    assert Graph.ended == 2

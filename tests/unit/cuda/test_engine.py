@@ -120,6 +120,22 @@ def test_calls_under_way_do_not_touch_each_other() -> None:
 
 
 @pytest.mark.usefixtures("_double")
+def test_a_call_after_a_larger_one() -> None:
+    """The buffers that both travel through have grown in between."""
+    engine = new()
+    engine.reserve(8)
+    inputs = inputs_of("lstm", 23, 6)
+    rows = np.arange(6, dtype=np.intp)
+    start_rows(engine, rows)
+    for start, steps in ((0, 1), (1, 21), (22, 1)):
+        for some in (rows[:1], rows[1:]):
+            came = engine.run(np.ascontiguousarray(inputs[start : start + steps, some]), some, some, WANTED)
+            for i, row in enumerate(some):
+                expected = of_sequence("lstm", inputs[:, row])["hidden"][start : start + steps]
+                np.testing.assert_allclose(came.outputs["hidden"][:, i], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_double")
 def test_forks_read_the_state_as_it_was() -> None:
     engine = new()
     engine.reserve(8)

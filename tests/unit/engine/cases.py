@@ -72,7 +72,8 @@ KINDS = [
 ]
 
 each_engine = pytest.mark.parametrize("kind", KINDS)
-each_case = pytest.mark.parametrize("case", CASES)
+# the tests of a case go to one worker where they are distributed by group: an engine on a GPU takes seconds to load
+each_case = pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.xdist_group(case)) for case in CASES])
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="cellkeeper-test-bundles-")
 

@@ -1,7 +1,9 @@
 """Compiles the kernels for a GPU, which needs no GPU: python -m tests.unit.kernels.compiled [capability, such as 90]
 
-Runs in a process without Triton's interpreter. Prints a JSON object:
-    binaries   of each kernel, precision and tile: name, constants, shared memory, and counts of instructions of its PTX
+Every launch goes through Triton's own specialization of its arguments, as on a device. Runs in a process without
+Triton's interpreter. Prints a JSON object:
+    binaries   of each kernel, precision and tile: name, constants, shared memory, stack (spilled registers),
+               and counts of instructions of its PTX
     varying    the launches of which Triton would compile another binary for another batch or chunk: none
 """
 
@@ -9,7 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +24,6 @@ from cellkeeper_service.engine.cuda.cells import KernelCells, StepBuffers
 from cellkeeper_service.engine.precision import PRECISIONS, Precision
 from cellkeeper_service.model.config import Features
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from testing.bundles import bundle_config, random_tensors
@@ -31,9 +36,38 @@ MODELS: list[dict[str, Any]] = [
     {"proj_size": 5, "input_size": 6, "input": {"kind": "tokens", "vocabulary": 11, "embedding_size": 6}},
     {"hidden_size": 512, "input": {"kind": "features", "normalization": {"offset": [0] * 3, "scale": [1] * 3}}},
 ]
-_INSTRUCTIONS = ("fma.rn.f32", "mma.sync", "wgmma.mma_async", "atom", "red", "div.full.f32", "div.rn.f32", "ex2")
-_POINTERS = {torch.float32: "*fp32", torch.int32: "*i32", torch.uint8: "*u8", torch.bfloat16: "*bf16"}
+CHUNKS = ((1, 1), (2, 16), (3, 70), (16, 1), (4, 256))
+_INSTRUCTIONS = (
+    "fma.rn.f32",
+    "mma.sync",
+    "wgmma.mma_async",
+    "atom",
+    "red",
+    "div.full.f32",
+    "div.rn.f32",
+    "rcp",
+    "ex2",
+    "add.ftz.f32",
+    "mul.ftz.f32",
+    "fma.rn.ftz.f32",
+)
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class AbsentDevice:
+    """What Triton asks of a driver before it launches."""
+
+    def __init__(self, capability: int) -> None:
+        self._target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
 
 
 def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: int) -> list[Launch]:
@@ -63,32 +97,47 @@ def launches_of(precision: Precision, model: dict[str, Any], steps: int, batch: 
     return launches
 
 
-def binary_key(launch: Launch) -> tuple[Any, ...]:
-    """What Triton compiles anew for: the types of the arguments, the constants, the alignment, special integers."""
+def compile_launch(launch: Launch) -> Any:
+    """The binary that Triton makes of it."""
     kernel, args, kwargs = launch
-    specialized: list[tuple[Any, ...]] = []
-    for parameter, value in zip(kernel.params, args, strict=False):
-        if isinstance(value, torch.Tensor):
-            specialized.append((_POINTERS[value.dtype], value.data_ptr() % 16 == 0))
-        elif parameter.do_not_specialize:
-            specialized.append(("i32",))
-        else:
-            specialized.append(("i32", value == 1, value % 16 == 0))
-    return (kernel.__name__, tuple(specialized), tuple(sorted(kwargs.items())))
+    return kernel.run(*args, grid=(1,), warmup=True, **kwargs)
 
 
-def compile_launch(launch: Launch, arch: int) -> Any:
-    kernel, args, kwargs = launch
-    constants = {name: value for name, value in kwargs.items() if name in kernel.arg_names}
-    options = {name: value for name, value in kwargs.items() if name not in kernel.arg_names}
-    signature: dict[str, str] = dict.fromkeys(kernel.arg_names, "constexpr")
-    attributes: dict[tuple[int, ...], Any] = {}
-    for number, (name, value) in enumerate(zip(kernel.arg_names, args, strict=False)):
-        signature[name] = _POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i32"
-        if isinstance(value, torch.Tensor):
-            attributes[(number,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+@contextmanager
+def keys_alone() -> Iterator[set[tuple[str, str]]]:
+    """The kernels and keys of the binaries that `compile_launch` asks for meanwhile; none of them is compiled."""
+    keys: set[tuple[str, str]] = set()
+
+    def note(key: str, fn: Any, **other: Any) -> bool:
+        del other
+        keys.add((fn.name, key))
+        return True
+
+    triton.knobs.runtime.jit_cache_hook = note
+    try:
+        yield keys
+    finally:
+        triton.knobs.runtime.jit_cache_hook = None
+
+
+def binary_keys(launches: list[Launch]) -> set[tuple[str, str]]:
+    with keys_alone() as keys:
+        for launch in launches:
+            compile_launch(launch)
+    return keys
+
+
+def stack_bytes(cubin: bytes) -> int:
+    """Of a thread."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"STACK:(\d+)", printed)
+    if found is None:
+        raise ValueError(f"cuobjdump names no stack: {printed}")
+    return int(found[1])
 
 
 def constants_of(launch: Launch) -> str:
@@ -98,28 +147,30 @@ def constants_of(launch: Launch) -> str:
     return " ".join([kernel.__name__, *(f"{name}={kwargs[name]}" for name in names if name in kwargs)])
 
 
-def describe(launch: Launch, arch: int) -> dict[str, Any]:
-    binary = compile_launch(launch, arch)
+def describe(launch: Launch) -> dict[str, Any]:
+    binary = compile_launch(launch)
     ptx = binary.asm["ptx"]
     return {
         "kernel": launch[0].__name__,
         "constants": constants_of(launch),
         "precision": launch[2].get("PRECISION"),
         "shared_bytes": binary.metadata.shared,
+        "stack_bytes": stack_bytes(binary.asm["cubin"]),
         **{word: len(re.findall(rf"\b{re.escape(word)}\b", ptx)) for word in _INSTRUCTIONS},
     }
 
 
-def main(arch: int) -> None:
+def main(capability: int) -> None:
+    triton.runtime.driver.set_active(AbsentDevice(capability))
     chosen: dict[str, Launch] = {}
     varying = []
     for model in MODELS:
         for precision in PRECISIONS:
-            chunks = [launches_of(precision, model, steps, batch) for steps, batch in ((1, 1), (2, 16), (3, 70))]
-            binaries = [{binary_key(launch) for launch in launches} for launches in chunks]
-            varying += [str(key) for keys in binaries for key in keys ^ binaries[0]]
+            chunks = [launches_of(precision, model, steps, batch) for steps, batch in CHUNKS]
+            first, *others = [binary_keys(launches) for launches in chunks]
+            varying += [str(key) for keys in others for key in keys ^ first]
             chosen |= {constants_of(launch): launch for launch in chunks[0]}
-    print(json.dumps({"binaries": [describe(launch, arch) for launch in chosen.values()], "varying": varying}))
+    print(json.dumps({"binaries": [describe(launch) for launch in chosen.values()], "varying": varying}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], Any]] = {
     "expm1": np.expm1,
     "sinh": np.sinh,
 }
-MOST_ULP = 4.0
+MOST_ULP = 3.0
 # Where a product or a difference of larger values is nearly 0, it has their rounding: what counts is the ulp of these.
 CANCELLING = ("gelu", "gelu_tanh", "hard_sigmoid", "hard_silu", "mish", "silu")
 _TINIEST = np.finfo(np.float32).tiny

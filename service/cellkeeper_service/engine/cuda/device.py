@@ -7,7 +7,7 @@ HostDevice    the CPU in its place, so that everything around it runs and is tes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Protocol
 
 import torch
@@ -61,6 +61,9 @@ class Device(Protocol):
     def free_bytes(self) -> int | None:
         """Of the device's memory; None where it is the host's."""
 
+    def compile(self, launch: Callable[[], None]) -> None:
+        """The first `launch` of all, which makes the kernels' binaries. Raises StartError where they cannot be made."""
+
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         """A call that repeats `launch` with the same addresses. Raises CaptureFailed."""
 
@@ -74,14 +77,16 @@ class CudaDevice:
     """Implements Device for "cuda:N". Raises StartError where that cannot be used."""
 
     def __init__(self, device: str) -> None:
-        self.torch_device = torch.device(device)
         _check_driver(device)
         count = torch.cuda.device_count()
-        index = self.torch_device.index or 0
+        index = int(device.partition(":")[2] or 0)
         if index >= count:
             raise StartError(f"device: got {device}, torch finds {count} CUDA devices; choose another or cpu")
-        model = torch.cuda.get_device_name(index)
-        self._capability = torch.cuda.get_device_capability(index)
+        self.torch_device = torch.device("cuda", index)
+        self.name = device
+        with self.entered():
+            model = torch.cuda.get_device_name(index)
+            self._capability = torch.cuda.get_device_capability(index)
         self.name = f"{device} {model}"
         if self._capability < LEAST_CAPABILITY:
             raise StartError(
@@ -114,10 +119,27 @@ class CudaDevice:
             )
 
     def pinned(self, size_bytes: int) -> Tensor:
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
+        with self.entered():
+            return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
 
     def free_bytes(self) -> int | None:
-        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+        with self.entered():
+            return int(torch.cuda.mem_get_info(self.torch_device)[0])
+
+    def compile(self, launch: Callable[[], None]) -> None:
+        from .kernels.errors import COMPILE_ERRORS
+
+        errors: tuple[type[Exception], ...] = (RuntimeError, *COMPILE_ERRORS)
+        try:
+            launch()
+            torch.cuda.current_stream().synchronize()  # so that a kernel which fails does so here, not in a capture
+        except errors as error:
+            if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
+                raise
+            raise StartError(
+                f"device: Triton cannot compile or load its kernels for {self.name} ({first_line(error)}); it needs a "
+                "C compiler (CC), Python's headers and a folder that it can write to (TRITON_CACHE_DIR); or choose cpu"
+            ) from error
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
@@ -126,8 +148,11 @@ class CudaDevice:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 launch()
-            finally:
-                graph.capture_end()
+            except RuntimeError:
+                with suppress(RuntimeError):  # that it is invalid now; the cause is what `launch` raised
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         except RuntimeError as error:
             raise CaptureFailed(first_line(error)) from error
         return graph.replay
@@ -171,6 +196,9 @@ class HostDevice:
 
     def free_bytes(self) -> int | None:
         return None
+
+    def compile(self, launch: Callable[[], None]) -> None:
+        launch()
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         return launch

@@ -22,7 +22,7 @@ from .accuracy import relative_error
 from .buckets import Bucket, Layout, shapes, sliced
 from .cells import KernelCells
 from .device import CaptureFailed, Device, OutOfDeviceMemory
-from .staging import Staging, StagingPool
+from .staging import SliceViews, Staging, StagingPool
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ class _Slice:
     start: int
     up_at: int
     down_at: int
+
+    def views(self, staging: Staging) -> SliceViews:
+        return staging.views(self.bucket.layout, self.up_at, self.down_at)
 
 
 class PendingCall:
@@ -64,14 +67,14 @@ class PendingCall:
         of the engine may be called meanwhile. Raises EngineLost."""
         with self._engine.entered():
             self._staging.done.synchronize()
-        down, batch = self._staging.down, self._batch
+        batch = self._batch
         finite = np.ones(batch, np.bool_)
         parts: dict[str, list[Array]] = {name: [] for name in self._wanted}
         for piece in self._slices:
-            layout = piece.bucket.layout
-            finite &= layout.finite.of(down, piece.down_at).numpy()[:batch] != 0
+            views = piece.views(self._staging)
+            finite &= views.finite[:batch] != 0
             for name, values in parts.items():
-                values.append(layout.outputs[name].of(down, piece.down_at).numpy()[:, :batch])
+                values.append(views.outputs[name][:, :batch])
         # copies: the next call comes into the same memory
         outputs = {
             name: values[0].copy() if len(values) == 1 else np.concatenate(values) for name, values in parts.items()
@@ -199,7 +202,7 @@ class CudaEngine:
         up_bytes = last.up_at + last.bucket.layout.up_bytes
         staging = self._pool.take(up_bytes, last.down_at + last.bucket.layout.down_bytes)
         for number, piece in enumerate(slices):
-            _fill(piece, staging.up, inputs, write if number else read, write)
+            _fill(piece, staging, inputs, write if number else read, write)
         with self._device.entered():
             for piece in slices:
                 layout, down_bytes = piece.bucket.layout, piece.bucket.layout.wanted_bytes(wanted)
@@ -286,7 +289,7 @@ class CudaEngine:
             cells.launch(arena, buffers, scratch)
 
         if not self._buckets:
-            launch()  # compiles: one binary of a kernel serves every bucket
+            self._device.compile(launch)  # one binary of a kernel serves every bucket
         if not self._capture_failed:
             try:
                 return Bucket(steps, batch, layout, self._device.capture(launch))
@@ -312,14 +315,13 @@ class CudaEngine:
             yield start, numbers, staging, on_device
 
 
-def _fill(piece: _Slice, up: Tensor, inputs: Array, read: Rows, write: Rows) -> None:
+def _fill(piece: _Slice, staging: Staging, inputs: Array, read: Rows, write: Rows) -> None:
     """Packs a slice. What a bucket has beyond the batch is marked as padding, and its inputs are never looked at."""
-    layout, batch = piece.bucket.layout, len(read)
-    for part, rows in ((layout.read, read), (layout.write, write)):
-        numbers = part.of(up, piece.up_at).numpy()
+    views, batch = piece.views(staging), len(read)
+    for numbers, rows in ((views.read, read), (views.write, write)):
         numbers[:batch] = rows
         numbers[batch:] = -1
-    layout.inputs.of(up, piece.up_at).numpy()[:, :batch] = inputs[piece.start : piece.start + piece.bucket.steps]
+    views.inputs[:, :batch] = inputs[piece.start : piece.start + piece.bucket.steps]
 
 
 def _state_views(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:

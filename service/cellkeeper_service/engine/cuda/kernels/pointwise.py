@@ -1,8 +1,11 @@
 """Functions of one value, float32.
 
 tl.exp is ex2.approx(x * log2(e)) on a device, off by up to 80 ulp for large |x|, and the functions of libdevice are
-not in Triton's interpreter. These forms are within a few ulp of float64 over the whole range and are the same
-arithmetic in both places, but for the device's fused multiply-adds and its division (2 ulp). NaN gives NaN.
+not in Triton's interpreter. These forms are within 3 ulp of float64 over the whole range and are the same arithmetic in
+both places, but for the device's fused multiply-adds. NaN gives NaN.
+
+Divisions are tl.div_rn: `/` is div.full on a device, off by up to 2 ulp, with which tanh and sigmoid are off by 5 and
+can pass 1.
 """
 
 import triton
@@ -64,21 +67,21 @@ def tanh(x):
     """2 sigmoid(2x) - 1 would lose all relative accuracy around 0; e / (e + 2) with e = expm1(2 |x|) does not."""
     size = tl.abs(x)
     e = _expm1_near(2.0 * tl.where(size < 10.0, size, 10.0))  # from 9.1 on it is 1; NaN is put back below
-    value = e / (e + 2.0)
+    value = tl.div_rn(e, e + 2.0)
     return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
 
 
 @triton.jit
 def sigmoid(x):
     e = exp(-tl.abs(x))  # of -x it would be infinite where the result is a denormal yet
-    return tl.where(x >= 0.0, 1.0, e) / (1.0 + e)
+    return tl.div_rn(tl.where(x >= 0.0, 1.0, e), 1.0 + e)
 
 
 @triton.jit
 def softplus(x):
     """log(1 + e ** x) = max(x, 0) + log1p(u), u = e ** -|x|; log1p(u) = 2 artanh(u / (u + 2)) by its series."""
     u = exp(-tl.abs(x))
-    s = u / (u + 2.0)  # at most 1 / 3
+    s = tl.div_rn(u, u + 2.0)  # at most 1 / 3
     t = s * s
     p = 1.0 / 15.0
     p = p * t + 1.0 / 13.0
@@ -96,7 +99,7 @@ def sinh(x):
     near = size <= 20.0
     e = _expm1_near(tl.where(near, size, 0.0))
     half = exp(0.5 * size)  # e ** size itself overflows before sinh does
-    value = tl.where(near, 0.5 * (e + e / (e + 1.0)), 0.5 * half * half)
+    value = tl.where(near, 0.5 * (e + tl.div_rn(e, e + 1.0)), 0.5 * half * half)
     return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
 
 
@@ -177,11 +180,12 @@ def activation(x, ACTIVATION: tl.constexpr):
     if ACTIVATION == "hard_tanh":
         value = clip(x, -1.0, 1.0)
     if ACTIVATION == "hard_sigmoid":
-        value = clip(x / 6.0 + 0.5, 0.0, 1.0)
+        value = clip(tl.div_rn(x, 6.0) + 0.5, 0.0, 1.0)
     if ACTIVATION == "hard_silu":
-        value = times_share(x, clip(x / 6.0 + 0.5, 0.0, 1.0))
+        value = times_share(x, clip(tl.div_rn(x, 6.0) + 0.5, 0.0, 1.0))
     if ACTIVATION == "softsign":
-        value = tl.where(tl.abs(x) > 3.4028234663852886e38, tl.where(x > 0.0, 1.0, -1.0), x / (1.0 + tl.abs(x)))
+        share = tl.div_rn(x, 1.0 + tl.abs(x))
+        value = tl.where(tl.abs(x) > 3.4028234663852886e38, tl.where(x > 0.0, 1.0, -1.0), share)
     if ACTIVATION == "log_sigmoid":
         value = -softplus(-x)
     return value

@@ -63,5 +63,5 @@ def transform(
         inside = (first + block < UNITS) & real
         x = _chain(source, values, first + block, inside, UNITS, OPS)
         if SOFTMAX:
-            x = exp(x - peak) / total
+            x = tl.div_rn(exp(x - peak), total)
         tl.store(out + first + block, x, mask=inside)

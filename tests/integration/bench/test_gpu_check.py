@@ -1,0 +1,73 @@
+"""`make gpu-check`: what it reports and leaves behind, with parts that need no device."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.gpu_check import BENCH_JSON, REPORT_JSON, Part, checked, parts, run
+
+MOST_SECONDS = 360
+HOLDS_A_LOCK = (
+    "import fcntl, time; file = open({path!r}); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+)
+LEAVES_A_PROCESS = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {code!r}], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+child.stdout.readline()
+print("it has the lock")
+sys.exit(3)
+"""
+
+
+def part(name: str, code: str, limit_s: int = 60) -> Part:
+    return Part(name, (sys.executable, "-c", code), limit_s)
+
+
+def test_all_parts_together_take_less_than_six_minutes(tmp_path: Path) -> None:
+    assert sum(one.limit_s for one in parts("cuda:0", tmp_path)) < MOST_SECONDS
+
+
+def test_a_part_leaves_no_process_on_the_device(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    result = run(part("leaves", LEAVES_A_PROCESS.format(code=HOLDS_A_LOCK.format(path=str(path)))))
+    assert (result["outcome"], result["lines"]) == ("failed (3)", ["it has the lock"])
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # waits for as long as that process lives
+
+
+def test_a_part_that_takes_too_long_is_ended_and_what_it_printed_is_kept() -> None:
+    result = run(Part("endless", ("bash", "-c", "echo begun; exec sleep 600"), 1))
+    assert (result["outcome"], result["lines"]) == ("out of time", ["begun"])
+
+
+def test_the_report_is_there_before_the_next_part_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reads = f"import json; print([one['part'] for one in json.load(open({str(tmp_path / REPORT_JSON)!r}))['parts']])"
+    assert not checked([part("first", "print(1)"), part("second", reads)], tmp_path, "cuda:0 A GPU")
+    report = json.loads((tmp_path / REPORT_JSON).read_text())
+    assert [(one["part"], one["outcome"], one["lines"]) for one in report["parts"]] == [
+        ("first", "passed", ["1"]),
+        ("second", "passed", ["['first']"]),
+    ]
+    assert "| second | passed |" in capsys.readouterr().out
+
+
+def test_the_table_has_the_figures_of_a_bench_that_ran_out_of_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"contender": "cellkeeper", "precision": "fp32", "layers": 2, "hidden": 128, "batch": 64}
+    figures |= {"steps_per_second": 1e6, "p50_ms": 0.064, "p99_ms": 0.1, "device_us": 31.5}
+    figures |= {"bytes_per_second": 4e12, "operations_per_second": 5e13}
+    text = json.dumps({"rounds": [figures]})
+    bench = f"from pathlib import Path; Path({str(tmp_path / BENCH_JSON)!r}).write_text({text!r}); raise SystemExit(1)"
+    assert checked([part("bench", bench)], tmp_path, "cuda:0 A GPU")
+    printed = capsys.readouterr().out
+    assert "| bench | failed (1) |" in printed
+    assert "| 2x128 | 64 | fp32 | cellkeeper | 1,000,000 | 0.064 | 0.100 | 31.5 |" in printed
+    assert not checked([part("another run", "")], tmp_path, "cuda:0 A GPU")
+    assert "2x128" not in capsys.readouterr().out

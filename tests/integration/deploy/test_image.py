@@ -1,0 +1,53 @@
+"""The image for a GPU: its commands are run, with programs in their place that note what they are asked for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deploy.stack import ROOT
+
+TRITON_OF_TORCH = {"2.11.0": "3.6.0", "2.12.0": "3.7.0", "2.13.0": "3.7.1"}  # what torch's CUDA builds require
+
+
+def commands(word: str) -> list[str]:
+    """The RUN commands of the Dockerfile that contain it."""
+    text = (ROOT / "service" / "Dockerfile").read_text().replace("\\\n", " ")
+    return [line for line in re.findall(r"^RUN (.*)$", text, re.MULTILINE) if word in line]
+
+
+def run(command: str, device: str, folder: Path, path: str) -> None:
+    subprocess.run(["/bin/bash", "-c", command], check=True, cwd=folder, env={"DEVICE": device, "PATH": path})
+
+
+def pins(folder: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(torch|triton)==([\w.]+)", (folder / "constraints.txt").read_text(), re.MULTILINE))
+
+
+def test_the_image_for_a_gpu_has_the_triton_that_the_kernels_are_tested_with(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    tested = pins(tmp_path)
+    for command in commands("sed"):
+        run(command, "cpu", tmp_path, "/usr/bin:/bin")
+    assert pins(tmp_path) == tested
+    for command in commands("sed"):
+        run(command, "cuda", tmp_path, "/usr/bin:/bin")
+    assert pins(tmp_path)["triton"] == tested["triton"]
+    assert TRITON_OF_TORCH[pins(tmp_path)["torch"]] == tested["triton"], "pip finds no versions that go together"
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", {"gcc", "libc6-dev"}), ("cpu", set())])
+def test_only_the_image_for_a_gpu_has_a_c_compiler(tmp_path: Path, device: str, expected: set[str]) -> None:
+    for name in ("apt-get", "rm"):
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >>{tmp_path}/asked\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "asked").touch()
+    for command in commands("apt-get"):
+        run(command, device, tmp_path, str(tmp_path))
+    asked = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    installed = {word for words in asked if words[:2] == ["apt-get", "install"] for word in words[2:] if word[0] != "-"}
+    assert installed == expected
