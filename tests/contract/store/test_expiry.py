@@ -139,3 +139,13 @@ def test_a_conflict_does_not_keep_it(store: Store) -> None:
     while store.commit_many([create(key(), seed=2)])[0].outcome is Outcome.CONFLICT:
         assert time.monotonic() - began < WAIT_S
         time.sleep(LOOK_S)
+
+
+def test_an_append_that_conflicts_does_not_keep_it(store: Store) -> None:
+    committed(store, create(key(), ttl_ms=TTL_MS))
+    others = append(key(), create(key(), seed=2, ttl_ms=TTL_MS).header, inputs(1))
+    began = time.monotonic()
+    while store.commit_many([others])[0].standing is not None:
+        assert time.monotonic() - began < WAIT_S
+        time.sleep(LOOK_S)
+    assert not is_there(store)
