@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cellkeeper_service.errors import StartError
+from cellkeeper_service.server.config import Settings
 
 from testing.bundles import counting_bundle, make_bundle
 from testing.redis_server import RedisServer
@@ -108,6 +110,26 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
     ("word", "line"),
     [
         ("--max-batch=0", "--max-batch: got '0', expected a whole number of 1 or more"),
+        ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
+        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
+        ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
+        (
+            "--device=cuda:0,cuda:0",
+            "device: got cuda:0 more than once; name it once, and --workers has several processes on each",
+        ),
+        ("--device=cuda:0,cpu", "device: got cuda:0,cpu, expected cuda:N for each of several"),
+        ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),
+        ("--kserve-names=count/X=input", "kserve_names: got 'count/X=input', expected none without --kserve on"),
+        ("--max-log-steps=1000", "max_log_steps: got 1000, expected at least twice max_chunk_steps (1024)"),
+    ],
+)
+def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str) -> None:
+    assert serve(counting_model, "--store=memory:", word).line == line
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
         ("--threads=many", "--threads: got 'many', expected a whole number of 1 or more"),
         ("--default-ttl-ms=-1", "--default-ttl-ms: got '-1', expected a whole number of 0 or more"),
         (
@@ -118,36 +140,28 @@ def test_no_room_for_one_batch(tmp_path: Path) -> None:
             "--max-ttl-ms=99999999999999999999",
             "--max-ttl-ms: got '99999999999999999999', expected at most 316224000000 (ten years), or 0",
         ),
-        ("--listen=localhost", "--listen: got 'localhost', expected host:port"),
-        ("--metrics-listen=9464", "--metrics-listen: got '9464', expected host:port"),
         ("--precision=fp16", "--precision: got 'fp16', expected fp32, tf32 or bf16"),
         ("--log-level=loud", "--log-level: got 'loud', expected debug, info, warning or error"),
         ("--log-format=xml", "--log-format: got 'xml', expected text or json"),
         ("--tracing=yes", "--tracing: got 'yes', expected auto, otlp or none"),
-        ("--precision=bf16", "precision: got bf16, expected fp32 for count: it runs on the CPU"),
-        (
-            "--device=cuda:0,cuda:0",
-            "device: got cuda:0 more than once; name it once, and --workers has several processes on each",
-        ),
-        ("--device=cuda:0,cpu", "device: got cuda:0,cpu, expected cuda:N for each of several"),
-        ("--device=tpu", "device: got tpu, expected auto, cpu or cuda:0"),
         ("--kserve=maybe", "--kserve: got 'maybe', expected on or off"),
-        ("--kserve-names=count/X=input", "kserve_names: got 'count/X=input', expected none without --kserve on"),
-        ("--max-log-steps=1000", "max_log_steps: got 1000, expected at least twice max_chunk_steps (1024)"),
     ],
 )
-def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str) -> None:
-    assert serve(counting_model, "--store=memory:", word).line == line
+def test_a_flag_that_cannot_be_read(word: str, line: str) -> None:
+    """How the program ends then, the tests with a process show."""
+    with pytest.raises(StartError) as refused:
+        Settings.read(["m", "--store=memory:", word], {})
+    assert str(refused.value) == line
+
+
+def test_a_variable_that_cannot_be_taken(counting_model: Path) -> None:
+    line = serve(counting_model, "--store=memory:", variables={"CELLKEEPER_MAX_BATCHES": "1"}).line
+    assert line == "CELLKEEPER_MAX_BATCHES: no such setting; `cellkeeper-server serve --help` lists them"
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "line"),
     [
-        (
-            "CELLKEEPER_MAX_BATCHES",
-            "1",
-            "CELLKEEPER_MAX_BATCHES: no such setting; `cellkeeper-server serve --help` lists them",
-        ),
         ("CELLKEEPER_MAX_BATCH", "1.5", "CELLKEEPER_MAX_BATCH: got '1.5', expected a whole number of 1 or more"),
         (
             "CELLKEEPER_ACCEPT_OTHER_NUMERICS",
@@ -156,8 +170,10 @@ def test_a_flag_that_cannot_be_taken(counting_model: Path, word: str, line: str)
         ),
     ],
 )
-def test_a_variable_that_cannot_be_taken(counting_model: Path, variable: str, value: str, line: str) -> None:
-    assert serve(counting_model, "--store=memory:", variables={variable: value}).line == line
+def test_a_variable_that_cannot_be_read(variable: str, value: str, line: str) -> None:
+    with pytest.raises(StartError) as refused:
+        Settings.read(["m", "--store=memory:"], {variable: value})
+    assert str(refused.value) == line
 
 
 def test_usage_errors() -> None:

@@ -1,0 +1,79 @@
+"""A stream that is open when its caller's token expires ends, like the stream of a withdrawn token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from cellkeeper_service.access.quotas import Quota
+from cellkeeper_service.access.tokens import TokenFile
+from cellkeeper_service.errors import Reason, Rejection
+from cellkeeper_service.rpc import authenticator
+from cellkeeper_service.rpc.authenticator import Authenticator
+from cellkeeper_service.rpc.catalog import Catalog
+
+from .tenants import bearer, entry
+
+EXPIRES, EXPIRES_S = "2027-01-31T00:00:00Z", 1801353600.0
+
+
+class Call:
+    """A call with this token, as far as an authenticator looks at it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        return bearer(self._token)
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        return {}
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def peer(self) -> str:
+        return ""
+
+    async def read(self) -> Any:
+        raise NotImplementedError
+
+    async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        raise NotImplementedError
+
+
+class Clock:
+    """Unix time, in seconds, that a test moves."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_a_stream_ends_when_its_token_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is still in the file: nothing but the time ends the stream."""
+    (token, line), (lasting, other) = entry("a", "step", EXPIRES), entry("a", "step")
+    (tmp_path / "tokens").write_text(f"{line}\n{other}\n")
+    clock = Clock(EXPIRES_S - 1)
+    monkeypatch.setattr(authenticator, "time", clock)
+    tokens = TokenFile(str(tmp_path / "tokens"), Quota())
+    access = Authenticator(Catalog({}, None), tokens)  # type: ignore[arg-type]
+    ended: list[Rejection] = []
+    kept: list[Rejection] = []
+    with (
+        access.open_stream(access.enter("StepStream", Call(token)), ended.append),
+        access.open_stream(access.enter("StepStream", Call(lasting)), kept.append),
+    ):
+        access.sweep()
+        assert not ended
+        clock.now = EXPIRES_S
+        access.sweep()
+        assert [refused.reason for refused in ended] == [Reason.UNAUTHENTICATED]
+        assert not kept
+    with pytest.raises(Rejection) as refused:
+        access.enter("StepStream", Call(token))
+    assert refused.value.reason is Reason.UNAUTHENTICATED
