@@ -23,7 +23,7 @@ from testing.server_process import ServerProcess
 
 from .calls import Plan
 from .report import finish
-from .vitals import MIB, cpu_seconds, peak_rss_bytes, rss_bytes
+from .vitals import MIB, cpu_seconds, forget_peak_rss, peak_rss_bytes, rss_bytes
 
 LEAST_GOODPUT = 0.4  # of the peak: refusing takes its share of the server, and the load its share of the machine
 LEAST_GOODPUT_HELD_BACK = 0.75  # what its own client refuses costs the server nothing
@@ -34,7 +34,7 @@ REFUSED_WITHIN = 0.2  # of the deadline, for half of the refusals
 CONNECTION_RPCS = 16  # times the connections: what the server does in a part of the deadline
 GONE = "ExecuteBatchError raised in core"  # what gRPC logs where a caller has left when its reply comes
 OFFICIAL_SESSIONS = 2560  # more than can be under way at three times the peak
-HEAVY_UNITS, HEAVY_LAYERS = 1536, 2
+HEAVY_UNITS, HEAVY_LAYERS = 2048, 2
 """Of an LSTM that takes the server about 1 ms a step. With a small one, the server does about as many steps as a
 generator in Python can send on the same machine, and three times as many cannot be offered."""
 LEAST_PRESSURE = 2.0  # times the peak; where the generator gets no further, nothing was shown
@@ -150,6 +150,7 @@ def _press(server: ServerProcess, plan: Plan) -> tuple[dict[str, Any], int, int,
         guard.start()
         try:
             generator.stdout.readline()
+            forget_peak_rss(server.pid)
             before, cpu = rss_bytes(server.pid), cpu_seconds(server.pid)
             last = generator.stdout.readline()
         finally:
