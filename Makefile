@@ -57,8 +57,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STORE ?= sqlite
 SECONDS ?= 60
-OVERLOADS ?= "--store sqlite" "--store memory" "--store sqlite --items 1 --held-back" \
-	"--store memory --items 1 --held-back" "--store redis --items 1 --held-back" \
+OVERLOADS ?= "--store sqlite" "--store memory" "--store sqlite --items 1 --held-back --heavy" \
+	"--store memory --items 1 --held-back --heavy" "--store redis --items 1 --held-back --heavy" \
 	"--store memory --official" "--store redis --official"
 SEED ?=
 REPLICAS ?= 2

@@ -6,6 +6,7 @@ and sent as they are.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ SERVICE = "/cellkeeper.v1.Cellkeeper/"
 CHANNEL = (("grpc.use_local_subchannel_pool", 1),)
 HELD_BACK = (("grpc.http.max_concurrent_streams_reject_on_client", 1), ("grpc.enable_retries", 0))
 """A client that refuses its own calls beyond the server's --max-connection-rpcs, instead of letting them wait."""
+OPENED_TOGETHER = 16
+OPENING_S = 60.0
 BEYOND_LIMIT = "no quota to send RPC"  # what gRPC says for them
 
 
@@ -80,7 +83,9 @@ class RawCalls:
         self._next = 0
 
     async def open(self) -> None:
-        """The first calls do it."""
+        """Sends every request once, a few together: its sessions are made, which takes longer than a step of theirs."""
+        for _ in range(0, len(self._requests), OPENED_TOGETHER):
+            await asyncio.gather(*(self.send(OPENING_S) for _ in range(OPENED_TOGETHER)))
 
     async def close(self) -> None:
         for channel in self._channels:

@@ -20,6 +20,9 @@ from .calls import Answer, Calls, Plan, RawCalls
 from .official_calls import OfficialCalls
 
 TURN_S = 0.005  # an open loop sends what has become due in this time
+MOST_BEHIND_S = 0.05
+"""What has become due while the generator itself was behind for longer is never sent: all of it at once would be a load
+that no clients make, and would keep the generator behind."""
 PROBE_SHARE = 0.2  # of the capacity
 
 
@@ -60,13 +63,14 @@ class Pressure:
         return self._phase(time.perf_counter() - started)
 
     async def open(self, steps_per_second: float, seconds: float) -> Phase:
-        """Sends at that rate, whatever comes back; then waits for the answers."""
+        """Sends at that rate, whatever comes back, as far as this process keeps up; then waits for the answers."""
         self._answers = []
         started = time.perf_counter()
         sent, slowest = 0, 0.0
+        most = max(1, int(MOST_BEHIND_S * steps_per_second / self._plan.items))
         while (now := time.perf_counter() - started) < seconds:
             due = int(now * steps_per_second / self._plan.items) - sent
-            for _ in range(due):
+            for _ in range(min(due, most)):
                 task = asyncio.create_task(self._send(self._plan.deadline_s))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)

@@ -49,6 +49,11 @@ def peak_rss_bytes(pid: int) -> int:
     return 1024 * _status(pid, "VmHWM")
 
 
+def forget_peak_rss(pid: int) -> None:
+    """`peak_rss_bytes` is of the time from here on: loading a model may have taken more than serving it does."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def thread_count(pid: int) -> int:
     return _status(pid, "Threads")
 
