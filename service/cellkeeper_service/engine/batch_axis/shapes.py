@@ -1,0 +1,91 @@
+"""The types of a graph's tensors, shapes included, as ONNX's own inference gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+import onnx
+from onnx import helper, shape_inference
+
+from .placement import Shape
+
+Types = dict[str, Any]
+"""onnx.TypeProto by name."""
+FEW = 1024  # values of a tensor that may say shapes; of larger ones inference sees the shape alone
+
+
+def infer(
+    graph: Any, opsets: Any, ir_version: int, around: Mapping[str, Any], given: Mapping[str, Any], start: int = 0
+) -> Types:
+    """Of the graph's tensors from its node `start` on, and of what these use. around: types of the tensors before them,
+    and of the graph that contains it. given: types of its inputs. What cannot be inferred is left out."""
+    part = onnx.GraphProto()
+    part.name = "shapes"
+    part.node.extend(graph.node[start:])
+    for node in part.node:
+        _forget(node)
+    used = _used(part.node) | {value.name for value in graph.output}
+    made = {name for node in part.node for name in node.output}
+    inputs = {value.name: value.type for value in graph.input} | dict(given)
+    for tensor in graph.initializer:
+        if tensor.name in used:
+            inputs.setdefault(tensor.name, helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
+            if prod(tensor.dims) <= FEW:
+                part.initializer.append(tensor)
+    inputs |= {name: around[name] for name in used - made - set(inputs) if name in around}
+    part.input.extend(helper.make_value_info(name, kind) for name, kind in inputs.items())
+    part.output.extend(
+        helper.make_value_info(value.name, without_shape(value.type)) for value in graph.output if value.name in made
+    )
+    model = helper.make_model(part, opset_imports=opsets, ir_version=ir_version)
+    try:
+        found = shape_inference.infer_shapes(model, data_prop=True).graph
+    except (ValueError, RuntimeError):  # InferenceError is one of them
+        return inputs
+    return inputs | {value.name: value.type for value in (*found.value_info, *found.output)}
+
+
+def shape_of(kind: Any) -> Shape | None:
+    """None where not all of it is known."""
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if any(not dim.HasField("dim_value") or dim.dim_value < 1 for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def without_shape(kind: Any) -> Any:
+    """A copy."""
+    other = onnx.TypeProto()
+    other.CopyFrom(kind)
+    if other.HasField("tensor_type"):
+        other.tensor_type.ClearField("shape")
+    return other
+
+
+def bodies(node: Any) -> Iterator[Any]:
+    """The graphs within a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _forget(node: Any) -> None:
+    """The shapes that a file gives within its nodes may be those of the batch that it was exported with."""
+    for body in bodies(node):
+        body.ClearField("value_info")
+        for inner in body.node:
+            _forget(inner)
+
+
+def _used(nodes: Iterable[Any]) -> set[str]:
+    names = set()
+    for node in nodes:
+        names |= set(node.input)
+        for body in bodies(node):
+            names |= _used(body.node) | {value.name for value in body.output}
+    return names - {""}
