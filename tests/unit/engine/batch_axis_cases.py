@@ -58,6 +58,21 @@ APART: dict[str, Case] = {
         0,
         [node("Reshape", "h [2,-1,4]", "a"), node("Tanh", "a", "b"), node("Reshape", "b [-1,2,4]")],
     ),
+    "a shape that is computed from sizes": (
+        (2, 4),
+        0,
+        [
+            node("Shape", "h", "sizes"),
+            node("Slice", "sizes [1] [2]", "heads"),
+            node("Slice", "sizes [2] [3]", "width"),
+            node("Mul", "heads width", "product"),
+            node("Reshape", "product [-1]", "last"),
+            node("Concat", "[-1] last", "merged", axis=0),
+            node("Reshape", "h merged", "a"),
+            node("Softmax", "a", "b"),
+            node("Reshape", "b sizes"),
+        ],
+    ),
     "a new axis and back": ((4,), 0, [node("Unsqueeze", "h [0]", "a"), node("Squeeze", "a [0]")]),
     "flattened": ((2, 4), 0, [node("Flatten", "h", axis=1)]),
     "joined and split along features": (

@@ -41,10 +41,31 @@ def infer(
     )
     model = helper.make_model(part, opset_imports=opsets, ir_version=ir_version)
     try:
-        found = shape_inference.infer_shapes(model, data_prop=True).graph
+        found = _types(shape_inference.infer_shapes(model, data_prop=True))
+        if sum(_pass_on(node, inputs | found) for node in model.graph.node):
+            found = _types(shape_inference.infer_shapes(model, data_prop=True))
     except (ValueError, RuntimeError):  # InferenceError is one of them
         return inputs
-    return inputs | {value.name: value.type for value in (*found.value_info, *found.output)}
+    return inputs | found
+
+
+def _types(model: Any) -> Types:
+    return {value.name: value.type for value in (*model.graph.value_info, *model.graph.output)}
+
+
+def _pass_on(node: Any, types: Mapping[str, Any]) -> bool:
+    """Makes a node that changes nothing about a list of sizes a Cast, through which inference follows their values;
+    torch's exporter puts such a Reshape behind each LSTM."""
+    if node.op_type not in ("Identity", "Reshape"):
+        return False
+    before = types.get(node.input[0])
+    shape = shape_of(before)
+    if before is None or shape is None or len(shape) > 1 or shape_of(types.get(node.output[0])) != shape:
+        return False
+    if before.tensor_type.elem_type != onnx.TensorProto.INT64:
+        return False
+    node.CopyFrom(helper.make_node("Cast", node.input[:1], node.output, name=node.name, to=onnx.TensorProto.INT64))
+    return True
 
 
 def shape_of(kind: Any) -> Shape | None:
