@@ -19,7 +19,7 @@ from cellkeeper_service.model.named_inputs import NamedInputs
 from .call import Call, CannotTell, Couples
 from .placement import BATCH, FREE, STEPS, UNKNOWN, Axis, Coupled, Free, Placement, Rows, axis_of, join, rows_at
 from .rules import CONTRIBUTED, RULES
-from .shapes import FEW, Types, bodies, infer, shape_of, without_shape
+from .shapes import FEW, UNREADABLE, Types, bodies, infer, shape_of, without_shape
 
 MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without an end
 ONNX_DOMAINS = ("", "ai.onnx")
@@ -37,16 +37,21 @@ class Independence:
 
 
 def independence(model: Any, config: GraphConfig) -> Independence:
-    """model: an onnx.ModelProto that onnxruntime has accepted, with a free batch. config: how it is declared."""
+    """model: an onnx.ModelProto that onnxruntime has accepted, with a free batch. config: how it is declared. Nothing
+    is proved of a graph that cannot be read."""
+    try:
+        return _read(model, config)
+    except (_TooLarge, *UNREADABLE):
+        return Independence(False)
+
+
+def _read(model: Any, config: GraphConfig) -> Independence:
     if model.functions:
         model = inliner.inline_local_functions(model)
     graph = model.graph
     given, placements = _inputs(graph, config)
     reading = _Reading(model)
-    try:
-        scope = reading.read(graph, _Scope(placements), given)
-    except _TooLarge:
-        return Independence(False)
+    scope = reading.read(graph, _Scope(placements), given)
     proved = True
     for name, number in _expected(config).items():
         placement, shape = scope.placements.get(name, UNKNOWN), shape_of(scope.types.get(name))
@@ -173,7 +178,7 @@ class _Reading:
         except Couples as couples:
             return [Coupled(couples.node or f"{node.name or node.output[0]!r} ({node.op_type})", str(couples))] * count
         # what no rule expects, onnxruntime has accepted: whether it couples sessions is for the trial to say
-        except (CannotTell, ArithmeticError, LookupError, StopIteration, TypeError, ValueError):
+        except (CannotTell, StopIteration, *UNREADABLE):
             return [UNKNOWN] * count
         return [*results, *[UNKNOWN] * count][:count]
 

@@ -13,6 +13,8 @@ from .placement import Shape
 
 Types = dict[str, Any]
 """onnx.TypeProto by name."""
+UNREADABLE = (shape_inference.InferenceError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
+"""What ONNX's own functions raise for a graph that is damaged, or that they do not know."""
 FEW = 1024  # values of a tensor that may say shapes; of larger ones inference sees the shape alone
 
 
@@ -44,7 +46,7 @@ def infer(
         found = _types(shape_inference.infer_shapes(model, data_prop=True))
         if sum(_pass_on(node, inputs | found) for node in model.graph.node):
             found = _types(shape_inference.infer_shapes(model, data_prop=True))
-    except (ValueError, RuntimeError):  # InferenceError is one of them
+    except UNREADABLE:
         return inputs
     return inputs | found
 
