@@ -20,6 +20,7 @@ from cellkeeper_service.converters.onnx.declare import declare
 from cellkeeper_service.converters.onnx.graph import read_graph
 from cellkeeper_service.converters.torch.weights import guess_parts, parse_parts, read_parts
 from cellkeeper_service.engine.batch_axis.analysis import Independence, independence
+from cellkeeper_service.model.config import GraphConfig
 from cellkeeper_service.model.parsing import parse_config
 from google.protobuf.message import DecodeError
 from safetensors.torch import save_file
@@ -135,7 +136,9 @@ def test_graphs_that_are_read_for_their_batch_axis() -> None:
             model = onnx.load_model_from_string(flipped(draw, graph.model))
         except DecodeError:
             continue
-        assert isinstance(independence(model, parse_config(graph.config(), "m")), Independence)
+        config = parse_config(graph.config(), "m")
+        assert isinstance(config, GraphConfig)
+        assert isinstance(independence(model, config), Independence)
 
 
 def test_graphs() -> None:
