@@ -28,7 +28,7 @@ class Parity:
     for which inputs and at which step that begins, and what may be the cause. exact: the served stream has the same
     bits for every batch and chunking; where not, spread is the largest relative difference seen. rows_proved: the
     operators of an ONNX graph show that the sessions of a batch are independent, so that this does not rest on trials
-    alone; None of layers.
+    alone; None of layers, and where no call takes several sessions.
     """
 
     source: str
@@ -101,6 +101,7 @@ def compare(
         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)
         if not where and not gap.relative <= tolerance:
             where = f"for ordinary inputs, {STEPPED} time steps of the source one by one, from step {gap.step} on"
+    proved = engine.rows_proved if isinstance(engine, UserGraphEngine) and not engine.one_session_a_call else None
     if where:
         where += cause(source, tried, originals, tolerance)
     return Parity(
@@ -115,5 +116,5 @@ def compare(
         spread=engine.tolerance,
         engine=engine.name,
         numerics=engine.numerics,
-        rows_proved=engine.rows_proved if isinstance(engine, UserGraphEngine) else None,
+        rows_proved=proved,
     )

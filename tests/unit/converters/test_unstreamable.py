@@ -90,3 +90,11 @@ def test_an_import_tells_how_it_is_known_that_sessions_are_independent(
     told: list[str] = []
     import_onnx(graph.model, tmp_path / "m", layout=graph.layout, max_batch=4, report=told.append)
     assert f"sessions of a batch: {words}" in told[0]
+
+
+def test_an_import_tells_nothing_of_a_batch_that_there_is_not(tmp_path: Path) -> None:
+    told: list[str] = []
+    graph = SERVED["of positive values only"].with_one_session()
+    import_onnx(graph.model, tmp_path / "m", layout=graph.layout, max_batch=4, report=told.append)
+    assert "served stream: exact" in told[0]
+    assert "sessions of a batch" not in told[0]
