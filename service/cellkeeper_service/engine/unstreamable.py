@@ -28,8 +28,7 @@ class Unstreamable(StartError):
 def coupled(how: str) -> Unstreamable:
     """how: what couples the sessions, and how much, in words."""
     return Unstreamable(
-        f"rows of a batch depend on each other: {how}; take means, maxima, norms and scales over one session's own "
-        "values, never over the batch axis",
+        f"rows of a batch depend on each other: {how}; take means, norms and scales over one session's own values",
         coupled=True,
     )
 

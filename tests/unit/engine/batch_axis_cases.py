@@ -177,6 +177,30 @@ APART: dict[str, Case] = {
             )
         ],
     ),
+    "the branch that is taken": (
+        (4,),
+        0,
+        [
+            node("Equal", "few one", "never"),
+            node(
+                "If",
+                "never",
+                then_branch=body([], [("t", FLOAT)], node("ReduceMax", "h", "t")),
+                else_branch=body([], [("e", FLOAT)], node("Exp", "h", "e")),
+            ),
+        ],
+    ),
+    "padding that is computed from constants": (
+        (4,),
+        0,
+        [
+            node("Shape", "[0,1]", "two"),
+            node("Sub", "[4] two", "rest"),
+            node("ConstantOfShape", "rest", "zeros", value=helper.make_tensor("v", TensorProto.INT64, [1], [0])),
+            node("Concat", "[0,1] zeros", "pads", axis=0),
+            node("Pad", "h pads"),
+        ],
+    ),
     "a loop": (
         (4,),
         0,

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, inliner
 
 from cellkeeper_service.model.config import Features, GraphConfig
 from cellkeeper_service.model.named_inputs import NamedInputs
 
 from .call import Call, CannotTell, Couples
+from .constants import UNREADABLE, fold, small
 from .placement import BATCH, FREE, STEPS, UNKNOWN, Axis, Coupled, Free, Placement, Rows, axis_of, join, rows_at
 from .rules import CONTRIBUTED, RULES
-from .shapes import FEW, UNREADABLE, Types, bodies, infer, shape_of, without_shape
+from .shapes import Types, bodies, infer, shape_of, without_shape
 
 MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without an end
 ONNX_DOMAINS = ("", "ai.onnx")
@@ -123,13 +124,15 @@ class _Reading:
 
     def read(self, graph: Any, scope: _Scope, given: Mapping[str, Any]) -> _Scope:
         """Adds the graph's names, node by node: ONNX sorts them. given: the types of its inputs."""
-        self._infer(graph, scope, given, 0)
         for tensor in graph.initializer:
             scope.placements[tensor.name] = FREE
             self._keep(tensor.name, tensor, scope)
-        for number, node in enumerate(graph.node):
+        for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self._keep(node.output[0], node.attribute[0].t, scope)
+        fold(graph.node, scope.constants, self._opsets, self._ir_version)
+        self._infer(graph, scope, given, 0)
+        for number, node in enumerate(graph.node):
             for name, placement in zip(node.output, self._results(node, scope), strict=True):
                 if name:
                     scope.placements[name] = placement
@@ -141,15 +144,13 @@ class _Reading:
         self._inferences += 1
         if self._inferences > MOST_INFERENCES:
             raise _TooLarge
-        scope.types |= infer(graph, self._opsets, self._ir_version, scope.types, given, start)
+        scope.types |= infer(graph, self._opsets, self._ir_version, scope.types, given, scope.constants, start)
 
     def _keep(self, name: str, tensor: Any, scope: _Scope) -> None:
         scope.constants.pop(name, None)
-        size = 1
-        for dim in tensor.dims:
-            size *= dim
-        if size <= FEW:
-            scope.constants[name] = numpy_helper.to_array(tensor)
+        value = small(tensor)
+        if value is not None:
+            scope.constants[name] = value
 
     def _results(self, node: Any, scope: _Scope) -> list[Placement]:
         count = len(node.output)
@@ -187,12 +188,14 @@ class _Reading:
             return [UNKNOWN] * len(node.output)
         results: list[Placement] = [FREE] * len(node.output)
         ways: list[list[Any]] = []
-        for body in bodies(node):
+        known = scope.constants.get(node.input[0])
+        taken = {"then_branch", "else_branch"} if known is None else {"then_branch" if known.any() else "else_branch"}
+        for body in (attribute.g for attribute in node.attribute if attribute.name in taken):
             inner = self.read(body, scope.within({}), {})
             ends = [inner.placements.get(value.name, UNKNOWN) for value in body.output]
             results = [join(one, other) for one, other in zip(results, ends, strict=True)]
             ways.append([inner.types.get(value.name) for value in body.output])
-        for name, one, other in zip(node.output, *ways, strict=True):
+        for name, one, other in zip(node.output, ways[0], ways[-1], strict=True):
             if shape_of(one) == shape_of(other) is not None:
                 scope.types[name] = one
         return results

@@ -7,25 +7,30 @@ from math import prod
 from typing import Any
 
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper, numpy_helper, shape_inference
 
+from .constants import FEW, UNREADABLE
 from .placement import Shape
 
 Types = dict[str, Any]
 """onnx.TypeProto by name."""
-UNREADABLE = (shape_inference.InferenceError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-"""What ONNX's own functions raise for a graph that is damaged, or that they do not know."""
-FEW = 1024  # values of a tensor that may say shapes; of larger ones inference sees the shape alone
 
 
 def infer(
-    graph: Any, opsets: Any, ir_version: int, around: Mapping[str, Any], given: Mapping[str, Any], start: int = 0
+    graph: Any,
+    opsets: Any,
+    ir_version: int,
+    around: Mapping[str, Any],
+    given: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    start: int = 0,
 ) -> Types:
     """Of the graph's tensors from its node `start` on, and of what these use. around: types of the tensors before them,
-    and of the graph that contains it. given: types of its inputs. What cannot be inferred is left out."""
+    and of the graph that contains it. given: types of its inputs. constants: numpy arrays by name. What cannot be
+    inferred is left out."""
     part = onnx.GraphProto()
     part.name = "shapes"
-    part.node.extend(graph.node[start:])
+    part.node.extend(node for node in graph.node[start:] if node.output[0] not in constants)
     for node in part.node:
         _forget(node)
     used = _used(part.node) | {value.name for value in graph.output}
@@ -36,7 +41,13 @@ def infer(
             inputs.setdefault(tensor.name, helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
             if prod(tensor.dims) <= FEW:
                 part.initializer.append(tensor)
-    inputs |= {name: around[name] for name in used - made - set(inputs) if name in around}
+    for name in used - made - set(inputs):
+        if name in constants:
+            tensor = numpy_helper.from_array(constants[name], name)
+            part.initializer.append(tensor)
+            inputs[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        elif name in around:
+            inputs[name] = around[name]
     part.input.extend(helper.make_value_info(name, kind) for name, kind in inputs.items())
     part.output.extend(
         helper.make_value_info(value.name, without_shape(value.type)) for value in graph.output if value.name in made
