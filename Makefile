@@ -41,7 +41,7 @@
 #                   python -m verification.load.overload
 # make attack       half-open calls, slow messages, floods of resets and pings, and what others notice of them: SECONDS
 # make soak         half an hour of sessions that come and go: MINUTES, STORE
-# make parity       imports 72 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
+# make parity       imports 80 models of PyTorch, Keras and ONNX, compares them, writes the table of docs/models.md
 # make up           the service, three replicas behind HAProxy on port 50051, with Redis, Prometheus and Grafana, by Docker:
 #                   MODEL, REPLICAS, DEVICE=cpu|cuda, COMPOSE_FILES, COMPOSE_PROFILES; docs/deployment.md
 # make down         ends that and removes its data

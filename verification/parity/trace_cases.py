@@ -81,6 +81,22 @@ class Convention(nn.Module):
         return self.head(self.norm(y)), state
 
 
+class ConvLstm(nn.Module):
+    """A ConvLSTM cell (x, (h, c)) -> (y, (h, c)) over frames [B, C, H, W], and the mean of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(1 + 3, 4 * 3, 3, padding=1)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        h, c = state
+        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return self.head(h.mean((2, 3))), (h, c)
+
+
 class Words(nn.Module):
     """Token ids [T, B] -> logits, a path around the recurrent layer, and the embedding's weight in the head."""
 
@@ -125,6 +141,17 @@ def keras_shared() -> Any:
     return filled(Model(x, L.Dense(3)(L.SimpleRNN(5)(layer(layer(x))))))
 
 
+def keras_frames(rank: int) -> Any:
+    """ConvLSTM1D or ConvLSTM2D over frames, and layers within each time step."""
+    from keras import Input, Model
+    from keras import layers as L
+
+    kind = {1: L.ConvLSTM1D, 2: L.ConvLSTM2D}[rank]
+    x = Input((None, *[5, 4][:rank], 2))
+    frames = kind(3, 3, padding="same", return_sequences=True)(x)
+    return filled(Model(x, L.Dense(2)(L.TimeDistributed(L.Flatten())(frames))))
+
+
 def keras_tokens() -> Any:
     from keras import Input, Model
     from keras import layers as L
@@ -139,6 +166,8 @@ def keras_trace_cases() -> list[Case]:
         ("layers that are not read, nested model, stacked cells, two outputs", keras_branches()),
         ("a layer used twice, the last time step", keras_shared()),
         ("token ids, RMSNormalization", keras_tokens()),
+        ("ConvLSTM1D, frames [5, 2]", keras_frames(1)),
+        ("ConvLSTM2D, frames [5, 4, 2]", keras_frames(2)),
     ]
     cases.append(("two inputs, LayerNormalization, a gate", keras_two_inputs.model()))
     return [Case("keras", f"traced: {title} (.keras)", saved(model, trace=True), slow=True) for title, model in cases]
@@ -150,6 +179,7 @@ def trace_cases() -> list[Case]:
     start = torch.full((2, 8), 0.3)
     complex_zeros = (torch.zeros(2, 12), torch.zeros(2, 12))
     sequences = torch.randn(2, 6, 3)
+    frames = torch.zeros(2, 3, 5, 4)
     ids = torch.zeros(6, 2, dtype=torch.int64)
     cases = [
         ("LSTM, GRU, LayerNorm, gate, residual, concatenation", traced(Residual(), sequences)),
@@ -161,5 +191,9 @@ def trace_cases() -> list[Case]:
         ("state-space step (x, re, im)", traced(StateSpace(), torch.randn(2, 3), states=complex_zeros)),
         ("causal Conv1d, dilated, residual, GRU", traced(Spotter(), torch.randn(2, 6, 8))),
         ("token ids, residual GRU, tied weights", traced(Words(), ids, vocabulary=20)),
+        (
+            "ConvLSTM cell (x, (h, c)), frames [1, 5, 4]",
+            traced(ConvLstm(), torch.randn(2, 1, 5, 4), layout="step", states=(frames, frames)),
+        ),
     ]
     return [Case("torch", f"traced: {title}", run, slow=True) for title, run in cases]

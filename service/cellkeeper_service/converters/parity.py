@@ -9,6 +9,7 @@ import numpy as np
 
 from cellkeeper_service.engine.exactness import TRIAL_CALL_MS
 from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.model.bundle import Bundle
 
 from .proof import ORDINARY, STEPPED, Scaled, Source, cause, measure, served_ways, small, times, trials
@@ -25,7 +26,9 @@ class Parity:
     difference: absolute. relative: of each output to its largest absolute value in that sequence. Both of ordinary
     inputs; relative_scaled: of inputs in the other sizes. where: "" or, where more than the tolerance is between them,
     for which inputs and at which step that begins, and what may be the cause. exact: the served stream has the same
-    bits for every batch and chunking; where not, spread is the largest relative difference seen.
+    bits for every batch and chunking; where not, spread is the largest relative difference seen. rows_proved: the
+    operators of an ONNX graph show that the sessions of a batch are independent, so that this does not rest on trials
+    alone; None of layers, and where no call takes several sessions.
     """
 
     source: str
@@ -39,6 +42,7 @@ class Parity:
     spread: float
     engine: str
     numerics: str
+    rows_proved: bool | None
 
     def __str__(self) -> str:
         served = "exact" if self.exact else f"not exact, differs by up to {self.spread:.1e} with its company"
@@ -46,8 +50,16 @@ class Parity:
             f"parity with {self.source}: largest difference {self.difference:.2e} (relative {self.relative:.2e}; "
             f"{self.relative_scaled:.2e} for inputs up to 1,000 times as large, tiny and zero), {self.sequences} "
             f"random sequences of up to {self.steps} steps, whole, step by step and in chunks\n"
-            f"served stream: {served} ({self.numerics})"
+            f"served stream: {served} ({self.numerics}){self._rows}"
         )
+
+    @property
+    def _rows(self) -> str:
+        if self.rows_proved is None:
+            return ""
+        if self.rows_proved:
+            return "\nsessions of a batch: independent, by the graph's operators and by trials"
+        return "\nsessions of a batch: independent in all trials; the graph has operators of which that cannot be told"
 
 
 def compare(
@@ -89,6 +101,7 @@ def compare(
         difference, relative = max(difference, gap.absolute), max(relative, gap.relative)
         if not where and not gap.relative <= tolerance:
             where = f"for ordinary inputs, {STEPPED} time steps of the source one by one, from step {gap.step} on"
+    proved = engine.rows_proved if isinstance(engine, UserGraphEngine) and not engine.one_session_a_call else None
     if where:
         where += cause(source, tried, originals, tolerance)
     return Parity(
@@ -103,4 +116,5 @@ def compare(
         spread=engine.tolerance,
         engine=engine.name,
         numerics=engine.numerics,
+        rows_proved=proved,
     )

@@ -20,6 +20,7 @@ from .refusal import ImportRefused
 
 Numbers = NDArray[np.float64]
 KINDS = ("StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler", "Pipeline", "ColumnTransformer")
+BENDING = ("PowerTransformer", "QuantileTransformer")
 DICTS: dict[str, tuple[str, ...]] = {
     "standard": ("mean", "scale"),
     "min_max": ("data_min", "data_max", "feature_range"),
@@ -95,6 +96,12 @@ def _from_dict(value: Mapping[str, Any], place: str) -> Fitted:
 def _from_object(value: Any, place: str) -> Fitted:
     kind = type(value).__name__
     where = f"{place} ({kind})"
+    if kind in BENDING:
+        raise ImportRefused(
+            where,
+            "bends each column, and a bundle's own normalization is a straight line of each; compute it in the module, "
+            "and trace that with an example (docs/models.md, Recipes: a power transform)",
+        )
     if kind not in KINDS:
         raise ImportRefused(
             where,

@@ -171,7 +171,7 @@ def _cannot_be_streamed(bundle: Bundle, error: Unstreamable) -> str:
         f". It holds {', '.join(found)}, which takes one scale for all rows and time steps of a tensor" if found else ""
     )
     if error.coupled:
-        hint += ". Or serve it one session a call (import onnx --batch one), where that is what it was trained for"
+        hint += "; or serve it one session a call (import onnx --batch one), if it was trained like that"
     return f"{bundle.path / bundle.config.graph}: {error}{hint}"
 
 

@@ -25,6 +25,14 @@ class Unstreamable(StartError):
         self.coupled = coupled
 
 
+def coupled(how: str) -> Unstreamable:
+    """how: what couples the sessions, and how much, in words."""
+    return Unstreamable(
+        f"rows of a batch depend on each other: {how}; take means, norms and scales over one session's own values",
+        coupled=True,
+    )
+
+
 def explain(
     engine: Engine, sequences: TrialSequences, states: Array, most: float, spread: float, between: Callable[[], None]
 ) -> Unstreamable:
@@ -44,12 +52,7 @@ def explain(
     seen = max(probe.difference(ordinary[:4], company) for company in _companies(ordinary[:4]))
     seen = max(seen, probe.difference(ordinary[:4], ordinary[:4], last=True))
     if seen > most:
-        return Unstreamable(
-            f"rows of a batch depend on each other: with other sessions beside it, a session's outputs differ by "
-            f"{seen:.1g} of the largest; take means, maxima, norms and scales over one session's own values, never "
-            "over the batch axis",
-            coupled=True,
-        )
+        return coupled(f"with other sessions beside it, a session's outputs differ by {seen:.1g} of the largest")
     alone = np.ascontiguousarray(sequences.long[:, :1])
     half = len(alone) // 2
     later = alone.copy()

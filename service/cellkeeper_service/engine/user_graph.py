@@ -16,6 +16,7 @@ from cellkeeper_service.model.named_inputs import NamedInputs
 from cellkeeper_service.model.tensors import cell_states
 
 from .arena import FLOAT_BYTES, Arena, WholeRows, whole_rows
+from .batch_axis.analysis import independence
 from .exactness import TRIAL_CALL_MS
 from .finite import finite_rows
 from .graph_calls import BatchCalls, GraphCalls, SingleCalls
@@ -27,6 +28,7 @@ from .onnx_checks import parse_graph, refuse_operators
 from .onnx_device import GraphDevice, cpu_device
 from .ort import describe, open_session
 from .unbounded_work import refuse_unbounded
+from .unstreamable import coupled
 
 _TYPES = {"float32": "float", "float64": "double", "float16": "float16", "int32": "int32", "int64": "int64"}
 _FLOATS = ("float32", "float64", "float16")  # of inputs and outputs: the service's own are float32
@@ -89,9 +91,18 @@ class UserGraphEngine:
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
             self._try(place)
+            self.rows_proved = self.one_session_a_call or self._read_rows(parsed)
         except (StartError, EngineLost):
             self.end_trial()
             raise
+
+    def _read_rows(self, model: Any) -> bool:
+        """Whether the graph itself shows that sessions of a batch are independent. Raises Unstreamable where it shows
+        that they are not; with one session in a batch that does no harm."""
+        found = independence(model, self._graph)
+        if found.coupled is not None and self.max_batch > 1:
+            raise coupled(f"node {found.coupled.node} {found.coupled.why}, and {found.output} is computed from it")
+        return found.proved
 
     def end_trial(self) -> None:
         """Calls have no limit from now on."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "examples" / "recipes"
 BESIDE = {"__init__", "compare", "exporting"}
 FAST = ("policy", "min_gru", "state_space")
-SLOW = ("residual_lstm", "keyword_spotter", "keras_two_inputs", "enhancer")  # tracing or trying them takes seconds each
+SLOW = ("residual_lstm", "keyword_spotter", "keras_two_inputs", "enhancer", "power_transform")  # seconds each
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]  # the exporters' own
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
 import pytest
 from cellkeeper_service.converters import ImportRefused
 from cellkeeper_service.converters.files import read_state_dict
@@ -18,6 +19,10 @@ from cellkeeper_service.converters.lower import lower
 from cellkeeper_service.converters.onnx.declare import declare
 from cellkeeper_service.converters.onnx.graph import read_graph
 from cellkeeper_service.converters.torch.weights import guess_parts, parse_parts, read_parts
+from cellkeeper_service.engine.batch_axis.analysis import Independence, independence
+from cellkeeper_service.model.config import GraphConfig
+from cellkeeper_service.model.parsing import parse_config
+from google.protobuf.message import DecodeError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,6 +31,8 @@ from verification.fuzz.values import flipped
 from verification.parity.onnx_cases import HANDMADE_CONSTANTS, handmade_graph
 
 from .test_keras2 import keras2_file
+from .test_unbounded_work import BOUNDED
+from .unstreamable_graphs import SERVED
 
 CASES = 150
 
@@ -118,6 +125,20 @@ def whole_layers() -> Any:
     b = L.PReLU(shared_axes=[1])(L.LayerNormalization()(L.Conv1D(4, 3, padding="causal", dilation_rate=2)(x)))
     c = L.Concatenate()([L.Add()([a, b]), L.Multiply()([a, b]), L.ReLU(max_value=6.0)(a)])
     return Model(x, L.Dense(2, activation="gelu")(L.RNN(L.SimpleRNNCell(3))(L.BatchNormalization()(c))))
+
+
+def test_graphs_that_are_read_for_their_batch_axis() -> None:
+    """Whatever they hold, reading them ends with a verdict."""
+    graphs = [*SERVED.values(), *BOUNDED.values()]
+    for number, (_, draw) in enumerate(draws("batch_axis")):
+        graph = graphs[number % len(graphs)]
+        try:
+            model = onnx.load_model_from_string(flipped(draw, graph.model))
+        except DecodeError:
+            continue
+        config = parse_config(graph.config(), "m")
+        assert isinstance(config, GraphConfig)
+        assert isinstance(independence(model, config), Independence)
 
 
 def test_graphs() -> None:

@@ -68,7 +68,10 @@ def refusals() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: sequential(x, L.LSTM(4, go_backwards=True, name="back"), L.UnitNormalization()),
             r"back \(LSTM\): go_backwards",
         ),
-        "without time": (without_time, r"input speaker: got shape \[None, 4\], expected \[batch, time, features\]"),
+        "without time": (
+            without_time,
+            r"input speaker: got shape \[None, 4\], expected \[batch, time, features \.\.\.\] with fixed sizes",
+        ),
         "code": (code, "names .*(function|Lambda|lambda).*code of a model is not run"),
         "mask": (masked, r"mask \(Masking\): a mask in a model that is traced"),
         "plain": (plain, "calls no recurrent layer or cell"),

@@ -28,10 +28,13 @@ from sklearn.preprocessing import (
     MinMaxScaler,
     OneHotEncoder,
     PowerTransformer,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
 )
 from torch import nn
+
+from examples.recipes.power_transform import Power
 
 QUICK: dict[str, Any] = {"max_batch": 8, "report": str}
 NAMES = ["flow", "heat", "load"]
@@ -160,7 +163,14 @@ def test_columns_that_are_moved_keep_their_names() -> None:
     [
         (StandardScaler(), r"normalization \(StandardScaler\): is not fitted: it has no n_features_in_"),
         (MinMaxScaler(clip=True).fit(TABLE), "clip: got True, expected False"),
-        (PowerTransformer().fit(TABLE), r"\(PowerTransformer\): cannot be written into a bundle"),
+        (
+            PowerTransformer().fit(TABLE),
+            r"\(PowerTransformer\): bends each column, .* compute it in the module, .*Recipes: a power transform",
+        ),
+        (
+            make_pipeline(StandardScaler(), QuantileTransformer(n_quantiles=9)).fit(TABLE),
+            r"\(QuantileTransformer\): bends each column",
+        ),
         (make_pipeline(StandardScaler(), PowerTransformer()).fit(TABLE), r"Pipeline\): powertransformer \(Power"),
         (Pipeline([("none", "passthrough")]), "has no step"),
         (ColumnTransformer([("a", OneHotEncoder(), [0])]).fit(TABLE), r"a \(OneHotEncoder\): cannot be written"),
@@ -219,3 +229,19 @@ def test_the_command_takes_dicts(tmp_path: Path) -> None:
     assert config.feature_names == tuple(NAMES)
     with pytest.raises(ImportRefused, match="expected those that the scaler was fitted on"):
         parse_processing({"normalization": numbers, "feature_names": ["a", "b", "c"]}, "p.json")
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("method", ["yeo-johnson", "box-cox"])
+def test_the_recipe_computes_what_a_power_transformer_does(method: str, standardize: bool) -> None:
+    draw = np.random.default_rng(9)
+    table = np.column_stack(
+        [np.exp(draw.standard_normal(200)), draw.gamma(2.0, 3.0, 200), np.exp(draw.normal(0, 2, 200))]
+    )
+    table = table if method == "box-cox" else table * [1.0, -1.0, 1.0] - [1.0, 0.0, 0.0]
+    fitted = PowerTransformer(method=method, standardize=standardize).fit(table)
+    fitted.lambdas_[2] = 0.0  # the logarithm
+    expected = fitted.transform(table)
+    came = Power(fitted)(torch.tensor(table, dtype=torch.float32)).numpy()
+    assert np.abs(came - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert np.abs(expected - table).max() > 0.1 * np.abs(table).max()

@@ -9,11 +9,13 @@ import pytest
 from cellkeeper_service.__main__ import run
 from cellkeeper_service.converters import import_onnx
 from cellkeeper_service.engine.load import load_engine
+from cellkeeper_service.engine.user_graph import UserGraphEngine
 from cellkeeper_service.errors import StartError
 from cellkeeper_service.model.write import write_bundle
 
 from .leftovers import refused
 from .small_graphs import Graph
+from .test_unbounded_work import BOUNDED
 from .unstreamable_graphs import AHEAD, COUPLED, LENGTH, REFUSED, SERVED, SLIGHT
 
 
@@ -62,3 +64,37 @@ def test_what_can_be_streamed_is_served(title: str, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model)
     engine = load_engine(bundle, "cpu", 16)
     assert engine.exact or engine.tolerance < 1e-5
+    assert isinstance(engine, UserGraphEngine)
+    assert engine.rows_proved
+
+
+@pytest.mark.parametrize(("batch", "max_batch"), [("free", 1), ("one", 4)])
+def test_sessions_that_never_share_a_call_cannot_be_coupled(batch: str, max_batch: int, tmp_path: Path) -> None:
+    graph = REFUSED["mean over the batch after 250 steps"]
+    if batch == "one":
+        graph = graph.with_one_session()
+    bundle = write_bundle(tmp_path / "m", graph.config(), {}, graph=graph.model)
+    assert load_engine(bundle, "cpu", max_batch).exact
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (SERVED["running sums"], "independent, by the graph's operators and by trials"),
+        (BOUNDED["a condition that a shape bounds"], "independent in all trials; the graph has operators of which"),
+    ],
+)
+def test_an_import_tells_how_it_is_known_that_sessions_are_independent(
+    graph: Graph, words: str, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    import_onnx(graph.model, tmp_path / "m", layout=graph.layout, max_batch=4, report=told.append)
+    assert f"sessions of a batch: {words}" in told[0]
+
+
+def test_an_import_tells_nothing_of_a_batch_that_there_is_not(tmp_path: Path) -> None:
+    told: list[str] = []
+    graph = SERVED["of positive values only"].with_one_session()
+    import_onnx(graph.model, tmp_path / "m", layout=graph.layout, max_batch=4, report=told.append)
+    assert "served stream: exact" in told[0]
+    assert "sessions of a batch" not in told[0]

@@ -172,6 +172,30 @@ REFUSED: dict[str, Graph] = {
         "step",
     ),
     "a softmax over the batch": graph([node("Softmax", "x", "y", axis=0), *STEP], COUPLED, "step"),
+    "mean over the batch after 250 steps": graph(
+        [
+            node("Add", "h float_one", "h_out"),
+            node("Constant", "", "late", value_float=250.0),
+            node("Greater", "h late", "reached"),
+            node("ReduceMean", "x", "mean", axes=[0]),
+            node("Sub", "x mean", "centred"),
+            node("Where", "reached centred x", "y"),
+        ],
+        rf"{COUPLED}: node 'ReduceMean_mean' \(ReduceMean\) reduces over axis 0, which is the batch, and y is computed",
+        "step",
+    ),
+    "mean over the batch of values above 1e8": graph(
+        [
+            node("Constant", "", "above", value_float=1e8),
+            node("Sub", "x above", "over"),
+            node("Relu", "over", "part"),
+            node("ReduceMean", "part", "mean", axes=[0]),
+            node("Add", "x mean", "y"),
+            *STEP,
+        ],
+        rf"{COUPLED}: node 'ReduceMean_mean' \(ReduceMean\) reduces over axis 0, which is the batch, and y is computed",
+        "step",
+    ),
     "normalised over time": graph(
         [CONVOLVED[0], node("InstanceNormalization", "turned halves none", "convolved"), CONVOLVED[1], *LAST], AHEAD
     ),

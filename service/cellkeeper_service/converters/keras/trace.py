@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKEND = "torch"
+NEVER = ("Bidirectional", "Lambda")  # also within a time step: layers that look over a window do no harm there
 
 
 def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[str, int]]:
@@ -127,14 +128,21 @@ def watched(
 
 
 def _suffixes(kind: str, states: int) -> tuple[str, ...]:
-    return ("h", "c") if kind == "LSTM" else tuple(f"h{number or ''}" for number in range(states))
+    cell = kind == "LSTM" or kind.startswith("ConvLSTM")
+    return ("h", "c") if cell else tuple(f"h{number or ''}" for number in range(states))
 
 
 def _check_layers(model: Any, place: str) -> None:
+    within_steps = {
+        id(inner)
+        for layer in model._flatten_layers()
+        if type(layer).__name__ == "TimeDistributed"
+        for inner in layer.layer._flatten_layers()
+    }
     for layer in model._flatten_layers():
         kind = type(layer).__name__
         where = f"{place}: layer {layer.name} ({kind})"
-        if kind in NOT_STREAMED:
+        if kind in NOT_STREAMED and (kind in NEVER or id(layer) not in within_steps):
             raise ImportRefused(where, NOT_STREAMED[kind])
         if kind == "Masking" or getattr(layer, "mask_zero", False):
             raise ImportRefused(where, "a mask in a model that is traced, expected masks in models that are read only")
@@ -153,16 +161,17 @@ def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str
         # of several inputs only those that an Embedding takes are ids; of one any Embedding within tells
         of_ids = [layer for layer in embeddings if len(model.inputs) == 1 or layer.input is given]
         shape = given.shape
-        if len(shape) != (2 if of_ids else 3) or (not of_ids and shape[2] is None):
+        fits = len(shape) == 2 if of_ids else len(shape) > 2 and None not in shape[2:]
+        if not fits:
             raise ImportRefused(
                 f"{place}: input {'' if name == INPUT else name}".rstrip(),
-                f"got shape {list(shape)}, expected [batch, time, features] or token ids",
+                f"got shape {list(shape)}, expected [batch, time, features ...] with fixed sizes, or token ids",
             )
         if of_ids:
             found[name] = torch.zeros((BATCH, 1), dtype=torch.int64)
             vocabularies[name] = min(layer.input_dim for layer in of_ids)
         else:
-            found[name] = torch.zeros(BATCH, 1, shape[2])
+            found[name] = torch.zeros(BATCH, 1, *shape[2:])
     return found, vocabularies.get(INPUT, 0) if len(model.inputs) == 1 else vocabularies
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cellkeeper_service.model.fields import one_line
 
+from ..processing import Processing
 from ..proof import Source
 from ..refusal import ImportRefused
 from ..stack import Array
@@ -27,7 +28,8 @@ RECIPE = "docs/models.md, Modules with a forward of their own"
 @dataclass(frozen=True)
 class Traced:
     """program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states). initial: of a new session, without the
-    batch. inputs: their names, or INPUT alone."""
+    batch. inputs: their names, or INPUT alone. step_shape: of a time step of the one input, where that has several
+    axes."""
 
     program: ExportedProgram
     states: tuple[str, ...]
@@ -35,6 +37,7 @@ class Traced:
     initial: Mapping[str, Array]
     source: Source
     inputs: tuple[str, ...] = (INPUT,)
+    step_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,19 @@ def rows(x: Tensor, axis: int | None) -> Tensor:
         if not x.is_floating_point()
         else torch.linspace(-1, 1, shape[0] * max(1, int(np.prod(shape[1:])))).reshape(shape)
     )
+
+
+def step_shape(first: Sequence[Tensor], processing: Processing) -> tuple[int, ...] | None:
+    """Of Traced. first: as of `rows`, of each input. Raises ImportRefused."""
+    shape = tuple(int(size) for size in first[0].shape[1:])
+    if len(first) > 1 or len(shape) < 2:
+        return None
+    if processing.normalization is not None:
+        raise ImportRefused(
+            "normalization",
+            f"got one for time steps of shape {list(shape)}, expected it within the model: it is by feature",
+        )
+    return shape
 
 
 def spread(value: Tensor, axis: int, batch: int) -> Tensor:

@@ -160,6 +160,7 @@ def _import_traced(
             inputs=traced.inputs,
             outputs=traced.outputs,
             initial=traced.initial,
+            step_shape=traced.step_shape,
             source=lambda *_: Processed(traced.source, processing),
             missing=processing.missing,
             feature_names=processing.feature_names,

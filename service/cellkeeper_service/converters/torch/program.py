@@ -51,6 +51,7 @@ def import_program(
     outputs: Sequence[str] = (OUTPUT,),
     initial: Mapping[str, Array] | None = None,
     source: Callable[[Declaration, Mapping[str, Array]], Source] | None = None,
+    step_shape: Sequence[int] | None = None,
     vocabulary: int | Mapping[str, int],
     missing: Missing,
     feedback: Sources | None,
@@ -62,7 +63,7 @@ def import_program(
 
     inputs: their names, in the order of the program's arguments. vocabulary: by name where there are several.
     initial: states of a new session without the batch axis; zeros where it has none. source: what the bundle is
-    compared with; the program itself where it is None.
+    compared with; the program itself where it is None. step_shape: of a time step, where it has several axes.
     """
     data = program_graph(program, inputs, states, outputs, place)
     graph = read_graph(data, place)
@@ -70,6 +71,7 @@ def import_program(
         graph,
         place,
         input_name=inputs,
+        input_shape=step_shape,
         vocabulary=vocabulary,
         states={state: after(state) for state in states},
         outputs=outputs,

@@ -18,7 +18,7 @@ from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
 from ..refusal import ImportRefused
-from .export import BATCH, RECIPE, Traced, exported, rows, spread
+from .export import BATCH, RECIPE, Traced, exported, rows, spread, step_shape
 from .program import INPUT, OUTPUT
 from .source import CarriedSource, output_names, source_name
 from .swapped import refuse_swapped
@@ -44,11 +44,12 @@ def trace(model: nn.Module, example: object, states: object, layout: str | None,
         raise ImportRefused("normalization", "got one for a module with several inputs, expected it within the module")
     x = next(iter(inputs.values()))
     axis = _time_axis(model, x, layout, place)
+    lead = 1 if axis is None else 2
     for name, other in list(inputs.items())[1:]:
-        if _lead(other) != _lead(x) or other.shape[: _lead(x)] != x.shape[: _lead(x)]:
+        if not _begins(other, lead) or other.shape[:lead] != x.shape[:lead]:
             raise ImportRefused(
                 f"example: {name}",
-                f"got shape {list(other.shape)}, expected {list(x.shape[: _lead(x)])} before its features, as of the "
+                f"got shape {list(other.shape)}, expected {list(x.shape[:lead])} before its features, as of the "
                 "first input: all inputs have the same time steps and batch",
             )
     if states is None:
@@ -75,6 +76,7 @@ def _carried(
     batch = xs[0].shape[1 if axis == 0 else 0]
     step = CarriedStep(model, call, len(flat), axis, processing)
     first = [rows(x, axis) for x in xs]
+    shape = step_shape(first, processing)
     found = []
     candidates = [[at for at, size in enumerate(value.shape) if size == batch] for value in flat]
     why = "no axis of a state has the size of the batch of example"
@@ -108,7 +110,7 @@ def _carried(
     source = CarriedSource(model, call, flat, axes, axis)
     if axis is not None:
         refuse_swapped(source, names, _sequence(inputs, axis), place)
-    return Traced(program, names, output_names(count), initial, source, tuple(inputs))
+    return Traced(program, names, output_names(count), initial, source, tuple(inputs), shape)
 
 
 def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
@@ -234,21 +236,20 @@ def _example(example: object, where: str) -> Tensor:
     return value.detach().cpu().float() if value.is_floating_point() else value.detach().cpu().long()
 
 
-def _lead(x: Tensor) -> int:
-    """How many axes come before the features."""
-    return x.ndim - (1 if x.is_floating_point() else 0)
+def _begins(x: Tensor, lead: int) -> bool:
+    """Whether it can have so many axes before its features; token ids have nothing behind them."""
+    return x.ndim > lead if x.is_floating_point() else x.ndim == lead
 
 
 def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | None:
     """Of x: None where it is one time step."""
     from .step import SEQUENCE_LAYERS, recurrent_children
 
-    lead = _lead(x)
     if layout is not None:
         if layout not in LAYOUTS:
             raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
         axis = {"step": None, "time_first": 0, "batch_first": 1}[layout]
-    elif lead <= 1:
+    elif _begins(x, 1) and not (x.is_floating_point() and x.ndim > 2):
         axis = None
     else:
         orders = {
@@ -261,11 +262,12 @@ def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | N
                 "step, time_first or batch_first",
             )
         axis = int(orders.pop())
-    if lead != (1 if axis is None else 2):
+    lead = 1 if axis is None else 2
+    if not _begins(x, lead) or (layout is None and x.ndim > lead + 1):
         raise ImportRefused(
             "example",
-            f"got shape {list(x.shape)}, expected [batch, features], or with layout {layout or 'batch_first'}"
-            " [batch, time, features] or [time, batch, features] (token ids without features)",
+            f"got shape {list(x.shape)}, expected [batch, features ...], or with layout {layout or 'batch_first'}"
+            " [batch, time, features ...] or [time, batch, features ...] (token ids without features)",
         )
     return axis
 

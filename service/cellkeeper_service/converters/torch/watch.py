@@ -9,7 +9,7 @@ from cellkeeper_service.model.fields import one_line
 
 from ..processing import Processing
 from ..refusal import ImportRefused
-from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread
+from .export import BATCH, RECIPE, Traced, Watch, WatchedCall, exported, rows, spread, step_shape
 from .source import SequenceSource, output_names
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ def trace_watched(
     starts = [(value, call.batch_axis) for call in calls for value in call.start]
     step = WatchedStep(model, watch, [len(call.suffixes) for call in calls], kept, axis, processing)
     first = [rows(x, axis) for x in xs]
+    shape = step_shape(first, processing)
     batched = [spread(value, at, BATCH) for value, at in starts]
     program = exported(step, (*first, *batched), [at for _, at in starts], place)
     initial = {name: value.select(at, 0).detach().numpy() for name, (value, at) in zip(names, starts, strict=True)}
     source = SequenceSource(name, model, kept, axis)
-    return Traced(program, tuple(names), output_names(len(kept)), initial, source, tuple(inputs))
+    return Traced(program, tuple(names), output_names(len(kept)), initial, source, tuple(inputs), shape)
 
 
 def _watched(

@@ -1,0 +1,238 @@
+"""Whether the rows of a user's graph are independent, found by following the batch axis from its inputs to its outputs.
+
+A trial finds a coupling only where the values that it draws show it, and the time steps that it takes reach it. This
+reading depends on neither. It says that no value of one session reaches another's row; that the number of sessions and
+a session's place in the batch make no difference is left to the trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import helper, inliner
+
+from cellkeeper_service.model.config import Features, GraphConfig
+from cellkeeper_service.model.named_inputs import NamedInputs
+
+from .call import Call, CannotTell, Couples
+from .constants import UNREADABLE, fold, small
+from .placement import BATCH, FREE, STEPS, UNKNOWN, Axis, Coupled, Free, Placement, Rows, axis_of, join, rows_at
+from .rules import CONTRIBUTED, RULES
+from .shapes import Types, bodies, infer, shape_of, without_shape
+
+MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without an end
+ONNX_DOMAINS = ("", "ai.onnx")
+SHAPES_ALONE = ("Shape", "Size")
+
+
+@dataclass(frozen=True)
+class Independence:
+    """proved: no output and no state of a session depends on another session. coupled: the node that makes one depend
+    on it, None where none was found; output: the name of that output or state."""
+
+    proved: bool
+    coupled: Coupled | None = None
+    output: str = ""
+
+
+def independence(model: Any, config: GraphConfig) -> Independence:
+    """model: an onnx.ModelProto that onnxruntime has accepted, with a free batch. config: how it is declared. Nothing
+    is proved of a graph that cannot be read."""
+    try:
+        return _read(model, config)
+    except (_TooLarge, *UNREADABLE):
+        return Independence(False)
+
+
+def _read(model: Any, config: GraphConfig) -> Independence:
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    graph = model.graph
+    given, placements = _inputs(graph, config)
+    reading = _Reading(model)
+    scope = reading.read(graph, _Scope(placements), given)
+    proved = True
+    for name, number in _expected(config).items():
+        placement, shape = scope.placements.get(name, UNKNOWN), shape_of(scope.types.get(name))
+        if isinstance(placement, Rows):
+            axis = None if shape is None else axis_of(placement, shape)
+            if axis is None and placement.reshaped:
+                why = "reshapes the batch axis together with others, so that rows hold several sessions"
+                placement = Coupled(placement.reshaped, why)
+            elif axis != Axis(number):
+                placement = UNKNOWN
+        if isinstance(placement, Coupled):
+            return Independence(False, placement, name)
+        proved = proved and isinstance(placement, Free | Rows)
+    return Independence(proved)
+
+
+def _inputs(graph: Any, config: GraphConfig) -> tuple[Types, dict[str, Placement]]:
+    lead = {"step": (BATCH,), "time_first": (STEPS, BATCH), "batch_first": (BATCH, STEPS)}[config.layout]
+    axes: dict[str, tuple[tuple[int, ...], int]] = {}
+    if isinstance(config.input, NamedInputs):
+        axes |= {one.input: ((*lead, *one.shape), lead.index(BATCH)) for one in config.input.inputs}
+    else:
+        own = config.input.step_shape if isinstance(config.input, Features) else ()
+        axes[config.input_name] = ((*lead, *own), lead.index(BATCH))
+    for state in config.states:
+        whole = (*state.shape[: state.batch_axis], BATCH, *state.shape[state.batch_axis :])
+        axes[state.input] = (whole, state.batch_axis)
+    given: Types = {}
+    placements: dict[str, Placement] = {}
+    for value in graph.input:
+        if value.name in axes:
+            shape, number = axes[value.name]
+            given[value.name] = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, shape)
+            placements[value.name] = rows_at(Axis(number), shape)
+        else:
+            placements[value.name] = FREE
+    return given, placements
+
+
+def _expected(config: GraphConfig) -> dict[str, int]:
+    """The batch axis of each output and state by name."""
+    axis = 1 if config.layout == "time_first" else 0
+    return {one.output: axis for one in config.outputs} | {one.output: one.batch_axis for one in config.states}
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@dataclass
+class _Scope:
+    """What is known by name. constants: numpy arrays of a few numbers."""
+
+    placements: dict[str, Placement]
+    types: Types = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    def within(self, placements: Mapping[str, Placement]) -> _Scope:
+        """For a graph within a node, which sees the names around it."""
+        return _Scope({**self.placements, **placements}, dict(self.types), dict(self.constants))
+
+
+class _Reading:
+    def __init__(self, model: Any) -> None:
+        self._opsets, self._ir_version = model.opset_import, model.ir_version
+        versions = {one.domain: one.version for one in model.opset_import}
+        self._opset = next((versions[domain] for domain in ONNX_DOMAINS if domain in versions), 1)
+        self._inferences = 0
+
+    def read(self, graph: Any, scope: _Scope, given: Mapping[str, Any]) -> _Scope:
+        """Adds the graph's names, node by node: ONNX sorts them. given: the types of its inputs."""
+        for tensor in graph.initializer:
+            scope.placements[tensor.name] = FREE
+            self._keep(tensor.name, tensor, scope)
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self._keep(node.output[0], node.attribute[0].t, scope)
+        fold(graph.node, scope.constants, self._opsets, self._ir_version)
+        self._infer(graph, scope, given, 0)
+        for number, node in enumerate(graph.node):
+            for name, placement in zip(node.output, self._results(node, scope), strict=True):
+                if name:
+                    scope.placements[name] = placement
+            if node.op_type in ("If", "Loop"):  # their shapes were not known before
+                self._infer(graph, scope, given, number + 1)
+        return scope
+
+    def _infer(self, graph: Any, scope: _Scope, given: Mapping[str, Any], start: int) -> None:
+        self._inferences += 1
+        if self._inferences > MOST_INFERENCES:
+            raise _TooLarge
+        scope.types |= infer(graph, self._opsets, self._ir_version, scope.types, given, scope.constants, start)
+
+    def _keep(self, name: str, tensor: Any, scope: _Scope) -> None:
+        scope.constants.pop(name, None)
+        value = small(tensor)
+        if value is not None:
+            scope.constants[name] = value
+
+    def _results(self, node: Any, scope: _Scope) -> list[Placement]:
+        count = len(node.output)
+        inputs = [scope.placements.get(name, UNKNOWN) if name else FREE for name in node.input]
+        standard = node.domain in ONNX_DOMAINS
+        if standard and node.op_type in SHAPES_ALONE:
+            return [FREE] * count
+        if standard and node.op_type == "If":
+            return self._if(node, inputs[0], scope)
+        if standard and node.op_type == "Loop":
+            return self._loop(node, inputs, scope)
+        rule = (RULES if standard else CONTRIBUTED).get(node.op_type)
+        whole = UNKNOWN if any(True for _ in bodies(node)) else _whole(inputs, known=rule is not None)
+        if whole is not None:
+            return [whole] * count
+        call = Call(
+            node,
+            self._opset,
+            inputs,
+            [shape_of(scope.types.get(name)) for name in node.input],
+            [shape_of(scope.types.get(name)) for name in node.output],
+            scope.constants,
+        )
+        try:
+            results = rule(call) if rule is not None else []
+        except Couples as couples:
+            return [Coupled(couples.node or f"{node.name or node.output[0]!r} ({node.op_type})", str(couples))] * count
+        # what no rule expects, onnxruntime has accepted: whether it couples sessions is for the trial to say
+        except (CannotTell, StopIteration, *UNREADABLE):
+            return [UNKNOWN] * count
+        return [*results, *[UNKNOWN] * count][:count]
+
+    def _if(self, node: Any, condition: Placement, scope: _Scope) -> list[Placement]:
+        if not isinstance(condition, Free):  # both branches may give a session the same
+            return [UNKNOWN] * len(node.output)
+        results: list[Placement] = [FREE] * len(node.output)
+        ways: list[list[Any]] = []
+        known = scope.constants.get(node.input[0])
+        taken = {"then_branch", "else_branch"} if known is None else {"then_branch" if known.any() else "else_branch"}
+        for body in (attribute.g for attribute in node.attribute if attribute.name in taken):
+            inner = self.read(body, scope.within({}), {})
+            ends = [inner.placements.get(value.name, UNKNOWN) for value in body.output]
+            results = [join(one, other) for one, other in zip(results, ends, strict=True)]
+            ways.append([inner.types.get(value.name) for value in body.output])
+        for name, one, other in zip(node.output, ways[0], ways[-1], strict=True):
+            if shape_of(one) == shape_of(other) is not None:
+                scope.types[name] = one
+        return results
+
+    def _loop(self, node: Any, inputs: Sequence[Placement], scope: _Scope) -> list[Placement]:
+        (body,) = bodies(node)
+        names = [value.name for value in body.input]
+        carried = list(inputs[1:])  # the condition first
+        types = [scope.types.get(name) for name in node.input[1:]]
+        while True:  # until a turn makes nothing more of it
+            given = {name: kind for name, kind in zip(names[1:], types, strict=True) if kind is not None}
+            inner = self.read(body, scope.within({names[0]: FREE, **dict(zip(names[1:], carried, strict=True))}), given)
+            ends = [inner.placements.get(value.name, UNKNOWN) for value in body.output]
+            after = [join(one, other) for one, other in zip(carried, ends, strict=False)]
+            shapes = [shape_of(inner.types.get(value.name)) for value in body.output]
+            grown = [
+                kind is not None and shape_of(kind) is not None and shape_of(kind) != shape
+                for kind, shape in zip(types, shapes, strict=False)
+            ]
+            if after == carried and not any(grown):
+                break
+            carried = after
+            types = [without_shape(kind) if other else kind for kind, other in zip(types, grown, strict=True)]
+        if not isinstance(join(inputs[0], carried[0]), Free):  # sessions that are done may stay as they are
+            return [UNKNOWN] * len(node.output)
+        scope.types |= {name: kind for name, kind in zip(node.output, types[1:], strict=False) if kind is not None}
+        each = [placement if isinstance(placement, Free | Coupled) else UNKNOWN for placement in ends[len(carried) :]]
+        return [*carried[1:], *each]
+
+
+def _whole(inputs: Sequence[Placement], *, known: bool) -> Placement | None:
+    """What can be said of all results by the inputs' kinds alone; None where that takes a rule."""
+    if all(isinstance(placement, Free) for placement in inputs):
+        return FREE
+    coupled = [placement for placement in inputs if isinstance(placement, Coupled)]
+    if coupled and known:
+        return coupled[0]
+    if not known or any(not isinstance(placement, Free | Rows) for placement in inputs):
+        return UNKNOWN
+    return None

@@ -1,0 +1,111 @@
+"""One node as the rules see it: its inputs with their placements and shapes, its attributes, its results' shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from .placement import Axis, Free, Placement, Rows, Shape, axis_of, rows_at
+
+
+class Couples(Exception):
+    """The node makes a session's values depend on another's. Its text says how, after "node N (op) ..."."""
+
+    def __init__(self, why: str, node: str = "") -> None:
+        """node: the one that is to blame, where that is not the node itself."""
+        super().__init__(why)
+        self.node = node
+
+
+class CannotTell(Exception):
+    """The rules do not cover this node with these inputs."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """inputs: of each input; Free where it is left out. shapes, made: of inputs and outputs, None where unknown.
+    constants: values of inputs by name, as far as they are known. opset: of ONNX's own operators."""
+
+    node: Any
+    opset: int
+    inputs: Sequence[Placement]
+    shapes: Sequence[Shape | None]
+    made: Sequence[Shape | None]
+    constants: Mapping[str, Any]
+
+    @property
+    def op(self) -> str:
+        return str(self.node.op_type)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                return helper.get_attribute_value(attribute)
+        return default
+
+    def has(self, number: int) -> bool:
+        """Whether the input is given."""
+        return number < len(self.node.input) and bool(self.node.input[number])
+
+    def constant(self, number: int) -> list[int] | None:
+        """Numbers of an input, None where it is left out. Raises CannotTell where they are not known."""
+        if not self.has(number):
+            return None
+        values = self.constants.get(self.node.input[number])
+        if values is None:
+            raise CannotTell
+        return [int(value) for value in np.asarray(values).reshape(-1)]
+
+    def numbers(self, attribute: str, number: int) -> list[int] | None:
+        """Of an attribute in older opsets, of an input in newer ones."""
+        given = self.attribute(attribute)
+        return self.constant(number) if given is None else [int(value) for value in given]
+
+    def shape(self, number: int = 0) -> Shape:
+        shape = self.shapes[number]
+        if shape is None:
+            raise CannotTell
+        return shape
+
+    def result(self, number: int = 0) -> Shape:
+        """The shape of an output."""
+        shape = self.made[number]
+        if shape is None:
+            raise CannotTell
+        return shape
+
+    def axis(self, number: int = 0) -> Axis | None:
+        """The axis of an input that holds its sessions, None where it holds none. Raises Couples where the sessions
+        are no longer along an axis: what takes the tensor by its axes mixes them."""
+        if number >= len(self.inputs):
+            return None
+        placement = self.inputs[number]
+        if isinstance(placement, Free):
+            return None
+        if not isinstance(placement, Rows):
+            raise CannotTell
+        axis = axis_of(placement, self.shape(number))
+        if axis is None:
+            raise Couples(
+                "reshapes the batch axis together with others, so that rows hold several sessions", placement.reshaped
+            )
+        return axis
+
+    def expect_free(self, *numbers: int) -> None:
+        """Raises CannotTell where one of these inputs holds sessions' values."""
+        if any(number < len(self.inputs) and not isinstance(self.inputs[number], Free) for number in numbers):
+            raise CannotTell
+
+    def placed(self, axis: Axis | None, number: int = 0) -> Placement:
+        """The output with its sessions along that axis."""
+        return Free() if axis is None else rows_at(axis, self.result(number))
+
+    def one_of(self, values: Sequence[int], shape: Shape) -> set[int]:
+        """Axes, counted from the first one."""
+        if any(not -len(shape) <= value < len(shape) for value in values):
+            raise CannotTell
+        return {value % len(shape) for value in values}

@@ -1,0 +1,50 @@
+"""Operators that take their inputs element by element, with broadcasting."""
+
+from __future__ import annotations
+
+from .call import Call, CannotTell, Couples
+from .placement import Axis, Free, Placement
+
+OPERATORS = (
+    *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot"),
+    *("BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Dropout", "Elu", "Equal"),
+    *("Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf"),
+    *("IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not"),
+    *("Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh"),
+    *("Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"),
+)
+
+
+def broadcast(call: Call) -> list[Placement]:
+    """All inputs are broadcast to the result's shape."""
+    return [_combined(call, list(range(len(call.inputs))), number) for number in range(len(call.made))]
+
+
+def first_alone(call: Call) -> list[Placement]:
+    """The result has the first input's shape; what else goes in holds no session's values."""
+    call.expect_free(*range(1, len(call.inputs)))
+    return [_combined(call, [0], number) for number in range(len(call.made))]
+
+
+def _combined(call: Call, numbers: list[int], output: int) -> Placement:
+    held = [number for number in numbers if not isinstance(call.inputs[number], Free)]
+    if not held:
+        return Free()
+    result = call.result(output)
+    if all(call.inputs[number] == call.inputs[held[0]] and call.shapes[number] == result for number in held):
+        return call.inputs[held[0]]  # its sessions need not lie along an axis
+    found: list[Axis] = []
+    for number in held:
+        axis = call.axis(number)
+        if axis is None:
+            raise CannotTell
+        lead = len(result) - len(call.shape(number))
+        found.append(Axis(axis.number + lead, axis.before, axis.after))
+    if any(axis != found[0] for axis in found):
+        raise Couples("combines values of different sessions: its inputs have the batch along different axes")
+    return call.placed(found[0], output)
+
+
+def expand(call: Call) -> list[Placement]:
+    """The second input is a shape."""
+    return [_combined(call, [0], 0)]

@@ -1,0 +1,174 @@
+"""Operators that move values: other shapes, parts, joins, look-ups."""
+
+from __future__ import annotations
+
+from math import prod
+
+from .call import Call, CannotTell, Couples
+from .placement import BATCH, FREE, Axis, Free, Placement, Rows, axis_of
+
+
+def reshape(call: Call) -> list[Placement]:
+    """The order of the values stays, so outer and inner do; an axis of the sessions may be lost, or found again."""
+    placement = call.inputs[0]
+    if not isinstance(placement, Rows):
+        return [placement]
+    if axis_of(placement, call.result()) is not None:
+        return [Rows(placement.outer, placement.inner)]
+    name = call.node.name or call.node.output[0]
+    return [Rows(placement.outer, placement.inner, placement.reshaped or f"{name!r} ({call.op})")]
+
+
+def transpose(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    order = call.attribute("perm") or list(range(len(call.shape())))[::-1]
+    return [call.placed(Axis(list(order).index(axis.number), axis.before, axis.after))]
+
+
+def concat(call: Call) -> list[Placement]:
+    (along,) = call.one_of([call.attribute("axis", 1)], call.result())
+    axes = [call.axis(number) for number in range(len(call.inputs))]
+    found = next(axis for axis in axes if axis is not None)
+    if any(axis not in (None, found) for axis in axes):
+        raise Couples("joins values of different sessions: its inputs have the batch along different axes")
+    if along != found.number:
+        return [call.placed(found)]
+    if any(call.shape(number)[along] != call.shape(axes.index(found))[along] for number in range(len(axes))):
+        raise Couples(f"puts other rows beside the sessions: it joins along axis {along}, which is the batch")
+    return [call.placed(Axis(along, found.before * len(axes), found.after))]
+
+
+def slice_(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    shape = call.shape()
+    starts = call.attribute("starts")
+    axes = call.numbers("axes", 3)
+    if axes is None:
+        axes = list(range(len(shape) if starts is None else len(starts)))
+    if axis.number not in call.one_of(axes, shape):
+        return [call.placed(axis)]
+    at = [value % len(shape) for value in axes].index(axis.number)
+    steps = call.constant(4) if starts is None else None
+    if steps is not None and steps[at] < 0:
+        raise Couples(f"turns axis {axis.number} around, which is the batch")
+    if call.result()[axis.number] == shape[axis.number]:
+        return [call.placed(axis)]
+    raise _partial(call, axis)
+
+
+def split(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE] * len(call.made)
+    (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
+    if along != axis.number:
+        return [call.placed(axis, number) for number in range(len(call.made))]
+    before, left = divmod(axis.before, len(call.made))
+    if left or len({call.result(number)[along] for number in range(len(call.made))}) > 1:
+        raise _partial(call, axis)
+    return [call.placed(Axis(along, before, axis.after), number) for number in range(len(call.made))]
+
+
+def gather(call: Call) -> list[Placement]:
+    data, indices = call.axis(0), call.axis(1)
+    (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
+    if data is None and indices is None:
+        return [FREE]
+    if data is None and indices is not None:
+        return [call.placed(Axis(along + indices.number, indices.before, indices.after))]
+    if data is None or indices is not None:
+        raise Couples("looks values of one session up by indices of another")
+    if along != data.number:
+        number = data.number if data.number < along else data.number - 1 + len(call.shape(1))
+        return [call.placed(Axis(number, data.before, data.after))]
+    if _holds_batch(call, 1):  # a place for each session, which may be its own
+        raise CannotTell
+    raise _partial(call, data)
+
+
+def gather_elements(call: Call) -> list[Placement]:
+    """Also of ScatterElements, whose result has the shape of its first input."""
+    axes = [call.axis(number) for number in range(len(call.inputs))]
+    found = next(axis for axis in axes if axis is not None)
+    (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
+    if along == found.number or any(axis not in (None, found) for axis in axes):
+        raise CannotTell
+    return [call.placed(found)]
+
+
+def one_hot(call: Call) -> list[Placement]:
+    call.expect_free(1, 2)
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    (along,) = call.one_of([call.attribute("axis", -1)], call.result())
+    number = axis.number + (along <= axis.number)
+    return [call.placed(Axis(number, axis.before, axis.after))]
+
+
+def pad(call: Call) -> list[Placement]:
+    call.expect_free(1, 2, 3)
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    shape = call.shape()
+    pads = call.numbers("pads", 1)
+    axes = call.constant(3) or list(range(len(shape)))
+    if pads is None or len(pads) != 2 * len(axes):
+        raise CannotTell
+    for at, value in enumerate(axes):
+        if value % len(shape) == axis.number and (pads[at] or pads[at + len(axes)]):
+            raise Couples(f"shifts axis {axis.number}, which is the batch")
+    return [call.placed(axis)]
+
+
+def tile(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    repeats = call.result()[axis.number] // call.shape()[axis.number]
+    return [call.placed(Axis(axis.number, axis.before * repeats, axis.after))]
+
+
+def same_place(call: Call) -> list[Placement]:
+    """The first two axes stay where they are; the others become others. Of DepthToSpace and its like."""
+    call.expect_free(*range(1, len(call.inputs)))
+    axis = call.axis()
+    if axis is not None and axis.number != 0:
+        raise CannotTell
+    return [call.placed(axis)]
+
+
+def resize(call: Call) -> list[Placement]:
+    call.expect_free(*range(1, len(call.inputs)))
+    axis = call.axis()
+    if axis is not None and call.result()[axis.number] != call.shape()[axis.number]:
+        raise CannotTell
+    return [call.placed(axis)]
+
+
+def reverse_sequence(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        raise CannotTell
+    if axis.number == call.attribute("time_axis", 0):
+        raise Couples(f"turns axis {axis.number} around, which is the batch")
+    lengths = call.inputs[1]
+    if not isinstance(lengths, Free) and (axis.number != call.attribute("batch_axis", 1) or call.axis(1) is None):
+        raise CannotTell
+    return [call.placed(axis)]
+
+
+def _holds_batch(call: Call, number: int) -> bool:
+    return prod(call.shape(number)) % BATCH == 0
+
+
+def _partial(call: Call, axis: Axis) -> Exception:
+    """Of an axis that holds more than the sessions it may be anything that is taken."""
+    if not axis.plain:
+        return CannotTell()
+    return Couples(f"takes certain sessions out of the batch, along axis {axis.number}")

@@ -1,0 +1,136 @@
+"""Operators that multiply with weights: products of matrices, convolutions, recurrent layers."""
+
+from __future__ import annotations
+
+from .call import Call, CannotTell, Couples
+from .placement import FREE, Axis, Free, Placement
+from .reductions import whole_tensor
+
+SUMS = "sums over its inputs' batch axis"
+MEET = "multiplies values of one session with those of another"
+
+
+def mat_mul(call: Call) -> list[Placement]:
+    """Also MatMulInteger, whose zero points are inputs 2 and 3."""
+    call.expect_free(2, 3)
+    return [_product(call, call.axis(0), call.axis(1))]
+
+
+def _product(call: Call, left: Axis | None, right: Axis | None) -> Placement:
+    result = len(call.result())
+    places = []  # in the result, counted from its end
+    for number, axis in enumerate((left, right)):
+        if axis is None:
+            continue
+        rank = len(call.shape(number))
+        from_end = rank - axis.number
+        if rank == 1 or from_end == (1 if number == 0 else 2):
+            raise Couples(SUMS)
+        other = len(call.shape(1 - number))
+        place = from_end - (other == 1 and (number == 0 or from_end > 1))
+        places.append((place, axis.before, axis.after, from_end > 2))
+    if len(places) == 2 and (places[0] != places[1] or not places[0][3]):
+        raise Couples(MEET)
+    if not places:
+        return FREE
+    place, before, after, _ = places[0]
+    return call.placed(Axis(result - place, before, after))
+
+
+def gemm(call: Call) -> list[Placement]:
+    left, right, added = call.axis(0), call.axis(1), call.axis(2)
+    found = []
+    if left is not None:
+        if left.number != (1 if call.attribute("transA", 0) else 0):
+            raise Couples(SUMS)
+        found.append(Axis(0, left.before, left.after))
+    if right is not None:
+        if right.number != (0 if call.attribute("transB", 0) else 1):
+            raise Couples(SUMS)
+        found.append(Axis(1, right.before, right.after))
+    if added is not None:
+        found.append(Axis(added.number + 2 - len(call.shape(2)), added.before, added.after))
+    if any(axis != found[0] for axis in found):
+        raise Couples(MEET)
+    return [call.placed(found[0])]
+
+
+def einsum(call: Call) -> list[Placement]:
+    equation = call.attribute("equation", b"").decode().replace(" ", "")
+    taken, arrow, given = equation.partition("->")
+    if not arrow or "." in equation:
+        raise CannotTell
+    found = set()
+    for number, letters in enumerate(taken.split(",")):
+        axis = call.axis(number)
+        if axis is not None:
+            found.add((letters[axis.number], axis.before, axis.after))
+    if len(found) > 1:
+        raise Couples(MEET)
+    ((letter, before, after),) = found
+    if letter not in given:
+        raise Couples(SUMS)
+    return [call.placed(Axis(given.index(letter), before, after))]
+
+
+def convolution(call: Call) -> list[Placement]:
+    """Also ConvTranspose and ConvInteger: [N, C, ...]."""
+    call.expect_free(*range(1, len(call.inputs)))
+    kernel = list(call.shape(1)[2:])
+    return [_windowed(call, kernel, channels_apart=False)]
+
+
+def pooling(call: Call) -> list[Placement]:
+    """[N, C, ...]; each channel by itself."""
+    kernel = [int(size) for size in call.attribute("kernel_shape", [])]
+    return [_windowed(call, kernel, channels_apart=True)] * len(call.made)
+
+
+def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> Placement:
+    axis = call.axis()
+    if axis is None:
+        return FREE
+    if axis.number == 1 and not channels_apart:
+        if call.attribute("group", 1) != 1:
+            raise CannotTell
+        raise Couples("sums over its input's channels, axis 1, which is the batch")
+    if axis.number >= 2:
+        at, rank = axis.number - 2, len(kernel)
+        pads = call.attribute("pads", [0] * 2 * rank)
+        strides = call.attribute("strides", [1] * rank)
+        if call.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            raise CannotTell
+        if kernel[at] != 1 or strides[at] != 1 or pads[at] or pads[at + rank]:
+            raise Couples(f"moves a window over axis {axis.number}, which is the batch")
+    return call.placed(axis)
+
+
+def recurrent(call: Call) -> list[Placement]:
+    """LSTM, GRU, RNN: X [T, B, F] or, with layout 1, [B, T, F]; states [directions, B, H] or [B, directions, H]."""
+    call.expect_free(1, 2, 3, *range(7, len(call.inputs)))
+    first = bool(call.attribute("layout", 0))
+    sequence, state, each = (0, 0, 0) if first else (1, 1, 2)
+    found = set()
+    for number, expected in ((0, sequence), (4, 0), (5, state), (6, state)):
+        axis = call.axis(number)
+        if axis is None:
+            continue
+        if number == 0 and axis.number == 1 - sequence:
+            raise Couples(f"goes over axis {axis.number} step by step, which is the batch")
+        if axis.number != expected:
+            raise Couples(f"takes the batch, axis {axis.number} of {call.node.input[number]}, for something else")
+        found.add((axis.before, axis.after))
+    if len(found) > 1:
+        raise Couples("combines values of different sessions: its inputs hold them in another order")
+    ((before, after),) = found
+    return [
+        call.placed(Axis(each if number == 0 else state, before, after), number) if name else FREE
+        for number, name in enumerate(call.node.output)
+    ]
+
+
+def scaled_by_tensor(call: Call) -> list[Placement]:
+    """A product that takes one scale for its whole input."""
+    if isinstance(call.inputs[0], Free):
+        raise CannotTell
+    return whole_tensor(call)

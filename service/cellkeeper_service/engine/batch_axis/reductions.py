@@ -1,0 +1,123 @@
+"""Operators that make one value of many, or norm, sum up or order values, along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .call import Call, CannotTell, Couples
+from .placement import FREE, Axis, Placement
+
+
+def reduce(call: Call) -> list[Placement]:
+    """Of the family Reduce*."""
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    axes = call.numbers("axes", 1)
+    every = range(len(call.shape()))
+    if not axes:
+        axes = [] if call.attribute("noop_with_empty_axes", 0) else list(every)
+    return [_reduced(call, axis, call.one_of(axes, call.shape()))]
+
+
+def arg_reduce(call: Call) -> list[Placement]:
+    """Of ArgMax and ArgMin."""
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    return [_reduced(call, axis, call.one_of([call.attribute("axis", 0)], call.shape()))]
+
+
+def _reduced(call: Call, axis: Axis, axes: Collection[int]) -> Placement:
+    _keep_out(axis, axes, "reduces")
+    lost = 0 if call.attribute("keepdims", 1) else sum(number < axis.number for number in axes)
+    return call.placed(Axis(axis.number - lost, axis.before, axis.after))
+
+
+def softmax(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    if call.opset >= 13:
+        axes = call.one_of([call.attribute("axis", -1)], call.shape())
+    else:  # over all axes from this one on
+        (first,) = call.one_of([call.attribute("axis", 1)], call.shape())
+        axes = set(range(first, len(call.shape())))
+    _keep_out(axis, axes, "normalises")
+    return [call.placed(axis)]
+
+
+def along_one(call: Call) -> list[Placement]:
+    """Takes values along one axis in their order, and leaves the others apart: TopK, LpNormalization."""
+    call.expect_free(*range(1, len(call.inputs)))
+    axis = call.axis()
+    if axis is None:
+        return [FREE] * len(call.made)
+    verb = {"TopK": "sorts", "LpNormalization": "normalises"}[call.op]
+    _keep_out(axis, call.one_of([call.attribute("axis", -1)], call.shape()), verb)
+    return [call.placed(axis, number) for number in range(len(call.made))]
+
+
+def cumulative(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    _keep_out(axis, call.one_of(call.constant(1) or [0], call.shape()), "sums up")
+    return [call.placed(axis)]
+
+
+def triangle(call: Call) -> list[Placement]:
+    """Trilu: sets values to zero by their places."""
+    call.expect_free(1)
+    return [call.placed(call.axis())]
+
+
+def layer_norm(call: Call) -> list[Placement]:
+    """Also RMSNormalization: over all axes from one on."""
+    call.expect_free(*range(1, len(call.inputs)))
+    axis = call.axis()
+    if axis is None:
+        return [FREE] * len(call.made)
+    (first,) = call.one_of([call.attribute("axis", -1)], call.shape())
+    _keep_out(axis, range(first, len(call.shape())), "normalises")
+    return [call.placed(axis, number) for number in range(len(call.made))]
+
+
+def batch_norm(call: Call) -> list[Placement]:
+    """With fixed statistics. With those of the batch it is refused by name: onnx_checks.py."""
+    call.expect_free(*range(1, len(call.inputs)))
+    if call.attribute("training_mode", 0) or len(call.made) > 1:
+        raise CannotTell
+    return [call.placed(call.axis())]
+
+
+def over_the_rest(call: Call) -> list[Placement]:
+    """Over all axes after the first two: InstanceNormalization, and pooling of whole images."""
+    call.expect_free(*range(1, len(call.inputs)))
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    verb = "normalises" if call.op == "InstanceNormalization" else "reduces"
+    _keep_out(axis, range(2, len(call.shape())), verb)
+    return [call.placed(axis)]
+
+
+def mean_variance(call: Call) -> list[Placement]:
+    axis = call.axis()
+    if axis is None:
+        return [FREE]
+    _keep_out(axis, call.one_of(call.attribute("axes", [0, 2, 3]), call.shape()), "normalises")
+    return [call.placed(axis)]
+
+
+def whole_tensor(call: Call) -> list[Placement]:
+    """One scale for all values of a tensor."""
+    if call.axis() is None:
+        return [FREE] * len(call.made)
+    raise Couples("takes one scale for all rows of its input, which hold different sessions")
+
+
+def _keep_out(axis: Axis, axes: Collection[int], verb: str) -> None:
+    """Raises Couples where the axes include the batch."""
+    if axis.number in axes:
+        raise Couples(f"{verb} over axis {axis.number}, which is the batch")

@@ -1,0 +1,60 @@
+"""The rule of each operator: from the placements of its inputs to those of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from . import elementwise, moves, products, reductions
+from .call import Call
+from .placement import Placement
+
+Rule = Callable[[Call], list[Placement]]
+
+
+def _all(rule: Rule, names: str) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(elementwise.OPERATORS, elementwise.broadcast),
+    **_all(elementwise.first_alone, "CastLike DequantizeLinear QuantizeLinear"),
+    **_all(elementwise.expand, "Expand"),
+    **_all(moves.reshape, "Flatten Reshape Squeeze Unsqueeze"),
+    **_all(moves.transpose, "Transpose"),
+    **_all(moves.concat, "Concat"),
+    **_all(moves.slice_, "Slice"),
+    **_all(moves.split, "Split"),
+    **_all(moves.gather, "Gather"),
+    **_all(moves.gather_elements, "GatherElements ScatterElements"),
+    **_all(moves.one_hot, "OneHot"),
+    **_all(moves.pad, "Pad"),
+    **_all(moves.tile, "Tile"),
+    **_all(moves.same_place, "DepthToSpace SpaceToDepth STFT"),
+    **_all(moves.resize, "Resize Upsample"),
+    **_all(moves.reverse_sequence, "ReverseSequence"),
+    **_all(
+        reductions.reduce,
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
+        "ReduceSumSquare",
+    ),
+    **_all(reductions.arg_reduce, "ArgMax ArgMin"),
+    **_all(reductions.softmax, "Hardmax LogSoftmax Softmax"),
+    **_all(reductions.along_one, "LpNormalization TopK"),
+    **_all(reductions.cumulative, "CumSum"),
+    **_all(reductions.triangle, "Trilu"),
+    **_all(reductions.layer_norm, "LayerNormalization RMSNormalization"),
+    **_all(reductions.batch_norm, "BatchNormalization"),
+    **_all(reductions.over_the_rest, "GlobalAveragePool GlobalLpPool GlobalMaxPool InstanceNormalization"),
+    **_all(reductions.mean_variance, "MeanVarianceNormalization"),
+    **_all(reductions.whole_tensor, "DynamicQuantizeLinear"),
+    **_all(products.mat_mul, "MatMul MatMulInteger"),
+    **_all(products.gemm, "Gemm"),
+    **_all(products.einsum, "Einsum"),
+    **_all(products.convolution, "Conv ConvInteger ConvTranspose"),
+    **_all(products.pooling, "AveragePool LpPool MaxPool"),
+    **_all(products.recurrent, "GRU LSTM RNN"),
+}
+"""Of ONNX's own operators."""
+
+CONTRIBUTED: Mapping[str, Rule] = _all(products.scaled_by_tensor, "DynamicQuantizeLSTM DynamicQuantizeMatMul")
+"""Of onnxruntime's."""
