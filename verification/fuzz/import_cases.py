@@ -19,6 +19,8 @@ from cellkeeper_service.converters import ImportRefused
 from cellkeeper_service.converters.npz import npz_tensors
 from cellkeeper_service.converters.onnx.declare import declare
 from cellkeeper_service.converters.onnx.graph import read_graph
+from cellkeeper_service.engine.batch_axis.analysis import independence
+from cellkeeper_service.model.config import Features, GraphConfig, GraphOutput, GraphState
 from onnx import TensorProto, helper, numpy_helper
 
 from .values import flipped
@@ -42,6 +44,17 @@ LOCATIONS = (
 )
 NUMBERS = ("0", "-1", "1", "63", "64", "65", str(2**31), str(2**63), str(2**70), "", "1e3", " 4", "0x10", "\u0664")
 SHAPES: tuple[list[int], ...] = ([], [0], [16], [-1], [2**62], [2**31, 2**31, 2**31], [1] * 100, [4, 4], [2**40])
+ROWS = GraphConfig(
+    "g",
+    "model.onnx",
+    "step",
+    "x",
+    Features(6, shape=(3, 2)),
+    (GraphState("h", "h", "h_out", (16,), 0),),
+    (GraphOutput("prediction", "y", (3, 2)),),
+    (),
+)
+"""The graph of `_graph`, as its rows are read for whether they depend on each other."""
 DECLARED: dict[str, Any] = {
     "input_name": None,
     "layout": None,
@@ -111,6 +124,7 @@ def _onnx(draw: random.Random, whole: bytes, folder: Path, several: bool) -> Cal
     def read() -> list[str]:
         graph = read_graph(data, "g", folder)
         leaked = [t.name for t in graph.model.graph.initializer if SECRET[:8] in t.raw_data]
+        independence(graph.model, ROWS)  # it ends with a verdict, whatever the graph is
         declare(graph, "g", **said)
         return [f"tensor {name} holds what lies outside" for name in leaked]
 

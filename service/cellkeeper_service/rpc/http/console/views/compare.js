@@ -75,7 +75,7 @@ export class CompareView {
     this.#cards = this.sides.map(({ card }) => card).filter(Boolean);
     put(side.body, side.card.element);
     const fork = this.sides[1];
-    if (side === fork) {
+    if (side === fork && this.stepForm?.fields.model.fingerprint !== fork.feed.model.fingerprint) {
       this.stepForm = new StepForm(this.context, fork.feed);
       put(this.form, this.stepForm.element);
     }

@@ -13,6 +13,7 @@ import { StateCard } from "./state-card.js";
 /** One session: where it stands, what it took in and gave, its state; live while the page is open. */
 export class SessionView {
   #parts = [];
+  #laid = null; // the columns that are shown, and the version that they are of
 
   constructor(context, { model, session }) {
     this.context = context;
@@ -43,18 +44,21 @@ export class SessionView {
     this.feed.load();
   }
 
+  /** What is typed outlives a server that did not answer for a while: the cards of the same version are kept. */
   #lay() {
-    for (const part of this.#parts) part.close?.();
-    const { context, feed } = this;
-    this.position = new PositionCard(feed);
-    this.#parts = [this.position];
-    if (feed.model) this.#laySteps(context, feed);
-    else put(this.body, element("div", { class: "columns" }, this.#notServed(), this.position.element));
+    const version = this.feed.model?.fingerprint ?? null;
+    if (this.#laid?.version !== version) this.#laid = { version, columns: this.#columns() };
+    put(this.body, this.#laid.columns);
     put(this.actions, this.#buttons());
     this.#change({ reset: false });
   }
 
-  #laySteps(context, feed) {
+  #columns() {
+    for (const part of this.#parts) part.close?.();
+    const { context, feed } = this;
+    this.position = new PositionCard(feed);
+    this.#parts = [this.position];
+    if (!feed.model) return element("div", { class: "columns" }, this.#notServed(), this.position.element);
     this.forecast = new ForecastForm(context, feed, () => this.#draw());
     this.history = new HistoryCard(feed.model, { end: this.forecast.element });
     this.state = new StateCard(context.theme);
@@ -62,7 +66,7 @@ export class SessionView {
     this.#parts.push(this.forecast, this.history, this.state, this.peek);
     const right = element("div", { class: "stack" }, this.position.element, this.peek.element);
     const left = element("div", { class: "stack" }, this.history.element, this.state.element);
-    put(this.body, element("div", { class: "columns" }, left, right));
+    return element("div", { class: "columns" }, left, right);
   }
 
   #notServed() {
@@ -86,6 +90,7 @@ export class SessionView {
   #change({ reset }) {
     if (this.gone) {
       this.gone = false;
+      this.#laid = null; // what was shown is another generation's
       this.#lay();
       return;
     }
