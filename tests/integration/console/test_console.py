@@ -242,6 +242,20 @@ def test_a_server_that_is_killed_is_waited_for(page: ConsolePage, console: Conso
     expect(page.value("Inputs")).to_have_text("345")
 
 
+def test_a_field_that_somebody_is_in_is_left_alone(page: ConsolePage, console: Console) -> None:
+    """Where a step of the session comes between the selection of a value and the typing of another."""
+    session = console.session("typed-in")
+    session.step(PPM)
+    page.open("typed-in")
+    field = page.page.get_by_label("co2_ppm", exact=True).first
+    expect(field).not_to_have_value("")
+    field.select_text()
+    session.step([351.25])
+    expect(page.value("Inputs")).to_have_text("351.3")
+    page.page.keyboard.insert_text("341")
+    expect(field).to_have_value("341")
+
+
 @pytest.fixture
 def looked_at(page: ConsolePage, console: Console) -> Iterator[Page]:
     """A page whose views all have something to show."""

@@ -30,9 +30,10 @@ export class InputFields {
     );
   }
 
-  /** Fills in values, unless somebody has typed. They are texts or numbers as the API gave them. */
+  /** Fills in values, unless somebody has typed or is in a field: what he has selected there would be lost, and what he
+   * types next would stand behind the suggestion. They are texts or numbers as the API gave them. */
   suggest(values) {
-    if (this.#touched || values.length !== this.names.length) return;
+    if (this.#touched || this.inputs.includes(document.activeElement) || values.length !== this.names.length) return;
     const texts = values.map(exact);
     if (this.single) this.inputs[0].value = texts.join(", ");
     else this.inputs.forEach((input, i) => (input.value = texts[i]));
