@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import grpc
@@ -146,9 +147,17 @@ class ServerProcess:
         return CellkeeperStub(channel)  # type: ignore[no-untyped-call]
 
     def metrics(self) -> str:
-        """One scrape."""
-        with urlopen(self.metrics_url, timeout=10) as answer:
-            return str(answer.read().decode())
+        """One scrape. The sum of several workers is refused with 503 until each of them has told: it is waited for."""
+        until = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                with urlopen(self.metrics_url, timeout=10) as answer:
+                    return str(answer.read().decode())
+            except HTTPError as error:
+                error.close()
+                if self.workers == 1 or error.code != 503 or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)  # between two looks
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels; 0 where there is none."""
