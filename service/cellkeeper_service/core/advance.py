@@ -97,15 +97,15 @@ def start_at_once(context: Context, session: SessionState, step: Request) -> boo
     cached = session.cached
     if cached is None or cached.work is not None or session.queue or session.loading or not isinstance(step, Step):
         return False
-    if step.position is None:
-        if continues(context, session, step) is None:
-            return False
-    elif step.position != cached.frontier or step.peek or cached.version.retired:
-        return False
-    end = cached.step + step.steps
-    if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
-        return False
     try:
+        if step.position is None:
+            if continues(context, session, step) is None:
+                return False
+        elif step.position != cached.frontier or step.peek or cached.version.retired:
+            return False
+        end = cached.step + step.steps
+        if end - cached.log_start > cached.max_log_steps or end > MAX_STEP:
+            return False
         start_chunk(context, cached, step)
     except Exception:
         log.exception("internal error: a session's request failed")

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from cellkeeper_service.core import advance
+from cellkeeper_service.core.context import Context
 from cellkeeper_service.core.guarded_meter import guarded
 from cellkeeper_service.core.requests import Done, Request, Step
+from cellkeeper_service.core.session import CachedState, SessionState
 from cellkeeper_service.domain.meter import Meter, NullMeter
 from cellkeeper_service.domain.position import Position
 from cellkeeper_service.domain.record import Record
@@ -78,6 +81,34 @@ def test_a_load_whose_one_record_breaks_the_core(spoil: str, reason: Reason) -> 
         server.store.begun = False  # type: ignore[attr-defined]
         again = await server.step(1, places[NAMES[3]], session=NAMES[3])
         assert outputs(again) == expected([1])
+        assert server.core.unanswered == 0
+        await server.loop.drain()
+        server.loop.store_calls.close()
+
+    play(test)
+
+
+def test_a_step_that_breaks_the_core_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it goes on at the cached state is asked before its neighbours of the same call are looked at."""
+    original = advance.continues
+
+    def broken(context: Context, session: SessionState, step: Step) -> CachedState | None:
+        if session.key == key(NAMES[3]):
+            raise ZeroDivisionError
+        return original(context, session, step)
+
+    async def test() -> None:
+        server = Server(slots=16)
+        server.loop.start()
+        for name in NAMES:
+            assert outputs(await server.step(1, session=name)) == expected([1])
+        monkeypatch.setattr(advance, "continues", broken)
+        asked = {name: server.step(1, session=name) for name in NAMES}
+        got = {name: await asyncio.wait_for(reply, 5) for name, reply in asked.items()}
+        failed = got.pop(NAMES[3])
+        assert isinstance(failed, Rejection)
+        assert failed.reason is Reason.INTERNAL_ERROR
+        assert [outputs(reply) for reply in got.values()] == [expected([1, 1])[1:]] * 7
         assert server.core.unanswered == 0
         await server.loop.drain()
         server.loop.store_calls.close()
