@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import signal
-import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from socket import SO_LINGER, SOL_SOCKET, create_connection
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp import web
 from cellkeeper_proto.v1 import cellkeeper_pb2 as pb
 from cellkeeper_service.domain.position import Position
+from cellkeeper_service.rpc.http.call import EOF
+from cellkeeper_service.rpc.http.frame_call import FrameCall
 
 from testing.server_process import ServerProcess
 from tests.integration.access.tenants import entry
 from tests.integration.rpc.calls import Chunk, frame_message, numbers
 
-from .front import HANDSHAKE, TIMEOUT_S, Front, closing, serving, where
+from .front import TIMEOUT_S, Front, closing, serving, where
 
 MESSAGE_BYTES = 20_000
 
@@ -149,17 +149,26 @@ async def test_who_may_not_go_on_is_refused_before_the_socket_is_open(counting_m
             assert sums(await one.receive()) == [5]
 
 
-def test_clients_that_hang_up_at_once_are_nobodys_error(front: Front) -> None:
-    head = f"GET /v1/frames HTTP/1.1\r\nHost: {front.place}\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in HANDSHAKE.items()
-    )
-    place = urlsplit(front.url)
-    for _ in range(50):
-        with create_connection((place.hostname, place.port), TIMEOUT_S) as one:
-            one.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # closing resets the connection
-            one.sendall(f"{head}\r\n".encode())
-    front.session().open()
-    assert "Traceback" not in front.server.output()
+async def test_a_client_that_is_gone_before_the_handshake_has_sent_nothing() -> None:
+    read: list[object] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.close()
+        read.append(await FrameCall(request, "/v1/frames", web.WebSocketResponse()).read())
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/v1/frames", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/frames"
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.ws_connect(url)
+    await runner.cleanup()
+    assert set(read) == {EOF}  # aiohttp's client tries twice
 
 
 async def test_a_server_that_ends_says_so_and_waits_for_the_client(counting_model: Path) -> None:
