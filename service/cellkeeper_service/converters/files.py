@@ -140,8 +140,10 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
 
 
 def _check_archive(path: Path, data: bytes) -> None:
-    """Raises ImportRefused for archives that torch.save does not write. It never compresses, so a compressed entry may
-    be a decompression bomb."""
+    """Raises ImportRefused for archives that torch.save does not write.
+
+    torch.save never compresses, so a compressed entry may be a decompression bomb.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

@@ -1,5 +1,7 @@
-"""Writes a stack's recurrent layers as ONNX nodes: as ONNX's own operators or, if the cell has activations that these
-lack, as the nodes of one time step."""
+"""Writes a stack's recurrent layers as ONNX nodes.
+
+A layer becomes one of ONNX's own operators or, if its cell has activations that these lack, the nodes of one time step.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,10 @@ from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
 @dataclass(frozen=True)
 class Processing:
-    """Processing as in config.json. Inputs and outputs are in the user's units: the model itself gets the result of
-    `normalization`, and its own result goes through `output`."""
+    """Processing as in config.json, with inputs and outputs in the user's units.
+
+    The model itself gets the result of `normalization`, and its own result goes through `output`.
+    """
 
     normalization: Normalization | None = None
     missing: Missing = field(default_factory=Missing)

@@ -1,9 +1,9 @@
-"""The proof at import: compares the source model, on whole sequences, with the engine that will serve it: step by step,
-in chunks and whole, beside sequences of other sizes.
+"""The proof at import: compares the source model with the engine that will serve it.
 
-The inputs have the lengths of LENGTHS and the sizes of SIZES. Further trials have ordinary inputs with some time steps
-of zero and, if the source may treat it differently, one long sequence. Batches also contain a sequence a million times
-as large.
+The source runs whole sequences; the engine runs them step by step, in chunks and whole, beside sequences of other
+sizes. The inputs have the lengths of LENGTHS and the sizes of SIZES. Further trials have ordinary inputs with some time
+steps of zero and, if the source may treat it differently, one long sequence. Batches also contain a sequence a million
+times as large.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """what: a description of the inputs. scale: their size relative to ordinary inputs. inputs: [length, ...]."""
+    """One trial. what: describes the inputs. scale: their size relative to ordinary ones. inputs: [length, ...]."""
 
     what: str
     scale: float
@@ -126,9 +126,11 @@ def small(
 
 
 def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0) -> Gap:
-    """Compares two [T, ...]. Skips time steps at which the source is NaN throughout, and all from the first that is not
-    finite. The gap is infinite if nothing can be compared. least: differences are relative to this if all values are
-    smaller."""
+    """Compares two [T, ...], and returns their gap; it is infinite if nothing can be compared.
+
+    Skips time steps at which the source is NaN throughout, and all from the first that is not finite. least:
+    differences are relative to this if all values are smaller.
+    """
     with np.errstate(over="ignore"):
         expected = np.asarray(expected, np.float32).astype(np.float64)
     if served.shape != expected.shape:
@@ -172,8 +174,10 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
 
 
 def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
-    """Serves the sequences as sessions of one batch, with a huge neighbour, in these chunks; in several batches if they
-    do not fit into one."""
+    """Serves the sequences as sessions of one batch with a huge neighbour, in these chunks.
+
+    Uses several batches if they do not fit into one.
+    """
     company = [] if len(sequences) == 1 else _company(sequences[0])
     most = max(1, engine.max_batch - len(company))
     if engine.max_batch <= len(company):

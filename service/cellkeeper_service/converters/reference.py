@@ -1,5 +1,4 @@
-"""Runs a stack in float64, from the equations: the reference for served values if the model's framework is not
-installed."""
+"""Runs a stack in float64, from the equations: the reference if the model's framework is not installed."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _MERGES = {
 
 
 class StackGraph(NamedTuple):
-    """initial: "initial.<state>", for those that are not zeros."""
+    """A graph and its config. initial: "initial.<state>", for those that are not zeros."""
 
     model: bytes
     layout: str

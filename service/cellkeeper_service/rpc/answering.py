@@ -1,5 +1,7 @@
-"""What all unary calls have in common: authenticate the caller, read the message, and turn the outcome into a reply or
-a status."""
+"""What all unary calls have in common.
+
+Each authenticates its caller, reads its message, and turns the outcome into a reply or a status.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +68,9 @@ class Decided(Exception):
 
 
 def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
-    """Wraps an RPC method: authenticates the caller, reads the message, and calls the method. Turns a Rejection, raised
-    or returned, into the call's status; hides any other error.
+    """Wraps an RPC method: authenticates the caller, reads the message, and calls the method.
+
+    Turns a Rejection, raised or returned, into the call's status; hides any other error.
 
     admits: read the message only if admission control has room for the call. Under overload most calls are refused, and
     one whose message is never read costs least.

@@ -22,8 +22,10 @@ _rate = PerSecond(1)
 
 
 def note_refused(context: CallContext, method: str, reason: Reason, code: str) -> None:
-    """Logs a refusal, at most once a second for each reason; the line counts those left out before it. A refusal that
-    is not logged costs only the lookup."""
+    """Logs a refusal, at most once a second for each reason.
+
+    The line counts those left out before it. A refusal that is not logged costs only the lookup.
+    """
     level = logging.WARNING if reason in WARNINGS else logging.INFO
     if not log.isEnabledFor(level):
         return

@@ -14,15 +14,17 @@ from .charges import Charge, charge_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """catalog: the models, and the sessions of the caller's tenant only. allowance: None if there are no quotas."""
+    """The caller of a call. catalog: with the sessions of its tenant only. allowance: None if there are no quotas."""
 
     grant: Grant
     catalog: Catalog
     allowance: Allowance | None = None
 
     def enter(self) -> None:
-        """Begins a unary call; `leave` must follow when it has ended. Counts one request already now, because the
-        message may take long to arrive. Raises a Rejection."""
+        """Begins a unary call; `leave` must follow when it has ended. Raises a Rejection.
+
+        Counts one request already now, because the message may take long to arrive.
+        """
         if self.allowance is not None:
             self.allowance.take(1, 0)
 
@@ -31,8 +33,9 @@ class Caller:
             self.allowance.give_back(1)
 
     def charge(self, request: Any, *, entered: int = 0) -> Charge | None:
-        """Takes what the request needs from the quota; `release` must follow. Raises a Rejection. If the items can be
-        refused one by one, only those beyond the session quota are refused: see `Charge.refused`.
+        """Takes what the request needs from the quota; `release` must follow. Raises a Rejection.
+
+        If the items can be refused one by one, only those beyond the session quota are refused: see `Charge.refused`.
 
         entered: how many of its items `enter` has already counted.
         """

@@ -37,8 +37,11 @@ class WireLimits:
     max_ttl_ms: int = 0
 
     def chunk_steps(self, step_bytes: int) -> int:
-        """Returns the most time steps in one chunk, if each takes `step_bytes`. The log stores inputs in the model's
-        dtype, where they may take more bytes than in the message, and a chunk must fit into the session's log."""
+        """Returns the most time steps in one chunk, if each takes `step_bytes`.
+
+        A chunk must fit into the session's log. It stores inputs in the model's dtype, where they may take more bytes
+        than in the message.
+        """
         return min(self.max_chunk_steps, self.max_log_bytes // step_bytes)
 
 
@@ -99,8 +102,10 @@ class Catalog:
     def check_reply_size(
         self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec, *, text_bytes: int = 0
     ) -> int:
-        """Returns the bytes of the chunk's outputs. text_bytes: of the rest of the reply. Raises REPLY_TOO_LARGE if
-        they do not fit into a message."""
+        """Returns the bytes of the chunk's outputs. Raises REPLY_TOO_LARGE if they do not fit into a message.
+
+        text_bytes: of the rest of the reply.
+        """
         size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
         size += text_bytes + (spec.state_bytes if with_state else 0)
         room = self.limits.max_message_bytes - 4096  # for everything besides the tensors

@@ -36,9 +36,11 @@ class Charge:
 
 
 def charge_of(request: Any, catalog: Catalog) -> Charge:
-    """Returns the request's charge. Invalid parts, which are refused when they are read, must not be counted: ids that
-    no session can have are left out, and a chunk never costs more time steps than the limit. Raises a Rejection for an
-    unknown model."""
+    """Returns the request's charge. Raises a Rejection for an unknown model.
+
+    Invalid parts, which are refused when they are read, must not be counted: ids that no session can have are left out,
+    and a chunk never costs more time steps than the limit.
+    """
     match request:
         case pb.StepFrame():
             count = len(request.sessions)

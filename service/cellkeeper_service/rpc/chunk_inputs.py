@@ -78,8 +78,10 @@ def _shape_text(step_shape: Sequence[int]) -> str:
 
 
 def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFeedback, spec: ModelSpec) -> Array:
-    """Returns the inputs that the caller supplies for `steps` rolled time steps: [steps, features], or [steps] of a
-    structured dtype if the model has several inputs. Raises a Rejection."""
+    """Returns the inputs that the caller supplies for `steps` rolled time steps. Raises a Rejection.
+
+    Their shape is [steps, features], or [steps] of a structured dtype if the model has several inputs.
+    """
     if isinstance(feedback, Feedback):
         if request.rollout_named_inputs:
             raise invalid(KNOWN_FIELD, f"{len(request.rollout_named_inputs)} tensors", "none: the model has one input")
@@ -108,8 +110,10 @@ def charged_steps(message: Chunk) -> int:
 def _packed(
     given: Mapping[str, tuple[pb.Tensor | pb.InputColumn, Sequence[int]]], steps: int, spec: ModelSpec, prefix: str
 ) -> Array:
-    """Returns [steps] of a structured dtype; integers keep the dtype that was sent. given: each input by name, with the
-    shape of one time step."""
+    """Returns [steps] of a structured dtype; integers keep the dtype that was sent.
+
+    given: each input by name, with the shape of one time step.
+    """
     values: dict[str, Array] = {}
     for part in spec.inputs:
         tensor, step_shape = given[part.name]

@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import Default, DescriptorPool
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """name: the service's full name. file: the .proto file that defines it; this process resolves its imports."""
+    """A service. name: its full name. file: the .proto file that defines it; this process resolves its imports."""
 
     name: str
     file: FileDescriptorProto
@@ -26,8 +26,10 @@ def proto_of(file: FileDescriptor) -> FileDescriptorProto:
 
 
 def pool_of(contracts: Iterable[Contract]) -> DescriptorPool:
-    """Returns a separate pool with the contracts' files and their imports. In the process's default pool, client code
-    may have registered the same names."""
+    """Returns a separate pool with the contracts' files and their imports.
+
+    In the process's default pool, client code may have registered the same names.
+    """
     pool = DescriptorPool()
     added: set[str] = set()
     for contract in contracts:

@@ -46,11 +46,12 @@ def decoder(message_class: Any) -> Callable[[bytes], Any]:
 
 
 def handlers(servicer: object, service: Any = SERVICE, path: str = "") -> grpc.GenericRpcHandler[Any, Any]:
-    """Binds each of the service's RPCs to the servicer's method of the same name. path: the name by which clients call
-    the service, if it is not the descriptor's.
+    """Binds each of the service's RPCs to the servicer's method of the same name.
 
     gRPC sees the unary RPCs as streams of one message, which is the same on the wire and costs no more. It then hands
     over a call before reading its message, so the message of a refused call is never read.
+
+    path: the name by which clients call the service, if it is not the descriptor's.
     """
     made = {}
     for method in service.methods:

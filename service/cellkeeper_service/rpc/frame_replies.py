@@ -26,8 +26,11 @@ NONE: Mapping[int, Rejection] = {}
 
 
 class FrameReplies:
-    """Collects the replies to one frame's items and passes them on in parts. Calls `send` on the loop's thread, once
-    for everything that became ready in one turn of the loop; the final part has `last` set."""
+    """Collects the replies to one frame's items and passes them on in parts.
+
+    Calls `send` on the loop's thread, once for everything that became ready in one turn of the loop. The final part has
+    `last` set.
+    """
 
     def __init__(self, frame_id: int, frame: Frame, send: Callable[[pb.StepFrameReply], None], whole: bool) -> None:
         """whole: send one reply for the whole frame instead of parts."""
@@ -42,8 +45,9 @@ class FrameReplies:
         self._flushing = False
 
     def submit(self, core: CoreLoop, meter: Meter, beyond: Mapping[int, Rejection] = NONE) -> None:
-        """Submits a step for every item. Items rejected here are counted here; the core counts those that it rejects
-        later.
+        """Submits a step for every item.
+
+        Items rejected here are counted here; the core counts those that it rejects later.
 
         beyond: items that are already refused, with the reason.
         """

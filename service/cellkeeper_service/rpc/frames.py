@@ -169,8 +169,11 @@ def second_items(frame: Frame) -> dict[int, Rejection]:
 
 
 def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) -> bool:
-    """Returns True if the columns show at a glance that every item has an id and a position, and acknowledges nothing
-    after that position. False means that each item has to be checked."""
+    """Returns True if the columns show at a glance that every item is valid.
+
+    That is, each has an id and a position, and acknowledges nothing after that position. False means that each item has
+    to be checked.
+    """
     lengths = list(map(len, sessions))
     if not 0 < min(lengths) <= max(lengths) <= fields.PLAIN_SESSION_LENGTH:
         return False

@@ -44,8 +44,10 @@ MAX_START_STEP = fields.MAX_STEP // 2  # leaves room for the steps that follow
 def read_opens(
     model: str, items: Sequence[OpenFields], catalog: Catalog, deadline: float, *, alone: bool = False
 ) -> list[Maker]:
-    """Returns one maker, or a Rejection, for each item. alone: the single item is the whole request, so errors name its
-    fields without `items[0]`."""
+    """Returns one maker, or a Rejection, for each item.
+
+    alone: the single item is the whole request, so errors name its fields without `items[0]`.
+    """
     name, _ = catalog.find(model)
     spec = catalog.spec(name)
 

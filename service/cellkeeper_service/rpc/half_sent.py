@@ -1,6 +1,8 @@
-"""Bounds the bytes of frames that were begun and not finished. gRPC buffers what has arrived of them, up to a whole
-message for each stream, and does not report it. So the bound is computed from the bytes that the kernel has received on
-each connection."""
+"""Bounds the bytes of frames that were begun and not finished.
+
+gRPC buffers what has arrived of them, up to a whole message for each stream, and does not report it. So the bound is
+computed from the bytes that the kernel has received on each connection.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,11 @@ MOST_UNREAD, MOST_SLOW = 256, 16
 
 
 class Public:
-    """The handlers of both services. Like those of the main service, they are streams to gRPC, so that a call is handed
-    over before its message has arrived (see decoding.handlers)."""
+    """The handlers of both services.
+
+    Like those of the main service, they are streams to gRPC, so that a call is handed over before its message has
+    arrived (see decoding.handlers).
+    """
 
     def __init__(self) -> None:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]

@@ -21,8 +21,10 @@ class MessageStream(ABC, Generic[In, Out]):
     """Submits messages in the order in which they arrive, which keeps the order within each session."""
 
     def __init__(self, caller: Caller, latest: float | None, check: Callable[[Caller], None]) -> None:
-        """latest: the call's deadline in seconds of the monotonic clock, or None. check: raises a Rejection if the
-        caller may not continue."""
+        """latest: the call's deadline in seconds of the monotonic clock, or None.
+
+        check: raises a Rejection if the caller may not continue.
+        """
         self._caller = caller
         self._latest = latest
         self._check = check
@@ -53,8 +55,11 @@ class MessageStream(ABC, Generic[In, Out]):
         """Called when nobody reads the replies any more."""
 
     def finish(self, why: Rejection | None = None) -> None:
-        """Stops reading messages, when the client does not end the stream itself. The stream ends with `why` once
-        all messages read so far are answered. Nothing of the other messages was applied."""
+        """Stops reading messages, when the client does not end the stream itself.
+
+        The stream ends with `why` once all messages read so far are answered. Nothing of the other messages was
+        applied.
+        """
         self._finishing = self._ended = True
         self._why = why
         if self._reader is not None:
@@ -62,8 +67,11 @@ class MessageStream(ABC, Generic[In, Out]):
             self._end_if_answered()
 
     async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[Out, None]:
-        """Yields replies until every message is answered. Bytes that are not a message raise a Rejection, after the
-        replies to the messages before them, because they do not say what should be answered."""
+        """Yields replies until every message is answered.
+
+        Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
+        not say what should be answered.
+        """
         if self._finishing:
             return
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))

@@ -1,5 +1,8 @@
-"""A request that does not fit the served model may belong to a session of a version that is no longer served. It is
-then refused with MODEL_CHANGED, as a request that fits both versions would be."""
+"""Finds out whether a request was refused only because its session belongs to another version of the model.
+
+A request that does not fit the served model may fit a version that is no longer served. It is then refused with
+MODEL_CHANGED, as a request that fits both versions would be.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,11 @@ def ask(
     until: float,
     done: Callable[[list[Rejection]], None],
 ) -> None:
-    """Reads the sessions' records, and calls `done` on the loop's thread with one reason for each session:
-    MODEL_CHANGED if it belongs to a version that is not served, `refused` otherwise. until: monotonic seconds."""
+    """Reads the sessions' records, and calls `done` on the loop's thread with one reason for each session.
+
+    The reason is MODEL_CHANGED if the session belongs to a version that is not served, `refused` otherwise. until:
+    monotonic seconds.
+    """
     try:
         name, models = catalog.find(model)
     except Rejection:

@@ -40,8 +40,10 @@ class OpenStreams:
         return self._finishing
 
     async def end(self, patience_seconds: float) -> None:
-        """Tells every stream that the server is stopping, and ends those still open after `patience_seconds`. No new
-        stream begins."""
+        """Tells every stream that the server is stopping, and ends those still open after `patience_seconds`.
+
+        No new stream begins.
+        """
         self._finishing = True
         for stream in list(self._open):
             stream.announce_end()

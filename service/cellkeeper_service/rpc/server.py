@@ -114,8 +114,11 @@ class RpcServer:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def close(self, grace_seconds: float) -> None:
-        """Stops accepting connections and calls, and tells clients so (GOAWAY). Returns when the streams have ended,
-        each after its pending messages are answered; other calls have `grace_seconds` to finish."""
+        """Stops accepting connections and calls, and tells clients so (GOAWAY).
+
+        Returns when the streams have ended, each after its pending messages are answered; other calls have
+        `grace_seconds` to finish.
+        """
         self._closing = [asyncio.create_task(listener.stop(grace_seconds)) for listener in self._listeners]
         await self._streams.end(STREAM_PATIENCE_SECONDS)
 

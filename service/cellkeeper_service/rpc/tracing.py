@@ -76,8 +76,10 @@ def wanted(variables: Mapping[str, str]) -> bool:
 
 
 class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Starts a span for each traced call. tracer: opentelemetry.trace.Tracer. Spans contain nothing of a message, of a
-    refusal's text or of a session's id."""
+    """Starts a span for each traced call. tracer: opentelemetry.trace.Tracer.
+
+    Spans contain nothing of a message, of a refusal's text or of a session's id.
+    """
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer

@@ -1,5 +1,7 @@
-"""Bounds the number and the duration of calls whose message has not arrived yet. gRPC buffers what has arrived of it,
-up to a whole message for each call, and does not report how much that is."""
+"""Bounds the number and the duration of calls whose message has not arrived yet.
+
+gRPC buffers what has arrived of it, up to a whole message for each call, and does not report how much that is.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,17 @@ class _Waiting:
 
 
 class Unread:
-    """Limits calls that wait for their message. If there are too many, the connection with the most loses the one that
-    has waited longest: a client that opens many and sends nothing takes places from itself."""
+    """Limits calls that wait for their message.
+
+    If there are too many, the connection with the most loses the one that has waited longest: a client that opens many
+    and sends nothing takes places from itself.
+    """
 
     def __init__(self, timeout_ms: int, most: int, most_slow: int) -> None:
-        """timeout_ms: from the start of a call to its message. most: waiting calls. most_slow: waiting calls that
-        SLOW_SWEEPS sweeps have found."""
+        """timeout_ms: from the start of a call to its message.
+
+        most: waiting calls. most_slow: waiting calls that SLOW_SWEEPS sweeps have found.
+        """
         self._timeout_ms = timeout_ms
         self._most = most
         self._most_slow = most_slow
@@ -80,8 +87,10 @@ class Unread:
                 self._forget(waiting)
 
     async def messages(self, context: CallContext, arrived: Callable[[], None]) -> AsyncIterator[Any]:
-        """Yields all messages of a stream. The first has to arrive in time, the others at any time (half_sent.py limits
-        what is buffered of them). arrived: called for each."""
+        """Yields all messages of a stream, and calls `arrived` for each.
+
+        The first has to arrive in time, the others at any time (half_sent.py limits what is buffered of them).
+        """
         message = await self.read(context)
         while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
             arrived()
@@ -124,8 +133,10 @@ class Unread:
 
 
 async def _next(context: CallContext) -> Any:
-    """Returns the call's next message, or grpc.aio.EOF. If gRPC has ended the call because its server stopped, nobody
-    reads the reply, so the call counts as cancelled."""
+    """Returns the call's next message, or grpc.aio.EOF.
+
+    If gRPC has ended the call because its server stopped, nobody reads the reply, so the call counts as cancelled.
+    """
     try:
         return await context.read()
     except grpc.aio.InternalError:

@@ -22,8 +22,10 @@ def deadline(context: CallContext, default_timeout_ms: int) -> float:
 
 
 async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
-    """Submits the request that `make` builds around a done callback, and returns its result or its Rejection. If the
-    call is cancelled, abandons the request."""
+    """Submits the request that `make` builds around a done callback, and returns its result or its Rejection.
+
+    Abandons the request if the call is cancelled.
+    """
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     request = make(_resolver(future))
     core.submit(request)

@@ -30,7 +30,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @dataclass
 class KerasFile:
-    """config: the model's, as Keras writes it. version: of the Keras that wrote the file, such as (3, 15)."""
+    """A model file. config: as Keras writes it. version: of the Keras that wrote it, such as (3, 15)."""
 
     path: Path
     config: dict[str, Any]

@@ -70,11 +70,10 @@ class KerasSource:
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        """Runs time step by time step. Masked time steps are NaN: what Keras returns for a sequence that begins with
-        one is meaningless.
+        """Runs the model one time step at a time.
 
-        Models with stacked cells or convolutions run whole sequences, because Keras does not carry their states between
-        calls.
+        Masked time steps are NaN: what Keras returns for a sequence that begins with one is meaningless. Models with
+        stacked cells or convolutions run whole sequences, because Keras does not carry their states between calls.
         """
         if self._stateful is None:
             return self.whole(inputs)

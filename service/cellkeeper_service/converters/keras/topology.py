@@ -33,11 +33,9 @@ class KerasLayer:
 
 
 def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
-    """Returns the layers in an order in which they can be computed, input layers included; the last one gives the
-    output.
+    """Returns the layers, input layers included, in an order in which they can be computed; the last gives the output.
 
-    Raises ImportRefused for models with several inputs or outputs, or with a layer that is used twice, and for custom
-    classes.
+    Raises ImportRefused for several inputs or outputs, a layer that is used twice, and custom classes.
     """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
@@ -138,8 +136,7 @@ def _sources(
 
 
 def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
-    """Returns the nodes without the mask, which Keras 3 writes as another argument of a layer, and the mask's
-    sources."""
+    """Returns the nodes without the mask, which Keras 3 writes as an argument of each layer, and the mask's sources."""
     if not isinstance(nodes, list) or len(nodes) != 1 or not isinstance(nodes[0], dict):
         return nodes, []
     kwargs = nodes[0].get("kwargs")
@@ -150,8 +147,7 @@ def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
 
 
 def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]) -> None:
-    """Checks that a mask is that of an Embedding or Masking layer of the chain: x != value, for features in any of
-    them."""
+    """Checks that a mask is that of an Embedding or Masking layer of the chain: x != value, for features in any."""
     layer, entry = by_name.get(name, (chain[0], {}))
     place = layer.place
     if layer.kind == "Any":

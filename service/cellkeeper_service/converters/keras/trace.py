@@ -1,7 +1,8 @@
-"""Traces a Keras model on Keras' torch backend. Each recurrent layer is called for one time step with its own
-initial_state and return_state; everything else runs unchanged.
+"""Traces a Keras model on Keras' torch backend.
 
-Keras runs what a file says the model consists of. Its safe mode stays on, and Lambda and custom classes stay refused.
+Each recurrent layer is called for one time step with its own initial_state and return_state; everything else runs
+unchanged. Keras runs what a file says the model consists of. Its safe mode stays on, and Lambda and custom classes stay
+refused.
 """
 
 from __future__ import annotations
@@ -89,8 +90,10 @@ def Called(model: Any) -> Any:
 def watched(
     keras: Any, model: Any, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Iterator[None]:
-    """While active, each recurrent layer asks `called` for the state to start with (None: its own), and appends the
-    tensors of its new state to `after`."""
+    """Watches the recurrent layers while active.
+
+    Each asks `called` for the state to start with (None: its own), and appends the tensors of its new state to `after`.
+    """
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
 
     def replaced(layer: Any) -> Callable[..., Any]:

@@ -41,8 +41,11 @@ def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> di
 
 
 def suggestion(chosen: Sequence[Value], left: Sequence[Value]) -> str:
-    """Suggests what to do about the inputs `left`: some look like settings of the model (one whole number, or a
-    boolean), others like further inputs of a time step, besides those chosen."""
+    """Suggests what to do about the inputs `left`.
+
+    Some look like settings of the model (one whole number, or a boolean), others like further inputs of a time step,
+    besides those chosen.
+    """
     settings = [value for value in left if _is_setting(value)]
     words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
     text = f". Constants they may be: --constant {','.join(words)}" if words else ""

@@ -1,5 +1,8 @@
-"""Finds out how to call a graph: from what the user says, from names and shapes if they are unambiguous, and by calling
-it. Errors ask for what remains open."""
+"""Finds out how to call a graph.
+
+It uses what the user says, names and shapes if they are unambiguous, and a call of the graph. Errors ask for what
+remains open.
+"""
 
 from __future__ import annotations
 
@@ -99,8 +102,10 @@ def _by_name(what: str, said: Any) -> Mapping[str, Any]:
 
 
 def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
-    """Calls the graph, with several sessions if it takes them. Returns the shape of each output for one time step of
-    one session."""
+    """Returns the shape of each output for one time step of one session.
+
+    Calls the graph, with several sessions if it takes them.
+    """
     steps = 1 if declaration.time_axis is None or declaration.single else 3
     batch = PROBED if declaration.batch == "free" else 1
     x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)

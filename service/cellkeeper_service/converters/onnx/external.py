@@ -40,8 +40,10 @@ _ITEM_BYTES = {
 
 
 def load_external_data(model: Any, folder: Path | None, place: str) -> bool:
-    """Loads the tensors that `model` keeps in other files; returns True if there are any. folder: of the .onnx file;
-    None: the model came as bytes. Raises ImportRefused."""
+    """Loads the tensors that `model` keeps in other files; returns True if there are any.
+
+    folder: of the .onnx file; None: the model came as bytes. Raises ImportRefused.
+    """
     tensors = [t for t in tensors_of_model(model) if t.data_location == TensorProto.EXTERNAL]
     if not tensors:
         return False

@@ -51,8 +51,10 @@ class Value:
 
 @dataclass
 class Graph:
-    """A model that may be changed. inputs: without those that have a value in the file. external: weights were in other
-    files, and are now inside."""
+    """A model that may be changed.
+
+    inputs: without those that have a value in the file. external: weights were in other files, and are now inside.
+    """
 
     model: Any
     inputs: dict[str, Value]
@@ -99,8 +101,10 @@ class Graph:
         return renamed
 
     def with_batch_first(self, state: str, axis: int, rank: int) -> str:
-        """Adds an output with a copy of a state's output whose axis `axis` comes first, and returns its name. rank: of
-        the state's output."""
+        """Adds an output: a copy of a state's output with axis `axis` first. Returns its name.
+
+        rank: of the state's output.
+        """
         graph = self.model.graph
         taken = {name for node in graph.node for name in (*node.input, *node.output)}
         name = self._free_name(f"{state}_output", taken | set(self.outputs))
@@ -129,8 +133,10 @@ class Graph:
 
 
 def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
-    """Reads a model. folder: of the file, for weights that it keeps in other files. Raises ImportRefused if it is not
-    an ONNX model, or weights are missing."""
+    """Reads a model. Raises ImportRefused if it is not an ONNX model, or weights are missing.
+
+    folder: of the file, for weights that it keeps in other files.
+    """
     try:
         model = read_model(data, place)
         external = load_external_data(model, folder, place)

@@ -146,8 +146,10 @@ def import_graph(
     max_batch: int,
     trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
-    """Writes the bundle of a declared graph. vocabulary: of its only input. source: called with an onnxruntime session,
-    the declaration and the initial states."""
+    """Writes the bundle of a declared graph.
+
+    vocabulary: of its only input. source: called with an onnxruntime session, the declaration and the initial states.
+    """
     if trial_call_ms < 1:
         raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
@@ -227,8 +229,7 @@ def _lowered(
     initial: Mapping[str, Array],
     place: str,
 ) -> Lowered:
-    """Returns the bundle's contents. Constants other than float32 go into the graph: bundles have float32 tensors
-    only."""
+    """Returns the bundle's contents. Puts constants other than float32 into the graph; bundles hold float32 only."""
     tensors = {f"initial.{state}": value for state, value in initial.items()}
     constants = []
     for constant, value in declaration.constants.items():

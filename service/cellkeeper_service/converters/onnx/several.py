@@ -25,8 +25,10 @@ def find_inputs(
     batch: str | None,
     place: str,
 ) -> tuple[tuple[InputSpec, ...], Axes]:
-    """Returns the spec of each input, and the axes of all. shapes, vocabularies: by name, if given. Raises
-    ImportRefused, naming the input."""
+    """Returns the spec of each input, and the axes of all. Raises ImportRefused, naming the input.
+
+    shapes, vocabularies: by name, if given.
+    """
     names = [value.name for value in values]
     for what, said in (("input_shape", shapes), ("vocabulary", vocabularies)):
         unknown = [name for name in said if name not in names]

@@ -1,5 +1,4 @@
-"""Matches the inputs and outputs of a graph that are one state before and after a call, if the names are
-unambiguous."""
+"""Matches a graph's inputs and outputs that are one state before and after a call, if their names are unambiguous."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ from .export import WatchedCall
 
 
 def causal_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv1d]]:
-    """Returns the convolutions that may look only backwards, with one output for each time step of [B, C, T]: without
-    padding of their own (the forward pads on the left), or padded by all that they reach back (the forward cuts the
-    end off)."""
+    """Returns the convolutions of [B, C, T] that may look only backwards, with one output for each time step.
+
+    They have no padding of their own (the forward pads on the left), or are padded by all that they reach back (the
+    forward cuts the end off).
+    """
     return [
         (name, child)
         for name, child in model.named_modules()

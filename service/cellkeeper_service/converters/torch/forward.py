@@ -26,9 +26,10 @@ _INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they
 
 
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
-    """Compares the children, in the order of their registration, with the module's own forward, for ordinary, large,
-    tiny and zero inputs, in short and long sequences. Raises ImportRefused that names the first case in which they
-    differ.
+    """Compares the children, in the order of their registration, with the module's own forward.
+
+    Does so for ordinary, large, tiny and zero inputs, in short and long sequences. Raises ImportRefused, which names
+    the first case in which they differ.
     """
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
     own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
@@ -57,8 +58,10 @@ def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mappi
 
 
 def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
-    """Compares what the first layer gets with the inputs. The outputs are not enough, because a layer that forgets may
-    hide that inputs were dropped or changed before it. Raises ImportRefused."""
+    """Compares the inputs with what the first layer gets. Raises ImportRefused.
+
+    Comparing outputs is not enough: a layer that forgets may hide that inputs were dropped or changed before it.
+    """
     fed = own.fed
     if fed is None:
         return

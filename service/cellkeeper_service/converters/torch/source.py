@@ -106,8 +106,11 @@ def output_names(count: int) -> tuple[str, ...]:
 
 
 def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
-    """Returns an output for one sequence as [steps, ...]. time_axis: None if the call takes one time step. An output
-    without that axis belongs to the last time step; the rows before it are NaN."""
+    """Returns an output for one sequence as [steps, ...].
+
+    time_axis: None if the call takes one time step. An output without that axis belongs to the last time step; the rows
+    before it are NaN.
+    """
     if time_axis is None:
         return np.asarray(value.float().numpy())
     if time_axis >= 0 and value.ndim > 1 and value.shape[time_axis] == steps:

@@ -32,8 +32,11 @@ def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def watched(
     model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Iterator[None]:
-    """While active, each recurrent layer and causal convolution asks `called` for the state to start with (None: what
-    the forward passes to it), and appends the tensors of its new state to `after`."""
+    """Watches the recurrent layers and causal convolutions while active.
+
+    Each asks `called` for the state to start with (None: what the forward passes to it), and appends the tensors of its
+    new state to `after`.
+    """
 
     def replaced(name: str, child: Any) -> Callable[..., Any]:
         forward = type(child).forward
@@ -102,11 +105,10 @@ class CarriedStep(nn.Module):
 
 
 class WatchedStep(nn.Module):
-    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for a module that runs recurrent layers over
-    sequences.
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for recurrent layers that run over sequences.
 
-    watch: see `watched`. kept: the indices of the outputs among the tensors that it returns; True if one has a time
-    axis.
+    watch: see `watched`. kept: the indices of the outputs among the tensors that the module returns; True if one has a
+    time axis.
     """
 
     def __init__(

@@ -15,10 +15,10 @@ CLOSE = 1e-4  # relative to the largest output
 
 
 def refuse_swapped(source: CarriedSource, names: Sequence[str], inputs: Array, place: str) -> None:
-    """Raises ImportRefused, naming two states, if single steps give what the whole sequence gives only when these two
-    are exchanged after each step.
+    """Raises ImportRefused, naming two states, if a forward returns them in swapped order.
 
-    inputs: a sequence, [T, ...]. Only a forward that takes sequences can be checked.
+    That is: single steps give what the whole sequence gives only when these two are exchanged after each step. Only a
+    forward that takes sequences can be checked. inputs: a sequence, [T, ...].
     """
     shapes = source.state_shapes
     pairs = [pair for pair in combinations(range(len(names)), 2) if shapes[pair[0]] == shapes[pair[1]]]

@@ -131,8 +131,7 @@ def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
 def _states_of(
     model: Any, states: Any, inputs: int, place: str
 ) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
-    """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before the
-    states."""
+    """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before them."""
     import torch
     from torch.utils import _pytree as tree
 

@@ -28,9 +28,11 @@ def trace_watched(
     watch: Watch,
     name: str,
 ) -> Traced:
-    """Traces a module that takes sequences, one for each input, with time at `axis`. watch: like step.watched, for the
-    recurrent layers of the module's framework. name: of the source. Raises ImportRefused, naming the layer and the
-    recipe."""
+    """Traces a module that takes sequences. Raises ImportRefused, naming the layer and the recipe.
+
+    inputs: with time at `axis`. watch: like step.watched, for the recurrent layers of the module's framework. name: of
+    the source.
+    """
     from .step import WatchedStep
 
     xs = list(inputs.values())

@@ -27,7 +27,7 @@ HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {',
 
 @dataclass(frozen=True)
 class Part:
-    """kind: one of KINDS, or an activation. prefix: of its tensors' names; "" if they have none."""
+    """One layer. kind: one of KINDS, or an activation. prefix: of its tensors' names; "" if they have none."""
 
     kind: str
     prefix: str = ""
@@ -69,8 +69,7 @@ def _numbered(part: Part, word: str, number: str | None) -> Part:
 
 
 def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
-    """Raises ImportRefused for names with a wrapper's prefix that `layers` lacks, and for weights that are stored in
-    two parts."""
+    """Raises ImportRefused for names with a wrapper's prefix that `layers` lacks, and weights stored in two parts."""
     for wrapper, what in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
         if tensors and all(name.startswith(wrapper) for name in tensors) and wrapper not in (layers or ""):
             raise ImportRefused(

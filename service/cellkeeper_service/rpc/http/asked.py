@@ -17,7 +17,7 @@ MAX_QUERY_FIELDS = 16
 
 @dataclass(slots=True)
 class Asked:
-    """path: by the names in the route's template. query: by name, without `timeout_ms`."""
+    """The parts of a request. path: by the names in the route's template. query: by name, without `timeout_ms`."""
 
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -33,8 +33,10 @@ class Asked:
 
 
 def read_path(template: str, raw: str) -> dict[str, str]:
-    """Returns the values of the names in braces in the template. raw: the path as sent, matching the template; a "/"
-    within a value is %2F. Raises a Rejection if a value is not UTF-8."""
+    """Returns the values of the names in braces in the template. Raises a Rejection if a value is not UTF-8.
+
+    raw: the path as sent, matching the template; a "/" within a value is %2F.
+    """
     found = {}
     for part, given in zip(template.split("/"), raw.split("/"), strict=True):
         if part.startswith("{"):
@@ -46,8 +48,7 @@ def read_path(template: str, raw: str) -> dict[str, str]:
 
 
 def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
-    """Returns the query by name. Raises a Rejection for a name that is not in `names`, a repeated name, or bad
-    UTF-8."""
+    """Returns the query by name. Raises a Rejection for unknown and repeated names, and for bad UTF-8."""
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError:

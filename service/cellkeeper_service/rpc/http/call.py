@@ -43,8 +43,7 @@ class Ended(Exception):
 
 
 class HttpCall:
-    """Implements CallContext. On its own it is a call without a message, such as one refused before its body is
-    read."""
+    """Implements CallContext. On its own it is a call without a message, such as one that is refused early."""
 
     def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
         """template: of the path. names: permitted in the query."""
@@ -162,8 +161,10 @@ class JsonCall(HttpCall):
 
 
 def _tokens(protocols: Sequence[str]) -> list[str]:
-    """Returns the tokens among a WebSocket's subprotocols, in the header's form. One that is not base64url becomes an
-    empty token, which no server knows."""
+    """Returns the tokens among a WebSocket's subprotocols, in the header's form.
+
+    One that is not base64url becomes an empty token, which no server knows.
+    """
     found = []
     for name in ",".join(protocols).split(","):
         if (name := name.strip()).startswith(BEARER_PROTOCOL):

@@ -21,8 +21,10 @@ Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 
 
 def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
-    """Fills in the chunk's inputs. A single time step may lack the time axis. The service checks later whether dtypes
-    and shapes are the model's. Raises a Rejection."""
+    """Fills in the chunk's inputs. Raises a Rejection.
+
+    A single time step may lack the time axis. The service checks later whether dtypes and shapes are the model's.
+    """
     if spec.inputs:
         for part, values in _by_name(value, spec.inputs, field):
             chunk.named_inputs.append(_tensor(part, values))

@@ -26,8 +26,11 @@ MAX_LINGERING = 64
 
 
 class NoRequests(logging.Filter):
-    """Logs malformed requests as one line a second. aiohttp reports them as its own errors, with a traceback and with
-    the bytes, which may contain an id or a token; but they are the sender's mistake."""
+    """Logs malformed requests as one line a second.
+
+    aiohttp reports them as its own errors, with a traceback and with the bytes, which may contain an id or a token; but
+    they are the sender's mistake.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ def quiet_logger() -> logging.Logger:
 
 
 class Connections:
-    """runner: the application's, not yet set up. most: connections at a time."""
+    """The listener and its connections. runner: the application's, not yet set up. most: connections at a time."""
 
     def __init__(self, runner: web.AppRunner, most: int, certificates: Certificates | None) -> None:
         self._runner = runner
@@ -92,8 +95,11 @@ class Connections:
 
 
 class _Full(asyncio.Protocol):
-    """A connection too many. It gets FULL, and what it sends is read for a moment: if unread bytes remain when a socket
-    is closed, the kernel resets the connection, and the client never sees the reply."""
+    """A connection too many. It gets FULL, and what it sends is read for a moment.
+
+    If unread bytes remain when a socket is closed, the kernel resets the connection, and the client never sees the
+    reply.
+    """
 
     lingering = 0  # in this process
 

@@ -22,7 +22,7 @@ INDEX = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
-    """tag: a hash of the body, for ETag."""
+    """One file. tag: a hash of its body, for ETag."""
 
     content_type: str
     body: bytes

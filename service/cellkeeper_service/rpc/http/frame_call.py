@@ -16,8 +16,10 @@ _decode = decoder(pb.StepFrame)
 
 
 class FrameCall(HttpCall):
-    """Each of the client's messages is a StepFrame. An empty message means that no more frames follow: the server
-    answers those before it, and closes the socket. (If the client closed the socket, it would not receive the replies.)
+    """A WebSocket on which each of the client's messages is a StepFrame.
+
+    An empty message means that no more frames follow: the server answers those before it, and closes the socket. (If
+    the client closed the socket, it would not receive the replies.)
 
     The handshake is completed when the first frame is about to be read, once the caller is known to be allowed. Other
     callers are refused with the handshake's status, and none of their frames is read.

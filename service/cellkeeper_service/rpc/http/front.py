@@ -52,8 +52,12 @@ class HttpMeter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """max_body_bytes: of a request, or of one WebSocket message. max_connections: of all clients together.
-    message_timeout_ms: for a request's head, and for a client to receive a reply."""
+    """Limits of the listener.
+
+    max_body_bytes: of a request, or of one WebSocket message.
+    max_connections: of all clients together.
+    message_timeout_ms: for a request's head, and for a client to receive a reply.
+    """
 
     max_body_bytes: int
     max_connections: int

@@ -25,16 +25,18 @@ HEADERS = {
 
 
 class Guard:
-    """own_host: the host of --http-listen. checks_host: accept only this machine's names in Host. Without tokens, a
-    page could otherwise read everything by pointing a name of its own at this server (DNS rebinding)."""
+    """Decides which requests browsers may send.
+
+    own_host: the host of --http-listen. checks_host: accept only this machine's names in Host. Without tokens, a page
+    could otherwise read everything by pointing a name of its own at this server (DNS rebinding).
+    """
 
     def __init__(self, own_host: str, *, checks_host: bool) -> None:
         self._own_host = own_host.lower()
         self._checks_host = checks_host
 
     def check(self, request: web.Request, *, changes: bool) -> None:
-        """Raises PERMISSION_DENIED. changes: the request may change something although its method is GET (a
-        WebSocket)."""
+        """Raises PERMISSION_DENIED. changes: a GET request that may change something nevertheless (a WebSocket)."""
         host = request.headers.get("Host", "")
         if self._checks_host and not self._is_own(host):
             text = f"Host: got {host[:80]!r}, expected the address that this server listens on, or localhost"

@@ -16,7 +16,7 @@ MAX_NESTED = 65_536
 
 
 class _Unreadable(ValueError):
-    """got, expected: for the refusal."""
+    """The reason for a refusal. got, expected: as in `invalid`."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(got)
@@ -24,8 +24,10 @@ class _Unreadable(ValueError):
 
 
 def read_json(data: bytes, field: str = "body") -> Any:
-    """Returns the value. Raises a Rejection if the text is not JSON in UTF-8, repeats a key, contains a bare NaN or
-    Infinity, or has more than MAX_NESTED lists and objects."""
+    """Returns the value. Raises a Rejection for anything that is not strict JSON in UTF-8.
+
+    Also refused are repeated keys, a bare NaN or Infinity, and more than MAX_NESTED lists and objects.
+    """
     nested = data.count(b"[") + data.count(b"{")  # counts those in strings too, which only a parser could tell apart
     if nested > MAX_NESTED:
         raise invalid(field, f"{nested} of the characters [ and {{", f"at most {MAX_NESTED}; send shorter chunks")

@@ -1,5 +1,7 @@
-"""Every route: what it accepts, which handler answers, and what it returns. The OpenAPI document is generated from
-it."""
+"""Every route: what it accepts, which handler answers, and what it returns.
+
+The OpenAPI document is generated from this table.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """A WebSocket. sends, receives: the schemas of the server's and the client's messages; for protobuf messages, their
-    full names."""
+    """A WebSocket.
+
+    sends, receives: the schemas of the server's and the client's messages; for protobuf messages, their full names.
+    """
 
     path: str
     rpc: str

@@ -25,7 +25,7 @@ DEFAULT_LOG_STEPS = 64
 
 @dataclass(frozen=True, slots=True)
 class LogAsked:
-    """steps: at most so many of the last ones."""
+    """A request for a session's last steps. steps: at most so many."""
 
     model: str
     session: str
@@ -46,8 +46,10 @@ class Recent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What people are told about the server. store: its kind. recent: the last minutes. limits: on HTTP requests, by
-    name."""
+    """What people are told about the server.
+
+    store: its kind. recent: the last minutes. limits: on HTTP requests, by name.
+    """
 
     version: str
     store: str
@@ -58,7 +60,7 @@ class About:
 
 
 class HttpServicer(Servicer):
-    """about: must be set before the first request."""
+    """The handlers of HTTP requests. about: must be set before the first one."""
 
     about: About
 

@@ -30,7 +30,10 @@ MOVED_ON = frozenset({Reason.STEP_COMPACTED, Reason.HISTORY_CHANGED, Reason.GENE
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """outputs: by name; if empty, nothing is computed again. state: read the state too. steps: at most so many."""
+    """What to read of a session.
+
+    outputs: by name; if empty, nothing is computed again. state: read the state too. steps: at most so many.
+    """
 
     outputs: frozenset[str]
     state: bool
@@ -58,9 +61,10 @@ def first_step(record: Record, most: int, seen: Position | None = None) -> int:
 
 
 def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
-    """Returns how many time steps fit into one reply with their inputs and outputs. Raises a Rejection for unknown
-    outputs.
-    catalog: with the limits for JSON replies."""
+    """Returns how many time steps fit into one reply with their inputs and outputs.
+
+    Raises a Rejection for unknown outputs. catalog: with the limits for JSON replies.
+    """
     spec = catalog.spec(model)
     wanted, with_state = catalog.wanted(outputs, spec)
     if with_state:
@@ -78,11 +82,11 @@ async def last_steps(
     until: float,
     seen: Position | None = None,
 ) -> tuple[SessionReply, dict[str, Any] | Rejection]:
-    """Returns the last steps that the record holds and that follow `seen`, with what is wanted of them, or a Rejection
-    that says why not. Raises a Rejection if the session cannot be read again.
+    """Returns the last steps that the record holds and that follow `seen`, or a Rejection that says why not.
 
     The session may advance meanwhile, so that a checkpoint replaces its log. It is then read again, and the new reading
-    is returned too. A session that always advances faster than it is read gets inputs and an `outputs_error`.
+    is returned too. A session that always advances faster than it is read gets inputs and an `outputs_error`. Raises a
+    Rejection if the session cannot be read again.
     """
     for _ in range(TRIES):
         first = first_step(found.record, wanted.steps, seen)

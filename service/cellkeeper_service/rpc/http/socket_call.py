@@ -71,8 +71,11 @@ class SocketCall(HttpCall):
 
 
 class StepCall(SocketCall):
-    """A socket whose client sends steps. Limits the messages that were read and whose replies have not been sent;
-    further ones are not read until there is room."""
+    """A socket whose client sends steps.
+
+    Limits the messages that were read and whose replies have not been sent; further ones are not read until there is
+    room.
+    """
 
     def __init__(
         self,

@@ -42,8 +42,10 @@ Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
 
 
 class Sockets:
-    """catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. frame_bytes: of one
-    frame."""
+    """The handlers of WebSockets.
+
+    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. frame_bytes: of one frame.
+    """
 
     def __init__(
         self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, frame_bytes: int
@@ -119,9 +121,11 @@ class Sockets:
         return await self._serve(FrameCall(request, FRAMES.path, socket), FRAMES.rpc, make, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
-        """Opens the socket. Raises a Rejection if the request is not a valid handshake. Everybody may open one: a
-        browser does not tell its page why a handshake was refused, so a refusal is sent as a message before the socket
-        is closed."""
+        """Opens the socket. Raises a Rejection if the request is not a valid handshake.
+
+        Everybody may open one: a browser does not tell its page why a handshake was refused, so a refusal is sent as a
+        message before the socket is closed.
+        """
         socket = _unopened(request, self._most)
         await socket.prepare(request)
         return socket

@@ -33,8 +33,11 @@ MAX_STEPS = 256
 
 @dataclass(frozen=True, slots=True)
 class WatchAsked:
-    """hz: how often the record is read, at most. steps: in one update, at most. outputs: by name; if empty, nothing is
-    computed again. states: send them, unless they are too large for a message."""
+    """What to watch.
+
+    hz: how often the record is read, at most. steps: in one update, at most. outputs: by name; if empty, nothing is
+    computed again. states: send them, unless they are too large for a message.
+    """
 
     model: str
     session: str
@@ -60,8 +63,10 @@ def watch_asked(asked: Asked, catalog: Catalog) -> WatchAsked:
 
 
 class Watch(MessageStream[WatchAsked, dict[str, Any]]):
-    """One open watch. Its first message says what to watch; there is no other. The record is read again only once the
-    last update has been sent, so a client that reads slowly causes few reads."""
+    """One open watch. Its first message says what to watch; there is no other.
+
+    The record is read again only once the last update has been sent, so a client that reads slowly causes few reads.
+    """
 
     def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, check: Callable[[Caller], None]) -> None:
         super().__init__(caller, None, check)

@@ -33,8 +33,10 @@ def read_classes(parameter: pb.InferParameter) -> int:
 
 
 def limit_classes(asked: Mapping[str, int], own: Mapping[str, str], spec: ModelSpec, steps: int) -> dict[str, int]:
-    """Returns how many classes each output has: at most the number of its values over all time steps. asked: by the
-    client's name of an output. own: from that name to ours. Raises a Rejection."""
+    """Returns how many classes each output has: at most the number of its values over all time steps.
+
+    asked: by the client's name of an output. own: from that name to ours. Raises a Rejection.
+    """
     sizes = {output.name: prod(output.shape) * steps for output in spec.outputs}
     found = {}
     for name, count in asked.items():
@@ -50,8 +52,11 @@ def limit_classes(asked: Mapping[str, int], own: Mapping[str, str], spec: ModelS
 
 
 def write_classes(values: NDArray[Any], count: int) -> bytes:
-    """Returns a BYTES tensor of shape [count] with the largest values, in descending order, each as "value:index": the
-    value as C's printf writes it, and its index among all values. Equal values are in the order of their indices."""
+    """Returns a BYTES tensor of shape [count] with the largest values, in descending order.
+
+    Each is "value:index": the value as C's printf writes it, and its index among all values. Equal values are in the
+    order of their indices.
+    """
     flat = values.reshape(-1)
     least = np.partition(flat, -count)[-count]
     above = np.flatnonzero(flat > least).tolist()

@@ -55,8 +55,7 @@ class Inference:
         )
 
     def until(self, now: float, latest: float) -> float:
-        """Returns the deadline in seconds of the monotonic clock: the earlier of the call's and the request's
-        timeout."""
+        """Returns the deadline in seconds of the monotonic clock: the earlier of the call's and the request's."""
         timeout_us = self.parameters.timeout_us
         return min(latest, now + timeout_us / 1e6) if timeout_us else latest
 
@@ -92,8 +91,11 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
 
 
 def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
-    """Returns the reply, with outputs in the order of the request. A request with `step` also gets the step at which
-    the sequence continues, and whether the chunk had been applied before."""
+    """Returns the reply, with outputs in the order of the request.
+
+    A request with `step` also gets the step at which the sequence continues, and whether the chunk had been applied
+    before.
+    """
     response = pb.ModelInferResponse()
     response.CopyFrom(asked.signature.reply)
     _fill(response, asked, reply)
@@ -127,8 +129,11 @@ def _fill(response: pb.ModelInferResponse, asked: Inference, reply: StepReply) -
 
 
 def _origin(identifier: str, parameters: Parameters, data: bytes) -> bytes:
-    """Returns the origin for the record of a started sequence. A start with `step` and a request id is recognised again
-    by that id and its inputs; any other start is a new one each time."""
+    """Returns the origin for the record of a started sequence.
+
+    A start with `step` and a request id is recognised again by that id and its inputs; any other start is a new one
+    each time.
+    """
     if not parameters.start:
         return b""
     if parameters.step is None or not identifier:

@@ -25,8 +25,10 @@ InferInput = pb.ModelInferRequest.InferInputTensor
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One of a request's tensors. at: its index in the request. name: the client's. part: the model's input. nbytes: of
-    its values as sent."""
+    """One of a request's tensors.
+
+    name: the client's. at: its index in the request. part: the model's input. nbytes: of its values as sent.
+    """
 
     name: str
     at: int
@@ -39,9 +41,11 @@ class InputTensor:
 def read_tensors(
     request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], spec: ModelSpec, catalog: Catalog, model: str
 ) -> tuple[tuple[InputTensor, ...], int, bool]:
-    """Returns the request's tensors in the order of the model's inputs, how many time steps they have, and whether they
-    have a time dimension, which the outputs then have too. Does not read their values. names: the model's inputs by the
-    clients' names. Raises a Rejection."""
+    """Returns the request's tensors in the order of the model's inputs, without reading their values.
+
+    Also returns how many time steps they have, and whether they have a time dimension, which the outputs then have too.
+    names: the model's inputs by the clients' names. Raises a Rejection.
+    """
     said = request_id(request.id)
     given = _each_once(request, names, model, said)
     steps, has_time = _steps_of(given, names, model, said)
@@ -69,8 +73,10 @@ def read_tensors(
 
 
 def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], steps: int, spec: ModelSpec) -> bytes:
-    """Returns the chunk's time steps as raw bytes in the model's dtypes. inputs, steps: from `read_tensors`, for a
-    request with the same signature. Raises a Rejection."""
+    """Returns the chunk's time steps as raw bytes in the model's dtypes. Raises a Rejection.
+
+    inputs, steps: from `read_tensors`, for a request with the same signature.
+    """
     raw = request.raw_input_contents
     if raw and len(raw) != len(inputs):
         raise invalid("raw_input_contents", f"{len(raw)} of them", f"one for each input: {len(inputs)}")

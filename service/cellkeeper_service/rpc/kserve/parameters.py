@@ -24,8 +24,7 @@ KINDS = {
     "step": ("int64_param",),
     "acked": ("int64_param",),
 }
-"""The parameters that are read, with their permitted types. In Triton, others go to the model; here they are
-ignored."""
+"""The parameters that are read, with their permitted types. Others, which Triton passes to the model, are ignored."""
 
 RESERVED = "triton_"
 
@@ -100,8 +99,10 @@ def _acked(acked: int | None, step: int | None) -> int | None:
 
 
 def session_asked(request: pb.ModelInferRequest) -> list[str]:
-    """Returns the session that a request continues, in a list; empty if there is none. A request that starts its
-    sequence does not depend on an existing record."""
+    """Returns the session that a request continues, in a list; empty if there is none.
+
+    A request that starts its sequence does not depend on an existing record.
+    """
     found = request.parameters
     starts = "sequence_start" in found and found["sequence_start"].bool_param
     return [] if starts else session_named(request)

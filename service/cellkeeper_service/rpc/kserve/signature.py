@@ -32,8 +32,11 @@ Key = tuple[str, bool, tuple[bytes, ...], tuple[bytes, ...]]
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """own: our name of the output, or "state." and a state's name. classes: how many are requested; None: the values
-    themselves. dtype: of the values in the reply."""
+    """One requested output.
+
+    own: our name of it, or "state." and a state's name. classes: how many are requested; None: the values themselves.
+    dtype: of the values in the reply.
+    """
 
     own: str
     dtype: np.dtype[Any]
@@ -42,11 +45,11 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A checked signature. spec: of the model it was checked for. steps: T of the chunk. wanted, with_state: for the
-    step.
+    """A checked signature.
 
-    reply: all of a reply that the signature determines; id and raw contents are missing. streamed: the same as a
-    message of a stream.
+    spec: of the model it was checked for. steps: T of the chunk. wanted, with_state: for the step.
+    reply: all of a reply that the signature determines; id and raw contents are missing.
+    streamed: the same as a message of a stream.
     """
 
     spec: ModelSpec
@@ -60,8 +63,10 @@ class Signature:
 
 
 class Signatures:
-    """Caches the signatures of the last valid requests with raw contents. Typed contents are part of a tensor's
-    message, so signatures with them would rarely repeat."""
+    """Caches the signatures of the last valid requests with raw contents.
+
+    Typed contents are part of a tensor's message, so signatures with them would rarely repeat.
+    """
 
     def __init__(self, names: Mapping[str, TensorNames]) -> None:
         """names: by model."""
