@@ -42,7 +42,10 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
         self._asking = 0  # refused frames whose sessions' records are being read
 
     def announce_end(self) -> None:
-        """Asks the client to send no more frames. Answers those sent, and ends when the client half-closes."""
+        """Asks the client to send no more frames.
+
+        Those already sent are answered, and the stream ends when the client half-closes.
+        """
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._reply(pb.StepFrameReply(frame_error=to_error(why)), is_last=False)
 

@@ -24,7 +24,7 @@ OLDEST = (3, 9)  # older versions of Keras imported any module that a file named
 
 
 def keras_source(file: KerasFile, stack: Stack) -> Source:
-    """Returns Keras if it is available and the file names only Keras' own classes, else the float64 reference."""
+    """Returns Keras if it can run the file, which must name only Keras' own classes, else the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
     custom = custom_module(file.config)

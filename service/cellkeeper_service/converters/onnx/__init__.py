@@ -1,1 +1,1 @@
-"""ONNX: imports a graph of one time step or of sequences, unchanged."""
+"""ONNX: imports a graph of one time step, or of sequences."""
