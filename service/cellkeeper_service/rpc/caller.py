@@ -23,7 +23,7 @@ class Caller:
     def enter(self) -> None:
         """Begins a unary call; `leave` must follow when it has ended. Raises a Rejection.
 
-        Counts one request already now, because the message may take long to arrive.
+        Counts one request at once, because the message may take a while to arrive.
         """
         if self.allowance is not None:
             self.allowance.take(1, 0)

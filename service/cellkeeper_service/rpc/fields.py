@@ -12,7 +12,7 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 MAX_SESSION_BYTES = 256
-PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # so many characters always fit
+PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # this many characters always fit
 DEFAULT_OUTPUTS = ("prediction",)
 STATE_OUTPUT = "state"
 MAX_STEP = 2**63

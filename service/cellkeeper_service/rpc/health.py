@@ -21,7 +21,7 @@ HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
 REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
 
 MAX_WATCHES = 256
-"""Limit on open Watch calls. They need no token and may stay open for ever; each load balancer has one."""
+"""Limit on open Watch calls. They need no token and may stay open forever; each load balancer has one."""
 MAX_REFLECTIONS = 16
 """Limit on open reflection calls. People make them, and they are short."""
 MAX_MESSAGE_BYTES = 4096

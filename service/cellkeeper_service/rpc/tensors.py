@@ -22,7 +22,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     pb.INT64: np.dtype("<i8"),
 }
 FEW = 64
-"""Up to so many values are checked faster as a list than by numpy."""
+"""Up to this number of values, checking a list is faster than numpy."""
 
 WIRE_DTYPES = {
     "float32": pb.FLOAT32,

@@ -27,7 +27,7 @@ not looked at.
 
 PORTION, PORTION_SECONDS = 4, 0.01
 """How many slow calls one turn of the loop ends, and how long until the next. A client that opens calls only to have
-them ended waits for its places meanwhile. Each ended call leaves reference cycles (grpc.aio's), and collecting many of
+them ended has to wait for its places. Each ended call leaves reference cycles (grpc.aio's), and collecting many of
 them stops the process.
 """
 

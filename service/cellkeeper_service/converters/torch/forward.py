@@ -28,7 +28,7 @@ _INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
     """Compares the children, in the order of their registration, with the module's own forward.
 
-    Does so for ordinary, large, tiny and zero inputs, in short and long sequences. Raises ImportRefused, which names
+    Covers ordinary, large, tiny and zero inputs, in short and long sequences. Raises ImportRefused, which names
     the first case in which they differ.
     """
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)

@@ -156,7 +156,7 @@ def _children(spec: Any) -> Sequence[Any]:
 
 
 def _refuse_nested(program: ExportedProgram, place: str) -> None:
-    """Raises ImportRefused for tensors inside tuples, lists or dicts, or passed by keyword: they have no own names."""
+    """Raises ImportRefused for tensors inside tuples, lists or dicts, or passed by keyword: they have no names."""
     inputs, keywords = _children(program.call_spec.in_spec)
     outputs = program.call_spec.out_spec
     flat = all(child.is_leaf() for child in (*_children(inputs), *_children(outputs)))

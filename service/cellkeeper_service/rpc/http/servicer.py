@@ -25,7 +25,7 @@ DEFAULT_LOG_STEPS = 64
 
 @dataclass(frozen=True, slots=True)
 class LogAsked:
-    """A request for a session's last steps. steps: at most so many."""
+    """A request for a session's last steps. steps: the most to return."""
 
     model: str
     session: str

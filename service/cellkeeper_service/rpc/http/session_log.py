@@ -32,7 +32,7 @@ MOVED_ON = frozenset({Reason.STEP_COMPACTED, Reason.HISTORY_CHANGED, Reason.GENE
 class Wanted:
     """What to read of a session.
 
-    outputs: by name; if empty, nothing is computed again. state: read the state too. steps: at most so many.
+    outputs: by name; if empty, nothing is computed again. state: read the state too. steps: the most to read.
     """
 
     outputs: frozenset[str]
@@ -84,7 +84,7 @@ async def last_steps(
 ) -> tuple[SessionReply, dict[str, Any] | Rejection]:
     """Returns the last steps that the record holds and that follow `seen`, or a Rejection that says why not.
 
-    The session may advance meanwhile, so that a checkpoint replaces its log. It is then read again, and the new reading
+    If the session advances meanwhile and a checkpoint replaces its log, it is read again, and the new reading
     is returned too. A session that always advances faster than it is read gets inputs and an `outputs_error`. Raises a
     Rejection if the session cannot be read again.
     """
