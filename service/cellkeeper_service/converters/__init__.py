@@ -1,10 +1,10 @@
-"""Trained models to bundles.
+"""Converts trained models to bundles.
 
     import_torch   modules in a script, or weights in a file
     import_keras   .keras and .h5 files
     import_onnx    graphs (input, constants, states) -> (outputs, states)
 
-Each ends with a comparison on random sequences, and leaves either a whole bundle or nothing.
+Each ends with a comparison on random sequences, and leaves either a complete bundle or nothing.
 """
 
 from cellkeeper_service.model.config import Missing, Normalization, Transform

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def run_import(words: Sequence[str]) -> None:
-    """Raises ImportRefused; exits on --help and usage errors."""
+    """Runs an import from the command line. Raises ImportRefused; exits on --help and usage errors."""
     given = import_parser().parse_args(words)
     common: dict[str, Any] = {"name": given.name, "tolerance": given.tolerance}
     if given.kind == "onnx":
@@ -63,7 +63,7 @@ def run_import(words: Sequence[str]) -> None:
 
 
 def import_parser() -> argparse.ArgumentParser:
-    """The command line of `cellkeeper-server import`."""
+    """Returns the argument parser of `cellkeeper-server import`."""
     parser = argparse.ArgumentParser(
         prog="cellkeeper-server import",
         description="Writes a bundle from a trained model, and compares both on random sequences.",
@@ -181,7 +181,7 @@ def _converted(kind: Callable[[str], T], flag: str, name: str, text: str) -> T:
 
 
 def _tensors(path: str | None) -> dict[str, Array]:
-    """Arrays by name, of a safetensors file or one of numpy.savez."""
+    """Reads arrays by name from a safetensors file or a numpy.savez file."""
     if path is None:
         return {}
     data = read_bytes(Path(path))

@@ -1,4 +1,4 @@
-"""Reads model files: their bytes within limits, tensors out of safetensors and torch files. Nothing in them is run."""
+"""Reads model files: bytes within limits, and tensors from safetensors and torch files. Never runs code in them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .stack import Array
 
 MAX_JSON_BYTES = 16 << 20
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-_NESTED = ("state_dict", "model_state_dict", "model")  # where training programs put the weights
+_NESTED = ("state_dict", "model_state_dict", "model")  # keys under which training programs put the weights
 
 
 def file_of(model: object, expected: str) -> Path:
-    """The path that was given as the model. Raises ImportRefused for an object that is none."""
+    """Returns the path that was given as the model. Raises ImportRefused for any other object."""
     if isinstance(model, str | Path):
         return Path(model)
     kind = f"{type(model).__module__}.{type(model).__name__}"
     instead = "save it, and give the file"
-    if hasattr(model, "get_config") or kind.startswith(("keras.", "tensorflow.")):  # on torch it is a module, too
+    if hasattr(model, "get_config") or kind.startswith(("keras.", "tensorflow.")):  # Keras on torch: also a module
         instead = "save it with model.save('model.keras'), and give the file to import_keras"
     elif kind.startswith(("torch.", "torch_")) or hasattr(model, "named_parameters"):
         instead = "pass a torch module to import_torch"
@@ -41,7 +41,7 @@ def file_of(model: object, expected: str) -> Path:
 
 
 def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
-    """The file's bytes. Raises ImportRefused where there is no such file, or it is empty or too large."""
+    """Returns the file's bytes. Raises ImportRefused if the file is missing, empty or too large."""
     try:
         if path.is_dir():
             raise ImportRefused(str(path), "no such file: it is a folder; give the file in it")
@@ -51,12 +51,12 @@ def read_bytes(path: Path, most: int = MAX_WEIGHTS_BYTES) -> bytes:
         if not 0 < size <= most:
             raise ImportRefused(str(path), f"got {size} bytes, expected 1 to {most}")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL byte
         raise ImportRefused(str(path), f"cannot be read ({error})") from error
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
+    """Returns the content of a JSON file. Raises ImportRefused."""
     try:
         return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -64,13 +64,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
-    """A safetensors file, or one of torch.save (weights only): tensors by name."""
+    """Returns tensors by name from a safetensors file, or from a torch.save file (weights only)."""
     data = read_bytes(path)
     return torch_tensors(path, data) if data[:2] == b"PK" else safetensors_tensors(path, data)
 
 
 def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
-    """Floats of any width by name; bfloat16 as float32. Integers only where they are constants of a graph."""
+    """Returns tensors by name: floats of any width, bfloat16 as float32, and integers (for a graph's constants)."""
     try:
         found = dict(deserialize(data))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
@@ -95,7 +95,7 @@ def safetensors_tensors(path: Path, data: bytes) -> dict[str, Array]:
 
 
 def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
-    """A zip file of torch.save, read with weights_only: its pickle may name tensors and containers, and no code."""
+    """Reads a torch.save zip file with weights_only: its pickle may refer to tensors and containers, but to no code."""
     if importlib.util.find_spec("torch") is None:
         raise ImportRefused(
             str(path), "needs torch, which is not installed; install cellkeeper[torch], or save safetensors"
@@ -120,7 +120,7 @@ def torch_tensors(path: Path, data: bytes) -> dict[str, Array]:
 
 
 def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES) -> dict[str, Array]:
-    """A state_dict's tensors. Raises ImportRefused for what is none."""
+    """Returns a state_dict's tensors. Raises ImportRefused for any other object."""
     import torch
 
     if not isinstance(state_dict, Mapping) or not state_dict:
@@ -140,8 +140,10 @@ def tensors_of(state_dict: Any, place: str, most_bytes: int = MAX_WEIGHTS_BYTES)
 
 
 def _check_archive(path: Path, data: bytes) -> None:
-    """Raises ImportRefused for other archives than those of torch.save. That does not compress: what is packed was made
-    to unpack into more than it is."""
+    """Raises ImportRefused for archives that torch.save does not write.
+
+    torch.save never compresses, so a compressed entry may be a decompression bomb.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

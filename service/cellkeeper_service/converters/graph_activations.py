@@ -1,4 +1,4 @@
-"""The activations of a stack as ONNX nodes."""
+"""Writes a stack's activations as ONNX nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OVER_UNITS = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 
 
 def write_activation(writer: GraphWriter, value: Value, op: str, slope: float = 1.0) -> Value:
-    """One of stack.ACTIVATIONS, or exp or sinh. slope: of leaky_relu and elu."""
+    """Writes one of stack.ACTIVATIONS, or exp or sinh. slope: of leaky_relu and elu."""
     if op == "linear":
         return value
     if op in _OVER_UNITS:

@@ -1,5 +1,7 @@
-"""A recurrent layer of a stack as ONNX nodes: ONNX's own operators, or one time step written out where the cell has
-activations that these do not know."""
+"""Writes a stack's recurrent layers as ONNX nodes.
+
+A layer becomes one of ONNX's own operators or, if its cell has activations that these lack, the nodes of one time step.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,16 @@ _OPS = {
     "softsign": "Softsign",
 }
 _NUMBERS = {"linear": (1.0, 0.0), "hard_sigmoid": (1 / 6, 0.5)}  # activation_alpha and activation_beta
-_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}  # PyTorch's to ONNX's order
+_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}  # from PyTorch's order to ONNX's
 
 
 def written_out(layer: Recurrent) -> bool:
-    """No operator of ONNX computes this cell: it is written for one time step."""
+    """Returns True if no ONNX operator computes this cell, so that it is written out for one time step."""
     return any(name not in _OPS for name in layer.activations)
 
 
 def write_sequence(writer: GraphWriter, layer: Recurrent, value: str, before: list[str], after: list[str]) -> str:
-    """[T, B, F] and the states [1, B, H] -> [T, 1, B, H], by an operator of ONNX; the states after go to `after`."""
+    """Writes [T, B, F] and the states [1, B, H] -> [T, 1, B, H] as an ONNX operator; new states are named `after`."""
     weights = {name: _ordered(layer, name) for name in layer.weights}
     inputs = [value, *(writer.constant(weights[f"weight_{side}"][None]) for side in ("ih", "hh"))]
     has_bias = "bias_ih" in weights
@@ -52,7 +54,7 @@ def write_sequence(writer: GraphWriter, layer: Recurrent, value: str, before: li
 
 
 def write_step(writer: GraphWriter, layer: Recurrent, value: Value, before: list[str], after: list[str]) -> str:
-    """One time step [1, B, F] and the states [1, B, H] -> [1, B, H]; the states after go to `after`."""
+    """Writes one time step [1, B, F] and the states [1, B, H] -> [1, B, H]; the new states are named `after`."""
     cell = _Cell(writer, layer, value, before)
     results = {"lstm": cell.lstm, "gru": cell.gru}.get(layer.cell, cell.rnn)()
     for result, name in zip(results, after, strict=True):
@@ -61,7 +63,7 @@ def write_step(writer: GraphWriter, layer: Recurrent, value: Value, before: list
 
 
 class _Cell:
-    """Values are padded to whole vectors: [1, B, columns]."""
+    """Writes one cell. Values are padded to whole vectors: [1, B, columns]."""
 
     def __init__(self, writer: GraphWriter, layer: Recurrent, value: Value, before: list[str]) -> None:
         self._writer, self._layer, self._value = writer, layer, value
@@ -95,7 +97,7 @@ class _Cell:
         return [self._apply(0, self._sum(self._product("ih", 0, self._value), self._product("hh", 0, h)))]
 
     def _product(self, side: str, gate: int, value: Value) -> Value:
-        """Of one gate, with its bias."""
+        """Writes one gate's product, with its bias."""
         layer, size = self._layer, self._layer.hidden_size
         rows = slice(gate * size, (gate + 1) * size)
         padded = -(-size // COLUMNS) * COLUMNS

@@ -1,4 +1,4 @@
-"""Nodes and constants of an ONNX graph while it is being written."""
+"""Collects the nodes and constants of an ONNX graph while it is written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onnx import helper, numpy_helper
 
 from .stack import Array
 
-COLUMNS = 16  # as in engine/graph.py: every row of a dense layer starts at a multiple of a vector
+COLUMNS = 16  # as in engine/graph.py: every row of a dense layer starts at a vector boundary
 
 
 class Value(NamedTuple):
-    """[T, B, columns], of which the first `width` mean something."""
+    """[T, B, columns], of which only the first `width` columns are meaningful."""
 
     name: str
     width: int
@@ -23,7 +23,7 @@ class Value(NamedTuple):
 
 @dataclass
 class GraphWriter:
-    """Each method adds to the graph and returns the name of what it made."""
+    """Each method adds to the graph and returns the name of the result."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
@@ -39,13 +39,13 @@ class GraphWriter:
         return name
 
     def number(self, value: float) -> str:
-        """A float32 scalar."""
+        """Adds a float32 scalar."""
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(value, np.float32), name))
         return name
 
     def vector(self, value: Array, columns: int, rest: float = 0.0) -> str:
-        """[columns]: `value`, then `rest`."""
+        """Adds [columns]: `value`, filled up with `rest`."""
         filled = np.full(columns, rest, np.float32)
         filled[: len(value)] = value
         return self.constant(filled)
@@ -54,13 +54,13 @@ class GraphWriter:
         return self.constant(np.array(axes), "int64")
 
     def narrow(self, value: Value) -> str:
-        """[T, B, width]."""
+        """Drops the padding: [T, B, width]."""
         if value.columns == value.width:
             return value.name
         return self.node("Slice", [value.name, self.axes(0), self.axes(value.width), self.axes(2)])
 
     def padded(self, value: Value) -> Value:
-        """Vectorised kernels treat an element the same wherever its session lies in the batch only in whole vectors."""
+        """Pads to whole vectors. Only then do vectorised kernels treat an element alike wherever it is in the batch."""
         columns = -(-value.columns // COLUMNS) * COLUMNS
         if columns == value.columns:
             return value

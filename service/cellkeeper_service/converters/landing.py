@@ -1,4 +1,4 @@
-"""The end of every import: the bundle is written beside its place, compared, and moved there; or nothing is left."""
+"""The end of every import: write the bundle next to its target, compare it, and move it there, or leave nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Report = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Imported:
-    """A bundle that was written, and how it compares with where it came from."""
+    """A bundle that was written, and how it compares with its source model."""
 
     bundle: Bundle
     parity: Parity
@@ -39,7 +39,7 @@ class Imported:
 
 
 def describe(config: Config) -> str:
-    """One line for people."""
+    """Describes a model in one line, for people."""
     if isinstance(config.input, Tokens):
         takes = f"token ids below {config.input.vocabulary}"
     elif isinstance(config.input, NamedInputs):
@@ -55,11 +55,11 @@ def describe(config: Config) -> str:
 
 
 def check_target(folder: Path, name: str | None) -> str:
-    """The model's name, before any work is done. Raises ImportRefused."""
+    """Returns the model's name. Checks the target before any work is done. Raises ImportRefused."""
     try:
         if folder.exists() or folder.is_symlink():
             raise ImportRefused(str(folder), "exists; remove it first or choose another name")
-    except (OSError, ValueError) as error:  # ValueError: a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
         raise ImportRefused(str(folder), f"cannot be written ({error})") from error
     name = folder.name if name is None else name
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
@@ -81,10 +81,12 @@ def land(
     feature_names: tuple[str, ...] = (),
     resolution: float = 0.0,
 ) -> Imported:
-    """sequences, scaled: as for proof.trials. resolution: as for parity.compare. feedback: as in config.json.
-    trial_call_ms: the longest call of a graph while it is tried.
+    """Writes, compares and moves the bundle.
 
-    Raises ImportRefused where the bundle cannot be served, or differs by more than `tolerance` (relative).
+    sequences, scaled: see proof.trials. resolution: see parity.compare. feedback: as in config.json. trial_call_ms: the
+    longest permitted call of a graph during the trials.
+
+    Raises ImportRefused if the bundle cannot be served, or differs by more than `tolerance` (relative).
     """
     if not isinstance(tolerance, int | float) or not tolerance > 0:
         raise ImportRefused(
@@ -112,7 +114,7 @@ def land(
         raise
     except StartError as error:
         raise ImportRefused(place, _without(partial, str(error))) from error
-    except TypeError as error:  # of json: what was passed has no place in config.json
+    except TypeError as error:  # from json: an argument that config.json cannot represent
         raise ImportRefused(
             place, f"config.json cannot hold it ({error}); pass plain numbers, texts and lists"
         ) from error
@@ -123,5 +125,5 @@ def land(
 
 
 def _without(partial: Path, text: str) -> str:
-    """The bundle is written to a folder that is gone when anybody reads the text."""
+    """Removes the temporary folder from the text; it is gone by the time anybody reads it."""
     return re.sub(rf"{re.escape(str(partial))}/(bundle|\.bundle\.[^/]*)/", "", text)

@@ -1,7 +1,7 @@
-"""Turns a stack into what a bundle holds.
+"""Converts a stack to the contents of a bundle.
 
-Layers of one kind and size, with dense layers on top, become a RecurrentConfig, which every engine runs. Whatever
-else a stack may be becomes an ONNX graph of its own (stack_graph.py).
+Recurrent layers of one kind and size, with dense layers on top, become a RecurrentConfig, which every engine runs. Any
+other stack becomes an ONNX graph of its own (stack_graph.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_HEAD_LAYERS = 32
 
 @dataclass(frozen=True)
 class Lowered:
-    """What write_bundle takes."""
+    """The arguments of write_bundle."""
 
     config: Config
     tensors: dict[str, Array]
@@ -47,7 +47,7 @@ class Lowered:
 
 
 def lower(stack: Stack, name: str, place: str) -> Lowered:
-    """Raises ImportRefused with the layer's name where no bundle can hold the stack."""
+    """Returns the bundle's contents. Raises ImportRefused, naming the layer, if no bundle can represent the stack."""
     if stack.chain:
         stack = replace(stack, layers=_merged(stack.layers), sources=())
     check(stack, place)
@@ -55,14 +55,14 @@ def lower(stack: Stack, name: str, place: str) -> Lowered:
     try:
         parse_config(
             json.loads(json.dumps(config_json(lowered.config))), "bundle"
-        )  # what read_bundle would say, before anything is written
+        )  # read_bundle's checks, before anything is written
     except StartError as error:
         raise ImportRefused(place, str(error)) from error
     return lowered
 
 
 def _merged(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Activations that stand alone go into the dense layer before them; a softmax stands alone."""
+    """Merges each separate activation into the dense layer before it; a softmax stays separate."""
     merged: list[Layer] = []
     for layer in layers:
         last = merged[-1] if merged else None
@@ -144,7 +144,7 @@ def _recurrent(stack: Stack, name: str) -> Lowered | None:
 
 
 def _taken(rest: list[Layer], kind: type[Any]) -> list[Any]:
-    """The layers of this kind at the front, taken away."""
+    """Removes the leading layers of this kind, and returns them."""
     taken = []
     while rest and isinstance(rest[0], kind):
         taken.append(rest.pop(0))

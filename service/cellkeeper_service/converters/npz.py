@@ -1,4 +1,4 @@
-"""Arrays of numpy.savez by name. Nothing in the file is run, and it is not unpacked into more than it says."""
+"""Reads numpy.savez files. Never runs code in them, nor unpacks more bytes than they declare."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from .refusal import ImportRefused
 from .stack import Array
 
-MAX_BYTES = 1 << 28  # of all arrays: constants and states of one session
+MAX_BYTES = 1 << 28  # all arrays together: constants and one session's states
 
 
 def npz_tensors(path: Path, data: bytes) -> dict[str, Array]:
-    """Numbers by name. Raises ImportRefused."""
+    """Returns numeric arrays by name. Raises ImportRefused."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -25,7 +25,7 @@ def npz_tensors(path: Path, data: bytes) -> dict[str, Array]:
             tensors = {name: np.asarray(arrays[name]) for name in arrays.files}
     except ImportRefused:
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise whatever the bytes lead to
+    except Exception as error:  # zipfile, zlib and numpy raise all kinds of errors for bad bytes
         raise ImportRefused(
             str(path), f"not a file of numpy.savez ({type(error).__name__}: {error}); save it again"
         ) from error

@@ -1,4 +1,4 @@
-"""Compares what a bundle serves with what the model gave where it came from, on random sequences."""
+"""Compares what a bundle serves with what its source model computes, on random sequences."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from cellkeeper_service.model.bundle import Bundle
 from .proof import ORDINARY, STEPPED, Scaled, Source, cause, measure, served_ways, small, times, trials
 from .stack import Array
 
-TOLERANCE = 1e-4  # relative; float32 sums in another order differ by a few 1e-7
-MAX_BATCH = 256  # the server's default, so that the verdict on exactness is the server's
+TOLERANCE = 1e-4  # relative; sums of float32 in another order differ by a few 1e-7
+MAX_BATCH = 256  # the server's default, so that the verdict on exactness holds there
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences, over every length and size of proof.py, and the verdict on exactness.
+    """The largest differences over all lengths and sizes of proof.py, and the verdict on exactness.
 
-    difference: absolute. relative: of each output to its largest absolute value in that sequence. Both of ordinary
-    inputs; relative_scaled: of inputs in the other sizes. where: "" or, where more than the tolerance is between them,
-    for which inputs and at which step that begins, and what may be the cause. exact: the served stream has the same
-    bits for every batch and chunking; where not, spread is the largest relative difference seen. rows_proved: the
-    operators of an ONNX graph show that the sessions of a batch are independent, so that this does not rest on trials
-    alone; None of layers, and where no call takes several sessions.
+    difference: absolute, for ordinary inputs.
+    relative: of each output to its largest absolute value in the sequence, for ordinary inputs.
+    relative_scaled: the same for inputs of the other sizes.
+    where: the inputs and the step at which the tolerance is first exceeded, with the possible cause; else "".
+    exact: the served stream has the same bits for every batch and chunking.
+    spread: the largest relative difference seen between batches and chunkings, if not exact.
+    rows_proved: an ONNX graph's operators show that the sessions of a batch are independent, so this does not rest on
+    trials alone. None for layers, and if no call takes several sessions.
     """
 
     source: str
@@ -72,8 +74,11 @@ def compare(
     scaled: Scaled = times,
     resolution: float = 0.0,
 ) -> Parity:
-    """Runs every trial of proof.py there and as it would be served. sequences, scaled: as for proof.trials. resolution:
-    how much of an ordinary input the rounding of raw inputs may change: small inputs are not compared more finely."""
+    """Runs every trial of proof.py in the source and as served, and compares them.
+
+    sequences, scaled: see proof.trials. resolution: how much of an ordinary input the rounding of raw inputs may
+    change; small inputs are compared no more finely than that.
+    """
     engine = load_engine(bundle, "cpu", max_batch, trial_call_ms=trial_call_ms)
     difference = relative = relative_scaled = 0.0
     where = ""

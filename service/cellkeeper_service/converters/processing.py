@@ -1,4 +1,4 @@
-"""What stands before and after the layers of an imported model: normalisation, missing values, output transform."""
+"""What surrounds an imported model's layers: normalisation, missing values, output transform."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from .stack import Array, Convert, Embed, Mask, Normalize, Stack
 
 @dataclass(frozen=True)
 class Processing:
-    """As in config.json. Both directions in the user's units: the model itself sees what comes out of
-    `normalization`, and `output` gets what the model gives."""
+    """Processing as in config.json, with inputs and outputs in the user's units.
+
+    The model itself gets the result of `normalization`, and its own result goes through `output`.
+    """
 
     normalization: Normalization | None = None
     missing: Missing = field(default_factory=Missing)
     output: tuple[Transform, ...] = ()
-    feedback: Sources | None = None  # checked with the model, whose widths it is about
+    feedback: Sources | None = None  # not checked here: that needs the model's widths
     feature_names: tuple[str, ...] = ()
 
     @property
     def resolution(self) -> float:
-        """How much of an ordinary input float32 may round away: the larger the offset is beside the scale, the more."""
+        """How much of an ordinary input float32 may round away, which grows with the offset relative to the scale."""
         if self.normalization is None:
             return 0.0
         offset, scale = as_numbers(self.normalization.offset), as_numbers(self.normalization.scale)
         return float(np.abs(offset / scale).max() * np.finfo(np.float32).eps)
 
     def around(self, stack: Stack) -> Stack:
-        """The stack with the processing as layers of it."""
+        """Returns the stack with the processing as further layers."""
         before = (
             ()
             if self.normalization is None
@@ -61,7 +63,7 @@ class Processing:
 
 
 def _convert(transform: Transform, place: str) -> Convert:
-    """With numbers of Python where the value is an array. Raises ImportRefused where some are missing."""
+    """Converts arrays to Python numbers. Raises ImportRefused for non-finite values."""
     if transform.value is None:
         return Convert(place, transform)
     numbers = as_numbers(transform.value)
@@ -72,7 +74,7 @@ def _convert(transform: Transform, place: str) -> Convert:
 
 
 def checked(normalization: object, missing: object, output: object, feature_names: object = None) -> Processing:
-    """What was passed to an import; scalers become numbers. Raises ImportRefused for what is of another type."""
+    """Checks the arguments of an import, and converts scalers. Raises ImportRefused for wrong types."""
     names: tuple[str, ...] = ()
     if is_scaler(normalization):
         fitted = read_scaler(normalization, "normalization")
@@ -104,8 +106,8 @@ def _same_names(fitted: tuple[str, ...], given: object) -> tuple[str, ...]:
 
 
 def parse_processing(value: object, place: str) -> Processing:
-    """An object with the keys normalization, missing, output, feedback and feature_names, as in config.json; the first
-    and the third may be scalers (scalers.py). Raises StartError."""
+    """Parses an object with the keys normalization, missing, output, feedback and feature_names, as in config.json.
+    normalization and output may be scalers (scalers.py). Raises StartError."""
     fields = Fields(value, place)
     inner = fields.any("normalization", "an object or null", None)
     normalization, names = None, tuple(fields.items("feature_names", MAX_SIZE, ()))
@@ -133,7 +135,7 @@ def parse_processing(value: object, place: str) -> Processing:
 
 
 class Processed:
-    """A source behind the processing: what the served model is compared with."""
+    """A source with the processing around it: the reference for the served model."""
 
     def __init__(self, source: Source, processing: Processing) -> None:
         self.name, self.windowed = source.name, source.windowed
@@ -158,7 +160,7 @@ class Processed:
 
 
 class Float64Source:
-    """The stack itself in float64, where the framework that it came from is not there."""
+    """Runs the stack itself in float64, if its framework is not available."""
 
     windowed = False
 
@@ -175,9 +177,9 @@ class Float64Source:
 
 
 def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEPS, seed: int = 0) -> Sequence[Array]:
-    """Inputs as the model may see them: [T, F] float32 around its normalisation, or ids [T] int32.
+    """Returns plausible inputs: [T, F] float32 around the normalisation, or ids [T] int32.
 
-    Where the stack has masks, a quarter of the time steps is masked; never the first.
+    If the stack has masks, a quarter of the time steps is masked, but never the first.
     """
     draw = np.random.default_rng(seed)
     drawn = []
@@ -201,7 +203,7 @@ def random_sequences(stack: Stack, sequences: int = SEQUENCES, steps: int = STEP
 
 
 def scaled_as(stack: Stack) -> Scaled:
-    """Inputs of random_sequences in another size: around the normalisation; what is masked stays so."""
+    """Returns a function that scales inputs of random_sequences around the normalisation, and keeps masked steps."""
     first: Any = stack.layers[0]
 
     def scaled(inputs: Array, scale: float) -> Array | None:

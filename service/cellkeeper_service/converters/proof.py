@@ -1,9 +1,9 @@
-"""The proof at import: the model where it came from, on whole sequences, against the engine that will serve it, step by
-step, in chunks and whole, with sequences of other sizes beside each.
+"""The proof at import: compares the source model with the engine that will serve it.
 
-Lengths and sizes of the inputs are those of LENGTHS and SIZES; then there are ordinary inputs with single time steps of
-zero, and one long sequence where the source may treat it otherwise. Batches also hold sequences a million times as
-large.
+The source runs whole sequences; the engine runs them step by step, in chunks and whole, beside sequences of other
+sizes. The inputs have the lengths of LENGTHS and the sizes of SIZES. Further trials have ordinary inputs with some time
+steps of zero and, if the source may treat it differently, one long sequence. Batches also contain a sequence a million
+times as large.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ SIZES = (
     ("inputs of a millionth of the size", 1e-6),
     ("inputs of zero", 0.0),
 )
-WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a model may leave such steps out
-SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # what trials takes: one for each size, and one that gets zeros
-STEPPED = 32  # time steps that the source takes one by one: one of LENGTHS
+WITH_ZEROS, ZERO_EVERY_STEPS = "ordinary inputs with time steps of zero", 7  # a model may skip such time steps
+SEQUENCES, STEPS = len(SIZES) + 1, LENGTHS[-1]  # for `trials`: one sequence for each size, and one that gets zeros
+STEPPED = 32  # time steps that the source takes one by one; one of LENGTHS
 COMPANY = 1e6
-SMALL_SHARE = 1e-3  # values of large inputs that are smaller than this share of ordinary ones are compared with that
+SMALL_SHARE = 1e-3  # outputs of large inputs below this share of ordinary outputs are compared relative to it
 Scaled = Callable[[Array, float], Array | None]
 
 
 class Source(Protocol):
-    """The model where it came from. Each call is one new sequence: inputs [T, ...] -> by name, outputs [T, ...].
+    """The model in its own framework. Each call runs one new sequence: inputs [T, ...] -> outputs [T, ...] by name.
 
-    A time step of which it does not know the outputs is NaN throughout, and is not compared.
+    A time step whose outputs the source does not know is NaN throughout, and is not compared.
     """
 
     name: str  # "torch 2.13.0"
-    windowed: bool  # it takes whole sequences, and its code may treat long ones otherwise: cut them, begin anew within
+    windowed: bool  # takes whole sequences, and may treat long ones differently: cut them, or reset the state within
 
     def whole(self, inputs: Array) -> Mapping[str, Array]:
-        """The whole sequence in one call."""
+        """Runs the whole sequence in one call."""
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        """One time step at a time, the state carried by hand."""
+        """Runs one time step at a time, passing the state from call to call."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """what: the inputs in words, and how many times as large they are. inputs: [length, ...]."""
+    """One trial. what: describes the inputs. scale: their size relative to ordinary ones. inputs: [length, ...]."""
 
     what: str
     scale: float
@@ -65,7 +65,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Gap:
-    """The largest differences of one output, and the first time step at which they are more than the tolerance."""
+    """The largest differences of one output, and the first time step at which they exceed the tolerance."""
 
     absolute: float
     relative: float
@@ -73,13 +73,15 @@ class Gap:
 
 
 def times(inputs: Array, scale: float) -> Array | None:
-    """The inputs times a number; token ids have no size."""
+    """Returns the inputs times a number; None if it is not 1 and no input is a float (token ids have no size)."""
     return inputs if scale == 1.0 else times_scale(inputs, scale)
 
 
 def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -> list[Trial]:
-    """Of each length and size. sequences: ordinary inputs [STEPS, ...], SEQUENCES of them. scaled: such inputs in
-    another size; None where they have no other. windowed: as of a Source; then all of them are one long sequence, too.
+    """Returns trials of each length and size.
+
+    sequences: SEQUENCES ordinary inputs [STEPS, ...]. scaled: scales inputs; returns None if they have no other size.
+    windowed: as in Source; adds a trial with all sequences joined into a long one.
     """
     made = []
     for (what, scale), whole in zip(SIZES, sequences, strict=False):
@@ -98,7 +100,7 @@ def trials(sequences: Sequence[Array], scaled: Scaled, windowed: bool = False) -
 
 
 def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[str, list[dict[str, Array]]]]:
-    """In words how they were served, and the outputs [T, ...] of each sequence, all of one length."""
+    """Yields a description of each way of serving, with the outputs [T, ...] of each sequence. All have one length."""
     steps = len(sequences[0])
     draw = np.random.default_rng(steps)
     yield "step by step", _served(engine, sequences, [1] * steps)
@@ -111,9 +113,9 @@ def served_ways(engine: Engine, sequences: Sequence[Array]) -> Iterator[tuple[st
 def small(
     tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], share: float = SMALL_SHARE
 ) -> dict[str, float]:
-    """Of each output: `share` of the largest value that the source gives for ordinary inputs.
+    """Returns, for each output, `share` of the largest value that the source computes for ordinary inputs.
 
-    Large inputs shut the gates of a cell: of what is left nothing but rounding may be above zero.
+    Large inputs saturate a cell's gates. What is left of an output may then be nothing but rounding errors.
     """
     ordinary = [outputs for trial, outputs in zip(tried, originals, strict=True) if trial.what == ORDINARY]
     every = {name: [np.asarray(outputs[name], np.float64) for outputs in ordinary] for name in originals[0]}
@@ -124,8 +126,11 @@ def small(
 
 
 def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0) -> Gap:
-    """Both [T, ...]. What the source gives is not compared where it is NaN throughout, nor from where it is not finite
-    on. Infinity where nothing can be compared. least: differences are relative to this where all values are smaller."""
+    """Compares two [T, ...], and returns their gap; it is infinite if nothing can be compared.
+
+    Skips time steps at which the source is NaN throughout, and all from the first that is not finite. least:
+    differences are relative to this if all values are smaller.
+    """
     with np.errstate(over="ignore"):
         expected = np.asarray(expected, np.float32).astype(np.float64)
     if served.shape != expected.shape:
@@ -145,7 +150,7 @@ def measure(served: Array, expected: Array, tolerance: float, least: float = 0.0
 
 
 def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[str, Array]], tolerance: float) -> str:
-    """What the source itself does that no stream can do, as far as that can be told."""
+    """Returns what the source does that no stream can do, as far as this can be detected."""
     at = next(number for number, trial in enumerate(tried) if trial.length == STEPPED)
     again = source.whole(tried[at].inputs)
     for name, values in originals[at].items():
@@ -169,7 +174,10 @@ def cause(source: Source, tried: Sequence[Trial], originals: Sequence[Mapping[st
 
 
 def _served(engine: Engine, sequences: Sequence[Array], chunks: Sequence[int]) -> list[dict[str, Array]]:
-    """As sessions of one batch with company, in these chunks; in several batches where they do not fit into one."""
+    """Serves the sequences as sessions of one batch with a huge neighbour, in these chunks.
+
+    Uses several batches if they do not fit into one.
+    """
     company = [] if len(sequences) == 1 else _company(sequences[0])
     most = max(1, engine.max_batch - len(company))
     if engine.max_batch <= len(company):

@@ -1,5 +1,4 @@
-"""A model as it was read, run in float64 from the equations: what served values are compared with where the framework
-that the model came from is not installed."""
+"""Runs a stack in float64, from the equations: the reference if the model's framework is not installed."""
 
 from __future__ import annotations
 
@@ -34,20 +33,20 @@ Floats = NDArray[np.float64]
 
 
 class Float64Run:
-    """One sequence, one time step at a time. Keeps the state in between."""
+    """Runs one sequence, one time step at a time, keeping the state."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._states = [_initial(layer) for layer in stack.recurrent]
-        self._weights = [  # once: of a large model it takes longer than a time step
+        self._weights = [  # converted once: for a large model this takes longer than a time step
             {name: np.asarray(value, np.float64) for name, value in layer.weights.items()} for layer in stack.recurrent
         ]
         self._past = {id(conv): np.zeros((conv.reach, conv.weight.shape[2])) for conv in stack.convolutions}
 
     def step(self, x: Array) -> Floats:
-        """[F] (or a token id []) -> [units]."""
+        """Runs one time step: [F] (or a token id []) -> [units]."""
         values: dict[int, Any] = {INPUT: x}
-        kept = True  # false: a time step to leave out
+        kept = True  # false: skip this time step
         states = iter(range(len(self._states)))
         for number, layer in enumerate(self._stack.layers):
             taken = [values[source] for source in self._stack.sources_of(number)]
@@ -77,7 +76,7 @@ class Float64Run:
         return np.asarray(value if layer.bias is None else value + layer.bias, np.float64)
 
     def keeps(self, x: Array) -> bool:
-        """Whether a first layer that masks takes this time step."""
+        """Returns False if the first layer masks this time step."""
         first = self._stack.layers[0]
         if isinstance(first, Embed):
             return not first.mask_zero or int(x) != 0
@@ -106,7 +105,7 @@ def _merge(op: str, values: Sequence[Floats]) -> Floats:
 
 
 def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricRelu | Convert, value: Floats) -> Floats:
-    """A layer that remembers nothing: [..., inputs] -> [..., units]."""
+    """Applies a layer without state: [..., inputs] -> [..., units]."""
     if isinstance(layer, Normalize):
         return (value - np.asarray(layer.offset, np.float64)) / np.asarray(layer.scale, np.float64)
     if isinstance(layer, Affine):
@@ -133,7 +132,7 @@ def apply(layer: Normalize | Affine | LayerNorm | Dense | Activate | ParametricR
 
 
 def activate(op: str, value: Floats, slope: float = 1.0) -> Floats:
-    """One of stack.ACTIVATIONS."""
+    """Applies one of stack.ACTIVATIONS."""
     if op == "leaky_relu":
         return np.where(value > 0, value, slope * value)
     if op == "elu":

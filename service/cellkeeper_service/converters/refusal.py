@@ -1,4 +1,4 @@
-"""Why a model cannot be imported."""
+"""The error for a model that cannot be imported."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from cellkeeper_service.model.fields import one_line
 
 
 class ImportRefused(StartError):
-    """A model cannot be imported; nothing was written. One line: the place, what came, what was expected.
+    """A model cannot be imported; nothing was written. The message is one line: where, what came, what was expected.
 
-    place: the file, the layer, the tensor or the argument.
+    place: the file, layer, tensor or argument.
     """
 
     def __init__(self, place: str, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""Fitted scalers as what a bundle does before and after its layers.
+"""Converts fitted scalers to a bundle's normalisation and output transform.
 
-Of scikit-learn StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler, a Pipeline of these and a ColumnTransformer of
-these, as objects, told by their class and their fitted attributes: scikit-learn itself is not needed. The same as plain
-dicts, by the key "type": {"type": "standard", "mean": [...], "scale": [...]}.
+Accepts scikit-learn's StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, and a Pipeline or a
+ColumnTransformer of these. They are recognised by class name and fitted attributes, so scikit-learn need not be
+installed. Also accepts plain dicts with the key "type": {"type": "standard", "mean": [...], "scale": [...]}.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ DICTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Fitted:
-    """x * factor + shift, column by column: [F] each. names: of the columns, empty where they have none. order: which
-    of the columns that it takes each one is, where they are not all of them as they come."""
+    """x * factor + shift, column by column: [F] each.
+
+    names: of the columns; empty if they have none. order: the index of each column among the scaler's inputs; empty if
+    it takes all of them in order.
+    """
 
     factor: Numbers
     shift: Numbers
@@ -43,11 +46,11 @@ class Fitted:
         return self.order or tuple(range(self.factor.size))
 
     def normalization(self) -> Normalization:
-        """(x - offset) / scale."""
+        """Returns the same as (x - offset) / scale."""
         return Normalization(tuple((-self.shift / self.factor).tolist()), tuple((1.0 / self.factor).tolist()))
 
     def inverse(self) -> tuple[Transform, ...]:
-        """Back to the units that the scaler was fitted in."""
+        """Returns the transforms back to the units in which the scaler was fitted."""
         return (
             Transform("scale", tuple((1.0 / self.factor).tolist())),
             Transform("offset", tuple((-self.shift / self.factor).tolist())),
@@ -55,14 +58,14 @@ class Fitted:
 
 
 def is_scaler(value: object) -> bool:
-    """Of scikit-learn, or a dict with a type."""
+    """Returns True for a scikit-learn scaler, or a dict with a type."""
     if isinstance(value, Mapping):
         return "type" in value
     return hasattr(value, "fit") and hasattr(value, "transform")
 
 
 def read_scaler(value: Any, place: str) -> Fitted:
-    """Raises ImportRefused for what is not fitted, and for what is no straight line of each column."""
+    """Returns a fitted scaler. Raises ImportRefused if it is not fitted, or not linear in each column."""
     fitted = _from_dict(value, place) if isinstance(value, Mapping) else _from_object(value, place)
     finite = np.isfinite(fitted.factor).all() and np.isfinite(fitted.shift).all()
     if fitted.factor.ndim != 1 or fitted.factor.shape != fitted.shift.shape or not finite or (fitted.factor == 0).any():
@@ -144,7 +147,7 @@ def _pipeline(value: Any, where: str) -> Fitted:
 
 
 def _told_apart(fitted: Fitted, where: str) -> Fitted:
-    """Raises ImportRefused where nobody could know which feature is which."""
+    """Returns the scaler. Raises ImportRefused if it is ambiguous which feature is which."""
     order = list(fitted.taken)
     if len(set(order)) < len(order):
         raise ImportRefused(
@@ -162,7 +165,7 @@ def _told_apart(fitted: Fitted, where: str) -> Fitted:
 
 
 def _columns(value: Any, where: str) -> Fitted:
-    """The columns in the order in which it gives them to the model."""
+    """Reads a ColumnTransformer, with the columns in its output order."""
     known = _names(getattr(value, "feature_names_in_", ()), where)
     size = int(_attribute(value, "n_features_in_", where))
     order: list[int] = []
@@ -240,7 +243,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def feature_names_of(value: Any) -> tuple[str, ...]:
-    """The names in a DataFrame's columns, or in a list of them. Raises ImportRefused."""
+    """Returns the names of a DataFrame's columns, or those of a list. Raises ImportRefused."""
     columns: Callable[[], Any] = getattr(getattr(value, "columns", None), "tolist", lambda: value)
     names = columns()
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

@@ -1,11 +1,10 @@
-"""What an import reads a model into: layers in the order in which they compute, each with the name it had where it came
-from.
+"""The form into which an import reads a model: layers in the order of computation, each with its original name.
 
     Embed, Normalize, Affine, LayerNorm, Dense, Activate, ParametricRelu, Convert   one time step in, one out
     Merge                                                                           several values of one time step in
-    CausalConv                           remembers the last inputs
-    Recurrent                            remembers; one cell, its weights under PyTorch's names
-    Mask                                 says which time steps the layers after it leave out
+    CausalConv                           keeps the last inputs
+    Recurrent                            keeps a state; one cell, with weights under PyTorch's names
+    Mask                                 marks the time steps that the layers after it skip
 
 Weights are numpy arrays of any float dtype.
 """
@@ -22,7 +21,7 @@ from cellkeeper_service.model.config import Missing, Transform
 
 Array = NDArray[Any]
 
-# by name, for one time step; those of model.config.ACTIVATIONS may stand in a bundle's head
+# by name, for one time step; a bundle's head may have those of model.config.ACTIVATIONS
 ACTIVATIONS = (
     "linear",
     "relu",
@@ -48,15 +47,15 @@ ACTIVATIONS = (
     "tanh_shrink",
 )
 MERGES = ("add", "subtract", "multiply", "average", "maximum", "minimum", "concatenate")
-OVER_UNITS = ("softmax", "log_softmax")  # one value depends on all units of the time step
-# those that a cell may have instead of its own, and a dense layer may have: leaky_relu comes with a slope
+OVER_UNITS = ("softmax", "log_softmax")  # each value depends on all units of the time step
+# permitted in place of a cell's own activations, and in dense layers; leaky_relu needs a slope
 CELL_ACTIVATIONS = tuple(name for name in ACTIVATIONS if name not in (*OVER_UNITS, "leaky_relu"))
 USUAL = {"lstm": ("sigmoid", "tanh"), "gru": ("sigmoid", "tanh"), "rnn_tanh": ("tanh",), "rnn_relu": ("relu",)}
 
 
 @dataclass(frozen=True)
 class Embed:
-    """Token ids to rows of `weight` [vocabulary, size]. mask_zero: id 0 is a time step to leave out."""
+    """Maps token ids to rows of `weight` [vocabulary, size]. mask_zero: time steps with id 0 are skipped."""
 
     place: str
     weight: Array
@@ -83,7 +82,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """(x - mean) / sqrt(variance + epsilon) * scale + offset, mean and variance over the features of the time step.
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, with mean and variance over the time step's features.
 
     scale, offset: [F] each; None: 1 and 0.
     """
@@ -96,7 +95,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class ParametricRelu:
-    """x where it is positive, slope * x elsewhere; slope: [F], or [1] for one in all."""
+    """x where positive, else slope * x. slope: [F], or [1] for all."""
 
     place: str
     slope: Array
@@ -104,9 +103,9 @@ class ParametricRelu:
 
 @dataclass(frozen=True)
 class CausalConv:
-    """A convolution over this time step and those before it: weight [units, kernel, inputs], the last tap for this one.
+    """A convolution over this time step and earlier ones: weight [units, kernel, inputs], the last tap for this one.
 
-    Time steps before the first are zeros. It remembers the last `reach` inputs.
+    Time steps before the first are zeros. The state is the last `reach` inputs.
     """
 
     place: str
@@ -121,7 +120,7 @@ class CausalConv:
 
 @dataclass(frozen=True)
 class Merge:
-    """One of MERGES, of two or more values; all but concatenate take values of one width."""
+    """One of MERGES, of two or more values; all but concatenate need values of one width."""
 
     place: str
     op: str
@@ -129,7 +128,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Dense:
-    """activation(weight x + bias): [units, inputs] and [units]."""
+    """activation(weight x + bias). weight: [units, inputs]; bias: [units]."""
 
     place: str
     weight: Array
@@ -148,7 +147,7 @@ class Activate:
 
 @dataclass(frozen=True)
 class Convert:
-    """A step of the bundle's output transform."""
+    """One step of the bundle's output transform."""
 
     place: str
     transform: Transform
@@ -156,7 +155,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Mask:
-    """Time steps of which every feature has this value are left out by the layers after it."""
+    """Makes the layers after it skip time steps at which every feature has this value."""
 
     place: str
     value: float
@@ -166,10 +165,11 @@ class Mask:
 class Recurrent:
     """One layer of one cell.
 
-    weights: weight_ih [gates * H, inputs], weight_hh [gates * H, H], bias_ih and bias_hh [gates * H] (both or
-    neither), weight_hr [P, H] for a projection; gates i, f, g, o or r, z, n. activations: of the gates and of the
-    candidate (of an rnn the one it has), where they are not the usual ones. initial: "h" [H] and "c" [H] of a new
-    session; zeros where it is empty. zero_masked: a time step left out gives zeros instead of the last output.
+    weights: weight_ih [gates * H, inputs], weight_hh [gates * H, H], bias_ih and bias_hh [gates * H] (both or neither),
+    weight_hr [P, H] for a projection; gates in the order i, f, g, o or r, z, n.
+    activations: of the gates and of the candidate (an rnn has one only), if not the usual ones.
+    initial: "h" [H] and "c" [H] of a new session; zeros if empty.
+    zero_masked: a skipped time step outputs zeros instead of the last output.
     """
 
     place: str
@@ -187,7 +187,7 @@ class Recurrent:
 
     @property
     def width(self) -> int:
-        """Of `h`, and of the output."""
+        """The size of `h` and of the output."""
         return self.proj_size or self.hidden_size
 
     @property
@@ -209,15 +209,15 @@ Layer = (
     | CausalConv
     | Recurrent
 )
-INPUT = -1  # in Stack.sources: the time step itself
+INPUT = -1  # in Stack.sources: the stack's input
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A model as it was read. size: features of a time step, or 0 where the first layer is an Embed.
+    """A model as read. size: features of a time step, or 0 if the first layer is an Embed.
 
-    sources: for each layer the layers whose values it takes, by index, all before it, or INPUT; empty where each takes
-    the one before it. The last layer gives the prediction.
+    sources: for each layer, the indices of the earlier layers whose values it takes, or INPUT; empty if each takes the
+    one before it. The last layer's value is the prediction.
     """
 
     size: int
@@ -226,12 +226,12 @@ class Stack:
     sources: tuple[tuple[int, ...], ...] = ()
 
     def sources_of(self, number: int) -> tuple[int, ...]:
-        """The layers whose values layer `number` takes."""
+        """Returns the indices of the layers whose values layer `number` takes."""
         return self.sources[number] if self.sources else (number - 1,)
 
     @property
     def chain(self) -> bool:
-        """Each layer takes the value of the one before it."""
+        """True if each layer takes the value of the one before it."""
         return all(self.sources_of(number) == (number - 1,) for number in range(len(self.layers)))
 
     @property

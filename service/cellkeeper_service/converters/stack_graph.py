@@ -1,7 +1,8 @@
-"""A stack as an ONNX graph (input, states) -> (prediction, hidden, states), for what no RecurrentConfig can say.
+"""Writes a stack that no RecurrentConfig can express as an ONNX graph (input, states) -> (prediction, hidden, states).
 
-Within, values are [T, B, width]. The layout is "time_first"; it is "step" where the stack has masks, for then each time
-step decides by itself which states it leaves as they are, and where a cell is written out for one time step.
+Internally, values are [T, B, width]. The layout is "time_first". It is "step" if the stack has masks, because each time
+step then decides which states it keeps unchanged; if it has convolutions; or if a cell is written out for one time
+step.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _MERGES = {
 
 
 class StackGraph(NamedTuple):
-    """initial: "initial.<state>", where it is not zeros."""
+    """A graph and its config. initial: "initial.<state>", for those that are not zeros."""
 
     model: bytes
     layout: str
@@ -58,7 +59,7 @@ class StackGraph(NamedTuple):
 
 
 def stack_graph(stack: Stack) -> StackGraph:
-    """The stack has passed widths.check, and has no projection."""
+    """Returns the graph. The stack must have passed widths.check, and have no projection."""
     return _Builder(stack).build()
 
 
@@ -70,7 +71,7 @@ class _Builder:
     outputs: list[Any] = field(default_factory=list)
     states: list[GraphState] = field(default_factory=list)
     initial: dict[str, Array] = field(default_factory=dict)
-    mask: str = ""  # bool [1, B, 1]: false for sessions that leave this time step out
+    mask: str = ""  # bool [1, B, 1]: false for sessions that skip this time step
 
     def build(self) -> StackGraph:
         stack, writer = self.stack, self.writer
@@ -167,7 +168,7 @@ class _Builder:
         return Value(name, units, padded)
 
     def _convolution(self, layer: CausalConv, value: Value) -> Value:
-        """One product over all that the window holds of one time step, as a dense layer's."""
+        """Writes one product over the window's inputs of one time step, like a dense layer's."""
         writer, (units, kernel, width) = self.writer, layer.weight.shape
         name = f"past_{sum(state.name.startswith('past') for state in self.states)}"
         self._declare(name, [layer.reach, "B", width])
@@ -187,7 +188,7 @@ class _Builder:
         if transform.op in ("softmax", "exp", "sinh"):
             return write_activation(writer, value, transform.op)
         value = writer.padded(value)
-        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2): exp(x) - 1 would lose the digits near 0
+        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2): exp(x) - 1 would lose digits near 0
             half = writer.node("Mul", [value.name, writer.number(0.5)])
             product = writer.node("Mul", [writer.node("Sinh", [half]), writer.node("Exp", [half])])
             return value._replace(name=writer.node("Mul", [product, writer.number(2.0)]))
@@ -199,7 +200,7 @@ class _Builder:
         writer = self.writer
         whole = writer.narrow(value)
         same = writer.node("Equal", [whole, writer.number(layer.value)])
-        # a time step counts where any feature differs; Min over booleans is not there in every runtime
+        # a time step counts if any feature differs; not every runtime has Min over booleans
         equal = writer.node("ReduceMin", [writer.node("Cast", [same], to=TensorProto.FLOAT)], axes=[2], keepdims=1)
         self.mask = writer.node("Less", [equal, writer.number(0.5)])
         zeros = writer.constant(np.zeros(1))

@@ -1,4 +1,4 @@
-"""Checks that a stack's layers fit one another, before anything is made of them."""
+"""Checks that a stack's layers fit together, before anything is built from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def check(stack: Stack, place: str) -> int:
-    """The width of the output. Raises ImportRefused with the layer's name."""
+    """Returns the width of the output. Raises ImportRefused, naming the layer."""
     if not stack.recurrent and not stack.convolutions:
         raise ImportRefused(
             place,

@@ -1,1 +1,1 @@
-"""The wire: protobuf to domain and back, errors to status."""
+"""The wire protocols: messages to requests and back, errors to statuses."""

@@ -1,5 +1,7 @@
-"""What every unary call has in common: who makes it is let in, its message is read, and what becomes of it is a reply
-or a status."""
+"""What all unary calls have in common.
+
+Each authenticates its caller, reads its message, and turns the outcome into a reply or a status.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ Handler = Callable[[Any, Any, CallContext], Awaitable[Message]]
 
 
 class Answering(Protocol):
-    """Whose methods answer."""
+    """A servicer whose methods `answering` can wrap."""
 
     authenticator: Authenticator
     core: CoreLoop
@@ -45,7 +47,7 @@ class Answering(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A unary call that was let in. deadline: in seconds of the monotonic clock. charge: see Caller.charge."""
+    """A unary call whose caller was admitted. deadline: seconds of the monotonic clock. charge: see Caller.charge."""
 
     context: CallContext
     caller: Caller
@@ -58,7 +60,7 @@ class Call:
 
 
 class Decided(Exception):
-    """A rejection that was decided, and counted, with the sessions: not by looking at the request alone."""
+    """A rejection that the core decided and counted already, rather than one found in the request itself."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.message)
@@ -66,11 +68,12 @@ class Decided(Exception):
 
 
 def answering(method: Method[Message], *, admits: bool = False) -> Handler[Message]:
-    """Lets the caller in, reads the call's message, and has it answered. Turns a Rejection, raised or returned by
-    whoever was asked, into the call's status; hides any other error.
+    """Wraps an RPC method: authenticates the caller, reads the message, and calls the method.
 
-    admits: only where there is room for what it asks is the message read: under overload most calls are refused, and an
-    unread one costs least.
+    Turns a Rejection, raised or returned, into the call's status; hides any other error.
+
+    admits: read the message only if admission control has room for the call. Under overload most calls are refused, and
+    one whose message is never read costs least.
     """
 
     @wraps(method)
@@ -86,7 +89,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
                 request = await self.unread.read(context)
                 if request is grpc.aio.EOF:  # type: ignore[attr-defined]
                     raise asyncio.CancelledError("the caller left before its message came")
-                self.authenticator.check(caller)  # again: that may have been a while ago
+                self.authenticator.check(caller)  # again: the message may have taken a while
                 if isinstance(request, Malformed):
                     raise request.rejection()
                 charge = caller.charge(request, entered=1)
@@ -102,7 +105,7 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
         except Decided as decided:
             await abort(context, decided.rejection.with_traceback(None), method.__name__)
         except Rejection as rejection:
-            why = rejection.with_traceback(None)  # it holds this frame, which would hold it
+            why = rejection.with_traceback(None)  # without the traceback, whose frame would refer to it in a circle
         except StoreError as error:
             why = Rejection(Reason.STORE_UNAVAILABLE, str(error), retry_delay_ms=200)
         except Exception:
@@ -115,12 +118,12 @@ def answering(method: Method[Message], *, admits: bool = False) -> Handler[Messa
 
 
 def admitted(method: Method[Message]) -> Handler[Message]:
-    """The same for calls with steps."""
+    """Like `answering`, for calls with steps: they go through admission control."""
     return answering(method, admits=True)
 
 
 def checked(result: Any) -> Any:
-    """The result. Raises Decided if it is a Rejection."""
+    """Returns the result. Raises Decided if it is a Rejection."""
     if isinstance(result, Rejection):
         raise Decided(result)
     return result

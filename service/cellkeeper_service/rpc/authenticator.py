@@ -1,4 +1,4 @@
-"""Who is let in: each call's token or certificate, once, before anything of its message is read."""
+"""Authenticates each call once, by its token or client certificate, before any of its message is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .caller import Caller
 from .catalog import Catalog
 
 WATCH_SECONDS = 1.0
-"""How often the token file is looked at, and every open stream's right to go on."""
+"""How often to check the token file, and whether the callers of open streams may continue."""
 
 HEADER = "authorization"
 SCHEME = "bearer "
@@ -26,10 +26,10 @@ NAMES = ("x509_subject_alternative_name", "x509_common_name")
 
 
 class Authenticator:
-    """Without tokens everybody is let in, and may do everything, as the tenant ""."""
+    """Checks who calls. Without tokens every caller is admitted, with every right, as the tenant ""."""
 
     def __init__(self, catalog: Catalog, tokens: TokenFile | None = None, allowances: Allowances | None = None) -> None:
-        """allowances: None where nobody is limited."""
+        """allowances: None if there are no quotas."""
         self._catalog = catalog
         self._tokens = tokens
         self._allowances = allowances
@@ -43,7 +43,7 @@ class Authenticator:
         return self._tokens is None
 
     def enter(self, rpc: str, context: CallContext) -> Caller:
-        """The caller. Raises UNAUTHENTICATED, or PERMISSION_DENIED where he lacks the right that the RPC needs."""
+        """Returns the caller. Raises UNAUTHENTICATED, or PERMISSION_DENIED if it lacks the right for the RPC."""
         if self._tokens is None:
             return self._anybody
         grant = self._grant(context)
@@ -56,7 +56,7 @@ class Authenticator:
         return caller
 
     def check(self, caller: Caller) -> None:
-        """Raises UNAUTHENTICATED where the caller's grant is over, or was withdrawn, since it was let in."""
+        """Raises UNAUTHENTICATED if the caller's grant has expired or been revoked since it was admitted."""
         if self._tokens is None:
             return
         if caller.grant.expires <= time.time() or not self._tokens.table.holds(caller.grant):
@@ -64,7 +64,7 @@ class Authenticator:
 
     @contextmanager
     def open_stream(self, caller: Caller, end: Callable[[Rejection], None]) -> Iterator[None]:
-        """While a stream is open. `end` is called when its caller may not go on. Raises QUOTA_EXCEEDED."""
+        """Registers an open stream. Calls `end` when its caller may no longer continue. Raises QUOTA_EXCEEDED."""
         if caller.allowance is not None:
             caller.allowance.open_stream()
         self._streams[end] = caller
@@ -76,7 +76,7 @@ class Authenticator:
                 caller.allowance.close_stream()
 
     async def watch(self) -> None:
-        """Looks after tokens and streams until it is cancelled."""
+        """Rereads the token file and sweeps the streams until cancelled."""
         while self._tokens is not None:
             await asyncio.sleep(WATCH_SECONDS)
             if await asyncio.to_thread(self._tokens.reread):
@@ -84,13 +84,13 @@ class Authenticator:
             self.sweep()
 
     def renewed(self) -> None:
-        """The tokens are others now: so are the callers, and their quotas."""
+        """Called when the tokens have changed: drops cached callers and renews their quotas."""
         self._callers.clear()
         if self._tokens is not None and self._allowances is not None:
             self._allowances.renew(self._tokens.table.quotas)
 
     def sweep(self) -> None:
-        """Ends the streams of callers whose grant is over or was withdrawn."""
+        """Ends the streams of callers whose grant has expired or been revoked."""
         if self._tokens is None:
             return
         for end, caller in list(self._streams.items()):
@@ -123,6 +123,6 @@ class Authenticator:
 
 
 def _refused() -> Rejection:
-    """The same text for all: whoever tries tokens learns nothing from it."""
+    """Returns the one rejection for all failures, so that guessing tokens reveals nothing."""
     text = "a token is needed that is known here and has not expired, as metadata `authorization: Bearer TOKEN`"
     return Rejection(Reason.UNAUTHENTICATED, text)

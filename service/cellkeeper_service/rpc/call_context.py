@@ -1,4 +1,4 @@
-"""What the answering of a call needs to know of it, whichever protocol it came by."""
+"""What handlers need to know about a call, whichever protocol it uses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import grpc
 
 
 class CallContext(Protocol):
-    """A call that is under way. `grpc.aio.ServicerContext` is one; so is a request over HTTP (http/call.py)."""
+    """A call in flight. Implemented by `grpc.aio.ServicerContext`, and by HTTP requests (http/call.py)."""
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        """What came beside the message, by lower-case name: `authorization`, `x-request-id` ..."""
+        """Returns the call's metadata, by lower-case name: `authorization`, `x-request-id` ..."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """The names in the client's certificate, as gRPC calls them; empty where it showed none."""
+        """Returns the names in the client's certificate, by gRPC's keys; empty if it presented none."""
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline; None where it set none."""
+        """Returns the seconds until the caller's deadline, or None if there is none."""
 
     def peer(self) -> str:
-        """The other end of the connection, as gRPC writes it: "ipv4:127.0.0.1:4711"."""
+        """Returns the peer's address as gRPC writes it: "ipv4:127.0.0.1:4711"."""
 
     async def read(self) -> Any:
-        """The call's next message, or grpc.aio.EOF. Raises a Rejection for a message that cannot be taken."""
+        """Returns the call's next message, or grpc.aio.EOF. Raises a Rejection for an unacceptable message."""
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> NoReturn:
-        """Ends the call with that status, by an exception."""
+        """Ends the call with this status, by raising an exception."""

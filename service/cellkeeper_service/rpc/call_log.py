@@ -1,4 +1,4 @@
-"""Calls that are refused or fail, in the log: which, whose, why. Never what was in them, nor a session's id."""
+"""Logs refused and failed calls: which, by whom, why. Never their content or a session's id."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from cellkeeper_service.logs import PerSecond
 from .call_context import CallContext
 
 REQUEST_ID = "x-request-id"
-_REQUEST_ID = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that could look like another field or line
+_REQUEST_ID = re.compile(r"[0-9A-Za-z._:/+=@-]{1,128}")  # nothing that could pass for another field or line
 
 WARNINGS = frozenset({Reason.STORE_UNAVAILABLE, Reason.QUEUE_FULL, Reason.OUTCOME_UNKNOWN, Reason.INTERNAL_ERROR})
-"""What is the operator's to look at; all else is its caller's, and information."""
+"""Reasons that concern the operator, logged as warnings; all others concern the caller and are logged as info."""
 
 log = logging.getLogger(__name__)
 _rate = PerSecond(1)
 
 
 def note_refused(context: CallContext, method: str, reason: Reason, code: str) -> None:
-    """At most one line a second for each reason, which says how many were left out before it. What is not written
-    costs no more than looking that up."""
+    """Logs a refusal, at most once a second for each reason.
+
+    The line counts those left out before it. A refusal that is not logged costs only the lookup.
+    """
     level = logging.WARNING if reason in WARNINGS else logging.INFO
     if not log.isEnabledFor(level):
         return
@@ -39,7 +41,7 @@ def note_refused(context: CallContext, method: str, reason: Reason, code: str) -
 
 
 def request_id_of(context: CallContext) -> str | None:
-    """What the caller calls its request, in the metadata x-request-id; None where there is none that can be printed."""
+    """Returns the caller's id for its request, from x-request-id; None if it is absent or not printable."""
     for name, value in context.invocation_metadata() or ():
         if name == REQUEST_ID:
             text = value if isinstance(value, str) else value.decode(errors="replace")

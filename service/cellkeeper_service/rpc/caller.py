@@ -1,4 +1,4 @@
-"""Who makes a call, and what he may see and use."""
+"""Who makes a call, and what the caller may see and use."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from .charges import Charge, charge_of
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """catalog: the models, and the sessions of his tenant alone. allowance: None where nothing is limited."""
+    """The caller of a call. catalog: with the sessions of its tenant only. allowance: None if there are no quotas."""
 
     grant: Grant
     catalog: Catalog
     allowance: Allowance | None = None
 
     def enter(self) -> None:
-        """A unary call begins; `leave` must be called when it has ended. It counts as one request from here on, for
-        its message may be long in coming. Raises a Rejection."""
+        """Begins a unary call; `leave` must follow when it has ended. Raises a Rejection.
+
+        Counts one request at once, because the message may take a while to arrive.
+        """
         if self.allowance is not None:
             self.allowance.take(1, 0)
 
@@ -31,10 +33,11 @@ class Caller:
             self.allowance.give_back(1)
 
     def charge(self, request: Any, *, entered: int = 0) -> Charge | None:
-        """Takes what the request needs of the quota; `release` must be called for it. Raises a Rejection: of a frame
-        with too many sessions only the items beyond the quota are refused, see `Charge.refused`.
+        """Takes what the request needs from the quota; `release` must follow. Raises a Rejection.
 
-        entered: how many of its items `enter` has counted.
+        If the items can be refused one by one, only those beyond the session quota are refused: see `Charge.refused`.
+
+        entered: how many of its items `enter` has already counted.
         """
         if self.allowance is None:
             return None
@@ -49,11 +52,11 @@ class Caller:
         return charge
 
     def release(self, charge: Charge | None) -> None:
-        """The request has its answer."""
+        """Returns the charge's requests to the quota, once the request is answered."""
         if self.allowance is not None and charge is not None:
             self.allowance.give_back(charge.items)
 
     def deleted(self, model: str, session: str) -> None:
-        """A session of his is no more."""
+        """Removes a deleted session from the tenant's quota."""
         if self.allowance is not None:
             self.allowance.forget(model, session)

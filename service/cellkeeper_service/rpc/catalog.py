@@ -1,4 +1,4 @@
-"""The models that requests may name, and the bounds that a request's fields are held to."""
+"""The models that requests may name, and the limits on a request's fields."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from . import fields
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """max_chunk_steps: T of one chunk. max_frame_items: sessions in one frame, or items of one request.
-    max_message_bytes: of one message, either way. default_timeout_ms: for requests without a deadline.
-    max_stream_frames: frames of one stream that are not answered yet; more are not read meanwhile.
-    max_ttl_ms: the longest idle time that a session may ask for; 0: for ever.
+    """Limits on messages and their fields.
+
+    max_chunk_steps: T of one chunk.
+    max_frame_items: sessions in one frame, or items of one request.
+    max_log_steps, max_log_bytes: of one session's input log.
+    max_message_bytes: of one message, in either direction.
+    default_timeout_ms: for requests without a deadline.
+    max_stream_frames: unanswered frames of one stream; further ones are not read until there is room.
+    max_ttl_ms: the longest idle time that a session may ask for; 0: unlimited.
     """
 
     max_chunk_steps: int = 1024
@@ -32,14 +37,16 @@ class WireLimits:
     max_ttl_ms: int = 0
 
     def chunk_steps(self, step_bytes: int) -> int:
-        """The most time steps of so many bytes in one chunk. Its inputs are logged in the model's dtype, where they may
-        take more bytes than in the message: a session's log has to have room for them."""
+        """Returns the most time steps in one chunk, if each takes `step_bytes`.
+
+        A chunk must fit into the session's log. It stores inputs in the model's dtype, where they may take more bytes
+        than in the message.
+        """
         return min(self.max_chunk_steps, self.max_log_bytes // step_bytes)
 
 
 class Catalog:
-    """Finds a request's model, and what it addresses there, as one tenant sees it: "" where authentication
-    is disabled."""
+    """Looks up models and sessions as one tenant sees them. The tenant is "" if authentication is disabled."""
 
     tenant = ""
     shows_state = True
@@ -50,13 +57,13 @@ class Catalog:
         self._only = next(iter(models)) if len(models) == 1 else None
 
     def of(self, tenant: str, *, shows_state: bool) -> Catalog:
-        """The same for another tenant's caller. shows_state: he may read states."""
+        """Returns a copy for another tenant. shows_state: the caller may read states."""
         other = copy(self)
         other.tenant, other.shows_state = tenant, shows_state
         return other
 
     def find(self, name: str) -> tuple[str, Models]:
-        """The model's name and versions; the only model where `name` is empty."""
+        """Returns the model's name and versions. An empty `name` means the only model. Raises a Rejection."""
         if not name:
             if self._only is None:
                 raise invalid("model", "nothing", f"one of {', '.join(sorted(self.models))}: several are served")
@@ -67,14 +74,14 @@ class Catalog:
         return name, models
 
     def spec(self, name: str) -> ModelSpec:
-        """What requests are checked against: every version of a model takes and gives the same tensors."""
+        """Returns the spec that requests are checked against; all versions of a model share inputs and outputs."""
         return self.models[name].default.spec
 
     def key(self, name: str, session: str, field: str = "session") -> SessionKey:
         return SessionKey(self.tenant, name, fields.session_id(session, field))
 
     def wanted(self, names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
-        """The per-step outputs asked for, and whether the state is. Raises a Rejection."""
+        """Returns the requested per-step outputs, and whether the state is requested. Raises a Rejection."""
         outputs, with_state = fields.wanted(names, spec)
         if with_state and not self.shows_state:
             text = f"outputs: got {fields.STATE_OUTPUT!r}, expected others: the caller has no right to read states"
@@ -82,7 +89,7 @@ class Catalog:
         return outputs, with_state
 
     def version(self, name: str, fingerprint: bytes) -> Version:
-        """The version of that fingerprint, or the one that takes new sessions where it is empty."""
+        """Returns the version with this fingerprint or, if empty, the one for new sessions. Raises a Rejection."""
         name, models = self.find(name)
         if not fingerprint:
             return models.default
@@ -95,11 +102,13 @@ class Catalog:
     def check_reply_size(
         self, steps: int, outputs: frozenset[str], with_state: bool, spec: ModelSpec, *, text_bytes: int = 0
     ) -> int:
-        """Bytes of the chunk's outputs. text_bytes: of what the reply has beside them. Raises REPLY_TOO_LARGE if no
-        message could carry them."""
+        """Returns the bytes of the chunk's outputs. Raises REPLY_TOO_LARGE if they do not fit into a message.
+
+        text_bytes: of the rest of the reply.
+        """
         size = sum([output.nbytes for output in spec.outputs if output.name in outputs]) * steps
         size += text_bytes + (spec.state_bytes if with_state else 0)
-        room = self.limits.max_message_bytes - 4096  # for everything beside the tensors
+        room = self.limits.max_message_bytes - 4096  # for everything besides the tensors
         if size > room:
             text = f"outputs: the reply would have {size} bytes, and a message takes {room}; send shorter chunks"
             raise Rejection(Reason.REPLY_TOO_LARGE, text, field="outputs")

@@ -20,8 +20,12 @@ from .sequence_ids import session_named
 
 @dataclass(slots=True)
 class Charge:
-    """items: requests. steps: time steps asked for, whether they are applied or not. sessions: those that it keeps
-    alive or makes, by item. itemized: its items can be refused one by one; `refused` says which are."""
+    """What one request takes from the quota.
+
+    items: requests. steps: time steps asked for, applied or not.
+    sessions: by item, those that it creates or keeps alive.
+    itemized: its items can be refused one by one. refused: the items that are, with the reason.
+    """
 
     items: int = 1
     steps: int = 0
@@ -32,9 +36,11 @@ class Charge:
 
 
 def charge_of(request: Any, catalog: Catalog) -> Charge:
-    """What is no request, and is refused when it is read, must not be counted: an id that no session can have is left
-    out, and a chunk costs no more time steps than there may be in one. Raises a Rejection for a model that is not
-    there."""
+    """Returns the request's charge. Raises a Rejection for an unknown model.
+
+    Invalid parts, which are refused when they are read, must not be counted: ids that no session can have are left out,
+    and a chunk never costs more time steps than the limit.
+    """
     match request:
         case pb.StepFrame():
             count = len(request.sessions)
@@ -65,12 +71,12 @@ def charge_of(request: Any, catalog: Catalog) -> Charge:
 
 
 def _sessions(ids: Sequence[str]) -> dict[int, str]:
-    """By item, those that a session can have."""
+    """Returns the valid session ids, by item."""
     return {item: session for item, session in enumerate(ids) if fields.is_session_id(session)}
 
 
 def _steps_inferred(request: inference_pb2.ModelInferRequest, spec: ModelSpec) -> int:
-    """How many time steps the request says it has; 0 where it is refused anyway."""
+    """Returns how many time steps the request claims to have; 0 if it will be refused anyway."""
     parts = {part.name: part for part in spec.inputs}
     found = [0]
     for tensor in request.inputs if spec.inputs else request.inputs[:1]:

@@ -1,7 +1,7 @@
-"""The inputs of a chunk, or of a frame, from their fields: of a model with one input, or with several by their names.
+"""Reads the inputs of a chunk or a frame, for models with one input or with several named ones.
 
-Several become one array of a structured dtype (domain.spec.PackedInputs), which everything behind treats as any other
-input.
+Several inputs become one array of a structured dtype (domain.spec.PackedInputs), which the rest of the service treats
+as any other input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Named = TypeVar("Named", pb.Tensor, pb.InputColumn)
 
 
 def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
-    """T of the chunk, as its fields say. prefix: of their names. Raises a Rejection."""
+    """Returns T of the chunk according to its fields. prefix: for field names in errors. Raises a Rejection."""
     if not spec.inputs:
         if not message.shape:
             raise invalid(f"{prefix}shape", "[]", _shape_text(spec.input.shape))
@@ -46,7 +46,7 @@ def time_steps(message: Chunk, spec: ModelSpec, prefix: str = "") -> int:
 
 
 def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") -> bytes:
-    """The chunk's inputs in the model's dtypes, raw. steps: as `time_steps` has given them. Raises a Rejection."""
+    """Returns the chunk's inputs as raw bytes in the model's dtypes. steps: from `time_steps`. Raises a Rejection."""
     if spec.inputs:
         _refuse_unnamed(bool(message.dtype or message.shape or message.inputs), spec, prefix)
         found = _by_name(message.named_inputs, spec.inputs, f"{prefix}{FIELD}")
@@ -60,7 +60,8 @@ def read_chunk(message: Chunk, steps: int, spec: ModelSpec, prefix: str = "") ->
 
 
 def read_columns(message: pb.StepFrame, steps: int, spec: ModelSpec) -> Array:
-    """The inputs of all items of a frame: [steps, *spec.input.shape], integers as they came. Raises a Rejection."""
+    """Returns the inputs of all items of a frame: [steps, *spec.input.shape]; integers keep the dtype that was sent.
+    Raises a Rejection."""
     if not spec.inputs:
         if message.named_inputs:
             _refuse_named(message.named_inputs, "")
@@ -77,8 +78,10 @@ def _shape_text(step_shape: Sequence[int]) -> str:
 
 
 def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFeedback, spec: ModelSpec) -> Array:
-    """What the caller supplies for `steps` rolled time steps: [steps, features], or [steps] of a structured dtype where
-    the model has several inputs. Raises a Rejection."""
+    """Returns the inputs that the caller supplies for `steps` rolled time steps. Raises a Rejection.
+
+    Their shape is [steps, features], or [steps] of a structured dtype if the model has several inputs.
+    """
     if isinstance(feedback, Feedback):
         if request.rollout_named_inputs:
             raise invalid(KNOWN_FIELD, f"{len(request.rollout_named_inputs)} tensors", "none: the model has one input")
@@ -100,14 +103,17 @@ def read_known(request: pb.StepRequest, steps: int, feedback: Feedback | NamedFe
 
 
 def charged_steps(message: Chunk) -> int:
-    """The most time steps that the chunk may turn out to have, from its fields as they are: for quotas."""
+    """Returns the most time steps that the chunk may have, from its unchecked fields. Used for quotas."""
     return max([*message.shape[:1], *(tensor.shape[0] for tensor in message.named_inputs if tensor.shape)], default=0)
 
 
 def _packed(
     given: Mapping[str, tuple[pb.Tensor | pb.InputColumn, Sequence[int]]], steps: int, spec: ModelSpec, prefix: str
 ) -> Array:
-    """[steps] of a structured dtype, with integers as they came. given: by name, with the shape of one time step."""
+    """Returns [steps] of a structured dtype; integers keep the dtype that was sent.
+
+    given: each input by name, with the shape of one time step.
+    """
     values: dict[str, Array] = {}
     for part in spec.inputs:
         tensor, step_shape = given[part.name]
@@ -117,7 +123,7 @@ def _packed(
 
 
 def _by_name(given: Sequence[Named], parts: Sequence[InputSpec], field: str) -> dict[str, Named]:
-    """Each of these inputs. Raises a Rejection where one is missing, not known, or there twice."""
+    """Returns the inputs by name. Raises a Rejection if one is missing, unknown or given twice."""
     found = {tensor.name: tensor for tensor in given}
     names = [part.name for part in parts]
     if sorted(tensor.name for tensor in given) != sorted(names):

@@ -1,4 +1,4 @@
-"""A service as its clients know it, and what reflection tells of all of them."""
+"""A service as its clients know it, and the descriptors that reflection serves."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from google.protobuf.descriptor_pool import Default, DescriptorPool
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """name: the service's full name. file: the .proto file that defines it. The files that it imports are those of this
-    process."""
+    """A service. name: its full name. file: the .proto file that defines it; this process resolves its imports."""
 
     name: str
     file: FileDescriptorProto
 
 
 def proto_of(file: FileDescriptor) -> FileDescriptorProto:
-    """A copy that may be changed."""
+    """Returns a copy that may be changed."""
     proto = FileDescriptorProto()
     file.CopyToProto(proto)
     return proto
 
 
 def pool_of(contracts: Iterable[Contract]) -> DescriptorPool:
-    """The contracts' files and what they import, in a pool of their own: in the process's pool the code of a client may
-    have taken a contract's names."""
+    """Returns a separate pool with the contracts' files and their imports.
+
+    In the process's default pool, client code may have registered the same names.
+    """
     pool = DescriptorPool()
     added: set[str] = set()
     for contract in contracts:

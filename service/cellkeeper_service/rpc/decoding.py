@@ -1,7 +1,6 @@
-"""Messages from bytes: what is no message of its type is refused by the service itself, as any other bad request.
+"""Decodes messages. The service itself refuses bytes that are not a valid message, as it refuses any bad request.
 
-gRPC would answer UNKNOWN for bytes that a deserializer raises for: a code that tells a client nothing, and that many
-retry.
+If a deserializer raises, gRPC answers UNKNOWN, which tells a client nothing and which many clients retry.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ CONTRACT = Contract(SERVICE.full_name, proto_of(cellkeeper_pb2.DESCRIPTOR))
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Stands where a message should be. count: the bytes that came. expected: the message type."""
+    """Takes the place of a message that could not be decoded. count: bytes received. expected: the message type."""
 
     count: int
     expected: str
@@ -35,7 +34,7 @@ class Malformed:
 
 
 def decoder(message_class: Any) -> Callable[[bytes], Any]:
-    """bytes -> the message, or Malformed."""
+    """Returns a function from bytes to the message, or to Malformed."""
 
     def decode(data: bytes) -> Any:
         try:
@@ -47,11 +46,12 @@ def decoder(message_class: Any) -> Callable[[bytes], Any]:
 
 
 def handlers(servicer: object, service: Any = SERVICE, path: str = "") -> grpc.GenericRpcHandler[Any, Any]:
-    """The service's RPCs, each bound to the servicer's method of its name. path: the name that clients call the service
-    by, where it is not the descriptor's.
+    """Binds each of the service's RPCs to the servicer's method of the same name.
 
-    For gRPC the unary ones are streams of one message, which on the wire is the same, and costs no more: the call is
-    handed over before its message has been read, and one that is refused never is.
+    gRPC sees the unary RPCs as streams of one message, which is the same on the wire and costs no more. It then hands
+    over a call before reading its message, so the message of a refused call is never read.
+
+    path: the name by which clients call the service, if it is not the descriptor's.
     """
     made = {}
     for method in service.methods:

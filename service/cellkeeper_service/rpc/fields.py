@@ -1,4 +1,4 @@
-"""Checks of single fields. Each raises a Rejection that names the field, what came and what was expected."""
+"""Checks of single fields. Each raises a Rejection that names the field, what was received and what was expected."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cellkeeper_service.domain.spec import ModelSpec
 from cellkeeper_service.errors import Reason, Rejection, invalid
 
 MAX_SESSION_BYTES = 256
-PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # characters that never take more bytes
+PLAIN_SESSION_LENGTH = MAX_SESSION_BYTES // 4  # this many characters always fit
 DEFAULT_OUTPUTS = ("prediction",)
 STATE_OUTPUT = "state"
 MAX_STEP = 2**63
 
 
 def session_id(text: str, field: str = "session") -> str:
-    """1..256 bytes of UTF-8."""
+    """Returns the id. It must have 1 to 256 bytes of UTF-8."""
     if not is_session_id(text):
         raise invalid(field, f"{len(text.encode())} bytes", f"1 to {MAX_SESSION_BYTES} bytes of UTF-8")
     return text
 
 
 def is_session_id(text: str) -> bool:
-    """Whether a session can have this id."""
+    """Returns True if a session can have this id."""
     count = len(text)
     return 0 < count <= PLAIN_SESSION_LENGTH or 0 < count <= MAX_SESSION_BYTES >= len(text.encode())
 
@@ -60,7 +60,7 @@ def acked(value: int, asked: Position | None, field: str = "acked") -> int:
 
 
 def wanted(names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]:
-    """The per-step outputs asked for, and whether the state is."""
+    """Returns the requested per-step outputs, and whether the state is requested."""
     asked = names or DEFAULT_OUTPUTS
     known = spec.output_names
     for name in asked:
@@ -70,7 +70,7 @@ def wanted(names: Sequence[str], spec: ModelSpec) -> tuple[frozenset[str], bool]
 
 
 def each_once(keys: list[str], field: str) -> None:
-    """Raises if a session stands in one request twice."""
+    """Raises a Rejection if a session occurs twice in one request."""
     seen: set[str] = set()
     for key in keys:
         if key in seen:

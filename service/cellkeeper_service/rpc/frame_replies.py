@@ -1,4 +1,4 @@
-"""Replies to frames: what is ready goes out, so that a cold session does not hold up the hot ones."""
+"""Replies to frames, sent in parts so that a cold session does not hold up the hot ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ NONE: Mapping[int, Rejection] = {}
 
 
 class FrameReplies:
-    """Collects the replies to one frame's items, and gives them on in parts: `send` is called on the loop's thread,
-    once for everything that became ready in one turn of the loop, and with `last` set the last time."""
+    """Collects the replies to one frame's items and passes them on in parts.
+
+    Calls `send` on the loop's thread, once for everything that became ready in one turn of the loop. The final part has
+    `last` set.
+    """
 
     def __init__(self, frame_id: int, frame: Frame, send: Callable[[pb.StepFrameReply], None], whole: bool) -> None:
-        """whole: one reply for everything instead of parts."""
+        """whole: send one reply for the whole frame instead of parts."""
         self._frame_id = frame_id
         self._frame = frame
         self._send = send
@@ -42,10 +45,11 @@ class FrameReplies:
         self._flushing = False
 
     def submit(self, core: CoreLoop, meter: Meter, beyond: Mapping[int, Rejection] = NONE) -> None:
-        """Submits a step for every item. Items that cannot be taken are counted here; what is refused later is counted
-        where it is decided.
+        """Submits a step for every item.
 
-        beyond: items that are refused already, and why.
+        Items rejected here are counted here; the core counts those that it rejects later.
+
+        beyond: items that are already refused, with the reason.
         """
         frame, done, steps = self._frame, self._done, self._steps
         full = core.refuse(len(frame), frame.deadline)
@@ -70,13 +74,13 @@ class FrameReplies:
         core.submit_many(steps)
 
     def refuse_all(self, why: Rejection, meter: Meter) -> None:
-        """Instead of `submit`: none of the items is taken."""
+        """Refuses every item. Called instead of `submit`."""
         for _ in range(len(self._frame)):
             meter.rejected(why.reason.value)
         self._answer_all(why)
 
     def abandon(self) -> None:
-        """Nobody reads the replies any more."""
+        """Called when nobody reads the replies any more."""
         for step in self._steps:
             step.gone = True
 
@@ -87,7 +91,7 @@ class FrameReplies:
         self._flush()
 
     def _ask(self, refused: Rejection, item: int, core: CoreLoop, meter: Meter) -> None:
-        """Refuses an item, with the reason that its session's record gives where that is another."""
+        """Refuses an item with `refused`, or with a better reason from its session's record (see model_changed.ask)."""
 
         def done(reasons: list[Rejection]) -> None:
             meter.rejected(reasons[0].reason.value)
@@ -124,7 +128,7 @@ class FrameReplies:
             asyncio.get_running_loop().call_soon(self._flush_part)
 
     def _flush_part(self) -> None:
-        if self._flushing:  # else the last part has left meanwhile, and took this one along
+        if self._flushing:  # otherwise the last part has been sent already, with this one
             self._flush()
 
     def _flush(self) -> None:
@@ -137,7 +141,7 @@ class FrameReplies:
             log.exception("the replies to a frame's items could not be made together")
             messages = self._messages(*self._without_broken(ready, errors))
         send = self._send
-        if self._left == 0:  # nothing comes back here: these would be circles, which only a search would find
+        if self._left == 0:  # break reference cycles, which only the collector would find
             self._steps, self._send = [], _nowhere
         for message in messages:
             send(message)
@@ -149,7 +153,7 @@ class FrameReplies:
         return [*messages, self._reply(parts[-1], errors, self._left == 0)]
 
     def _without_broken(self, ready: list[Step], errors: list[pb.ItemError]) -> tuple[list[Step], list[pb.ItemError]]:
-        """The same, with an error for each item of which no reply can be made."""
+        """Returns both lists, with an internal error in place of each item whose reply cannot be built."""
         fitting, broken = [], []
         for step in ready:
             if self._can_reply(step):
@@ -183,11 +187,11 @@ class FrameReplies:
 
 
 def _nowhere(message: pb.StepFrameReply) -> None:
-    """Behind the last reply there is none."""
+    """Replaces `send` after the last reply."""
 
 
 def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> pb.StepFrameReply:
-    """The reply to a frame of which nothing is taken, with the reason for each item."""
+    """Returns the reply to a frame of which no item is accepted, with one reason for each item."""
     for why in reasons:
         meter.rejected(why.reason.value)
     errors = [pb.ItemError(item=item, error=to_error(why)) for item, why in enumerate(reasons)]
@@ -195,7 +199,7 @@ def refused_items(frame_id: int, reasons: Sequence[Rejection], meter: Meter) -> 
 
 
 def _split(ready: list[Step], frame: Frame, limit: int) -> list[list[Step]]:
-    """Parts that each fit into a message."""
+    """Splits the steps into parts that each fit into one message."""
     per_step = sum(output.nbytes for output in frame.spec.outputs if output.name in frame.outputs)
     per_item = frame.spec.state_bytes if frame.with_state else 0
     longest = max([step.steps for step in ready], default=0)

@@ -1,4 +1,4 @@
-"""Frames: one chunk each of many sessions, as columns."""
+"""Frames: one chunk for each of many sessions, in columns."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .catalog import Catalog
 from .steps import check_steps
 
 ABSENT = bytes(POSITION_BYTES)
-REPLY_ITEM_BYTES = 64  # of a reply, beside the item's outputs
+REPLY_ITEM_BYTES = 64  # per item of a reply, besides its outputs
 
 
 @dataclass(slots=True, eq=False)
 class Frame:
-    """A frame whose columns agree. What is wrong with a single item shows when that item is taken out of it."""
+    """A frame whose columns are consistent. Errors of a single item are raised when `step` takes that item out."""
 
     catalog: Catalog
     name: str
     spec: ModelSpec
     sessions: list[str]
     steps: list[int]
-    starts: Sequence[int]  # the item's first time step in `values`
+    starts: Sequence[int]  # index of each item's first time step in `values`
     values: Array  # [sum of steps, *input shape]
-    valid: bool  # every value can be taken
-    data: bytes  # the same in the model's dtype, raw: what the heads are computed on
+    valid: bool  # the model accepts every value
+    data: bytes  # `values` in the model's dtype, raw; heads are computed on these bytes
     positions: bytes
     acked: Sequence[int]
     needs_positions: bool
@@ -45,14 +45,14 @@ class Frame:
     outputs: frozenset[str]
     with_state: bool
     deadline: float
-    distinct: bool  # each session stands in it once
-    checked: bool  # the columns as a whole show that no item can be wrong
+    distinct: bool  # no session occurs twice
+    checked: bool  # the columns as a whole show that every item is valid
 
     def __len__(self) -> int:
         return len(self.sessions)
 
     def step(self, item: int, done: Done) -> Step:
-        """The item's step. Raises a Rejection that is this item's alone."""
+        """Returns the item's step. Raises a Rejection that concerns this item alone."""
         if not self.checked:
             self._check(item)
         steps, start, width = self.steps[item], self.starts[item], self.spec.step_bytes
@@ -72,7 +72,7 @@ class Frame:
         )
 
     def all_steps(self, done: Done) -> list[Step]:
-        """Every item's step, of a checked frame: what `step` gives, without its questions."""
+        """Returns every item's step, for a checked frame. Equals calling `step` for each, without the checks."""
         deadline, data, width, peek, outputs = self.deadline, self.data, self.spec.step_bytes, self.peek, self.outputs
         keys = SessionKey.of_each(self.catalog.tenant, self.name, self.sessions)
         inputs = [data[at : at + width] for at in range(0, len(data), width)]
@@ -106,13 +106,13 @@ class Frame:
 
 
 def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None, needs_positions: bool) -> Frame:
-    """The frame's columns. Raises a Rejection that is the whole frame's where they do not agree.
+    """Reads the frame's columns. Raises a Rejection of the whole frame if they are inconsistent.
 
     latest: the call's own deadline, in seconds of the monotonic clock.
     """
     name, _ = catalog.find(message.model)
     spec = catalog.spec(name)
-    # copies, made once, and by slices: protobuf's containers give their items one by one otherwise
+    # copied once, by slices: protobuf's containers otherwise return their items one by one
     sessions, steps, positions, acked = message.sessions[:], message.steps[:], message.positions, message.acked
     count, limit = len(sessions), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
@@ -155,7 +155,7 @@ def read_frame(message: pb.StepFrame, catalog: Catalog, *, latest: float | None,
 
 
 def second_items(frame: Frame) -> dict[int, Rejection]:
-    """The items whose session stood in the frame before, and why they are refused."""
+    """Returns a Rejection for each item whose session occurs earlier in the frame."""
     if frame.distinct:
         return {}
     seen: set[str] = set()
@@ -169,12 +169,15 @@ def second_items(frame: Frame) -> dict[int, Rejection]:
 
 
 def _cannot_be_wrong(sessions: Sequence[str], positions: bytes, acked: bytes) -> bool:
-    """Whether these columns show at one look that every item has an id and a position, and acknowledges none after it.
-    False: each has to be looked at."""
+    """Returns True if the columns show at a glance that every item is valid.
+
+    That is, each has an id and a position, and acknowledges nothing after that position. False means that each item has
+    to be checked.
+    """
     lengths = list(map(len, sessions))
     if not 0 < min(lengths) <= max(lengths) <= fields.PLAIN_SESSION_LENGTH:
         return False
-    if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the step's highest byte
+    if not positions or ABSENT in positions or max(positions[23::POSITION_BYTES]) > 127:  # the high byte of the step
         return False
     if not acked:
         return True

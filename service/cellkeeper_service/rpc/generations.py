@@ -1,4 +1,4 @@
-"""Open, OpenMany, Reset, SetState, CarryOver, Fork, Delete: protobuf to requests and back."""
+"""Converts Open, OpenMany, Reset, SetState, CarryOver, Fork and Delete between protobuf and core requests."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ POLICIES = {
     pb.CarryOverRequest.RERUN: Policy.RERUN,
     pb.CarryOverRequest.RESET: Policy.RESET,
 }
-PLAIN_OPEN = content_of("Open", b"")  # the content of an Open without a state of its own
+PLAIN_OPEN = content_of("Open", b"")  # the content hash of an Open without an initial state
 OpenFields = pb.OpenRequest | pb.OpenManyRequest.Item
-"""Both have the fields that say what becomes of one session."""
-MAX_START_STEP = fields.MAX_STEP // 2  # so that the steps after it stay countable
+"""Both have the fields that describe how to open one session."""
+MAX_START_STEP = fields.MAX_STEP // 2  # leaves room for the steps that follow
 
 
 def read_opens(
     model: str, items: Sequence[OpenFields], catalog: Catalog, deadline: float, *, alone: bool = False
 ) -> list[Maker]:
-    """One maker for each item, or why it is refused. alone: the one item is the whole request, and its fields are named
-    without `items[0]`."""
+    """Returns one maker, or a Rejection, for each item.
+
+    alone: the single item is the whole request, so errors name its fields without `items[0]`.
+    """
     name, _ = catalog.find(model)
     spec = catalog.spec(name)
 
@@ -58,7 +60,7 @@ def read_opens(
         if not item.initial_state:
             return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, None, PLAIN_OPEN)
         state = tensors.read_state(item.initial_state, spec, f"{place}initial_state")
-        # not ttl_ms nor expect: they are looked at whoever made the session
+        # ttl_ms and expect are left out: they are checked whichever request made the session
         content = content_of("Open", b"state" + state)
         return lambda done: Open(key, deadline, done, request_id, expect, ttl_ms, state, content)
 
@@ -145,7 +147,7 @@ def read_carry_overs(request: pb.CarryOverRequest, catalog: Catalog, deadline: f
             if item.shape or item.inputs or item.named_inputs:
                 raise invalid(f"{where}.inputs", f"a window with {policy.name}", "one with RERUN only")
         target = spec.fingerprint
-        asked = request.fingerprint  # where it is empty, the version that it stands for changes with a reload
+        asked = request.fingerprint  # as sent: if empty, the version that it resolves to changes with a reload
         content = content_of("CarryOver", generation, asked, policy.value.encode(), window)
         return lambda done: CarryOver(
             key, deadline, done, generation, request_id, target, policy, window, steps, content
@@ -204,7 +206,7 @@ def _each(
     catalog: Catalog,
     changed: Callable[[Any], str],
 ) -> list[Maker]:
-    """One maker for each item, or why it is refused. changed: the session that an item changes."""
+    """Returns one maker, or a Rejection, for each item. changed: returns the session that an item changes."""
     count, limit = len(items), catalog.limits.max_frame_items
     if not 1 <= count <= limit:
         raise invalid("items", f"{count} items", f"1 to {limit}")

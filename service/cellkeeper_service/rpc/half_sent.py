@@ -1,5 +1,8 @@
-"""Frames that were begun and not ended. gRPC keeps what has come of them, up to a whole message for each stream, and
-tells nobody; so what each connection can hold is computed from what the kernel has received on it."""
+"""Bounds the bytes of frames that were begun and not finished.
+
+gRPC buffers what has arrived of them, up to a whole message for each stream, and does not report it. So the bound is
+computed from the bytes that the kernel has received on each connection.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +20,51 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.1
 SWEEP_SHARE = 20
-"""A sweep that took long is followed by a pause of so many times as long: it asks the kernel for every connection."""
+"""A sweep is followed by a pause this many times as long, because it makes a system call for every connection."""
 PATIENCE_SECONDS = 0.3
-"""For a stream that was told to end, to answer what it has read. One whose client takes no replies never does, and gRPC
-for Python cannot end it: its connection is cut."""
+"""How long an ended stream may take to answer what it has read. If its client does not read the replies, it never
+finishes, and gRPC for Python cannot end it: its connection is cut."""
 RETRY_DELAY_MS = 1000
 
 
 class OpenStream:
-    """One that is counted. finish: lets it answer what it has read and end with this status; nothing more is read."""
+    """A counted stream. finish: stops reading, answers what was read, and ends the stream with the given status."""
 
     def __init__(self, peer: str, finish: Callable[[Rejection], None]) -> None:
         self.peer = peer
         self.finish = finish
-        self.since: int | None = None  # bytes of its connection, before its last message had come; None: not known yet
+        self.since: int | None = None  # bytes of its connection before its last message arrived; None: not known yet
         self.has_moved = False
-        self.ended: float | None = None  # when it was told to; monotonic
+        self.ended: float | None = None  # when it was told to end; monotonic
 
     def arrived(self) -> None:
-        """A whole message has come: nothing before it is half-sent."""
+        """Records that a whole message has arrived, so nothing before it is half-sent."""
         self.has_moved = True
 
 
 class HalfSent:
-    """What came over a connection since a stream's last whole message is the most that its next one can have got so
-    far. When the connections' sum is too large, the one with the most loses the stream that has waited longest: what
-    else came over the connection counts as well, so this may be a stream that is merely idle beside busy ones."""
+    """Limits half-sent frames over all connections.
+
+    What a connection received since a stream's last whole message is an upper bound on what gRPC buffers of that
+    stream's next one. If the sum over the connections is too large, the connection with the most loses the stream that
+    has waited longest. Other traffic of the connection counts too, so this may be a stream that is merely idle beside
+    busy ones.
+    """
 
     def __init__(self, most_bytes: int, message_bytes: int) -> None:
-        """most_bytes: of all connections together. message_bytes: the most that one message can have."""
+        """most_bytes: the limit for all connections together. message_bytes: the largest possible message."""
         self._most = most_bytes
         self._message = message_bytes
         self._received = Received()
         self._by_peer: dict[str, list[OpenStream]] = {}
-        self._before: dict[str, int] = {}  # bytes by peer, at the last sweep
+        self._before: dict[str, int] = {}  # by peer, as of the last sweep
         self._sweeping: asyncio.TimerHandle | None = None
         if not self._received.is_known:
             log.warning("this system does not tell how much comes over a connection: half-sent frames are not limited")
 
     @contextmanager
     def counted(self, peer: str, finish: Callable[[Rejection], None]) -> Iterator[OpenStream]:
-        """While the stream is open. Its connection is cut where `finish` does not end it."""
+        """Counts the stream while it is open. Its connection is cut if `finish` does not end the stream."""
         stream = OpenStream(peer, finish)
         self._by_peer.setdefault(peer, []).append(stream)
         if self._sweeping is None and self._received.is_known:
@@ -97,7 +104,7 @@ class HalfSent:
                 self._received.cut(peer)
 
     def _look(self, streams: list[OpenStream], count: int, before: int | None) -> None:
-        if before is None:  # the connection is new here, and what came over it may all be of these
+        if before is None:  # the connection is new here: all that came over it may belong to these streams
             before = max(count - len(streams) * self._message, 0)
         for stream in streams:
             if stream.has_moved or stream.since is None:

@@ -1,4 +1,4 @@
-"""gRPC's health and reflection services, which answer everybody, with bounds on what that can cost."""
+"""gRPC's health and reflection services. They answer everybody, within bounds on what that can cost."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ HEALTH = Contract(health.SERVICE_NAME, proto_of(health_pb2.DESCRIPTOR))
 REFLECTION = Contract(reflection.SERVICE_NAME, proto_of(reflection_pb2.DESCRIPTOR))
 
 MAX_WATCHES = 256
-"""Open Watch calls. They need no token and last for ever; load balancers have one each."""
+"""Limit on open Watch calls. They need no token and may stay open forever; each load balancer has one."""
 MAX_REFLECTIONS = 16
-"""Open reflection calls: people have them, for a moment."""
+"""Limit on open reflection calls. People make them, and they are short."""
 MAX_MESSAGE_BYTES = 4096
-"""Of a request: it holds a service's or a symbol's name."""
+"""Limit on a request, which holds the name of a service or a symbol."""
 TIMEOUT_MS = 5000
-"""From a call's beginning to its message, and from each reflection request to the next."""
+"""From the start of a call to its message, and between two reflection requests."""
 MOST_UNREAD, MOST_SLOW = 256, 16
 
 
 class Public:
-    """The handlers of both. Like the service's own they are streams for gRPC, so that a call is seen before its message
-    has come."""
+    """The handlers of both services.
+
+    Like those of the main service, they are streams to gRPC, so that a call is handed over before its message has
+    arrived (see decoding.handlers).
+    """
 
     def __init__(self) -> None:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
@@ -54,7 +57,7 @@ class Public:
         return grpc.method_handlers_generic_handler(health.SERVICE_NAME, methods)
 
     def reflection_handlers(self, contracts: Sequence[Contract]) -> grpc.GenericRpcHandler[Any, Any]:
-        """contracts: of the services beside health and reflection."""
+        """contracts: of the services other than health and reflection."""
         every = [*contracts, HEALTH, REFLECTION]
         names, pool = [contract.name for contract in every], pool_of(every)
         servicer = reflection.aio.ReflectionServicer(names, pool)  # type: ignore[attr-defined]
@@ -95,7 +98,7 @@ class Public:
         return request
 
     async def _request(self, context: CallContext) -> Any:
-        """The next one; None: there is no other. Ends the call where it cannot be taken."""
+        """Returns the next request; None at the end. Ends the call if the request is unacceptable."""
         try:
             request = await self._unread.read(context)
         except Rejection as late:
@@ -109,7 +112,7 @@ class Public:
 
 
 def _decoder(message: Any) -> Callable[[bytes], Any]:
-    """bytes -> the message, or how many they are where it cannot be taken."""
+    """Returns a function from bytes to the message, or to the byte count if they exceed the limit."""
 
     def decode(data: bytes) -> Any:
         return len(data) if len(data) > MAX_MESSAGE_BYTES else message.FromString(data)

@@ -1,4 +1,4 @@
-"""One open stream: messages are read while there is room for their replies, and replies leave as they become ready."""
+"""One open stream: reads messages while there is room for their replies, and sends replies as they become ready."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ Out = TypeVar("Out")
 
 
 class MessageStream(ABC, Generic[In, Out]):
-    """Messages are submitted in the order of their arrival, so that order is kept within a session."""
+    """Submits messages in the order in which they arrive, which keeps the order within each session."""
 
     def __init__(self, caller: Caller, latest: float | None, check: Callable[[Caller], None]) -> None:
-        """latest: the call's deadline, in seconds of the monotonic clock, where it has one. check: raises a Rejection
-        where the caller may not go on."""
+        """latest: the call's deadline in seconds of the monotonic clock, or None.
+
+        check: raises a Rejection if the caller may not continue.
+        """
         self._caller = caller
         self._latest = latest
         self._check = check
         self._out: deque[tuple[Out, bool] | Rejection | None] = deque()
-        self._awaits_out: asyncio.Future[None] | None = None  # a queue of asyncio takes fourteen calls for a reply
+        self._awaits_out: asyncio.Future[None] | None = None  # asyncio.Queue takes 14 calls for each reply
         self._reader: asyncio.Task[None] | None = None
-        self._unreplied = 0  # messages whose last reply has not left
+        self._unreplied = 0  # messages whose last reply has not been sent
         self._most_unreplied = caller.catalog.limits.max_stream_frames
         self._has_room = asyncio.Event()
         self._ended = False
@@ -38,23 +40,26 @@ class MessageStream(ABC, Generic[In, Out]):
 
     @abstractmethod
     def announce_end(self) -> None:
-        """The server is about to stop."""
+        """Called when the server is about to stop."""
 
     @abstractmethod
     def _submit(self, message: In) -> None:
-        """Begins what the message asks for; its replies go to `_reply`."""
+        """Starts what the message asks for; its replies are passed to `_reply`."""
 
     @abstractmethod
     def _is_answered(self) -> bool:
-        """Whether every message that was read has all of its replies."""
+        """Returns True if every message that was read has all of its replies."""
 
     @abstractmethod
     def _abandon(self) -> None:
-        """Nobody reads the replies any more."""
+        """Called when nobody reads the replies any more."""
 
     def finish(self, why: Rejection | None = None) -> None:
-        """Reads no further messages, where the client would not end: the stream ends once those that were read are
-        answered, with this status. Of the others nothing was applied."""
+        """Stops reading messages, when the client does not end the stream itself.
+
+        The stream ends with `why` once all messages read so far are answered. Nothing of the other messages was
+        applied.
+        """
         self._finishing = self._ended = True
         self._why = why
         if self._reader is not None:
@@ -62,8 +67,11 @@ class MessageStream(ABC, Generic[In, Out]):
             self._end_if_answered()
 
     async def replies(self, messages: AsyncIterator[In | Malformed]) -> AsyncGenerator[Out, None]:
-        """Ends when every message is answered. Raises a Rejection, after the replies to the messages before it, for
-        bytes that are no message: nothing in them says what could be answered."""
+        """Yields replies until every message is answered.
+
+        Bytes that are not a message raise a Rejection, after the replies to the messages before them, because they do
+        not say what should be answered.
+        """
         if self._finishing:
             return
         reader = self._reader = asyncio.get_running_loop().create_task(self._read(messages))
@@ -73,7 +81,7 @@ class MessageStream(ABC, Generic[In, Out]):
                     raise reply
                 message, is_last = reply
                 yield message
-                if is_last:  # it has left: a client that does not read its replies cannot make more of them
+                if is_last:  # only now: a client that does not read its replies cannot cause more of them
                     self._release()
             if not self._finishing:
                 await reader
@@ -82,15 +90,15 @@ class MessageStream(ABC, Generic[In, Out]):
             self._abandon()
 
     def end(self, why: Rejection) -> None:
-        """Ends the stream with that status; what is under way is not waited for."""
+        """Ends the stream with this status, without waiting for pending messages."""
         self._put_out(why)
 
     def _reply(self, reply: Out, is_last: bool = True) -> None:
-        """is_last: its message has no further replies."""
+        """Queues a reply. is_last: its message has no further replies."""
         self._put_out((reply, is_last))
 
     def _release(self) -> None:
-        """A message that was read has left room for another."""
+        """Makes room for another message."""
         self._unreplied -= 1
         self._has_room.set()
 

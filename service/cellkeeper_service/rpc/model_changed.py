@@ -1,5 +1,8 @@
-"""A request that does not fit the served model may be about a session of a version that is not served any more, and fit
-that one. MODEL_CHANGED is the answer then, as it is to a request that fits both."""
+"""Finds out whether a request was refused only because its session belongs to another version of the model.
+
+A request that does not fit the served model may fit a version that is no longer served. It is then refused with
+MODEL_CHANGED, as a request that fits both versions would be.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from . import fields
 from .catalog import Catalog
 
 BY_MODEL = frozenset({Reason.INVALID_FIELD, Reason.NON_FINITE_INPUT, Reason.REPLY_TOO_LARGE})
-"""What one version can refuse a request for and another not: shapes, token ids, NaN, outputs and their size."""
+"""Reasons that depend on the version: shapes, token ids, NaN, outputs and their size."""
 
 
 async def reasons(
     refused: Rejection, core: CoreLoop, catalog: Catalog, model: str, sessions: Sequence[str], until: float
 ) -> list[Rejection]:
-    """What `ask` finds."""
+    """Returns what `ask` finds."""
     future: asyncio.Future[list[Rejection]] = asyncio.get_running_loop().create_future()
 
     def done(found: list[Rejection]) -> None:
@@ -43,9 +46,11 @@ def ask(
     until: float,
     done: Callable[[list[Rejection]], None],
 ) -> None:
-    """Calls `done`, on the loop's thread, with the reason for each of the sessions: MODEL_CHANGED for those that belong
-    to a version that is not served, `refused` for the others. Their records are read for that. until: monotonic
-    seconds."""
+    """Reads the sessions' records, and calls `done` on the loop's thread with one reason for each session.
+
+    The reason is MODEL_CHANGED if the session belongs to a version that is not served, `refused` otherwise. until:
+    monotonic seconds.
+    """
     try:
         name, models = catalog.find(model)
     except Rejection:

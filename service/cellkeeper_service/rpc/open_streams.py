@@ -1,4 +1,4 @@
-"""The streams that are open, of every service: they begin alike, and end before the server does."""
+"""The open streams of every service: how they begin, and how they end before the server stops."""
 
 from __future__ import annotations
 
@@ -36,12 +36,14 @@ class OpenStreams:
 
     @property
     def ending(self) -> bool:
-        """The server stops: no further stream begins."""
+        """True once the server is stopping; no new stream begins."""
         return self._finishing
 
     async def end(self, patience_seconds: float) -> None:
-        """Tells every stream that the server stops, and ends those that are left after so long. No further one
-        begins."""
+        """Tells every stream that the server is stopping, and ends those still open after `patience_seconds`.
+
+        No new stream begins.
+        """
         self._finishing = True
         for stream in list(self._open):
             stream.announce_end()
@@ -54,15 +56,15 @@ class OpenStreams:
     async def serve(
         self, rpc: str, context: CallContext, make: Callable[[Caller, float | None], MessageStream[Any, Any]]
     ) -> AsyncGenerator[Any, None]:
-        """The replies of one call, from letting its caller in to its status.
+        """Yields the replies of one call, from its authentication to its status.
 
-        make: the stream of this caller; its second argument is the call's deadline, in seconds of the monotonic clock,
-        where it has one.
+        make: builds the stream for this caller. Its second argument is the call's deadline in seconds of the monotonic
+        clock, or None.
         """
         stream: MessageStream[Any, Any] | None = None
         try:
             caller = self._authenticator.enter(rpc, context)
-            if self._finishing:  # it came just before its connection was told
+            if self._finishing:  # the call came just before its connection learned of the shutdown
                 return
             latest = None
             if context.time_remaining() is not None:

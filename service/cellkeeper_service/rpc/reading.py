@@ -1,4 +1,4 @@
-"""What can be read: sessions, their states, and the models."""
+"""What clients can read: sessions, their states, and models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_PAGE_SIZE = 1000
 
 
 def listed(session: str, found: Header | DamagedRecord, hot: bool) -> pb.SessionInfo:
-    """A session as it is listed: one whose header is damaged, too."""
+    """Returns a session's entry in a listing, even if its record is damaged."""
     if isinstance(found, Header):
         return session_info(session, found, hot)
     position = None if found.header is None else to_position(found.header.position)

@@ -1,5 +1,4 @@
-"""How many bytes have come over each connection, as the kernel counts them. gRPC for Python tells of whole messages
-only."""
+"""How many bytes each connection has received, counted by the kernel. gRPC for Python reports whole messages only."""
 
 from __future__ import annotations
 
@@ -17,12 +16,12 @@ LEVEL = getattr(socket, "IPPROTO_TCP", 6)
 TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 INFO_BYTES = 256
 BYTES_RECEIVED = Struct("<128xQ")
-"""Of Linux's struct tcp_info, since 4.1."""
-MAPPED = "::ffff:"  # an IPv4 address on a socket for IPv6
+"""tcpi_bytes_received in Linux's struct tcp_info, since 4.1."""
+MAPPED = "::ffff:"  # prefix of an IPv4 address on an IPv6 socket
 
 
 class Received:
-    """Finds the connections of this process by their peers. Knows none where the system does not tell: `is_known`."""
+    """Finds this process's connections by their peers. Finds none if the system reports none: see `is_known`."""
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}  # by peer
@@ -32,7 +31,7 @@ class Received:
         return TCP_INFO is not None and DESCRIPTORS.is_dir()
 
     def of(self, peers: Collection[str]) -> dict[str, int]:
-        """Bytes by peer, of those whose connection is open. peers: as gRPC names them."""
+        """Returns the bytes received, by peer, for open connections. peers: as gRPC names them."""
         if not self.is_known:
             return {}
         found: dict[str, int] = {}
@@ -49,7 +48,7 @@ class Received:
         return found
 
     def cut(self, peer: str) -> None:
-        """Ends the peer's connection, and with it whatever goes on there."""
+        """Shuts down the peer's connection, and with it every call on it."""
         descriptor = self._descriptors.get(peer)
         if descriptor is None:
             return
@@ -57,11 +56,11 @@ class Received:
             with _borrowed(descriptor) as connection:
                 if _name(connection.getpeername()) == plain(peer):
                     connection.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it has ended by itself
+        except OSError:  # the connection has already ended
             return
 
     def _take(self, descriptor: int, wanted: dict[str, str], found: dict[str, int]) -> None:
-        """Whether it is one of them: a descriptor may be closed, and be another's, at any time."""
+        """Reads the descriptor's count if its peer is wanted. A descriptor may be closed and reused at any time."""
         try:
             with _borrowed(descriptor) as connection:
                 peer = wanted.get(_name(connection.getpeername()))
@@ -69,16 +68,17 @@ class Received:
                     info = connection.getsockopt(LEVEL, TCP_INFO or 0, INFO_BYTES)
                     (found[peer],) = BYTES_RECEIVED.unpack_from(info)
                     self._descriptors[peer] = descriptor
-        except (OSError, StructError):  # no connection, or closed already; or a kernel that does not count
+        except (OSError, StructError):  # not a connection, already closed, or a kernel that does not count
             return
 
 
 @contextmanager
 def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """A socket of somebody else, who closes it. Raises OSError where it is none.
+    """Wraps another owner's socket without closing it. Raises OSError if the descriptor is not a socket.
 
-    Not a copy: to close one of a file, even by mistake, would take away every lock that this process has on that file
-    (fcntl(2)), and SQLite's with them. For IPv4 too: its addresses are shorter, and say what they are.
+    It must not be a duplicate: if the descriptor turned out to be a file's, closing the duplicate would release every
+    lock that this process holds on that file (fcntl(2)), SQLite's included. AF_INET6 works for IPv4 too: its addresses
+    are shorter, and carry their family.
     """
     borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
     try:
@@ -88,14 +88,14 @@ def _borrowed(descriptor: int) -> Iterator[socket.socket]:
 
 
 def plain(peer: str) -> str:
-    """gRPC's name of a peer, without what it does to an IPv6 address."""
+    """Returns gRPC's name of a peer, without its escapes and brackets around an IPv6 address."""
     kind, _, rest = unquote(peer).partition(":")
     host, _, port = rest.rpartition(":")
     return f"{kind}:{host.strip('[]').partition('%')[0]}:{port}"
 
 
 def _name(address: object) -> str:
-    """The same, of getpeername's answer; empty: no such connection."""
+    """Returns the same form for an address from getpeername; empty if it is not an IP connection."""
     if not isinstance(address, tuple):
         return ""
     host, port = str(address[0]).partition("%")[0], address[1]

@@ -1,4 +1,4 @@
-"""The sessions behind KServe's sequence ids, which are numbers or texts."""
+"""The sessions that KServe's sequence ids name; an id is a number or a string."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ NUMBERED = "int64:"
 
 
 def session_of(sequence_id: int | str) -> str | None:
-    """The session of a sequence: a text is its name, and the number 7 is "int64:7". None: it names no sequence."""
+    """Returns the session of a sequence: a string is its name, the number 7 is "int64:7". None: no sequence."""
     if not sequence_id:
         return None
     return sequence_id if isinstance(sequence_id, str) else f"{NUMBERED}{sequence_id}"
 
 
 def session_named(request: pb.ModelInferRequest) -> list[str]:
-    """The one session that a request is about, if it names one."""
+    """Returns the session that a request names, in a list; empty if there is none."""
     found = request.parameters
     if "sequence_id" not in found:
         return []

@@ -1,4 +1,4 @@
-"""The gRPC server: the service itself, with standard health and reflection beside it."""
+"""The gRPC server: the given services, with standard health checking and reflection."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ from .open_streams import OpenStreams
 from .tls import Certificates
 
 LISTENERS = 4
-"""gRPC for Python accepts one call at a time, through a chain of turns of the loop and another thread; under load calls
-wait for that, unseen. Each listener has a chain of its own, and the kernel spreads connections over them."""
+"""gRPC for Python accepts one call at a time, by a chain of hops between the loop and another thread. Under load, calls
+queue there unseen. Each listener has its own chain, and the kernel spreads connections over the listeners."""
 
 STREAM_PATIENCE_SECONDS = 1.0
-"""The official client ends its stream within a round trip of being asked. Others may not know the question."""
+"""The official client ends its stream within a round trip of being asked. Other clients may ignore the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """max_message_bytes: of one message, either way. max_rpcs: calls under way on one listener, streams included; a
-    further one gets RESOURCE_EXHAUSTED from gRPC itself. max_connection_rpcs: the same on one connection, which its
-    client keeps to and holds back what is beyond it; 0: no limit. share_port: other processes may listen on the port.
-    certificates: for TLS; None: plain text. reflection: everybody may ask what RPCs there are.
+    """Limits and options of the gRPC listeners.
+
+    max_message_bytes: of one message, in either direction.
+    max_rpcs: concurrent calls on one listener, streams included; gRPC refuses more with RESOURCE_EXHAUSTED.
+    max_connection_rpcs: concurrent calls on one connection, which the client respects by queueing further ones; 0: no
+    limit.
+    share_port: other processes may listen on the same port.
+    certificates: for TLS; None: plain text.
+    reflection: serve reflection, to everybody.
     """
 
     max_message_bytes: int
@@ -43,8 +48,8 @@ class Transport:
 
 
 class RpcServer:
-    """handlers: of the services that it serves. contracts: theirs; health and reflection know them by these. streams:
-    theirs."""
+    """Serves the handlers on several listeners. contracts: those of the handlers' services, for health and reflection.
+    streams: the services' open streams, which `close` ends."""
 
     def __init__(
         self,
@@ -61,7 +66,7 @@ class RpcServer:
         ]
         if transport.max_connection_rpcs:
             options.append(("grpc.max_concurrent_streams", transport.max_connection_rpcs))
-            options.append(("grpc.http.overload_protection", 0))  # it refuses what a client rightly takes for free
+            options.append(("grpc.http.overload_protection", 0))  # it refuses what clients rightly count as free
         self._contracts = contracts
         self._streams = streams
         self._share_port = transport.share_port
@@ -84,7 +89,7 @@ class RpcServer:
                 listener.add_generic_rpc_handlers((self._public.reflection_handlers(contracts),))
 
     async def start(self, address: str) -> int:
-        """Listens, serving, and returns the port. Raises StartError."""
+        """Listens, begins to serve, and returns the port. Raises StartError."""
         if not self._share_port:
             _check_free(address)
         host = address.rpartition(":")[0]
@@ -105,17 +110,20 @@ class RpcServer:
         return port
 
     async def announce_end(self) -> None:
-        """Tells load balancers that this server is going away. Everything is taken as before."""
+        """Reports NOT_SERVING to load balancers. The server still accepts everything."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def close(self, grace_seconds: float) -> None:
-        """No further connection or call is taken, and clients are told so (GOAWAY); streams end once what was sent on
-        them is answered. Returns when they have ended; other calls under way have so long to end."""
+        """Stops accepting connections and calls, and tells clients so (GOAWAY).
+
+        Returns when the streams have ended, each after its pending messages are answered; other calls have
+        `grace_seconds` to finish.
+        """
         self._closing = [asyncio.create_task(listener.stop(grace_seconds)) for listener in self._listeners]
         await self._streams.end(STREAM_PATIENCE_SECONDS)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Lets calls under way end, for so long at the most."""
+        """Waits for calls in flight, for at most `grace_seconds`."""
         await asyncio.gather(*(listener.stop(grace_seconds) for listener in self._listeners), *self._closing)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
@@ -128,7 +136,7 @@ def _not_free(address: str) -> StartError:
 
 
 def _check_free(address: str) -> None:
-    """Raises StartError where nobody can listen at the address. gRPC would say so too, but on lines of its own."""
+    """Raises StartError if the address is not free. gRPC would also report it, but in log lines of its own."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(

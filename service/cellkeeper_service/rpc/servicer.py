@@ -1,4 +1,4 @@
-"""The service's RPCs: each reads its request, lets it be done, and writes the reply."""
+"""The service's RPCs: each reads its request, submits it to the core, and writes the reply."""
 
 from __future__ import annotations
 
@@ -178,13 +178,13 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return reading.model_info(call.catalog.version(request.model, request.fingerprint), call.catalog.limits)
 
     async def _reasons(self, refused: Rejection, model: str, sessions: Sequence[str], call: Call) -> list[Rejection]:
-        """Why the request is refused, by session."""
+        """Returns the reason for the refusal, one for each session."""
         return await model_changed.reasons(refused, self.core, call.catalog, model, sessions, call.deadline)
 
     async def _open(
         self, model: str, items: Sequence[generations.OpenFields], call: Call, *, alone: bool = False
     ) -> list[OpenReply | Rejection]:
-        """One result for each item. alone: see generations.read_opens."""
+        """Returns one result for each item. alone: see generations.read_opens."""
         makers = generations.read_opens(model, items, call.catalog, call.deadline, alone=alone)
         refused = {index: maker for index, maker in enumerate(makers) if isinstance(maker, Rejection)}
         asked = [self._reasons(why, model, [items[index].session], call) for index, why in refused.items()]
@@ -196,7 +196,7 @@ class Servicer(cellkeeper_pb2_grpc.CellkeeperServicer):
         return generations.write_results(await self._results(makers, call))
 
     async def _results(self, makers: list[generations.Maker], call: Call) -> list[Any]:
-        """One result for each item, a Rejection included. Items that are refused here are counted here."""
+        """Returns one result, or a Rejection, for each item. Counts the items that are refused here."""
         for index, why in call.charge.refused.items() if call.charge else ():
             makers[index] = why
         for maker in makers:

@@ -1,4 +1,4 @@
-"""The one table from reasons to gRPC codes, and a rejection's two forms on the wire."""
+"""The table from reasons to gRPC codes, and the two forms of a rejection on the wire."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .call_log import note_refused
 DOMAIN = "cellkeeper"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_CHARACTERS = 500
-"""A status goes out as headers, twice, and gRPC drops what passes 8 KiB of them: a text that repeats a long field of
-the request would cost its caller the whole status."""
+"""A status travels in headers, twice, and gRPC drops headers beyond 8 KiB. Without this limit, a message that quotes a
+long field of the request would cost the caller the whole status."""
 
 CODES = {
     Reason.INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,7 +58,7 @@ def to_position(position: Position) -> pb.Position:
 
 
 def to_error(rejection: Rejection) -> pb.Error:
-    """The form inside frames and results."""
+    """Returns the form used inside frames and results."""
     return pb.Error(
         code=CODES[rejection.reason].value[0],
         reason=rejection.reason.name,
@@ -70,9 +70,9 @@ def to_error(rejection: Rejection) -> pb.Error:
 
 
 def to_status(rejection: Rejection) -> status_pb2.Status:
-    """The form of a whole call's failure: google.rpc.Status with ErrorInfo and, where it helps, RetryInfo.
+    """Returns the form for a whole call: google.rpc.Status with ErrorInfo and, if it helps, RetryInfo.
 
-    ErrorInfo's metadata: `field`, and the record's `generation`, `step` and `head` (hex) where they are known.
+    ErrorInfo's metadata: `field`, and the record's `generation`, `step` and `head` (hex) if they are known.
     """
     metadata = {"field": rejection.field} if rejection.field else {}
     if rejection.position is not None:
@@ -90,7 +90,7 @@ def to_status(rejection: Rejection) -> status_pb2.Status:
 
 
 def shortened(message: str) -> str:
-    """The message's beginning and end, where it is long: what was expected is at the end."""
+    """Returns the beginning and the end of a long message; the end says what was expected."""
     if len(message) <= MAX_MESSAGE_CHARACTERS:
         return message
     half = MAX_MESSAGE_CHARACTERS // 2 - 3
@@ -98,7 +98,7 @@ def shortened(message: str) -> str:
 
 
 async def abort(context: CallContext, rejection: Rejection, method: str = "") -> NoReturn:
-    """Ends the call with the rejection's status, and notes it in the log. method: the RPC's name, for that."""
+    """Ends the call with the rejection's status, and logs it. method: the RPC's name for the log."""
     note_refused(context, method, rejection.reason, CODES[rejection.reason].name)
     details = to_status(rejection).SerializeToString()
     await context.abort(CODES[rejection.reason], shortened(rejection.message), ((DETAILS_KEY, details),))

@@ -17,7 +17,7 @@ from .status import to_position
 
 
 def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Callable[[Done], Step]:
-    """A step whose fields have been checked. Raises a Rejection."""
+    """Checks the request's fields and returns a function that makes its Step. Raises a Rejection."""
     name, _ = catalog.find(request.model)
     spec = catalog.spec(name)
     key = catalog.key(name, request.session)
@@ -36,7 +36,7 @@ def read_step(request: pb.StepRequest, catalog: Catalog, deadline: float) -> Cal
 
 
 def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_steps: int) -> Rollout:
-    """The forecast that the request asks for, behind a chunk of so many time steps. Raises a Rejection."""
+    """Returns the forecast that the request asks for, after a chunk of `chunk_steps` time steps. Raises a Rejection."""
     steps, room = request.rollout_steps, catalog.limits.max_chunk_steps - chunk_steps
     if steps == 0:
         came = f"{len(request.rollout_inputs)} bytes, {len(request.rollout_named_inputs)} tensors"
@@ -54,7 +54,7 @@ def read_rollout(request: pb.StepRequest, catalog: Catalog, name: str, chunk_ste
 
 
 def check_steps(steps: int, spec: ModelSpec, catalog: Catalog, field: str) -> None:
-    """Raises a Rejection for a chunk with too few time steps, or too many."""
+    """Raises a Rejection if the chunk has too few or too many time steps."""
     most = catalog.limits.chunk_steps(spec.step_bytes)
     if not 1 <= steps <= most:
         raise invalid(field, f"T = {steps}", f"1 to {most} time steps in one chunk")

@@ -1,4 +1,4 @@
-"""StepStream: frames in, parts of replies out, as they become ready."""
+"""StepStream: frames in, partial replies out as they become ready."""
 
 from __future__ import annotations
 
@@ -39,10 +39,13 @@ class Stream(MessageStream[pb.StepFrame, pb.StepFrameReply]):
         self._core = core
         self._meter = meter
         self._open: set[FrameReplies] = set()
-        self._asking = 0  # frames that were refused, and whose sessions' records are looked at
+        self._asking = 0  # refused frames whose sessions' records are being read
 
     def announce_end(self) -> None:
-        """Asks the client to send no more frames. What it has sent is answered, and the stream ends with its half."""
+        """Asks the client to send no more frames.
+
+        Those already sent are answered, and the stream ends when the client half-closes.
+        """
         why = Rejection(Reason.DRAINING, "the server is shutting down; send no more on this stream", retry_delay_ms=100)
         self._reply(pb.StepFrameReply(frame_error=to_error(why)), is_last=False)
 

@@ -1,4 +1,4 @@
-"""Tensors between the wire and numpy."""
+"""Converts tensors between the wire and numpy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     pb.INT64: np.dtype("<i8"),
 }
 FEW = 64
-"""So many values are looked through faster as a list than by numpy."""
+"""Up to this number of values, checking a list is faster than numpy."""
 
 WIRE_DTYPES = {
     "float32": pb.FLOAT32,
@@ -37,10 +37,10 @@ _WIRE_DTYPES = {np.dtype(name).newbyteorder("<"): wire for name, wire in WIRE_DT
 def read_inputs(
     data: bytes, dtype: pb.DataType, step_shape: Sequence[int], steps: int, spec: ModelSpec, prefix: str = ""
 ) -> Array:
-    """[steps, *spec.input.shape]. Raises where dtype, shape or byte count are not the model's.
+    """Returns [steps, *spec.input.shape]. Raises a Rejection if dtype, shape or byte count are not the model's.
 
-    Floats and integers of any width are taken, one not for the other. Floats come out in the model's dtype, integers
-    as they came: whether they fit is for `check_values` to say, chunk by chunk. prefix: of the fields' names.
+    Accepts floats or integers of any width, as the model has them. Floats are converted to the model's dtype; integers
+    keep theirs, and `check_values` decides later, chunk by chunk, whether they fit. prefix: for field names in errors.
     """
     return read_tensor(data, dtype, step_shape, steps, spec.input, prefix, "inputs")
 
@@ -54,7 +54,7 @@ def read_tensor(
     prefix: str,
     data_field: str,
 ) -> Array:
-    """[steps, *wanted.shape], as `read_inputs` reads it. prefix: of the fields' names. data_field: that of `data`."""
+    """Returns [steps, *wanted.shape], see `read_inputs`. prefix, data_field: for field names in errors."""
     if tuple(step_shape[:]) != wanted.shape:
         came = "T" + "".join(f", {size}" for size in step_shape)
         raise invalid(f"{prefix}shape", f"[{came}]", f"[T{''.join(f', {size}' for size in wanted.shape)}]")
@@ -74,7 +74,7 @@ def read_tensor(
 
 
 def packed(values: Mapping[str, Array], steps: int) -> Array:
-    """Several inputs [steps, ...] as one [steps] of a structured dtype, each in the dtype in which it came."""
+    """Packs several inputs [steps, ...] into one [steps] of a structured dtype; each keeps the dtype that was sent."""
     together: Array = np.zeros(steps, [(name, value.dtype, value.shape[1:]) for name, value in values.items()])
     for name, value in values.items():
         together[name] = value
@@ -82,8 +82,8 @@ def packed(values: Mapping[str, Array], steps: int) -> Array:
 
 
 def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec: ModelSpec) -> Array:
-    """[steps, features] in the model's dtype: the features of rolled time steps that the caller supplies. `dtype` is
-    one that `read_inputs` has taken. Raises a Rejection."""
+    """Returns [steps, features] in the model's dtype: the features that the caller supplies for rolled time steps.
+    `dtype` is one that `read_inputs` has accepted. Raises a Rejection."""
     count = steps * features * DTYPES[dtype].itemsize
     if len(data) != count:
         expected = f"{count} bytes: {features} features that the caller supplies, for {steps} time steps"
@@ -100,7 +100,7 @@ def read_known(data: bytes, dtype: pb.DataType, steps: int, features: int, spec:
 
 
 def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
-    """values: [T, *spec.input.shape]. Raises for values the model cannot take."""
+    """Raises a Rejection for values that the model cannot take. values: [T, *spec.input.shape]."""
     if all_valid(values, spec):
         return
     for part in spec.inputs:
@@ -118,7 +118,7 @@ def check_values(values: Array, spec: ModelSpec, field: str = "inputs") -> None:
 
 
 def check_input(values: Array, part: InputSpec, field: str) -> None:
-    """values: of one of several inputs, [T, *part.shape]. Raises a Rejection for values that it cannot take."""
+    """Raises a Rejection for values that one of several inputs cannot take. values: [T, *part.shape]."""
     good = _valid(values, part)
     if good.all():
         return
@@ -134,24 +134,24 @@ def _valid(values: Array, part: InputSpec) -> NDArray[np.bool_]:
 
 
 def input_bytes(values: Array, spec: ModelSpec) -> bytes:
-    """Checked values in the model's dtype, raw: what the head is computed on."""
+    """Returns checked values as raw bytes in the model's dtype; heads are computed on these."""
     return in_model_dtype(values, spec).tobytes()
 
 
 def in_model_dtype(values: Array, spec: ModelSpec) -> Array:
-    """Checked values in the model's dtype."""
+    """Returns checked values in the model's dtype."""
     return values.astype(spec.input.numpy_dtype, copy=False)
 
 
 def all_valid(values: Array, spec: ModelSpec) -> bool:
-    """Whether `check_values` would pass: one look at all the values of a frame."""
+    """Returns True if `check_values` would pass, with one look at all the values of a frame."""
     if spec.inputs:
         return all(bool(_valid(values[part.name], part).all()) for part in spec.inputs)
     if spec.vocabulary:
         return bool(((values >= 0) & (values < spec.vocabulary)).all())
     if spec.missing_values:
         return not np.count_nonzero(np.isinf(values))
-    if values.size <= FEW and isfinite(sum(values.ravel().tolist())):  # not if one of them is not
+    if values.size <= FEW and isfinite(sum(values.ravel().tolist())):  # a sum with NaN or infinity is not finite
         return True
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
@@ -163,7 +163,7 @@ def to_tensor(name: str, values: Array) -> pb.Tensor:
 
 
 def split_state(state: bytes, spec: ModelSpec) -> list[tuple[TensorSpec, bytes]]:
-    """A state's tensors, in the model's order."""
+    """Splits a state into its tensors, in the model's order."""
     parts, start = [], 0
     for tensor in spec.states:
         parts.append((tensor, state[start : start + tensor.nbytes]))
@@ -179,7 +179,7 @@ def state_tensors(state: bytes, spec: ModelSpec, prefix: str = "") -> list[pb.Te
 
 
 def read_state(tensors: Sequence[pb.Tensor], spec: ModelSpec, field: str) -> bytes:
-    """A whole state: every tensor of the model, once, in its dtype and shape, finite."""
+    """Reads a whole state: each of the model's tensors once, in its dtype and shape, with finite values."""
     given = {tensor.name: tensor for tensor in tensors}
     names = [state.name for state in spec.states]
     if sorted(tensor.name for tensor in tensors) != sorted(names):

@@ -1,4 +1,4 @@
-"""The server's certificate, and the authorities whose clients it takes: from files, read again when they change."""
+"""The server's certificate and the client CAs it trusts. The files are read again when they change."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ LOOK_SECONDS = 1.0
 
 
 class Certificates:
-    """cert: the server's chain. key: its key, not encrypted. client_ca: empty where clients need no certificate. All
-    are paths of PEM files. gRPC asks at every handshake; connections that stand go on with what they began with.
+    """Certificates from PEM files, which each handshake checks for changes. Open connections keep what they began with.
+
+    cert: path of the server's chain. key: of its unencrypted key. client_ca: of the client CAs; empty if clients need
+    no certificate.
     """
 
     def __init__(self, cert: str, key: str, client_ca: str, now: Callable[[], float] = time.monotonic) -> None:
-        """Raises StartError where the files cannot be taken."""
+        """Raises StartError if the files cannot be used."""
         self._paths = (cert, key, client_ca) if client_ca else (cert, key)
         self._now = now
-        self._lock = Lock()  # handshakes are made on gRPC's threads
+        self._lock = Lock()  # gRPC makes handshakes on its own threads
         self._looked_at = now()
         self._wrong = ""
         self._version = 0
@@ -38,7 +40,7 @@ class Certificates:
             raise StartError(f"tls: cannot take {', '.join(self._paths)}: {error}") from error
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For one listener: gRPC takes "unchanged" for an answer only where it has been told what is."""
+        """Returns credentials for one listener. Each must see every change once, so it remembers the version it has."""
         told = self._version
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -58,7 +60,7 @@ class Certificates:
         return made
 
     def context(self) -> ssl.SSLContext:
-        """For listeners that take one of Python's. Each handshake is made with what the files hold then."""
+        """Returns a context for listeners that use Python's ssl. Each handshake uses the current files."""
 
         def look(handshake: ssl.SSLObject | ssl.SSLSocket, name: str | None, began_with: ssl.SSLContext) -> None:
             with self._lock:
@@ -70,7 +72,7 @@ class Certificates:
         return began
 
     def _look(self) -> None:
-        """Reads the files if they have changed. What cannot be taken changes nothing, and is logged once."""
+        """Reads the files if they have changed. Unusable files change nothing, and are logged once."""
         now = self._now()
         if now - self._looked_at < LOOK_SECONDS:
             return
@@ -94,7 +96,7 @@ class Certificates:
         return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        """Raises OSError (ssl's errors are some) and ValueError: gRPC itself would say nothing of bad files."""
+        """Reads the files. Raises OSError (which ssl's errors are) or ValueError; gRPC would not report bad files."""
         self._context = self._new_context()
         texts = []
         for path in self._paths:

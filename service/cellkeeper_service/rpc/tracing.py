@@ -1,4 +1,4 @@
-"""A span for each unary call, sent by OTLP, as a child of the caller's where its metadata names one. docs/adr/432."""
+"""A span for each unary call, exported by OTLP, as a child of the span in the caller's metadata. See docs/adr/432."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRACED = {
     for method in service.methods
     if not method.server_streaming
 }
-"""A stream lives as long as its client: a span of it would tell nothing, and come when all is over."""
+"""No streams: a stream lasts as long as its client, so its span would say nothing and arrive when all is over."""
 
 Call = Callable[[Any, Any], Awaitable[Any]]
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Tracing(NamedTuple):
-    """interceptors: for the servers. close: sends what is still there, for some seconds at the most."""
+    """interceptors: for the servers. close: exports what is still buffered, for some seconds at most."""
 
     interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
     close: Callable[[], object]
@@ -42,10 +42,10 @@ OFF = Tracing((), lambda: None)
 
 
 def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tracing:
-    """choice: as the setting `tracing`. variables: the environment; "auto" is "otlp" where OTEL_TRACES_EXPORTER is, or
-    an endpoint is named. Where to, how many and the service's name are told by OTEL_*, which the SDK reads by itself.
+    """Starts tracing. Raises StartError if "otlp" is asked for and not installed.
 
-    Raises StartError where "otlp" is asked for and not installed.
+    choice: the setting `tracing`. variables: the environment; "auto" means "otlp" if OTEL_TRACES_EXPORTER or an
+    endpoint says so. The SDK itself reads the endpoint, the sampling and the service's name from OTEL_* variables.
     """
     if choice == "none" or (choice == "auto" and not wanted(variables)):
         return OFF
@@ -55,7 +55,7 @@ def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tr
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        if choice == "auto":  # the variables may be meant for others
+        if choice == "auto":  # the variables may be meant for other programs
             log.warning("OTEL_* variables ask for traces, and OpenTelemetry is not installed: %s", INSTALL)
             return OFF
         raise StartError(f"tracing: otlp needs OpenTelemetry ({error}); {INSTALL}") from error
@@ -68,7 +68,7 @@ def start_tracing(choice: str, variables: Mapping[str, str], version: str) -> Tr
 
 
 def wanted(variables: Mapping[str, str]) -> bool:
-    """Whether the standard variables ask for traces by OTLP."""
+    """Returns True if the standard variables ask for traces by OTLP."""
     if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = variables.get("OTEL_TRACES_EXPORTER", "").lower()
@@ -76,8 +76,10 @@ def wanted(variables: Mapping[str, str]) -> bool:
 
 
 class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
-    """tracer: opentelemetry.trace.Tracer. Nothing of a message, of a refusal's text or of a session's id is in a
-    span."""
+    """Starts a span for each traced call. tracer: opentelemetry.trace.Tracer.
+
+    Spans contain nothing of a message, of a refusal's text or of a session's id.
+    """
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
@@ -122,7 +124,7 @@ class Spans(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
                 code = grpc.StatusCode.CANCELLED
                 raise
             except BaseException:
-                code = context.code() or grpc.StatusCode.UNKNOWN  # as the call ended itself
+                code = context.code() or grpc.StatusCode.UNKNOWN  # the code with which the call aborted
                 raise
             finally:
                 span.set_attribute("rpc.grpc.status_code", code.value[0])
@@ -142,4 +144,4 @@ SERVER_FAULTS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""What OpenTelemetry calls an error of a server; the others are their callers'."""
+"""What OpenTelemetry counts as a server's error; other codes are the caller's."""

@@ -1,5 +1,7 @@
-"""Calls that have begun and whose message has not come yet. gRPC holds what has come of it, up to a whole message for
-each call, and nobody can see how much that is: so their number and their time are bounded."""
+"""Bounds the number and the duration of calls whose message has not arrived yet.
+
+gRPC buffers what has arrived of it, up to a whole message for each call, and does not report how much that is.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,15 @@ from .call_context import CallContext
 RETRY_DELAY_MS = 1000
 SWEEP_SECONDS = 0.1
 SLOW_SWEEPS = 3
-"""An ordinary call's message comes with it. A call that so many sweeps have seen waiting is slow, and only so many may
-be slow at once. Not seconds alone: where the loop itself was late, messages have come that it has not looked at.
+"""An ordinary call's message arrives with it. A call that this many sweeps have found waiting is slow, and the number
+of slow calls is limited. Sweeps, not only seconds: if the loop itself was late, messages may have arrived that it has
+not looked at.
 """
 
 PORTION, PORTION_SECONDS = 4, 0.01
-"""Slow calls that are ended in one turn of the loop, and until the next. Whoever opens calls only to have them ended
-waits for their places meanwhile; each that ends leaves garbage in circles (grpc.aio's), and collecting much of it stops
-the process.
+"""How many slow calls one turn of the loop ends, and how long until the next. A client that opens calls only to have
+them ended has to wait for its places. Each ended call leaves reference cycles (grpc.aio's), and collecting many of
+them stops the process.
 """
 
 
@@ -34,26 +37,31 @@ class _Waiting:
     peer: str
     since: float
     task: asyncio.Task[Any]
-    sweeps: int = 0  # that saw it
-    why: tuple[Reason, str] | None = None  # it was ended
+    sweeps: int = 0  # how many found it
+    why: tuple[Reason, str] | None = None  # set if it was ended
 
 
 class Unread:
-    """When there are too many calls, the one of the connection with the most of them that has waited longest is ended:
-    who opens many and sends nothing takes the places of his own calls."""
+    """Limits calls that wait for their message.
+
+    If there are too many, the connection with the most loses the one that has waited longest: a client that opens many
+    and sends nothing takes places from itself.
+    """
 
     def __init__(self, timeout_ms: int, most: int, most_slow: int) -> None:
-        """timeout_ms: from a call's beginning to its message. most: calls that wait for theirs. most_slow: of those,
-        the calls that SLOW_SWEEPS have seen."""
+        """timeout_ms: from the start of a call to its message.
+
+        most: waiting calls. most_slow: waiting calls that SLOW_SWEEPS sweeps have found.
+        """
         self._timeout_ms = timeout_ms
         self._most = most
         self._most_slow = most_slow
-        self._by_peer: dict[str, dict[_Waiting, None]] = {}  # the longest waiting first
+        self._by_peer: dict[str, dict[_Waiting, None]] = {}  # longest waiting first
         self._count = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def read(self, context: CallContext) -> Any:
-        """The call's first message, or grpc.aio.EOF. Raises a Rejection where it does not come in time."""
+        """Returns the call's first message, or grpc.aio.EOF. Raises a Rejection if it does not arrive in time."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a message is read outside of a task")
@@ -71,16 +79,18 @@ class Unread:
                 raise
             if hasattr(task, "uncancel"):
                 task.uncancel()
-            # made here, not kept: an exception that a frame of its own traceback holds is garbage in a circle, and
-            # thousands of them stop the process while they are collected
+            # created here, not kept: an exception that its own traceback's frame refers to is a reference cycle, and
+            # collecting thousands of them stops the process
             raise Rejection(*waiting.why, retry_delay_ms=RETRY_DELAY_MS) from None
         finally:
             if waiting.why is None:
                 self._forget(waiting)
 
     async def messages(self, context: CallContext, arrived: Callable[[], None]) -> AsyncIterator[Any]:
-        """All of a stream's messages: the first has to come in time, the others whenever they like (what may have come
-        of one is bounded by half_sent.py). arrived: called for each."""
+        """Yields all messages of a stream, and calls `arrived` for each.
+
+        The first has to arrive in time, the others at any time (half_sent.py limits what is buffered of them).
+        """
         message = await self.read(context)
         while message is not grpc.aio.EOF:  # type: ignore[attr-defined]
             arrived()
@@ -123,8 +133,10 @@ class Unread:
 
 
 async def _next(context: CallContext) -> Any:
-    """The call's next message, or grpc.aio.EOF. Where gRPC has ended the call itself, because its server has stopped,
-    nobody reads what is answered: that is a cancelled call, too."""
+    """Returns the call's next message, or grpc.aio.EOF.
+
+    If gRPC has ended the call because its server stopped, nobody reads the reply, so the call counts as cancelled.
+    """
     try:
         return await context.read()
     except grpc.aio.InternalError:

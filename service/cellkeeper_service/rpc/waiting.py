@@ -1,4 +1,4 @@
-"""Unary calls: a request is submitted, and the call waits for its reply or goes away."""
+"""Submits the requests of unary calls to the core and waits for their results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from .call_context import CallContext
 
 
 def deadline(context: CallContext, default_timeout_ms: int) -> float:
-    """The call's deadline, or the default, in seconds of the monotonic clock."""
+    """Returns the call's deadline, or the default if it has none, in seconds of the monotonic clock."""
     remaining = context.time_remaining()
     return time.monotonic() + (default_timeout_ms / 1000 if remaining is None else remaining)
 
 
 async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
-    """Submits the request that `make` builds around a reply channel, and returns its result, a Rejection included."""
+    """Submits the request that `make` builds around a done callback, and returns its result or its Rejection.
+
+    Abandons the request if the call is cancelled.
+    """
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     request = make(_resolver(future))
     core.submit(request)
@@ -34,7 +37,7 @@ async def reply_to(core: CoreLoop, make: Callable[[Done], Request]) -> Any:
 
 
 async def replies_to(core: CoreLoop, makers: list[Callable[[Done], Request] | Rejection]) -> list[Any]:
-    """The results of several requests, in their order; a Rejection in place of a request is its own result."""
+    """Returns the results of several requests, in order; a Rejection in place of a request is its own result."""
     loop = asyncio.get_running_loop()
     requests: list[Request] = []
     results: list[Any] = []

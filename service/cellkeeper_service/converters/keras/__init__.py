@@ -1,1 +1,1 @@
-"""Keras: a file or a model, read layer by layer or traced."""
+"""Keras: imports a file or a model, read layer by layer or traced."""

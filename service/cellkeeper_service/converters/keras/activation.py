@@ -1,4 +1,4 @@
-"""The activation that a Keras layer's config names."""
+"""Reads the activation that a Keras layer's config names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..stack import ACTIVATIONS, Activate
 from .file import KerasFile
 from .topology import KerasLayer
 
-LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has another one
+LEAKY_SLOPE = 0.2  # of Keras' function leaky_relu; the layer LeakyReLU has another default
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 NAMES = tuple(name for name in ACTIVATIONS if name != "gelu_tanh")
 
 
 def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) -> str:
-    """One of NAMES. Raises ImportRefused."""
+    """Returns one of NAMES. Raises ImportRefused."""
     value: Any = layer.config.get(key, default)
     if isinstance(value, dict) and value.get("module") in ("keras.activations", "keras.src.activations.activations"):
         value = value.get("config")
@@ -29,6 +29,6 @@ def read_activation(layer: KerasLayer, key: str, default: str, file: KerasFile) 
 
 
 def activated(layer: KerasLayer, key: str, default: str, file: KerasFile) -> Activate:
-    """The activation as a layer of its own."""
+    """Returns the activation as a separate layer."""
     name = read_activation(layer, key, default, file)
     return Activate(layer.place, name, LEAKY_SLOPE if name == "leaky_relu" else 1.0)

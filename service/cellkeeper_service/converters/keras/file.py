@@ -1,6 +1,6 @@
-"""Keras' two files, read as what they are: a zip file with JSON and HDF5 in it, or HDF5 alone. Keras is not needed.
+"""Reads Keras' two formats as plain data: a zip file that contains JSON and HDF5, or HDF5 alone. Keras is not needed.
 
-No code of a model is run, nothing is unpacked to the disk, and nothing outside the file is looked at.
+No code of a model is run, nothing is unpacked to disk, and nothing outside the file is read.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..files import MAX_JSON_BYTES, read_bytes
 from ..refusal import ImportRefused
 from ..stack import Array
 
-MOST_PACKED = 100  # how much larger than its packed bytes the weights' file may be
+MOST_PACKED = 100  # limit on the ratio of the weights file's size to its compressed size
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass
 class KerasFile:
-    """config: the model's, as Keras writes it. version: of the Keras that wrote it, such as (3, 15)."""
+    """A model file. config: as Keras writes it. version: of the Keras that wrote it, such as (3, 15)."""
 
     path: Path
     config: dict[str, Any]
@@ -39,28 +39,28 @@ class KerasFile:
     legacy: bool  # a .h5 file
 
     def arrays(self, *parts: str) -> dict[str, Array]:
-        """The float datasets of one group, by name; {} where there is no such group."""
+        """Returns one group's float datasets by name; {} if there is no such group."""
         return {name: values for name, values in self._found(parts).items() if values.dtype.kind == "f"}
 
     def names(self, *parts: str) -> list[str]:
-        """The groups within a group."""
+        """Returns the names in a group."""
         group = self._group(parts)
         return [] if group is None else list(group)
 
     def text(self, key: str, *parts: str) -> str:
-        """A group's text attribute; "" where there is none."""
+        """Returns a group's text attribute; "" if there is none."""
         group = self._group(parts)
         value = "" if group is None else group.attrs.get(key, "")
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
     def weight_names(self, layer: str) -> list[str]:
-        """Of a layer in a .h5 file: paths within its group."""
+        """Returns the weights of a layer in a .h5 file, as paths within its group."""
         group = self._group(("model_weights", layer))
         found = [] if group is None else group.attrs.get("weight_names", [])
         return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found]
 
     def array(self, *parts: str) -> Array:
-        """One dataset. Raises ImportRefused where it is missing, or is not wholly in this file."""
+        """Returns one dataset. Raises ImportRefused if it is missing, or not entirely in this file."""
         import h5py
 
         group, name = self._group(parts[:-1]), parts[-1]
@@ -73,7 +73,7 @@ class KerasFile:
         size = prod(dataset.shape or (0,)) * dataset.dtype.itemsize if dataset.shape is not None else 0
         if dataset.dtype.kind not in "fiu" or size > MAX_WEIGHTS_BYTES:
             raise ImportRefused(place, f"got {dataset.dtype} {list(dataset.shape or ())}, expected numbers")
-        # what is stored elsewhere, or in fewer bytes than it has, can be of any size
+        # data stored elsewhere, or in fewer bytes than its shape needs, can claim any size
         if dataset.external or dataset.is_virtual or dataset.id.get_storage_size() < size:
             raise ImportRefused(
                 place, f"got shape {list(dataset.shape or ())}, of which the file holds less; save it again"
@@ -90,7 +90,7 @@ class KerasFile:
         return {name: self.array(*parts, name) for name in group if isinstance(group.get(name), h5py.Dataset)}
 
     def _group(self, parts: tuple[str, ...]) -> Any:
-        """A group; only by links that stay in the file."""
+        """Returns a group, following only links that stay in the file."""
         import h5py
 
         group = self.store
@@ -104,7 +104,7 @@ class KerasFile:
 
 
 def read_keras(path: Path) -> KerasFile:
-    """Raises ImportRefused for what is no Keras model."""
+    """Reads a model file. Raises ImportRefused if it is not a Keras model."""
     if importlib.util.find_spec("h5py") is None:
         raise ImportRefused(str(path), "needs h5py, which is not installed; install cellkeeper[keras]")
     data = read_bytes(path)

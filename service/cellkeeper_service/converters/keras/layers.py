@@ -1,4 +1,4 @@
-"""Keras layers as layers of a stack. What has no place in a stream is refused, with the layer's name and the reason."""
+"""Converts Keras layers to a stack's layers. Refuses what cannot be streamed, naming the layer and the reason."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _DTYPES = ("float32", "float64")
 
 
 def read_layer(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    """None, one or two layers of a stack. Scales and offsets may be single numbers: shape []."""
+    """Returns up to two layers of a stack. Scales and offsets may be single numbers, with shape []."""
     if layer.kind in NOT_STREAMED and layer.kind not in _READERS:
         raise ImportRefused(layer.place, NOT_STREAMED[layer.kind])
     if layer.kind not in _READERS and layer.kind not in _IGNORED:
@@ -131,7 +131,7 @@ def _normalization(file: KerasFile, layer: KerasLayer) -> list[Layer]:
     else:
         weights = layer_weights(file, layer, ["mean", "variance"])
         mean, variance = weights["mean"].astype(np.float64), weights["variance"].astype(np.float64)
-    deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-7)  # Keras' own bound
+    deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), 1e-7)  # Keras has the same lower bound
     mean, deviation = _flat(layer, mean), _flat(layer, deviation)
     if layer.config.get("invert"):
         return [Affine(layer.place, deviation, mean)]
@@ -186,7 +186,7 @@ def _activate(file: KerasFile, layer: KerasLayer) -> list[Layer]:
         return [Activate(layer.place, "softmax")]
     if layer.kind == "ELU":
         return [Activate(layer.place, "elu", _number(layer, "alpha", 1.0))]
-    key = "negative_slope" if "negative_slope" in config else "alpha"  # its name in Keras 2
+    key = "negative_slope" if "negative_slope" in config else "alpha"  # Keras 2 calls it alpha
     return [Activate(layer.place, "leaky_relu", _number(layer, key, 0.3))]
 
 
@@ -257,7 +257,7 @@ def _matrix(layer: KerasLayer, name: str, values: Array) -> Array:
 
 
 def _flat(layer: KerasLayer, values: Array) -> Array:
-    """[F], or [] for a single number."""
+    """Returns [F], or [] for a single number."""
     if values.size != 1 and values.size != values.shape[-1]:
         raise ImportRefused(layer.place, f"got shape {list(values.shape)}, expected one number for each feature")
     return values.reshape(-1) if values.ndim else values

@@ -1,4 +1,4 @@
-"""import_keras: a .keras or .h5 file to a bundle, with or without Keras."""
+"""import_keras: from a .keras or .h5 file to a bundle, with or without Keras."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ def import_keras(
 ) -> Imported:
     """Writes the bundle `folder`, which must not exist yet, and compares it with Keras on random sequences.
 
-    model: a .keras or .h5 file of a Sequential or a functional model, with branches or without. Keras itself is only
-    used for the comparison; where it is not installed, a float64 reference takes its place, and the report says so.
-    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
-    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
-    DataFrame with such columns; otherwise those that the scaler was fitted on.
-    trace: where a layer is not among those that are read, Keras itself runs the model for one time step, which is
-    exported (needs keras on torch, and onnxscript). The file's classes are loaded then: Keras' own only, in safe mode.
-    With it the model may be a Keras model as well.
-    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
-    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+    model: a .keras or .h5 file with a Sequential or functional model, with or without branches. Keras itself is used
+    for the comparison only; if it is not installed, a float64 reference takes its place, and the report says so.
+    normalization, missing, output: as in config.json. The model sees normalised inputs; clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one that was fitted on the targets.
+    feature_names: a list, or a DataFrame with such columns; by default the names that the scaler was fitted on.
+    trace: if a layer cannot be read, let Keras run the model for one time step and export that (needs keras on torch,
+    and onnxscript). This loads the file's classes: only Keras' own, in safe mode. With it, model may also be a Keras
+    model.
+    feedback: as in config.json, for forecasts: for each feature, the index of the prediction it becomes, or "known".
+    name: the model's; by default the folder's.
+    tolerance: the largest permitted difference, relative to the largest output.
 
-    Raises ImportRefused: one line with the layer's name. Nothing is left behind.
+    Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
     folder = Path(folder)
     path = None if trace and hasattr(model, "get_config") else file_of(model, "a .keras or .h5 file")
@@ -119,12 +120,12 @@ def _import_traced(model: Any, folder: Path, name: str, processing: Processing, 
 
 
 def read_stack(path: Path) -> tuple[KerasFile, Stack]:
-    """The file, and its layers. Raises ImportRefused."""
+    """Returns the file and its layers. Raises ImportRefused."""
     file = read_keras(path)
     kept = ordered_layers(file.config, str(path))
     items: list[Layer] = []
     sources: list[tuple[int, ...]] = []
-    last: dict[str, int] = {}  # by the name of a layer: where its value is
+    last: dict[str, int] = {}  # by a layer's name: the index of the item with its value
     for layer in kept:
         taken = tuple(last[source] for source in layer.sources) or (INPUT,)
         for item in read_layer(file, layer):
@@ -142,8 +143,8 @@ def read_stack(path: Path) -> tuple[KerasFile, Stack]:
 
 
 def _check_sequences(layers: Sequence[KerasLayer]) -> None:
-    """Raises ImportRefused where a layer needs every time step of a recurrent layer that gives the last one only."""
-    ended: dict[str, KerasLayer | None] = {}  # the recurrent layer that gave its last time step only
+    """Raises ImportRefused if a layer needs every time step of a recurrent layer that returns only the last one."""
+    ended: dict[str, KerasLayer | None] = {}  # the recurrent layer that returned only its last time step
     for layer in layers:
         before = [ended[source] for source in layer.sources]
         stopped = next((source for source in before if source is not None), None)
@@ -163,7 +164,7 @@ def _check_sequences(layers: Sequence[KerasLayer]) -> None:
 
 
 def _declared(layers: Sequence[KerasLayer]) -> int:
-    """Features as the input layer says, or 0 where it does not."""
+    """Returns the features according to the input layer; 0 if it does not say."""
     first = layers[0] if layers else None
     if first is None:
         return 0
@@ -182,7 +183,7 @@ def _declared(layers: Sequence[KerasLayer]) -> int:
 
 
 def _inferred(layers: Sequence[Layer]) -> int:
-    """Features as the first weights say."""
+    """Returns the features according to the first weights."""
     for layer in layers:
         values: Array | None = None
         if isinstance(layer, Recurrent):
@@ -193,11 +194,11 @@ def _inferred(layers: Sequence[Layer]) -> int:
             values = layer.scale
         if values is not None:
             return int(values.shape[-1])
-    return 1  # widths.check refuses what has no recurrent layer
+    return 1  # widths.check refuses a stack without recurrent layers
 
 
 def _widened(stack: Stack) -> tuple[Layer, ...]:
-    """Single numbers become one for each feature."""
+    """Expands single numbers to one for each feature."""
     widened: list[Layer] = []
     widths = {INPUT: stack.size}
     for number, layer in enumerate(stack.layers):

@@ -1,4 +1,4 @@
-"""LSTM, GRU and SimpleRNN of Keras: weights turned, gates in PyTorch's order."""
+"""Keras' LSTM, GRU and SimpleRNN: transposes weights, and puts gates into PyTorch's order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 
 
 def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    """keras.layers.RNN of one known cell, or of StackedRNNCells of known ones: a layer for each cell."""
+    """Reads keras.layers.RNN around a known cell, or around StackedRNNCells of known cells: one layer for each cell."""
     cell = _entry(layer, layer.config.get("cell"))
     stacked = cell["class_name"] == "StackedRNNCells"
     entries = cell["config"].get("cells") if stacked else [cell]
@@ -46,7 +46,7 @@ def read_cells(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _entry(layer: KerasLayer, value: object) -> dict[str, Any]:
-    """A class of Keras' own and its config. Raises ImportRefused."""
+    """Returns a Keras class with its config. Raises ImportRefused for other classes."""
     entry = value if isinstance(value, dict) else {}
     if not isinstance(entry.get("class_name"), str) or not isinstance(entry.get("config"), dict):
         raise ImportRefused(layer.place, f"cell: got {str(value)[:80]}, expected a cell's config")
@@ -57,7 +57,7 @@ def _entry(layer: KerasLayer, value: object) -> dict[str, Any]:
 
 
 def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
-    """One layer. Raises ImportRefused where it runs backwards, or its weights are not what its config says."""
+    """Reads one layer. Raises ImportRefused if it runs backwards, or its weights do not match its config."""
     config = layer.config
     if config.get("go_backwards"):
         raise ImportRefused(layer.place, "go_backwards: it starts at the end, which a stream has not reached")
@@ -96,7 +96,7 @@ def read_recurrent(file: KerasFile, layer: KerasLayer) -> list[Layer]:
 
 
 def _reset_after(layer: KerasLayer, bias: Array | None) -> bool:
-    """Keras before 2.3 wrote no reset_after; the bias tells it."""
+    """Returns reset_after. Keras before 2.3 did not write it; there the bias' rank shows it."""
     said = layer.config.get("reset_after")
     if isinstance(said, bool):
         return said
@@ -119,7 +119,7 @@ def _biases(layer: KerasLayer, bias: Array | None, cell: str, units: int, reset_
 
 
 def _turned(values: Array, cell: str, units: int) -> Array:
-    """Keras has the gates i, f, c, o as PyTorch, but z, r, h of a GRU."""
+    """Reorders a GRU's gates from Keras' z, r, h to PyTorch's r, z, n. An LSTM's i, f, c, o already match."""
     if cell != "gru" or len(values) != 3 * units:
         return values
     return np.concatenate([values[units : 2 * units], values[:units], values[2 * units :]])

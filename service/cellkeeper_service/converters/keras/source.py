@@ -1,4 +1,4 @@
-"""Keras itself running the model, where it is installed: what the bundle is compared with."""
+"""Runs the model in Keras itself, if it is installed: the reference for the bundle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..reference import Float64Run
 from ..stack import Array, Stack
 from .file import KerasFile
 
-OLDEST = (3, 9)  # before, Keras imported whatever module a file named
+OLDEST = (3, 9)  # older versions of Keras imported any module that a file named
 
 
 def keras_source(file: KerasFile, stack: Stack) -> Source:
-    """Keras where it is there and the file names nothing but Keras' own classes; otherwise the float64 reference."""
+    """Returns Keras if it can run the file, which must name only Keras' own classes, else the float64 reference."""
     if importlib.util.find_spec("keras") is None:
         return Float64Source(stack, "keras is not installed")
     custom = custom_module(file.config)
@@ -32,7 +32,7 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
         return Float64Source(stack, f"keras is not run on a file that names {custom}")
     try:
         keras = load_keras()
-    except Exception as error:  # noqa: BLE001 - whatever a backend raises that is not there or does not start
+    except Exception as error:  # noqa: BLE001 - a missing or broken backend may raise anything
         backend = os.environ.get("KERAS_BACKEND", "its default")
         return Float64Source(stack, f"keras does not start with the backend {backend}: {one_line(str(error))[:120]}")
     version = tuple(int(part) for part in keras.__version__.split(".")[:2] if part.isdecimal())
@@ -40,14 +40,14 @@ def keras_source(file: KerasFile, stack: Stack) -> Source:
         return Float64Source(stack, f"keras {keras.__version__} is too old, it takes {OLDEST[0]}.{OLDEST[1]}")
     try:
         return KerasSource(keras, file.path, stack)
-    except Exception as error:  # noqa: BLE001 - whatever Keras raises; files of Keras 2 it often cannot read
+    except Exception as error:  # noqa: BLE001 - Keras may raise anything; it often cannot read files of Keras 2
         return Float64Source(stack, f"keras {keras.__version__} cannot load the file: {one_line(str(error))[:120]}")
 
 
 class KerasSource:
-    """A proof.Source. The model may give the last time step only."""
+    """A proof.Source. The model may return only the last time step."""
 
-    windowed = False  # its layers were read one by one: none of them treats long sequences otherwise
+    windowed = False  # its layers were read one by one: none treats long sequences differently
 
     def __init__(self, keras: Any, path: Path, stack: Stack) -> None:
         """Raises whatever Keras raises for a file that it cannot load."""
@@ -55,7 +55,7 @@ class KerasSource:
         self._keras, self._stack = keras, stack
         model = keras.saving.load_model(path, compile=False)
         self._free = clone(keras, model, stateful=False)
-        # Keras cannot reset the nested states of stacked cells, and convolutions keep none
+        # Keras cannot reset the nested states of stacked cells, and its convolutions keep no state
         whole = any(
             type(getattr(layer, "cell", layer)).__name__ in ("StackedRNNCells", "Conv1D") for layer in model.layers
         )
@@ -70,10 +70,10 @@ class KerasSource:
         return {"prediction": result}
 
     def stepped(self, inputs: Array) -> Mapping[str, Array]:
-        """A masked time step is left out: what Keras gives for a sequence that begins with one says nothing.
+        """Runs the model one time step at a time.
 
-        Models with stacked cells or convolutions, whose states Keras does not carry from call to call, are asked for
-        whole sequences.
+        Masked time steps are NaN: what Keras returns for a sequence that begins with one is meaningless. Models with
+        stacked cells or convolutions run whole sequences, because Keras does not carry their states between calls.
         """
         if self._stateful is None:
             return self.whole(inputs)
@@ -88,13 +88,13 @@ class KerasSource:
         return {"prediction": np.stack(rows)}
 
     def _call(self, model: Any, inputs: Array) -> Array:
-        """[T, ...] -> [T, units], or [1, units]."""
+        """Runs [T, ...] -> [T, units], or [1, units]."""
         values: Array = np.asarray(self._keras.ops.convert_to_numpy(model(inputs[None], training=False)))[0]
         return values if values.ndim == 2 else values[None]
 
 
 def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
-    """The model for `batch` sequences of any length, with or without a state that goes on from call to call."""
+    """Rebuilds the model for `batch` sequences of any length, with or without a state that is kept between calls."""
     config = json.loads(model.to_json())
     for entry in config["config"]["layers"]:
         entry.pop("build_config", None)
@@ -114,13 +114,13 @@ def clone(keras: Any, model: Any, stateful: bool, batch: int | None = 1) -> Any:
 
 
 def custom_module(config: Any) -> str:
-    """A module that a model's config names and that is not Keras', or a function of its own; "" where there is none."""
+    """Returns a module or function in a model's config that is not Keras' own; "" if there is none."""
     found = sorted({module for module in _modules(config) if module.partition(".")[0] != "keras"})
     return found[0][:60] if found else ""
 
 
 def _modules(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every module that a config names."""
+    """Yields every module that a config names."""
     if depth > 64:
         yield "too deep"
     elif isinstance(value, dict):
@@ -139,7 +139,7 @@ def _modules(value: Any, depth: int = 0) -> Iterator[str]:
 
 
 def load_keras() -> Any:
-    """Keras, on torch where nothing else was chosen and TensorFlow is not there."""
+    """Imports Keras. If no backend was chosen, uses the first installed one of TensorFlow, torch and JAX."""
     if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
         for backend, package in (("tensorflow", "tensorflow"), ("torch", "torch"), ("jax", "jax")):
             if importlib.util.find_spec(package) is not None:

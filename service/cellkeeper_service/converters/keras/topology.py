@@ -1,4 +1,4 @@
-"""The order in which the layers of a Keras model compute: Sequential or functional, with branches or without."""
+"""Orders the layers of a Keras model for computation: Sequential or functional, with or without branches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Conca
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """kind: the class' name. config: as Keras writes it. number: how many of this class came before it.
+    """One layer of a model.
 
-    sources: names of the layers whose outputs it takes. Of a cell within a layer: holder, that layer's class; within,
-    the groups that lead to its weights in a .keras file; cell, its own name.
+    kind: the name of its class. config: as Keras writes it. number: how many layers of this class came before it.
+    sources: names of the layers whose outputs it takes.
+    For a cell within a layer: holder, that layer's class; within, the groups that lead to its weights in a .keras file;
+    cell, its own name.
     """
 
     place: str
@@ -31,10 +33,9 @@ class KerasLayer:
 
 
 def ordered_layers(model: dict[str, Any], place: str) -> list[KerasLayer]:
-    """Each after those that it takes, input layers included; the last gives the output.
+    """Returns the layers, input layers included, in an order in which they can be computed; the last gives the output.
 
-    Raises ImportRefused for models with several inputs or outputs or a layer used twice, and for classes of the user's
-    own.
+    Raises ImportRefused for several inputs or outputs, a layer that is used twice, and custom classes.
     """
     kind, config = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model") or not isinstance(config, dict | list):
@@ -71,7 +72,7 @@ def _layer(entry: dict[str, Any], place: str, counts: dict[str, int]) -> KerasLa
 def _graph(
     layers: list[KerasLayer], entries: list[dict[str, Any]], config: dict[str, Any], place: str
 ) -> list[KerasLayer]:
-    """What the output needs, in an order in which it can be computed."""
+    """Returns the layers that the output needs, in an order in which they can be computed."""
     by_name = {layer.name: (layer, entry) for layer, entry in zip(layers, entries, strict=True)}
     ends = {}
     for key in ("input_layers", "output_layers"):
@@ -115,7 +116,7 @@ def _graph(
 def _sources(
     layer: KerasLayer, nodes: Any, by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]
 ) -> list[tuple[str, int]]:
-    """The tensors that a layer takes, as layer and number."""
+    """Returns the tensors that a layer takes, each as the name of a layer and an index."""
     if not isinstance(nodes, list) or len(nodes) != 1:
         raise ImportRefused(layer.place, "is used more than once, expected each layer once")
     sources = list(_references(nodes))
@@ -135,7 +136,7 @@ def _sources(
 
 
 def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
-    """Keras 3 writes masks down as a further argument of each layer: the nodes without it, and where it comes from."""
+    """Returns the nodes without the mask, which Keras 3 writes as an argument of each layer, and the mask's sources."""
     if not isinstance(nodes, list) or len(nodes) != 1 or not isinstance(nodes[0], dict):
         return nodes, []
     kwargs = nodes[0].get("kwargs")
@@ -146,7 +147,7 @@ def _without_masks(nodes: Any) -> tuple[Any, list[str]]:
 
 
 def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[KerasLayer, dict[str, Any]]]) -> None:
-    """A mask has to be that of an Embedding or a Masking layer of the chain: x != value, for features any of them."""
+    """Checks that a mask is that of an Embedding or Masking layer of the chain: x != value, for features in any."""
     layer, entry = by_name.get(name, (chain[0], {}))
     place = layer.place
     if layer.kind == "Any":
@@ -167,7 +168,7 @@ def _check_mask(name: str, chain: list[KerasLayer], by_name: dict[str, tuple[Ker
 
 
 def _references(value: Any, depth: int = 0) -> Iterator[tuple[str, int]]:
-    """Every tensor named in a value, as layer and number, in the forms of Keras 2 and 3."""
+    """Yields every tensor that a value names, as the name of a layer and an index, in the forms of Keras 2 and 3."""
     if depth > 16:
         return
     if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""A Keras model, traced on Keras' torch backend: each recurrent layer is called for one time step with its own
-initial_state and return_state, everything else as it is.
+"""Traces a Keras model on Keras' torch backend.
 
-Keras runs what a file says it is made of. Its safe mode stays on, Lambda and classes of others stay refused.
+Each recurrent layer is called for one time step with its own initial_state and return_state; everything else runs
+unchanged. Keras runs what a file says the model consists of. Its safe mode stays on, and Lambda and custom classes stay
+refused.
 """
 
 from __future__ import annotations
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKEND = "torch"
-NEVER = ("Bidirectional", "Lambda")  # also within a time step: layers that look over a window do no harm there
+NEVER = ("Bidirectional", "Lambda")  # refused even within a time step, where layers that look over a window do no harm
 
 
 def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[str, int]]:
-    """model: a .keras or .h5 file, or a Keras model. Gives the trace, and the vocabulary (0: features; of several
-    inputs by name).
+    """Returns the trace, and the vocabulary (0: features; by name if there are several inputs).
 
-    Raises ImportRefused that names the layer and the reason.
+    model: a .keras or .h5 file, or a Keras model. Raises ImportRefused, naming the layer and the reason.
     """
     keras = _keras()
     if isinstance(model, Path):
@@ -45,16 +45,16 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
             raise ImportRefused(place, f"names {custom}, which is no class of Keras; code of a model is not run")
         try:
             model = keras.saving.load_model(model, compile=False, safe_mode=True)
-        except Exception as error:  # whatever Keras raises
+        except Exception as error:  # Keras may raise anything
             raise ImportRefused(place, f"Keras cannot load it ({one_line(str(error))[:200]})") from error
     else:
         place = str(getattr(model, "name", type(model).__name__))
     _check_layers(model, place)
     if len(getattr(model, "inputs", None) or ()) > 1:
-        _examples(model, place)  # before it is built anew for any length, which an input without time does not survive
+        _examples(model, place)  # before it is rebuilt for any length, which fails for an input without time
     try:
         free = clone(keras, model, stateful=False, batch=None)
-    except Exception as error:  # whatever Keras raises
+    except Exception as error:  # Keras may raise anything
         raise ImportRefused(place, f"cannot be built anew for any batch ({one_line(str(error))[:200]})") from error
     inputs, vocabulary = _examples(free, place)
     if len(inputs) > 1 and processing.normalization is not None:
@@ -72,7 +72,7 @@ def trace_keras(model: Any, processing: Processing) -> tuple[Traced, int | dict[
 
 
 def Called(model: Any) -> Any:
-    """A torch module that calls the model in inference."""
+    """Returns a torch module that calls the model in inference mode."""
     from torch import nn
 
     class Inference(nn.Module):
@@ -90,8 +90,10 @@ def Called(model: Any) -> Any:
 def watched(
     keras: Any, model: Any, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Iterator[None]:
-    """Within, each recurrent layer asks `called` for the state to begin with (None: its own), and appends the tensors
-    of the state after to `after`."""
+    """Watches the recurrent layers while active.
+
+    Each asks `called` for the state to start with (None: its own), and appends the tensors of its new state to `after`.
+    """
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
 
     def replaced(layer: Any) -> Callable[..., Any]:
@@ -120,7 +122,7 @@ def watched(
 
     try:
         for layer in layers:
-            layer.__dict__["call"] = replaced(layer)  # past Keras' own bookkeeping of attributes
+            layer.__dict__["call"] = replaced(layer)  # bypasses Keras' tracking of attributes
         yield
     finally:
         for layer in layers:
@@ -151,14 +153,14 @@ def _check_layers(model: Any, place: str) -> None:
 
 
 def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str, int]]:
-    """Sequences as the model takes them by name (a single one is called INPUT), and the vocabulary of token ids."""
+    """Returns sequences for the model by name (a single one is named INPUT), and the vocabulary of token ids."""
     import torch
 
     embeddings = [layer for layer in model._flatten_layers() if type(layer).__name__ == "Embedding"]
     found, vocabularies = {}, {}
     for given in model.inputs:
         name = INPUT if len(model.inputs) == 1 else given.name
-        # of several inputs only those that an Embedding takes are ids; of one any Embedding within tells
+        # with one input, any Embedding means ids; with several, only those that an Embedding takes are ids
         of_ids = [layer for layer in embeddings if len(model.inputs) == 1 or layer.input is given]
         shape = given.shape
         fits = len(shape) == 2 if of_ids else len(shape) > 2 and None not in shape[2:]
@@ -176,7 +178,7 @@ def _examples(model: Any, place: str) -> tuple[dict[str, Tensor], int | dict[str
 
 
 def _keras() -> Any:
-    """Keras on torch. Raises ImportRefused."""
+    """Returns Keras on torch. Raises ImportRefused."""
     for package in ("keras", BACKEND):
         if importlib.util.find_spec(package) is None:
             raise ImportRefused(

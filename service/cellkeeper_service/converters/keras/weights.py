@@ -1,4 +1,4 @@
-"""A layer's weights by Keras' names, out of either file."""
+"""Reads a layer's weights by Keras' names from either file format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INNER = {"LSTM": "cell", "GRU": "cell", "SimpleRNN": "cell", "TimeDistributed":
 
 
 def layer_weights(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[str, Array]:
-    """names: of the layer's weights, in the order of its class. Raises ImportRefused where one is missing."""
+    """Returns a layer's weights. names: in the order of its class. Raises ImportRefused if one is missing."""
     found = _from_h5(file, layer) if file.legacy else _from_keras(file, layer, names)
     for name in names:
         if name not in found:
@@ -24,7 +24,7 @@ def layer_weights(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[
 
 
 def _from_h5(file: KerasFile, layer: KerasLayer) -> dict[str, Array]:
-    """Weights have names such as "lstm/lstm_cell/kernel:0"."""
+    """Reads weights with names such as "lstm/lstm_cell/kernel:0"."""
     found = {}
     for path in file.weight_names(layer.name):
         if layer.cell and layer.cell not in path.split("/"):
@@ -37,10 +37,10 @@ def _from_h5(file: KerasFile, layer: KerasLayer) -> dict[str, Array]:
 
 
 def _from_keras(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[str, Array]:
-    """Weights have numbers; their group has the name of the class, numbered where there are several."""
+    """Reads weights that have numbers, in a group named after the class, numbered if there are several of it."""
     group = snake_case(layer.holder or layer.kind) + (f"_{layer.number}" if layer.number else "")
     inner = list(layer.within) or ([_INNER[layer.kind]] if layer.kind in _INNER else [])
-    said = file.text("name", "layers", group, "vars")  # Keras before 3.7 does not say it
+    said = file.text("name", "layers", group, "vars")  # not written by Keras before 3.7
     if said and said != layer.name:
         raise ImportRefused(layer.place, f"its weights are those of layer {said} in the file; save the model again")
     arrays = file.arrays("layers", group, *inner, "vars")
@@ -48,7 +48,7 @@ def _from_keras(file: KerasFile, layer: KerasLayer, names: list[str]) -> dict[st
 
 
 def snake_case(name: str) -> str:
-    """As Keras makes group names of class names: SimpleRNN -> simple_rnn, LSTM -> lstm."""
+    """Converts a class name to Keras' name of its group: SimpleRNN -> simple_rnn, LSTM -> lstm."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,1 +1,1 @@
-"""ONNX: a graph of one time step, as it is."""
+"""ONNX: imports a graph of one time step, or of sequences."""

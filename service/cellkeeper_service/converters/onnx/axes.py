@@ -1,4 +1,4 @@
-"""Which axes of a graph's input and states are the batch and time, and which are a session's own."""
+"""Finds out which axes of a graph's input and states are batch and time, and which belong to a session."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ TIME_AXES = {"step": None, "time_first": 0, "batch_first": 1}
 
 @dataclass(frozen=True)
 class Axes:
-    """time_axis: of the input; None without one. single: its length is 1. batch: as in config.json. state_axes: of the
-    batch. state_shapes: of one session; with one session a call, of the whole tensors."""
+    """The axes of an input and the states.
+
+    time_axis: of the input; None if it has none. single: the time axis has length 1. batch: as in config.json.
+    state_axes: of the batch. state_shapes: of one session; with one session a call, of the whole tensors.
+    """
 
     time_axis: int | None
     single: bool
@@ -28,7 +31,7 @@ class Axes:
 
 
 def step_shape(value: Value, said: Sequence[int] | None, tokens: bool, place: str) -> tuple[int, ...]:
-    """The shape of a time step of one session: what was said, or the last axis of features."""
+    """Returns the shape of one session's time step: `said`, or the last axis (the features)."""
     where = f"{place}: input {value.name}"
     if value.dtype not in ("float32", "float16", "float64", "int32", "int64") or value.dims is None:
         raise ImportRefused(where, f"got {value}, expected float features, or int32 or int64 token ids, with a shape")
@@ -66,8 +69,11 @@ def find_axes(
     batch: str | None,
     place: str,
 ) -> Axes:
-    """value: the input, whose last `rank` axes are a time step. batch: "free", "one" (session a call), or None: free
-    where the graph has it free. Raises ImportRefused for what is not certain."""
+    """Finds the axes. Raises ImportRefused for anything ambiguous.
+
+    value: the input, whose last `rank` axes are a time step. batch: "free", "one" (session a call), or None: free if
+    the graph's batch is.
+    """
     if layout is not None and layout not in LAYOUTS:
         raise ImportRefused("layout", f"got {layout!r}, expected one of {', '.join(LAYOUTS)}")
     if batch not in (None, "free", "one"):
@@ -88,11 +94,11 @@ def find_axes(
 def _all_free(
     value: Value, rank: int, states: Mapping[str, Value], layout: str | None, batch_axes: Mapping[str, int]
 ) -> bool:
-    """Whether input and states can hold more than one session."""
+    """Returns True if input and states can hold more than one session."""
     dims = value.dims or ()
     lead = dims[: len(dims) - rank]
     if batch_axes:
-        return True  # what is wrong with them is told in full
+        return True  # errors in them are reported in detail later
     if not all(state.free for state in states.values()):
         return False
     if layout is not None and len(lead) > (layout != "step"):
@@ -138,14 +144,14 @@ def _one_session(
 
 
 def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value], where: str) -> str:
-    """Of a graph that takes one session a call, by its own shapes or because that was said."""
+    """Returns the layout of a graph that takes one session a call, because of its shapes or by request."""
     free = [axis for axis, size in enumerate(lead) if not isinstance(size, int)]
     names = {str((state.dims or ())[axis]) for state in states.values() for axis in state.free} - {""}
-    batches = all(state.free for state in states.values())  # then the first axis of [?, features] is theirs
+    batches = all(state.free for state in states.values())  # the first axis of [?, features] is the batch then
     if not lead or lead == [1] or (len(lead) == 1 and free and (batches or lead[0] in names)):
         return "step"
     if len(lead) == 2 and not free:
-        return "batch_first"  # both have the length 1, or one is refused
+        return "batch_first"  # both have length 1, or one is refused later
     if len(lead) == 2 and batches:
         return "time_first" if _time_axis(value, names, where) == 0 else "batch_first"
     if len(lead) == 1 and not free:
@@ -158,7 +164,7 @@ def _one_layout(value: Value, lead: list[int | str], states: Mapping[str, Value]
 
 
 def _whole(state: Value, said: int | None, place: str) -> tuple[int, ...]:
-    """Of a graph that takes one session a call: a free axis is the batch, of length 1."""
+    """Returns a state's whole shape, if a call takes one session: a free axis is the batch, of length 1."""
     where = f"{place}: state {state.name}"
     dims = list(state.dims or ())
     if said is not None and not 0 <= said < len(dims):
@@ -198,7 +204,7 @@ def _without(value: Value, axis: int, place: str) -> tuple[int, ...]:
 
 
 def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: str) -> tuple[int | None, bool]:
-    """Of a graph with a free batch: the time axis, and whether it has the length 1. batch: its names in the states."""
+    """Returns the time axis, if the batch is free, and whether its length is 1. batch: its names in the states."""
     where = f"{place}: input {value.name}"
     dims = value.dims or ()
     lead = len(dims) - rank
@@ -223,7 +229,7 @@ def _layout(value: Value, rank: int, said: str | None, batch: set[str], place: s
 
 
 def _time_axis(value: Value, batch: set[str], where: str) -> int:
-    """The axis of the first two that is not the batch of the states."""
+    """Returns which of the first two axes is not the states' batch."""
     first, second = (value.dims or ())[:2]
     named = [axis for axis, size in enumerate((first, second)) if size in batch]
     if len(named) == 1:

@@ -15,7 +15,7 @@ from .states import listing
 
 
 def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> dict[str, Array]:
-    """The values in the dtypes of the graph."""
+    """Returns the values in the graph's dtypes."""
     given = {}
     for name, value in constants.items():
         where = f"{place}: constant {name}"
@@ -41,8 +41,11 @@ def constants_of(graph: Graph, constants: Mapping[str, Array], place: str) -> di
 
 
 def suggestion(chosen: Sequence[Value], left: Sequence[Value]) -> str:
-    """What to do about inputs that are `left`: some look like settings of the model (one whole number, or true or
-    false), others like more of a time step than the inputs that were chosen."""
+    """Suggests what to do about the inputs `left`.
+
+    Some look like settings of the model (one whole number, or a boolean), others like further inputs of a time step,
+    besides those chosen.
+    """
     settings = [value for value in left if _is_setting(value)]
     words = [f"{value.name}={'true' if value.dtype == 'bool' else 'NUMBER'}" for value in settings]
     text = f". Constants they may be: --constant {','.join(words)}" if words else ""

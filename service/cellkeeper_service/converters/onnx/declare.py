@@ -1,5 +1,8 @@
-"""Finds out how a graph is to be called: from what the user says, from its names and shapes where those are certain,
-and by calling it. What stays open is asked for."""
+"""Finds out how to call a graph.
+
+It uses what the user says, names and shapes if they are unambiguous, and a call of the graph. Errors ask for what
+remains open.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from .several import find_inputs
 from .source import Declaration
 from .states import check_states, guess_states, listing
 
-PROBED = 23  # sessions in the call that tells shapes: a size that no other axis is likely to have
+PROBED = 23  # sessions in the call that finds out shapes: a size that no other axis is likely to have
 
 
 def declare(
@@ -39,9 +42,11 @@ def declare(
     vocabulary: int | Mapping[str, int] = 0,
     batch: str | None = "free",
 ) -> Declaration:
-    """input_name: several names for several inputs; input_shape and vocabulary are by name then. batch: "free", "one"
-    (session a call), or None: whatever the graph has. Raises ImportRefused that names what is missing or wrong, and
-    what to pass."""
+    """Returns the declaration. Raises ImportRefused, which says what is missing or wrong, and what to pass.
+
+    input_name: several names for several inputs; input_shape and vocabulary are then by name. batch: "free", "one"
+    (session a call), or None: whatever the graph has.
+    """
     if states is None:
         states = guess_states(graph, place)
     check_states(graph, states, place)
@@ -97,8 +102,10 @@ def _by_name(what: str, said: Any) -> Mapping[str, Any]:
 
 
 def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple[int, ...]]:
-    """Calls the graph, with several sessions where it takes them: the shape of each output, for one time step of one
-    session."""
+    """Returns the shape of each output for one time step of one session.
+
+    Calls the graph, with several sessions if it takes them.
+    """
     steps = 1 if declaration.time_axis is None or declaration.single else 3
     batch = PROBED if declaration.batch == "free" else 1
     x = np.zeros((steps, batch, *declaration.input_shape), declaration.input_dtype)
@@ -123,7 +130,7 @@ def probe(session: Any, declaration: Declaration, place: str) -> dict[str, tuple
 
 
 def _inputs(graph: Graph, names: Sequence[str] | None, others: set[str], place: str) -> list[Value]:
-    """Those of a time step: the named ones in their order, or the one that is left."""
+    """Returns the inputs of a time step: the named ones in that order, or the only one left."""
     left = {value.name: value for value in graph.inputs.values() if value.name not in others}
     if names is not None:
         for name in names:
@@ -153,7 +160,7 @@ def _inputs(graph: Graph, names: Sequence[str] | None, others: set[str], place: 
 def _outputs(
     graph: Graph, states: Mapping[str, str], said: Sequence[str] | None, axes: Axes, place: str
 ) -> tuple[str, ...]:
-    """Those that were named, or those beside the states, or the first state where there are no others."""
+    """Returns the named outputs, or all that are not states, or the first state if there are no others."""
     beside = [name for name in graph.outputs if name not in states.values()]
     named = list(said) if said is not None else beside or list(states.values())[:1]
     by_output = {after: before for before, after in states.items()}

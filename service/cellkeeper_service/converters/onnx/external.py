@@ -1,7 +1,7 @@
-"""Weights that an ONNX file keeps in other files (`model.onnx.data`): read from its own folder, and put into the graph.
+"""Reads weights that an ONNX file keeps in other files (`model.onnx.data`) of its folder, and puts them into the graph.
 
-A bundle has one file for its graph. Every location is checked before anything is read: a path or a link that leads out
-of the folder, or a range that the file does not have or that is not the tensor's size, is refused.
+A bundle has one file for its graph. Every location is checked before anything is read: paths or links that lead out of
+the folder are refused, as are ranges that the file does not have, or that differ from the tensor's size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cellkeeper_service.model.fields import named
 
 from ..refusal import ImportRefused
 
-MAX_BYTES = MAX_GRAPH_BYTES - (1 << 20)  # a graph with its weights inside stays below protobuf's limit
+MAX_BYTES = MAX_GRAPH_BYTES - (1 << 20)  # keeps a graph with its weights below protobuf's limit
 
 
 _ITEM_BYTES = {
@@ -40,8 +40,10 @@ _ITEM_BYTES = {
 
 
 def load_external_data(model: Any, folder: Path | None, place: str) -> bool:
-    """Reads the tensors that `model` keeps in other files; returns whether there are any. folder: of the .onnx file;
-    None: the model came as bytes. Raises ImportRefused."""
+    """Loads the tensors that `model` keeps in other files; returns True if there are any.
+
+    folder: of the .onnx file; None: the model came as bytes. Raises ImportRefused.
+    """
     tensors = [t for t in tensors_of_model(model) if t.data_location == TensorProto.EXTERNAL]
     if not tensors:
         return False
@@ -50,7 +52,7 @@ def load_external_data(model: Any, folder: Path | None, place: str) -> bool:
     parts = [_part(tensor, folder, f"{place}: tensor {tensor.name}") for tensor in tensors]
     wanted = sum(part.length for part in parts)
     most = min(MAX_BYTES - model.ByteSize(), sum({part.path: part.file_bytes for part in parts}.values()))
-    if wanted > most:  # also where many tensors claim the same bytes
+    if wanted > most:  # also detects many tensors that claim the same bytes
         raise ImportRefused(place, f"got tensors of {wanted} bytes in other files, expected at most {most}")
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.raw_data = _read(part)
@@ -61,7 +63,7 @@ def load_external_data(model: Any, folder: Path | None, place: str) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """Where a tensor's bytes are."""
+    """The location of a tensor's bytes."""
 
     path: Path
     offset: int
@@ -98,7 +100,7 @@ def _part(tensor: Any, folder: Path, where: str) -> _Part:
         if not resolved.is_file():
             raise ImportRefused(where, f"location {shown!r} is not a file; put the file there")
         found = resolved.stat().st_size
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a link to itself; ValueError: a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a link to itself; ValueError: a NUL byte
         reason = getattr(error, "strerror", None) or error
         raise ImportRefused(
             where, f"location {shown!r} cannot be read ({reason}); put it beside the .onnx file"

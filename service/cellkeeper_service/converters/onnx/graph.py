@@ -33,7 +33,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Value:
-    """An input or an output. dims: a number where it is fixed, a name (or "") where it is free; None: unknown."""
+    """An input or an output. dims: a number if fixed, a name (or "") if free; None: unknown."""
 
     name: str
     dtype: str
@@ -51,8 +51,10 @@ class Value:
 
 @dataclass
 class Graph:
-    """A model that may be changed. inputs: without those that have a value in the file already. external: weights were
-    in other files, and are inside now."""
+    """A model that may be changed.
+
+    inputs: without those that have a value in the file. external: weights were in other files, and are now inside.
+    """
 
     model: Any
     inputs: dict[str, Value]
@@ -61,7 +63,7 @@ class Graph:
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """Inputs that have a value in the file: weights as old exporters list them, or a state's first value."""
+        """Inputs with a value in the file: weights, as old exporters list them, or a state's initial value."""
         given = {item.name for item in self.model.graph.initializer}
         return {item.name: _value(item) for item in self.model.graph.input if item.name in given}
 
@@ -69,7 +71,7 @@ class Graph:
         return bytes(self.model.SerializeToString())
 
     def bake(self, name: str, value: Array) -> None:
-        """The input becomes a constant of the graph."""
+        """Turns the input into a constant of the graph."""
         graph = self.model.graph
         kept = [item for item in graph.input if item.name != name]
         del graph.input[:]
@@ -78,7 +80,7 @@ class Graph:
         del self.inputs[name]
 
     def without_time(self, inputs: Sequence[str], outputs: Sequence[str], axis: int) -> dict[str, str]:
-        """A time axis of length 1 goes: the new names of inputs and outputs by their old ones."""
+        """Removes a time axis of length 1. Returns the new names of inputs and outputs by their old ones."""
         graph = self.model.graph
         taken = {name for node in graph.node for name in (*node.input, *node.output)}
         renamed = {name: self._free_name(f"{name}_step", taken) for name in (*inputs, *outputs)}
@@ -93,14 +95,16 @@ class Graph:
                     item.name = renamed[item.name]
                     if len(item.type.tensor_type.shape.dim) > axis:
                         del item.type.tensor_type.shape.dim[axis]
-        del graph.value_info[:]  # shapes of what is within; onnxruntime finds them again
+        del graph.value_info[:]  # inner shapes; onnxruntime infers them again
         changed = read_values(self.model)
         self.inputs, self.outputs = changed
         return renamed
 
     def with_batch_first(self, state: str, axis: int, rank: int) -> str:
-        """Makes an output of the state's output: a copy whose axis `axis` is its first. rank: of the state. Gives its
-        name."""
+        """Adds an output: a copy of a state's output with axis `axis` first. Returns its name.
+
+        rank: of the state's output.
+        """
         graph = self.model.graph
         taken = {name for node in graph.node for name in (*node.input, *node.output)}
         name = self._free_name(f"{state}_output", taken | set(self.outputs))
@@ -129,8 +133,10 @@ class Graph:
 
 
 def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
-    """folder: of the file, for weights that it keeps in other files there. Raises ImportRefused for what is no ONNX
-    model, or one whose weights are not there."""
+    """Reads a model. Raises ImportRefused if it is not an ONNX model, or weights are missing.
+
+    folder: of the file, for weights that it keeps in other files.
+    """
     try:
         model = read_model(data, place)
         external = load_external_data(model, folder, place)
@@ -149,7 +155,7 @@ def read_graph(data: bytes, place: str, folder: Path | None = None) -> Graph:
 
 
 def read_values(model: Any) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Inputs and outputs by name."""
+    """Returns inputs and outputs by name."""
     given = {item.name for item in model.graph.initializer}
     inputs = {item.name: _value(item) for item in model.graph.input if item.name not in given}
     return inputs, {item.name: _value(item) for item in model.graph.output}

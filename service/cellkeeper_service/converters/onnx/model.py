@@ -1,4 +1,4 @@
-"""import_onnx: a graph (input, constants, states) -> (outputs, states) to a bundle."""
+"""import_onnx: from a graph (input, constants, states) -> (outputs, states) to a bundle."""
 
 from __future__ import annotations
 
@@ -60,23 +60,28 @@ def import_onnx(
 ) -> Imported:
     """Writes the bundle `folder`, which must not exist yet, and compares it with onnxruntime on random sequences.
 
-    model: a file, or its bytes. Everything else may be left out where the graph's names and shapes are certain:
-    input: the name of the input, or the names of several that a time step has; input_shape and vocabulary are given by
-    name then, and integers are below their vocabulary. input_shape: of one time step of one session, where that is more
-    than the last axis, or free in the graph. vocabulary: of token ids. layout: "step" [B, ...], "time_first" [T, B,
-    ...] or "batch_first" [B, T, ...], of the input and the outputs. batch: "free", any number of sessions a call, where
-    the graph can do that; "one", one session a call. states: input names to output names. batch_axes: of states, by
-    input name. outputs: names; the first is served as "prediction", which clients get where they ask for
-    nothing else, unless another one has that name. constants: values of further inputs, in their shapes. initial:
-    states of a new session by input name, without the batch axis (with one session a call: as the graph takes them);
-    zeros otherwise. missing: as in config.json.
-    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
+    model: a file, or its bytes. All other arguments may be omitted if the graph's names and shapes are unambiguous.
+    input: the name of the input, or the names of a time step's several inputs. In that case input_shape and vocabulary
+    are by name, and integer inputs need a vocabulary.
+    input_shape: of one time step of one session, if that is more than the last axis, or free in the graph.
+    vocabulary: token ids are below it.
+    layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...] or "batch_first" [B, T, ...].
+    batch: "free", any number of sessions a call, by default if the graph permits it; "one", one session a call.
+    states: from input names to output names. batch_axes: of states, by input name.
+    outputs: names. The first is served as "prediction", which clients get if they ask for nothing else, unless another
+    output has that name.
+    constants: values of further inputs, in their shapes.
+    initial: states of a new session by input name, without the batch axis (with one session a call: as the graph takes
+    them); zeros by default.
+    missing: as in config.json.
+    feedback: as in config.json, for forecasts: for each feature, the index of the prediction it becomes, or "known".
     feature_names: a list, or a DataFrame with such columns.
-    name: the model's; the folder's otherwise. tolerance: the largest difference, relative to the largest output.
+    name: the model's; by default the folder's.
+    tolerance: the largest permitted difference, relative to the largest output.
     trial_call_ms: the longest that one call of the graph may take.
 
-    A time axis whose length is fixed to 1 is taken away: the bundle's graph takes [B, ...].
-    Raises ImportRefused: one line with the place. Nothing is left behind.
+    A time axis whose length is fixed to 1 is removed: the bundle's graph takes [B, ...].
+    Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
     folder = Path(folder)
     name = check_target(folder, name)
@@ -141,8 +146,10 @@ def import_graph(
     max_batch: int,
     trial_call_ms: int = TRIAL_CALL_MS,
 ) -> Imported:
-    """A graph that was declared. vocabulary: of its one input. source: made of an onnxruntime session, the
-    declaration and initial states."""
+    """Writes the bundle of a declared graph.
+
+    vocabulary: of its only input. source: called with an onnxruntime session, the declaration and the initial states.
+    """
     if trial_call_ms < 1:
         raise ImportRefused("trial_call_ms", f"got {trial_call_ms}, expected 1 or more")
     first = _initial(declaration, initial, place)
@@ -175,7 +182,7 @@ def import_graph(
 
 
 def _sequences(declaration: Declaration, vocabulary: int) -> list[Array]:
-    """What the bundle and the graph are compared on: [STEPS, ...] each, of the dtype that the engine takes."""
+    """Returns the inputs of the comparison: [STEPS, ...] each, in the dtype that the engine takes."""
     draw = np.random.default_rng(0)
 
     def values(shape: tuple[int, ...], below: int, dtype: str) -> Array:
@@ -222,7 +229,7 @@ def _lowered(
     initial: Mapping[str, Array],
     place: str,
 ) -> Lowered:
-    """Constants that are not float32 become part of the graph: a bundle holds float32 tensors only."""
+    """Returns the bundle's contents. Puts constants other than float32 into the graph; bundles hold float32 only."""
     tensors = {f"initial.{state}": value for state, value in initial.items()}
     constants = []
     for constant, value in declaration.constants.items():
@@ -274,7 +281,7 @@ def _lowered(
 def _input(
     declaration: Declaration, renamed: Mapping[str, str], vocabulary: int, missing: Missing, place: str
 ) -> Features | Tokens | NamedInputs:
-    """renamed: what the bundle's graph calls the inputs."""
+    """Returns the config of the input. renamed: the names of the inputs in the bundle's graph."""
     if declaration.named:
         if missing != Missing():
             raise ImportRefused(

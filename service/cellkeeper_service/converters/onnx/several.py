@@ -1,4 +1,4 @@
-"""Several inputs for each time step: the shape, dtype and axes of each, which have to agree."""
+"""Several inputs for each time step: the shape, dtype and axes of each, which must agree."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ def find_inputs(
     batch: str | None,
     place: str,
 ) -> tuple[tuple[InputSpec, ...], Axes]:
-    """Each input as a time step of one session has it, and the axes of all. shapes, vocabularies: by name, those that
-    were said. Raises ImportRefused, which names the input."""
+    """Returns the spec of each input, and the axes of all. Raises ImportRefused, naming the input.
+
+    shapes, vocabularies: by name, if given.
+    """
     names = [value.name for value in values]
     for what, said in (("input_shape", shapes), ("vocabulary", vocabularies)):
         unknown = [name for name in said if name not in names]
@@ -34,7 +36,7 @@ def find_inputs(
             raise ImportRefused(what, f"got {unknown}, expected some of the inputs {names}")
     for value in values:
         _check_dtype(value, vocabularies.get(value.name, 0), place)
-    # the first input of floats tells which axes come before those of a time step; the others have as many of them
+    # the first float input shows how many axes come before those of a time step; the others have the same number
     first = next((value for value in values if value.dtype.startswith("float")), values[0])
     shape = step_shape(first, shapes.get(first.name), first.dtype.startswith("int") and first.name not in shapes, place)
     axes = find_axes(first, len(shape), states, layout=layout, batch_axes=batch_axes, batch=batch, place=place)

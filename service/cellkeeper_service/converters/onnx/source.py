@@ -1,4 +1,4 @@
-"""An ONNX graph run as it is, by onnxruntime, in batches of one: what its bundle is compared with."""
+"""Runs an ONNX graph as it is with onnxruntime, in batches of one: the reference for its bundle."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ PREDICTION = "prediction"
 
 @dataclass(frozen=True)
 class Declaration:
-    """How a graph is to be called. Names are the graph's; shapes are of one session, without batch and time.
+    """How to call a graph. Names are the graph's; shapes are of one session, without batch and time.
 
-    named: where a time step has several inputs, each of them; the fields of the one input are empty then.
-    time_axis and batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without
-    such an axis. single: there is a time axis, and its length is 1. batch: "free"; or "one" or "none", as in
-    config.json: a call takes one session, and states have the shapes of their whole tensors.
+    named: each of a time step's several inputs; the fields of a single input are empty then.
+    time_axis, batch_axis: of the input and the outputs; time_axis is None for a graph of one time step without one.
+    single: there is a time axis, and its length is 1.
+    batch: "free"; or "one" or "none", as in config.json: a call takes one session, and states have their tensors' whole
+    shapes.
     """
 
     input_name: str
@@ -44,13 +45,13 @@ class Declaration:
 
     @property
     def served(self) -> dict[str, str]:
-        """What each output is called where it is served: clients ask for "prediction" where they name none."""
+        """The name under which each output is served; clients that name none get "prediction"."""
         first = self.outputs[0] if PREDICTION not in self.outputs else PREDICTION
         return {name: PREDICTION if name == first else name for name in self.outputs}
 
     @property
     def state_outputs(self) -> dict[str, int]:
-        """The outputs that are states as well, and their batch axes."""
+        """The outputs that are also states, with their batch axes."""
         return {after: self.state_axes[before] for before, after in self.states.items() if after in self.outputs}
 
     @property
@@ -63,26 +64,28 @@ class Declaration:
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """Of an array of time steps: of a structured dtype where there are several inputs."""
+        """The dtype of an array of time steps: a structured one if there are several inputs."""
         return PackedInputs.of(self.named).numpy_dtype if self.named else np.dtype(self.dtype)
 
     def zeros(self, batch: int) -> dict[str, Array]:
-        """States of `batch` sessions as the graph takes them."""
+        """Returns states of `batch` sessions as the graph takes them."""
         return {
             name: self.batched(name, np.zeros(shape, self.state_dtypes[name]), batch)
             for name, shape in self.state_shapes.items()
         }
 
     def batched(self, name: str, state: Array, batch: int) -> Array:
-        """A state of one session as the graph takes it for `batch` of them."""
+        """Returns one session's state as the graph takes it for `batch` sessions."""
         if self.batch != "free":
             return state
         return np.repeat(np.expand_dims(state, self.state_axes[name]), batch, self.state_axes[name])
 
     def call(self, session: Any, x: Array, states: dict[str, Array]) -> list[Array]:
-        """x: [T, B, ...], of a structured dtype where there are several inputs; T is 1 where the graph has no
-        time axis.
-        Gives the outputs [T, B, ...]; `states` go on. Raises ImportRefused for outputs that do not have these axes."""
+        """Calls the graph, and returns the outputs [T, B, ...]. Replaces `states` by the new states.
+
+        x: [T, B, ...], of a structured dtype if there are several inputs; T is 1 if the graph has no time axis. Raises
+        ImportRefused for outputs without these axes.
+        """
         feeds = {**self._fed(x), **self.constants, **states}
         fetches = list(dict.fromkeys([*self.outputs, *self.states.values()]))
         results = dict(zip(fetches, session.run(fetches, feeds), strict=True))
@@ -103,7 +106,7 @@ class Declaration:
         return np.ascontiguousarray(x.swapaxes(0, 1)) if self.time_axis == 1 else x
 
     def _timed(self, name: str, value: Array, steps: int, batch: int) -> Array:
-        """An output as [T, B, ...]."""
+        """Returns an output as [T, B, ...]."""
         if name in self.state_outputs:
             value = np.moveaxis(value, self.state_outputs[name], 0) if self.batch == "free" else value[None]
             return value[None]
@@ -113,7 +116,7 @@ class Declaration:
         if self.batch == "none":
             lead = lead[:-1]
         if self.batch == "one" and self.time_axis is None and value.shape[:1] != (1,):
-            lead = ()  # the batch of one is left out
+            lead = ()  # without the batch axis of length 1
         if value.dtype.kind != "f" or value.shape[: len(lead)] != lead:
             raise ImportRefused(
                 f"output {name}",
@@ -127,7 +130,7 @@ class Declaration:
 
 
 class OnnxSource:
-    """A proof.Source. initial: states of one session by input name; zeros where it has none."""
+    """A proof.Source. initial: states of one session by input name; zeros for those missing."""
 
     def __init__(self, session: Any, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         self.name = f"onnxruntime {onnxruntime.__version__}"

@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a graph are one state before and after: by name, and only where that is certain."""
+"""Matches a graph's inputs and outputs that are one state before and after a call, if their names are unambiguous."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AFTER = ("out", "output", "n", "next", "new", "final", "present", "after", "upd
 
 
 def guess_states(graph: Graph, place: str) -> dict[str, str]:
-    """Input names to output names. Raises ImportRefused where nothing or more than one thing fits."""
+    """Returns output names by input names. Raises ImportRefused if nothing, or more than one thing, fits."""
     _refuse_defaults(graph, place)
     pairs: dict[str, str] = {}
     for before in graph.inputs.values():
@@ -38,7 +38,7 @@ def guess_states(graph: Graph, place: str) -> dict[str, str]:
 
 
 def _refuse_defaults(graph: Graph, place: str) -> None:
-    """Raises ImportRefused for a state whose first value is in the file, which makes it a constant."""
+    """Raises ImportRefused for a state whose initial value is in the file, which makes it a constant."""
     for before in graph.defaults.values():
         stems = _stems(before.name, _BEFORE)
         fits = [name for name, after in graph.outputs.items() if stems & _stems(name, _AFTER) and _alike(before, after)]
@@ -52,7 +52,7 @@ def _refuse_defaults(graph: Graph, place: str) -> None:
 
 
 def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
-    """Raises ImportRefused for a pair that is none."""
+    """Raises ImportRefused for an invalid pair."""
     if not states:
         raise ImportRefused(place, f"states: got none, expected INPUT=OUTPUT pairs. {listing(graph)}")
     for before, after in states.items():
@@ -74,13 +74,13 @@ def check_states(graph: Graph, states: Mapping[str, str], place: str) -> None:
 
 
 def listing(graph: Graph) -> str:
-    """What the graph has, for errors that ask for something."""
+    """Lists the graph's inputs and outputs, for errors that ask for something."""
     inputs = ", ".join(map(str, graph.inputs.values()))
     return f"Inputs: {inputs}; outputs: {', '.join(map(str, graph.outputs.values()))} (docs/models.md, ONNX)"
 
 
 def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
-    """What may be left of a name without the mark that says "before" or "after"; the name itself too."""
+    """Returns what a name may be without a mark for "before" or "after"; also the name itself."""
     lower = name.lower()
     stems = {lower}
     for mark in marks:
@@ -95,7 +95,7 @@ def _stems(name: str, marks: tuple[str, ...]) -> set[str]:
 
 
 def _alike(before: Value, after: Value) -> bool:
-    """Could be the same tensor: dtype, rank and fixed sizes do not contradict."""
+    """Returns True if both could be the same tensor: dtype, rank and fixed sizes agree."""
     if before.dtype != after.dtype:
         return False
     if before.dims is None or after.dims is None:

@@ -1,1 +1,1 @@
-"""PyTorch: a module, its weights or an exported program, read layer by layer or traced."""
+"""PyTorch: imports a module, its weights or an exported program, read layer by layer or traced."""

@@ -1,4 +1,4 @@
-"""torch's own modules with weights out of a file: what a bundle made from that file is compared with."""
+"""Builds torch's own modules with weights from a file: the reference for a bundle made from that file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MODULES = {
 
 
 def build_modules(parts: Sequence[Part], tensors: Mapping[str, Array]) -> list[nn.Module]:
-    """read_parts has found that the tensors fit the parts."""
+    """Returns the modules. read_parts must have checked that the tensors fit the parts."""
     from torch import nn
 
     modules: list[nn.Module] = []

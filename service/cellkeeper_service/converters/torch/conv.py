@@ -1,4 +1,4 @@
-"""Causal convolutions of a traced module: the last inputs become a state."""
+"""Causal convolutions of a traced module: their last inputs become a state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from .export import WatchedCall
 
 
 def causal_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv1d]]:
-    """Those that may look at the past alone: without padding of their own (the forward pads on the left), or padded by
-    all that they reach back (the forward cuts the end off). [B, C, T], one output for each time step."""
+    """Returns the convolutions of [B, C, T] that may look only backwards, with one output for each time step.
+
+    They have no padding of their own (the forward pads on the left), or are padded by all that they reach back (the
+    forward cuts the end off).
+    """
     return [
         (name, child)
         for name, child in model.named_modules()
@@ -26,14 +29,14 @@ def causal_convolutions(model: nn.Module) -> list[tuple[str, nn.Conv1d]]:
 
 
 def _reach(conv: nn.Conv1d) -> int:
-    """How many time steps it reaches back."""
+    """Returns how many time steps the convolution reaches back."""
     return (conv.kernel_size[0] - 1) * conv.dilation[0]
 
 
 def watched_convolution(
     name: str, conv: nn.Conv1d, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Callable[[Tensor], Tensor]:
-    """A forward that takes the inputs before from `called` and appends those of the next time step to `after`."""
+    """Returns a forward that gets the previous inputs from `called` and appends those for the next step to `after`."""
     reach, padded = _reach(conv), conv.padding != (0,)
 
     def forward(value: Tensor) -> Tensor:
@@ -47,6 +50,6 @@ def watched_convolution(
             whole = torch.cat([begin[0], whole[..., reach:]], -1)
         after.append((whole[..., steps:],))
         y = F.conv1d(whole, conv.weight, conv.bias, 1, 0, conv.dilation, conv.groups)
-        return F.pad(y, (0, reach)) if padded else y  # what the forward cuts off
+        return F.pad(y, (0, reach)) if padded else y  # the forward cuts these off
 
     return forward

@@ -1,4 +1,4 @@
-"""What both ways of tracing a module share: the example of its input, and the export of one time step."""
+"""What both ways of tracing a module share: the example input, and the export of one time step."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-BATCH = 11  # of the trace; a size that layers seldom have
+BATCH = 11  # of the trace; a size that layers rarely have
 RECIPE = "docs/models.md, Modules with a forward of their own"
 
 
 @dataclass(frozen=True)
 class Traced:
-    """program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states). initial: of a new session, without the
-    batch. inputs: their names, or INPUT alone. step_shape: of a time step of the one input, where that has several
-    axes."""
+    """A traced module.
+
+    program: (*inputs [B, ...], *states) -> (*outputs [B, ...], *states).
+    initial: states of a new session, without the batch axis.
+    inputs: their names, or INPUT alone.
+    step_shape: of a time step, if there is one input and it has several axes.
+    """
 
     program: ExportedProgram
     states: tuple[str, ...]
@@ -42,10 +46,12 @@ class Traced:
 
 @dataclass(frozen=True, eq=False)
 class WatchedCall:
-    """A recurrent layer as a model calls it.
+    """One call of a recurrent layer by its model.
 
-    steps: how many time steps it takes; 0 for a cell. given: the tensors of the state that the model hands it, if any.
-    zeros: those of its own first state. batch_axis, suffixes: of these tensors, and what their names end with.
+    steps: how many time steps it takes; 0 for a cell.
+    given: the state's tensors that the model passes to it, if any.
+    zeros: the tensors of its own initial state.
+    batch_axis, suffixes: of these tensors, and the endings of their names.
     """
 
     name: str
@@ -58,7 +64,7 @@ class WatchedCall:
 
     @property
     def start(self) -> tuple[Tensor, ...]:
-        """What it begins with."""
+        """The state that the call starts with."""
         return self.given or self.zeros
 
 
@@ -66,7 +72,7 @@ Watch = Callable[[Any, Callable[[WatchedCall], "tuple[Tensor, ...] | None"], lis
 
 
 def rows(x: Tensor, axis: int | None) -> Tensor:
-    """One time step [BATCH, ...], at random around nothing: what a trace is made with."""
+    """Returns one time step [BATCH, ...] for a trace: zeros for ids, else numbers from -1 to 1."""
     import torch
 
     shape = (BATCH, *x.shape[1 if axis is None else 2 :])
@@ -78,7 +84,7 @@ def rows(x: Tensor, axis: int | None) -> Tensor:
 
 
 def step_shape(first: Sequence[Tensor], processing: Processing) -> tuple[int, ...] | None:
-    """Of Traced. first: as of `rows`, of each input. Raises ImportRefused."""
+    """Returns Traced.step_shape. first: from `rows`, for each input. Raises ImportRefused."""
     shape = tuple(int(size) for size in first[0].shape[1:])
     if len(first) > 1 or len(shape) < 2:
         return None
@@ -91,12 +97,13 @@ def step_shape(first: Sequence[Tensor], processing: Processing) -> tuple[int, ..
 
 
 def spread(value: Tensor, axis: int, batch: int) -> Tensor:
-    """The first session's state, for `batch` sessions."""
+    """Repeats the first session's state for `batch` sessions."""
     return value.narrow(axis, 0, 1).repeat_interleave(batch, axis).clone()
 
 
 def exported(step: Any, arguments: tuple[Tensor, ...], axes: Sequence[int], place: str) -> ExportedProgram:
-    """arguments: inputs, whose batch is their first axis, and states, whose batch is at `axes`."""
+    """Exports one time step. arguments: inputs, with the batch as first axis, and states, with the batch at `axes`.
+    Raises ImportRefused."""
     import torch
 
     batch = torch.export.Dim("batch")

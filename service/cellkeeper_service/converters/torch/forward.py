@@ -1,4 +1,4 @@
-"""A module of the user's own: whether its forward is what its children compute one after another, and no more."""
+"""Checks that a user's forward computes exactly what the module's children compute one after another."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from .modules import ModuleChain, flatten, is_ignored
 if TYPE_CHECKING:
     from torch import nn
 
-FAR = (
-    1e-4  # of the largest output: a forward that differs by more computes something else; by less, it rounds otherwise
-)
+FAR = 1e-4  # of the largest output: a larger difference is another computation, a smaller one another rounding
 STEPS = 32
 LENGTHS = (1, 2, STEPS, 200)
-LONG_STEPS = 1_200  # for what cuts long sequences, or begins anew within them
+LONG_STEPS = 1_200  # to detect a forward that cuts long sequences, or resets the state within them
 SCALES = (10.0, 1e3, 1e6, 0.1, 0.01, 1e-6, 0.0)
 SPIKE_EVERY_STEPS = 7
 TRACED = "pass example=x, an input as its forward takes it, and the forward is traced"
@@ -28,8 +26,10 @@ _INSTEAD = f"{TRACED}; or pass its modules as a list, in the order in which they
 
 
 def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mapping[str, Array], stack: Stack) -> None:
-    """The children in the order of their registration have to give what the module's own forward gives, for ordinary,
-    large, tiny and zero inputs and for short and long sequences. Raises ImportRefused that says for which it does not.
+    """Compares the children, in the order of their registration, with the module's own forward.
+
+    Covers ordinary, large, tiny and zero inputs, in short and long sequences. Raises ImportRefused, which names
+    the first case in which they differ.
     """
     recurrent: Any = next((module for module in chain if hasattr(module, "batch_first")), None)
     own = OwnForward(model, bool(recurrent is not None and recurrent.batch_first))
@@ -58,8 +58,10 @@ def compare_forward(model: nn.Module, chain: Sequence[nn.Module], initial: Mappi
 
 
 def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
-    """A layer that forgets hides what was left out or changed before it: so what its first layer gets is compared, too.
-    Raises ImportRefused."""
+    """Compares the inputs with what the first layer gets. Raises ImportRefused.
+
+    Comparing outputs is not enough: a layer that forgets may hide that inputs were dropped or changed before it.
+    """
     fed = own.fed
     if fed is None:
         return
@@ -77,7 +79,7 @@ def _check_fed(own: OwnForward, inputs: Array, where: str) -> None:
 
 
 def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
-    """What the inputs are, in words, and the inputs [T, ...]."""
+    """Yields a description of the inputs, and the inputs [T, ...]."""
     for number, steps in enumerate((STEPS, *LENGTHS)):
         yield "ordinary inputs", random_sequences(stack, 1, steps, seed=number)[0]
     long = random_sequences(stack, 1, LONG_STEPS, seed=8)[0]
@@ -95,9 +97,9 @@ def _trials(stack: Stack) -> Iterator[tuple[str, Array]]:
 
 
 def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
-    """The first time step that differs by more than FAR, and the difference relative to the largest output.
+    """Returns the first time step that differs by more than FAR, and the difference relative to the largest output.
 
-    From where neither is finite on, nothing is compared.
+    The comparison ends at the first time step at which neither is finite.
     """
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (expected, came))
     known = np.asarray([bool(np.isfinite(row).all()) for row in a])
@@ -112,10 +114,10 @@ def _first_difference(expected: Array, came: Array) -> tuple[int, float] | None:
 
 
 class OwnForward:
-    """A module of the user's own, called as it is: a proof.Source that knows whole sequences only.
+    """A user's module, called as it is: a proof.Source for whole sequences only.
 
-    Called with one sequence of batch 1; gives y, or a tuple that begins with it. y: [T, 1, units] (or [1, T, units]
-    where the module's recurrent layers are batch_first), or the last time step alone.
+    It is called with one sequence in a batch of 1, and returns y, or a tuple that begins with y. y: [T, 1, units] ([1,
+    T, units] if the module's recurrent layers are batch_first), or the last time step alone.
     """
 
     def __init__(self, model: nn.Module, batch_first: bool) -> None:
@@ -127,10 +129,10 @@ class OwnForward:
         self._torch = torch
         first = (module for _, module in flatten(model) if not is_ignored(module))
         self._first: Any = next(first, None)
-        self.fed: Array | None = None  # what its first layer got in the last call, [values]; None: was not called
+        self.fed: Array | None = None  # its first layer's input in the last call, [values]; None: not called
 
     def last(self, inputs: Array) -> Array:
-        """The outputs that it gives for [T, ...]: [T, units], or [1, units] where those are of the last time step."""
+        """Returns the outputs for [T, ...]: [T, units], or [1, units] if it returns only the last time step."""
         torch = self._torch
         x = torch.from_numpy(np.array(inputs))
         x = x.long() if x.dtype == torch.int32 else x
@@ -143,7 +145,7 @@ class OwnForward:
         try:
             with torch.no_grad():
                 y: Any = self._model(x.unsqueeze(0 if self._batch_first else 1))
-        except Exception as error:  # whatever the user's code raises
+        except Exception as error:  # the user's code may raise anything
             raise ImportRefused(
                 self.name, f"fails on a sequence of batch 1 ({error}); pass the layers as a list"
             ) from error

@@ -1,4 +1,4 @@
-"""import_torch: a module in a script, or a file of weights, to a bundle."""
+"""import_torch: from a module in a script, or a file of weights, to a bundle."""
 
 from __future__ import annotations
 
@@ -54,27 +54,33 @@ def import_torch(
 ) -> Imported:
     """Writes the bundle `folder`, which must not exist yet, and compares it with the modules on random sequences.
 
-    model: an nn.LSTM, nn.GRU or nn.RNN; a list of modules in the order in which they compute (Embedding, recurrent
-    layers or cells, Linear, activations, Dropout); any other module, whose children are taken in the order of their
-    registration, which has to agree with its own forward; or the weights: a state_dict, a safetensors file, or a file
-    of torch.save, read with weights_only. Those need `layers`: the kinds and the prefixes of the tensors' names in
-    the order in which they compute, such as "embedding=emb lstm=rnn dense=fc relu dense=out"; or a torch.export
-    program (x, *states) -> (y, *states) with a dynamic batch axis. That needs `states`, their names in that order,
-    and `vocabulary` where x is token ids; it goes through ONNX (needs onnxscript), with x and y in their own units.
-    example: x as the forward of a module takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F); several inputs
-    as a tuple, or a dict by the names of its arguments, and vocabulary by name for those of integers. With it a
-    module whose children do not say what its forward computes is traced (needs onnxscript): its recurrent layers are
-    watched, or, with `states`, its forward takes these after x and gives them back after its outputs. states: those of
-    a new session, as the forward takes them: a tensor, tensors, a tuple of them, or by the name of the argument.
-    layout: of x and the outputs, "step", "time_first" or "batch_first", where its recurrent layers do not tell.
-    normalization, missing, output: as in config.json; the model sees normalised inputs, clients see their own units.
-    normalization and output may be fitted scalers (scalers.py), output one of the targets. feature_names: a list, a
-    DataFrame with such columns; otherwise those that the scaler was fitted on.
-    feedback: as in config.json, for forecasts; for each feature the index of the prediction it becomes, or "known".
-    initial_state: of a new session, h or (h, c), [layers, width] each. name: the model's; the folder's otherwise.
-    tolerance: the largest difference, relative to the largest output.
+    model: one of
+        an nn.LSTM, nn.GRU or nn.RNN;
+        a list of modules in the order of computation (Embedding, recurrent layers or cells, Linear, activations,
+        Dropout);
+        any other module: its children, in the order of their registration, must compute what its forward computes;
+        weights: a state_dict, a safetensors file, or a torch.save file, read with weights_only. They need `layers`;
+        a torch.export program (x, *states) -> (y, *states) with a dynamic batch axis. It needs `states`, their names
+        in that order, and `vocabulary` if x is token ids. It is converted through ONNX (needs onnxscript), and its x
+        and y are in their own units.
+    layers: for weights, the kinds of the layers and the prefixes of their tensors' names in the order of computation,
+    such as "embedding=emb lstm=rnn dense=fc relu dense=out".
+    example: x as the module's forward takes it, [B, F], [T, B, F] or [B, T, F] (token ids without F); for several
+    inputs a tuple, or a dict by argument name, with a vocabulary by name for integer inputs. With an example, a module
+    whose children do not compute what its forward does is traced (needs onnxscript): its recurrent layers are watched
+    or, with `states`, its forward takes the states after x and returns them after its outputs.
+    states: of a new session, as the forward takes them: a tensor, several, a tuple of them, or a dict by argument name.
+    layout: of x and the outputs, "step", "time_first" or "batch_first", if the recurrent layers do not determine it.
+    vocabulary: token ids are below it.
+    normalization, missing, output: as in config.json. The model sees normalised inputs; clients see their own units.
+    normalization and output may be fitted scalers (scalers.py), output one that was fitted on the targets.
+    feature_names: a list, or a DataFrame with such columns; by default the names that the scaler was fitted on.
+    feedback: as in config.json, for forecasts: for each feature, the index of the prediction it becomes, or "known".
+    initial_state: of a new session: h or (h, c), [layers, width] each.
+    name: the model's; by default the folder's.
+    tolerance: the largest permitted difference, relative to the largest output.
 
-    Raises ImportRefused: one line with the place. Nothing is left behind.
+    Raises ImportRefused with a one-line message that says where; nothing is left behind then.
     """
     folder = Path(folder)
     name = check_target(folder, name)
@@ -99,7 +105,7 @@ def import_torch(
             f"got {states}, {vocabulary}, {layout}, expected for a torch.export program, or with example only",
         )
     read = None
-    several = isinstance(example, tuple | list | Mapping)  # what is read has one input, whatever its forward may take
+    several = isinstance(example, tuple | list | Mapping)  # a model that is read has one input only
     if example is None or not (stated or several):
         try:
             read = _read(model, layers, _initial(initial_state), processing, name)
@@ -173,7 +179,7 @@ def _import_traced(
 def _read(
     model: Any, layers: str | None, initial: Mapping[str, Array], processing: Processing, name: str
 ) -> tuple[str, Stack, Stack, Lowered, Source]:
-    """The place, the stack alone and with the processing around it, what it becomes, and what that is compared with."""
+    """Returns where, the stack alone, the stack with its processing, the bundle's contents, and their reference."""
     chain: list[nn.Module] = []
     own: Any = None
     if isinstance(model, str | Path | Mapping):
@@ -212,7 +218,7 @@ def _read(
 
 
 def _features(layers: Sequence[Layer]) -> int:
-    """Of a time step; 0 for token ids."""
+    """Returns the features of a time step; 0 for token ids."""
     for layer in layers:
         if isinstance(layer, Recurrent):
             return int(layer.weights["weight_ih"].shape[1])
@@ -221,13 +227,13 @@ def _features(layers: Sequence[Layer]) -> int:
         weight = getattr(layer, "weight", None)
         if weight is not None:
             return int(weight.shape[1]) if type(layer).__name__ == "Dense" and weight.ndim == 2 else 0
-    return 1  # widths.check refuses what has no layer
+    return 1  # widths.check refuses a stack without layers
 
 
 def _copied(name: str, module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module).cpu().float().eval()
-    except Exception as error:  # whatever a module's own copying raises
+    except Exception as error:  # a module's own copying may raise anything
         kind = f"{name or 'model'} ({type(module).__name__})"
         raise ImportRefused(kind, f"cannot be copied ({error}); pass its state_dict() with layers") from error
 

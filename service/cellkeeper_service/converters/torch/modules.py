@@ -1,4 +1,4 @@
-"""torch modules as parts, and as what the served model is compared with."""
+"""torch modules as parts, and as the reference for the served model."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ ALLOWED = "LSTM, GRU, RNN, their cells, Embedding, Linear, LayerNorm, activation
 
 
 def flatten(model: Any) -> list[tuple[str, nn.Module]]:
-    """The modules that compute, in order, by name: a list's, a Sequential's, or any other module's children.
+    """Returns the modules that compute, by name and in order: a list's, a Sequential's, or any other module's children.
 
-    A module may be in a list or a Sequential several times, and computes as often. Within them a module with a forward
-    of its own is refused: only the forward of `model` itself is compared with what its children compute.
+    A module may occur in a list or a Sequential several times, and computes as often. Modules inside with a forward of
+    their own are refused, because only the forward of `model` itself is compared with what its children compute.
     """
     return _flatten(model, compared=not _is_standard(model))
 
 
 def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
-    """compared: with the forward of a module around it."""
+    """compared: with the forward of an enclosing module."""
     from torch import nn
 
     if isinstance(model, nn.Module):
@@ -66,7 +66,7 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
     container = isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict)
     if _is_standard(model) and not container:
         return [("", model)]
-    # a module's own children once each; a Sequential calls them as often as it holds them
+    # each of a module's own children counts once; a Sequential calls one as often as it contains it
     children = list(model._modules.items() if container else model.named_children())
     if not children or list(model.named_parameters(recurse=False)):
         raise ImportRefused(
@@ -89,13 +89,13 @@ def _flatten(model: Any, *, compared: bool) -> list[tuple[str, nn.Module]]:
 
 
 def _is_standard(model: Any) -> bool:
-    """A layer or container of torch, or a list of modules."""
+    """Returns True for torch's own layers and containers, and lists of modules."""
     listed = isinstance(model, Sequence) and not hasattr(model, "named_modules")
     return listed or type(model).__module__.startswith("torch.nn.modules")
 
 
 def _has_own_forward(container: Any) -> bool:
-    """It does not just call its children one after another."""
+    """Returns True unless the container just calls its children one after another."""
     from torch import nn
 
     kinds = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -105,7 +105,7 @@ def _has_own_forward(container: Any) -> bool:
 
 
 def _refuse_normed(module: nn.Module) -> None:
-    """weight_norm, spectral_norm and the like: a weight that is computed anew at each call."""
+    """Refuses weight_norm, spectral_norm and the like, which compute a weight anew at each call."""
     from torch.nn.utils.parametrize import is_parametrized
 
     hooks = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
@@ -117,7 +117,7 @@ def _refuse_normed(module: nn.Module) -> None:
 
 
 def module_parts(modules: Sequence[tuple[str, nn.Module]]) -> tuple[list[Part], dict[str, Array]]:
-    """Parts, and the tensors that they name. Raises ImportRefused with the module's name."""
+    """Returns the parts, and the tensors that they name. Raises ImportRefused, naming the module."""
     parts: list[Part] = []
     tensors: dict[str, Array] = {}
     for number, (name, module) in enumerate(modules):
@@ -184,12 +184,12 @@ def _part(name: str, module: Any) -> Part | None:
 
 
 def is_ignored(module: nn.Module) -> bool:
-    """It computes nothing in evaluation mode."""
+    """Returns True if the module computes nothing in evaluation mode."""
     return type(module).__name__ in _IGNORED
 
 
 class ModuleChain:
-    """The modules one after another, in float32 as they are: a proof.Source. initial: "h", "c" [layers, width]."""
+    """Runs the modules one after another, unchanged, in float32: a proof.Source. initial: "h", "c" [layers, width]."""
 
     windowed = False
 
@@ -209,7 +209,7 @@ class ModuleChain:
         return {"prediction": np.concatenate(parts)}
 
     def _advance(self, inputs: Array, states: list[Any]) -> Array:
-        """[T, ...] -> [T, units]; `states` by module, brought up to date."""
+        """Runs [T, ...] -> [T, units], and updates `states`, which has one entry for each module."""
         import torch
 
         value: Any = torch.from_numpy(np.array(inputs))[:, None]

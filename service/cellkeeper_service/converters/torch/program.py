@@ -1,4 +1,4 @@
-"""A torch.export program (x, *states) -> (y, *states): through ONNX, compared with the program itself."""
+"""A torch.export program (x, *states) -> (y, *states): converted through ONNX, and compared with the program itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_program(model: object) -> bool:
 
 
 def after(state: str) -> str:
-    """The name of a state's output."""
+    """Returns the name of a state's output."""
     return f"{state}_out"
 
 
@@ -59,11 +59,11 @@ def import_program(
     tolerance: float,
     max_batch: int,
 ) -> Imported:
-    """A program (*inputs, *states) -> (*outputs, *states) with a dynamic batch axis becomes a bundle.
+    """Converts a program (*inputs, *states) -> (*outputs, *states) with a dynamic batch axis to a bundle.
 
-    inputs: their names, in the order of the program's arguments. vocabulary: by name where there are several.
-    initial: states of a new session without the batch axis; zeros where it has none. source: what the bundle is
-    compared with; the program itself where it is None. step_shape: of a time step, where it has several axes.
+    inputs: their names, in the order of the program's arguments. vocabulary: by name if there are several inputs.
+    initial: states of a new session without the batch axis; zeros for those missing. source: returns the reference for
+    the bundle; None: the program itself. step_shape: of a time step, if it has several axes.
     """
     data = program_graph(program, inputs, states, outputs, place)
     graph = read_graph(data, place)
@@ -104,7 +104,7 @@ def import_program(
 def program_graph(
     program: ExportedProgram, inputs: Sequence[str], states: Sequence[str], outputs: Sequence[str], place: str
 ) -> bytes:
-    """The ONNX model, its inputs called `inputs` and `states`, its outputs `outputs` and `states` with _out."""
+    """Returns the ONNX model, with inputs named `inputs` and `states`, and outputs `outputs` and `states` with _out."""
     signature = program.graph_signature
     came = (len(signature.user_inputs), len(signature.user_outputs))
     expected = (len(inputs) + len(states), len(outputs) + len(states))
@@ -137,7 +137,7 @@ def program_graph(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters print and warn of: packages that nobody asked for, and whole programs."""
+    """Suppresses the exporters' output and warnings, such as missing optional packages and dumps of programs."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -150,13 +150,13 @@ def quiet() -> Iterator[None]:
 
 
 def _children(spec: Any) -> Sequence[Any]:
-    """Of a TreeSpec; torch warns of the older name where it has the newer one."""
+    """Returns a TreeSpec's children; torch warns about the older name if it has the newer one."""
     children: Sequence[Any] = spec.children() if hasattr(spec, "children") else spec.children_specs
     return children
 
 
 def _refuse_nested(program: ExportedProgram, place: str) -> None:
-    """Raises ImportRefused: what is within tuples, lists or dicts, or goes by keyword, cannot be handed on by name."""
+    """Raises ImportRefused for tensors inside tuples, lists or dicts, or passed by keyword: they have no names."""
     inputs, keywords = _children(program.call_spec.in_spec)
     outputs = program.call_spec.out_spec
     flat = all(child.is_leaf() for child in (*_children(inputs), *_children(outputs)))
@@ -169,7 +169,7 @@ def _refuse_nested(program: ExportedProgram, place: str) -> None:
 
 
 class ProgramSource:
-    """The program in batches of one: a proof.Source. Sequences go in by single time steps where T is fixed to 1."""
+    """Runs the program in batches of one: a proof.Source. Runs single time steps if T is fixed to 1."""
 
     def __init__(self, program: ExportedProgram, declaration: Declaration, initial: Mapping[str, Array]) -> None:
         import torch

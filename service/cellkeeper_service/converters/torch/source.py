@@ -1,4 +1,4 @@
-"""Traced modules run as they are, in batches of one: what their bundles are compared with."""
+"""Runs traced modules as they are, in batches of one: the references for their bundles."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class CarriedSource:
-    """A proof.Source: a module whose forward takes its states and gives them back.
+    """A proof.Source for a module whose forward takes its states and returns them.
 
-    states: of a new session, their batch at `axes`. time_axis: of x and the outputs, None for one time step.
+    states: of a new session, with the batch at `axes`. time_axis: of x and the outputs; None for one time step.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class CarriedSource:
         return self._advance(inputs, 1 if self._time_axis is None else len(inputs))
 
     def stepped(self, inputs: Array, order: Sequence[int] = ()) -> Mapping[str, Array]:
-        """order: of the states that each step gives, as the next one takes them; the same by default."""
+        """order: of the states that a step returns, as the next step takes them; by default unchanged."""
         return self._advance(inputs, 1, order)
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
-        """Of one session."""
+        """The shapes for one session."""
         return [tuple(value.shape) for value in self._states]
 
     def _advance(self, inputs: Array, chunk: int, order: Sequence[int] = ()) -> Mapping[str, Array]:
@@ -62,10 +62,10 @@ class CarriedSource:
 
 
 class SequenceSource:
-    """A proof.Source: a module that takes whole sequences. It has no steps of its own: `stepped` is the whole.
+    """A proof.Source for a module that takes whole sequences. It cannot run single steps: `stepped` runs the whole.
 
-    kept: the indices of the outputs among the tensors that it gives, the prediction first; whether each has a time axis
-    or is of the last time step.
+    kept: the indices of the outputs among the tensors that the module returns, the prediction first. The values are
+    True for outputs with a time axis, False for those of the last time step.
     """
 
     def __init__(self, name: str, model: Any, kept: Mapping[int, bool], time_axis: int) -> None:
@@ -85,14 +85,14 @@ class SequenceSource:
 
 
 def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
-    """The tensors that a forward gives for one sequence. Raises ImportRefused."""
+    """Returns the tensors that a forward returns for one sequence. Raises ImportRefused."""
     import torch
     from torch.utils import _pytree as tree
 
     try:
         with torch.no_grad():
             return tree.tree_leaves(call())
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         raise ImportRefused(
             name,
             f"the forward fails on a single sequence, a batch of 1 ({one_line(str(error))[:120]}); make it take any "
@@ -101,13 +101,16 @@ def _leaves(call: Callable[[], Any], name: str) -> list[Any]:
 
 
 def output_names(count: int) -> tuple[str, ...]:
-    """Of the outputs of a module that is traced, as they are served."""
+    """Returns the names under which a traced module's outputs are served."""
     return ("prediction", *(f"output_{number}" for number in range(1, count)))
 
 
 def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
-    """An output for one sequence, as [steps, ...]. time_axis: None where the call takes one time step; where the output
-    has no such axis, it is of the last time step, and those before are NaN."""
+    """Returns an output for one sequence as [steps, ...].
+
+    time_axis: None if the call takes one time step. An output without that axis belongs to the last time step; the rows
+    before it are NaN.
+    """
     if time_axis is None:
         return np.asarray(value.float().numpy())
     if time_axis >= 0 and value.ndim > 1 and value.shape[time_axis] == steps:
@@ -118,7 +121,7 @@ def _by_step(value: Tensor, steps: int, time_axis: int | None) -> Array:
 
 
 def _tensors(inputs: Array) -> list[Tensor]:
-    """inputs: [T, ...], of a structured dtype where there are several. Gives each of them."""
+    """Returns each input as a tensor. inputs: [T, ...], of a structured dtype if there are several."""
     import torch
 
     values = [inputs] if inputs.dtype.names is None else [inputs[name] for name in inputs.dtype.names]

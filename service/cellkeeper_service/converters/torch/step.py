@@ -1,4 +1,4 @@
-"""One time step of a module as a module of its own, its states as arguments. Loaded where a module is traced only."""
+"""One time step of a module as a module with its states as arguments. Imported only when a module is traced."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ def recurrent_children(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def watched(
     model: nn.Module, called: Callable[[WatchedCall], tuple[Tensor, ...] | None], after: list[Any]
 ) -> Iterator[None]:
-    """Within, each recurrent layer and causal convolution asks `called` for the state to begin with (None: what the
-    forward gives it), and appends the tensors of the state after to `after`."""
+    """Watches the recurrent layers and causal convolutions while active.
+
+    Each asks `called` for the state to start with (None: what the forward passes to it), and appends the tensors of its
+    new state to `after`.
+    """
 
     def replaced(name: str, child: Any) -> Callable[..., Any]:
         forward = type(child).forward
@@ -76,10 +79,10 @@ def _zeros(child: Any, batch: int, suffixes: Sequence[str]) -> tuple[Tensor, ...
 
 
 class CarriedStep(nn.Module):
-    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states) of a module whose forward takes the states itself.
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for a module whose forward takes the states itself.
 
-    call: the module with the inputs, and the states in the structure that it takes. states: how many. time_axis: where
-    inputs and outputs have one.
+    call: calls the module with the inputs, and the states in the structure that it takes. states: how many. time_axis:
+    of inputs and outputs, or None.
     """
 
     def __init__(
@@ -102,10 +105,10 @@ class CarriedStep(nn.Module):
 
 
 class WatchedStep(nn.Module):
-    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states) of a module that runs recurrent layers over
-    sequences.
+    """(*inputs [B, ...], *states) -> (*outputs [B, ...], *states), for recurrent layers that run over sequences.
 
-    watch: as `watched`. kept: which of the tensors that it gives are outputs, and whether they have a time axis.
+    watch: see `watched`. kept: the indices of the outputs among the tensors that the module returns; True if one has a
+    time axis.
     """
 
     def __init__(
@@ -142,7 +145,7 @@ class WatchedStep(nn.Module):
 
 
 class Around(nn.Module):
-    """The normalisation before a module of one input, and the output transform behind a module."""
+    """The normalisation before a module of one input, and the output transform after it."""
 
     def __init__(self, processing: Processing) -> None:
         super().__init__()

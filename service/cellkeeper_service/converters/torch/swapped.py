@@ -1,4 +1,4 @@
-"""A forward that returns two states of one shape in another order than it takes them: nothing in their shapes tells."""
+"""Detects a forward that returns two states of one shape in swapped order, which their shapes cannot show."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..refusal import ImportRefused
 from ..stack import Array
 from .source import CarriedSource
 
-CLOSE = 1e-4  # of the largest output
+CLOSE = 1e-4  # relative to the largest output
 
 
 def refuse_swapped(source: CarriedSource, names: Sequence[str], inputs: Array, place: str) -> None:
-    """Raises ImportRefused, which names two states, where the steps of a forward that takes sequences give what the
-    whole sequence gives once these two are exchanged after each step, and do not without that.
+    """Raises ImportRefused, naming two states, if a forward returns them in swapped order.
 
-    inputs: a sequence, [T, ...].
+    That is: single steps give what the whole sequence gives only when these two are exchanged after each step. Only a
+    forward that takes sequences can be checked. inputs: a sequence, [T, ...].
     """
     shapes = source.state_shapes
     pairs = [pair for pair in combinations(range(len(names)), 2) if shapes[pair[0]] == shapes[pair[1]]]
@@ -39,6 +39,6 @@ def refuse_swapped(source: CarriedSource, names: Sequence[str], inputs: Array, p
 
 
 def _close(steps: Array, whole: Array) -> bool:
-    known = np.isfinite(whole).reshape(len(whole), -1).all(axis=1)  # others are not told step by step
+    known = np.isfinite(whole).reshape(len(whole), -1).all(axis=1)  # at other time steps the source gives no output
     size = float(np.abs(whole[known]).max(initial=1e-30))
     return bool(known.any()) and bool((np.abs(steps[known] - whole[known]) <= CLOSE * size).all())

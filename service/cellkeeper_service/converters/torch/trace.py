@@ -1,7 +1,7 @@
-"""A module of any forward, traced: one time step of it is exported by torch.export, its states made explicit.
+"""Traces a module with any forward: torch.export exports one time step of it, with its states as arguments.
 
-Two kinds of modules: those whose forward takes states and gives them back, and those whose forward runs recurrent
-layers over a whole sequence, whose states are found by watching these layers.
+There are two kinds of modules: those whose forward takes states and returns them, and those whose forward runs
+recurrent layers over a whole sequence. The states of the latter are found by watching these layers.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _WHOLE = ("MultiheadAttention", "Transformer", "TransformerEncoder", "Transforme
 
 
 def trace(model: nn.Module, example: object, states: object, layout: str | None, processing: Processing) -> Traced:
-    """model: on the CPU, in evaluation mode, not used otherwise. example: x as its forward takes it; several in a
-    tuple, or by the names of its arguments. states: of a new session, as its forward takes them after the inputs; None
-    for a module that runs recurrent layers over a sequence.
+    """Traces a module. Raises ImportRefused, naming the layer and the recipe.
 
-    Raises ImportRefused that names the layer and the recipe.
+    model: on the CPU, in evaluation mode, and not used elsewhere. example: x as its forward takes it; several inputs as
+    a tuple, or by argument name. states: of a new session, as its forward takes them after the inputs; None for a
+    module that runs recurrent layers over a sequence.
     """
     place = type(model).__name__
     inputs = _examples(model, example, place)
@@ -114,7 +114,7 @@ def _carried(
 
 
 def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
-    """[SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype where there are several inputs."""
+    """Returns [SWAP_STEPS, ...] of random values (ids are 0), of a structured dtype if there are several inputs."""
     draw = np.random.default_rng(0)
     values = {}
     for name, x in inputs.items():
@@ -131,7 +131,7 @@ def _sequence(inputs: Mapping[str, Tensor], axis: int) -> np.ndarray[Any, Any]:
 def _states_of(
     model: Any, states: Any, inputs: int, place: str
 ) -> tuple[tuple[str, ...], list[Tensor], Callable[..., Any]]:
-    """Names, tensors, and how the module is called with them. inputs: how many arguments are before the states."""
+    """Returns the states' names and tensors, and how to call the module with them. inputs: arguments before them."""
     import torch
     from torch.utils import _pytree as tree
 
@@ -140,7 +140,7 @@ def _states_of(
         unknown = [name for name in states if name not in known]
         if unknown:
             raise ImportRefused(place, f"states {unknown}: no arguments of its forward, expected some of {known}")
-        structure: Any = {name: states[name] for name in known if name in states}  # as forward gives them back
+        structure: Any = {name: states[name] for name in known if name in states}  # in the order of forward's arguments
     elif isinstance(states, torch.Tensor) or len(known) == 1:
         structure = {known[0]: states} if known else {}
     else:
@@ -155,7 +155,7 @@ def _states_of(
     names: list[str] = []
     for name, value in structure.items():
         inner = tree.tree_leaves(value)
-        stem = f"{name}_state" if name in (INPUT, OUTPUT) else name  # those are taken in the graph
+        stem = f"{name}_state" if name in (INPUT, OUTPUT) else name  # INPUT and OUTPUT are taken in the graph
         names += [stem] if len(inner) == 1 else [f"{stem}_{number}" for number in range(len(inner))]
 
     orders = _keys(structure)
@@ -167,14 +167,14 @@ def _states_of(
 
 
 def _keys(structure: Any) -> list[tuple[str, ...]]:
-    """Of each dict in it, outer ones first."""
+    """Returns the keys of each dict in the structure, outer ones first."""
     if isinstance(structure, Mapping):
         return [tuple(structure), *(keys for value in structure.values() for keys in _keys(value))]
     return [keys for value in structure for keys in _keys(value)] if isinstance(structure, tuple | list) else []
 
 
 def _in_order(result: Any, orders: Sequence[tuple[str, ...]]) -> Any:
-    """What a forward gives, its states last and in the order in which they went in where dicts name them."""
+    """Returns a forward's result with the states last; if dicts name them, in the order in which they were passed."""
     if isinstance(result, tuple | list):
         return [_in_order(value, orders) for value in result]
     if not isinstance(result, Mapping):
@@ -196,7 +196,7 @@ def _refuse_backward(model: Any) -> None:
 
 
 def whole_sequence_layers(model: Any) -> str:
-    """Layers that may be why a stream differs from the whole sequence, in words; "" where there are none."""
+    """Describes layers that may make a stream differ from the whole sequence; "" if there are none."""
     found = [
         f"{name} ({type(child).__name__})" for name, child in model.named_modules() if type(child).__name__ in _WHOLE
     ]
@@ -204,7 +204,7 @@ def whole_sequence_layers(model: Any) -> str:
 
 
 def _arguments(model: Any) -> list[str]:
-    """Of its forward, those that are given by their place."""
+    """Returns the positional arguments of the model's forward."""
     return [
         parameter.name
         for parameter in inspect.signature(model.forward).parameters.values()
@@ -213,7 +213,7 @@ def _arguments(model: Any) -> list[str]:
 
 
 def _examples(model: Any, example: object, place: str) -> dict[str, Tensor]:
-    """By name; a single one is called INPUT."""
+    """Returns the examples by name; a single one is named INPUT."""
     if not isinstance(example, tuple | list | Mapping):
         return {INPUT: _example(example, "example")}
     known = _arguments(model)
@@ -237,12 +237,12 @@ def _example(example: object, where: str) -> Tensor:
 
 
 def _begins(x: Tensor, lead: int) -> bool:
-    """Whether it can have so many axes before its features; token ids have nothing behind them."""
+    """Returns True if x may have `lead` axes before its features; token ids have no features."""
     return x.ndim > lead if x.is_floating_point() else x.ndim == lead
 
 
 def _time_axis(model: Any, x: Tensor, layout: str | None, place: str) -> int | None:
-    """Of x: None where it is one time step."""
+    """Returns the time axis of x, or None if it is one time step."""
     from .step import SEQUENCE_LAYERS, recurrent_children
 
     if layout is not None:

@@ -1,4 +1,4 @@
-"""Traces a module that runs recurrent layers over whole sequences: they are watched, their states made explicit."""
+"""Traces a module that runs recurrent layers over whole sequences, by watching the layers' states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .source import SequenceSource, output_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-LENGTHS = (5, 7)  # at which a forward is watched
+LENGTHS = (5, 7)  # sequence lengths at which a forward is watched
 
 
 def trace_watched(
@@ -28,9 +28,11 @@ def trace_watched(
     watch: Watch,
     name: str,
 ) -> Traced:
-    """model: a torch module that takes sequences, one for each input, their time at `axis`. watch: as
-    step.watched, for what recurrent layers it has. name: of the source. Raises ImportRefused that names the layer and
-    the recipe."""
+    """Traces a module that takes sequences. Raises ImportRefused, naming the layer and the recipe.
+
+    inputs: with time at `axis`. watch: like step.watched, for the recurrent layers of the module's framework. name: of
+    the source.
+    """
     from .step import WatchedStep
 
     xs = list(inputs.values())
@@ -54,7 +56,7 @@ def trace_watched(
 def _watched(
     model: Any, xs: list[Tensor], axis: int, place: str, watch: Watch
 ) -> tuple[list[WatchedCall], dict[int, bool]]:
-    """The calls of recurrent layers in one time step, and which of the tensors that the forward gives are outputs."""
+    """Returns the recurrent layers' calls in one time step, and which tensors of the forward's result are outputs."""
     import torch
     from torch.utils import _pytree as tree
 
@@ -102,7 +104,7 @@ def _watched(
 
 
 def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int, bool]:
-    """By index: the first tensor, and those of the others that have a time axis; whether each has one."""
+    """Returns the indices of the first tensor and of the others with a time axis; True for those that have one."""
     kept: dict[int, bool] = {}
     for index, values in enumerate(zip(*given.values(), strict=False)):
         shapes = [tuple(getattr(value, "shape", ())) for value in values]
@@ -122,7 +124,7 @@ def _outputs(given: Mapping[int, list[Any]], axis: int, place: str) -> dict[int,
 
 
 def _stretched(x: Tensor, axis: int, steps: int, seed: int) -> Tensor:
-    """BATCH sequences of `steps` time steps; ids are 0."""
+    """Returns BATCH sequences of `steps` time steps; ids are 0."""
     import torch
 
     lead = (steps, BATCH) if axis == 0 else (BATCH, steps)

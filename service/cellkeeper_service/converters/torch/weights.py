@@ -1,6 +1,6 @@
-"""A torch model's weights by their names, and which of them make which layer.
+"""A torch model's weights by name, and how they form layers.
 
-Modules and files go the same way: a list of `Part`s, each a kind of layer and the prefix of its tensors' names.
+Modules and files are read alike: as a list of `Part`s, each with a kind of layer and the prefix of its tensors' names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 KINDS = (*CELLS, *(f"{cell}_cell" for cell in CELLS), "embedding", "dense", "tied", "layer_norm", "prelu")
 _FLAT = ("embedding", "dense", "tied", "layer_norm", "prelu")
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end with a number: leaky_relu:0.01, layer_norm=ln:1e-6
+NUMBERED = ("leaky_relu", "elu", "layer_norm=")  # words that may end in a number: leaky_relu:0.01, layer_norm=ln:1e-6
 UNNORMED = (
     "make it one tensor again first, with torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize."
     "remove_parametrizations"
@@ -27,7 +27,7 @@ HINT = f"words like 'embedding=emb lstm=rnn dense=fc relu dense=out'; kinds: {',
 
 @dataclass(frozen=True)
 class Part:
-    """kind: one of KINDS, or an activation. prefix: of its tensors' names, "" where they have none."""
+    """One layer. kind: one of KINDS, or an activation. prefix: of its tensors' names; "" if they have none."""
 
     kind: str
     prefix: str = ""
@@ -40,7 +40,7 @@ class Part:
 
 
 def parse_parts(text: str) -> list[Part]:
-    """ "embedding=emb lstm=rnn dense=fc relu" -> parts. Raises ImportRefused."""
+    """Parses "embedding=emb lstm=rnn dense=fc relu". Raises ImportRefused."""
     parts = []
     for word in text.split():
         text, colon, number = word.rpartition(":") if word.startswith(NUMBERED) else (word, "", "")
@@ -54,7 +54,7 @@ def parse_parts(text: str) -> list[Part]:
 
 
 def _numbered(part: Part, word: str, number: str | None) -> Part:
-    """With the slope or the epsilon that the word gives. A leaky_relu has none that goes without saying."""
+    """Sets the slope or epsilon that the word contains. leaky_relu has no default slope."""
     if number is None:
         if part.kind == "leaky_relu":
             raise ImportRefused("layers", "got 'leaky_relu', expected its slope with it, such as leaky_relu:0.01")
@@ -69,8 +69,7 @@ def _numbered(part: Part, word: str, number: str | None) -> Part:
 
 
 def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str) -> None:
-    """Raises ImportRefused for names to which a wrapper of the model added a prefix that `layers` lacks, and for a
-    weight that is kept in two parts."""
+    """Raises ImportRefused for names with a wrapper's prefix that `layers` lacks, and weights stored in two parts."""
     for wrapper, what in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
         if tensors and all(name.startswith(wrapper) for name in tensors) and wrapper not in (layers or ""):
             raise ImportRefused(
@@ -86,7 +85,7 @@ def refuse_wrapped(tensors: Mapping[str, Array], layers: str | None, place: str)
 
 
 def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) -> list[Part]:
-    """The one case where the names leave no doubt: a single nn.LSTM or nn.GRU and nothing else."""
+    """Returns the parts in the one unambiguous case: a single nn.LSTM or nn.GRU. Raises ImportRefused otherwise."""
     first = [name for name in names if name.endswith("weight_ih_l0")]
     if len(first) == 1:
         prefix = first[0].removesuffix("weight_ih_l0")
@@ -104,7 +103,7 @@ def guess_parts(names: Sequence[str], place: str, tensors: Mapping[str, Array]) 
 
 
 def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) -> list[Layer]:
-    """The layers. Raises ImportRefused for a tensor that is missing, and for one that no part took."""
+    """Returns the layers. Raises ImportRefused if a tensor is missing, or belongs to no part."""
     left = set(tensors)
     layers: list[Layer] = []
     for part in parts:
@@ -131,7 +130,7 @@ def read_parts(parts: Sequence[Part], tensors: Mapping[str, Array], place: str) 
 
 
 def with_initial(layers: Sequence[Layer], initial: Mapping[str, Array], place: str) -> list[Layer]:
-    """Gives the recurrent layers their initial states: "h" and "c", [layers, width] each."""
+    """Sets the recurrent layers' initial states: "h" and "c", [layers, width] each."""
     cells = [layer for layer in layers if isinstance(layer, Recurrent)]
     for name, values in initial.items():
         if name not in ("h", "c") or values.ndim != 2 or len(values) != len(cells):

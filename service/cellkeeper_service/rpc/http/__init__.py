@@ -1,1 +1,1 @@
-"""JSON over HTTP and WebSockets: the same handlers as gRPC's, for browsers, notebooks and scripts."""
+"""JSON over HTTP and WebSockets, for browsers, notebooks and scripts. The handlers are gRPC's."""

@@ -1,8 +1,8 @@
-"""Arrays of numbers as nested lists of JSON, without the loss of a bit.
+"""Converts arrays to and from nested JSON lists without losing a bit.
 
-Numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity"; integers beyond 2^53 are strings of
-digits, and are taken as numbers too. A float32 is written as the shortest decimal of the same value in float64, which
-every reader turns into that value, and which is the same float32 again.
+Non-finite numbers are the strings "NaN", "Infinity" and "-Infinity". Integers beyond 2^53 are written as strings of
+digits; numbers are accepted too. A float32 is written as the shortest decimal of the same value in float64: every
+reader parses it to that value, which converts back to the same float32.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .json_text import SAFE_INTEGER, shown
 
 NAMED = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 MAX_RANK = 16
-MAX_DIGITS = 20  # of an int64 with its sign
+MAX_DIGITS = 20  # an int64 with its sign
 FLOATS = 'numbers, or "NaN", "Infinity", "-Infinity"'
 INTEGERS = "whole numbers that int64 can hold"
 
 
 def read_array(value: Any, kind: str, field: str) -> Array:
-    """Nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection."""
+    """Reads nested lists of numbers, or one number, as float64 (kind "f") or int64 (kind "i"). Raises a Rejection."""
     leaves, shape = _leaves(value, field)
     values = _floats(leaves, field) if kind == "f" else _integers(leaves, field)
     return values.reshape(shape)
 
 
 def write_array(values: Array) -> Any:
-    """Nested lists, or one value where the array has no axes."""
+    """Returns nested lists, or a single value if the array has no axes."""
     if values.dtype.kind == "f":
         if np.isfinite(values).all():
             return values.tolist()

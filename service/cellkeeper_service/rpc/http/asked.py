@@ -1,4 +1,4 @@
-"""What a request over HTTP asks: the names in its path, its query and its body."""
+"""What an HTTP request asks for: the names in its path, its query and its body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_QUERY_FIELDS = 16
 
 @dataclass(slots=True)
 class Asked:
-    """path: by the name in the route's template. query: by name, without `timeout_ms`."""
+    """The parts of a request. path: by the names in the route's template. query: by name, without `timeout_ms`."""
 
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -33,8 +33,10 @@ class Asked:
 
 
 def read_path(template: str, raw: str) -> dict[str, str]:
-    """The names that the template has in braces. raw: the path as it came, which the template matches: a "/" within a
-    name is %2F. Raises a Rejection for one that is not UTF-8."""
+    """Returns the values of the names in braces in the template. Raises a Rejection if a value is not UTF-8.
+
+    raw: the path as sent, matching the template; a "/" within a value is %2F.
+    """
     found = {}
     for part, given in zip(template.split("/"), raw.split("/"), strict=True):
         if part.startswith("{"):
@@ -46,7 +48,7 @@ def read_path(template: str, raw: str) -> dict[str, str]:
 
 
 def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
-    """names: that there may be. Raises a Rejection for another, or one that comes twice, or is not UTF-8."""
+    """Returns the query by name. Raises a Rejection for unknown and repeated names, and for bad UTF-8."""
     try:
         pairs = parse_qsl(raw, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except UnicodeDecodeError:
@@ -63,5 +65,5 @@ def read_query(raw: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def read_body(data: bytes) -> Fields:
-    """No body is an empty object."""
+    """Returns the fields of a JSON object; no body is an empty object. Raises a Rejection."""
     return Fields(read_json(data) if data else {})

@@ -1,4 +1,4 @@
-"""A request over HTTP as the handlers see it: the call context that gRPC gives them otherwise."""
+"""An HTTP request as handlers see it: in place of gRPC's call context."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 JSON_TYPE = "application/json"
 PROTOCOL = "cellkeeper.v1"
 BEARER_PROTOCOL = "cellkeeper.bearer."
-"""A browser cannot set the headers of a WebSocket: the token comes as a second subprotocol, in base64url."""
+"""A browser cannot set the headers of a WebSocket, so its token is a second subprotocol, in base64url."""
 
 Reader = Callable[[Asked, Catalog], Any]
 SCHEME = "bearer "
 
 
 class Ended(Exception):
-    """The call ends with this status. error: the object that says why, as replies.error writes it."""
+    """Ends the call with this status. error: the object that explains it, as replies.error writes it."""
 
     def __init__(self, code: str, message: str, details: bytes) -> None:
         super().__init__(message)
@@ -43,10 +43,10 @@ class Ended(Exception):
 
 
 class HttpCall:
-    """Fulfils CallContext. By itself it is a call of which no message is read, such as one that is refused before."""
+    """Implements CallContext. On its own it is a call without a message, such as one that is refused early."""
 
     def __init__(self, request: web.Request, template: str, names: Sequence[str]) -> None:
-        """template: of the path. names: what there may be in the query."""
+        """template: of the path. names: permitted in the query."""
         self.request = request
         self.came = time.monotonic()
         self._template = template
@@ -55,14 +55,14 @@ class HttpCall:
 
     @property
     def query(self) -> dict[str, str]:
-        """By name. Raises a Rejection."""
+        """The query by name. Raises a Rejection."""
         if self._query is None:
             self._query = read_query(self.request.rel_url.raw_query_string, self._names)
         return self._query
 
     @property
     def path(self) -> dict[str, str]:
-        """By the name in the template. Raises a Rejection."""
+        """The path's values by the names in the template. Raises a Rejection."""
         return read_path(self._template, self.request.rel_url.raw_path)
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
@@ -84,7 +84,7 @@ class HttpCall:
         }
 
     def time_remaining(self) -> float | None:
-        """Raises a Rejection for a time that is none."""
+        """Returns the seconds left, or None without `timeout_ms`. Raises a Rejection if it is not a valid time."""
         if TIMEOUT not in self._names or TIMEOUT not in self.query:
             return None
         timeout_ms = fields.query(self.query, TIMEOUT)
@@ -105,7 +105,7 @@ class HttpCall:
         return f"ipv4:{address}:{port}"
 
     async def read(self) -> Any:
-        """The next message, or EOF."""
+        """Returns the next message, or EOF."""
         return EOF
 
     async def abort(
@@ -116,7 +116,7 @@ class HttpCall:
 
 
 class JsonCall(HttpCall):
-    """A request with one answer."""
+    """A request with one reply."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class JsonCall(HttpCall):
         read: Callable[[Asked], Any],
         most_bytes: int,
     ) -> None:
-        """read: the message for the handler. most_bytes: of the body."""
+        """read: builds the handler's message. most_bytes: of the body."""
         super().__init__(request, template, [*names, TIMEOUT])
         self._read = read
         self._most = most_bytes
@@ -161,8 +161,10 @@ class JsonCall(HttpCall):
 
 
 def _tokens(protocols: Sequence[str]) -> list[str]:
-    """The tokens among a WebSocket's subprotocols, as the header would have them. One that is not base64url is not
-    known here either."""
+    """Returns the tokens among a WebSocket's subprotocols, in the header's form.
+
+    One that is not base64url becomes an empty token, which no server knows.
+    """
     found = []
     for name in ",".join(protocols).split(","):
         if (name := name.strip()).startswith(BEARER_PROTOCOL):
@@ -175,7 +177,7 @@ def _tokens(protocols: Sequence[str]) -> list[str]:
 
 
 def _error(code: str, message: str, packed: bytes) -> dict[str, Any]:
-    """From google.rpc.Status, as every call of gRPC carries it."""
+    """Builds the error object from a google.rpc.Status, which every gRPC call carries."""
     reason, details = "REASON_UNSPECIFIED", dict[str, Any]()
     for one in status_pb2.Status.FromString(packed).details:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()

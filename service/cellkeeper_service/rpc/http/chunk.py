@@ -1,4 +1,4 @@
-"""The inputs of a chunk between JSON and messages: an array, or arrays by name where the model has several inputs."""
+"""Converts a chunk's inputs between JSON and messages: one array, or arrays by name for several inputs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ Chunk = pb.StepRequest | pb.CarryOverRequest.Item
 
 
 def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
-    """Fills the chunk's inputs. One time step may come without its axis; whether dtypes and shapes are the model's is
-    for the service to say. Raises a Rejection."""
+    """Fills in the chunk's inputs. Raises a Rejection.
+
+    A single time step may lack the time axis. The service checks later whether dtypes and shapes are the model's.
+    """
     if spec.inputs:
         for part, values in _by_name(value, spec.inputs, field):
             chunk.named_inputs.append(_tensor(part, values))
@@ -33,7 +35,7 @@ def put_chunk(chunk: Chunk, value: Any, spec: ModelSpec, field: str = "inputs") 
 
 
 def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "inputs") -> None:
-    """Fills a frame of one item, its steps included. Raises a Rejection."""
+    """Fills in a frame of one item, including its steps. Raises a Rejection."""
     if not spec.inputs:
         values = _steps(value, spec.input.numpy_dtype.kind, len(spec.input.shape), field)
         frame.steps.append(values.shape[0] if values.ndim else 0)
@@ -51,7 +53,7 @@ def put_frame(frame: pb.StepFrame, value: Any, spec: ModelSpec, field: str = "in
 
 
 def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) -> None:
-    """Fills what the caller supplies for the rolled time steps of a forecast. Raises a Rejection."""
+    """Fills in what the caller supplies for the rolled time steps of a forecast. Raises a Rejection."""
     if not spec.inputs:
         request.rollout_inputs = read_array(value, "f", field).astype("<f8").tobytes()
         return
@@ -67,7 +69,7 @@ def put_known(request: pb.StepRequest, value: Any, spec: ModelSpec, field: str) 
 
 
 def write_inputs(data: bytes, steps: int, spec: ModelSpec) -> Any:
-    """A chunk's logged bytes as JSON: [steps, ...], by name where the model has several inputs."""
+    """Returns a chunk's logged bytes as JSON: [steps, ...], by name if the model has several inputs."""
     values = np.frombuffer(data, spec.input.numpy_dtype).reshape(steps, *spec.input.shape)
     if spec.inputs:
         return {part.name: write_array(values[part.name]) for part in spec.inputs}
@@ -75,7 +77,7 @@ def write_inputs(data: bytes, steps: int, spec: ModelSpec) -> Any:
 
 
 def _by_name(value: Any, parts: Sequence[InputSpec], field: str) -> list[tuple[InputSpec, Array]]:
-    """Each of the model's inputs, in its order."""
+    """Returns each of the model's inputs, in the model's order."""
     names = [part.name for part in parts]
     if type(value) is not dict or set(value) != set(names):
         raise invalid(field, shown(value), f"an object with each of {', '.join(names)}: the model has several inputs")
@@ -86,7 +88,7 @@ def _by_name(value: Any, parts: Sequence[InputSpec], field: str) -> list[tuple[I
 
 
 def _steps(value: Any, kind: str, axes: int, field: str) -> Array:
-    """[T, ...] where it is as it should be."""
+    """Returns [T, ...]; adds the time axis to a single time step."""
     values = read_array(value, kind, field).astype(f"<{kind}8")
     return values[np.newaxis] if values.ndim == axes else values
 

@@ -1,4 +1,4 @@
-"""The connections of clients: where they are taken, how many at one time, and their end."""
+"""Client connections: where they are accepted, how many at a time, and how they end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ FULL = (
 
 LINGER_SECONDS = 0.5
 MAX_LINGERING = 64
-"""Connections too many that are read for a moment; those beyond are closed at once."""
+"""How many excess connections may linger to be read for a moment; further ones are closed at once."""
 
 
 class NoRequests(logging.Filter):
-    """aiohttp reports bytes that are no request as its own errors, with a traceback and with the bytes, which may be
-    an id or a token. They are their sender's, and one line a second tells of them."""
+    """Logs malformed requests as one line a second.
+
+    aiohttp reports them as its own errors, with a traceback and with the bytes, which may contain an id or a token; but
+    they are the sender's mistake.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class NoRequests(logging.Filter):
 
 
 def quiet_logger() -> logging.Logger:
-    """For aiohttp's server."""
+    """Returns the logger for aiohttp's server."""
     made = logging.getLogger(f"{__name__}.aiohttp")
     if not made.filters:
         made.addFilter(NoRequests())
@@ -51,7 +54,7 @@ def quiet_logger() -> logging.Logger:
 
 
 class Connections:
-    """runner: of the application, not set up yet. most: connections at one time."""
+    """The listener and its connections. runner: the application's, not yet set up. most: connections at a time."""
 
     def __init__(self, runner: web.AppRunner, most: int, certificates: Certificates | None) -> None:
         self._runner = runner
@@ -60,7 +63,7 @@ class Connections:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int, *, share_port: bool) -> int:
-        """Returns the port. Raises StartError."""
+        """Listens, and returns the port. Raises StartError."""
         await self._runner.setup()
         tls = None if self._certificates is None else self._certificates.context()
         try:
@@ -75,12 +78,12 @@ class Connections:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:
-        """No further connection is taken."""
+        """Accepts no more connections."""
         if self._server is not None:
             self._server.close()
 
     async def stop(self) -> None:
-        """Ends those that there are."""
+        """Ends all connections."""
         await self.stop_listening()
         await self._runner.cleanup()
 
@@ -92,10 +95,13 @@ class Connections:
 
 
 class _Full(asyncio.Protocol):
-    """A connection too many. It is told so, and what it sends is read for a moment: where bytes lie unread when a
-    socket is closed, the kernel resets the connection, and its client never sees the answer."""
+    """A connection too many. It gets FULL, and what it sends is read for a moment.
 
-    lingering = 0  # of this process
+    If unread bytes remain when a socket is closed, the kernel resets the connection, and the client never sees the
+    reply.
+    """
+
+    lingering = 0  # in this process
 
     def __init__(self) -> None:
         self._end: asyncio.TimerHandle | None = None

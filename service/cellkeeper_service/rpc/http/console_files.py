@@ -1,4 +1,4 @@
-"""The console's files: read once, from the package, and served as they are."""
+"""The console's files: read from the package once, and served unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INDEX = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class ConsoleFile:
-    """tag: of its content, for ETag."""
+    """One file. tag: a hash of its body, for ETag."""
 
     content_type: str
     body: bytes
@@ -30,7 +30,7 @@ class ConsoleFile:
 
 
 def read_console(folder: Path = FOLDER) -> dict[str, ConsoleFile]:
-    """By the path below /console/, with index.html as "" too. Files of another kind than TYPES are left out."""
+    """Returns files by their path below /console/; index.html also as "". Skips file types that are not in TYPES."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in TYPES:

@@ -1,4 +1,4 @@
-"""The fields of a JSON object: each is taken once, in the kind that it has, and none is left over."""
+"""The fields of a JSON object: each is read once, as its type, and none may be left over."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_NAME = 64
 
 
 class Fields:
-    """Of one object. where: what stands before their names in a refusal: "items[2]." """
+    """The fields of one object. where: the prefix of their names in a refusal, such as "items[2]."."""
 
     def __init__(self, value: Any, where: str = "", whole: str = "body") -> None:
-        """whole: what an object is called that is no field of another."""
+        """whole: the name in a refusal of an object that is not a field of another."""
         if type(value) is not dict:
             raise invalid(where.rstrip(".") or whole, shown(value), "an object")
         self._left: dict[str, Any] = dict(value)
@@ -31,12 +31,12 @@ class Fields:
         return self.where + field
 
     def has(self, field: str) -> bool:
-        """Whether it is there. null is a value, and no field takes it."""
+        """Returns True if the field is present. null is a value, which no field accepts."""
         self._known[field] = None
         return field in self._left
 
     def value(self, field: str, expected: str) -> Any:
-        """Raises a Rejection where it is not there."""
+        """Returns the field's value. Raises a Rejection if it is missing."""
         if not self.has(field):
             raise invalid(self.name(field), "nothing", expected)
         return self._left.pop(field)
@@ -45,7 +45,7 @@ class Fields:
         return text(self.value(field, expected), self.name(field), expected)
 
     def flag(self, field: str) -> bool:
-        """False where it is not there."""
+        """Returns False if the field is missing."""
         if not self.has(field):
             return False
         value = self.value(field, "true or false")
@@ -57,18 +57,18 @@ class Fields:
         return integer(self.value(field, "a whole number"), self.name(field), most)
 
     def raw(self, field: str, count: int) -> bytes:
-        """Bytes that are written as hexadecimal digits."""
+        """Reads bytes from hexadecimal digits."""
         return raw(self.text(field, f"{2 * count} hexadecimal digits"), self.name(field), count)
 
     def request_id(self) -> bytes:
-        """A new one where the caller gives none: then a retry is another request."""
+        """Returns the caller's request id, or a new one if there is none; a retry is then another request."""
         return self.raw("request_id", 16) if self.has("request_id") else os.urandom(16)
 
     def position(self, field: str) -> pb.Position:
         return position(self.value(field, "a position"), self.name(field))
 
     def end(self) -> None:
-        """Raises a Rejection for fields that nobody has asked for."""
+        """Raises a Rejection if unknown fields are left."""
         for field in self._left:
             plain = field.isascii() and field.isidentifier() and len(field) <= MAX_NAME
             raise invalid(
@@ -87,7 +87,7 @@ def text(value: Any, field: str, expected: str = "a string") -> str:
 
 
 def integer(value: Any, field: str, most: int = MOST) -> int:
-    """A whole number of 0 or more, as a number or, for those beyond 2^53, as a string of digits."""
+    """Reads a whole number, 0 or more: a number, or a string of digits (for clients that lose digits beyond 2^53)."""
     if type(value) is str and len(value) <= len(str(MOST)) and value.isascii() and value.isdecimal():
         value = int(value)
     if type(value) is not int or not 0 <= value < most:
@@ -115,5 +115,5 @@ def position(value: Any, field: str) -> pb.Position:
 
 
 def query(values: Mapping[str, str], name: str) -> int:
-    """A whole number of the query; 0 where it is not there."""
+    """Reads a whole number from the query; 0 if it is missing."""
     return integer(values[name], name, 2**32) if name in values else 0

@@ -1,4 +1,4 @@
-"""A WebSocket of frames: what gRPC's StepStream is, as binary messages of protobuf."""
+"""A WebSocket of frames: gRPC's StepStream as binary protobuf messages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ _decode = decoder(pb.StepFrame)
 
 
 class FrameCall(HttpCall):
-    """Each message of the client is a StepFrame. An empty one says that no further frame follows: those before it are
-    answered, and the server closes the socket. (A WebSocket that its client closes takes no replies any more.)
+    """A WebSocket on which each of the client's messages is a StepFrame.
 
-    The socket is opened when the first frame is to be read, that is once the caller may go on: whoever may not is
-    refused by the handshake's status, and nothing of a frame is read.
+    An empty message means that no more frames follow: the server answers those before it, and closes the socket. (If
+    the client closed the socket, it would not receive the replies.)
+
+    The handshake is completed when the first frame is about to be read, once the caller is known to be allowed. Other
+    callers are refused with the handshake's status, and none of their frames is read.
     """
 
     def __init__(self, request: web.Request, template: str, socket: web.WebSocketResponse) -> None:
@@ -32,7 +34,7 @@ class FrameCall(HttpCall):
         if not socket.prepared:
             try:
                 await socket.prepare(self.request)
-            except ConnectionError:  # the client has gone already
+            except ConnectionError:  # the client has already gone
                 return EOF
         message = await socket.receive()
         if message.type is WSMsgType.BINARY:

@@ -1,4 +1,4 @@
-"""The listener for HTTP: who may connect, which handler a request gets, and how answers and refusals are written."""
+"""The HTTP listener: who may connect, which handler a request goes to, and how replies and refusals are written."""
 
 from __future__ import annotations
 
@@ -34,26 +34,30 @@ from .sockets import Sockets
 log = logging.getLogger(__name__)
 
 JSON_PER_BYTE = 6
-"""Bytes of JSON for one byte of a tensor, at the most: 24 characters for a float32."""
+"""The most bytes of JSON for one byte of a tensor: 24 characters for a float32."""
 LATE_SECONDS = 1.0
-"""A request has its answer when its deadline passes; after so long more it is not waited for."""
+"""A request is answered when its deadline passes; after this much longer, the front stops waiting for the answer."""
 CONSOLE = "/console/"
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 GONE = 499
-"""The status in the metrics where the client did not wait for one."""
+"""The status in the metrics if the client did not wait for one."""
 SOCKET_PATHS = frozenset(socket.path for socket in SOCKETS)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpMeter(Protocol):
     def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """route: the template; never a path that was asked for."""
+        """Counts a request. route: the template, never the path that was requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """max_body_bytes: of a request, or a message of a WebSocket. max_connections: of all clients together.
-    message_timeout_ms: for a request's head, and for a client to take an answer."""
+    """Limits of the listener.
+
+    max_body_bytes: of a request, or of one WebSocket message.
+    max_connections: of all clients together.
+    message_timeout_ms: for a request's head, and for a client to receive a reply.
+    """
 
     max_body_bytes: int
     max_connections: int
@@ -95,7 +99,7 @@ class HttpFront:
         runner = web.AppRunner(
             app,
             logger=quiet_logger(),
-            access_log=None,  # it would have session ids in it
+            access_log=None,  # it would contain session ids
             handler_cancellation=True,
             keepalive_timeout=self._patience,
             lingering_time=1.0,
@@ -110,11 +114,11 @@ class HttpFront:
         return await self._connections.listen(host, port, share_port=share_port)
 
     async def stop_listening(self) -> None:
-        """No further connection is taken."""
+        """Accepts no more connections."""
         await self._connections.stop_listening()
 
     async def stop(self) -> None:
-        """Ends every connection; requests under way have a second."""
+        """Ends every connection; requests in flight have a second to finish."""
         if self._looking is not None:
             self._looking.cancel()
         await self._connections.stop()
@@ -146,10 +150,10 @@ class HttpFront:
         return answer
 
     def _seconds(self, call: HttpCall) -> float:
-        """Until the request is given up."""
+        """Returns the seconds until the front gives the request up."""
         try:
             seconds = call.time_remaining()
-        except Rejection:  # the handler says so, to those who may ask
+        except Rejection:  # the handler reports it, after authentication
             seconds = None
         return (self._catalog.limits.default_timeout_ms / 1000 if seconds is None else seconds) + LATE_SECONDS
 
@@ -167,13 +171,13 @@ class HttpFront:
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Of every request: its guard, its refusal as JSON, its metrics."""
+        """Wraps every request: checks it with the guard, writes refusals as JSON, and counts it."""
         began, route, status = time.monotonic(), _template(request), GONE
         try:
             response = await self._refusing(request, handler, route)
             await asyncio.wait_for(_write(request, response), self._patience)
             status = response.status
-        except (asyncio.TimeoutError, ConnectionError):  # it does not take its answer: what aiohttp writes yet fails
+        except (asyncio.TimeoutError, ConnectionError):  # the client does not read: aiohttp's further writes fail
             if request.transport is not None:
                 request.transport.abort()
         finally:
@@ -205,7 +209,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 
 
 async def _write(request: web.Request, response: web.StreamResponse) -> None:
-    """Returns when the client has taken it, or the kernel has."""
+    """Returns when the client, or the kernel, has accepted the response."""
     if not isinstance(response, web.WebSocketResponse):
         await response.prepare(request)
         await response.write_eof()
@@ -231,7 +235,7 @@ def _refused(written: dict[str, Any]) -> web.Response:
 
 
 def _plain(plain: web.HTTPException) -> web.Response:
-    """Of aiohttp itself: no such route, or another method."""
+    """Converts an error of aiohttp's own: no such route, or another method."""
     code = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}.get(plain.status, "INVALID_ARGUMENT")
     message = {404: "there is no such path; /v1/openapi.json lists them", 405: "the path takes another method"}
     error = {

@@ -1,4 +1,4 @@
-"""What browsers could be made to do: pages of others may ask nothing that changes anything, and read nothing."""
+"""Protects browsers: pages of other sites may change nothing and read nothing here."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer."""
+"""Sent with every response."""
 
 
 class Guard:
-    """own_host: of --http-listen. checks_host: only names of this machine may be in Host: where nobody is asked for a
-    token, another name that somebody has made to lead here could read everything from a page of his."""
+    """Decides which requests browsers may send.
+
+    own_host: the host of --http-listen. checks_host: accept only this machine's names in Host. Without tokens, a page
+    could otherwise read everything by pointing a name of its own at this server (DNS rebinding).
+    """
 
     def __init__(self, own_host: str, *, checks_host: bool) -> None:
         self._own_host = own_host.lower()
         self._checks_host = checks_host
 
     def check(self, request: web.Request, *, changes: bool) -> None:
-        """Raises PERMISSION_DENIED. changes: also where the method alone does not say so (a WebSocket)."""
+        """Raises PERMISSION_DENIED. changes: a GET request that may change something nevertheless (a WebSocket)."""
         host = request.headers.get("Host", "")
         if self._checks_host and not self._is_own(host):
             text = f"Host: got {host[:80]!r}, expected the address that this server listens on, or localhost"
@@ -59,6 +62,6 @@ class Guard:
 
 
 def _same(origin: str, host: str) -> bool:
-    """The scheme may be another: TLS may end at a proxy."""
+    """Compares the hosts. The scheme may differ, because TLS may end at a proxy."""
     scheme, _, rest = origin.partition("://")
     return scheme in ("http", "https") and bool(rest) and rest.lower() == host.lower()

@@ -1,4 +1,4 @@
-"""JSON text: read strictly, so that nothing of it has two meanings, and written so that every reader takes it."""
+"""JSON text: read strictly, so that nothing is ambiguous, and written so that every reader accepts it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, NoReturn
 from cellkeeper_service.errors import invalid
 
 SAFE_INTEGER = 2**53
-"""Up to here every reader of JSON has the same integers; many read a larger one as the nearest double."""
+"""Up to this value, all JSON readers agree on integers; many round larger ones to the nearest double."""
 
 MAX_NESTED = 65_536
-"""Lists and objects of one text: an empty one takes 2 bytes of it, and 350,000 of them hold the event loop for 60 ms
-on an idle core."""
+"""Limit on lists and objects in one text: an empty one takes only 2 bytes, and 350,000 of them hold the event loop for
+60 ms on an idle core."""
 
 
 class _Unreadable(ValueError):
-    """got, expected: of the refusal."""
+    """The reason for a refusal. got, expected: as in `invalid`."""
 
     def __init__(self, got: str, expected: str) -> None:
         super().__init__(got)
@@ -24,9 +24,11 @@ class _Unreadable(ValueError):
 
 
 def read_json(data: bytes, field: str = "body") -> Any:
-    """The value. Raises a Rejection for what is no JSON in UTF-8, names a key twice, has a bare NaN or Infinity, or has
-    more than MAX_NESTED lists and objects."""
-    nested = data.count(b"[") + data.count(b"{")  # those within strings too: telling them apart is to parse it
+    """Returns the value. Raises a Rejection for anything that is not strict JSON in UTF-8.
+
+    Also refused are repeated keys, a bare NaN or Infinity, and more than MAX_NESTED lists and objects.
+    """
+    nested = data.count(b"[") + data.count(b"{")  # counts those in strings too, which only a parser could tell apart
     if nested > MAX_NESTED:
         raise invalid(field, f"{nested} of the characters [ and {{", f"at most {MAX_NESTED}; send shorter chunks")
     try:
@@ -44,17 +46,17 @@ def read_json(data: bytes, field: str = "body") -> Any:
 
 
 def write_json(value: Any) -> bytes:
-    """UTF-8. Raises ValueError for a float that is not finite: arrays.py gives those names."""
+    """Returns UTF-8. Raises ValueError for non-finite floats, which arrays.py writes as strings."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def integer(value: int) -> int | str:
-    """An integer of the protocol as JSON has it: a string of digits above 2^53."""
+    """Returns an integer for JSON: a string of digits above 2^53."""
     return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)
 
 
 def shown(value: Any) -> str:
-    """A value of a request in a refusal: what kind it is, and the value where it is short."""
+    """Describes a request's value in a refusal: its type, or the value itself if it is short."""
     match value:
         case dict():
             return "an object"

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the routes, so that it has every one of them."""
+"""The OpenAPI document, generated from the routes so that it is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DESCRIPTION = (
 
 
 def document(version: str) -> bytes:
-    """OpenAPI 3.1, as JSON."""
+    """Returns OpenAPI 3.1 as JSON."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -79,7 +79,7 @@ def _socket(socket: Socket) -> dict[str, Any]:
 
 
 def _message(name: str) -> dict[str, Any]:
-    """Of a WebSocket. name: of a schema, or of a message of protobuf, which is sent as it is."""
+    """Describes a WebSocket's messages. name: of a schema, or of a protobuf message that is sent in binary."""
     return ref(name) if name in SCHEMAS else {"description": f"binary: a {name} of protobuf"}
 
 

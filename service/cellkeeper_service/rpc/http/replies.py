@@ -1,4 +1,4 @@
-"""Messages of the service as JSON."""
+"""Converts the service's messages to JSON."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-"""By the name of the gRPC code, as google.rpc.Code says."""
+"""By the name of the gRPC code, as specified in google.rpc.Code."""
 
 
 def error(message: pb.Error) -> dict[str, Any]:
-    """The object behind "error". details: the field at fault, where the record stands, when to come again."""
+    """Returns the value of "error". details: the field at fault, the record's position, and when to retry."""
     details: dict[str, Any] = {}
     if message.field:
         details["field"] = message.field
@@ -64,7 +64,7 @@ def rejection(why: Rejection) -> dict[str, Any]:
 
 
 def status_of(code: str | grpc.StatusCode) -> int:
-    """The status of HTTP."""
+    """Returns the HTTP status."""
     return HTTP_STATUS[code if isinstance(code, str) else code.name]
 
 
@@ -73,7 +73,7 @@ def position(message: pb.Position | Position) -> dict[str, Any]:
 
 
 def tensor(message: pb.Tensor) -> Any:
-    """Its values as nested lists."""
+    """Returns the tensor's values as nested lists."""
     return write_array(np.frombuffer(message.data, DTYPES[message.dtype]).reshape(message.shape))
 
 
@@ -89,7 +89,7 @@ def states(tensors: Iterable[pb.Tensor], prefix: str = "") -> dict[str, Any]:
 
 
 def step(reply: pb.StepResponse) -> dict[str, Any]:
-    """outputs: by name, [T, ...]. states: where they were asked for."""
+    """outputs: by name, [T, ...]. states: if requested."""
     written: dict[str, Any] = {
         "outputs": {item.name: tensor(item) for item in reply.outputs if not item.name.startswith(STATE_PREFIX)},
         "position": position(reply.position),
@@ -117,7 +117,7 @@ def state(reply: pb.GetStateResponse) -> dict[str, Any]:
 
 
 def session(info: pb.SessionInfo, model: str) -> dict[str, Any]:
-    """One whose header is damaged has `damage`, and its position where that can be read."""
+    """Describes a session. If its header is damaged: `damage`, and the position if it can be read."""
     written: dict[str, Any] = {"session": info.session, "model": model}
     if info.HasField("position"):
         written["position"] = position(info.position)
@@ -135,7 +135,7 @@ def session(info: pb.SessionInfo, model: str) -> dict[str, Any]:
 
 
 def log_size(header: Header) -> dict[str, Any]:
-    """How much of the session's inputs its record holds."""
+    """Returns how much of the session's inputs its record holds."""
     steps = header.position.step - header.checkpoint_step
     return {"steps": steps, "bytes": steps * header.step_bytes}
 

@@ -1,4 +1,4 @@
-"""What JSON asks for as the messages that gRPC's clients send: one function for each route."""
+"""Converts JSON requests to the messages that gRPC clients send: one function for each route."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def carry_over(asked: Asked, catalog: Catalog) -> pb.CarryOverRequest:
     if type(items) is not list:
         raise invalid("items", shown(items), "a list of objects")
     spec = _spec(asked, catalog)
-    for at, value in enumerate(items[: catalog.limits.max_frame_items + 1]):  # one too many is refused as such
+    for at, value in enumerate(items[: catalog.limits.max_frame_items + 1]):  # one too many gets refused for it
         request.items.append(_carried(Fields(value, f"items[{at}]."), spec))
     body.end()
     return request
@@ -148,13 +148,13 @@ def get_model(asked: Asked, catalog: Catalog) -> pb.GetModelRequest:
 
 
 def check_reply(steps: int, outputs: Sequence[str], spec: ModelSpec, catalog: Catalog) -> None:
-    """Raises REPLY_TOO_LARGE before anything is computed. catalog: with the limits of answers in JSON."""
+    """Raises REPLY_TOO_LARGE before anything is computed. catalog: with the limits for JSON replies."""
     wanted, with_state = catalog.wanted(outputs, spec)
     catalog.check_reply_size(steps, wanted, with_state, spec)
 
 
 def names(body: Fields, field: str) -> Sequence[str]:
-    """A list of strings; empty where it is not there."""
+    """Returns a list of strings; empty if the field is missing."""
     if not body.has(field):
         return []
     value = body.value(field, "a list of names")
@@ -196,12 +196,12 @@ def _carried(body: Fields, spec: ModelSpec) -> pb.CarryOverRequest.Item:
 
 
 def _states(body: Fields, field: str, spec: ModelSpec) -> list[pb.Tensor]:
-    """Named tensors: whether they are the model's is for the service to say."""
+    """Reads named tensors. The service checks later whether they are the model's."""
     known = {state.name: state.dtype for state in spec.states}
     value = body.value(field, "an object of tensors by name")
     if type(value) is not dict:
         raise invalid(body.name(field), shown(value), "an object of tensors by name")
-    if len(value) != len(known):  # each that is read takes its time
+    if len(value) != len(known):  # checked first, because reading each tensor takes time
         raise invalid(body.name(field), f"{len(value)} tensors", f"each of {sorted(known)} once")
     tensors = []
     for name, given in value.items():

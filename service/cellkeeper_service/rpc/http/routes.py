@@ -1,4 +1,7 @@
-"""Every route: what it takes, which handler answers, and what it gives. The OpenAPI document is made of this table."""
+"""Every route: what it accepts, which handler answers, and what it returns.
+
+The OpenAPI document is generated from this table.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ SESSION = SESSIONS + "/{session}"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A request with one answer.
+    """A request with one reply.
 
-    rpc: the handler, and in access/rights.py what it needs. read: the handler's message. write: its reply as JSON; an
-    "error" there is the answer's own. query: by name, what each means. body, reply: names of schemas.
+    rpc: the handler, which access/rights.py maps to rights. read: builds the handler's message. write: converts its
+    reply to JSON; a top-level "error" sets the response's status. query: the meaning of each name. body, reply: names
+    of schemas.
     """
 
     method: str
@@ -36,8 +40,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """A WebSocket. sends, receives: names of the schemas of the server's and the client's messages; of messages of
-    protobuf their full names."""
+    """A WebSocket.
+
+    sends, receives: the schemas of the server's and the client's messages; for protobuf messages, their full names.
+    """
 
     path: str
     rpc: str
@@ -146,4 +152,4 @@ FRAMES = Socket(
 )
 SOCKETS = (STREAM, WATCH, FRAMES)
 DOCUMENT = "/v1/openapi.json"
-"""For everybody, as are the console's files: nothing in them is anybody's."""
+"""Public, as the console's files are: neither contains anything private."""

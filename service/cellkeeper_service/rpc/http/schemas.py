@@ -1,4 +1,4 @@
-"""The schemas of the OpenAPI document: what bodies, answers and messages look like."""
+"""The schemas of the OpenAPI document: bodies, replies and messages."""
 
 from __future__ import annotations
 

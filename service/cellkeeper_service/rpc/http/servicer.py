@@ -1,4 +1,4 @@
-"""The handlers behind the routes: those that gRPC has too, and a few more that only people ask for."""
+"""The handlers behind the routes: those that gRPC has too, and a few more for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_LOG_STEPS = 64
 
 @dataclass(frozen=True, slots=True)
 class LogAsked:
-    """steps: of the last, at the most."""
+    """A request for a session's last steps. steps: the most to return."""
 
     model: str
     session: str
@@ -39,15 +39,17 @@ class Recent(Protocol):
     sample_seconds: float
 
     def look(self) -> None:
-        """To be called every so many seconds."""
+        """Takes a sample; must be called every `sample_seconds`."""
 
     def shown(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What people are told of the server. store: its kind. recent: the last minutes. limits: of
-    requests over HTTP, by name."""
+    """What people are told about the server.
+
+    store: its kind. recent: the last minutes. limits: on HTTP requests, by name.
+    """
 
     version: str
     store: str
@@ -58,7 +60,7 @@ class About:
 
 
 class HttpServicer(Servicer):
-    """about: set before it answers."""
+    """The handlers of HTTP requests. about: must be set before the first one."""
 
     about: About
 
@@ -123,4 +125,4 @@ def log_asked(asked: Asked, catalog: Catalog) -> LogAsked:
 
 
 def nothing(asked: Asked, catalog: Catalog) -> None:
-    """For requests that say it all by their path."""
+    """Reads a request whose path says everything."""

@@ -1,4 +1,4 @@
-"""What a session's record still has of its last steps: the inputs from its log, the outputs by computing them again."""
+"""The last steps of a session that its record still holds: inputs from the log, outputs by computing them again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from .json_text import integer
 
 TRIES = 3
 MOVED_ON = frozenset({Reason.STEP_COMPACTED, Reason.HISTORY_CHANGED, Reason.GENERATION_CHANGED, Reason.STEP_CONFLICT})
-"""The record is another than the one that was read before."""
+"""Reasons that mean that the record has changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """outputs: by name; none: nothing is computed again. state: whether the state is read too. steps: at the most."""
+    """What to read of a session.
+
+    outputs: by name; if empty, nothing is computed again. state: read the state too. steps: the most to read.
+    """
 
     outputs: frozenset[str]
     state: bool
@@ -38,7 +41,7 @@ class Wanted:
 
 
 async def read_session(core: CoreLoop, key: SessionKey, until: float) -> SessionReply:
-    """The session's record as it stands. Raises a Rejection. until: monotonic seconds."""
+    """Returns the session's current record. Raises a Rejection. until: monotonic seconds."""
 
     def make(done: Done) -> GetSession:
         return GetSession(key, until, done)
@@ -50,7 +53,7 @@ async def read_session(core: CoreLoop, key: SessionKey, until: float) -> Session
 
 
 def first_step(record: Record, most: int, seen: Position | None = None) -> int:
-    """Where those of the last `most` steps begin that the record has and that follow `seen`."""
+    """Returns the first of the last `most` steps that the record holds and that follow `seen`."""
     at, first = record.position, record.header.checkpoint_step
     if seen is not None and seen.generation == at.generation and seen.step <= at.step:
         first = max(first, seen.step)
@@ -58,8 +61,10 @@ def first_step(record: Record, most: int, seen: Position | None = None) -> int:
 
 
 def most_steps(catalog: Catalog, model: str, outputs: Sequence[str]) -> int:
-    """Time steps whose inputs and outputs fit into one answer. Raises a Rejection for outputs that the model has not.
-    catalog: with the limits of answers in JSON."""
+    """Returns how many time steps fit into one reply with their inputs and outputs.
+
+    Raises a Rejection for unknown outputs. catalog: with the limits for JSON replies.
+    """
     spec = catalog.spec(model)
     wanted, with_state = catalog.wanted(outputs, spec)
     if with_state:
@@ -77,11 +82,11 @@ async def last_steps(
     until: float,
     seen: Position | None = None,
 ) -> tuple[SessionReply, dict[str, Any] | Rejection]:
-    """The last steps that the record has and that follow `seen`, with what is wanted of them, or why they cannot be
-    had. Raises a Rejection where the session cannot be read again.
+    """Returns the last steps that the record holds and that follow `seen`, or a Rejection that says why not.
 
-    The session may go on meanwhile, and what was its log become its checkpoint: then it is read again, and so it is
-    returned, too, as it stood. One that goes on faster than it can be read has inputs, and an `outputs_error`.
+    If the session advances meanwhile and a checkpoint replaces its log, it is read again, and the new reading
+    is returned too. A session that always advances faster than it is read gets inputs and an `outputs_error`. Raises a
+    Rejection if the session cannot be read again.
     """
     for _ in range(TRIES):
         first = first_step(found.record, wanted.steps, seen)
@@ -106,10 +111,10 @@ async def last_steps(
 async def _computed_again(
     core: CoreLoop, caller: Caller, key: SessionKey, record: Record, first: int, wanted: Wanted, until: float
 ) -> dict[str, Any]:
-    """The record's inputs from step `first` on, and what is wanted with them. Raises a Rejection.
+    """Returns the record's inputs from step `first` on, with what is wanted of them. Raises a Rejection.
 
-    The outputs are those of a step that is sent again, and are charged as such. It is a peek: where the record has lost
-    its last steps meanwhile, such a step would be applied.
+    Outputs come from sending the steps again, and are charged as steps. They are sent as a peek: if the record has lost
+    its last steps meanwhile, a plain step would be applied.
     """
     steps = record.position.step - first
     inputs = record.inputs(first, record.position.step)

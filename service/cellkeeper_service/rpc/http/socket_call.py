@@ -1,4 +1,4 @@
-"""A WebSocket as the streams see it: its messages are read one by one, and their replies leave in that order."""
+"""A WebSocket as the streams see it: messages are read one by one, and replies leave in the same order."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .step_socket import Unfit
 
 MESSAGE = "message"
 MAX_IDENTITY_BYTES = 256
-"""It is kept, and counted nowhere, until the reply has left."""
+"""An id is kept until its reply has been sent, and no quota counts it."""
 IDENTITY = f"a string of at most {MAX_IDENTITY_BYTES} bytes of UTF-8, or a number"
 
 
 def _identity(value: Any) -> str | int | float:
-    """What a client calls its message. Raises a Rejection."""
+    """Returns the client's id of its message. Raises a Rejection."""
     if type(value) is str:
         if len(text(value, "id", IDENTITY).encode()) > MAX_IDENTITY_BYTES:
             raise invalid("id", shown(value), IDENTITY)
         return value
-    if type(value) not in (int, float) or not abs(value) < MOST:  # an infinity is not either
+    if type(value) not in (int, float) or not abs(value) < MOST:  # infinity is refused too
         raise invalid("id", shown(value), IDENTITY)
     return value  # type: ignore[no-any-return]
 
 
 class SocketCall(HttpCall):
-    """A socket whose client sends nothing after it was opened."""
+    """A socket whose client sends nothing after opening it."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class SocketCall(HttpCall):
         socket: web.WebSocketResponse,
         first: Callable[[], Any],
     ) -> None:
-        """first: the message that stands for the opening. Raises a Rejection."""
+        """first: returns the message that the opening stands for. Raises a Rejection."""
         super().__init__(request, template, names)
         self.socket = socket
         self._first: Callable[[], Any] | None = first
@@ -61,7 +61,7 @@ class SocketCall(HttpCall):
         raise invalid(MESSAGE, "one", "none: here the server alone sends")
 
     async def _text(self) -> str | None:
-        """The next message; None: the client has closed the socket, or it broke."""
+        """Returns the next message, or None if the client has closed the socket or it broke."""
         message = await self.socket.receive()
         if message.type is WSMsgType.TEXT:
             return str(message.data)
@@ -71,8 +71,11 @@ class SocketCall(HttpCall):
 
 
 class StepCall(SocketCall):
-    """A socket whose client sends steps. Those that were read and whose replies have not left are counted: further ones
-    are not read meanwhile."""
+    """A socket whose client sends steps.
+
+    Limits the messages that were read and whose replies have not been sent; further ones are not read until there is
+    room.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class StepCall(SocketCall):
         read: Callable[[Fields, int], Any],
         most_unanswered: int,
     ) -> None:
-        """read: the frame with that number. Raises a Rejection."""
+        """read: builds the frame with the given number. Raises a Rejection."""
         super().__init__(request, template, (), socket, first)
         self._read = read
         self._room = asyncio.Semaphore(most_unanswered)
@@ -109,7 +112,7 @@ class StepCall(SocketCall):
             return Unfit(number, why)
 
     def answered(self, number: int, written: dict[str, Any]) -> list[dict[str, Any]]:
-        """The replies that may leave now. number: of the frame; 0: it answers none, and leaves at once."""
+        """Returns the replies that may be sent now. number: of the frame; 0: it answers none, and is sent at once."""
         if number == 0:
             return [written]
         self._ready[number] = {"id": self._ids.pop(number), **written} if number in self._ids else written
@@ -119,6 +122,6 @@ class StepCall(SocketCall):
         return leaving
 
     def left(self, count: int) -> None:
-        """So many replies have left."""
+        """Records that `count` replies have been sent."""
         for _ in range(count):
             self._room.release()

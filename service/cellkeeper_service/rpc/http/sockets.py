@@ -1,4 +1,4 @@
-"""WebSockets: opened, served as the streams of gRPC are, and closed with a code that says why."""
+"""WebSockets: opens them, serves them like gRPC streams, and closes them with a code that says why."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ from .step_socket import Opened, StepSocket, read_frame, write_reply
 from .watch import Watch, watch_asked
 
 HEARTBEAT_SECONDS = 30.0
-"""A client that does not answer a ping within half of it has gone, or does not read."""
-RETRY_DELAY_MS = 100  # for a server that shuts down
-CLOSE_SECONDS = 2.0  # for the client's half of the closing
+"""A client that does not answer a ping within half of this time has gone, or does not read."""
+RETRY_DELAY_MS = 100  # while the server shuts down
+CLOSE_SECONDS = 2.0  # for the client's half of the closing handshake
 CODES = {
     "INTERNAL": WSCloseCode.INTERNAL_ERROR,
     "UNAVAILABLE": WSCloseCode.GOING_AWAY,
     "RESOURCE_EXHAUSTED": WSCloseCode.TRY_AGAIN_LATER,
 }
-"""By the name of gRPC's code; of the others POLICY_VIOLATION (1008)."""
+"""By the name of the gRPC code; for all others POLICY_VIOLATION (1008)."""
 
 Make = Callable[[Caller, float | None], MessageStream[Any, Any]]
 
 
 class Sockets:
-    """catalog: with the limits of answers in JSON. most_bytes: of one message of a client in JSON. frame_bytes: of one
-    frame."""
+    """The handlers of WebSockets.
+
+    catalog: with the limits for JSON replies. most_bytes: of one JSON message of a client. frame_bytes: of one frame.
+    """
 
     def __init__(
         self, servicer: HttpServicer, streams: OpenStreams, catalog: Catalog, most_bytes: int, frame_bytes: int
@@ -55,12 +57,12 @@ class Sockets:
         self._frame_bytes = frame_bytes
 
     async def step(self, request: web.Request) -> web.StreamResponse:
-        """STREAM, from its opening to its end."""
+        """Serves STREAM, from its opening to its end."""
         servicer, catalog = self._servicer, self._catalog
         socket = await self._open(request)
 
         def begin() -> Opened:
-            path, _ = call.path, call.query  # they can be read
+            path, _ = call.path, call.query  # raises a Rejection if they cannot be read
             catalog.find(path["model"])
             return Opened()
 
@@ -83,7 +85,7 @@ class Sockets:
         return await self._serve(call, STREAM.rpc, make, send)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """WATCH, from its opening to its end."""
+        """Serves WATCH, from its opening to its end."""
         servicer = self._servicer
         socket = await self._open(request)
         call = SocketCall(
@@ -106,7 +108,7 @@ class Sockets:
         return await self._serve(call, WATCH.rpc, make, send)
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
-        """FRAMES, from its opening to its end."""
+        """Serves FRAMES, from its opening to its end."""
         servicer = self._servicer
         socket = _unopened(request, self._frame_bytes)
 
@@ -119,8 +121,11 @@ class Sockets:
         return await self._serve(FrameCall(request, FRAMES.path, socket), FRAMES.rpc, make, send)
 
     async def _open(self, request: web.Request) -> web.WebSocketResponse:
-        """Raises a Rejection where it is no handshake of ours. It is opened for everybody: a browser tells its page
-        nothing of a handshake that was refused, so who may not go on is told by a message and the closing."""
+        """Opens the socket. Raises a Rejection if the request is not a valid handshake.
+
+        Everybody may open one: a browser does not tell its page why a handshake was refused, so a refusal is sent as a
+        message before the socket is closed.
+        """
         socket = _unopened(request, self._most)
         await socket.prepare(request)
         return socket
@@ -128,7 +133,7 @@ class Sockets:
     async def _serve(
         self, call: SocketCall | FrameCall, rpc: str, make: Make, send: Callable[[Any], Any]
     ) -> web.StreamResponse:
-        """Raises Ended, or a Rejection, where the socket was not opened until then."""
+        """Serves the call, and closes the socket. Raises Ended, or a Rejection, if the socket was never opened."""
         socket = call.socket
         try:
             replies: AsyncGenerator[Any, None] = self._streams.serve(rpc, call, make)
@@ -157,14 +162,14 @@ class Sockets:
 
 
 def _unopened(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
-    """most_bytes: of one message of the client. Raises a Rejection where it is no handshake of ours."""
+    """most_bytes: of one message of the client. Raises a Rejection if the request is not a valid handshake."""
     offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
     if offered and PROTOCOL not in [name.strip() for name in offered.split(",")]:
-        raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it has a token
+        raise invalid("Sec-WebSocket-Protocol", "others", f"{PROTOCOL} among them")  # never shown: it contains a token
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,),
-        compress=False,  # a small message could become a huge one
-        max_msg_size=most_bytes + 1,  # aiohttp refuses one of this size
+        compress=False,  # a small message could expand to a huge one
+        max_msg_size=most_bytes + 1,  # aiohttp refuses messages of exactly this size
         heartbeat=HEARTBEAT_SECONDS,
         timeout=CLOSE_SECONDS,
     )
@@ -174,5 +179,5 @@ def _unopened(request: web.Request, most_bytes: int) -> web.WebSocketResponse:
 
 
 async def _send(socket: web.WebSocketResponse, value: dict[str, Any]) -> None:
-    """Waits until there is room for it. Raises ConnectionError where the client has gone."""
+    """Sends the value once there is room. Raises ConnectionError if the client has gone."""
     await socket.send_str(write_json(value).decode())

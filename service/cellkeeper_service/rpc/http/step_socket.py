@@ -1,4 +1,4 @@
-"""Steps over a WebSocket: each message is a frame of one item, and its reply leaves in the order of the messages."""
+"""Steps over a WebSocket: each message is a frame of one item, and replies leave in the order of the messages."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ REPLAYED, CREATED = 2, 1
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Stands for the first message: the socket is open, and need not be used at once."""
+    """Stands for the first message: the socket is open, though nothing may be sent for a while."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Stands for a message that is JSON and no step."""
+    """Stands for a message that is JSON but not a valid step."""
 
     frame_id: int
     why: Rejection
@@ -62,7 +62,7 @@ class StepSocket(Stream):
 
 
 def read_frame(body: Fields, frame_id: int, model: str, session: str, catalog: Catalog) -> pb.StepFrame:
-    """A frame of one item. Raises a Rejection. catalog: with the limits of answers in JSON."""
+    """Returns a frame of one item. Raises a Rejection. catalog: with the limits for JSON replies."""
     spec = catalog.spec(catalog.find(model)[0])
     frame = pb.StepFrame(frame_id=frame_id, model=model, sessions=[session])
     put_frame(frame, body.value("inputs", EXPECTED), spec)
@@ -81,7 +81,7 @@ def read_frame(body: Fields, frame_id: int, model: str, session: str, catalog: C
 
 
 def write_reply(reply: pb.StepFrameReply) -> dict[str, Any]:
-    """Of a frame of one item."""
+    """Returns the JSON reply to a frame of one item."""
     if reply.HasField("frame_error"):
         return {"error": replies.error(reply.frame_error)}
     if reply.errors:

@@ -1,4 +1,4 @@
-"""A session that somebody looks at: what changed of it is sent, a few times a second, whichever server changes it."""
+"""Watches a session: sends what changed in it, a few times a second, whichever server changes it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ log = logging.getLogger(__name__)
 
 MAX_HZ, DEFAULT_HZ = 10, 5
 MAX_STEPS = 256
-"""Time steps of one message: whoever looks at a session that goes faster sees the last of them."""
+"""Time steps in one message. A viewer of a session that advances faster sees the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchAsked:
-    """hz: how often the record is read, at the most. steps: of one update, at the most. outputs: by name; none: they
-    are not computed again. states: whether they are sent; those that are too large for a message never are."""
+    """What to watch.
+
+    hz: how often the record is read, at most. steps: in one update, at most. outputs: by name; if empty, nothing is
+    computed again. states: send them, unless they are too large for a message.
+    """
 
     model: str
     session: str
@@ -45,7 +48,7 @@ class WatchAsked:
 
 
 def watch_asked(asked: Asked, catalog: Catalog) -> WatchAsked:
-    """Raises a Rejection. catalog: with the limits of answers in JSON."""
+    """Reads the query of a watch. Raises a Rejection. catalog: with the limits for JSON replies."""
     query = asked.query
     hz = fields.query(query, "hz") if "hz" in query else DEFAULT_HZ
     if not 1 <= hz <= MAX_HZ:
@@ -60,8 +63,10 @@ def watch_asked(asked: Asked, catalog: Catalog) -> WatchAsked:
 
 
 class Watch(MessageStream[WatchAsked, dict[str, Any]]):
-    """One open watch. Its first message says what is watched; there is no other. The record is read again when the
-    update before has left, so that a client that reads slowly is read for slowly."""
+    """One open watch. Its first message says what to watch; there is no other.
+
+    The record is read again only once the last update has been sent, so a client that reads slowly causes few reads.
+    """
 
     def __init__(self, caller: Caller, core: CoreLoop, meter: Meter, check: Callable[[Caller], None]) -> None:
         super().__init__(caller, None, check)
@@ -71,11 +76,11 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
         self._left = asyncio.Event()
 
     def announce_end(self) -> None:
-        """What was sent stays true: it just ends."""
+        """Ends the watch; updates already sent remain true."""
         self.finish()
 
     def sent(self) -> None:
-        """The last update has left."""
+        """Records that the last update has been sent."""
         self._left.set()
 
     def _is_answered(self) -> bool:
@@ -110,7 +115,7 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
             except Exception:
                 log.exception("a session could not be watched")
                 why = internal_error()
-            if why is not None and why.reason.name != told:  # once, until it is another
+            if why is not None and why.reason.name != told:  # once, until the reason changes
                 told = why.reason.name
                 self._meter.rejected(why.reason.value)
                 await self._send({"error": replies.rejection(why)})
@@ -119,13 +124,13 @@ class Watch(MessageStream[WatchAsked, dict[str, Any]]):
     async def _update(
         self, key: SessionKey, found: SessionReply, seen: Position | None, wanted: Wanted, catalog: Catalog
     ) -> tuple[Position, dict[str, Any]]:
-        """What is sent, and up to where it tells of the session."""
+        """Returns the position that the update reaches, and the update."""
         until = self._until(catalog)
         found, steps = await last_steps(self._core, self._caller, key, found, wanted, until, seen)
         if isinstance(steps, Rejection):
             if steps.reason is Reason.STORE_UNAVAILABLE:
                 raise steps
-            steps = {"error": replies.rejection(steps)}  # where it stands can be told all the same
+            steps = {"error": replies.rejection(steps)}  # the session's position is known all the same
         info = replies.session(reading.session_info(key.session, found.header, found.hot), key.model)
         return found.record.position, {**info, "log": replies.log_size(found.header), **steps}
 

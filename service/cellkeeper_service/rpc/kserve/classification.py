@@ -1,4 +1,4 @@
-"""Outputs as classes: the largest values of an output as texts, in Triton's form."""
+"""Outputs as classes: the largest values of an output as strings, in Triton's form."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from .tensor_names import STATE_PREFIX
 
 PARAMETER = "classification"
 MAX_CLASSES = 1024
-"""Of one output. Each is a text that the server's loop formats, and Triton has no limit."""
+"""Limit for one output, because the server's loop formats each class as a string. Triton has no limit."""
 MAX_CLASS_BYTES = 352
 """A length, the largest float64 with six decimals, a colon and an index."""
 
 
 def read_classes(parameter: pb.InferParameter) -> int:
-    """How many classes of an output are asked for. Raises a Rejection."""
+    """Returns how many classes of an output are requested. Raises a Rejection."""
     if parameter.WhichOneof("parameter_choice") != "int64_param":
         raise refuse(f"invalid value type for '{PARAMETER}' parameter, expected int64_param", "outputs.parameters")
-    if parameter.int64_param <= 0:  # Triton refuses 0 too, in these words
+    if parameter.int64_param <= 0:  # Triton refuses 0 too, with this text
         raise refuse(f"invalid value for '{PARAMETER}' parameter, expected >= 0", "outputs.parameters")
     return parameter.int64_param
 
 
 def limit_classes(asked: Mapping[str, int], own: Mapping[str, str], spec: ModelSpec, steps: int) -> dict[str, int]:
-    """How many classes each of these outputs has: at most its values in all time steps. asked: by the client's name
-    of an output. own: by that name, the output's name here. Raises a Rejection."""
+    """Returns how many classes each output has: at most the number of its values over all time steps.
+
+    asked: by the client's name of an output. own: from that name to ours. Raises a Rejection.
+    """
     sizes = {output.name: prod(output.shape) * steps for output in spec.outputs}
     found = {}
     for name, count in asked.items():
@@ -50,8 +52,11 @@ def limit_classes(asked: Mapping[str, int], own: Mapping[str, str], spec: ModelS
 
 
 def write_classes(values: NDArray[Any], count: int) -> bytes:
-    """A BYTES tensor of shape [count]: the largest of the values, the largest first, each as "value:index" with the
-    value as C's printf writes it and its index among all of them. Of equal values the first comes first."""
+    """Returns a BYTES tensor of shape [count] with the largest values, in descending order.
+
+    Each is "value:index": the value as C's printf writes it, and its index among all values. Equal values are in the
+    order of their indices.
+    """
     flat = values.reshape(-1)
     least = np.partition(flat, -count)[-count]
     above = np.flatnonzero(flat > least).tolist()

@@ -15,14 +15,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""Those that are taken. A model that takes floats takes each of them, one of token ids the integers; BOOL counts as 0
-and 1 in either."""
+"""Data types that are accepted. A model with float inputs accepts every float type, one with token ids every integer
+type; both accept BOOL, as 0 and 1."""
 
 NAMES = {"int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 """By the dtype of a model's tensor."""
 
 TEXTS = "BYTES"
-"""Given for classes alone, and never taken."""
+"""Returned for classes only, and never accepted."""
 
 CONFIG_TYPES = {dtype: pb.DataType.Value(f"TYPE_{name}") for dtype, name in NAMES.items()}
 
@@ -33,7 +33,7 @@ CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-"""The field of typed contents; FP16 has none and comes raw."""
+"""The field with the typed contents; FP16 has none, and is always raw."""
 
 CONTENT_TYPES = {
     "bool_contents": "BOOL",

@@ -1,4 +1,4 @@
-"""The service, and what its clients call it."""
+"""The service's descriptor, under its public names."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from cellkeeper_service.rpc.contract import Contract, proto_of
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PACKAGE = "inference"
 PATH = f"{PACKAGE}.{SERVICE.name}"
-"""What the protocol calls the service."""
+"""The service's name in the public protocol."""
 
 
 def contract() -> Contract:
-    """The service under the names that the public protocol gives to it and to its messages."""
+    """Returns the service under the names that the public protocol gives to it and to its messages."""
     file = proto_of(pb.DESCRIPTOR)
     own, public = f".{file.package}.", f".{PACKAGE}."
     file.name, file.package = f"{PACKAGE}.proto", PACKAGE
     for message in _messages(file.message_type):
         for field in message.field:
-            if field.type_name:  # numbers, texts and bytes have none
+            if field.type_name:  # fields of scalar types have none
                 field.type_name = field.type_name.replace(own, public, 1)
     _rename_methods(file, own, public)
     return Contract(PATH, file)
 
 
 def _messages(messages: Iterable[DescriptorProto]) -> Iterable[DescriptorProto]:
-    """With those that are nested in them."""
+    """Yields the messages and those nested in them."""
     for message in messages:
         yield message
         yield from _messages(message.nested_type)

@@ -1,4 +1,4 @@
-"""ModelStreamInfer: requests in, one reply to each as it becomes ready. An error is one request's, not the stream's."""
+"""ModelStreamInfer: requests in, one reply to each as it becomes ready. An error ends one request, not the stream."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         self._service = service
         self._statistics = statistics
         self._open: dict[Step, _Taken] = {}
-        self._asking = 0  # requests that were refused, and whose sessions' records are looked at
+        self._asking = 0  # refused requests whose sessions' records are being read
 
     def announce_end(self) -> None:
-        """The protocol has no word for it: what was read is answered, and the stream ends."""
+        """Ends the stream once everything read is answered. The protocol has no message to announce it."""
         self.finish()
 
     def finish(self, why: Rejection | None = None) -> None:
-        """See MessageStream. A stream that ended with OK would tell its client nothing."""
+        """See MessageStream. Without a reason, ends with DRAINING: an OK status would tell the client nothing."""
         text = "the server is shutting down; another replica, or the next one here, goes on"
         super().finish(why or Rejection(Reason.DRAINING, text, retry_delay_ms=100))
 
@@ -94,7 +94,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
             self._fail(message.model_name, message.id, over, came)
             return
         until = asked.until(came, latest)
-        full = self._core.admit(until)  # each message is a call of its own: the loop waits a moment for more of them
+        full = self._core.admit(until)  # every message is a call of its own: the loop waits a moment for more
         if full is not None:
             self._caller.release(charge)
             self._fail(message.model_name, message.id, full, came)
@@ -127,7 +127,7 @@ class InferStream(MessageStream[pb.ModelInferRequest, pb.ModelStreamInferRespons
         self._reply(response)
 
     def _refuse(self, message: pb.ModelInferRequest, refused: Rejection, came: float, latest: float) -> None:
-        """With the reason that its session's record gives, where that is another."""
+        """Refuses with `refused`, or with a better reason from the session's record (see model_changed.ask)."""
         charge: Charge | None = None
 
         def done(reasons: list[Rejection]) -> None:

@@ -1,4 +1,4 @@
-"""One inference request, from its message to a step of the core, and from the step's reply to a message."""
+"""One inference request: from its message to a step of the core, and from the step's reply to a message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONTINUES = Sequenced()
 
 
 class Service:
-    """What requests are read with."""
+    """The settings with which requests are read."""
 
     def __init__(self, names: Mapping[str, TensorNames], end_ttl_ms: int) -> None:
         """names: by model. end_ttl_ms: how long a sequence is kept after its END."""
@@ -36,9 +36,9 @@ class Service:
         self.signatures = Signatures(names)
 
 
-@dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
+@dataclass(slots=True)  # not frozen: that would take four times as long to create, for every request
 class Inference:
-    """A request whose fields were checked. data: the chunk's inputs in the model's dtypes, raw."""
+    """A request whose fields have been checked. data: the chunk's inputs in the model's dtypes, raw."""
 
     key: SessionKey
     identifier: str
@@ -55,13 +55,13 @@ class Inference:
         )
 
     def until(self, now: float, latest: float) -> float:
-        """The deadline, in seconds of the monotonic clock: the call's, or what the request's timeout makes of it."""
+        """Returns the deadline in seconds of the monotonic clock: the earlier of the call's and the request's."""
         timeout_us = self.parameters.timeout_us
         return min(latest, now + timeout_us / 1e6) if timeout_us else latest
 
 
 def check_model(name: str, version: str, catalog: Catalog) -> ModelSpec:
-    """The model that a request names. Raises a Rejection."""
+    """Returns the spec of the model that a request names. Raises a Rejection."""
     if version and not (version.isascii() and version.isdecimal()):
         text = (
             f"failed to get model version from specified version string '{version}' (details: stol), version should "
@@ -76,7 +76,7 @@ def check_model(name: str, version: str, catalog: Catalog) -> ModelSpec:
 
 
 def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service) -> Inference:
-    """Raises a Rejection."""
+    """Checks a request and returns it as an Inference. Raises a Rejection."""
     name = request.model_name
     spec = check_model(name, request.model_version, catalog)
     parameters = read_parameters(request.parameters, name)
@@ -91,8 +91,11 @@ def read_infer(request: pb.ModelInferRequest, catalog: Catalog, service: Service
 
 
 def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
-    """Outputs in the order of the request. With `step` also where the sequence goes on, and whether the chunk had been
-    applied before."""
+    """Returns the reply, with outputs in the order of the request.
+
+    A request with `step` also gets the step at which the sequence continues, and whether the chunk had been applied
+    before.
+    """
     response = pb.ModelInferResponse()
     response.CopyFrom(asked.signature.reply)
     _fill(response, asked, reply)
@@ -100,7 +103,7 @@ def write_infer(asked: Inference, reply: StepReply) -> pb.ModelInferResponse:
 
 
 def write_streamed(asked: Inference, reply: StepReply) -> pb.ModelStreamInferResponse:
-    """The same as a message of a stream, the last one for its request."""
+    """Returns the same as a stream's message, the last one for its request."""
     response = pb.ModelStreamInferResponse()
     response.CopyFrom(asked.signature.streamed)
     _fill(response.infer_response, asked, reply)
@@ -108,7 +111,7 @@ def write_streamed(asked: Inference, reply: StepReply) -> pb.ModelStreamInferRes
 
 
 def _fill(response: pb.ModelInferResponse, asked: Inference, reply: StepReply) -> None:
-    """Adds what the signature does not tell."""
+    """Fills in everything that the signature does not determine."""
     states: dict[str, bytes] = {}
     if reply.state is not None:
         states = {state.name: raw for state, raw in tensors.split_state(reply.state, reply.served.spec)}
@@ -126,8 +129,11 @@ def _fill(response: pb.ModelInferResponse, asked: Inference, reply: StepReply) -
 
 
 def _origin(identifier: str, parameters: Parameters, data: bytes) -> bytes:
-    """What the record of a started sequence keeps. A start with `step` and a request id is known again by both, and by
-    its inputs; any other start is one of its own each time."""
+    """Returns the origin for the record of a started sequence.
+
+    A start with `step` and a request id is recognised again by that id and its inputs; any other start is a new one
+    each time.
+    """
     if not parameters.start:
         return b""
     if parameters.step is None or not identifier:

@@ -25,8 +25,10 @@ InferInput = pb.ModelInferRequest.InferInputTensor
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One of a request's tensors, whose place in the request is `at`. name: the client's. part: the input that it is.
-    nbytes: how many bytes its values take as they come."""
+    """One of a request's tensors.
+
+    name: the client's. at: its index in the request. part: the model's input. nbytes: of its values as sent.
+    """
 
     name: str
     at: int
@@ -39,9 +41,11 @@ class InputTensor:
 def read_tensors(
     request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], spec: ModelSpec, catalog: Catalog, model: str
 ) -> tuple[tuple[InputTensor, ...], int, bool]:
-    """The request's tensors in the order of the model's inputs; how many time steps they have; and whether they have a
-    dimension for them, which the outputs have then. Their values are not read. names: the model's inputs by what
-    clients call them. Raises a Rejection."""
+    """Returns the request's tensors in the order of the model's inputs, without reading their values.
+
+    Also returns how many time steps they have, and whether they have a time dimension, which the outputs then have too.
+    names: the model's inputs by the clients' names. Raises a Rejection.
+    """
     said = request_id(request.id)
     given = _each_once(request, names, model, said)
     steps, has_time = _steps_of(given, names, model, said)
@@ -69,8 +73,10 @@ def read_tensors(
 
 
 def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], steps: int, spec: ModelSpec) -> bytes:
-    """The chunk's time steps in the model's dtypes, raw. inputs, steps: as `read_tensors` has given them for a request
-    with the same signature. Raises a Rejection."""
+    """Returns the chunk's time steps as raw bytes in the model's dtypes. Raises a Rejection.
+
+    inputs, steps: from `read_tensors`, for a request with the same signature.
+    """
     raw = request.raw_input_contents
     if raw and len(raw) != len(inputs):
         raise invalid("raw_input_contents", f"{len(raw)} of them", f"one for each input: {len(inputs)}")
@@ -93,7 +99,7 @@ def read_values(request: pb.ModelInferRequest, inputs: Sequence[InputTensor], st
 
 
 def _values(data: bytes, tensor: InputTensor, steps: int) -> Array:
-    """[steps, *shape]. Floats come out in the model's dtype, integers as they came."""
+    """Returns [steps, *shape]. Floats are converted to the model's dtype; integers keep theirs."""
     values: Array = np.frombuffer(data, tensor.dtype)
     want = tensor.part.numpy_dtype
     if tensor.dtype.kind == "b":
@@ -107,7 +113,7 @@ def _values(data: bytes, tensor: InputTensor, steps: int) -> Array:
 def _each_once(
     request: pb.ModelInferRequest, names: Mapping[str, TensorSpec], model: str, said: str
 ) -> dict[str, tuple[InferInput, int]]:
-    """The model's inputs by name, in its order, each with its place in the request."""
+    """Returns the model's inputs by name, in the model's order, each with its index in the request."""
     inputs = request.inputs
     for tensor in inputs if len(inputs) == len(names) else ():
         if tensor.name not in names:
@@ -131,7 +137,7 @@ def _each_once(
 def _steps_of(
     given: Mapping[str, tuple[InferInput, int]], names: Mapping[str, TensorSpec], model: str, said: str
 ) -> tuple[int, bool]:
-    """How many time steps the tensors have, all the same, and whether they have a dimension for them."""
+    """Returns how many time steps the tensors have, which must agree, and whether they have a time dimension."""
     found = {name: _tensor_steps(tensor, name, names[name].shape, model, said) for name, (tensor, _) in given.items()}
     first = next(iter(found))
     for name, steps in found.items():
@@ -164,18 +170,18 @@ def _tensor_steps(
 
 
 def _text(shape: Sequence[int]) -> str:
-    """As Triton writes shapes."""
+    """Formats a shape as Triton does."""
     return f"[{','.join(map(str, shape))}]"
 
 
 def _takes(datatype: str, part: TensorSpec) -> bool:
-    """Floats and integers of any width are taken, one not for the other; BOOL is taken for both."""
+    """Returns True for floats of any width if the input has floats, integers if it has integers, and BOOL for both."""
     dtype = DTYPES.get(datatype)
     return dtype is not None and dtype.kind in ("b", part.numpy_dtype.kind)
 
 
 def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> bytes:
-    """The tensor's typed contents as bytes."""
+    """Returns the tensor's typed contents as bytes."""
     came, model = request.inputs[tensor.at], request.model_name
     given = _contents_given(came)
     if not given:
@@ -193,5 +199,5 @@ def _contents(request: pb.ModelInferRequest, tensor: InputTensor) -> bytes:
 
 
 def _contents_given(tensor: InferInput) -> list[str]:
-    """The fields of its typed contents that are not empty."""
+    """Returns the names of the typed contents that are not empty."""
     return [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []

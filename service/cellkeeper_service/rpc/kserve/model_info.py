@@ -1,4 +1,4 @@
-"""What clients are told of the server and its models."""
+"""What clients are told about the server and its models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def repository_index(catalog: Catalog) -> pb.RepositoryIndexResponse:
 
 
 def model_metadata(name: str, spec: ModelSpec, names: TensorNames, engine: str) -> pb.ModelMetadataResponse:
-    """Shapes have the batch dimension, which is 1, and one of time."""
+    """Describes the model. Shapes have a batch dimension, which is 1, and a time dimension."""
     metadata = pb.ModelMetadataResponse(name=name, versions=[VERSION], platform=f"{BACKEND}_{engine}")
     for called, part in names.inputs.items():
         metadata.inputs.add(name=called, datatype=NAMES[part.dtype], shape=(-1, -1, *part.shape))
@@ -46,7 +46,7 @@ def model_metadata(name: str, spec: ModelSpec, names: TensorNames, engine: str) 
 
 
 def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> pb.ModelConfig:
-    """ttl_ms: of a session that is idle; 0: never forgotten."""
+    """ttl_ms: after which an idle session is deleted; 0: never."""
     served = models.default
     spec = served.spec
     config = pb.ModelConfig(
@@ -70,6 +70,6 @@ def model_config(name: str, models: Models, names: TensorNames, ttl_ms: int) -> 
 
 
 def listed(spec: ModelSpec, names: TensorNames) -> list[tuple[str, TensorSpec]]:
-    """The outputs that the model says it has, with what clients call them."""
+    """Returns the outputs that the model is said to have, with the clients' names."""
     own = {output.name: output for output in spec.outputs}
     return [(called, own[names.outputs[called]]) for called in names.listed]

@@ -24,16 +24,20 @@ KINDS = {
     "step": ("int64_param",),
     "acked": ("int64_param",),
 }
-"""What is read, and the types that it may have. Others are a model's own in Triton; here nobody reads them."""
+"""The parameters that are read, with their permitted types. Others, which Triton passes to the model, are ignored."""
 
 RESERVED = "triton_"
 
 
-@dataclass(slots=True)  # frozen, it would take four times as long to make, once for every request
+@dataclass(slots=True)  # not frozen: that would take four times as long to create, for every request
 class Parameters:
-    """session: of the sequence; see sequence_ids. sequence: its id, as refusals show it. step: where the chunk belongs;
-    None: wherever the session stands. acked: the client holds every reply up to this step; None: up to `step`.
-    timeout_us: 0: none."""
+    """The parameters of one request.
+
+    session: the sequence's session, see sequence_ids. sequence: its id as shown in refusals.
+    step: the position of the chunk; None: wherever the session is.
+    acked: the client holds every reply up to this step; None: up to `step`.
+    timeout_us: 0: none.
+    """
 
     session: str
     sequence: str
@@ -45,9 +49,9 @@ class Parameters:
 
 
 def read_parameters(found: Mapping[str, pb.InferParameter], model: str) -> Parameters:
-    """Raises a Rejection."""
+    """Reads the parameters. Raises a Rejection."""
     values: dict[str, Any] = {}
-    for name in found:  # items() of such a map is Python's, and makes a pair of every lookup
+    for name in found:  # not items(): for this map it is written in Python, and looks up every pair
         parameter = found[name]
         kinds = KINDS.get(name)
         if kinds is None:
@@ -95,8 +99,10 @@ def _acked(acked: int | None, step: int | None) -> int | None:
 
 
 def session_asked(request: pb.ModelInferRequest) -> list[str]:
-    """The one session that a request continues, if it names one. A request that starts its sequence over does not care
-    which record there is."""
+    """Returns the session that a request continues, in a list; empty if there is none.
+
+    A request that starts its sequence does not depend on an existing record.
+    """
     found = request.parameters
     starts = "sequence_start" in found and found["sequence_start"].bool_param
     return [] if starts else session_named(request)

@@ -1,4 +1,4 @@
-"""Refusals in the words that Triton's clients know."""
+"""Refusals with the texts that Triton's clients know."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def must_start(sequence: str, model: str) -> Rejection:
 
 
 def in_tritons_words(refused: Rejection, sequence: str, model: str) -> Rejection:
-    """What the core decided about a step of the sequence."""
+    """Rewrites what the core decided about a step of the sequence."""
     if refused.reason is Reason.SESSION_NOT_FOUND:
         return must_start(sequence, model)
     if refused.field == POSITION_STEP:  # here a parameter names it
@@ -37,5 +37,5 @@ def in_tritons_words(refused: Rejection, sequence: str, model: str) -> Rejection
 
 
 def request_id(identifier: str) -> str:
-    """How Triton begins what it says of a request's tensors."""
+    """Returns the prefix with which Triton begins errors about a request's tensors."""
     return f"[request id: {identifier or '<id_unknown>'}] "

@@ -1,4 +1,4 @@
-"""The service's RPCs: each reads its request, lets it be done, and writes the reply."""
+"""The service's RPCs: each reads its request, submits it to the core, and writes the reply."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ NOT_SERVED = {
     "TraceSetting": "traces are switched on by OTEL_* variables",
     "LogSettings": "see --log-level and --log-format",
 }
-"""RPCs of Triton's that are not served, and what there is instead."""
+"""Triton's RPCs that are not served, with the alternative."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What clients are told of the server. ready: why no request should be sent here; empty: it is ready. ttl_ms: of
-    idle sessions; 0: never forgotten."""
+    """What clients are told about the server. ready: returns why no request should be sent here; empty if it is ready.
+    ttl_ms: after which an idle session is deleted; 0: never."""
 
     version: str
     ttl_ms: int
@@ -80,7 +80,7 @@ class KServeServicer:
         self._about = about
 
     def handlers(self) -> list[grpc.GenericRpcHandler[Any, Any]]:
-        """Of the RPCs that are served, and of those that are refused with a sentence."""
+        """Returns the handlers of the served RPCs, and of those that are refused with an explanation."""
         refused = {
             name: grpc.stream_unary_rpc_method_handler(_unimplemented(name, why)) for name, why in NOT_SERVED.items()
         }

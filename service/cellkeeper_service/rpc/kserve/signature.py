@@ -21,20 +21,22 @@ from .refusals import refuse
 from .tensor_names import STATE_PREFIX, TensorNames
 
 VERSION = "1"
-"""The one version of every model that clients see. Which of the served versions a sequence belongs to is written in its
-record."""
+"""Every model has one version for clients. A sequence's record says which of the served versions it belongs to."""
 
 MOST_KEPT = 256
 MAX_KEY_BYTES = 1024
-"""A client that uses ever new shapes, or long parameters that nobody reads, takes this much memory and no more."""
+"""Limits of the cache, for clients that send ever new shapes, or long parameters that are ignored."""
 
 Key = tuple[str, bool, tuple[bytes, ...], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """own: the output's name here, or "state." with a state's. classes: how many are asked for; None: the values are.
-    dtype: of the values in the reply."""
+    """One requested output.
+
+    own: our name of it, or "state." and a state's name. classes: how many are requested; None: the values themselves.
+    dtype: of the values in the reply.
+    """
 
     own: str
     dtype: np.dtype[Any]
@@ -43,10 +45,11 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """spec: of the model for which it was checked. steps: T of the chunk. wanted, with_state: what the step is to give.
+    """A checked signature.
 
-    reply: everything in a reply that the signature decides; identifier and raw contents are missing. streamed: the same
-    as a message of a stream.
+    spec: of the model it was checked for. steps: T of the chunk. wanted, with_state: for the step.
+    reply: all of a reply that the signature determines; id and raw contents are missing.
+    streamed: the same as a message of a stream.
     """
 
     spec: ModelSpec
@@ -60,8 +63,10 @@ class Signature:
 
 
 class Signatures:
-    """Those of the last valid requests with raw contents. Typed contents are a part of a tensor's message, so that two
-    of them are seldom alike."""
+    """Caches the signatures of the last valid requests with raw contents.
+
+    Typed contents are part of a tensor's message, so signatures with them would rarely repeat.
+    """
 
     def __init__(self, names: Mapping[str, TensorNames]) -> None:
         """names: by model."""
@@ -72,7 +77,7 @@ class Signatures:
         return len(self._kept)
 
     def of(self, request: pb.ModelInferRequest, spec: ModelSpec, catalog: Catalog) -> Signature:
-        """spec: of the request's model. Raises a Rejection."""
+        """Returns the request's signature. spec: of its model. Raises a Rejection."""
         if not request.raw_input_contents:
             return self._read(request, spec, catalog)
         inputs = tuple([tensor.SerializeToString() for tensor in request.inputs])
@@ -93,7 +98,7 @@ class Signatures:
 
 
 def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: ModelSpec, catalog: Catalog) -> Signature:
-    """names: of the request's model. Raises a Rejection."""
+    """Checks a request's signature. names: of its model. Raises a Rejection."""
     model = request.model_name
     asked, asked_classes = _outputs(request, names, model)
     inputs, steps, has_time = read_tensors(request, names.inputs, spec, catalog, model)
@@ -124,7 +129,7 @@ def read_signature(request: pb.ModelInferRequest, names: TensorNames, spec: Mode
 
 
 def _outputs(request: pb.ModelInferRequest, names: TensorNames, model: str) -> tuple[dict[str, str], dict[str, int]]:
-    """By name, what each is here; and how many classes are asked for of those that are wanted as classes."""
+    """Returns our name of each requested output, and how many classes are requested of those wanted as classes."""
     if not request.outputs:
         return {name: names.outputs[name] for name in names.listed}, {}
     found, classes = {}, {}

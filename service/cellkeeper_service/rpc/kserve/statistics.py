@@ -1,4 +1,4 @@
-"""What ModelStatistics tells: requests of this protocol since the server started, and the engine's calls."""
+"""What ModelStatistics reports: requests of this protocol since the server started, and the engine's calls."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Counts:
     fail_seconds: float = 0.0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
-    last_inference_ms: int = 0  # unix time; 0: there was none
+    last_inference_ms: int = 0  # unix time; 0: none yet
 
 
 class Statistics:
     def __init__(self, models: Sequence[str], engine_calls: Callable[[str], int]) -> None:
-        """engine_calls: how often the engine has computed for a model, whoever asked."""
+        """engine_calls: returns how often the engine has computed for a model, over all protocols."""
         self._counts = {model: Counts() for model in models}
         self._engine_calls = engine_calls
 
     def succeeded(self, model: str, seconds: float, reply: StepReply) -> None:
-        """seconds: from the request's arrival to its reply."""
+        """Counts a success. seconds: from the request's arrival to its reply."""
         counts = self._counts[model]
         counts.succeeded += 1
         counts.success_seconds += seconds
@@ -42,7 +42,7 @@ class Statistics:
         counts.last_inference_ms = unix_ms()
 
     def failed(self, model: str, seconds: float) -> None:
-        """Of a request to a model that is served."""
+        """Counts a failed request; ignores models that are not served."""
         if (counts := self._counts.get(model)) is not None:
             counts.failed += 1
             counts.fail_seconds += seconds

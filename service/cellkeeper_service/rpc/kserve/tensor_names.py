@@ -1,4 +1,4 @@
-"""What a model's tensors are called by clients of this protocol: as in the bundle, or as a setting says."""
+"""What clients of this protocol call a model's tensors: as in the bundle, or as the setting says."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ FORM = "MODEL/NAME=TENSOR, several of them with commas between"
 
 
 class TensorNames:
-    """Of one model. inputs: by what clients call them; several inputs have names already, which stay.
-    outputs: by their name, in the model's order, what it is here:
-    an output's name, or "state." with a state's. listed: those of `outputs` that the model says it has, and that a
-    request gets which asks for none: all but hidden values and states."""
+    """The names of one model's tensors.
+
+    inputs: by the clients' names. Several inputs have names already, and keep them.
+    outputs: from each client's name, in the model's order, to ours: an output's name, or "state." and a state's name.
+    listed: those of `outputs` that the model is said to have, and that a request gets if it names none: all but hidden
+    values and states.
+    """
 
     def __init__(self, spec: ModelSpec, renamed: Mapping[str, str]) -> None:
-        """renamed: by a tensor's name here, what clients call it."""
+        """renamed: from our name of a tensor to the clients'."""
         states = [STATE_PREFIX + state.name for state in spec.states]
         own = [output.name for output in spec.outputs] + states
         inputs = spec.inputs or (spec.input,)
@@ -29,7 +32,7 @@ class TensorNames:
 
 
 def read_names(text: str, specs: Mapping[str, ModelSpec]) -> dict[str, TensorNames]:
-    """By model. text: the setting. Raises StartError."""
+    """Returns the names by model. text: the setting. Raises StartError."""
     renamed: dict[str, dict[str, str]] = {model: {} for model in specs}
     for part in filter(None, (one.strip() for one in text.split(","))):
         model, slash, rest = part.partition("/")

@@ -1,6 +1,6 @@
-/** Calls of the JSON API. Every failure is an ApiError with the server's words, or Unreachable where none came. */
+/** Calls of the JSON API. A failure is an ApiError with the server's text, or Unreachable if there was no answer. */
 
-/** The server refused a request. code, reason and message are its own; details may hold the record's position. */
+/** The server refused a request. code, reason and message are the server's; details may hold the record's position. */
 export class ApiError extends Error {
   constructor(status, { code = "", reason = "", message = "", details = {} } = {}) {
     super(message || `The server answered with status ${status}.`);
@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-/** No answer: the server is down, or the network between. */
+/** There was no answer: the server or the network is down. */
 export class Unreachable extends Error {
   constructor() {
     super("The server does not answer.");
@@ -44,8 +44,8 @@ const TIMEOUT_MS = 20_000;
 
 export class Api {
   /**
-   * token: an object whose `value` is the token or "". connection: told of every answer and of every silence.
-   * onUnauthenticated: called when a token is missing or wrong; resolves to true where another try makes sense.
+   * token: an object whose `value` is the token or "". connection: is told of every answer and of every silence.
+   * onUnauthenticated: called when a token is missing or wrong; resolves to true if the call should be retried.
    */
   constructor({ token, connection, onUnauthenticated }) {
     this.token = token;
@@ -96,17 +96,17 @@ export class Api {
   }
 }
 
-/** The path of a model in the API. */
+/** Returns the API path of a model. */
 export function modelPath(model) {
   return `/v1/models/${encodeURIComponent(model)}`;
 }
 
-/** The path of a session, or of something of it: sessionPath("m", "pump 17", "step"). */
+/** Returns the API path of a session, or of a part of it: sessionPath("m", "pump 17", "step"). */
 export function sessionPath(model, session, ...rest) {
   return [`${modelPath(model)}/sessions/${encodeURIComponent(session)}`, ...rest].join("/");
 }
 
-/** 16 random bytes as hex: the same for every try of one change. */
+/** Returns 16 random bytes as hex: one id for all tries of one change. */
 export function newRequestId() {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");

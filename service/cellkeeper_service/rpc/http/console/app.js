@@ -11,7 +11,7 @@ import { NowView } from "./views/now.js";
 import { SessionView } from "./views/session.js";
 import { SessionsView } from "./views/sessions.js";
 
-/** The console: which view is shown, the token, what is said while the server does not answer. */
+/** The console: shows the view for the address, holds the token, and says when the server does not answer. */
 
 const VIEWS = { sessions: SessionsView, session: SessionView, compare: CompareView, models: ModelsView, now: NowView };
 const TABS = { session: "sessions", compare: "sessions" };
@@ -93,11 +93,11 @@ class Console {
       document.getElementById("server").textContent = where.filter(Boolean).join(" · ");
       document.getElementById("token").hidden = !server.tokens;
     } catch {
-      // said by the banner, or by the dialog that asks for a token
+      // the banner says so, or the dialog that asks for a token
     }
   }
 
-  /** One dialog, however many calls were refused at once. Resolves to true where there is another token now. */
+  /** Opens one dialog, however many calls were refused at once. Resolves to true if there is another token now. */
   #unauthenticated(error, used) {
     if (this.token.value !== used) return Promise.resolve(true);
     this.#asking ??= this.#askForToken(used ? error.message : null).finally(() => (this.#asking = null));

@@ -1,6 +1,6 @@
 import { Model, versionsOf } from "./model.js";
 
-/** The served models. Asked for once a view, and again where a session names a version that is not among them. */
+/** The served models. Fetched once for each view, and again if a session's version is not among them. */
 const FRESH_MS = 5000;
 
 export class Catalog {
@@ -11,7 +11,7 @@ export class Catalog {
     this.api = api;
   }
 
-  /** Every served version as a Model; the first of a name takes new sessions. */
+  /** Returns every served version as a Model; the first of each name takes new sessions. */
   async list({ fresh = false } = {}) {
     if (!this.#models || fresh || performance.now() - this.#at > FRESH_MS) {
       const { models } = await this.api.get("/v1/models");
@@ -21,12 +21,12 @@ export class Catalog {
     return this.#models;
   }
 
-  /** The names of the served models, sorted. */
+  /** Returns the names of the served models, sorted. */
   async names() {
     return [...new Set((await this.list()).map(({ name }) => name))].sort();
   }
 
-  /** The version of a model that a session belongs to; null where it is not served. */
+  /** Returns the version of a model that a session belongs to, or null if it is not served. */
   async version(name, fingerprint) {
     const found = async (options) =>
       versionsOf(await this.list(options), name).find((model) => model.fingerprint === fingerprint);

@@ -1,4 +1,4 @@
-/** Whether the server answers. Where it does not, it is asked again until it does, and the views are told. */
+/** Tracks whether the server answers. If it does not, asks again until it does, and tells the views. */
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 4000;
@@ -26,7 +26,7 @@ export class Connection extends EventTarget {
     this.#askAgain();
   }
 
-  /** Asks whether it answers, where something was lost that may mean that it does not. */
+  /** Asks the server, after a loss that may mean that it does not answer. */
   async check() {
     if (this.#lost) return;
     try {
@@ -49,7 +49,7 @@ export class Connection extends EventTarget {
     }, this.#wait);
   }
 
-  /** Any answer will do, a refusal as well. */
+  /** Any answer will do, even a refusal. */
   #ask() {
     return fetch("/v1/server", { cache: "no-store", signal: AbortSignal.timeout(LONGEST_WAIT_MS) });
   }

@@ -1,10 +1,10 @@
 import { element, problem } from "./element.js";
 
-/** Dialogs: a question with fields, a confirmation. Esc closes them; focus returns to where it was. */
+/** Dialogs: a question with fields, or a confirmation. Esc closes them; focus returns to where it was. */
 
 /**
- * Asks, and does. fields: elements of the form, before the buttons. act(form): what the button does; where it throws,
- * the error is shown and the dialog stays. Resolves to what `act` returned, or to null where it was closed.
+ * Asks, then acts. fields: elements of the form, before the buttons. act(form): runs when the button is pressed; if it
+ * throws, the error is shown and the dialog stays open. Resolves to the result of `act`, or to null if it was closed.
  */
 export function ask({ title, text = [], fields = [], button, danger = false, act }) {
   return new Promise((resolve) => {
@@ -44,7 +44,7 @@ export function ask({ title, text = [], fields = [], button, danger = false, act
   });
 }
 
-/** A field with its label: field("Name", { name: "target", value: "x" }). `hint` stands below it. */
+/** A field with its label: field("Name", { name: "target", value: "x" }). `hint` is shown below it. */
 export function field(label, attributes, hint = null) {
   const id = `field-${crypto.randomUUID()}`;
   const hintId = hint && `${id}-hint`;
@@ -57,7 +57,7 @@ export function field(label, attributes, hint = null) {
   );
 }
 
-/** Tells what was done, for some seconds, and to screen readers. action: [label, function], for instance "Open". */
+/** Shows a message for some seconds, also to screen readers. action: [label, function], for instance "Open". */
 export function toast(text, action = null) {
   const SHOWN_MS = 8000;
   const close = () => shown.remove();
@@ -91,7 +91,7 @@ export function toast(text, action = null) {
   setTimeout(close, SHOWN_MS);
 }
 
-/** Says something to screen readers alone. */
+/** Announces text to screen readers only. */
 export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }

@@ -1,8 +1,8 @@
 /**
  * Builds elements: element("button", { class: "button", type: "button", onclick: save }, "Save").
  *
- * Attributes of null, undefined and false are left out, true becomes an empty attribute, names that begin with "on"
- * become listeners. Children are nodes or texts; null and false are left out. Text is never read as markup.
+ * Attributes that are null, undefined or false are omitted; true becomes an empty attribute; names that begin with "on"
+ * become listeners. Children are nodes or texts; null and false are omitted. Text is never parsed as markup.
  */
 export function element(tag, attributes = {}, ...children) {
   return furnished(document.createElement(tag), attributes, children);
@@ -10,7 +10,7 @@ export function element(tag, attributes = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The same for SVG: svg("path", { d: "M0 0" }). */
+/** Builds SVG elements in the same way: svg("path", { d: "M0 0" }). */
 export function svg(tag, attributes = {}, ...children) {
   return furnished(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -26,8 +26,8 @@ function furnished(made, attributes, children) {
 }
 
 /**
- * A view: a heading with the way to it above (crumbs: links and texts), what belongs beside, below and at the end of its
- * row, and then the body.
+ * A view: a row with a heading and, around it, crumbs (links and texts that lead to it), `beside`, `below` and `end`;
+ * then the body.
  */
 export function page(title, { crumbs = [], beside = [], below = [], end = [] } = {}, ...body) {
   const heading = element("h1", { tabindex: -1 }, title);
@@ -41,7 +41,7 @@ export function page(title, { crumbs = [], beside = [], below = [], end = [] } =
   return element("div", { class: "page" }, element("div", { class: "page-head" }, head, end), body);
 }
 
-/** A card with a heading; `end` stands at the right of the heading. */
+/** A card with a heading; `end` is at the right of the heading. */
 export function card(title, { end = [], id = null } = {}, ...body) {
   const heading = element("h2", { id }, title);
   return element(
@@ -52,7 +52,7 @@ export function card(title, { end = [], id = null } = {}, ...body) {
   );
 }
 
-/** A list of names and values: facts([["step", "12"], ...]). Entries whose value is null are left out. */
+/** A list of names and values: facts([["step", "12"], ...]). Entries whose value is null are omitted. */
 export function facts(entries) {
   const shown = entries.filter(([, value]) => value !== null && value !== undefined);
   return element(
@@ -62,7 +62,7 @@ export function facts(entries) {
   );
 }
 
-/** What is shown where there is nothing: a headline, and what to do, as texts or elements. */
+/** A placeholder for an empty view: a headline, and what to do, as texts or elements. */
 export function empty(headline, ...advice) {
   return element(
     "div",
@@ -72,7 +72,7 @@ export function empty(headline, ...advice) {
   );
 }
 
-/** An error in the server's words, with its reason and what to do about it. */
+/** An error with the server's text, its reason, and what to do about it. */
 export function problem(error) {
   return element(
     "div",
@@ -83,7 +83,7 @@ export function problem(error) {
   );
 }
 
-/** Replaces what `parent` holds, without touching it where it holds just this already. */
+/** Replaces the children of `parent`; does not touch it if they are the same already. */
 export function put(parent, ...children) {
   const wanted = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
   const same = wanted.length === parent.childNodes.length && wanted.every((child, i) => child === parent.childNodes[i]);

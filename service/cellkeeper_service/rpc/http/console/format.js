@@ -1,8 +1,8 @@
-/** Numbers, durations, sizes and ids as texts for people. Integers that JSON carries as strings are taken as they are. */
+/** Formats numbers, durations, sizes and ids for people. Accepts integers that JSON carries as strings. */
 
 const GROUPED = new Intl.NumberFormat("en-US");
 
-/** An integer with thousands separators; a number or, above 2^53, a decimal string. */
+/** An integer with thousands separators, from a number or (above 2^53) a decimal string. */
 export function integer(value) {
   return GROUPED.format(typeof value === "string" ? BigInt(value) : value);
 }
@@ -19,8 +19,8 @@ export function number(value, digits = 4) {
 }
 
 /**
- * A value with as many digits as tell it from every other of its type: for tables, where two that differ must not look
- * the same, and for fields. A value that float32 can hold is written as one.
+ * A value with enough digits to distinguish it from every other of its type: for fields, and for tables, where
+ * different values must not look the same. A value that float32 can represent is formatted as a float32.
  */
 export function exact(value) {
   if (typeof value === "string" || Number.isInteger(value) || Math.fround(value) !== value) return String(value);

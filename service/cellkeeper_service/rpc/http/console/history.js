@@ -4,8 +4,8 @@ import { flat } from "./tensor.js";
 const CAPACITY_STEPS = 720;
 
 /**
- * The last time steps of one generation of a session: what it took in and what it gave, by step. `axis` says which step
- * a number here stands for.
+ * The last time steps of one generation of a session: its inputs and outputs, by step. `axis` converts between steps
+ * and the numbers used here.
  */
 export class History {
   constructor() {
@@ -14,7 +14,7 @@ export class History {
     this.rows = new Map(); // step -> { step, input: [numbers], output: [numbers] or null, raw: { input, output } }
   }
 
-  /** Tells where the session stands. Another generation forgets everything before it. */
+  /** Records the session's position. Another generation clears the history. */
   stand({ generation, step }) {
     if (generation !== this.generation) {
       this.generation = generation;
@@ -27,7 +27,7 @@ export class History {
     }
   }
 
-  /** Takes rows in. first: the step of the first. outputs: by name, [T, ...], of which `outputName` is kept. */
+  /** Adds rows. first: the step of the first row. outputs: by name, [T, ...]; only `outputName` is kept. */
   add({ position, first, inputs, outputs = {} }, outputName) {
     this.stand(position);
     const given = outputs[outputName] ?? [];
@@ -39,7 +39,7 @@ export class History {
     });
   }
 
-  /** The rows in the order of their steps. */
+  /** Returns the rows in the order of their steps. */
   list() {
     return [...this.rows.values()].sort((a, b) => a.step - b.step);
   }
@@ -50,8 +50,8 @@ export class History {
 }
 
 /**
- * The first step at which two histories differ, of those that both have: { step, what: "input" | "output" }, or null.
- * Values are compared as they came, so that NaN equals NaN and no digit is lost.
+ * Returns the first step, of those in both histories, at which they differ: { step, what: "input" | "output" }, or
+ * null. Values are compared as they were received, so that NaN equals NaN and no digit is lost.
  */
 export function firstDifference(one, other) {
   if (one.axis.origin !== other.axis.origin) return null;
@@ -64,7 +64,7 @@ export function firstDifference(one, other) {
   return null;
 }
 
-/** The steps that both histories have, as [first, last], or null. */
+/** Returns the first and last step that both histories have, or null. */
 export function common(one, other) {
   const alike = one.axis.origin === other.axis.origin;
   const steps = alike ? [...one.rows.keys()].filter((step) => other.rows.has(step)) : [];

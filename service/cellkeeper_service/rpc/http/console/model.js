@@ -1,11 +1,11 @@
 import { jsonNumber, nested, size } from "./tensor.js";
 
-/** What the API says of a served version of a model, and what follows from it. */
+/** A served version of a model: what the API says about it, and what follows from that. */
 export class Model {
   constructor(info) {
     Object.assign(this, { info, name: info.name, fingerprint: info.fingerprint });
     this.tokens = Number(info.vocabulary ?? 0) > 0;
-    this.parts = info.inputs ?? []; // of a time step with several inputs
+    this.parts = info.inputs ?? []; // for a time step with several inputs
     this.inputShape = this.tokens || this.parts.length ? [] : info.input.shape;
     this.features = this.parts.length
       ? this.parts.reduce((sum, { shape }) => sum + size(shape), 0)
@@ -15,7 +15,7 @@ export class Model {
     this.outputs = named ? size(named.shape) : 0;
   }
 
-  /** Names of the input's values: the model's feature names, or x[i]. */
+  /** Returns names for the input's values: the model's feature names, or x[i]. */
   inputNames() {
     if (this.parts.length) return this.parts.flatMap(({ name, shape }) => names(size(shape), name));
     if (this.tokens) return ["token"];
@@ -27,7 +27,7 @@ export class Model {
     return names(this.outputs, this.output);
   }
 
-  /** Time steps from the values of each, in the shape and with the number texts that the API takes: a chunk. */
+  /** Returns a chunk for the API from the values of each time step. */
   chunk(rows) {
     const texts = rows.map((values) => values.map(jsonNumber));
     if (!this.parts.length) return texts.map((values) => nested(values, this.inputShape));
@@ -41,26 +41,26 @@ export class Model {
     return given;
   }
 
-  /** The inverse: the time steps of a chunk that the API gave, each as nested lists. */
+  /** Returns the time steps of a chunk from the API, each as nested lists: the inverse of `chunk`. */
   steps(chunk) {
     if (!this.parts.length) return chunk;
     const columns = this.parts.map(({ name }) => chunk[name]);
     return columns[0].map((_, i) => columns.map((column) => column[i]));
   }
 
-  /** What a forecast feeds back is drawn for models with one input. */
+  /** Forecasts are drawn for models with one input only. */
   get canForecast() {
     return Boolean(this.info.feedback) && !this.parts.length;
   }
 
-  /** The indices of the features that a forecast has to be given. */
+  /** Returns the indices of the features that the caller of a forecast has to supply. */
   supplied() {
     return (this.info.feedback?.sources ?? []).flatMap((source, i) => (source < 0 ? [i] : []));
   }
 
   /**
-   * The input that follows a prediction when the model is rolled out; held: the values of features that the caller
-   * supplies, by index.
+   * Returns the input that follows a prediction when the model is rolled out. held: by index, the values of features
+   * that the caller supplies.
    */
   fedBack(prediction, held) {
     const sources = this.info.feedback?.sources ?? [];
@@ -73,7 +73,7 @@ function names(count, word) {
   return count === 1 ? [word] : Array.from({ length: count }, (_, i) => `${word}[${i}]`);
 }
 
-/** The served versions of one model, the first takes new sessions. */
+/** Returns the served versions of one model; the first takes new sessions. */
 export function versionsOf(models, name) {
   return models.filter((model) => model.name === name);
 }

@@ -1,5 +1,5 @@
 /**
- * Addresses of views, kept in the part of the URL behind "#", so that every view can be linked:
+ * Parses the address of a view. It is in the part of the URL after "#", so that every view can be linked:
  *
  *   #/sessions?prefix=PREFIX                         of all models
  *   #/models                                         #/models/MODEL
@@ -34,7 +34,7 @@ export function modelHash(model) {
   return `#/models/${encodeURIComponent(model)}`;
 }
 
-/** model: null for all. */
+/** model: null for all models. */
 export function sessionsHash(model, prefix = "") {
   const query = prefix ? `?${new URLSearchParams({ prefix })}` : "";
   return `${model === null ? "#" : modelHash(model)}/sessions${query}`;

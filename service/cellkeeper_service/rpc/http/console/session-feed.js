@@ -3,10 +3,10 @@ import { History } from "./history.js";
 import { Watch } from "./watch.js";
 
 /**
- * One session as a view follows it: what the server says of it, its history, its states; read once, then watched.
+ * One session as a view sees it: what the server says about it, its history and its states; read once, then watched.
  *
- * Events: "loaded" (info and model are there), "change" (the watch told something; detail.reset: of another
- * generation), "status" (live, waiting or ended), "failed" (detail: the error; the session cannot be shown now).
+ * Events: "loaded" (info and model are set), "change" (the watch sent an update; detail.reset: of another generation),
+ * "status" (live, waiting or ended), "failed" (detail: the error; the session cannot be shown now).
  */
 export class SessionFeed extends EventTarget {
   #calls = new AbortController();
@@ -18,9 +18,9 @@ export class SessionFeed extends EventTarget {
     this.history = new History();
     this.status = "waiting";
     this.info = null;
-    this.model = null; // null: the version that it belongs to is not served
+    this.model = null; // null: the session's version is not served
     this.states = null;
-    this.stepsProblem = null; // why the last steps or the state cannot be had, where the rest can
+    this.stepsProblem = null; // why the last steps or the state are missing while the rest is there
   }
 
   get path() {
@@ -31,17 +31,17 @@ export class SessionFeed extends EventTarget {
     return this.info.position;
   }
 
-  /** Where it stands, on its history's axis. */
+  /** The session's step, on its history's axis. */
   get now() {
     return this.history.axis.at(this.info.position.step);
   }
 
-  /** Whether the watch has told of the last steps yet. */
+  /** True once the watch has sent the last steps, or said why not. */
   get told() {
     return this.states !== null || this.stepsProblem !== null;
   }
 
-  /** Reads everything, anew where it is called again. */
+  /** Reads everything, also when called again. */
   async load() {
     this.#watch?.close();
     const { signal } = this.#calls;
@@ -80,7 +80,7 @@ export class SessionFeed extends EventTarget {
 
   #take({ states, inputs, outputs, first_step: first, error, ...info }) {
     if (info.fingerprint !== this.info.fingerprint) {
-      this.load(); // carried over: another version's shapes
+      this.load(); // carried over: another version may have other shapes
       return;
     }
     const reset = info.position.generation !== this.info.position.generation;

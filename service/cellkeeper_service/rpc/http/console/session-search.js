@@ -1,25 +1,25 @@
 import { modelPath } from "./api.js";
 
-/** Sessions found by the beginning of their ids, of one model or one model after another, a page at a time. */
+/** Finds sessions by the beginning of their ids, in one model or one model after another, a page at a time. */
 
-const MOST_EMPTY_PAGES = 50; // of a store that pages by cursor: a page may hold none though more follow
+const MOST_EMPTY_PAGES = 50; // for stores that page by cursor: a page may be empty although more follow
 
 export class SessionSearch {
   #left;
   #token = "";
 
-  /** models: names. signal: ends its calls. */
+  /** models: names. signal: aborts the calls. */
   constructor(api, models, prefix, signal) {
     Object.assign(this, { api, prefix, signal });
     this.#left = [...models];
   }
 
-  /** Whether everything has been looked at. */
+  /** True once everything has been searched. */
   get ended() {
     return !this.#left.length;
   }
 
-  /** The next sessions, about `size`; none where the search has ended, or where much was looked at and nothing found. */
+  /** Returns about `size` more sessions; none if the search has ended, or if a long search found nothing. */
   async page(size) {
     const found = [];
     for (let pages = 0; !this.ended && found.length < size && pages < MOST_EMPTY_PAGES; pages += 1) {

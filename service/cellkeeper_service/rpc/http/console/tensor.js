@@ -1,11 +1,11 @@
-/** Tensors as the API carries them: { dtype, shape, data: nested lists }, with NaN and infinities as texts. */
+/** Tensors as the API carries them: { dtype, shape, data: nested lists }, with NaN and infinities as strings. */
 
-/** The values in C order, as numbers. */
+/** Returns the values in C order, as numbers. */
 export function flat(data) {
   return Array.isArray(data) ? data.flat(Infinity).map(Number) : [Number(data)];
 }
 
-/** The inverse: values in C order become lists of that shape. */
+/** The inverse: turns values in C order into nested lists of that shape. */
 export function nested(values, shape) {
   if (!shape.length) return values[0];
   const [first, ...rest] = shape;
@@ -14,22 +14,22 @@ export function nested(values, shape) {
   return Array.from({ length: first }, (_, i) => nested(values.slice(i * size, (i + 1) * size), rest));
 }
 
-/** How many values a tensor of that shape has. */
+/** Returns how many values a tensor of that shape has. */
 export function size(shape) {
   return shape.reduce((product, each) => product * each, 1);
 }
 
-/** A number as JSON carries it: NaN and infinities are texts. */
+/** Returns a number as JSON carries it; NaN and infinities become strings. */
 export function jsonNumber(value) {
   return Number.isFinite(value) ? value : String(value);
 }
 
-/** From this on a bounded value counts as saturated. */
+/** The magnitude from which on a bounded value counts as saturated. */
 export const SATURATED = 0.99;
 
 /**
- * Smallest, largest, Euclidean norm, and the share of values beyond SATURATED in magnitude: null where a value is
- * beyond 1, as then the tensor has no bound that its values could lie at.
+ * Returns the smallest and largest value, the Euclidean norm, and the share of saturated values. The share is null if a
+ * value is beyond ±1, because the tensor then has no bound at which values could saturate.
  */
 export function summary(values) {
   let min = Infinity;
@@ -47,8 +47,8 @@ export function summary(values) {
 }
 
 /**
- * The layers of a state: [{ name, values }]. The first axis of a tensor of two or more axes is the layer, as all
- * recurrent engines here lay them out.
+ * Returns the layers of a state: [{ name, values }]. If a tensor has two or more axes, the first one is the layer, as
+ * in all recurrent engines here.
  */
 export function layers(states) {
   return Object.entries(states).flatMap(([name, { shape, data }]) => {

@@ -1,4 +1,4 @@
-/** Light and dark: what the system prefers, until somebody chooses. The choice is kept in this browser. */
+/** Light or dark: as the system prefers, until the user chooses. The choice is stored in this browser. */
 
 const KEY = "cellkeeper.theme";
 const CHOICES = ["system", "light", "dark"];

@@ -1,14 +1,14 @@
 import { ApiError, sessionPath } from "./api.js";
 
-/** What is told of a session while a view looks at it: positions, states, new inputs and outputs, by WebSocket. */
+/** Watches a session for a view: positions, states, new inputs and outputs, over a WebSocket. */
 
 const FIRST_WAIT_MS = 300;
 const LONGEST_WAIT_MS = 4000;
-const REFUSED = 1008; // the close code of a caller who may not watch
+const REFUSED = 1008; // the close code for a caller who may not watch
 
 /**
- * on: { message(object), status("live" | "waiting" | "ended"), error(ApiError) }. The socket is opened again when it
- * was lost, until the caller is refused or `close` is called. A session that is gone is watched on: it may come back.
+ * on: { message(object), status("live" | "waiting" | "ended"), error(ApiError) }. A lost socket is opened again, until
+ * the caller is refused or `close` is called. A deleted session is still watched, because it may come back.
  */
 export class Watch {
   #socket = null;
@@ -16,7 +16,7 @@ export class Watch {
   #wait = FIRST_WAIT_MS;
   #timer = 0;
 
-  /** output: name of the output to be told; empty: none. hz: updates a second, at the most. */
+  /** output: name of the output to receive; empty: none. hz: updates a second, at most. */
   constructor({ model, session, token, connection, output, hz = 5 }, on) {
     this.on = on;
     this.token = token;
@@ -32,11 +32,11 @@ export class Watch {
     clearTimeout(this.#timer);
     const socket = this.#socket;
     if (socket.readyState === WebSocket.CONNECTING)
-      socket.onopen = () => socket.close(); // sooner, it is an error
+      socket.onopen = () => socket.close(); // closing it earlier is an error
     else socket.close();
   }
 
-  /** An error object of a message as an ApiError. */
+  /** Returns a message's error object as an ApiError. */
   errorOf(error) {
     return new ApiError(0, error);
   }
@@ -76,7 +76,7 @@ export class Watch {
   }
 }
 
-/** A browser cannot set headers on a WebSocket: the token goes as a subprotocol. */
+/** A browser cannot set headers on a WebSocket, so the token is sent as a subprotocol. */
 function protocols(token) {
   if (!token) return ["cellkeeper.v1"];
   const bytes = new TextEncoder().encode(token);

@@ -1,12 +1,12 @@
 /** Scales and ticks of charts. */
 
-/** A linear scale: scale(x) of a domain [from, to] onto a range of pixels [first, last]. */
+/** Returns a linear scale from a domain [from, to] to a range of pixels [first, last]. */
 export function linear([from, to], [first, last]) {
   const span = to - from || 1;
   return (value) => first + ((value - from) / span) * (last - first);
 }
 
-/** About `count` round numbers within [from, to]. */
+/** Returns about `count` round numbers within [from, to]. */
 export function ticks(from, to, count, whole = false) {
   const span = to - from;
   if (!(span > 0) || !Number.isFinite(span)) return [from];
@@ -21,7 +21,7 @@ export function ticks(from, to, count, whole = false) {
 
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 
-/** About `count` round times of the clock within [from, to], all in seconds. */
+/** Returns about `count` round times of day within [from, to], all in seconds. */
 export function clockTicks(from, to, count) {
   const step = SECONDS.find((each) => each >= (to - from) / count) ?? SECONDS.at(-1);
   const found = [];
@@ -29,7 +29,7 @@ export function clockTicks(from, to, count) {
   return found;
 }
 
-/** The domain of values: their extent with a margin; NaN and infinities do not count. floor: a value always within. */
+/** Returns the range of values with a margin, ignoring NaN and infinities. floor: a value that is always inside. */
 export function extent(values, floor = null) {
   let low = floor ?? Infinity;
   let high = floor ?? -Infinity;

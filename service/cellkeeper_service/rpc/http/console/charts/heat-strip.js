@@ -3,14 +3,14 @@ import { counted, number } from "../format.js";
 import { SATURATED, summary } from "../tensor.js";
 
 /**
- * One layer's state: a column for each unit, a row for each of the last updates, the newest on top and thicker. Blue is
- * below zero, orange above; the scale is symmetric about zero and reaches as far as any value that is shown.
+ * One layer's state: a column for each unit, a row for each of the last updates, with the newest on top and thicker.
+ * Blue is below zero, orange above. The scale is symmetric about zero, up to the largest magnitude that is shown.
  */
 
 const ROWS = 28;
-const NEWEST_ROWS = 8; // how many rows thick the newest is
-const FEW = 8; // units whose strip needs less room
-const MOST_COLUMNS = 512; // beyond that a column is the mean of neighbours
+const NEWEST_ROWS = 8; // thickness of the newest row, in rows
+const FEW = 8; // strips of fewer units need less room
+const MOST_COLUMNS = 512; // beyond it, a column is the mean of neighbouring units
 
 export class HeatStrip {
   #past = []; // newest first
@@ -34,7 +34,7 @@ export class HeatStrip {
     this.element = element("div", { class: "strip" }, head, this.canvas, this.numbers);
   }
 
-  /** values: of each unit. key: of the update; the same key replaces the newest row. */
+  /** values: one for each unit. key: of the update; the same key replaces the newest row. */
   update(values, key) {
     if (this.#past.length && this.#past[0].length !== values.length) this.#past = [];
     if (key === this.#key) this.#past.shift();
@@ -47,13 +47,13 @@ export class HeatStrip {
     this.draw();
   }
 
-  /** Forgets what was before: the session has another generation. */
+  /** Forgets all rows, because the session has another generation. */
   clear() {
     this.#past = [];
     this.#key = null;
   }
 
-  /** Draws with the theme's present colours. */
+  /** Draws with the theme's current colours. */
   draw() {
     if (!this.#past.length) return;
     const rows = this.#past.map(columns);
@@ -65,7 +65,7 @@ export class HeatStrip {
     const image = context.createImageData(width, ROWS + NEWEST_ROWS);
     for (let y = 0; y < ROWS + NEWEST_ROWS; y += 1) {
       const row = rows[Math.max(0, y - NEWEST_ROWS + 1)];
-      if (!row || y === NEWEST_ROWS) continue; // a gap between the newest and what was before
+      if (!row || y === NEWEST_ROWS) continue; // a gap below the newest row
       row.forEach((value, x) => image.data.set(colors(value / reach), (y * width + x) * 4));
     }
     context.putImageData(image, 0, 0);
@@ -112,7 +112,7 @@ function columns(values) {
   });
 }
 
-/** A function from -1..1 to [r, g, b, a]; NaN is transparent. */
+/** Returns a function from -1..1 to [r, g, b, a]; NaN is transparent. */
 function scale() {
   const style = getComputedStyle(document.documentElement);
   const [low, zero, high] = ["low", "zero", "high"].map((name) => rgb(style.getPropertyValue(`--heat-${name}`)));

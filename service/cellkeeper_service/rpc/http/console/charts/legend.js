@@ -1,21 +1,21 @@
 import { element } from "../element.js";
 import { number } from "../format.js";
 
-/** The names of a chart's lines with the values under its cursor; each is a switch that shows or hides its line. */
+/** The names of a chart's lines, with the values under its cursor. Clicking a name shows or hides its line. */
 export class Legend {
   #names = "";
   #shown = [];
   #outputs = [];
   #texts = [];
 
-  /** changed: called when a line was shown or hidden. shown: how many are shown at first. */
+  /** changed: called when a line was shown or hidden. shown: how many lines are shown at first. */
   constructor(changed, { shown = 6, formatY = number } = {}) {
     Object.assign(this, { changed, first: shown, formatY });
     this.at = element("li", { class: "muted small" });
     this.element = element("ul", { class: "legend" });
   }
 
-  /** lines: [{ name, color }]. Keeps what is shown where the names are the same. */
+  /** lines: [{ name, color }]. Keeps which lines are shown if the names have not changed. */
   name(lines) {
     const names = JSON.stringify(lines);
     if (names === this.#names) return;
@@ -45,7 +45,7 @@ export class Legend {
     return this.#shown[i];
   }
 
-  /** values: of each line, undefined where there is none; at: where the cursor stands, "" where nowhere. */
+  /** values: one for each line, undefined if there is none. at: the cursor's position; "" without a cursor. */
   read(values, at) {
     values.forEach((value, i) => {
       if (this.#outputs[i]) this.#outputs[i].textContent = value === undefined ? "" : this.formatY(value);
@@ -53,7 +53,7 @@ export class Legend {
     this.at.textContent = at && `at ${at}`;
   }
 
-  /** The same as a sentence. */
+  /** Returns the values as a sentence. */
   text(at) {
     const parts = this.#texts.flatMap((name, i) => {
       const value = this.#outputs[i].textContent;

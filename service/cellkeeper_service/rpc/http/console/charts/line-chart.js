@@ -3,24 +3,24 @@ import { integer, number } from "../format.js";
 import { clockTicks, extent, linear, ticks } from "./axis.js";
 import { Legend } from "./legend.js";
 
-/** Lines over steps or time, in SVG; the legend names the values under the cursor, which arrow keys move, too. */
+/** Lines over steps or time, in SVG. The legend shows the values under the cursor, which arrow keys move too. */
 
 const LEFT = 52;
 const RIGHT = 12;
 const TOP = 8;
 const BOTTOM = 22;
-const WIDTH = 640; // until the element has one
+const WIDTH = 640; // until the element is laid out
 const COLORS = 6;
 
 export class LineChart {
   #data = { series: [] };
   #width = WIDTH;
-  #cursor = null; // an x value, or null: the latest
+  #cursor = null; // an x value; null: the latest
 
   /**
-   * label: what the chart shows, for screen readers and the cursor. formatX, formatY: texts of values. floor: a value
-   * that the y axis always reaches. clock: x is a time of the clock, in seconds. joined: the
-   * largest distance of neighbours along x that are joined by a line.
+   * label: what the chart shows, for screen readers and the cursor. formatX, formatY: format values as text. floor: a
+   * value that the y axis always includes. clock: x is a time of day, in seconds. joined: neighbours are joined by a
+   * line up to this distance along x.
    */
   constructor({
     label,
@@ -60,7 +60,7 @@ export class LineChart {
 
   /**
    * data: { series: [{ name, points: [[x, y], ...], ahead: [[x, y], ...], color }], x: [from, to] or undefined,
-   * y: likewise, now: x or undefined, differs: x or undefined }. `ahead` is drawn dashed, as it has not happened.
+   * y: likewise, now: x or undefined, differs: x or undefined }. `ahead` is dashed, because it has not happened yet.
    */
   update(data) {
     this.#data = data;
@@ -192,7 +192,7 @@ function anchor(at, right) {
   return at > right - 24 ? "end" : at < LEFT + 12 ? "start" : "middle";
 }
 
-/** A line with gaps where values are NaN or missing; a single point is a dot. */
+/** Draws a line with gaps where values are NaN or missing; a single point is a dot. */
 function drawn({ points, ahead = [], color }, x, y, most) {
   const joined = ahead.length && points.length ? [points.at(-1), ...ahead] : ahead;
   const made = [];
@@ -207,7 +207,7 @@ function drawn({ points, ahead = [], color }, x, y, most) {
 
 function path(points, x, y, most) {
   let text = "";
-  let before = null; // the x of the point before, where there is a value
+  let before = null; // x of the previous point, if it has a value
   for (const [at, value] of points) {
     if (!Number.isFinite(value)) {
       before = null;

@@ -1,9 +1,9 @@
 import { element, svg } from "../element.js";
 import { bytes, integer } from "../format.js";
 
-const LEAST_SHARE = 0.02; // of a log that holds anything, so that it is seen
+const LEAST_SHARE = 0.02; // keeps the bar of a log that is not empty visible
 
-/** The input log as a bar: from the checkpoint to where the session stands, of the most that a log may hold. */
+/** The input log as a bar: from the checkpoint to the session's step, relative to the most that a log may hold. */
 export class LogBar {
   constructor() {
     this.bar = svg("svg", {
@@ -24,7 +24,7 @@ export class LogBar {
     );
   }
 
-  /** checkpoint, step, held: numbers of steps; size: bytes that are held; most: steps that the log may hold, if known. */
+  /** checkpoint, step, held: numbers of steps. size: bytes held. most: steps that the log may hold, if known. */
   update({ checkpoint, step, held, size, most }) {
     const share = most && held ? Math.max(LEAST_SHARE, Math.min(1, held / most)) : 0;
     this.bar.toggleAttribute("hidden", !most);

@@ -3,12 +3,12 @@ import { ask, toast } from "../dialogs.js";
 import { element } from "../element.js";
 import { counted, integer } from "../format.js";
 
-/** Resets and deletes of one or many sessions, behind a confirmation that names them. */
+/** Resets or deletes one or many sessions, after a confirmation that names them. */
 
 const AT_ONCE = 6;
 const NAMED = 50;
 
-/** Resolves to true where they were reset. sessions: what the API says of each. */
+/** Resolves to true if they were reset. sessions: from the API. */
 export function resetSessions(api, sessions) {
   return confirmed({
     api,
@@ -25,7 +25,7 @@ export function resetSessions(api, sessions) {
   });
 }
 
-/** Resolves to true where they were deleted. */
+/** Resolves to true if they were deleted. */
 export function deleteSessions(api, sessions) {
   return confirmed({
     api,
@@ -39,7 +39,7 @@ export function deleteSessions(api, sessions) {
   });
 }
 
-/** Every session is its own request; what fails is said with the server's words, and the others are done. */
+/** Sends a request for each session. A failure is shown with the server's text, and does not stop the others. */
 function confirmed({ sessions, title, text, button, done, each }) {
   const names = sessions.slice(0, NAMED).map(({ session }) => element("li", {}, session));
   if (sessions.length > NAMED) names.push(element("li", {}, `and ${integer(sessions.length - NAMED)} more`));

@@ -4,17 +4,17 @@ import { element, put } from "../element.js";
 import { counted, integer, short } from "../format.js";
 import { SessionSearch } from "../session-search.js";
 
-/** Moves a model's sessions from versions that were replaced to the one that takes new sessions, with progress. */
+/** Moves a model's sessions from replaced versions to the one that takes new sessions, with progress. */
 
 const PAGE_SIZE = 500;
-const MOST_ITEMS = 250; // of one request, so that the progress moves
+const MOST_ITEMS = 250; // in one request, so that the progress bar moves
 const POLICIES = {
   keep: "Keep the state as it is; the step stays",
   reset: "Begin again from the new version's initial state, at step 0",
 };
 
 export class CarryOver {
-  /** versions: those that are served, the first takes the sessions over. done(): called when it has ended. */
+  /** versions: the served ones; the first takes the sessions over. done(): called at the end. */
   constructor(context, model, versions, done) {
     Object.assign(this, { context, model, versions, done });
     this.progress = element("div", {});

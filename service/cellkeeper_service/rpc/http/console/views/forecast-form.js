@@ -1,7 +1,7 @@
 import { element, put } from "../element.js";
 import { flat } from "../tensor.js";
 
-/** A forecast from where the session stands, asked for again as it goes on; drawn ahead of its history. */
+/** A forecast from the session's position, drawn ahead of its history and repeated as the session advances. */
 
 const FIRST_STEPS = 24;
 const EVERY_MS = 1000; // a session that steps faster gets a new forecast this often
@@ -53,12 +53,12 @@ export class ForecastForm {
     clearTimeout(this.#timer);
   }
 
-  /** What is to be drawn: { from, inputs, outputs }, or null. */
+  /** Returns what to draw: { from, inputs, outputs }, or null. */
   rows() {
     return this.on.checked ? this.#rows : null;
   }
 
-  /** The session went on, or the number of steps changed. */
+  /** Called when the session has advanced, or the number of steps changed. */
   moved() {
     if (!this.on.checked) return;
     clearTimeout(this.#timer);
@@ -94,7 +94,7 @@ export class ForecastForm {
     }
   }
 
-  /** It begins with the input that the last output stands for: n time steps are that one and n - 1 rolled out. */
+  /** Begins with the input that the last output becomes: n time steps are that one and n - 1 rolled out. */
   async #forecast() {
     const { model, path, history, now } = this.feed;
     const last = history.last();

@@ -2,12 +2,12 @@ import { LineChart } from "../charts/line-chart.js";
 import { card, element, problem, put } from "../element.js";
 import { exact, integer } from "../format.js";
 
-/** What a session took in and gave, by step: two charts with one axis, and the last values as a table. */
+/** A session's inputs and outputs by step: two charts with one x axis, and the last values as a table. */
 
 const LAST_ROWS = 8;
-const MOST_LINES = 12; // of a vector of thousands, the first are drawn
+const MOST_LINES = 12; // of a long vector, only the first are drawn
 const MOST_COLUMNS = 10;
-const LEAST_STEPS = 24; // the axis of a short history is this long
+const LEAST_STEPS = 24; // shortest length of the x axis
 
 export class HistoryCard {
   constructor(model, { title = "Inputs and outputs", end = [] } = {}) {
@@ -32,7 +32,7 @@ export class HistoryCard {
     this.outputs.close();
   }
 
-  /** ahead: { from, inputs: [[...]], outputs: [[...]] } to draw dashed behind the last step, or null. */
+  /** ahead: { from, inputs: [[...]], outputs: [[...]] } to draw dashed after the last step, or null. */
   update(feed, { ahead: given = null, differs = null, x, inputsY, outputsY } = {}) {
     this.feed = feed;
     const rows = feed.history.list();
@@ -61,7 +61,7 @@ export class HistoryCard {
     this.#rows();
   }
 
-  /** A problem beside what is still shown. */
+  /** Shows a problem above the charts, which stay. */
   warn(error) {
     put(this.message, problem(error));
   }
@@ -104,7 +104,7 @@ export class HistoryCard {
   }
 }
 
-/** Says where not all is drawn. */
+/** Says so if only a part is drawn. */
 function partly(model) {
   const of = [
     [model.features, "inputs"],
@@ -115,14 +115,14 @@ function partly(model) {
   return element("p", { class: "muted small" }, `Drawn are ${texts.join(" and ")}.`);
 }
 
-/** What of `ahead` is not passed yet: { from, inputs, outputs }, or null. */
+/** Returns the part of `ahead` that the session has not reached yet: { from, inputs, outputs }, or null. */
 function from(ahead, now) {
   const passed = ahead ? Math.max(0, now - ahead.from) : 0;
   if (!ahead || passed >= ahead.outputs.length) return null;
   return { from: ahead.from + passed, inputs: ahead.inputs.slice(passed), outputs: ahead.outputs.slice(passed) };
 }
 
-/** From the first row that is there to the last step, or what is ahead of it. */
+/** Returns the x axis: from the first row to the last step, or to the end of `ahead`. */
 export function xDomain(rows, now, ahead = null) {
   const last = ahead ? ahead.from + ahead.outputs.length - 1 : now - 1;
   const first = rows.length ? rows[0].step : Math.max(0, now - 1);

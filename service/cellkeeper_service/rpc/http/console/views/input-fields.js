@@ -1,7 +1,7 @@
 import { element } from "../element.js";
 import { exact } from "../format.js";
 
-/** Fields for one time step's input: one for each feature by its name, or one text where there are many. */
+/** Fields for one time step's input: one for each feature, or a single text area if there are many. */
 
 const MOST_FIELDS = 16;
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
@@ -30,8 +30,8 @@ export class InputFields {
     );
   }
 
-  /** Fills in values, unless somebody has typed or is in a field: what he has selected there would be lost, and what he
-   * types next would stand behind the suggestion. They are texts or numbers as the API gave them. */
+  /** Fills in values (strings or numbers from the API), unless the user has typed or is in a field: a selection there
+  would * be lost, and what is typed next would follow the suggestion. */
   suggest(values) {
     if (this.#touched || this.inputs.includes(document.activeElement) || values.length !== this.names.length) return;
     const texts = values.map(exact);
@@ -39,7 +39,7 @@ export class InputFields {
     else this.inputs.forEach((input, i) => (input.value = texts[i]));
   }
 
-  /** The values as numbers. Throws an error that names the feature, what came and what is expected. */
+  /** Returns the values as numbers. Throws an error that names the feature, what came and what is expected. */
   values() {
     const texts = this.single
       ? this.inputs[0].value.split(/[\s,;]+/).filter(Boolean)

@@ -5,10 +5,10 @@ import { versionsOf } from "../model.js";
 import { SessionSearch } from "../session-search.js";
 import { CarryOver } from "./carry-over.js";
 
-/** The served models: what they take, give and remember, what decides their bits; carry-over to a new version. */
+/** The served models: inputs, outputs and states, numerics, and carry-over to a new version. */
 
 const COUNT_PAGE = 1000;
-const MOST_COUNTED = 200_000; // counting reads the list of sessions; beyond that the page says "more than"
+const MOST_COUNTED = 200_000; // counting reads the list of sessions; beyond this the page says "more than"
 
 export class ModelsView {
   #calls = new AbortController();
@@ -185,7 +185,7 @@ function properties(info) {
   ]);
 }
 
-/** How many sessions each version has, counted on request, as that reads the whole list. */
+/** How many sessions each version has. Counted on request only, because that reads the whole list. */
 class VersionCounts {
   #cells = new Map();
 

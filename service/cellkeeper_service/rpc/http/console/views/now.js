@@ -2,10 +2,10 @@ import { LineChart } from "../charts/line-chart.js";
 import { card, element, empty, page, problem, put } from "../element.js";
 import { counted, integer, latency, number } from "../format.js";
 
-/** What this server process has done in the last minutes, from its own counts. */
+/** What this server process has done in the last minutes, by its own metrics. */
 
 const EVERY_MS = 5000;
-const SHORTEST_SECONDS = 60; // the axis of the first minute
+const SHORTEST_SECONDS = 60; // length of the x axis in the first minute
 const PHASES = ["queue", "load", "compute", "commit", "total"];
 
 export class NowView {

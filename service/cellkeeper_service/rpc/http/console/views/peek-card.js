@@ -5,11 +5,11 @@ import { InputFields } from "./input-fields.js";
 
 const MOST_ROWS = 12;
 
-/** A peek: what the model would give for typed values, without a change of the session. */
+/** A peek: what the model would return for typed values, without changing the session. */
 export class PeekCard {
   #rows = null;
 
-  /** changed: called when there is another result to draw, or none. */
+  /** changed: called when the result to draw has changed. */
   constructor(context, feed, changed) {
     Object.assign(this, { context, feed, changed });
     this.fields = new InputFields(feed.model);
@@ -30,12 +30,12 @@ export class PeekCard {
     this.#suggest();
   }
 
-  /** The peeked time step, to be drawn; null where there is none. */
+  /** Returns the peeked time step to draw, or null. */
   rows() {
     return this.#rows;
   }
 
-  /** The session went on: what was peeked is shown still, and said to be of before. */
+  /** Called when the session has advanced: keeps showing the peek, and says that it is outdated. */
   moved() {
     this.#suggest();
     const passed = this.#rows !== null && this.#rows.from < this.feed.now;
@@ -71,7 +71,7 @@ export class PeekCard {
     const { model } = this.feed;
     const names = model.outputNames();
     const order = [...output.keys()];
-    if (model.tokens) order.sort((a, b) => output[b] - output[a]); // the likeliest tokens say more than the first ones
+    if (model.tokens) order.sort((a, b) => output[b] - output[a]); // the likeliest tokens first
     const rows = order
       .slice(0, MOST_ROWS)
       .map((i) =>

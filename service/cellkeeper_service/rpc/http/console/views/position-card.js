@@ -4,7 +4,7 @@ import { duration, integer, short } from "../format.js";
 
 const TICK_MS = 1000;
 
-/** Where a session stands: its position, version, times, and how long its log is. */
+/** A session's position, version and times, and the length of its log. */
 export class PositionCard {
   constructor(feed) {
     this.feed = feed;
@@ -62,7 +62,7 @@ export class PositionCard {
     this.#tick();
   }
 
-  /** Times go on between the updates. */
+  /** Updates the times between two updates of the session. */
   #tick() {
     const { info } = this.feed;
     const passed = performance.now() - this.shownAt;
@@ -76,7 +76,7 @@ export class PositionCard {
   }
 }
 
-/** The first characters of a long hex value; a click shows all of it, to be copied. */
+/** The first characters of a long hex value; a click shows all of it, for copying. */
 class HexValue {
   #value = "";
   #whole = false;

@@ -25,7 +25,7 @@ export class SessionTable {
   #rows = []; // [{ info, row, link, check }]
   #current = 0;
 
-  /** on.selected([info]): the selection changed. on.up(): the arrow up was pressed in the first row. */
+  /** on.selected([info]): called when the selection changes. on.up(): called for the up arrow in the first row. */
   constructor(on) {
     this.on = on;
     this.all = element("input", {
@@ -53,7 +53,7 @@ export class SessionTable {
     return this.#rows.length;
   }
 
-  /** Rows in the place of what is on its way, so that the page does not jump; what is shown already stays. */
+  /** Shows placeholder rows while loading, so that the page does not jump; rows already shown stay. */
   wait() {
     if (this.#rows.length || this.body.childElementCount) return;
     const cell = () => element("td", {}, element("span", { class: "skeleton" }, "\u00a0"));
@@ -68,7 +68,7 @@ export class SessionTable {
     this.#changed();
   }
 
-  /** models: every served version; the first of a name takes new sessions. named: whether the models are told. */
+  /** models: every served version; the first of each name takes new sessions. named: show the model of each session. */
   add(sessions, models, { named }) {
     this.table.classList.toggle("of-one", !named);
     for (const info of sessions) {
@@ -142,7 +142,7 @@ export class SessionTable {
     this.on.selected(selected.map(({ info }) => info));
   }
 
-  /** One row takes part in the order of the Tab key; arrow keys choose which. */
+  /** Makes one row reachable by the Tab key; arrow keys choose which. */
   #mark(index) {
     this.#current = index;
     this.#rows.forEach(({ row, link, check }, i) => {

@@ -10,10 +10,10 @@ import { PeekCard } from "./peek-card.js";
 import { PositionCard } from "./position-card.js";
 import { StateCard } from "./state-card.js";
 
-/** One session: where it stands, what it took in and gave, its state; live while the page is open. */
+/** One session: its position, its inputs and outputs, and its state; live while the page is open. */
 export class SessionView {
   #parts = [];
-  #laid = null; // the columns that are shown, and the version that they are of
+  #laid = null; // the columns that are shown, and their version
 
   constructor(context, { model, session }) {
     this.context = context;
@@ -44,7 +44,7 @@ export class SessionView {
     this.feed.load();
   }
 
-  /** What is typed outlives a server that did not answer for a while: the cards of the same version are kept. */
+  /** Keeps the cards of the same version, so that typed values survive while the server does not answer. */
   #lay() {
     const version = this.feed.model?.fingerprint ?? null;
     if (this.#laid?.version !== version) this.#laid = { version, columns: this.#columns() };
@@ -90,7 +90,7 @@ export class SessionView {
   #change({ reset }) {
     if (this.gone) {
       this.gone = false;
-      this.#laid = null; // what was shown is another generation's
+      this.#laid = null; // what was shown belongs to another generation
       this.#lay();
       return;
     }
@@ -107,7 +107,7 @@ export class SessionView {
     this.history?.update(this.feed, { ahead });
   }
 
-  /** What is shown stays where only the store or the server does not answer. */
+  /** Keeps what is shown if only the store or the server does not answer. */
   #fail(error) {
     this.gone = error.reason === "SESSION_NOT_FOUND";
     if (this.feed.states && !this.gone) {

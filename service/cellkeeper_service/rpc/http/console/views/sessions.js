@@ -7,7 +7,7 @@ import { SessionSearch } from "../session-search.js";
 import { deleteSessions, resetSessions } from "./bulk.js";
 import { SessionTable } from "./session-table.js";
 
-/** Sessions of a model, or of all: found by prefix, a page at a time, several selected at once. */
+/** Sessions of one model or of all: found by prefix, a page at a time; several can be selected. */
 
 const PAGE_SIZE = 100;
 const SEARCH_WAIT_MS = 180;
@@ -15,11 +15,11 @@ const SEARCH_WAIT_MS = 180;
 export class SessionsView {
   #calls = null;
   #timer = 0;
-  #found = null; // the search that is shown
+  #found = null; // the search whose results are shown
 
   constructor(context, { model, prefix }) {
     this.context = context;
-    this.model = model; // null: all
+    this.model = model; // null: all models
     this.prefix = prefix;
     this.title = model ? `Sessions of ${model}` : "Sessions";
     this.heading = element("h1", { tabindex: -1 }, "Sessions");
@@ -73,7 +73,7 @@ export class SessionsView {
     this.#begin();
   }
 
-  /** The same model with another prefix stays in this view. */
+  /** Stays in this view for the same model with another prefix. */
   follow({ model, prefix }) {
     if (model !== this.model) return false;
     if (prefix !== this.prefix) {
@@ -115,7 +115,7 @@ export class SessionsView {
     }, SEARCH_WAIT_MS);
   }
 
-  /** What is typed becomes a part of the address, so that going back finds it. */
+  /** Puts what is typed into the address, so that going back finds it. */
   #take() {
     clearTimeout(this.#timer);
     this.prefix = this.search.value;
@@ -133,7 +133,7 @@ export class SessionsView {
     }
   }
 
-  /** Opens the session of just that id, where there is one; otherwise goes to the first that was found. */
+  /** Opens the session with exactly this id if there is one; otherwise focuses the first that was found. */
   async #open(id) {
     for (const model of this.names) {
       try {
@@ -141,7 +141,7 @@ export class SessionsView {
         location.hash = sessionHash(model, id);
         return;
       } catch {
-        // not of this model
+        // not in this model
       }
     }
     await this.#load();

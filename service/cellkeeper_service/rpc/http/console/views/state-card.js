@@ -2,7 +2,7 @@ import { HeatStrip } from "../charts/heat-strip.js";
 import { card, element, put } from "../element.js";
 import { layers } from "../tensor.js";
 
-/** The state, a heat strip for each layer of each tensor; earlier updates below the newest. */
+/** The state: a heat strip for each layer of each tensor, with earlier updates below the newest. */
 export class StateCard {
   #strips = new Map();
 
@@ -27,7 +27,7 @@ export class StateCard {
         "A column is a unit. The newest state is on top; those before it, since this page was opened, lie below.",
       ),
     );
-    this.element.classList.add("last"); // where all is one column
+    this.element.classList.add("last"); // in a one-column layout
   }
 
   close() {

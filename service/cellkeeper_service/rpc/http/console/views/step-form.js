@@ -2,7 +2,7 @@ import { card, element, problem, put } from "../element.js";
 import { integer } from "../format.js";
 import { InputFields } from "./input-fields.js";
 
-/** Steps a what-if with typed values. The step carries its position: it takes effect once, on what is shown. */
+/** Steps the session with typed values. The step carries a position, so it takes effect once, on what is shown. */
 export class StepForm {
   constructor(context, feed) {
     Object.assign(this, { context, feed });
@@ -22,7 +22,7 @@ export class StepForm {
     this.moved();
   }
 
-  /** The session went on: what it took last is suggested, unless somebody has typed. */
+  /** Called when the session has advanced: suggests its last input, unless the user has typed. */
   moved() {
     const last = this.feed.history.last();
     if (last) this.fields.suggest(last.raw.input);
