@@ -95,6 +95,7 @@ class CoreLoop:
         return self.core.is_cached(key)
 
     def submit(self, request: Request) -> None:
+        self._share.submitted(request.key)
         self.submit_many((request,))
 
     def submit_many(self, requests: Iterable[Request]) -> None:
@@ -135,7 +136,9 @@ class CoreLoop:
 
     async def _run(self) -> None:
         core, share, wake = self.core, self._share, self._wake
+        tick = 0.0
         while not (self.draining and core.unanswered == 0):
+            await share.let_in(tick, core.unanswered)
             wake.clear()
             started = time.monotonic()
             batches = core.schedule()
@@ -145,8 +148,8 @@ class CoreLoop:
                 self._start_store_calls()
             self._deliver()
             ended = time.monotonic()
-            share.ticked(ended - started)
-            await share.let_in(ended - started)
+            tick = ended - started
+            share.ticked(tick)
             if wake.is_set() or self._can_start_more():
                 await asyncio.sleep(0)
             else:
@@ -218,6 +221,7 @@ class CoreLoop:
 
     def _deliver(self) -> None:
         if finished := self.core.take_finished():
+            self._share.answered(finished)
             for done, requests in groupby(finished, DONE):
                 tell(done, list(requests))
 

@@ -1,41 +1,45 @@
 """Shares the event loop's time between ticks and the calls that arrive.
 
-gRPC needs several turns of the loop to accept a call. Where ticks take most of the time it gets them only between two
-ticks, and calls would wait there, unseen, longer than their deadlines. And a tick costs nearly the same for one step as
-for a few dozen: calls that are on their way in are worth a moment. See docs/adr/010-unread-refusals.md and
-015-steps-one-by-one.md.
+gRPC needs several turns of the event loop to accept a call. Where ticks take most of the time, calls get these turns
+only between two ticks, and would wait there, unseen, beyond their deadlines. And a tick costs nearly the same for one
+step as for a few dozen, so calls that are about to arrive are worth a short wait. See docs/adr/010-unread-refusals.md
+and 454-returning-callers.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from cellkeeper_service.domain.record import SessionKey
+
+from .callers import Callers
+from .requests import Request
 
 WINDOW_SECONDS = 0.05  # of ticks and idle time together, that one measurement of the share takes
 HIGH_SHARE = 0.25  # while calls come without a pause, accepting them is the rest
 
 LONGEST_SECONDS = 0.02
 LONGEST_TICKS = 3.0
-"""So long, or so many times what the tick took, is at the most spent on accepting calls."""
+"""The loop waits for calls this long, or this many times what the last tick took, at most."""
 
-QUIET_SECONDS = 300e-6
-"""Without anything to do for so long, no call is taken to be on its way. The loop is looked at turn by turn: its timers
-know nothing shorter than a millisecond."""
+QUIET_SECONDS = 0.001
+"""A wait ends when no call came for this long. It is the shortest timer of the event loop."""
 
-EMPTY_TURN_SECONDS = 50e-6
-"""A turn of the loop that takes less had nothing to do."""
+AWAY_SHARE = 0.3
+"""A wait ends when no more than this share of the callers is away: the next tick need not wait for the slowest, and the
+others return while it computes."""
 
 TRIES = 3
 SKIPS = 16
-"""After so many tries in vain a call that comes by itself is taken to be the only one, so many times, and nobody is
-waited for."""
+"""After this many waits in which nobody followed a single caller, the next so many ticks do not wait for company."""
 
 
 class LoopShare:
-    """Measures the share of ticks in the time that is not spent on accepting calls, and accepts calls where it is high.
+    """Measures the share of ticks in the time that is not spent on waiting for calls, and waits where it is high.
 
-    The frames of streams need no accepting: a turn or two of the loop does for each.
+    The frames of streams need no waiting: the event loop takes them in within a turn or two.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -45,8 +49,11 @@ class LoopShare:
         self._tick_seconds = 0.0
         self._idle_seconds = 0.0
         self._calls = 0
-        self._calls_before = 0  # at the begin of the last try
+        self._calls_before = 0  # when the last wait began
         self._in_vain = 0
+        self._callers = Callers()
+        self._enough = 0  # a wait ends when so few callers are away
+        self._pause: asyncio.Future[None] | None = None
 
     @property
     def is_high(self) -> bool:
@@ -59,32 +66,61 @@ class LoopShare:
         self._measure()
 
     def idled(self, seconds: float) -> None:
-        """The loop waited so long for something to do."""
+        """The loop had nothing to do for so long."""
         self._idle_seconds += seconds
         self._measure()
 
     def call_came(self) -> None:
-        """A call with steps has been accepted."""
+        """A call with steps has been accepted, which may be refused yet."""
         self._calls += 1
 
-    async def let_in(self, tick_seconds: float) -> None:
-        """Accepts the calls that came during a tick, which took so long, and those behind them. Returns at once where
-        ticks leave the loop enough time, or no call came since the last try."""
+    def submitted(self, key: SessionKey) -> None:
+        """A request for this session was submitted by itself."""
+        self._callers.came(key)
+        if self._pause is not None and self._callers.away <= self._enough:
+            self._end_pause()
+
+    def answered(self, requests: Iterable[Request]) -> None:
+        """These requests have their results."""
+        self._callers.answered(requests, self._monotonic())
+
+    async def let_in(self, tick_seconds: float, unanswered: int) -> None:
+        """Waits until most callers are back, or until no call comes any more. Returns at once where ticks leave the
+        loop enough time, or where no call came since the last wait.
+
+        tick_seconds: what the last tick took. unanswered: requests that have no result.
+        """
         if not self.is_high:
             return
         calls, self._calls_before = self._calls - self._calls_before, self._calls
         if calls == 0 or (calls == 1 and self._skips()):
             return
-        now = self._monotonic()
+        now, callers = self._monotonic(), self._callers
+        callers.forget(now)
+        # where callers do not return, new ones may come at any time: -1 waits until it is quiet
+        self._enough = int(AWAY_SHARE * (callers.away + unanswered)) if callers.return_soon else -1
         until = now + max(LONGEST_SECONDS, LONGEST_TICKS * tick_seconds)
-        quiet = 0.0
-        while now < until and quiet < QUIET_SECONDS:
-            since = now
-            await asyncio.sleep(0)
+        while callers.away > self._enough and now < until:
+            seen = self._calls
+            await self._rest()
+            if self._calls == seen:
+                break
             now = self._monotonic()
-            turn = now - since
-            quiet = quiet + turn if turn < EMPTY_TURN_SECONDS else 0.0
         self._in_vain = self._in_vain + 1 if self._calls == self._calls_before else 0
+
+    async def _rest(self) -> None:
+        """Leaves the event loop to others for QUIET_SECONDS, or until enough callers are back."""
+        loop = asyncio.get_running_loop()
+        self._pause = loop.create_future()
+        timer = loop.call_later(QUIET_SECONDS, self._end_pause)
+        try:
+            await self._pause
+        finally:
+            timer.cancel()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
 
     def _skips(self) -> bool:
         if self._in_vain < TRIES:

@@ -1,43 +1,72 @@
-"""How much of the loop ticks take, and how calls are accepted between two of them."""
+"""How much of the loop ticks take, and for whom it waits between two of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 from cellkeeper_service.core import loop_share
 from cellkeeper_service.core.loop_share import LoopShare
+from cellkeeper_service.core.requests import GetSession
+from cellkeeper_service.domain.record import SessionKey
 
-EMPTY = loop_share.EMPTY_TURN_SECONDS / 2
-FULL = loop_share.EMPTY_TURN_SECONDS * 2
+LONG_SECONDS = 30.0
+"""A wait for so long would fail the test by its timeout."""
 
 
-class Loop:
-    """An event loop whose turns take as long as a test says."""
+def key(number: int) -> SessionKey:
+    return SessionKey("", "model", f"session {number}")
 
-    def __init__(self, busy: bool = True) -> None:
-        self.now = 100.0
-        self.share = LoopShare(lambda: self.now)
-        if busy:
-            self.share.ticked(loop_share.WINDOW_SECONDS)
 
-    def accept(self, calls: int = 1, turn: Callable[[int], float] = lambda number: EMPTY, tick: float = 0.001) -> int:
-        """So many calls have come, and the loop lets in what is behind them. turn: seconds of the turn of that number.
+def arrive(share: LoopShare, *numbers: int) -> None:
+    for number in numbers:
+        share.call_came()
+        share.submitted(key(number))
 
-        Returns how many turns it had.
-        """
-        for _ in range(calls):
-            self.share.call_came()
-        letting, turns = self.share.let_in(tick), 0
-        try:
-            while True:
-                letting.send(None)
-                turns += 1
-                assert turns < 100_000, "it does not end"
-                self.now += turn(turns)
-        except StopIteration:
-            return turns
+
+def reply(share: LoopShare, *numbers: int) -> None:
+    share.answered([GetSession(key(number), 0.0, lambda requests: None) for number in numbers])
+
+
+def busy(monotonic: Callable[[], float] = time.monotonic) -> LoopShare:
+    """One whose ticks take all the time."""
+    share = LoopShare(monotonic)
+    share.ticked(loop_share.WINDOW_SECONDS)
+    return share
+
+
+def closed_loop(share: LoopShare, callers: int) -> None:
+    """So many callers have returned again and again, and wait for a reply now."""
+    numbers = range(callers)
+    for _ in range(100):
+        arrive(share, *numbers)
+        reply(share, *numbers)
+    arrive(share, *numbers)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await test()
+
+    asyncio.run(main())
+
+
+async def rests(share: LoopShare, unanswered: int = 0, tick: float = 0.0) -> bool:
+    """Whether it waits at all. Others see the event loop's turns only where it does."""
+    others = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(others.set_result, None)
+    await share.let_in(tick, unanswered)
+    return others.done()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait ends by itself."""
+    monkeypatch.setattr(loop_share, "QUIET_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(loop_share, "LONGEST_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("cellkeeper_service.core.callers.RETURN_SECONDS", LONG_SECONDS)
 
 
 def test_ticks_without_a_rest_take_a_high_share_and_a_rest_ends_it() -> None:
@@ -58,96 +87,178 @@ def test_short_ticks_between_long_rests_take_a_low_share() -> None:
 
 
 def test_nobody_is_waited_for_where_ticks_leave_the_loop_enough_time() -> None:
-    loop = Loop(busy=False)
-    assert loop.accept() == 0
-    loop.share.ticked(loop_share.WINDOW_SECONDS)
-    assert loop.accept() > 0
+    async def test() -> None:
+        share = LoopShare()
+        arrive(share, 1, 2)
+        assert not await rests(share)
+        share.ticked(loop_share.WINDOW_SECONDS)
+        arrive(share, 1, 2)
+        assert await rests(share)
+
+    run(test)
 
 
 def test_nobody_is_waited_for_where_no_call_came() -> None:
-    loop = Loop()
-    assert loop.accept(calls=0) == 0
-    assert loop.accept(calls=1) > 0
-    assert loop.accept(calls=0) == 0
-
-
-def test_calls_on_their_way_are_let_in() -> None:
-    """Each needs several turns, with shorter ones between them."""
-    loop, last = Loop(), 40
-
-    def turn(number: int) -> float:
-        return FULL if number % 5 == 0 and number <= last else EMPTY
-
-    quiet_turns = loop_share.QUIET_SECONDS / EMPTY
-    assert loop.accept(turn=turn, tick=10.0) == pytest.approx(last + quiet_turns, abs=1)
-
-
-def test_the_loops_other_tasks_have_their_turns() -> None:
     async def test() -> None:
-        loop, arrived = Loop(), 0
+        share = busy()
+        assert not await rests(share)
+        arrive(share, 1, 2)
+        assert await rests(share)
+        assert not await rests(share)
+
+    run(test)
+
+
+def test_the_wait_for_strangers_ends_when_no_call_comes_any_more() -> None:
+    """Each call comes when the event loop has had a few turns."""
+
+    async def test() -> None:
+        share, arrived = busy(), 0
 
         async def call(turns: int) -> None:
             nonlocal arrived
             for _ in range(turns):
-                loop.now += FULL
                 await asyncio.sleep(0)
+            share.call_came()
             arrived += 1
 
-        async def clock() -> None:
-            while True:
-                loop.now += EMPTY
-                await asyncio.sleep(0)
-
-        loop.share.call_came()
-        ticking = asyncio.ensure_future(clock())
-        calls = [asyncio.ensure_future(call(turns)) for turns in (1, 4, 8)]
-        await loop.share.let_in(1.0)
+        arrive(share, 1, 2)
+        calls = [asyncio.ensure_future(call(turns)) for turns in (1, 4, 8, 16)]
+        await share.let_in(0.0, 2)
         assert arrived == len(calls)
-        ticking.cancel()
 
-    asyncio.run(test())
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_wait_ends_when_most_callers_are_back() -> None:
+    """Ten callers, of whom two wait for a reply all the time: three may be away."""
+
+    async def test() -> None:
+        share = busy()
+        closed_loop(share, 10)
+        reply(share, *range(8))
+        waiting = asyncio.ensure_future(share.let_in(0.0, 2))
+        for number in range(5):
+            await asyncio.sleep(0)
+            assert not waiting.done(), f"{number} are back"
+            arrive(share, number)
+        await waiting
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_nobody_is_waited_for_while_few_callers_are_away() -> None:
+    async def test() -> None:
+        share = busy()
+        closed_loop(share, 10)
+        reply(share, 1, 2, 3)
+        assert not await rests(share, unanswered=7)
+
+    run(test)
+
+
+@pytest.mark.usefixtures("patient")
+def test_requests_in_frames_do_not_wait_for_a_few_callers() -> None:
+    async def test() -> None:
+        share = busy()
+        closed_loop(share, 4)
+        reply(share, *range(4))
+        assert not await rests(share, unanswered=256)
+
+    run(test)
+
+
+def test_the_wait_for_callers_ends_where_they_do_not_return() -> None:
+    """By the quiet, long before they would be forgotten."""
+
+    async def test() -> None:
+        now = 100.0
+        share = busy(lambda: now)
+        closed_loop(share, 10)
+        reply(share, *range(10))
+        await share.let_in(LONG_SECONDS, 0)
+
+    run(test)
 
 
 def test_it_ends_while_calls_still_come() -> None:
-    loop = Loop()
-    begin = loop.now
+    async def test() -> None:
+        now = 100.0
 
-    def turn(number: int) -> float:
-        loop.share.call_came()
-        return FULL
+        def monotonic() -> float:
+            return now
 
-    loop.accept(turn=turn)
-    assert loop.now - begin == pytest.approx(loop_share.LONGEST_SECONDS, abs=2 * FULL)
+        share = busy(monotonic)
+        begin, tick = now, 5 * loop_share.LONGEST_SECONDS
 
+        async def calls() -> None:
+            nonlocal now
+            while True:
+                share.call_came()
+                now += 0.001
+                await asyncio.sleep(0)
 
-def test_after_a_long_tick_it_takes_as_much_longer() -> None:
-    loop = Loop()
-    begin, tick = loop.now, 5 * loop_share.LONGEST_SECONDS
-    loop.accept(turn=lambda number: FULL, tick=tick)
-    assert loop.now - begin == pytest.approx(loop_share.LONGEST_TICKS * tick, abs=2 * FULL)
+        coming = asyncio.ensure_future(calls())
+        for took, longest in ((0.0, loop_share.LONGEST_SECONDS), (tick, loop_share.LONGEST_TICKS * tick)):
+            arrive(share, 1, 2)
+            begin = now
+            await share.let_in(took, 2)
+            assert now - begin >= longest
+        coming.cancel()
+
+    run(test)
 
 
 def test_who_is_alone_is_not_kept_waiting_and_company_is_noticed() -> None:
-    loop = Loop()
-    assert all(loop.accept() for _ in range(loop_share.TRIES))
-    assert not any(loop.accept() for _ in range(loop_share.SKIPS))
-    assert loop.accept(), "it is never tried again"
-    assert all(loop.accept() for _ in range(loop_share.TRIES - 1))
-    assert loop.accept(calls=2), "two are kept apart"
+    async def test() -> None:
+        share = busy()
+
+        async def waits(*numbers: int) -> bool:
+            for _ in numbers:
+                share.call_came()
+            return await rests(share)
+
+        assert all([await waits(1) for _ in range(loop_share.TRIES)])
+        assert not any([await waits(1) for _ in range(loop_share.SKIPS)])
+        assert await waits(1), "it is never tried again"
+        assert all([await waits(1) for _ in range(loop_share.TRIES - 1)])
+        assert await waits(1, 2), "two are kept apart"
+
+    run(test)
 
 
 def test_who_has_company_once_is_not_taken_to_be_alone() -> None:
     """The next call comes while the first is let in."""
-    loop = Loop()
 
-    def turn(number: int) -> float:
-        if number == 1:
-            loop.share.call_came()
-        return EMPTY
+    async def test() -> None:
+        share = busy()
+        for _ in range(loop_share.TRIES - 1):
+            share.call_came()
+            await share.let_in(0.0, 1)
+        share.call_came()
+        asyncio.get_running_loop().call_soon(share.call_came)
+        await share.let_in(0.0, 1)
+        for _ in range(loop_share.TRIES):
+            share.call_came()
+            assert await rests(share)
+        share.call_came()
+        assert not await rests(share)
 
-    for _ in range(loop_share.TRIES - 1):
-        loop.accept()
-    loop.accept(turn=turn)
-    loop.accept()
-    assert all(loop.accept() for _ in range(loop_share.TRIES - 1))
-    assert not loop.accept()
+    run(test)
+
+
+def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
+    async def test() -> None:
+        share = busy()
+        arrive(share, 1, 2)
+        waiting = asyncio.ensure_future(share.let_in(0.0, 2))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        arrive(share, 3)
+        assert await rests(share)
+
+    run(test)
