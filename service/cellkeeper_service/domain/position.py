@@ -17,8 +17,8 @@ _EMPTY_HASH = blake2b(digest_size=HEAD_BYTES)
 
 
 class Position(bytes):
-    """One point of one history, as the 32 bytes found in records and messages. They are kept packed, because most
-    positions are only compared and passed on.
+    """One point of one history, kept as the 32 bytes that records and messages contain, because most positions are only
+    compared and passed on.
 
     generation: 16 random bytes, new after each reset, set-state, expiry and delete.
     step: how many time steps that generation has consumed, little-endian in bytes 16 to 23.

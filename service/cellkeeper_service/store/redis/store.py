@@ -95,7 +95,7 @@ class RedisStore:
         return self._write([commit_item(commit) for commit in commits])
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingWrite | None:
-        """Begins a commit if one known server has every record, and has an idle connection without TLS."""
+        """Begins a commit, or returns None unless one known server has every record and an idle plain connection."""
         if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
             return None
         link = self._servers.at_hand()
