@@ -25,7 +25,7 @@ USAGE = """usage: cellkeeper-server serve MODEL... [--store URL] [--listen HOST:
 
 
 class CallersThatHungUp(logging.Filter):
-    """gRPC reports a reply that it could not send, because the caller had gone, as an error with a traceback."""
+    """Drops gRPC's error, with its traceback, for a reply that it could not send because the caller had gone."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "ExecuteBatchError" not in record.getMessage()
@@ -36,7 +36,10 @@ def main() -> None:
 
 
 def run(words: list[str]) -> int:
-    """The exit status: 0 after SIGTERM, 1 if the server could not start or its device failed, 2 for no command."""
+    """Runs the command and returns the exit status.
+
+    0 after SIGTERM, 1 if the server could not start or its device failed, 2 without a known command.
+    """
     logs.set_up()
     logging.getLogger("grpc._cython.cygrpc").addFilter(CallersThatHungUp())
     if words == ["--version"]:
@@ -53,7 +56,7 @@ def run(words: list[str]) -> int:
     (rest, parent), as_json = from_parent(rest), False
     try:
         variables = dict(os.environ)
-        if parent is not None:  # all else was settled by the process that started this one
+        if parent is not None:  # the parent process has resolved all other settings into flags
             variables = {STORE_VARIABLE: variables[STORE_VARIABLE]} if STORE_VARIABLE in variables else {}
         settings = Settings.read(rest, variables)
         logs.set_up(settings.log_format, settings.log_level)
@@ -72,8 +75,8 @@ def run(words: list[str]) -> int:
 
 
 def import_model(words: list[str]) -> int:
-    """The exit status: 1 for a model that cannot be imported."""
-    from cellkeeper_service.converters.command import run_import  # not for a server
+    """Runs `import` and returns the exit status: 1 if the model cannot be imported."""
+    from cellkeeper_service.converters.command import run_import  # a server loads none of the converters
 
     try:
         run_import(words)
@@ -84,7 +87,7 @@ def import_model(words: list[str]) -> int:
 
 
 def make_token(words: list[str]) -> int:
-    """The exit status: 1 for a token that cannot be made."""
+    """Runs `token` and returns the exit status: 1 if the token cannot be made."""
     try:
         run_token(words)
     except StartError as error:

@@ -1,10 +1,10 @@
-"""Why a request is refused: one reason each, with what the caller needs to go on.
+"""Errors of the service: why a request is refused, and why the server does not start.
 
-    Reason       its name on the wire and in the metrics
-    Rejection    a reason with its text, its field and the record's position
-    StartError   the server does not start; one line that says what to do
+    Reason       the name of a refusal on the wire and in the metrics
+    Rejection    a reason with its message, the field at fault and the record's position
+    StartError   the server cannot start; one line that says what to do
 
-The gRPC code of each reason is in rpc/status.py, and only there.
+Only rpc/status.py maps reasons to gRPC codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .domain.position import Position
 
 
 class Reason(Enum):
-    """The names are those of the wire's enum `Reason`."""
+    """The reasons for a refusal, named as in the wire's enum `Reason`."""
 
     INVALID_FIELD = "invalid_field"
     NON_FINITE_INPUT = "non_finite_input"
@@ -48,9 +48,10 @@ class Reason(Enum):
 
 
 class Rejection(Exception):
-    """One request, or one item of a frame, is refused; nothing of it was applied.
+    """A request, or one item of a frame, is refused, and nothing of it was applied.
 
-    (Only OUTCOME_UNKNOWN, and a positioned request's STORE_UNAVAILABLE, leave open whether it was.)
+    There are two exceptions: with OUTCOME_UNKNOWN, and with STORE_UNAVAILABLE for a positioned request, it may have
+    been applied.
     """
 
     def __init__(
@@ -71,20 +72,20 @@ class Rejection(Exception):
 
 
 def internal_error() -> Rejection:
-    """What a caller is told of an exception; the cause goes to the log."""
+    """Returns what the caller sees when an exception is raised; the cause goes to the log."""
     return Rejection(Reason.INTERNAL_ERROR, "internal error; the server's log has the cause")
 
 
 def device_failed(why: Exception) -> Rejection:
-    """What a caller is told when the server ends because its device failed: as if it were shutting down."""
+    """Returns what callers see when a failed device ends the server: the same reason as for a shutdown."""
     text = f"{why}; nothing of the request was applied, and this server ends; another replica goes on"
     return Rejection(Reason.DRAINING, text, retry_delay_ms=100)
 
 
 def invalid(field: str, came: object, expected: str) -> Rejection:
-    """A field that cannot be taken: names it, what came and what was expected."""
+    """Returns the rejection of a field's value; the message names the field, what came and what was expected."""
     return Rejection(Reason.INVALID_FIELD, f"{field}: got {came}, expected {expected}", field=field)
 
 
 class StartError(Exception):
-    """The server cannot start. The text is one line that says what to do."""
+    """The server cannot start. The message is one line that says what to do."""

@@ -1,4 +1,4 @@
-"""What the program says: text for people, or a JSON object a line; at most so much a second from each place."""
+"""Log output: text, or one JSON object per line, with a rate limit for each place in the code."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from datetime import datetime, timezone
 from typing import Any
 
 LINES_PER_SECOND = 5
-"""From one place in the code. Who can make the server complain must not fill its disk."""
+"""From one place in the code: a client that makes the server log must not be able to fill its disk."""
 SAID = "cellkeeper_service.said"
-"""The logger of what the program says about itself: on stdout, whatever the level."""
+"""The logger of status messages: they go to stdout, whatever the log level."""
 
 
 class PerSecond:
-    """Lets `most` of each key through in a second, and counts the others. Keys are kept: there must be few."""
+    """Lets at most `most` events of each key through per second and counts the rest. Keys are kept for ever, so there
+    must be few."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._clock = clock
-        self._seen: dict[Hashable, list[int]] = {}  # the second, how many were let through in it, how many not since
+        self._seen: dict[Hashable, list[int]] = {}  # the second, events admitted in it, events dropped since the last
 
     def admit(self, key: Hashable) -> int | None:
-        """None: not this one. Otherwise how many before it were not."""
+        """Returns None to drop the event, otherwise how many were dropped since the last one admitted."""
         now = int(self._clock())
         seen = self._seen.setdefault(key, [now, 0, 0])
         if seen[0] != now:
@@ -40,8 +41,7 @@ class PerSecond:
 
 
 class Sparing(logging.Filter):
-    """Lets LINES_PER_SECOND through from each line of code and for each reason. The next one tells how many were left
-    out."""
+    """Lets LINES_PER_SECOND records through for each line of code and reason. The next one says how many it dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Sparing(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One line: time (UTC), level, logger, message, and the record's fields."""
+    """Formats a record as one JSON object: time (UTC), level, logger, message, and the record's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         time_of_it = datetime.fromtimestamp(record.created, timezone.utc)
@@ -72,7 +72,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The record's fields stand behind the message, as name=value."""
+    """Formats a record as text, with its fields after the message as name=value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(behind)s")
@@ -82,32 +82,31 @@ class TextFormatter(logging.Formatter):
         return one_line(super().formatMessage(record))
 
     def formatException(self, error: Any) -> str:
-        """Indented, so that no line of it can be taken for a record."""
+        """Indents the traceback, so that none of its lines can be mistaken for a record."""
         return textwrap.indent(super().formatException(error), "  ")
 
 
 class SaidFormatter(logging.Formatter):
-    """The message alone."""
+    """Formats a record as its message alone."""
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(record.getMessage())
 
 
 def one_line(text: str) -> str:
-    """What cannot be printed as its escape: whoever chooses a name or a text must not be able to write a line of his
-    own."""
+    """Escapes unprintable characters, so that a name or text from outside cannot forge a line of the log."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as extra={"fields": ...}."""
+    """Returns what the caller passed as extra={"fields": ...}."""
     return getattr(record, "fields", {})
 
 
 def set_up(format: str = "text", level: str = "info") -> None:
-    """format, level: as the settings log_format and log_level. Logs go to stderr."""
+    """Sends logs to stderr, and status messages to stdout. format, level: as the settings log_format and log_level."""
     as_json = format == "json"
     log = logging.StreamHandler(sys.stderr)
     log.setFormatter(JsonFormatter() if as_json else TextFormatter())
@@ -120,7 +119,7 @@ def set_up(format: str = "text", level: str = "info") -> None:
 
 
 def say(text: str) -> None:
-    """One line on stdout."""
+    """Writes a status message, one line, to stdout."""
     logger = logging.getLogger(SAID)
     if logger.handlers:
         logger.info(text)

@@ -1,1 +1,1 @@
-"""Who may do what, and how much of it: rights, tokens, quotas. Plain Python: nothing of gRPC, no event loop."""
+"""Who may do what, and how much: rights, tokens, quotas. Plain Python, without gRPC or an event loop."""

@@ -1,4 +1,4 @@
-"""`cellkeeper-server token new`: makes a token. It is shown once, and kept nowhere."""
+"""`cellkeeper-server token new`: makes a token, which is shown once and stored nowhere."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .grant import TENANT
 from .token_table import BadTokens, read_rights, read_time
 
 TOKEN_BYTES = 32
-PREFIX = "ck_"  # so that those who look for secrets in texts find it
+PREFIX = "ck_"  # so that secret scanners recognize it
 
 
 def new_token() -> str:
-    """256 random bits."""
+    """Returns a token of 256 random bits."""
     return PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
-    """The token's line for the file. Raises BadTokens."""
+    """Returns the token's line for the token file. Raises BadTokens."""
     if not TENANT.fullmatch(tenant):
         raise BadTokens(f"tenant: got {tenant!r}, expected up to 64 of letters, digits, '.', '_', '-'")
     read_rights(rights)
@@ -33,7 +33,7 @@ def token_line(token: str, tenant: str, rights: str, expires: str = "") -> str:
 
 
 def token_parser() -> argparse.ArgumentParser:
-    """The command line of `cellkeeper-server token`."""
+    """Returns the command-line parser of `cellkeeper-server token`."""
     parser = argparse.ArgumentParser(prog="cellkeeper-server token", description="Tokens for --tokens FILE.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     new = commands.add_parser(
@@ -48,8 +48,10 @@ def token_parser() -> argparse.ArgumentParser:
 
 
 def run_token(words: Sequence[str]) -> None:
-    """Prints the line for the file on stdout, so that it can be appended to it, and the token on stderr. Raises
-    StartError; exits on --help and usage errors."""
+    """Prints the line for the token file on stdout, so that it can be appended to the file, and the token on stderr.
+
+    Raises StartError; exits on --help and usage errors.
+    """
     parsed = token_parser().parse_args(words)
     token = new_token()
     try:

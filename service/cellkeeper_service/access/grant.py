@@ -1,4 +1,4 @@
-"""What an entry of the token file grants: a tenant, rights within it, and for how long."""
+"""What an entry of the token file grants: rights within a tenant, and until when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ TENANT = re.compile(r"[A-Za-z0-9._-]{0,64}")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """entry: the token's hash, or the name in the certificate. expires: unix seconds; infinite where it never does."""
+    """What a caller may do. entry: the token's hash, or the name in the certificate. expires: unix seconds; infinity:
+    never."""
 
     tenant: str
     rights: frozenset[Right]
@@ -21,4 +22,4 @@ class Grant:
 
 
 ANYBODY = Grant("", EVERY)
-"""Every caller of a server that asks for no tokens. Its sessions belong to the tenant ""."""
+"""The grant of every caller if authentication is disabled. Their sessions belong to the tenant ""."""

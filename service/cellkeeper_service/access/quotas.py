@@ -1,4 +1,4 @@
-"""What one tenant may take of this server process, so that it leaves something to the others."""
+"""Quotas: how much of this server process one tenant may use, so that there is room for the others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BURST_SECONDS = 1.0
 class Quota:
     """What each server process grants a tenant; 0: no limit.
 
-    sessions: different sessions used within the longest idle time that a session may have (--max-ttl-ms).
-    steps_per_second: time steps asked for, on average, and those computed again to answer a repeated request; a
-    second's worth may come at once.
-    inflight: requests and frame items that are not answered yet, and as many open streams.
+    sessions: distinct sessions used within the longest idle time that a session may have (--max-ttl-ms).
+    steps_per_second: time steps requested, on average, and those computed again to answer a retry; bursts of up to a
+    second's worth are allowed.
+    inflight: unanswered requests and frame items, and as many open streams.
     """
 
     sessions: int = 0
@@ -30,27 +30,27 @@ class Quota:
 
 
 class Allowance:
-    """What is left to one tenant of its quota. For the event loop's thread."""
+    """What one tenant has left of its quota. For use on the event loop's thread."""
 
     def __init__(self, quota: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
-        """window_s: how long a session counts after its last use. now: seconds, never going back. retry_delay_ms: the
-        advice where it cannot be computed."""
+        """window_s: how long a session counts after its last use. now: a monotonic clock, in seconds. retry_delay_ms:
+        the advice to callers if no better one can be computed."""
         self.quota = quota
         self._window_s = window_s
         self._now = now
         self._retry_delay_ms = retry_delay_ms
         self._steps_left = quota.steps_per_second * BURST_SECONDS
         self._counted_at = now()
-        self._used: OrderedDict[Hashable, float] = OrderedDict()  # when, the longest unused first
+        self._used: OrderedDict[Hashable, float] = OrderedDict()  # time of last use, least recently used first
         self.inflight = 0
         self.streams = 0
 
     def take(self, items: int, steps: int, *, more: bool = False) -> None:
-        """Begins so many requests; `give_back` must be called for them. Raises QUOTA_EXCEEDED, with when to come again.
-        more: they belong to a call that was taken already.
+        """Charges for `items` requests of `steps` time steps; `give_back` must follow. Raises QUOTA_EXCEEDED, with when
+        to retry. more: they belong to a call that was already admitted.
 
-        Whoever finds anything left gets all he asks for, and what is too much is missing afterwards: a long chunk, or
-        a large frame, would never find all of it.
+        A caller that finds anything left gets everything it asks for, and the excess is owed: otherwise a long chunk
+        or a large frame would never be admitted.
         """
         quota = self.quota
         if quota.inflight and self.inflight >= quota.inflight and not more:
@@ -67,16 +67,16 @@ class Allowance:
         self.inflight += items
 
     def owe(self, steps: int) -> None:
-        """So many time steps more were computed for the tenant than it was charged for when it asked."""
+        """Charges for time steps that were computed for the tenant beyond those charged by `take`."""
         if self.quota.steps_per_second:
             self._steps_left -= steps
 
     def give_back(self, items: int) -> None:
-        """So many requests have been answered."""
+        """Notes that so many requests have been answered."""
         self.inflight -= items
 
     def open_stream(self) -> None:
-        """`close_stream` must be called for it. Raises QUOTA_EXCEEDED."""
+        """Charges for a stream; `close_stream` must follow. Raises QUOTA_EXCEEDED."""
         if self.quota.inflight and self.streams >= self.quota.inflight:
             raise self._exceeded("inflight", f"{self.quota.inflight} streams open", self._retry_delay_ms)
         self.streams += 1
@@ -85,7 +85,7 @@ class Allowance:
         self.streams -= 1
 
     def use(self, model: str, sessions: Mapping[int, str]) -> dict[int, Rejection]:
-        """Counts the sessions as used now; they are given by item. Which items are one too many, and why."""
+        """Counts the sessions as used now. sessions: by item. Returns the rejections of items beyond the quota."""
         if not self.quota.sessions:
             return {}
         used, now = self._used, self._now()
@@ -97,14 +97,14 @@ class Allowance:
             if key in used:
                 used.move_to_end(key)
             elif len(used) >= self.quota.sessions:
-                # without a time to come again: waiting alone does not help
+                # without a retry delay, because waiting alone does not help
                 refused[item] = self._exceeded("sessions", f"{self.quota.sessions} sessions in use", 0)
                 continue
             used[key] = now
         return refused
 
     def forget(self, model: str, session: str) -> None:
-        """The session was deleted."""
+        """Stops counting a session that was deleted."""
         self._used.pop((model, session), None)
 
     def _exceeded(self, which: str, limit: str, retry_delay_ms: int) -> Rejection:
@@ -113,7 +113,7 @@ class Allowance:
 
 
 class Allowances:
-    """Each tenant's, made when it first comes."""
+    """Every tenant's allowance, made at its first request."""
 
     def __init__(self, default: Quota, window_s: float, now: Callable[[], float], retry_delay_ms: int) -> None:
         self._default = default
@@ -123,7 +123,7 @@ class Allowances:
         self._by_tenant: dict[str, Allowance] = {}
 
     def of(self, tenant: str, quotas: Mapping[str, Quota]) -> Allowance:
-        """quotas: those of tenants that have their own."""
+        """Returns a tenant's allowance. quotas: those of tenants that have their own."""
         found = self._by_tenant.get(tenant)
         if found is None:
             found = self._by_tenant[tenant] = Allowance(
@@ -132,11 +132,11 @@ class Allowances:
         return found
 
     def owe(self, tenant: str, steps: int) -> None:
-        """See Allowance.owe."""
+        """Charges a tenant's allowance; see Allowance.owe."""
         if (found := self._by_tenant.get(tenant)) is not None:
             found.owe(steps)
 
     def renew(self, quotas: Mapping[str, Quota]) -> None:
-        """The quotas are others now. What was used so far stays counted."""
+        """Applies changed quotas. What was used so far stays counted."""
         for tenant, allowance in self._by_tenant.items():
             allowance.quota = quotas.get(tenant, self._default)

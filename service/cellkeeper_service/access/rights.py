@@ -1,4 +1,4 @@
-"""The one table of what each RPC needs. An RPC that is not in it is refused to everybody."""
+"""The rights that each RPC requires, in one table. An RPC that is not in it is refused to everybody."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class Right(Enum):
-    """What a token may do, all of it within its tenant.
+    """What a token may do, always within its tenant.
 
     STEP    what an application does with its own sessions: open, step, reset, fork, delete
-    READ    look: at states, at where sessions stand, at which sessions there are
-    ADMIN   put a state into a session that its inputs did not lead to; look after the replica itself
+    READ    read states and positions, list sessions
+    ADMIN   set a state that a session's inputs did not lead to, and carry sessions over
     """
 
     STEP = "step"
@@ -27,8 +27,8 @@ NEEDS: dict[str, frozenset[Right]] = {
     "StepBatch": frozenset({Right.STEP}),
     "StepStream": frozenset({Right.STEP}),
     "Reset": frozenset({Right.STEP}),
-    "Fork": frozenset({Right.STEP}),  # the copy stays within the tenant, and nothing of it is shown
-    "Delete": frozenset({Right.STEP}),  # who may reset a session can end its generation anyway
+    "Fork": frozenset({Right.STEP}),  # the copy stays within the tenant and reveals nothing
+    "Delete": frozenset({Right.STEP}),  # a caller that may reset a session can end its generation anyway
     "SetState": frozenset({Right.ADMIN}),
     "CarryOver": frozenset({Right.ADMIN}),  # another model's state, or one that another model computed
     "GetState": frozenset({Right.READ}),
@@ -37,8 +37,8 @@ NEEDS: dict[str, frozenset[Right]] = {
     "GetLog": frozenset({Right.READ}),  # over HTTP: the last inputs and their outputs
     "Watch": frozenset({Right.READ}),
     "GetServer": EVERY,
-    "GetNow": EVERY,  # sums over all tenants, as the metrics have them
-    "ListModels": EVERY,  # the shapes, which every client needs; nothing of any tenant's
+    "GetNow": EVERY,  # sums over all tenants, like the metrics
+    "ListModels": EVERY,  # shapes, which every client needs; nothing of any tenant
     "GetModel": EVERY,
     "ModelInfer": frozenset({Right.STEP}),
     "ModelStreamInfer": frozenset({Right.STEP}),
@@ -48,13 +48,13 @@ NEEDS: dict[str, frozenset[Right]] = {
     "ModelReady": EVERY,
     "ModelMetadata": EVERY,
     "ModelConfig": EVERY,
-    "ModelStatistics": EVERY,  # counts of all tenants together
+    "ModelStatistics": EVERY,  # counts over all tenants
     "RepositoryIndex": EVERY,
 }
-"""By RPC: the rights of which one is enough.
+"""The rights for each RPC, any one of which is enough.
 
-Beside it: the output "state" of a step needs READ too (rpc/catalog.py), as it is what GetState shows. `initial_state`
-of Open and OpenMany needs no more than STEP: it is the start of a session that did not exist.
+In addition, the output "state" of a step requires READ (rpc/catalog.py), since it is what GetState returns.
+`initial_state` of Open and OpenMany requires only STEP: it is the start of a session that did not exist.
 """
 
 

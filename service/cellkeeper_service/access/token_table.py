@@ -1,14 +1,15 @@
-"""The token file: who is known, by the hash of a token or the name in a certificate, and each tenant's quota.
+"""The token file: known callers, by the hash of a token or the name in a certificate, and each tenant's quota.
 
-One entry a line; # starts a comment:
+One entry per line; # starts a comment:
 
     token tenant=acme rights=step,read sha256=HEX [expires=2027-01-31T00:00:00Z]
     certificate tenant=acme rights=step name=pumps.acme.example [expires=...]
     quota tenant=acme [sessions=N] [steps_per_second=N] [inflight=N]
 
-tenant: letters, digits, ".", "_" and "-"; empty for the sessions of before there were tokens. rights: of step, read
+tenant: letters, digits, ".", "_" and "-"; empty for sessions that were made without tokens. rights: some of step, read
 and admin. sha256: of the token's bytes. name: a DNS name, a URI or the common name in a client's certificate. expires:
-a date and time with its zone. The quota's words are those of quotas.Quota; what is left out is the server's default.
+a date and time with a time zone. The words of a quota are those of quotas.Quota; the server's defaults replace missing
+ones.
 """
 
 from __future__ import annotations
@@ -37,30 +38,30 @@ _WORDS = {
 
 
 class BadTokens(Exception):
-    """The file cannot be taken. The text names the line, what came and what was expected; never a token."""
+    """The file is invalid. The message names the line, what came and what was expected, but never a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """What one reading of the file says. Never changed; a new reading makes a new table."""
+    """The contents of the file at one reading. Immutable; each reading makes a new table."""
 
     by_digest: Mapping[bytes, Grant] = field(default_factory=dict)
     by_name: Mapping[str, Grant] = field(default_factory=dict)
     quotas: Mapping[str, Quota] = field(default_factory=dict)
 
     def of_token(self, token: str) -> Grant | None:
-        """One look-up by the token's hash, whether it is known or not. How long it takes tells at most something of
-        the hash, of which nobody can choose the first byte without trying tokens at random."""
+        """Looks a token up by its hash; None if it is unknown. The time taken can reveal at most something about the
+        hash, and nobody can choose even its first byte except by trying random tokens."""
         return self.by_digest.get(sha256(token.encode("utf-8", "surrogateescape")).digest())
 
     def holds(self, grant: Grant) -> bool:
-        """Whether the entry is still there, and says the same."""
+        """Returns True if the grant's entry still exists and is unchanged."""
         entry = grant.entry
         return (self.by_name.get(entry) if isinstance(entry, str) else self.by_digest.get(entry)) == grant
 
 
 def read_table(text: str, default: Quota) -> TokenTable:
-    """default: what quota lines leave out. Raises BadTokens."""
+    """Parses the file. default: for what quota lines leave out. Raises BadTokens."""
     by_digest: dict[bytes, Grant] = {}
     by_name: dict[str, Grant] = {}
     quotas: dict[str, Quota] = {}
@@ -111,7 +112,7 @@ def _grant(values: Mapping[str, str], entry: bytes | str) -> Grant:
 
 
 def read_rights(text: str) -> frozenset[Right]:
-    """From "step,read". Raises BadTokens."""
+    """Parses rights such as "step,read". Raises BadTokens."""
     try:
         return frozenset(Right(word) for word in text.split(","))
     except ValueError:
@@ -120,7 +121,7 @@ def read_rights(text: str) -> frozenset[Right]:
 
 
 def read_time(text: str) -> float:
-    """Unix seconds of "2027-01-31T00:00:00Z"; infinite for an empty text. Raises BadTokens."""
+    """Returns the unix seconds of a time such as "2027-01-31T00:00:00Z"; infinity if it is empty. Raises BadTokens."""
     if not text:
         return float("inf")
     try:

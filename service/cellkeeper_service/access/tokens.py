@@ -1,4 +1,4 @@
-"""The token file while the server runs: read at the start, and again when it has changed."""
+"""The token file of a running server: read at the start, and again whenever it changes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 
 
 class TokenFile:
-    """table: what the file says now. A file that cannot be taken leaves the table as it was."""
+    """The token file and its current contents, `table`. If the file becomes invalid, the table stays as it was."""
 
     def __init__(self, path: str, default: Quota, *, counts_sessions: bool = True) -> None:
-        """default: what quota lines leave out. counts_sessions: sessions are forgotten some day, so that a quota of
-        them can be kept. Raises StartError where the file cannot be taken."""
+        """default: for what quota lines leave out. counts_sessions: sessions expire eventually, so that a quota of
+        sessions makes sense. Raises StartError if the file cannot be read or is invalid."""
         self._path = Path(path)
         self._default = default
         self._counts_sessions = counts_sessions
-        self._wrong = ""  # what was logged
+        self._wrong = ""  # the error that was logged last
         try:
             self._seen = self._stamp()
             self.table = self._read()
@@ -33,9 +33,9 @@ class TokenFile:
             raise StartError(f"tokens: cannot take {path}: {error}") from error
 
     def reread(self) -> bool:
-        """Reads the file if it has changed; whether the table is another now. To be called from one thread at a time.
+        """Reads the file if it has changed, and returns True if the table is different. Call from one thread at a time.
 
-        What is wrong with a changed file is logged once.
+        An error in a changed file is logged once.
         """
         try:
             stamp = self._stamp()
@@ -54,7 +54,7 @@ class TokenFile:
         return changed
 
     def _stamp(self) -> tuple[int, int, int]:
-        """Another one after every change of the file."""
+        """Returns a value that differs after every change of the file."""
         status = os.stat(self._path)
         return status.st_ino, status.st_mtime_ns, status.st_size
 

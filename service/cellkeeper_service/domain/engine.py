@@ -1,4 +1,4 @@
-"""What the rest of the service needs of an engine: rows of state in an arena, and one call that advances them."""
+"""The engine protocol: rows of state in an arena, and one call that advances them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Rows = NDArray[np.intp]
 
 
 class Computed(NamedTuple):
-    """What one engine call gave.
+    """The result of one engine call.
 
     outputs: by name, [T, B, ...] in the output's dtype.
-    finite: bool [B]: every output and the new state of that session is finite. None: those of all sessions are.
+    finite: bool [B], whether every output and the new state of that session are finite. None: all sessions' are.
     """
 
     outputs: Mapping[str, Array]
@@ -26,17 +26,16 @@ class Computed(NamedTuple):
 
 
 class EngineLost(Exception):
-    """The device failed, and what it holds with it: no call of this process's engines can be trusted any more.
+    """The device failed, and its contents are lost: no engine of this process can be trusted any more.
 
-    The text is one line. The store has every state, so the process ends and another goes on.
+    The message is one line. The store has every state, so the process ends and another continues.
     """
 
 
 class Engine(Protocol):
     """One model version on one device. Not safe for concurrent calls.
 
-    Rows of the arena are numbered 0..rows - 1; a row holds one state. What a row holds before it was written is
-    undefined.
+    The arena has rows 0..rows - 1, each of which holds one state. A row is undefined until it is written.
     """
 
     spec: ModelSpec
@@ -44,31 +43,31 @@ class Engine(Protocol):
     device: str  # "cpu", "cuda:0 NVIDIA H100 ..."
     numerics: str  # what decides the bits: engine, version, instruction set or device, settings
     exact: bool  # the same bits for every batch and chunking; tested at load
-    tolerance: float  # the largest relative difference seen: where not exact, of the same rows in other batches; on a
-    # GPU also from float64
+    tolerance: float  # the largest relative difference seen: if not exact, between the same rows in different batches;
+    # on a GPU, also from float64
     max_batch: int  # sessions in one call
     initial_state: bytes  # state_bytes bytes
 
     @property
     def free_bytes(self) -> int | None:
-        """Of the device's own memory, for the arena; None: the arena is in the host's."""
+        """Free bytes of the device's own memory, for the arena; None if the arena is in host memory."""
 
     def reserve(self, rows: int) -> None:
-        """Makes the arena `rows` rows large. Called once, before the first row is used.
+        """Allocates an arena of `rows` rows. Called once, before the first row is used.
 
-        Raises StartError where the device has no room for it.
+        Raises StartError if the device has no room for it.
         """
 
     def write_states(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        """Sets whole states: uint8 [B, state_bytes]."""
+        """Writes whole states: uint8 [B, state_bytes]."""
 
     def read_states(self, rows: Rows) -> NDArray[np.uint8]:
-        """Whole states: uint8 [B, state_bytes]."""
+        """Reads whole states: uint8 [B, state_bytes]."""
 
     def run(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> Computed:
-        """Advances B states by T time steps: from the rows `read` into the rows `write`.
+        """Advances B states by T time steps, from the rows `read` into the rows `write`.
 
         inputs: [T, B, *spec.input.shape] in the input's dtype. Rows within `write` are distinct; read[i] and
-        write[i] may be the same row. wanted: names of the outputs to give. 1 <= B <= max_batch. Raises EngineLost where
+        write[i] may be the same row. wanted: names of the outputs to return. 1 <= B <= max_batch. Raises EngineLost if
         the device fails, as the other calls do.
         """

@@ -1,4 +1,4 @@
-"""What the core and its loop tell about their work. Metrics implements it; tests may count with it."""
+"""The meter protocol: what the core and its loop report. The metrics package implements it, and tests may too."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SAMPLE_EVERY_CALLS = 64
-"""One session of every so many engine calls is looked at for `Meter.state_change`."""
+"""`Meter.state_change` samples one session in every SAMPLE_EVERY_CALLS engine calls."""
 
 
 @dataclass(slots=True)
 class StepTimes:
     """Seconds that one chunk spent in each phase."""
 
-    queue: float = 0.0  # waiting for a tick, or behind its session's other requests
-    load: float = 0.0  # its record read and its state rebuilt
+    queue: float = 0.0  # waiting for a tick, or for its session's earlier requests
+    load: float = 0.0  # reading its record and rebuilding its state
     compute: float = 0.0  # from its first slice to its last
-    commit: float = 0.0  # waiting for and in the store
+    commit: float = 0.0  # waiting for the store, and in it
     total: float = 0.0
 
 
 class Meter(Protocol):
     """Every method counts one event, or `count` of them.
 
-    steps_done: chunks of `steps` time steps each have their results, all of them in the same time.
-    state_change: norm is the Euclidean norm of a state after a chunk; relative_change that of the difference to the
-    state before it, divided by the larger of the two states' norms: 0..2, and 0 where both are zero.
+    steps_done: `count` chunks of `steps` time steps each have their results; all of them took `times`.
+    state_change: norm is the Euclidean norm of a state after a chunk. relative_change is the norm of its difference
+    from the state before, divided by the larger of the two states' norms: 0..2, and 0 if both are zero.
     """
 
     def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None: ...
@@ -43,7 +43,7 @@ class Meter(Protocol):
 
 
 class NullMeter:
-    """Counts nothing."""
+    """A meter that counts nothing."""
 
     def steps_done(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None: ...
     def rejected(self, reason: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What a store may offer beside its calls: to begin a commit without waiting, for a loop that does the waiting."""
+"""An optional store interface: begin a commit without waiting, and let an event loop do the waiting."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from .store import Commit, CommitResult
 class Stage(Enum):
     WAITING = "waiting"  # for bytes on its descriptor
     DONE = "done"  # nothing is left to wait for
-    BLOCKED = "blocked"  # what is left may wait for other things, on a thread
+    BLOCKED = "blocked"  # the rest may block, so it runs on a thread
 
 
 class PendingCommit(Protocol):
-    """A commit under way. For one thread at a time. Nothing here waits, but `finish` where it is BLOCKED.
+    """A commit in flight, for use by one thread at a time. Nothing here waits, except `finish` when BLOCKED.
 
-    While it is WAITING: `advance` whenever the descriptor is readable. Then, or to give it up: stop watching the
-    descriptor, and `finish`, once.
+    While it is WAITING, call `advance` whenever the descriptor is readable. Then, or to give up, stop watching the
+    descriptor and call `finish` once.
     """
 
     def fileno(self) -> int:
-        """The descriptor; another one's as soon as it is finished."""
+        """The descriptor to watch; once the commit is finished, the number may belong to another."""
 
     @property
     def deadline(self) -> float:
-        """Monotonic seconds: when to give up waiting. Later after every arrival of bytes."""
+        """When to give up waiting, in monotonic seconds; extended whenever bytes arrive."""
 
     @property
     def stage(self) -> Stage: ...
 
     def advance(self) -> Stage:
-        """Takes in what is there."""
+        """Reads the bytes that have arrived, and returns the new stage."""
 
     def finish(self) -> list[CommitResult]:
-        """The results, as of `commit_many`. While it is still WAITING, what has not come is UNKNOWN."""
+        """Returns the results, as `commit_many` does. If it is still WAITING, those that have not come are UNKNOWN."""
 
 
 @runtime_checkable
@@ -44,4 +44,4 @@ class NonBlockingStore(Protocol):
     """A store that can begin a commit without waiting."""
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingCommit | None:
-        """None: not now, and nothing was sent; commit_many can. Never waits."""
+        """Begins a commit; never waits. Returns None if it cannot right now: nothing was sent, so use commit_many."""

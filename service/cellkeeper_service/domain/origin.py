@@ -1,14 +1,14 @@
-"""Which request made a generation. A retry recognizes its own work by it; another request that comes with the same
-request_id is found out.
+"""The origin of a generation: which request created it. A retry recognizes its own work by it, and a request that
+reuses another's request_id is detected.
 
-A record's origin has 16 bytes: a hash of the request_id, and one of the request_id with what was asked. If both agree,
-the request is a retry. If the first agrees alone, the id was used for another kind of request, or for other content:
-that request would be answered with success though nothing of it was done, so it is refused. If neither agrees, the
-record knows nothing of the request and it is decided like any other: every such request names the generation that it
-ends (Open and Fork: that none is there), so an id that was used before a later generation began does no harm.
+The origin is 16 bytes: a hash of the request_id, and a hash of the request_id and the request's content. If both match,
+the request is a retry. If only the first matches, the id belongs to another kind of request or to other content. The
+request is then refused, because nothing of it was done. If neither matches, the record knows nothing of the request,
+which is decided like any other. Such a request names the generation that it ends (Open and Fork: that there is none),
+so an id used before a later generation began does no harm.
 
-Records from before the release 0.1.0 keep the request_id itself. They stay as they are, and a retry finds its work
-there, whatever was asked.
+Records from before release 0.1.0 hold the request_id itself. They stay as they are, and a retry finds its work there
+whatever its content.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ HALF_BYTES = 8
 
 
 class Work(Enum):
-    """Whose work a record's generation is, for one request."""
+    """Who created a record's generation, as seen by one request."""
 
     OWN = "own"
-    REUSED = "reused"  # another request's with the same request_id
+    REUSED = "reused"  # another request with the same request_id
     OTHERS = "others"
 
 
 def content_of(kind: str, *parts: bytes) -> bytes:
-    """16 bytes that stand for what a request asks. kind: the RPC. parts: everything that makes a difference."""
+    """Returns a 16-byte hash of a request's content. kind: the RPC. parts: everything that distinguishes requests."""
     text = b"".join(len(part).to_bytes(8, "little") + part for part in (kind.encode(), *parts))
     return blake2b(text, digest_size=16).digest()
 
 
 def origin_of(request_id: bytes, content: bytes) -> bytes:
-    """What the record of a generation keeps that this request makes. content: see content_of."""
+    """Returns the origin, 16 bytes, of a generation that this request creates. content: see content_of."""
     return _hash(request_id) + _hash(request_id + content)
 
 
 def whose(origin: bytes, request_id: bytes, content: bytes) -> Work:
-    """origin: of the record."""
+    """Says whether the request created the generation. origin: the record's."""
     if origin in (origin_of(request_id, content), request_id):
         return Work.OWN
     return Work.REUSED if origin[:HALF_BYTES] == _hash(request_id) else Work.OTHERS

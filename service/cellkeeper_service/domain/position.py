@@ -1,4 +1,4 @@
-"""Positions: where in which history a step belongs, and the hash chain that names a history."""
+"""Positions, which name one point of one history, and the hash chain that names a history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 GENERATION_BYTES = 16
 HEAD_BYTES = 8
 POSITION_BYTES = 32
-MAX_STEP = 2**63 - 1  # of a session; a position with a later one is refused
+MAX_STEP = 2**63 - 1  # positions with a later step are refused
 
 _LAYOUT = struct.Struct("<16sQ8s")
 _pack, _unpack, _new = _LAYOUT.pack, _LAYOUT.unpack, bytes.__new__
@@ -17,10 +17,10 @@ _EMPTY_HASH = blake2b(digest_size=HEAD_BYTES)
 
 
 class Position(bytes):
-    """One point of one history, exactly: 32 bytes, as they stand in records and messages. Most positions are only
+    """One point of one history, kept as the 32 bytes that records and messages contain, because most positions are only
     compared and passed on.
 
-    generation: 16 random bytes, another after each reset, set-state, expiry and delete.
+    generation: 16 random bytes, new after each reset, set-state, expiry and delete.
     step: how many time steps that generation has consumed, little-endian in bytes 16 to 23.
     head: 8 bytes that name the inputs consumed.
     """
@@ -32,16 +32,16 @@ class Position(bytes):
 
     @classmethod
     def unpack(cls, packed: bytes, offset: int = 0) -> Position:
-        """Of the 32 bytes at `offset`."""
+        """Reads the 32 bytes at `offset`."""
         return _new(cls, packed[offset : offset + POSITION_BYTES])
 
     @classmethod
     def unpack_all(cls, packed: bytes) -> list[Position]:
-        """One behind another."""
+        """Reads positions packed one after another."""
         return [_new(cls, packed[at : at + POSITION_BYTES]) for at in range(0, len(packed), POSITION_BYTES)]
 
     def __getnewargs__(self) -> tuple[bytes, int, bytes]:  # type: ignore[override]
-        """For copies and pickles."""
+        """Supports copy and pickle."""
         return self.generation, self.step, self.head
 
     @property
@@ -57,7 +57,7 @@ class Position(bytes):
         return self[24:]
 
     def changed(self, **changes: Any) -> Position:
-        """A copy with other values of the constructor's arguments."""
+        """Returns a copy with some of the constructor's arguments replaced."""
         return Position(**{"generation": self.generation, "step": self.step, "head": self.head, **changes})
 
     def __str__(self) -> str:
@@ -68,14 +68,14 @@ class Position(bytes):
 
 
 def first_position(generation: bytes, step: int = 0) -> Position:
-    """Where a generation starts: its head is BLAKE2b-64(generation)."""
+    """Returns the position at which a generation starts; its head is BLAKE2b-64(generation)."""
     return Position(generation, step, blake2b(generation, digest_size=HEAD_BYTES).digest())
 
 
 def advance_head(head: bytes, inputs: bytes, step_bytes: int) -> bytes:
-    """The head after `inputs`, a whole number of time steps of `step_bytes` bytes each.
+    """Returns the head after `inputs`, a whole number of time steps of `step_bytes` bytes each.
 
-    BLAKE2b-64(head, input) time step by time step, so that it does not depend on the chunking.
+    It hashes BLAKE2b-64(head, input) for each time step, so the result does not depend on the chunking.
     """
     for start in range(0, len(inputs), step_bytes):
         head = _hash(head, inputs[start : start + step_bytes])
@@ -83,16 +83,16 @@ def advance_head(head: bytes, inputs: bytes, step_bytes: int) -> bytes:
 
 
 def _hash(head: bytes, inputs: bytes) -> bytes:
-    found = _EMPTY_HASH.copy()  # a third cheaper than to make one
+    found = _EMPTY_HASH.copy()  # a third cheaper than constructing one
     found.update(head)
     found.update(inputs)
     return found.digest()
 
 
 def advance(position: Position, inputs: bytes, step_bytes: int) -> Position:
-    """The position after consuming `inputs` at `position`."""
+    """Returns the position after `inputs` are consumed at `position`."""
     generation, step, head = _unpack(position)
-    if len(inputs) == step_bytes:  # as `advance_head`, without its calls: every single step comes here
+    if len(inputs) == step_bytes:  # `advance_head` inlined: every single-step request takes this path
         found = _EMPTY_HASH.copy()
         found.update(head)
         found.update(inputs)

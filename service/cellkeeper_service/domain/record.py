@@ -1,4 +1,4 @@
-"""Records: what the store holds of a session."""
+"""Records: what the store holds for a session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .position import Position, advance_head
 ORIGIN_BYTES = 16
 NUMERICS_BYTES = 8
 NO_ORIGIN = bytes(ORIGIN_BYTES)
-CHUNK_OVERHEAD_BYTES = 36  # about what a store keeps of each chunk in the log beside its inputs
+CHUNK_OVERHEAD_BYTES = 36  # roughly what a store keeps for each logged chunk besides its inputs
 
 # position 32 | updated | checkpoint step | checkpoint head 8 | created | ttl | fingerprint 32 | numerics 8 |
 # origin 16 | step bytes
@@ -37,7 +37,7 @@ _new, _new_tuple = object.__new__, tuple.__new__
 
 
 class SessionKey(NamedTuple):
-    """The address of a session. `tenant` is "" where callers are not asked for tokens."""
+    """The address of a session. `tenant` is "" if authentication is disabled."""
 
     tenant: str
     model: str
@@ -45,20 +45,20 @@ class SessionKey(NamedTuple):
 
     @classmethod
     def of_each(cls, tenant: str, model: str, sessions: Iterable[str]) -> list[SessionKey]:
-        """The keys of many sessions of one model."""
+        """Returns the keys of many sessions of one model."""
         return [_new_tuple(cls, (tenant, model, session)) for session in sessions]
 
 
 def numerics_digest(numerics: str) -> bytes:
-    """8 bytes that stand for a numerics text in a record's header."""
+    """Returns the 8-byte hash that represents a numerics text in a record's header."""
     return blake2b(numerics.encode(), digest_size=NUMERICS_BYTES).digest()
 
 
 class Header:
-    """The part of a record that every commit writes anew: `HEADER_BYTES` bytes, position first.
+    """The part of a record that every commit rewrites: `HEADER_BYTES` bytes, position first.
 
-    Kept as those bytes and read from them when asked: most headers are only compared and sent. Immutable; two are equal
-    if their bytes are.
+    A header stays packed and its fields are decoded on access, because most headers are only compared and sent.
+    Immutable; two headers are equal if their bytes are.
     """
 
     __slots__ = ("packed",)
@@ -71,10 +71,10 @@ class Header:
         checkpoint_step: int,
         checkpoint_head: bytes,
         created_ms: int,  # unix time of the generation's first record
-        ttl_ms: int,  # forgotten when idle this long; 0: never
+        ttl_ms: int,  # the session expires when idle this long; 0: never
         fingerprint: bytes,  # 32 bytes: the model version
         numerics: bytes,  # 8 bytes: see numerics_digest
-        origin: bytes,  # 16 bytes: the request that made this generation
+        origin: bytes,  # 16 bytes: the request that created this generation
         step_bytes: int,  # bytes of one time step in the input log
     ) -> None:
         times = (updated_ms, checkpoint_step, checkpoint_head, created_ms, ttl_ms)
@@ -82,7 +82,7 @@ class Header:
 
     @classmethod
     def unpack(cls, packed: bytes) -> Header:
-        """Of the first `HEADER_BYTES` bytes; what follows them is not looked at."""
+        """Reads the first `HEADER_BYTES` bytes and ignores the rest."""
         header = object.__new__(cls)
         header.packed = packed if len(packed) == HEADER_BYTES else packed[:HEADER_BYTES]
         return header
@@ -91,20 +91,20 @@ class Header:
         return self.packed
 
     def replace(self, **changes: Any) -> Header:
-        """A copy with other values of the constructor's arguments."""
+        """Returns a copy with some of the constructor's arguments replaced."""
         position, *rest = _LAYOUT.unpack(self.packed)
         values = dict(zip(_FIELDS, [Position.unpack(position), *rest], strict=True))
         return Header(**{**values, **changes})
 
     def advanced(self, position: Position, updated_ms: int, numerics: bytes) -> Header:
-        """After more steps behind the same checkpoint."""
+        """Returns the header after further steps on the same checkpoint."""
         before, header = self.packed, _new(Header)
         rest = before[40:] if before[104:112] == numerics else before[40:104] + numerics + before[112:]
         header.packed = position + updated_ms.to_bytes(8, "little") + rest
         return header
 
     def with_checkpoint(self, step: int, head: bytes) -> Header:
-        """With the checkpoint at that step, where the head is `head`."""
+        """Returns a copy with the checkpoint at `step`, where the history's head is `head`."""
         before = self.packed
         return Header.unpack(before[:40] + step.to_bytes(8, "little") + head + before[56:])
 
@@ -162,7 +162,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A session at rest: the state at `header.checkpoint_step`, and the inputs from there to the position."""
+    """A session at rest: the state at `header.checkpoint_step`, and the inputs from there up to the position."""
 
     header: Header
     checkpoint: bytes  # the state tensors in the model's order, raw
@@ -173,12 +173,12 @@ class Record:
         return self.header.position
 
     def inputs(self, first_step: int, last_step: int) -> bytes:
-        """The logged inputs of time steps first_step..last_step - 1, both counted from the generation's start."""
+        """Returns the logged inputs of time steps first_step..last_step - 1, counted from the generation's start."""
         base, width = self.header.checkpoint_step, self.header.step_bytes
         return self.log[(first_step - base) * width : (last_step - base) * width]
 
     def head_at(self, step: int) -> bytes:
-        """This history's head at `step`, checkpoint_step <= step <= position.step."""
+        """Returns this history's head at `step`; checkpoint_step <= step <= position.step."""
         if step == self.header.position.step:
             return self.header.position.head
         start = self.header.checkpoint_step

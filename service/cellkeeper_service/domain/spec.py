@@ -1,4 +1,4 @@
-"""What a model takes, gives and remembers."""
+"""The tensors that a model takes, returns and keeps as state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .feedback import Feedback, NamedFeedback
 class TensorSpec:
     """A tensor's name, dtype ("float32", "int32", ...) and shape.
 
-    For an input or an output the shape of one time step; for a state the shape of one session's tensor.
+    The shape is that of one time step for an input or an output, and that of one session's tensor for a state.
     """
 
     name: str
@@ -37,15 +37,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class InputSpec(TensorSpec):
-    """One of several inputs of a time step. vocabulary: integers are 0..vocabulary - 1; 0 for floats."""
+    """One of several inputs of a time step. vocabulary: integers must be in 0..vocabulary - 1; 0 for floats."""
 
     vocabulary: int = 0
 
 
 @dataclass(frozen=True)
 class PackedInputs(TensorSpec):
-    """Several inputs as one: a time step is one value of a structured dtype, whose bytes are those of the inputs, in
-    order and without gaps. So a log, a head and a batch treat it as they treat any other input."""
+    """Several inputs packed as one: a time step is one value of a structured dtype, whose bytes are the inputs' bytes,
+    in order and without gaps. Logs, heads and batches therefore treat it like any other input."""
 
     parts: tuple[InputSpec, ...] = ()
 
@@ -59,11 +59,11 @@ class PackedInputs(TensorSpec):
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """A field for each input, little-endian."""
+        """A structured dtype with one little-endian field for each input."""
         return np.dtype([(part.name, part.numpy_dtype, part.shape) for part in self.parts])
 
     def pack(self, values: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """values: of each input [..., *shape], with the same leading axes. Gives [...] of `numpy_dtype`."""
+        """Packs the values of each input, [..., *shape] with the same leading axes, into [...] of `numpy_dtype`."""
         first = self.parts[0]
         lead = values[first.name].shape
         packed = np.zeros(lead[: len(lead) - len(first.shape)], self.numpy_dtype)
@@ -74,21 +74,21 @@ class PackedInputs(TensorSpec):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The outside of a loaded model version. What follows from the fields is asked at every request, so it is kept."""
+    """The interface of a loaded model version. Derived values are cached, because every request needs them."""
 
     name: str
     fingerprint: bytes  # sha256 of config and weights
     input: TensorSpec  # features: float32 [F]; token ids: int32 []; several inputs: PackedInputs
     vocabulary: int  # token models: ids are 0..vocabulary - 1; 0 for features
-    missing_values: bool  # NaN is a missing value, which the model's policy fills
-    outputs: tuple[TensorSpec, ...]  # by time step; the first is the default; "prediction", "hidden", ...
+    missing_values: bool  # NaN marks a missing value, which the model's policy fills
+    outputs: tuple[TensorSpec, ...]  # per time step; the first is the default; "prediction", "hidden", ...
     states: tuple[TensorSpec, ...]  # in the order of a checkpoint's bytes
-    feedback: Feedback | NamedFeedback | None = None  # None: it cannot be rolled out
-    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
+    feedback: Feedback | NamedFeedback | None = None  # None: the model cannot be rolled out
+    feature_names: tuple[str, ...] = ()  # of the input's features, in order; empty if they have no names
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """The inputs of a time step where it has several; empty where it has one."""
+        """The inputs of a time step if it has several; empty if it has one."""
         return self.input.parts if isinstance(self.input, PackedInputs) else ()
 
     @property
@@ -102,7 +102,7 @@ class ModelSpec:
         return sum(state.nbytes for state in self.states)
 
     def looks_like(self, other: ModelSpec) -> bool:
-        """Whether both take, give and keep the same tensors: requests cannot tell them apart."""
+        """Returns True if both take, return and keep the same tensors, so that requests cannot tell them apart."""
 
         def outside(spec: ModelSpec) -> tuple[object, ...]:
             return spec.input, spec.vocabulary, spec.missing_values, spec.outputs, spec.states
@@ -115,6 +115,6 @@ class ModelSpec:
 
     @property
     def decisive_outputs(self) -> frozenset[str]:
-        """The outputs that have to be finite for a step to be taken, whoever asks for which of them: whether a step is
-        taken must not depend on the batch's company. "hidden" is a part of the state, which is looked at anyway."""
+        """The outputs that must be finite for a step to be accepted, whichever of them the request asks for: acceptance
+        must not depend on what else is in the batch. "hidden" is part of the state, which is checked anyway."""
         return frozenset(output.name for output in self.outputs if output.name != "hidden")

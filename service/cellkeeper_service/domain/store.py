@@ -1,7 +1,7 @@
-"""What the rest of the service needs of a store: four calls, each one round trip for a whole tick.
+"""The store protocol: four calls, each of them one round trip for a whole tick.
 
-Stores are synchronous and safe to call from several threads. Time is passed in by nobody: a store keeps its own
-clock for expiry, and may forget an idle record up to a tenth of its TTL early.
+Stores are synchronous and safe to call from several threads. A store uses its own clock for expiry, and may expire an
+idle record up to a tenth of its TTL early.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from .record import Header, Record, SessionKey
 
 
 class StoreError(Exception):
-    """The store did not answer, or answered that it cannot. The text says what an operator can do."""
+    """The store did not answer, or could not do what was asked. The message says what an operator can do."""
 
 
 class StoreLost(StoreError):
-    """The store's files were taken away from under it: what it would accept now nobody would find again."""
+    """The store's files were removed or replaced while open: whatever it accepted now could never be found again."""
 
 
 class DamagedRecord(StoreError):
-    """What the store holds was read and cannot be a record: reading it again gives the same.
+    """The store read something that cannot be a record; reading it again gives the same.
 
-    header: the stored one, where there is one of the right length; its fields may be out of range.
+    header: the stored one, if it has the right length; its fields may be out of range.
     """
 
     def __init__(self, message: str, header: Header | None = None) -> None:
@@ -33,9 +33,9 @@ class DamagedRecord(StoreError):
 
 
 class Postponed(StoreError):
-    """The record was left out of a load of several, so that their bytes stay bounded: it is to be asked for again.
+    """The record was left out of a load of several, to bound the bytes that it reads; load it again.
 
-    alone: by itself, for it is large. A load of one record is never postponed.
+    alone: load it on its own, because it is large. A load of one record is never postponed.
     """
 
     def __init__(self, alone: bool) -> None:
@@ -44,11 +44,11 @@ class Postponed(StoreError):
 
 
 LOAD_BYTES = 4 * 1024 * 1024
-"""About what a load of several records reads; a larger record is read by itself."""
+"""Roughly the most that a load of several records reads; a larger record is read on its own."""
 
 
 class Load(NamedTuple):
-    """Asks for one record. `touch` refreshes its TTL if it has one (a peek, say, but not a listing)."""
+    """A request for one record. touch: refresh its TTL if it has one (for a peek, say, but not for a listing)."""
 
     key: SessionKey
     touch: bool
@@ -57,12 +57,12 @@ class Load(NamedTuple):
 class Commit(NamedTuple):
     """Compare-and-set of one record, on its whole header.
 
-    expected: the header that the record must have, every byte of it; None: there must be no record. The position alone
-    would not do: after a fail-over lost a tail, another replica may have written the same history again behind another
-    checkpoint, and may have changed the TTL without moving the position.
-    header: the header after it; its position names the new point.
-    log: with a checkpoint the whole log after it, otherwise the bytes to append to the log that is there.
-    checkpoint: the state at header.checkpoint_step, replacing state and log; None: append, which needs a
+    expected: the header that the record must have, byte for byte; None: there must be no record. Comparing the position
+    is not enough: after a fail-over that lost a tail, another replica may have written the same history again on
+    another checkpoint, and may have changed the TTL without moving the position.
+    header: the new header; its position names the new point.
+    log: with a checkpoint, the whole log after it; otherwise the bytes to append to the existing log.
+    checkpoint: the state at header.checkpoint_step, which replaces state and log; None: append, which needs a
     record (with expected None it is REFUSED).
     """
 
@@ -74,8 +74,10 @@ class Commit(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Removes the record if it is of this generation, at whatever step, or if it has no header that could be read.
-    generation: empty for a record without one."""
+    """Removal of a record of this generation, at any step, or of one whose header cannot be read.
+
+    generation: empty for a record without a readable header.
+    """
 
     key: SessionKey
     generation: bytes
@@ -83,40 +85,40 @@ class Delete(NamedTuple):
 
 class Outcome(Enum):
     COMMITTED = "committed"  # done
-    CONFLICT = "conflict"  # not done: the record is another, or there is none
-    REFUSED = "refused"  # not done: the store said that it would not (full, read-only)
-    UNKNOWN = "unknown"  # no answer: it was done, will be done, or never will
+    CONFLICT = "conflict"  # not done: the record is not as expected, or there is none
+    REFUSED = "refused"  # not done: the store refused (full, read-only)
+    UNKNOWN = "unknown"  # no answer: it was done, will be done, or never will be
 
 
 class CommitResult(NamedTuple):
-    """What became of one commit or delete."""
+    """The result of one commit or delete."""
 
     outcome: Outcome
-    standing: Header | None = None  # on a conflict: the record's header, if any
-    message: str = ""  # on refused and unknown: why
+    standing: Header | None = None  # on CONFLICT: the record's current header, if any
+    message: str = ""  # on REFUSED and UNKNOWN: why
 
 
 COMMITTED = CommitResult(Outcome.COMMITTED)
-"""The usual result; stores give this very object, so that many of them are counted at one look."""
+"""The usual result. Stores return this very object, so that many of them can be counted by identity."""
 
 
 Listed = tuple[SessionKey, Header | DamagedRecord]
-"""A session of a page. Only headers are read: one whose checkpoint or log is damaged is listed like others."""
+"""A session of a page. Only its header was read: damage to its checkpoint or log does not show here."""
 
 
 class Page(NamedTuple):
-    """Some sessions, and where to go on: an empty cursor says that this was all."""
+    """Some sessions, and the cursor of the next page; empty after the last one."""
 
     sessions: list[Listed]
     cursor: str
 
 
 class StoreFacts(NamedTuple):
-    """What an operator wants to know of a store, as it was when it was checked; for the metrics.
+    """What operators need to know about a store, as found when it was checked; for the metrics.
 
-    persistence: what a crash of its machine leaves. eviction: what it does when it is full; "" where it cannot be.
-    replicas: connected ones; of a cluster, the fewest that a primary has.
-    restarts: how often a server of the store was seen to have started again, since this process opened it.
+    persistence: what survives a crash of its machine. eviction: what it does when it is full; "" if it never evicts.
+    replicas: how many are connected; in a cluster, the fewest of any primary.
+    restarts: how many restarts of the store's servers were noticed since this process opened it.
     """
 
     persistence: str
@@ -131,33 +133,35 @@ class Store(Protocol):
     name: str  # for metrics and the start-up line: "memory", "sqlite", "redis", "redis+cluster", "redis+sentinel"
 
     def check(self) -> None:
-        """Raises StoreError, with what to do, if this store must not be served on (unreachable, may evict)."""
+        """Raises StoreError, with what to do, if the service must not use this store (unreachable, may evict)."""
 
     @property
     def facts(self) -> StoreFacts:
-        """As `check` found them; `restarts` as of now."""
+        """The facts that `check` found; `restarts` is current."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
-        """One result for each: the record, None where there is none, or why that one could not be read, DamagedRecord
-        where that lies in the record itself, Postponed where it was not read for the sake of the others.
+        """Returns one result for each, in order: the record, None if there is none, or why it could not be read.
 
+        DamagedRecord means that the record itself is at fault, Postponed that it was left out to bound the load.
         Never raises.
         """
 
     def commit_many(self, commits: Sequence[Commit]) -> list[CommitResult]:
-        """One result for each, in order. Keys are distinct. Never raises; a timeout or a lost connection is
-        UNKNOWN for every commit it may have carried."""
+        """Returns one result for each, in order. Keys are distinct.
+
+        Never raises: after a timeout or a lost connection, every commit that it may have carried is UNKNOWN.
+        """
 
     def delete_many(self, deletes: Sequence[Delete]) -> list[CommitResult]:
-        """COMMITTED where the record had that generation; CONFLICT, with its header, otherwise."""
+        """Returns one result for each, in order: COMMITTED if the record was removed; CONFLICT, with the record's
+        header if there is one, if it has another generation or is not there; REFUSED or UNKNOWN as for commits."""
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """About `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".
+        """Returns about `limit` sessions whose id starts with `prefix`, in no particular order; start with cursor "".
 
-        A session that is there from the first page to the last is listed, perhaps twice; a page with a cursor may be
-        empty. Raises StoreError, and ValueError for a
-        cursor that this store did not make.
+        A session that exists from the first page to the last is listed, perhaps twice. A page with a cursor may be
+        empty. Raises StoreError, and ValueError for a cursor that this store did not return.
         """
 
     def close(self) -> None:
-        """Releases connections and files."""
+        """Closes connections and files."""

@@ -1,4 +1,4 @@
-"""Activations of one value as ONNX nodes: of the head of a recurrent bundle, and of imported layers."""
+"""Element-wise activations as ONNX nodes, for the heads of recurrent bundles and for imported layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-Node = Callable[..., str]  # (op, inputs, **attributes) -> the name of what it makes
+Node = Callable[..., str]  # (op, inputs, **attributes) -> the name of its output
 Number = Callable[[float], str]  # -> the name of a float32 scalar
 
 _SINGLE = {
@@ -26,7 +26,7 @@ _BOUNDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
 
 
 def activation_node(op: str, x: str, node: Node, number: Number, slope: float = 1.0) -> str:
-    """The name of op(x). slope: of leaky_relu and elu, below zero."""
+    """Adds the nodes that compute op(x), and returns the name of the result. slope: alpha of leaky_relu and elu."""
     if op in _SINGLE:
         return node(_SINGLE[op], [x])
     if op in _SLOPED:
@@ -52,7 +52,7 @@ def _gelu(x: str, share: str, node: Node, number: Number) -> str:
 
 
 def _gelu_argument(x: str, node: Node, number: Number) -> str:
-    """sqrt(2 / pi) (x + 0.044715 x ** 3)."""
+    """Computes sqrt(2 / pi) (x + 0.044715 x ** 3)."""
     square = node("Mul", [x, x])
     factor = node("Add", [node("Mul", [square, number(0.044715)]), number(1.0)])
     return node("Mul", [node("Mul", [x, number(math.sqrt(2 / math.pi))]), factor])

@@ -16,14 +16,14 @@ FLOAT_BYTES = 4
 
 
 def whole_rows(values: Array) -> WholeRows:
-    """A view [B] of [B, width], whose items are rows: numpy copies an item of any size as one block."""
+    """Returns a view [B] of [B, width] whose items are whole rows: numpy copies an item of any size as one block."""
     return values.view(np.dtype((np.void, values.shape[1] * values.itemsize)))[:, 0]
 
 
 class Arena:
-    """For each leaf `rows` rows of so many bytes; a row of all leaves, one after another, is one state.
+    """Rows of several leaves, each of a given width in bytes. Row i of all leaves, one after another, is one state.
 
-    A checkpoint's bytes are a row's values in that order, little-endian.
+    A checkpoint has a row's values in that order, little-endian.
     """
 
     def __init__(self, widths_bytes: Sequence[int]) -> None:
@@ -37,8 +37,8 @@ class Arena:
     def gather(self, rows: Rows, into: Sequence[WholeRows]) -> None:
         """Copies rows [B] into the `whole_rows` of one [B, width] array for each leaf. Raises IndexError for a row out
         of range."""
-        # "clip" writes straight into the target, "raise" would buffer it; so the range is checked here, as a list: with
-        # cold caches numpy's ways to a largest number cost several times that
+        # "clip" writes straight into the target, while "raise" would use a buffer, so the range is checked here; in a
+        # list, because with cold caches numpy takes several times as long to find a maximum
         numbers = rows.tolist()
         if min(numbers) < 0 or max(numbers) >= self._count:
             raise IndexError(f"rows {min(numbers)}..{max(numbers)}, the arena has {self._count}")
@@ -46,18 +46,18 @@ class Arena:
             leaf.take(rows, 0, target, "clip")
 
     def scatter(self, rows: Rows, values: Sequence[WholeRows]) -> None:
-        """The inverse of `gather`."""
+        """Copies values into rows [B]; the inverse of `gather`."""
         for leaf, value in zip(self._rows, values, strict=True):
             leaf[rows] = value
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        """Sets whole states: uint8 [B, state_bytes]."""
+        """Writes whole states: uint8 [B, state_bytes]."""
         start = 0
         for leaf, width in zip(self._rows, self._widths, strict=True):
             leaf[rows] = whole_rows(np.ascontiguousarray(states[:, start : start + width]))
             start += width
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Whole states: uint8 [B, state_bytes]."""
+        """Reads whole states: uint8 [B, state_bytes]."""
         parts = [leaf[rows].view(np.uint8).reshape(len(rows), -1) for leaf in self._rows]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

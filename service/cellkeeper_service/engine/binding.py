@@ -1,4 +1,4 @@
-"""One call of an onnxruntime session, with inputs and results where they are wanted: on the host or on the device."""
+"""Calls an onnxruntime session with inputs and results on the host or on the device, as wanted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Fetches = Mapping[str, GraphDevice | OrtValue | None]
 
 
 def call(session: Any, device: GraphDevice, feeds: Mapping[str, Any], fetches: Fetches) -> list[Any]:
-    """feeds: numpy arrays, which travel to where the graph wants them, or OrtValues. fetches: by the output's name,
-    HOST for a result as a numpy array, the device on which it stays as an OrtValue, or the OrtValue whose memory takes
-    it. The results come in that order.
+    """Runs the session, and returns the results in the order of `fetches`. Raises EngineLost if the device fails.
 
-    session: on `device`. Raises EngineLost where the device fails.
+    session: on `device`. feeds: numpy arrays, which are copied to where the graph needs them, or OrtValues. fetches: by
+    output name, HOST for a numpy array, the device for an OrtValue that stays there, or an OrtValue whose memory
+    receives the result.
     """
-    if not device.keeps_states:  # nothing is on a device then, and a binding costs as much as a small graph
+    if not device.keeps_states:  # all values are on the host, and a binding costs as much as a small graph
         results: list[Any] = session.run(list(fetches), feeds)
         return results
     binding = session.io_binding()

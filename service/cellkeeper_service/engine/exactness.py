@@ -1,9 +1,9 @@
-"""Tests at load that an engine gives a session the same bits in any batch, at any place, in any chunking.
+"""Tests at load that an engine computes the same bits for a session in any batch, at any row, in any chunking.
 
-Nothing promises that, so it is tried with this model, its head included, with ordinary and with extreme sequences side
-by side. Where small batches differ, the smallest one from which on everything agrees becomes the engine's `min_batch`,
-to which smaller calls are filled up; where no batch does, the engine is not exact, and the largest difference seen is
-its tolerance. A difference that is more than rounding is refused, with its cause.
+No library promises that, so it is tested with the model itself, head included, on ordinary and extreme sequences side
+by side. If small batches differ, the smallest size from which all sizes agree becomes the engine's `min_batch`, to
+which smaller calls are padded. If there is none, the engine is not exact, and the largest difference seen is its
+tolerance. A model whose differences are larger than rounding is refused, with the cause.
 """
 
 from __future__ import annotations
@@ -55,37 +55,37 @@ SIZES = (
     250,
 )
 STEPS = 4  # time steps that every batch size takes one by one and as one chunk
-MOST_TRUSTED = 32  # a flaw that shows in larger batches than this follows no order: one size for all is left
+MOST_TRUSTED = 32  # if larger batches than this differ, the sizes follow no order: every call is padded to max_batch
 CHUNKED_SIZES = (1, 2, 3, 4, 8, 16)  # batch sizes that take SHORT_STEPS in chunks of every power of two
-FILLED_SIZES = (2, 4, 8, 16)  # tried where max_batch is smaller
-TRIAL_CALL_MS = 30_000  # one call of a user's graph, which may never end
-MOST_ROUNDING = 1e-3  # of a sequence's largest value: float32 sums in another order stay far below, other values do not
-HEAD_START_STEPS = 3  # at most, that a session takes before the trial, where states are integers
-SMALL_SHARE = 1e-3  # a sequence whose values are smaller than this share of the others' is compared with that
+FILLED_SIZES = (2, 4, 8, 16)  # sizes to pad to that are tried even if max_batch is smaller
+TRIAL_CALL_MS = 30_000  # limit for one call of a user's graph, which might never end
+MOST_ROUNDING = 1e-3  # of a sequence's largest value: reordered float32 sums differ by far less, wrong values by more
+HEAD_START_STEPS = 3  # the most time steps that a session takes before the trial if it has integer states
+SMALL_SHARE = 1e-3  # of the ordinary sequences' size: the least size that a difference is taken relative to
 
 
 class Tunable(Engine, Protocol):
-    """An engine that fills up small batches, and takes the verdict.
+    """An engine that pads small batches, and whose settings the trial decides.
 
-    one_session_a_call: no call of its model knows of another session, so that a session's bits are the same in any
-    batch by construction. Only chunks are left to be tried.
+    one_session_a_call: each call of its model has one session only, so that a session's bits are the same in any batch
+    by construction, and only the chunking remains to be tested.
     """
 
     config: Config
     one_session_a_call: bool
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Calls of fewer than `min_batch` sessions are filled up from now on; the rest is for the record."""
+        """Pads calls of fewer than `min_batch` sessions from now on; `exact` and `tolerance` are only recorded."""
 
     def end_trial(self) -> None:
-        """The trial is over: limits that only hold for it are lifted."""
+        """Ends the trial: limits that apply only to it are lifted."""
 
 
 def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
-    """Finds the engine's settings by trial and sets them. Clears the arena.
+    """Finds the engine's settings by trial and applies them. Clears the arena.
 
-    between: called between engine calls; what it raises ends the trial. Raises Unstreamable where results differ by
-    more than MOST_ROUNDING.
+    between: called between engine calls; an exception that it raises ends the trial. Raises Unstreamable if results
+    differ by more than MOST_ROUNDING.
     """
     most = min(engine.max_batch, LONG_SEQUENCES) if engine.one_session_a_call else engine.max_batch
     sizes = sorted({size for size in SIZES if size < most} | {most})
@@ -93,16 +93,16 @@ def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
     trial = _Trial(engine, between, most)
     engine.settle(1, False, 0.0)
     smallest = 0
-    # from the largest down: below the first size that disagrees nothing can be trusted
+    # from the largest down: sizes below the first one that differs cannot be trusted
     for size in reversed(sizes):
         if trial.difference(size):
             break
         smallest = size
     if smallest > MOST_TRUSTED:
         smallest = engine.max_batch
-    if engine.one_session_a_call and smallest > 1:  # to fill up its batches changes nothing
+    if engine.one_session_a_call and smallest > 1:  # padding its batches changes nothing
         smallest = 0
-    # where the largest batch itself is too small, filling it up may still help
+    # if even the largest batch is too small, padding it may still help
     filling = [] if engine.one_session_a_call else FILLED_SIZES
     tried = [smallest] if smallest else [size for size in filling if size > engine.max_batch]
     for filled in tried:
@@ -125,10 +125,10 @@ def settle(engine: Tunable, between: Callable[[], None] = lambda: None) -> None:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What the sequences gave: values [known, ...] of each output by time step, then of each state after.
+    """The results to compare with. values: [known, ...], of each output by time step, then of each final state.
 
-    compared: bool, of the same leading axes: what is finite so far (what is not is answered with an error, and its
-    state not kept). sizes: [known], the value that a sequence's difference is relative to.
+    compared: bool, of the same leading axes: what is finite up to there (the service answers anything else with an
+    error and does not keep its state). sizes: [known], the value to which a sequence's difference is relative.
     """
 
     values: list[Array]
@@ -141,25 +141,25 @@ class _Reference:
 
 
 class _Trial:
-    """Runs the same sequences in batches of any size, and compares with the first time."""
+    """Runs the same sequences in batches of any size, and compares the results with those of a first run."""
 
     def __init__(self, engine: Tunable, between: Callable[[], None], most: int) -> None:
-        """most: sessions in the largest batch."""
+        """most: how many sessions the largest batch has."""
         self._engine = engine
         self._between = between
         self._most = most
         self._draw = np.random.default_rng(0x5E77)
         self.sequences = trial_sequences(engine.config, self._draw)
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
-        self.states = self._start()  # uint8 [SEQUENCES, state_bytes]: where each sequence starts
+        self.states = self._start()  # uint8 [SEQUENCES, state_bytes]: each sequence's initial state
         self._references: dict[int, _Reference] = {}
 
     def difference(self, size: int) -> float:
-        """The largest relative difference of any chunking at this batch size; 0: the same bits."""
+        """Returns the largest relative difference of any chunking at this batch size; 0 if all bits are the same."""
         return max(self._differs(size, steps, chunks) for steps, chunks in self._plans(size))
 
     def _plans(self, size: int) -> list[tuple[int, list[int]]]:
-        """Time steps, and the chunks in which they are taken."""
+        """Returns what to run at this batch size: the time steps, and the lengths of their chunks."""
         most = self._most
         plans = [(STEPS, [1] * STEPS), (STEPS, [STEPS])]
         if size in CHUNKED_SIZES or size == most < max(CHUNKED_SIZES):
@@ -170,7 +170,7 @@ class _Trial:
         return plans
 
     def _parts(self, steps: int) -> list[int]:
-        """Chunks of random lengths."""
+        """Returns chunks of random lengths, which add up to `steps`."""
         cuts = [0, *sorted(self._draw.choice(np.arange(1, steps), 5, replace=False).tolist()), steps]
         return [end - start for start, end in pairwise(cuts)]
 
@@ -188,21 +188,21 @@ class _Trial:
         )
 
     def _first(self, steps: int) -> _Reference:
-        """What the sequences give in the largest batch (for more steps: in a smaller one), one step at a time."""
+        """Runs the sequences one step at a time in the largest batch, or in a smaller one for many steps."""
         most = {STEPS: self._most, SHORT_STEPS: max(CHUNKED_SIZES), LONG_STEPS: LONG_SEQUENCES}[steps]
         size = min(most, self._most)
         values, finite = self._advance(np.arange(size, dtype=np.intp) % SEQUENCES, steps, [1] * steps)
         values, finite = [value[:SEQUENCES] for value in values], finite[:SEQUENCES]
         so_far = np.logical_and.accumulate(finite, axis=1)
         judged = self.sequences.judged[: len(so_far)]
-        if not so_far[judged].any():  # a model that is not made for such inputs: all that it gives is compared
+        if not so_far[judged].any():  # the model is not made for such inputs, so everything is compared
             so_far[:] = True
         compared = [so_far if i < len(self._wanted) else so_far[:, -1] for i in range(len(values))]
         return _Reference(values, compared, [_sizes(v, c, judged) for v, c in zip(values, compared, strict=True)])
 
     def _advance(self, chosen: Rows, steps: int, chunks: list[int]) -> tuple[list[Array], NDArray[np.bool_]]:
-        """Of these sequences [B, ...] each: the outputs by time step, then the states after. Then bool [B, chunks]:
-        input, states and outputs of that chunk were finite."""
+        """Runs these sequences. Returns [B, ...] for each output by time step, then for each final state; and bool
+        [B, chunks]: whether the input, states and outputs of that chunk were finite."""
         engine = self._engine
         source = self.sequences.long if steps == LONG_STEPS else self.sequences.short
         rows = self._draw.permutation(2 * engine.max_batch)[: 2 * len(chosen)].astype(np.intp)
@@ -225,9 +225,11 @@ class _Trial:
         return [*outputs, *state_tensors(engine.read_states(read), engine.spec.states)], finite
 
     def _start(self) -> Array:
-        """uint8 [SEQUENCES, state_bytes]: the initial state, with its floats moved at random. Integers count or point
-        somewhere: any others might be out of range. So that they are not the same in all sessions either, each session
-        has taken another number of time steps before."""
+        """Returns uint8 [SEQUENCES, state_bytes]: initial states with random offsets added to their floats.
+
+        Integers may count or index something, so random ones could be out of range. To vary them too, sessions first
+        take different numbers of time steps.
+        """
         initial = np.tile(np.frombuffer(self._engine.initial_state, np.uint8), (SEQUENCES, 1))
         moved = []
         for spec, values in zip(
@@ -242,7 +244,7 @@ class _Trial:
         return self._with_head_starts(states)
 
     def _with_head_starts(self, states: Array) -> Array:
-        """The states of the sessions in a largest batch after 0 to HEAD_START_STEPS time steps each."""
+        """Advances the states of the sessions in a largest batch by 0 to HEAD_START_STEPS time steps each."""
         engine, rows = self._engine, np.arange(self._most, dtype=np.intp)
         numbers = rows % SEQUENCES
         engine.write_states(rows, states[numbers])
@@ -265,7 +267,7 @@ def _wide(compared: NDArray[np.bool_], values: Array) -> NDArray[np.bool_]:
 
 
 def _sizes(values: Array, compared: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Array:
-    """[B]: each sequence's largest value, and at least SMALL_SHARE of the largest that the ordinary ones have."""
+    """Returns [B]: each sequence's largest value, but at least SMALL_SHARE of the median over the judged sequences."""
     kept = np.where(_wide(compared, values) & np.isfinite(values), np.abs(values), 0.0)
     sizes = kept.astype(np.float64).max(axis=tuple(range(1, kept.ndim)), initial=0.0)
     floor = max(SMALL_SHARE * float(np.median(sizes[judged])), 1e-30)
@@ -275,7 +277,8 @@ def _sizes(values: Array, compared: NDArray[np.bool_], judged: NDArray[np.bool_]
 def _relative(
     came: Array, expected: Array, compared: NDArray[np.bool_], sizes: Array, judged: NDArray[np.bool_]
 ) -> float:
-    """The largest difference of a judged sequence, relative to its size; 0.0 only where every bit of all is equal."""
+    """Returns the largest difference of a judged sequence, relative to its size; 0.0 only if all sequences' bits are
+    equal."""
     came, expected = np.ascontiguousarray(came), np.ascontiguousarray(expected)
     bits = f"u{came.itemsize}"
     differs = (came.view(bits) != expected.view(bits)) & ~(np.isnan(came) & np.isnan(expected))

@@ -1,4 +1,4 @@
-"""Which values are finite."""
+"""Checks which values are finite."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from cellkeeper_service.domain.engine import Array
 
 
 def all_finite(values: Array) -> bool:
-    """Between two engine calls every line of code comes back from memory, not from a cache: this is the way through the
-    least of it, and numpy's settings for overflows need not be touched, which costs more than the question."""
+    """Returns True if all values are finite.
+
+    Caches are cold after an engine call, so this uses the least code. It also needs no `np.errstate`, which would cost
+    more than the check.
+    """
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
 
 
 def finite_rows(good: Array | None, after: Array, outputs: Mapping[str, Array]) -> Array | None:
-    """bool [B]: input, new state [B, S] and outputs [T, B, ...] of the session are finite. None: those of all are."""
+    """Returns bool [B]: the session's input, new state and outputs are finite. None: all sessions' are.
+
+    good: bool [B] for the inputs; None: all are good. after: new states [B, S]. outputs: [T, B, ...].
+    """
     if good is None and all_finite(after) and all(map(all_finite, outputs.values())):
         return None
     rows: Array = np.asarray(np.isfinite(after).all(axis=1))

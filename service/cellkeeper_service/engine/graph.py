@@ -1,4 +1,4 @@
-"""The ONNX graph of a recurrent bundle: (input, state) -> (prediction, hidden, next), everything within.
+"""Builds the ONNX graph of a recurrent bundle: (input, state) -> (prediction, hidden, next), with everything inside.
 
 input       float32 [T, B, F], or int32 [T, B] token ids
 state, next float32 [B, S]: the tensors of a checkpoint one after another, each [layers, width]
@@ -23,8 +23,8 @@ from .activation_nodes import activation_node
 OPSET = 17  # with IR version 8: read by every onnxruntime since 1.12
 IR_VERSION = 8
 
-# Every row of the head starts at a multiple of this many floats, so that vectorised kernels treat an element
-# the same wherever its session lies in the batch (docs/adr/101-head-columns.md).
+# Every row of the head starts at a multiple of this many floats, so that vectorized kernels treat an element
+# the same way at any row of the batch (docs/adr/101-head-columns.md).
 COLUMNS = 16
 
 # PyTorch's gates are i, f, g, o and r, z, n; ONNX has i, o, f, c and z, r, h
@@ -32,7 +32,7 @@ _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": 
 
 
 def build_graph(bundle: Bundle, columns: int = COLUMNS) -> bytes:
-    """The serialized ONNX model. The bundle has a RecurrentConfig without projection."""
+    """Returns the serialized ONNX model. The bundle must have a RecurrentConfig without projection."""
     config = bundle.config
     if not isinstance(config, RecurrentConfig) or config.proj_size:
         raise ValueError(f"no ONNX graph for {config.name}: ONNX cells have no projection")
@@ -40,7 +40,7 @@ def build_graph(bundle: Bundle, columns: int = COLUMNS) -> bytes:
 
 
 class _Graph:
-    """Collects nodes and constants; every method returns the name of the value it makes."""
+    """Collects nodes and constants. Most methods return the name of the value that they make."""
 
     def __init__(self, config: RecurrentConfig, tensors: dict[str, Array], columns: int) -> None:
         self._config = config
@@ -103,7 +103,7 @@ class _Graph:
         return self._node("Div", [moved, self._constant(np.array(source.normalization.scale))])
 
     def _layers(self, values: str) -> tuple[str, str]:
-        """The top layer [T, B, H], and the state after [B, S]."""
+        """Adds the layers. Returns the names of the top layer [T, B, H] and of the new state [B, S]."""
         config = self._config
         count = config.num_layers * len(cell_states(config))
         before = [f"before_{i}" for i in range(count)]
@@ -139,7 +139,7 @@ class _Graph:
         return helper.make_node(op, [*inputs, "", *states], outputs, **attributes)
 
     def _ordered(self, name: str) -> Array:
-        """A tensor with its gates in ONNX's order."""
+        """Returns a tensor with its gates in ONNX's order."""
         gates = np.split(self._tensors[name], self._config.gates)
         return np.concatenate([gates[i] for i in _GATES[self._config.cell]])
 
@@ -184,7 +184,7 @@ class _Graph:
             return self._node("Exp", [values])
         if transform.op == "sinh":
             return self._node("Sinh", [values])
-        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2): exp(x) - 1 would lose the digits near 0
+        if transform.op == "expm1":  # 2 sinh(x/2) exp(x/2), because exp(x) - 1 loses digits near 0
             half = self._node("Mul", [values, self._constant(np.array(0.5))])
             product = self._node("Mul", [self._node("Sinh", [half]), self._node("Exp", [half])])
             return self._node("Mul", [product, self._constant(np.array(2.0))])

@@ -1,5 +1,5 @@
-"""How one engine call becomes calls of a user's graph: all sessions and time steps together as far as the graph takes
-them together, otherwise one session, or one time step, after another."""
+"""Turns one engine call into calls of a user's graph: all sessions and time steps at once if the graph supports it,
+otherwise one session, or one time step, after another."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class GraphCalls(Protocol):
     def compute(
         self, session: Any, inputs: Array, states: Mapping[str, Any], outputs: list[GraphOutput]
     ) -> tuple[dict[str, Array], list[Any]]:
-        """inputs: [T, P, ...], of a structured dtype where there are several; the graph gets them in its own.
-        states: of P sessions, by the graph's input name. outputs: those that are wanted.
+        """Returns the outputs, float32 [T, P, ...] by name, and the new states, in the order of the config.
 
-        Gives the outputs float32 [T, P, ...] by name, and the states after them, in their order in the config. Raises
-        ValueError where the graph gives other shapes than the declared ones."""
+        inputs: [T, P, ...], of a structured dtype if there are several; they are cast to the graph's dtypes. states: of
+        P sessions, by the graph's input name. outputs: the wanted ones. Raises ValueError if the graph's results do not
+        have the declared shapes.
+        """
 
 
 class BatchCalls:
-    """Implements GraphCalls for a graph that takes any number of sessions. Without a time axis it is called once a time
-    step."""
+    """Implements GraphCalls for a graph that takes any number of sessions. A graph without a time axis is called once
+    per time step."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class BatchCalls:
         *,
         stay: bool,
     ) -> None:
-        """stay: states come and go as values in the device's memory."""
+        """stay: states are passed and returned as values in the device's memory."""
         self._config, self._constants, self._inputs, self._device = config, constants, inputs, device
         self._stay = {state.output: device if stay else HOST for state in config.states}
 
@@ -80,8 +81,8 @@ class BatchCalls:
 
 
 class SingleCalls:
-    """Implements GraphCalls for a graph that takes one session a call: each session's values are the same bits in any
-    batch, as no call ever knows of another session."""
+    """Implements GraphCalls for a graph that takes one session per call. A session's bits are the same in any batch,
+    because no call contains another session."""
 
     def __init__(
         self, config: GraphConfig, constants: Mapping[str, Array], inputs: GraphInputs, device: GraphDevice
@@ -124,7 +125,7 @@ class SingleCalls:
         return by_name, after
 
     def _as_taken(self, values: Array) -> Array:
-        """values: [T, ...] of one session."""
+        """Returns one session's values [T, ...] in the layout that the graph takes."""
         steps, shape = values.shape[0], values.shape[1:]
         if not self._timed:
             return values.reshape(*self._batch, *shape)
@@ -133,7 +134,7 @@ class SingleCalls:
 
 
 def _reshaped(values: Array, shape: tuple[int, ...], name: str) -> Array:
-    """values: an output in `shape` but for axes of length 1."""
+    """Reshapes an output to `shape`, from which it may differ only by axes of length 1. Raises ValueError."""
     if [size for size in values.shape if size != 1] != [size for size in shape if size != 1]:
         raise ValueError(f"output {name}: got {list(values.shape)}, expected {list(shape)} and axes of length 1")
     return values.reshape(shape)

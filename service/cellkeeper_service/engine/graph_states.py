@@ -1,6 +1,6 @@
-"""The states that a user's graph takes and gives, kept between calls: in the host's memory, or in the device's.
+"""Keeps the states of a user's graph between calls, in host memory or in the device's memory.
 
-Both hold rows as a checkpoint has them: the tensors one after another.
+Either way, a row has the layout of a checkpoint: the tensors one after another.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ from .ort import open_session
 
 
 class GraphStates(Protocol):
-    """Rows are numbered 0..rows - 1. P in the shapes here is the batch with its padding, P >= B."""
+    """An arena of states with rows 0..rows - 1. P in shapes is the size of the padded batch, P >= B."""
 
     def reserve(self, rows: int) -> None:
-        """Makes room for so many; their values are undefined. Raises StartError where there is none."""
+        """Allocates so many rows; their values are undefined. Raises StartError if there is no room."""
 
     def write(self, rows: Rows, states: NDArray[np.uint8]) -> None:
-        """uint8 [B, state_bytes]."""
+        """Writes whole states: uint8 [B, state_bytes]."""
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """uint8 [B, state_bytes]."""
+        """Reads whole states: uint8 [B, state_bytes]."""
 
     def gather(self, rows: Rows, padded: int) -> dict[str, Any]:
-        """By the graph's input name, the states of rows [B] as it takes them, with zeros behind them up to P. Raises
+        """Returns the states of rows [B] as the graph takes them, by its input names, padded with zeros to P. Raises
         IndexError for a row out of range."""
 
     def scatter(self, rows: Rows, results: Sequence[Any]) -> Array:
-        """Takes the first B of P from what the graph gave, in the order of its states. Gives floats [B, N], of which a
-        row is finite where that state is."""
+        """Stores the first B of P states from the graph's results, which are in the order of its states.
+
+        Returns floats [B, N], in which a row is finite if that state is.
+        """
 
 
 class HostStates:
-    """Implements GraphStates in the host's memory."""
+    """Implements GraphStates in host memory."""
 
     def __init__(self, states: Sequence[GraphState]) -> None:
         self._states = states
@@ -83,17 +85,16 @@ class HostStates:
 
 
 class DeviceStates:
-    """Implements GraphStates in the device's memory, for float32 states. Only row numbers and what tells of finiteness
-    travel.
+    """Implements GraphStates in the device's memory, for float32 states: only row numbers and finiteness are copied.
 
-    onnxruntime has no operation on rows of its values, so small graphs do it: `take` gathers rows and cuts them into
-    states, `pack` puts states together again, `put` writes them into the arena that it is bound to on both sides (the
-    kernel of ScatterND copies nothing then). The arena is a result of `make`, so that it comes from the memory of its
-    session and goes back to the device when it is replaced. Its last row is zeros, for padding.
+    onnxruntime has no operations on rows of its values, so small graphs do the work: `take` gathers rows and splits
+    them into states, `pack` joins states into rows, and `put` writes rows into the arena, which is bound as both its
+    input and its output, so that the ScatterND kernel copies nothing else. The arena is the result of `make`, so that
+    graph's session allocates it, and returns it to the device when it is replaced. Its last row is zeros, for padding.
     """
 
     def __init__(self, states: Sequence[GraphState], device: GraphDevice, place: str) -> None:
-        """place: for messages. Raises StartError, and EngineLost where the device fails."""
+        """place: where the graph is, for messages. Raises StartError, and EngineLost if the device fails."""
         self._states, self._device, self._place = states, device, place
         self._row_width = sum(prod(state.shape) for state in states)
         self._make, self._take, self._pack, self._put = (
@@ -107,7 +108,7 @@ class DeviceStates:
         self._arena, self._rows = None, rows
         needed_mib = -(-rows * self._row_width * FLOAT_BYTES // 2**20)
         try:
-            self._new_arena(0)  # gives the memory of the old one back first
+            self._new_arena(0)  # first returns the old arena's memory to the device
             self._arena = self._new_arena(rows + 1)
         except EngineLost as error:
             raise StartError(
@@ -156,13 +157,13 @@ class DeviceStates:
         return arena
 
     def _check_rows(self, rows: Rows) -> None:
-        """The kernels would read and write whatever lies there."""
+        """Raises IndexError for rows out of range, which the kernels would read and write without a check."""
         if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
             raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {self._rows}")
 
 
 class _Shrinking:
-    """A session that gives what it no longer uses back to the device after each call."""
+    """A session that returns unused memory to the device after each call."""
 
     def __init__(self, session: Any, device: GraphDevice) -> None:
         self._session = session
@@ -182,7 +183,7 @@ def _make() -> bytes:
 
 
 def _take(states: Sequence[GraphState]) -> bytes:
-    """(arena [R, S], rows [P]) -> (whole [P, S], state0, state1 ... as the user's graph takes them)."""
+    """Builds (arena [R, S], rows [P]) -> (whole [P, S], state0, state1 ... as the user's graph takes them)."""
     parts = [f"part{i}" for i in range(len(states))]
     nodes = [
         helper.make_node("Gather", ["arena", "rows"], ["whole"], axis=0),
@@ -200,9 +201,9 @@ def _take(states: Sequence[GraphState]) -> bytes:
 
 
 def _pack(states: Sequence[GraphState]) -> bytes:
-    """(state0, state1 ... as the user's graph gives them, count [1]) -> (whole [count, S], finite [count, 1]).
+    """Builds (state0, state1 ... as the user's graph returns them, count [1]) -> (whole [count, S], finite [count, 1]).
 
-    x - x is 0 where x is finite and NaN where it is not, and a sum with a NaN is NaN.
+    x - x is 0 if x is finite and NaN otherwise, and a sum that includes a NaN is NaN.
     """
     nodes = []
     constants = {"zero": np.array([0]), "axis": np.array([0]), "values": np.array([1])}
@@ -223,7 +224,7 @@ def _pack(states: Sequence[GraphState]) -> bytes:
 
 
 def _put() -> bytes:
-    """(arena [R, S], rows [B, 1], whole [B, S]) -> after [R, S]."""
+    """Builds (arena [R, S], rows [B, 1], whole [B, S]) -> after [R, S]."""
     node = helper.make_node("ScatterND", ["arena", "rows", "whole"], ["after"])
     taken = [_floats("arena", ["R", "S"]), _ints("rows", ["B", 1]), _floats("whole", ["B", "S"])]
     return _model([node], taken, [_floats("after", ["R", "S"])])

@@ -1,4 +1,4 @@
-"""What happens to inputs before the model sees them: missing values are filled, bad rows are kept away from it."""
+"""Prepares inputs for the model: fills missing values, and keeps bad inputs away from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 
 
 class Preprocessing:
-    """Fills missing values by the model's policy, over all sessions of a call at once."""
+    """Fills missing values by the model's policy, for all sessions of a call at once."""
 
     def __init__(self, config: Config) -> None:
         source = config.input
@@ -31,12 +31,12 @@ class Preprocessing:
         return self._policy == "hold"
 
     def fill(self, inputs: Array, into: Array, held: NDArray[np.float32] | None) -> Bools | None:
-        """Copies inputs [T, B, ...] (of a structured dtype where there are several) into `into` of the same shape,
-        filled.
+        """Copies inputs [T, B, ...] (of a structured dtype if there are several) into `into`, of the same shape, with
+        missing values filled.
 
-        held: [B, F], each session's last values; brought up to date. Returns bool [B], false for sessions whose
-        input cannot be taken (infinite, NaN without a policy, a token id out of range; they are fed zeros),
-        or None where all are good.
+        held: [B, F], each session's last values, updated in place. Returns bool [B], False for sessions whose
+        input is invalid (infinite, NaN without a policy, a token id out of range), which are fed zeros;
+        None if all are valid.
         """
         if self._named:
             return self._take_named(inputs, into)

@@ -1,4 +1,4 @@
-"""An onnxruntime session whose calls have a limit in time: a graph may hold a loop that never ends."""
+"""An onnxruntime session whose calls have a time limit, because a graph may contain a loop that never ends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import onnxruntime
 from cellkeeper_service.domain.engine import Array
 from cellkeeper_service.errors import StartError
 
-CHECKS = 10  # a call may take longer than the limit by one part of so many
-FATAL = 4  # severity: what is stopped here is no error of onnxruntime's to tell of
+CHECKS = 10  # per limit: a call may exceed the limit by 1/CHECKS
+FATAL = 4  # log severity, so that onnxruntime does not log a stopped call as an error
 
 
 class LimitedSession:
-    """Takes the place of a session while its graph is being tried. `close` ends its thread.
+    """Replaces a session while its graph is being tried. `close` ends its thread.
 
-    onnxruntime looks at its stop flag between nodes and turns of loops; one node alone is not stopped.
+    onnxruntime checks its stop flag between nodes and loop iterations; it does not interrupt a single node.
     """
 
     def __init__(self, session: Any, limit_ms: int, place: str) -> None:
@@ -34,13 +34,13 @@ class LimitedSession:
         self._watch.start()
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """As the session's own. Raises StartError where it takes longer than the limit."""
+        """Runs like the session's own method. Raises StartError if it takes longer than the limit."""
         with self._limited():
             results: list[Array] = self._session.run(outputs, feeds, self._options)
         return results
 
     def run_with_iobinding(self, binding: Any) -> None:
-        """As the session's own. Raises StartError where it takes longer than the limit."""
+        """Runs like the session's own method. Raises StartError if it takes longer than the limit."""
         with self._limited():
             self._session.run_with_iobinding(binding, self._options)
 

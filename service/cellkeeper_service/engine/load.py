@@ -1,4 +1,4 @@
-"""Makes the engine for a bundle: chooses it, tests it, warms it up."""
+"""Makes the engine for a bundle: chooses it, tests it and warms it up."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ def load_engine(
     trial_call_ms: int = TRIAL_CALL_MS,
     precision: str = "fp32",
 ) -> Engine:
-    """An engine, tested for exactness and warmed up.
+    """Loads an engine, tested for exactness and warmed up.
 
-    device: "cpu", "cuda:N", or "auto": cuda:0 where torch finds it (for a user's graph: where onnxruntime can use it),
-    otherwise the CPU. threads: of one call on the
-    CPU. between: called between the calls of the test; what it raises ends the loading. trial_call_ms: the longest that
-    one call of a user's graph may take meanwhile. precision: of the products on a GPU, "fp32", "tf32" or "bf16". Raises
-    StartError where a package or the device is missing, the model
-    does not go with it, or it cannot be streamed.
+    device: "cpu", "cuda:N", or "auto": cuda:0 if torch finds it (for a user's graph: if onnxruntime can use it),
+    otherwise the CPU. max_batch: sessions in one call, at most. threads: of one call on the CPU. between: called
+    between the calls of the test; an exception that it raises ends the loading. trial_call_ms: the longest that one
+    call of a user's graph may take during the test. precision: of products on a GPU, "fp32", "tf32" or "bf16".
+    Raises StartError if a package or the device is missing, the model cannot run on it, or it cannot be streamed.
     """
     if isinstance(bundle, Path):
         bundle = read_bundle(bundle)
@@ -67,22 +66,22 @@ def load_engine(
         raise StartError(
             f"{bundle.path}: {error}; free memory of the device, lower --max-batch or choose another --device"
         ) from error
-    if why_cpu and is_driver_installed():  # now: a refusal is one line. Without the driver nothing was to be had
+    if why_cpu and is_driver_installed():  # only now, so that a refusal is one line; without a driver, there is no GPU
         log.warning("model %s: its ONNX graph runs on the CPU: %s", bundle.config.name, why_cpu)
     return engine
 
 
 def check_device(device: str) -> None:
-    """Raises StartError for what names no device."""
+    """Raises StartError if `device` does not name a device."""
     kind, _, number = device.partition(":")
     if device not in ("auto", "cpu") and (kind != "cuda" or not number.isdecimal()):
         raise StartError(f"device: got {device}, expected auto, cpu or cuda:0")
 
 
 def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)) -> dict[int, float]:
-    """Seconds per call of one time step, by batch size: the better of a few calls. Clears the arena.
+    """Returns the seconds of a call of one time step by batch size, the best of a few calls. Clears the arena.
 
-    The largest size is always max_batch.
+    sizes: the batch sizes to measure, as far as they are below max_batch, which is always measured.
     """
     wanted = frozenset(output.name for output in engine.spec.outputs[:1])
     seconds: dict[int, float] = {}
@@ -102,11 +101,10 @@ def warm(engine: Engine, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 
 
 
 def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[str, Array]:
-    """One offline run of one whole sequence: inputs [T, ...], by name where the model has several -> by name, outputs
-    [T, ...].
+    """Runs one whole sequence offline. Returns the outputs [T, ...] by name, and the final states as "state.<name>".
 
-    The state tensors after it are there as "state.<name>". Clears the arena of an engine that is passed in. Masked
-    elements and None are missing, as NaN is. Raises StartError where the model takes no missing values.
+    inputs: [T, ...], by name if the model has several. Masked elements and None are missing values, like NaN. Clears
+    the arena of an engine that is passed in. Raises StartError for missing values that the model does not take.
     """
     engine = load_engine(model, "cpu") if isinstance(model, Path) else model
     if isinstance(inputs, Mapping):
@@ -128,7 +126,7 @@ def offline(model: Engine | Path, inputs: Array | Mapping[str, Array]) -> dict[s
 
 
 def _taken(inputs: Array, engine: Engine, start: int) -> Array:
-    """Time steps in the model's dtype. start: the first one's number."""
+    """Returns time steps in the model's dtype. start: the number of the first. Raises StartError."""
     spec = engine.spec
     if spec.inputs:
         return inputs.astype(spec.input.numpy_dtype, copy=False)
@@ -144,7 +142,7 @@ def _taken(inputs: Array, engine: Engine, start: int) -> Array:
 
 
 def _packed(inputs: Mapping[str, Array], spec: ModelSpec) -> Array:
-    """[T] of a structured dtype. Raises StartError."""
+    """Returns the inputs as [T] of a structured dtype. Raises StartError."""
     if not isinstance(spec.input, PackedInputs) or set(inputs) != {part.name for part in spec.inputs}:
         names = [part.name for part in spec.inputs] or "an array: the model has one input"
         raise StartError(f"inputs: got {sorted(inputs)}, expected {names}")
@@ -184,8 +182,8 @@ def _resolve(device: str, bundle: Bundle) -> str:
     if device != "auto":
         return device
     if isinstance(bundle.config, GraphConfig):
-        return AUTO_DEVICE  # only the attempt tells
-    # torch last: its import takes longer than all else that a start on the CPU does
+        return AUTO_DEVICE  # only trying shows if it works
+    # torch comes last: importing it takes longer than everything else in a start on the CPU
     if not all(map(importlib.util.find_spec, ("torch", "triton"))) or not is_driver_installed():
         return "cpu"
     from .cuda.device import cuda_devices
@@ -196,7 +194,7 @@ def _resolve(device: str, bundle: Bundle) -> str:
 def _made(
     bundle: Bundle, device: str, max_batch: int, threads: int, trial_call_ms: int, precision: Precision
 ) -> tuple[Tunable, str]:
-    """The engine, and why it is on the CPU where a graph was to be tried on a GPU."""
+    """Returns the engine, and why a graph that was to try a GPU runs on the CPU; "" otherwise."""
     try:
         return _make(bundle, _resolve(device, bundle), max_batch, threads, trial_call_ms, precision), ""
     except GraphDeviceMissing as error:

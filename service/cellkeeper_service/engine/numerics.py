@@ -1,4 +1,4 @@
-"""Names what decides the bits on this machine."""
+"""Names the properties of this machine that decide the bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FLAGS = ("avx512f", "avx2", "fma", "avx", "sve", "asimd")  # those that choose 
 
 
 def instruction_set() -> str:
-    """Such as "x86_64+avx512f+avx2+fma+avx"; only the architecture where the system does not tell more."""
+    """Returns a text such as "x86_64+avx512f+avx2+fma+avx"; only the architecture if the system does not tell more."""
     found: set[str] = set()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
@@ -23,7 +23,7 @@ def instruction_set() -> str:
 
 
 def vendor() -> str:
-    """The processor's maker and family, by which some libraries choose their kernels; "" where unknown."""
+    """Returns the processor's vendor and family, by which some libraries choose their kernels; "" if unknown."""
     wanted = {"vendor_id": "", "cpu family": ""}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():

@@ -1,5 +1,5 @@
-"""What NVIDIA's driver and CUDA's libraries tell about themselves. onnxruntime does not tell, and torch need not be
-installed for it, so they are asked through ctypes."""
+"""Asks NVIDIA's driver and the CUDA libraries about themselves, through ctypes: onnxruntime does not tell, and torch
+need not be installed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ VERSION_PARTS = (0, 1, 2)  # cublasGetProperty: major, minor, patch
 
 
 class DriverError(Exception):
-    """The driver is missing, or refuses; the text is a part of one line."""
+    """The driver is missing, or a call failed. The message is part of one line."""
 
 
 def is_driver_installed() -> bool:
-    """Without it no package finds a CUDA device. Starts nothing of it."""
+    """Returns True if the driver is installed, without which there is no CUDA device. Does not initialize CUDA."""
     return _loaded(DRIVER) is not None
 
 
 class CudaDriver:
-    """The driver of this machine. Every call raises DriverError where it refuses."""
+    """The driver of this machine. Every method raises DriverError if the driver reports an error."""
 
     def __init__(self) -> None:
         try:
@@ -32,20 +32,20 @@ class CudaDriver:
         self._call("cuInit", 0)
 
     def device_count(self) -> int:
-        """Of those that CUDA_VISIBLE_DEVICES leaves."""
+        """Returns how many devices there are, as limited by CUDA_VISIBLE_DEVICES."""
         count = ctypes.c_int()
         self._call("cuDeviceGetCount", ctypes.byref(count))
         return count.value
 
     def model(self, number: int) -> str:
-        """Of the device, such as "NVIDIA H100 80GB HBM3"."""
+        """Returns the device's model, such as "NVIDIA H100 80GB HBM3"."""
         device, name = ctypes.c_int(), ctypes.create_string_buffer(NAME_BYTES)
         self._call("cuDeviceGet", ctypes.byref(device), number)
         self._call("cuDeviceGetName", name, NAME_BYTES, device)
         return name.value.decode(errors="replace")
 
     def free_bytes(self, number: int) -> int:
-        """Of the device's memory."""
+        """Returns how many bytes of the device's memory are free."""
         device, context = ctypes.c_int(), ctypes.c_void_p()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._call("cuDeviceGet", ctypes.byref(device), number)
@@ -70,8 +70,8 @@ class CudaDriver:
 
 
 def library_versions(cuda_version: str) -> str:
-    """Of cuBLAS and cuDNN as this process loads them, which is what computes: "cublas 12.8.4 cudnn 9.10.2". One that
-    is not there is "none". cuda_version: what onnxruntime is built for, such as "12.8"."""
+    """Returns the versions of cuBLAS and cuDNN that this process loads, such as "cublas 12.8.4 cudnn 9.10.2"; "none"
+    for one that is missing. cuda_version: the one that onnxruntime is built for, such as "12.8"."""
     return f"cublas {_cublas_version(cuda_version)} cudnn {_cudnn_version()}"
 
 

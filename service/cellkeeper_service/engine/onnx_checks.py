@@ -1,6 +1,6 @@
-"""What an ONNX graph must not hold, found by reading it: other files, random numbers, a direction against time.
+"""Refuses ONNX graphs that contain what cannot be streamed: references to files, random numbers, backward layers.
 
-What only shows in the numbers is found by the trial at load: exactness.py.
+The trial at load (exactness.py) finds what shows only in the numbers.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ RANDOM = (
     "Sampling",
 )
 DROPOUTS = {"Dropout": 2, "BitmaskDropout": 2, "BiasDropout": 4, "BitmaskBiasDropout": 4}
-"""The number of the input that says whether the model is being trained."""
+"""By operator: the index of the input that says whether the model is in training mode."""
 RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM", "AttnLSTM")
-FIRST_STATE = 5  # of the inputs of LSTM, GRU and RNN, this one and the next are states
+FIRST_STATE = 5  # inputs 5 and 6 of LSTM, GRU and RNN are states
 COUPLING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
-"""Operators that take one scale for a whole tensor, all its rows."""
+"""Operators that use one scale for all rows of a tensor."""
 
 
 def read_model(model: bytes, place: str) -> Any:
-    """The ONNX model, which may keep weights in other files. Raises StartError for what is none."""
+    """Parses an ONNX model, which may keep weights in other files. Raises StartError for anything else."""
     try:
         return onnx.load_model_from_string(model)
     except DecodeError as error:
@@ -41,7 +41,7 @@ def read_model(model: bytes, place: str) -> Any:
 
 
 def parse_graph(model: bytes, place: str) -> Any:
-    """The ONNX model. Raises StartError for what is none, and for one that would read other files of this machine."""
+    """Parses an ONNX model. Raises StartError for anything else, and for a model that would read other files."""
     parsed = read_model(model, place)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of_model(parsed)):
         raise StartError(f"{place}: keeps weights in other files; save it with its weights inside")
@@ -49,10 +49,10 @@ def parse_graph(model: bytes, place: str) -> Any:
 
 
 def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
-    """Raises StartError for operators that cannot be streamed, whatever their weights are.
+    """Raises StartError for operators that cannot be streamed, whatever their weights.
 
-    A recurrent layer that runs backwards is refused where the graph has a time axis; in a graph of one time step it is
-    refused where its state goes on from step to step (over a window within the step it does no harm).
+    A backward recurrent layer is refused if the graph has a time axis. In a graph of one time step, it is refused if
+    its state is carried from step to step; over a window within the step, it does no harm.
     """
     timed = config.layout != "step"
     carried = _reached(model.graph, {state.input for state in config.states})
@@ -69,7 +69,7 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
             )
         attributes = {attribute.name: attribute for attribute in node.attribute}
         training = "training_mode" in attributes and attributes["training_mode"].i != 0
-        # before opset 14 no attribute says it, but further outputs: the statistics of the batch
+        # before opset 14, further outputs (the batch's statistics) mark training mode, instead of an attribute
         if node.op_type == "BatchNormalization" and (training or any(node.output[1:])):
             raise StartError(
                 f"{named}: normalises by the statistics of the batch in training mode; export the model in evaluation "
@@ -86,13 +86,13 @@ def refuse_operators(model: Any, config: GraphConfig, place: str) -> None:
 
 
 def coupling_operators(model: bytes) -> list[str]:
-    """The kinds of operators in the graph that take one scale for a whole tensor."""
+    """Returns the types of operators in the graph that use one scale for all rows of a tensor."""
     nodes = _nodes(onnx.load_model_from_string(model))
     return sorted({node.op_type for node, _ in nodes if node.op_type in COUPLING})
 
 
 def _graphs(model: Any) -> Iterator[Any]:
-    """The graph, the functions, and the graphs within their nodes."""
+    """Yields the graph, the functions, and the graphs inside their nodes."""
     left = [model.graph, *model.functions]
     while left:
         graph = left.pop()
@@ -104,12 +104,12 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 
 def _nodes(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Every node, and the graph in which it stands."""
+    """Returns every node with the graph that contains it."""
     return ((node, graph) for graph in _graphs(model) for node in graph.node)
 
 
 def tensors_of_model(model: Any) -> Iterator[Any]:
-    """Every tensor that has values in the model, wherever it stands."""
+    """Yields every tensor whose values are in the model, wherever it is."""
     for graph in _graphs(model):
         yield from getattr(graph, "initializer", ())  # functions have none
         sparse = list(getattr(graph, "sparse_initializer", ()))
@@ -122,16 +122,16 @@ def tensors_of_model(model: Any) -> Iterator[Any]:
 
 
 def _reached(graph: Any, names: Iterable[str]) -> set[str]:
-    """The values that are computed from `names`. What is made of shapes alone does not count."""
+    """Returns the values that are computed from `names`, except those computed from shapes alone."""
     reached = set(names)
-    for node in graph.node:  # ONNX sorts them
+    for node in graph.node:  # in topological order, as ONNX requires
         if node.op_type != "Shape" and reached & set(node.input):
             reached |= {name for name in node.output if name}
     return reached
 
 
 def _is_false(node: Any, number: int, graphs: Iterable[Any]) -> bool:
-    """Whether the node's input `number` is left out, or a constant that is false."""
+    """Returns True if the node's input `number` is left out, or is a constant that is false."""
     if len(node.input) <= number or not node.input[number]:
         return True
     known: dict[str, Any] = {}

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
-    "use_tf32": "0",  # products are IEEE float32, as everywhere where no reduced precision was asked for
-    "arena_extend_strategy": "kSameAsRequested",  # a power of two may be twice what the states need
-    "cudnn_conv_algo_search": "DEFAULT",  # the same algorithm for every batch; the others measure, or go by the size
+    "use_tf32": "0",  # products are IEEE float32, as everywhere unless reduced precision was requested
+    "arena_extend_strategy": "kSameAsRequested",  # rounding up to a power of two may double what the states need
+    "cudnn_conv_algo_search": "DEFAULT",  # the same algorithm for every batch; others depend on timing or the size
 }
 
-# onnxruntime's errors have no types that tell a device's failure from a call's: macros of its CUDA provider write these
+# onnxruntime's error types do not tell a device's failure from a call's; these texts come from its CUDA provider
 _DEVICE_FAILED = re.compile(
     r"\b(CUDA|CUDNN|CUBLAS|CUFFT|CURAND|CUSPARSE)(_STATUS| failure| error)|Failed to allocate memory", re.IGNORECASE
 )
@@ -35,9 +35,12 @@ _DEVICE_FAILED = re.compile(
 
 @dataclass(frozen=True)
 class GraphDevice:
-    """name: "cpu", or such as "cuda:0 NVIDIA H100 80GB HBM3". kind and number: as onnxruntime names the device.
-    versions: what decides the bits. provider: onnxruntime's, with its options. keeps_states: they stay in its memory
-    between calls. driver: what tells how much of that is free."""
+    """A device for ONNX graphs.
+
+    name: "cpu", or a text such as "cuda:0 NVIDIA H100 80GB HBM3". kind, number: onnxruntime's names for the device.
+    versions: what decides the bits. provider, options: onnxruntime's. keeps_states: states stay in the device's memory
+    between calls. driver: tells how much of that memory is free.
+    """
 
     name: str
     kind: str
@@ -50,7 +53,7 @@ class GraphDevice:
 
     @property
     def free_bytes(self) -> int | None:
-        """Of its own memory; None where states are in the host's. Raises EngineLost."""
+        """Free bytes of the device's own memory; None if states are in host memory. Raises EngineLost."""
         if self.driver is None:
             return None
         from .nvidia import DriverError
@@ -66,7 +69,7 @@ def cpu_device() -> GraphDevice:
 
 
 def cuda_device(device: str) -> GraphDevice:
-    """device: "cuda:N". Raises GraphDeviceMissing: one line that says what to do."""
+    """Returns the device "cuda:N". Raises GraphDeviceMissing, whose one line says what to do."""
     version = onnxruntime.__version__
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise GraphDeviceMissing(
@@ -88,8 +91,8 @@ def cuda_device(device: str) -> GraphDevice:
             device, f"CUDA does not start ({error})", "check the driver with nvidia-smi"
         ) from error
     cuda_version = getattr(onnxruntime, "cuda_version", "")
-    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21: finds what pip has installed of CUDA and cuDNN
-        with redirect_stdout(io.StringIO()):  # it prints what it misses; `check_provider` tells whether that matters
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21; finds CUDA and cuDNN installed by pip
+        with redirect_stdout(io.StringIO()):  # it prints what it does not find; `check_provider` tells if that matters
             onnxruntime.preload_dlls()
     versions = f"{CUDA_PROVIDER} cuda {cuda_version} {library_versions(cuda_version)} {model}"
     options = {"device_id": str(number), **CUDA_OPTIONS}
@@ -97,7 +100,7 @@ def cuda_device(device: str) -> GraphDevice:
 
 
 def check_provider(device: GraphDevice, session: Any) -> None:
-    """onnxruntime goes on with the CPU alone where a provider's libraries do not load. Raises GraphDeviceMissing."""
+    """Raises GraphDeviceMissing if onnxruntime fell back to the CPU because it could not load the provider."""
     if session.get_providers()[0] != device.provider:
         raise GraphDeviceMissing(
             device.name,
@@ -108,7 +111,7 @@ def check_provider(device: GraphDevice, session: Any) -> None:
 
 
 def lost(device: GraphDevice, error: Exception) -> EngineLost | None:
-    """What the failure of a call means for the process: None where the call alone failed."""
+    """Returns the EngineLost to raise if the error means that the device failed; None if only the call failed."""
     if not device.keeps_states or not _DEVICE_FAILED.search(str(error)):
         return None
     return EngineLost(f"{device.name} failed: {' '.join(str(error).split())[:300]}")

@@ -1,4 +1,4 @@
-"""The CPU engine: ONNX Runtime over the graph of a bundle."""
+"""The CPU engine: ONNX Runtime runs the graph that graph.py builds for a bundle."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from .graph import build_graph
 from .inputs import Preprocessing
 from .onnx_device import CPU_PROVIDER, GraphDevice, check_provider, cpu_device, lost
 
-MAX_BINDINGS = 2048  # shapes of call kept ready; a few KB each
+MAX_BINDINGS = 2048  # prepared call shapes; a few KB each
 
 
 class _Call(NamedTuple):
-    """Everything a call of one shape needs, ready: views of the buffers that it is bound to."""
+    """A prepared call of one shape, with views of the buffers that it is bound to."""
 
     binding: Any
-    filling: Sequence[Array]  # what P has beyond B, of inputs and states: to be zero
+    filling: Sequence[Array]  # the rows of inputs and states beyond B, up to P, which must be zero
     inputs: Array  # [T, B, ...]
     held: Floats | None  # [B, F]
     before: Sequence[WholeRows]  # states [B, S], and held
     after: Sequence[WholeRows]
-    state: Floats  # [B, S]: after
+    state: Floats  # [B, S], after the call
     outputs: Mapping[str, Floats]  # [T, B, ...]
-    results: Floats  # states and outputs of all P, one behind another
+    results: Floats  # the states and outputs of all P rows, one after another
 
 
 class OnnxRuntimeEngine:
     """Implements domain.engine.Engine for recurrent bundles without projection.
 
-    Calls of fewer than `min_batch` sessions are filled up to it with rows of zeros; P in the shapes here is the
-    batch so filled.
+    Calls of fewer than `min_batch` sessions are padded to it with rows of zeros. P in shapes is the size of the padded
+    batch.
     """
 
     name = "onnxruntime"
@@ -69,13 +69,13 @@ class OnnxRuntimeEngine:
         self._output_shapes = {output.name: output.shape for output in self.spec.outputs}
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Takes what exactness.settle found."""
+        """Applies what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
         self.numerics = describe(self._threads, min_batch, exact)
         self._calls: dict[tuple[int, int, frozenset[str]], _Call] = {}
 
     def end_trial(self) -> None:
-        """There is no limit for its own graph."""
+        """Does nothing: calls of the engine's own graph have no limit."""
 
     def reserve(self, rows: int) -> None:
         self._arena.reserve(rows)
@@ -97,7 +97,7 @@ class OnnxRuntimeEngine:
         good = self._preprocessing.fill(inputs, call.inputs, call.held)
         self._session.run_with_iobinding(call.binding)
         self._arena.scatter(write, call.after)
-        # the buffers are used again by the next call
+        # copied, because the next call reuses the buffers
         outputs = {name: values.copy() for name, values in call.outputs.items()}
         if good is None and all_finite(call.results):
             return Computed(outputs, None)
@@ -141,8 +141,8 @@ class OnnxRuntimeEngine:
         return call
 
     def _buffer(self, name: str, shape: Sequence[int], dtype: str = "float32") -> Array:
-        """A view of the one buffer that all calls share for this tensor. It grows by being replaced: the calls that
-        are bound to the old one keep that alive."""
+        """Returns a view of the buffer that all calls share for this tensor. A buffer that is too small is replaced;
+        the calls bound to the old one keep it alive."""
         size = prod(shape)
         if name not in self._buffers or self._buffers[name].size < size:
             self._buffers[name] = np.zeros(size, dtype)
@@ -150,11 +150,14 @@ class OnnxRuntimeEngine:
 
 
 def open_session(model: bytes, threads: int, place: str, device: GraphDevice | None = None) -> Any:
-    """An onnxruntime session on the device, the CPU by default; nodes for which the device's provider has no kernel run
-    on the CPU. Raises StartError where onnxruntime refuses the graph, GraphDeviceMissing where it cannot use the
-    device, EngineLost where that fails."""
+    """Opens an onnxruntime session on the device, by default the CPU. Nodes for which the device's provider has no
+    kernel run on the CPU.
+
+    Raises StartError if onnxruntime refuses the graph, GraphDeviceMissing if it cannot use the device, and EngineLost
+    if the device fails.
+    """
     device = device or cpu_device()
-    onnxruntime.disable_telemetry_events()  # nobody who serves a model has asked for it
+    onnxruntime.disable_telemetry_events()  # operators have not agreed to it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -179,7 +182,7 @@ def open_session(model: bytes, threads: int, place: str, device: GraphDevice | N
 def describe(
     threads: int, min_batch: int, exact: bool, device: GraphDevice | None = None, one_session_a_call: bool = False
 ) -> str:
-    """The numerics text. It names the threads only where they may decide the bits."""
+    """Returns the numerics text. It includes the number of threads only if that may decide the bits."""
     versions = (device or cpu_device()).versions
     calls = "one_session_a_call" if one_session_a_call else f"min_batch={min_batch}"
     parts = [f"onnxruntime {onnxruntime.__version__} {versions}", calls]

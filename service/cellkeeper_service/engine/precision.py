@@ -1,4 +1,4 @@
-"""Of which precision the products of a GPU engine are; states, sums and everything else are float32."""
+"""The precision of products in a GPU engine. States, sums and everything else are float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 
 
 def read_precision(word: str) -> Precision:
-    """Raises StartError for a word that is none."""
+    """Returns the precision that the word names. Raises StartError for any other word."""
     for precision in PRECISIONS:
         if word == precision:
             return precision

@@ -1,4 +1,4 @@
-"""Inputs in another size: what broken sensors and wrong units send."""
+"""Scales inputs, to imitate broken sensors and wrong units."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from cellkeeper_service.domain.engine import Array
 
 
 def scaled(inputs: Array, scale: float) -> Array | None:
-    """The inputs times a number, in their dtype; of several inputs those that are floats. None: none of them are (token
-    ids have no size). What is beyond a float's range is the largest that it holds."""
+    """Returns the inputs times a number, in their dtype; of several inputs, only floats are scaled.
+
+    Returns None if none are floats (token ids have no scale). Values of float16 and float64 inputs that leave the
+    dtype's range are clipped to it.
+    """
     if inputs.dtype.names is None:
         return _times(inputs, scale) if inputs.dtype.kind == "f" else None
     floats = [name for name in inputs.dtype.names if inputs[name].dtype.kind == "f"]

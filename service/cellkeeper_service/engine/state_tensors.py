@@ -1,4 +1,4 @@
-"""States apart: the tensors of rows as checkpoints have them."""
+"""Splits packed states into their tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellkeeper_service.domain.spec import TensorSpec
 
 
 def state_tensors(states: Array, specs: Iterable[TensorSpec]) -> list[Array]:
-    """states: uint8 [B, state_bytes]. Gives each tensor as [B, values] in its own dtype."""
+    """Returns each tensor of the states as [B, values] in its own dtype. states: uint8 [B, state_bytes]."""
     tensors, start = [], 0
     for spec in specs:
         part = np.ascontiguousarray(states[:, start : start + spec.nbytes])

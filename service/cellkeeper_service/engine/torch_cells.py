@@ -1,4 +1,4 @@
-"""The cells, the head and the output transform in torch, written out: the reference.
+"""The reference implementation: cells, head and output transform written out in torch.
 
 Every product has the shape [B, inputs] x [inputs, n], one time step at a time, whatever the chunking.
 """
@@ -34,22 +34,22 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "softsign": F.softsign,
 }
-# As in graph.py. Torch's kernels take two vectors of 16 floats at a time, and what is left one by one, with other
-# bits: so every row is a multiple of 32 floats, or (the gates) a view that is taken row by row.
+# As COLUMNS in graph.py. Torch's kernels process two vectors of 16 floats at a time, and the remainder one by one with
+# different bits. So every row is a multiple of 32 floats, or (for the gates) a view that is processed row by row.
 _COLUMNS = 32
 
 
 class TorchCells:
-    """The weights, and one step of the model."""
+    """The weights of a model, and its step."""
 
     def __init__(self, config: RecurrentConfig, tensors: dict[str, Array], dtype: torch.dtype = torch.float32) -> None:
-        """dtype: of everything that is computed; float64 for what others are measured against."""
+        """dtype: of all computations; float64 to measure other engines against."""
         self._config = config
         self._dtype = dtype
         self._tensors = {
             name: torch.from_numpy(value.copy()).to(dtype) for name, value in tensors.items() if name[:4] != "head"
         }
-        # [inputs, gates]: what a product takes without a transposition
+        # [inputs, gates], so that products need no transposition
         self._weights = {
             name: value.t().contiguous() for name, value in self._tensors.items() if name.startswith("rnn.weight")
         }
@@ -63,19 +63,19 @@ class TorchCells:
             self._scale = self._vector(config.input.normalization.scale)
 
     def split(self, state: Tensor) -> list[list[Tensor]]:
-        """A batch of checkpoints [B, S] as the tensors [B, width] of each state, by layer."""
+        """Splits a batch of checkpoints [B, S] into tensors [B, width], by state and layer."""
         layers = self._config.num_layers
         widths = [spec.shape[1] for spec in cell_states(self._config) for _ in range(layers)]
-        # contiguous: a product must not depend on whether its operand came from the arena or from a step before
+        # contiguous, so that products do not depend on whether an operand comes from the arena or the previous step
         parts = [part.contiguous() for part in torch.split(state, widths, dim=1)]
         return [parts[start : start + layers] for start in range(0, len(parts), layers)]
 
     def join(self, states: list[list[Tensor]]) -> Tensor:
-        """The inverse of `split`."""
+        """Joins tensors into checkpoints [B, S]; the inverse of `split`."""
         return torch.cat([part for parts in states for part in parts], dim=1)
 
     def step(self, values: Tensor, states: list[list[Tensor]]) -> Tensor:
-        """One time step: input [B, F] or ids [B] -> the top layer [B, H]. Replaces the tensors in `states`."""
+        """Computes one time step: input [B, F] or ids [B] -> the top layer [B, H]. Replaces the tensors in `states`."""
         if not isinstance(self._config.input, Features):
             values = self._tensors["embedding.weight"].index_select(0, values)
         elif self._offset is not None and self._scale is not None:
@@ -85,7 +85,7 @@ class TorchCells:
         return values
 
     def predict(self, hidden: Tensor) -> Tensor:
-        """The top layer [B, H] -> the prediction [B, units]."""
+        """Computes the prediction [B, units] from the top layer [B, H]."""
         config = self._config
         values, width = hidden, config.recurrent_size
         for dense, (weight, bias) in zip(config.head, self._head, strict=True):
@@ -137,7 +137,7 @@ class TorchCells:
         return n + z * (h - n)
 
     def _into(self, layer: int, values: Tensor) -> Tensor:
-        """W x + b of both biases."""
+        """Computes W x + b, with b the sum of both biases."""
         weight = self._weights[f"rnn.weight_ih_l{layer}"]
         if not self._config.bias:
             return values @ weight

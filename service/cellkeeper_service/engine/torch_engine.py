@@ -1,4 +1,4 @@
-"""The torch engine on the CPU: the reference, and what onnxruntime has no cell for."""
+"""The torch engine on the CPU: the reference, and the engine for cells that ONNX lacks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .torch_cells import TorchCells
 class TorchEngine:
     """Implements domain.engine.Engine for every recurrent bundle.
 
-    Calls of fewer than `min_batch` sessions are filled up to it with rows of zeros. `threads` is torch's own
-    number of threads on the CPU, for the whole process.
+    Calls of fewer than `min_batch` sessions are padded to it with rows of zeros. `threads` sets torch's number of CPU
+    threads for the whole process.
     """
 
     name = "torch"
@@ -50,7 +50,7 @@ class TorchEngine:
         self._arena = torch.zeros(0, self._cells_bytes // 4)
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Takes what exactness.settle found."""
+        """Applies what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
         parts = [f"torch {torch.__version__}", torch.backends.cpu.get_cpu_capability(), instruction_set(), vendor()]
         if not exact:
@@ -58,7 +58,7 @@ class TorchEngine:
         self.numerics = " ".join([*filter(None, parts), f"min_batch={min_batch}"])
 
     def end_trial(self) -> None:
-        """There is no limit for cells of its own."""
+        """Does nothing: calls of the engine's own cells have no limit."""
 
     def reserve(self, rows: int) -> None:
         self._arena = torch.zeros(rows, self._cells_bytes // 4)
@@ -93,7 +93,7 @@ class TorchEngine:
         states = self._cells.split(before)
         outputs: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
         for step in range(steps):
-            # a copy: within the chunk a step's data may start anywhere, and products may depend on that
+            # cloned, because a step's data may be unaligned in the chunk, and the bits of products may depend on that
             hidden = self._cells.step(values[step].clone(), states)
             if "hidden" in outputs:
                 outputs["hidden"].append(hidden)

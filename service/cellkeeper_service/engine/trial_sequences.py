@@ -1,4 +1,4 @@
-"""The sequences that an engine is tried with: ordinary values, and what broken sensors and wrong units send."""
+"""The sequences of the trial: ordinary values, and what broken sensors and wrong units send."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cellkeeper_service.domain.spec import PackedInputs
 from cellkeeper_service.model.config import Config, Tokens
 from cellkeeper_service.model.named_inputs import NamedInput, NamedInputs
 
-SEQUENCES = 256  # distinct sequences: many, for some kernels round differently for few values only
+SEQUENCES = 256  # distinct sequences; many, because some kernels round differently for only a few values
 SHORT_STEPS = 16
 LONG_SEQUENCES = 8
 LONG_STEPS = 200
 
 ORDINARY, POSITIVE, SPIKES, LARGE, HUGE, ZERO, MISSING = range(7)
-_FIRST = (ORDINARY, HUGE, ORDINARY, LARGE, POSITIVE, ZERO, MISSING, SPIKES)  # also the smallest batches have company
+_FIRST = (ORDINARY, HUGE, ORDINARY, LARGE, POSITIVE, ZERO, MISSING, SPIKES)  # so that small batches are mixed, too
 _OTHERS = (LARGE, POSITIVE, ZERO, SPIKES, MISSING, HUGE)
 SPIKE_EVERY_STEPS = 7
 LARGE_SCALE, HUGE_SCALE = 1e3, 1e6
@@ -28,8 +28,8 @@ LARGE_SCALE, HUGE_SCALE = 1e3, 1e6
 class TrialSequences:
     """short: [SHORT_STEPS, SEQUENCES, ...]; long: [LONG_STEPS, LONG_SEQUENCES, ...], other values of the same kinds.
 
-    judged: bool [SEQUENCES]: how far these differ says whether a model can be served. The others are company (huge or
-    missing values); of them only the bits have to agree.
+    judged: bool [SEQUENCES], True for sequences whose differences decide whether the model can be served. The others
+    (huge or missing values) are there as neighbors: their bits must agree too, but the size of a difference is ignored.
     """
 
     short: Array
@@ -38,8 +38,11 @@ class TrialSequences:
 
 
 def trial_sequences(config: Config, draw: np.random.Generator) -> TrialSequences:
-    """Standard normal values around the model's normalisation, or token ids; some sequences scaled by 1e3 and 1e6, with
-    single values scaled by 1e3, without negative values, all zero, or all NaN."""
+    """Draws standard normal values, scaled by the model's normalization, or token ids.
+
+    Some sequences are multiplied by 1e3 or 1e6, have single values multiplied by 1e3, have no negative values, or are
+    all zero or all NaN.
+    """
     kinds = np.array(
         [
             _FIRST[i] if i < len(_FIRST) else (_OTHERS[i // 4 % len(_OTHERS)] if i % 4 == 3 else ORDINARY)
@@ -56,7 +59,7 @@ def trial_sequences(config: Config, draw: np.random.Generator) -> TrialSequences
 
 
 def drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
-    """[steps, len(kinds), ...]: a sequence of each kind."""
+    """Draws one sequence for each of `kinds`: [steps, len(kinds), ...]."""
     source = config.input
     if isinstance(source, NamedInputs):
         each = {one.name: _drawn_input(one, draw, steps, kinds) for one in source.inputs}
@@ -70,7 +73,7 @@ def drawn(config: Config, draw: np.random.Generator, steps: int, kinds: Array) -
 
 
 def _drawn_input(one: NamedInput, draw: np.random.Generator, steps: int, kinds: Array) -> Array:
-    """[steps, len(kinds), *shape]: of one of several inputs."""
+    """Draws one of several inputs: [steps, len(kinds), *shape]."""
     shape = (steps, len(kinds), *one.shape)
     if one.vocabulary:
         return draw.integers(0, one.vocabulary, shape, dtype=np.dtype(one.dtype))
@@ -80,7 +83,7 @@ def _drawn_input(one: NamedInput, draw: np.random.Generator, steps: int, kinds: 
 
 
 def _of_kinds(values: Array, kinds: Array) -> Array:
-    """values: standard normal, [steps, len(kinds), ...]."""
+    """Turns standard normal values [steps, len(kinds), ...] into sequences of these kinds, in place."""
     values[:, kinds == POSITIVE] = np.abs(values[:, kinds == POSITIVE])
     values[::SPIKE_EVERY_STEPS, kinds == SPIKES] *= LARGE_SCALE
     values[:, kinds == LARGE] *= LARGE_SCALE

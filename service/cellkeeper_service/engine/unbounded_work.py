@@ -1,7 +1,7 @@
-"""Graphs whose work depends on the values that a client sends, without a bound: turns of a Loop, sizes of tensors.
+"""Refuses graphs whose work depends, without a bound, on values that clients send: Loop iterations, tensor sizes.
 
-One request could hold up the engine, or fill the memory, for everybody. A trial cannot find that: it does not know the
-values. Shapes do no harm: they are bounded by what a message and a batch can hold.
+One request could block the engine or fill the memory for everybody. The trial cannot find that, because it does not
+know which values to send. Shapes do no harm: the sizes of messages and batches bound them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx import inliner, numpy_helper
 from cellkeeper_service.errors import StartError
 
 MOST_TURNS = 4096
-"""Of a Loop that a client's values can end sooner, and that else ends after a fixed number of turns."""
+"""The most iterations of a Loop that ends after a constant number of them, unless a client's values end it earlier."""
 SIZED_BY: Mapping[str, slice] = {
     "Range": slice(0, 3),
     "ConstantOfShape": slice(0, 1),
@@ -26,13 +26,15 @@ SIZED_BY: Mapping[str, slice] = {
     "Resize": slice(2, 4),
     "Upsample": slice(1, 2),
 }
-"""Inputs whose values say how large the result is. Other operators make nothing much larger than they are given."""
+"""By operator: the inputs whose values decide the size of the result. Others' results are not much larger than their
+inputs."""
 SHAPES = ("Shape", "Size")
 ALIKE = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
 
 
 def refuse_unbounded(model: Any, values: Iterable[str], place: str) -> None:
-    """values: the graph's inputs that clients decide on, states included. Raises StartError."""
+    """Raises StartError for a graph with unbounded work. values: the graph's inputs that clients control, including
+    states."""
     if model.functions:
         model = inliner.inline_local_functions(model)
     _Reading(place).read(model.graph, _Known(set(values)))
@@ -40,17 +42,18 @@ def refuse_unbounded(model: Any, values: Iterable[str], place: str) -> None:
 
 @dataclass
 class _Known:
-    """sent: names whose values depend on what clients send. constants: by name."""
+    """What is known about the names in a graph. sent: those whose values depend on what clients send. constants: by
+    name."""
 
     sent: set[str]
     constants: dict[str, Any] = field(default_factory=dict)
 
     def within(self) -> _Known:
-        """For a graph within a node, which sees the names around it."""
+        """Returns a copy for a graph inside a node, which sees the names around it."""
         return _Known(set(self.sent), dict(self.constants))
 
     def take(self, name: str, sent: bool) -> None:
-        """A name of this graph hides the same one of the graph around it."""
+        """Notes a name of this graph, which hides the same name of the graph around it."""
         self.sent.discard(name)
         if sent:
             self.sent.add(name)
@@ -61,7 +64,7 @@ class _Reading:
         self._place = place
 
     def read(self, graph: Any, known: _Known) -> None:
-        """Adds the graph's names, node by node: ONNX sorts them."""
+        """Checks the graph's nodes and notes their names, in topological order, as ONNX requires."""
         known.constants |= {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Loop":
@@ -74,7 +77,7 @@ class _Reading:
         for attribute in node.attribute:
             for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 inner = known.within()
-                for value in body.input:  # of Scan, which makes a turn for each slice of its inputs
+                for value in body.input:  # of Scan, which iterates over the slices of its inputs
                     inner.take(value.name, True)
                 self.read(body, inner)
                 sent |= bool(inner.sent & {value.name for value in body.output})
@@ -92,14 +95,14 @@ class _Reading:
             known.take(name, sent and node.op_type not in SHAPES)
 
     def _loop(self, node: Any, known: _Known) -> None:
-        """Its turns end by their number, or by a condition: what clients send must not decide without a bound."""
+        """Checks a Loop, whose number of iterations or condition must not depend on what clients send without bound."""
         (body,) = [attribute.g for attribute in node.attribute if attribute.name == "body"]
-        turns, first = node.input[0], list(node.input[1:])  # the condition, and what is carried from turn to turn
+        turns, first = node.input[0], list(node.input[1:])  # first: the condition, then the loop-carried values
         sent = [name in known.sent for name in first]
         names, results = [value.name for value in body.input], [value.name for value in body.output]
-        while True:  # until a turn makes nothing more of it depend on what clients send
+        while True:  # until an iteration makes no further value depend on what clients send
             inner = known.within()
-            inner.take(names[0], False)  # the turn's number
+            inner.take(names[0], False)  # the iteration's number
             for name, holds in zip(names[1:], sent, strict=True):
                 inner.take(name, holds)
             self.read(body, inner)
@@ -112,7 +115,7 @@ class _Reading:
             known.take(name, sent[0] or turns in known.sent or result in inner.sent)
 
     def _check_turns(self, node: Any, turns: str, known: _Known, *, ends_early: bool) -> None:
-        """ends_early: its condition depends on what clients send."""
+        """Raises StartError if the iterations have no bound. ends_early: the condition depends on what clients send."""
         if turns in known.sent:
             raise self._unbounded(node, f"the number of its turns, {turns}, depends on values that clients send")
         if not ends_early:

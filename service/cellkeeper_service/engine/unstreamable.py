@@ -1,4 +1,4 @@
-"""Why a model that failed the trial of exactness cannot be streamed."""
+"""Finds out why a model that failed the exactness trial cannot be streamed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .trial_sequences import HUGE_SCALE, LARGE_SCALE, TrialSequences
 
 
 class Unstreamable(StartError):
-    """What a stream of this model would give depends on more than its own past, and by more than rounding does.
+    """The outputs of a stream of this model would depend on more than its own past, by more than rounding.
 
-    coupled: on the other sessions of its batch.
+    coupled: they depend on the other sessions of the batch.
     """
 
     def __init__(self, text: str, *, coupled: bool = False) -> None:
@@ -26,7 +26,7 @@ class Unstreamable(StartError):
 
 
 def coupled(how: str) -> Unstreamable:
-    """how: what couples the sessions, and how much, in words."""
+    """Returns the error for coupled sessions. how: what couples them, and how much, in words."""
     return Unstreamable(
         f"rows of a batch depend on each other: {how}; take means, norms and scales over one session's own values",
         coupled=True,
@@ -36,10 +36,10 @@ def coupled(how: str) -> Unstreamable:
 def explain(
     engine: Engine, sequences: TrialSequences, states: Array, most: float, spread: float, between: Callable[[], None]
 ) -> Unstreamable:
-    """Finds the cause. Clears the arena.
+    """Finds the cause, and returns the error. Clears the arena.
 
-    states: uint8 [sessions, state_bytes], where the sequences start. most: the relative difference that rounding may
-    make. spread: the one that was seen. between: called between calls.
+    states: uint8 [sessions, state_bytes], the sequences' initial states. most: the largest relative difference that
+    rounding may cause. spread: the one that was seen. between: called between engine calls.
     """
     probe = _Probe(engine, states, between)
     ordinary = np.ascontiguousarray(sequences.short[:, sequences.judged])[:, : min(8, engine.max_batch)]
@@ -73,7 +73,7 @@ def explain(
 
 
 def _companies(first: Array) -> list[Array]:
-    """[T, B, ...] each: the first session's input as it is, and other values for the others, fewer of them too."""
+    """Returns batches [T, B, ...] with the first session's input unchanged, and none or other inputs for the others."""
     companies = [first[:, :1]]
     if first.dtype.kind != "f":
         companies.append(first[:, :1].repeat(first.shape[1], axis=1))
@@ -92,9 +92,11 @@ class _Probe:
         self._wanted = frozenset(output.name for output in engine.spec.outputs)
 
     def difference(self, one: Array, other: Array, steps: int | None = None, *, last: bool = False) -> float:
-        """Of the first session's outputs (in its first `steps` steps) and, without steps, its states: the largest
-        difference, relative to the largest value. Infinity where only one of them is finite. last: with `other` the
-        first session has the last row of the batch."""
+        """Runs two batches, and returns the first session's largest difference relative to its largest value.
+
+        It compares the outputs of the first `steps` time steps; without `steps`, all outputs and the states. Infinity
+        if only one side is finite. last: in `other`, the first session takes the last row of the batch.
+        """
         worst = 0.0
         for a, b in zip(self._run(one, steps), self._run(other, steps, last=last), strict=True):
             with np.errstate(all="ignore"):
@@ -107,7 +109,7 @@ class _Probe:
         engine = self._engine
         self._between()
         order = np.arange(inputs.shape[1], dtype=np.intp)
-        rows = order[::-1].copy() if last else order  # session i has the row of the arena i
+        rows = order[::-1].copy() if last else order  # session i has row i of the arena
         engine.reserve(len(rows))
         engine.write_states(order, self._states[: len(order)])
         computed = engine.run(np.ascontiguousarray(inputs[:, rows]), rows, rows, self._wanted)

@@ -1,4 +1,4 @@
-"""The engine for an ONNX graph of the user's own, with inputs, states and outputs as its bundle declares them."""
+"""The engine for a user's ONNX graph, with inputs, states and outputs as its bundle declares them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from .unbounded_work import refuse_unbounded
 from .unstreamable import coupled
 
 _TYPES = {"float32": "float", "float64": "double", "float16": "float16", "int32": "int32", "int64": "int64"}
-_FLOATS = ("float32", "float64", "float16")  # of inputs and outputs: the service's own are float32
+_FLOATS = ("float32", "float64", "float16")  # a graph's inputs and outputs; the service's own are float32
 _DTYPES = {f"tensor({kind})": dtype for dtype, kind in _TYPES.items()}
 
 
 class UserGraphEngine:
-    """Implements domain.engine.Engine. graph_calls.py says how often the graph is called.
+    """Implements domain.engine.Engine for a user's graph. graph_calls.py decides how often the graph is called.
 
-    On a GPU float32 states of a graph with a free batch stay in the device's memory: they are gathered there, go from
-    time step to time step there, and are scattered there. Inputs and wanted outputs travel with each call, and other
-    states too.
+    On a GPU, the states of a graph with a free batch stay in the device's memory if all are float32: they are gathered,
+    passed from time step to time step, and scattered there. Each call transfers inputs, wanted outputs, and any other
+    states.
     """
 
     name = "onnxruntime"
@@ -53,8 +53,8 @@ class UserGraphEngine:
         trial_call_ms: int = TRIAL_CALL_MS,
         device: GraphDevice | None = None,
     ) -> None:
-        """Calls have the limit `trial_call_ms` until `end_trial`. device: the CPU by default. Raises StartError, of it
-        GraphDeviceMissing where onnxruntime cannot use the device, and EngineLost where that fails."""
+        """trial_call_ms: limit for each call until `end_trial`. device: the CPU by default. Raises StartError (its
+        subclass GraphDeviceMissing if onnxruntime cannot use the device), and EngineLost if the device fails."""
         if not isinstance(bundle.config, GraphConfig):
             raise TypeError(f"{bundle.path} has no graph of its own")
         self.spec: ModelSpec = bundle.spec
@@ -86,7 +86,7 @@ class UserGraphEngine:
             if self.one_session_a_call
             else BatchCalls(bundle.config, constants, graph_inputs, self._place, stay=stay)
         )
-        # what fills missing values is preprocessing, which runs on the host
+        # held values fill missing ones in preprocessing, which runs on the host
         self._held = Arena([FLOAT_BYTES * prod(self.spec.input.shape)]) if self._preprocessing.holds else None
         self._trial: LimitedSession | None = LimitedSession(self._session, trial_call_ms, place)
         try:
@@ -97,21 +97,21 @@ class UserGraphEngine:
             raise
 
     def _read_rows(self, model: Any) -> bool:
-        """Whether the graph itself shows that sessions of a batch are independent. Raises Unstreamable where it shows
-        that they are not; with one session in a batch that does no harm."""
+        """Returns True if the graph proves that the sessions of a batch are independent. Raises Unstreamable if it
+        proves that they are not, which does no harm if a batch has one session."""
         found = independence(model, self._graph)
         if found.coupled is not None and self.max_batch > 1:
             raise coupled(f"node {found.coupled.node} {found.coupled.why}, and {found.output} is computed from it")
         return found.proved
 
     def end_trial(self) -> None:
-        """Calls have no limit from now on."""
+        """Lifts the limit on calls."""
         if self._trial is not None:
             self._trial.close()
             self._trial = None
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Takes what exactness.settle found."""
+        """Applies what exactness.settle found."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, tolerance
         self.numerics = describe(self._threads, min_batch, exact, self._place, self.one_session_a_call)
 
@@ -154,8 +154,7 @@ class UserGraphEngine:
     def _compute(
         self, filled: Array, before: dict[str, Any], declared: list[GraphOutput]
     ) -> tuple[dict[str, Array], list[Any]]:
-        """Raises StartError where a call fails while the graph is tried: what it is tried with is what clients may
-        send."""
+        """Calls the graph. Raises StartError if a call fails during the trial, because clients may send the same."""
         try:
             return self._calls.compute(self._trial or self._session, filled, before, declared)
         except (StartError, EngineLost):
@@ -170,7 +169,7 @@ class UserGraphEngine:
             ) from error
 
     def _try(self, place: str) -> None:
-        """Two sessions take one step, so that a wrong declaration is found here and not by a client."""
+        """Runs one step of two sessions, so that a wrong declaration is found here and not by a client."""
         inputs = np.zeros((1, 2, *self.spec.input.shape), self.spec.input.numpy_dtype)
         declared = list(self._graph.outputs)
         try:
@@ -203,8 +202,8 @@ def _held_rows(held: Array) -> WholeRows:
 
 
 def _check_names(session: Any, config: GraphConfig, place: str) -> dict[str, str]:
-    """The dtypes of the graph's inputs that are a time step's, by name. Raises StartError where the graph's names are
-    not the declared ones."""
+    """Returns the dtypes of the graph's inputs that receive a time step, by name. Raises StartError if the graph's
+    names or dtypes are not the declared ones."""
     inputs = {value.name: value.type for value in session.get_inputs()}
     declared = [*graph_names(config), *(state.input for state in config.states), *config.constants]
     if sorted(declared) != sorted(inputs):

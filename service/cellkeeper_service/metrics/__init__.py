@@ -1,4 +1,4 @@
-"""What the service counts, and where it can be read: the only package that knows Prometheus."""
+"""The service's metrics and the port that serves them: the only package that knows Prometheus."""
 
 from .merged import MergedMetrics
 from .meter import ModelRow, PrometheusMeter

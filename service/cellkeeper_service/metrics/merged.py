@@ -1,4 +1,4 @@
-"""The metrics of several processes that serve together, as one."""
+"""Merges the metrics and probes of several worker processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 SCRAPE_SECONDS = 5.0
-PROBE_SECONDS = 6.0  # longer than a process gives its own loop
+PROBE_SECONDS = 6.0  # longer than a process waits for its own event loop
 
 
 class MergedMetrics:
-    """Asks every process when it is asked itself. count: how many there are."""
+    """The metrics and probes of all workers, each of which is asked at every request. count: how many there are."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -25,12 +25,15 @@ class MergedMetrics:
         self._ending = False
 
     def add(self, url: str) -> None:
-        """Where the metrics of one of them are."""
+        """Adds a worker, by the URL of its metrics."""
         self._urls.append(url)
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format. Raises OSError where a process does not answer, or is not there yet:
-        sums without it would look as if its counters had gone back."""
+        """Returns the merged metrics in Prometheus' text format.
+
+        Raises OSError if a worker does not answer or is not there yet: sums without it would look as if counters had
+        gone backwards.
+        """
         if len(self._urls) < self._count:
             raise OSError(f"{len(self._urls)} of {self._count} workers serve")
         registry = CollectorRegistry()
@@ -38,15 +41,15 @@ class MergedMetrics:
         return generate_latest(registry)
 
     def end(self) -> None:
-        """They were told to end."""
+        """Notes that the workers were told to end."""
         self._ending = True
 
     def why_dead(self) -> str:
-        """Why this process and the others should be killed; empty: they live. What still loads lives."""
+        """Returns why this process and the workers should be killed; empty if all live. Loading counts as alive."""
         return self._first_refusal("/healthz")
 
     def why_not_ready(self) -> str:
-        """Why no request should be sent to their port; empty: all of them are ready."""
+        """Returns why no requests should be sent to the workers' port; empty if all workers are ready."""
         if self._ending:
             return "draining"
         if len(self._urls) < self._count:
@@ -63,7 +66,7 @@ class MergedMetrics:
 
 
 def _refusal(url: str) -> str:
-    """What a probe says; empty: all is well."""
+    """Returns why a probe failed; empty if it succeeded."""
     try:
         urlopen(url, timeout=PROBE_SECONDS).close()
     except HTTPError as refused:
@@ -75,7 +78,7 @@ def _refusal(url: str) -> str:
 
 
 class _Sums(Collector):
-    """Samples of the same name and labels are added up; of what only says what something is, one is kept."""
+    """Adds up samples of the same name and labels. Of an info metric, it keeps one."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts

@@ -1,4 +1,4 @@
-"""The service's metrics: every family, its labels and what it counts. Never a session id as a label."""
+"""The service's metrics: the meter, and most families with their labels. A session id is never a label."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cellkeeper_service.domain.store import StoreFacts
 from .per_call import commit_families, frame_families, http_families, store_families, tick_families
 from .per_model import StateFamilies, StepFamilies
 
-# A time stamp beside every counter would be twice the series, for nothing that anybody asks for.
+# A creation timestamp for every counter would double the number of series, and nobody uses it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class PrometheusMeter:
-    """Counts into a registry of its own; implements domain.meter.Meter. Safe to call from several threads."""
+    """Implements domain.meter.Meter with a registry of its own. Safe to call from several threads."""
 
     def __init__(self, version: str = "") -> None:
         """version: of the service, for cellkeeper_build_info."""
@@ -102,47 +102,47 @@ class PrometheusMeter:
         self._frames.note(direction, items)
 
     def http_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request over HTTP was answered. route: the template of its path."""
+        """Counts an answered HTTP request. route: the template of its path."""
         self._http_requests(method, route, str(status)).inc()
         self._http_seconds.note(route, seconds)
 
     def engine_calls(self, model: str) -> int:
-        """How often the engine has computed for the model."""
+        """Returns how many engine calls there were for the model."""
         return self._ticks.rows(model)
 
     # ------------------------------------------------------------------------------------- what is shown as it is
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """`depth` is asked at every scrape for the requests that wait."""
+        """Sets the function that returns, at every scrape, how many requests and items are unanswered."""
         self._gauges.queue_depth = depth
 
     def watch_hot_sessions(self, hot: Callable[[], Mapping[str, int]]) -> None:
-        """`hot` is asked at every scrape for the number of hot sessions of each model."""
+        """Sets the function that returns, at every scrape, the number of hot sessions of each model."""
         self._gauges.hot_sessions = hot
 
     def show_models(self, rows: Sequence[ModelRow]) -> None:
-        """Shows these in cellkeeper_model_info and cellkeeper_current_model_info, and no others."""
+        """Shows exactly these versions in cellkeeper_model_info and cellkeeper_current_model_info."""
         self._gauges.models = list(rows)
 
     def reloaded(self, result: str) -> None:
         self._reloads(result).inc()
 
     def store_opened(self, kind: str, facts: Callable[[], StoreFacts]) -> None:
-        """Shows the store in cellkeeper_store_info and _restarts_total; `facts` is asked at every scrape."""
+        """Shows the store in cellkeeper_store_info and _restarts_total; `facts` is called at every scrape."""
         self._gauges.store = (kind, facts)
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    # labels() checks and locks at every call; there are few combinations, so each is looked up once.
+    # labels() validates and locks at every call. There are few combinations, so each is looked up only once.
 
     def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
         return cache(Counter(name, text, labels, registry=self.registry).labels)
 
 
 class ModelRow(NamedTuple):
-    """A version as cellkeeper_model_info shows it. fingerprint: hexadecimal. current: it takes new sessions."""
+    """A model version in cellkeeper_model_info. fingerprint: hexadecimal. current: it takes new sessions."""
 
     model: str
     fingerprint: str
@@ -154,7 +154,7 @@ class ModelRow(NamedTuple):
 
 
 class _Gauges(Collector):
-    """What is asked for at a scrape instead of being counted."""
+    """Metrics whose values are read at each scrape instead of being counted."""
 
     def __init__(self, version: str) -> None:
         self.version = version

@@ -1,4 +1,4 @@
-"""Families that every tick, store call and message counts into."""
+"""Families for every engine call, store call, message and HTTP request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class Column(NamedTuple):
-    """One family of a group. bounds: of a histogram's buckets; empty: a counter, which sums the column. Without a
-    column of its own (`rows`) it counts the events."""
+    """One family of a group. bounds: of a histogram's buckets; empty: a counter, which sums the column. rows: a counter
+    of the events, without a column of its own."""
 
     name: str
     text: str
@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 class Families(Collector):
-    """Families with one label whose numbers are noted together, a row for each event: see Tally."""
+    """Families with the same single label, whose values are noted together, one row per event: see Tally."""
 
     def __init__(self, label: str, *columns: Column) -> None:
         self._label = label
@@ -35,14 +35,14 @@ class Families(Collector):
         self._tallies: dict[str, Tally] = {}
 
     def note(self, value: str, *row: float) -> None:
-        """value: of the label. row: a number for each column that has some."""
+        """Notes an event. value: of the label. row: one number for each column without `rows`."""
         tally = self._tallies.get(value)
         if tally is None:
             tally = self._tallies.setdefault(value, Tally(self._bounds))
         tally.note(row)
 
     def rows(self, value: str) -> int:
-        """How many rows were noted."""
+        """Returns how many rows were noted for a label's value."""
         tally = self._tallies.get(value)
         return 0 if tally is None else int(tally.rows)
 

@@ -1,4 +1,4 @@
-"""The two families of histograms that every chunk of every session goes into."""
+"""Families by model: every chunk's times, steps and replays, and a sample of the states."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _STEPS, _REPLAYED = len(PHASES), len(PHASES) + 1
 
 
 class StepFamilies(Collector):
-    """Time, steps and chunks, by model."""
+    """Times, steps and chunks, by model."""
 
     def __init__(self) -> None:
         self._models: dict[str, Tally] = {}
 
     def tally(self, model: str) -> Tally:
-        """Where a model's chunks are noted: the seconds of PHASES, steps applied, 1 if replayed."""
+        """Returns the tally of a model's chunks. Its columns: the seconds of PHASES, steps applied, 1 if replayed."""
         found = self._models.get(model)
         if found is None:
             found = self._models.setdefault(model, Tally([SECONDS] * len(PHASES) + [(), ()]))
         return found
 
     def note(self, model: str, steps: int, times: StepTimes, replayed: bool, count: int) -> None:
-        """`count` chunks with the same times. The steps of replayed ones were counted when they were applied."""
+        """Notes `count` chunks with the same times. Replayed steps are not counted again."""
         tally = self._models.get(model) or self.tally(model)
         row = (times.queue, times.load, times.compute, times.commit, times.total)
         tally.note((*row, 0.0, 1.0) if replayed else (*row, float(steps), 0.0), count)
@@ -67,20 +67,20 @@ class StepFamilies(Collector):
 
 
 class StateFamilies(Collector):
-    """How large states are and how much they change: drift and collapse show here."""
+    """How large states are and how much they change, which shows drift and collapse."""
 
     def __init__(self) -> None:
         self._models: dict[str, Tally] = {}
 
     def tally(self, model: str) -> Tally:
-        """Where a model's states are noted: Euclidean norm, relative change."""
+        """Returns the tally of a model's states. Its columns: Euclidean norm, relative change."""
         found = self._models.get(model)
         if found is None:
             found = self._models.setdefault(model, Tally([NORMS, CHANGES]))
         return found
 
     def note_rows(self, model: str, rows: Floats) -> None:
-        """Many states at once: float64 [rows, 2]."""
+        """Notes many states at once. rows: float64 [rows, 2]."""
         self.tally(model).note_rows(rows)
 
     def collect(self) -> Iterator[Metric]:

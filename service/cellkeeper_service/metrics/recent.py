@@ -19,30 +19,30 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 Labels = tuple[tuple[str, str], ...]
 Values = Mapping[str, Mapping[Labels, float]]
-"""By the sample's name and its labels."""
+"""Values by the sample's name and its labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """at: seconds of the monotonic clock."""
+    """The metrics at one time. at: seconds of the monotonic clock."""
 
     at: float
     values: Values
 
 
 class Recent:
-    """Looks at the metrics when it is told to, and keeps what it saw for KEPT looks."""
+    """Samples the metrics when told to, and keeps enough samples to show the last KEPT intervals."""
 
     sample_seconds = SAMPLE_SECONDS
 
     def __init__(self, collect: Callable[[], Iterable[Metric]], now: Callable[[], float]) -> None:
-        """collect: every family, as a registry gives them. now: the monotonic clock."""
+        """collect: returns every family, as a registry does. now: the monotonic clock, in seconds."""
         self._collect = collect
         self._now = now
         self._samples: deque[Sample] = deque(maxlen=KEPT + 1)
 
     def look(self) -> None:
-        """To be called every SAMPLE_SECONDS."""
+        """Takes a sample. Call every SAMPLE_SECONDS."""
         values: dict[str, dict[Labels, float]] = defaultdict(dict)
         for family in self._collect():
             if family.name in FAMILIES:
@@ -51,7 +51,7 @@ class Recent:
         self._samples.append(Sample(self._now(), values))
 
     def shown(self) -> dict[str, Any]:
-        """As JSON, the oldest first. Each sample tells of the time since the one before it."""
+        """Returns the samples as JSON, oldest first. Each covers the time since the one before it."""
         now = self._now()
         return {
             "sample_seconds": SAMPLE_SECONDS,
@@ -112,7 +112,7 @@ def _between(before: Sample, after: Sample, now: float) -> dict[str, Any]:
 
 
 def _by(values: Mapping[Labels, float], label: str) -> dict[str, float]:
-    """Sums by a label's value; by "" where there is none."""
+    """Returns the sums by a label's value; "" for samples without the label."""
     found: dict[str, float] = defaultdict(float)
     for labels, value in values.items():
         found[dict(labels).get(label, "")] += value
@@ -120,7 +120,7 @@ def _by(values: Mapping[Labels, float], label: str) -> dict[str, float]:
 
 
 def _rates(before: Sample, after: Sample, name: str, label: str, seconds: float) -> dict[str, float]:
-    """A second, by the label's value; those that did not grow are left out."""
+    """Returns the growth per second by the label's value, without values that did not grow."""
     early, late = _by(before.values.get(name, {}), label), _by(after.values.get(name, {}), label)
     grown = {value: count - early.get(value, 0.0) for value, count in late.items()}
     return {value: count / seconds for value, count in grown.items() if count > 0}
@@ -131,7 +131,7 @@ def _grown(before: Sample, after: Sample, name: str) -> float:
 
 
 def _buckets(before: Sample, after: Sample, name: str, labels: Mapping[str, str]) -> list[tuple[float, float]]:
-    """Upper bounds, ascending, and how many values between the samples were at most that."""
+    """Returns the buckets' upper bounds, ascending, each with how many values between the samples were at most that."""
     found: dict[float, float] = defaultdict(float)
     for sign, sample in ((1, after), (-1, before)):
         for at, value in sample.values.get(f"{name}_bucket", {}).items():
@@ -142,7 +142,7 @@ def _buckets(before: Sample, after: Sample, name: str, labels: Mapping[str, str]
 
 
 def _quantiles(buckets: list[tuple[float, float]]) -> dict[str, float] | None:
-    """By name, within a bucket as if its values were spread evenly; None where there were no values."""
+    """Returns QUANTILES by name, interpolated linearly within a bucket; None if there were no values."""
     if not buckets or buckets[-1][1] <= 0:
         return None
     bounds, counts = zip(*buckets, strict=True)

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics for Prometheus, /healthz (does it live?) and /readyz (should it get requests?)."""
+"""The metrics port: /metrics for Prometheus, /healthz (is it alive?) and /readyz (should it get requests?)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cellkeeper_service.errors import StartError
 IDLE_SECONDS = 30.0
 
 Probe = Callable[[], str]
-"""Why not; empty: all is well."""
+"""Returns why not; empty if all is well."""
 
 
 class MetricsServer:
-    """Serves from threads of its own, from construction until `close`."""
+    """An HTTP server that runs on threads of its own, from construction until `close`."""
 
     def __init__(
         self, exposition: Callable[[], bytes], host: str, port: int, why_dead: Probe, why_not_ready: Probe
     ) -> None:
-        """exposition: what /metrics answers with; 503 where it raises OSError. port 0 takes a free one; see `url`.
-        why_dead, why_not_ready: what /healthz and /readyz answer 503 with; 200 where they are empty.
+        """exposition: returns the body of /metrics; 503 if it raises OSError. port: 0 takes a free one; see `url`.
+        why_dead, why_not_ready: return the reason for a 503 of /healthz and /readyz; 200 if it is empty.
 
         Raises StartError if it cannot listen there.
         """
         try:
-            # resolved first: an IPv6 address needs another kind of socket
+            # resolved first, because an IPv6 address needs another kind of socket
             family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
             probes = {"/healthz": ("alive", why_dead), "/readyz": ("ready", why_not_ready)}
             self._server = _Server(family, (str(address[0]), int(address[1])), exposition, probes)
@@ -48,7 +48,7 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """Where the metrics are: "http://127.0.0.1:9464/metrics"."""
+        """The URL of the metrics, such as "http://127.0.0.1:9464/metrics"."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/metrics"
 
@@ -75,7 +75,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A probe that hangs up, as HAProxy's does once it has read the status, is nothing for the log."""
+        """Ignores clients that hang up, as HAProxy's probe does once it has read the status."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
-    wbufsize = -1  # an answer is one write
+    wbufsize = -1  # buffered, so that a response is one write
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -114,4 +114,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Scrapes are not logged."""
+        """Does nothing: scrapes are not logged."""

@@ -1,4 +1,4 @@
-"""Counting on the hot path: a row of numbers is noted at once and sorted into histograms later, many at a time."""
+"""Counting on the hot path: rows of numbers are appended, and sorted into histograms later, many at a time."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ FOLD_ROWS = 4096
 class Tally:
     """Histograms and sums of several columns that are observed together.
 
-    Noting a row costs a fraction of a microsecond: it is appended, and every FOLD_ROWS rows are counted in one go,
-    as are the rest before anything is read. Safe to call from several threads.
+    Noting a row costs a fraction of a microsecond: it is only appended. Rows are counted FOLD_ROWS at a time, and the
+    rest before anything is read. Safe to call from several threads.
     """
 
     def __init__(self, bounds: Sequence[Sequence[float]]) -> None:
-        """bounds: for each column the ascending upper bounds of its buckets, less the last, infinite one; empty for a
-        column of which only the sum is wanted."""
+        """bounds: for each column, the ascending upper bounds of its buckets without the last, infinite one; empty if
+        only the column's sum is wanted."""
         self._bounds = [np.asarray(column, dtype=np.float64) for column in bounds]
         self._counts = [np.zeros(len(column) + 1, dtype=np.int64) for column in bounds]
         self._sums = np.zeros(len(bounds), dtype=np.float64)
         self._rows = 0
-        self._noted = array("d")  # rows, each with the times it was observed behind it
+        self._noted = array("d")  # rows, each followed by how often it was observed
         self._full = FOLD_ROWS * (len(bounds) + 1)
         self._lock = Lock()
 
     def note(self, row: tuple[float, ...], times: int = 1) -> None:
-        """Observes one value in each column; several times, where many have the same row."""
+        """Observes one value in each column, `times` times."""
         with self._lock:
             self._noted.extend(row)
             self._noted.append(times)
@@ -41,25 +41,25 @@ class Tally:
                 self._fold()
 
     def note_rows(self, rows: Floats) -> None:
-        """Observes many at once: float64 [rows, columns]."""
+        """Observes many rows at once. rows: float64 [rows, columns]."""
         with self._lock:
             self._count(rows, np.ones(len(rows)))
 
     @property
     def rows(self) -> int:
-        """How many rows were noted."""
+        """How many rows were observed."""
         with self._lock:
             self._fold()
             return self._rows
 
     def sum(self, column: int) -> float:
-        """The sum of a column."""
+        """Returns the sum of a column."""
         with self._lock:
             self._fold()
             return float(self._sums[column])
 
     def buckets(self, column: int) -> list[tuple[str, float]]:
-        """The buckets of a column as Prometheus shows them: upper bound, and how many values were at most that."""
+        """Returns a column's buckets as Prometheus shows them: upper bound, and how many values were at most that."""
         with self._lock:
             self._fold()
             upto = np.cumsum(self._counts[column]).tolist()

@@ -1,1 +1,1 @@
-"""Model bundles: a folder with config.json and model.safetensors, read strictly and written whole."""
+"""Model bundles: folders with config.json and model.safetensors, read strictly and written atomically."""

@@ -1,4 +1,4 @@
-"""Reads a bundle: config.json and model.safetensors (never pickle), each checked before it is believed."""
+"""Reads a bundle: config.json and model.safetensors (never pickle), each checked before it is used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_GRAPH_BYTES = 1 << 31
 MAX_WEIGHTS_BYTES = 1 << 34
 MAX_STATE_BYTES = 1 << 26
 
-_STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64"}  # by safetensors
+_STORED = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "int64": "I64"}  # in safetensors
 _KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".onnx": "onnx", ".pt": "torch", ".pth": "torch"} | {
     ".bin": "torch",
     ".safetensors": "torch",
@@ -42,8 +42,8 @@ _IMPORT = "`cellkeeper-server import --help` says how to make one of a model"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model at rest. tensors: by PyTorch's names, float32 (a graph's initial states: of the states' dtypes). graph:
-    the ONNX bytes of a GraphConfig."""
+    """A model read from its folder. tensors: by PyTorch's names, float32 (a graph's initial states have the states'
+    dtypes). graph: the ONNX model of a GraphConfig, otherwise empty."""
 
     path: Path
     config: Config
@@ -53,7 +53,7 @@ class Bundle:
 
     @property
     def initial_state(self) -> bytes:
-        """A new session's state: the tensors of spec.states in order, raw."""
+        """A new session's state: the raw tensors of spec.states, in order."""
         parts = [
             self.tensors.get(f"initial.{state.name}", np.zeros(state.shape)).astype(state.numpy_dtype).tobytes()
             for state in cell_states(self.config)
@@ -65,7 +65,7 @@ class Bundle:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Reads and checks the bundle in the folder `path`. Raises StartError: one line that says what to do."""
+    """Reads and checks the bundle in the folder `path`. Raises StartError, whose one line says what to do."""
     path = Path(path)
     _check_folder(path)
     text = _read(path, CONFIG_FILE, MAX_CONFIG_BYTES)
@@ -99,7 +99,7 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def _check_folder(path: Path) -> None:
-    """Raises StartError for what is no bundle, and says what to do with what it is instead."""
+    """Raises StartError if `path` is not a bundle, and says what to do with what it is instead."""
     try:
         if path.is_dir():
             found = sorted(item.name for item in path.iterdir())
@@ -127,7 +127,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _read(folder: Path, name: str, most: int) -> bytes:
-    """A file of the bundle. It may be a link within the folder: Kubernetes mounts a ConfigMap's files like that."""
+    """Reads a file of the bundle. It may be a link within the folder, as Kubernetes mounts a ConfigMap's files."""
     path = folder / name
     try:
         resolved = path.resolve(strict=True)
@@ -148,7 +148,7 @@ def _read(folder: Path, name: str, most: int) -> bytes:
 
 
 def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
-    """The tensors, after their names, shapes and dtypes were seen to be those of the config."""
+    """Returns the tensors, after checking that their names, shapes and dtypes are those of the config."""
     try:
         found = dict(deserialize(weights))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
@@ -177,7 +177,7 @@ def _tensors(path: Path, weights: bytes, config: Config) -> dict[str, Array]:
 
 
 def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
-    """A graph's constants have the shape they have; an initial state may be left out."""
+    """Returns the shapes that a graph's tensors must have: a constant's may be any, and initial states are optional."""
     shapes: Shapes = {}
     for name in config.constants:
         shape = found.get(f"constant.{name}")
@@ -195,7 +195,7 @@ def _graph_shapes(path: Path, config: GraphConfig, found: Shapes) -> Shapes:
 
 
 def _fingerprint(*parts: bytes) -> bytes:
-    """sha256 over each part's length (8 bytes, little-endian) and bytes."""
+    """Returns the sha256 over each part's length (8 bytes, little-endian) and bytes."""
     digest = sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

@@ -1,9 +1,9 @@
 """config.json: what a bundle says about its model.
 
     RecurrentConfig   layers of one kind of cell, an input, a head and an output transform
-    GraphConfig       an ONNX graph of the user's own with its inputs, states and outputs declared
+    GraphConfig       a user's ONNX graph, with its inputs, states and outputs declared
 
-`parsing.parse_config` reads one; `config_json` is its inverse.
+`parsing.parse_config` reads it; `config_json` is the inverse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACTIVATIONS = (
     "tanh",
     "sigmoid",
     "softplus",
-    "elu",  # with the slope 1
+    "elu",  # with alpha = 1
     "gelu",
     "gelu_tanh",
     "hard_sigmoid",
@@ -40,7 +40,7 @@ OPS = (*OPS_WITH_VALUE, "expm1", "exp", "softmax", "sinh")
 POLICIES = ("reject", "hold", "constant")
 LAYOUTS = ("step", "time_first", "batch_first")
 BATCHES = ("free", "one", "none")
-STATE_DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph
+STATE_DTYPES = ("float32", "float64", "float16", "int32", "int64")  # of a graph's states
 
 MAX_SIZE = 65_536  # features, hidden, projection, units of a dense layer
 MAX_LAYERS = 64
@@ -49,7 +49,7 @@ MAX_VOCABULARY = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """x' = (x - offset) / scale, feature by feature."""
+    """The input's normalization: x' = (x - offset) / scale, feature by feature."""
 
     offset: tuple[float, ...]
     scale: tuple[float, ...]
@@ -57,7 +57,8 @@ class Normalization:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What NaN means: "reject" it, "hold" the feature's last value (`value` before the first), "constant" `value`."""
+    """What NaN means. policy: "reject" it, "hold" the feature's last value (`value` before the first), or "constant":
+    take `value`."""
 
     policy: str = "reject"
     value: float = 0.0
@@ -65,7 +66,8 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Time steps of `size` float32 values. shape: of a graph's time step that is not [size]; `size` values in all."""
+    """Time steps of `size` float32 values. shape: that of a graph's time step if it is not [size]; it has `size` values
+    in all."""
 
     size: int
     normalization: Normalization | None = None
@@ -79,7 +81,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Time steps of one id each, 0..vocabulary - 1. embedding_size is 0 where a graph takes the ids itself."""
+    """Time steps of one token id each, 0..vocabulary - 1. embedding_size: 0 if a graph takes the ids itself."""
 
     vocabulary: int
     embedding_size: int
@@ -96,7 +98,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A step of the way back to the user's units. value: one number, or one for each output unit."""
+    """One step in converting outputs back to the user's units. value: one number, or one for each output unit."""
 
     op: str
     value: float | tuple[float, ...] | None = None
@@ -104,7 +106,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class RecurrentConfig:
-    """Layers of one kind of cell. The prediction is the head of the top layer, or that layer where it is empty."""
+    """Layers of one kind of cell. The prediction is the head's output, or the top layer's if there is no head."""
 
     name: str
     cell: str
@@ -119,11 +121,11 @@ class RecurrentConfig:
     head: tuple[Dense, ...]
     output: tuple[Transform, ...]
     feedback: Sources | None = None  # see feedback.py
-    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
+    feature_names: tuple[str, ...] = ()  # of the input's features, in order; empty if they have no names
 
     @property
     def recurrent_size(self) -> int:
-        """Width of `h`, and of the "hidden" output."""
+        """The width of `h` and of the "hidden" output."""
         return self.proj_size or self.hidden_size
 
     @property
@@ -137,9 +139,9 @@ class RecurrentConfig:
 
 @dataclass(frozen=True, slots=True)
 class GraphState:
-    """A state tensor of a graph: one session's shape, and the axis at which the graph has the batch.
+    """A state tensor of a graph. shape: one session's. batch_axis: the graph's batch axis.
 
-    Of a graph that takes one session a call the shape is the whole tensor's, and batch_axis is 0 and means nothing.
+    If the graph takes one session per call, the shape is that of the whole tensor, and batch_axis is 0 and unused.
     """
 
     name: str
@@ -152,7 +154,7 @@ class GraphState:
 
 @dataclass(frozen=True, slots=True)
 class GraphOutput:
-    """An output of a graph: the shape of one time step."""
+    """An output of a graph. shape: that of one time step."""
 
     name: str
     output: str
@@ -163,12 +165,12 @@ class GraphOutput:
 class GraphConfig:
     """An ONNX graph (inputs, states, constants) -> (outputs, states).
 
-    Features and outputs are float32, token ids int32; where the graph has other floats or integers, they are cast
-    outside of it. Several inputs have the dtypes of the graph; input_name is empty then.
-    layout: of the input and the outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
-    batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no such axis ("step" [...],
-    "time_first" [T, ...]). With the last two each call takes one session.
-    constants: names of graph inputs that always get the tensor "constant.<name>" of the bundle.
+    Features and outputs are float32 and token ids int32; they are cast outside the graph if it uses other float or
+    integer types. Several inputs have the graph's dtypes; input_name is empty then.
+    layout: of inputs and outputs: "step" [B, ...], "time_first" [T, B, ...], "batch_first" [B, T, ...].
+    batch: "free": a call takes any number of sessions. "one": B is 1. "none": there is no batch axis ("step" [...],
+    "time_first" [T, ...]). With the last two, each call takes one session.
+    constants: names of graph inputs that always get the bundle's tensor "constant.<name>".
     """
 
     name: str
@@ -180,7 +182,7 @@ class GraphConfig:
     outputs: tuple[GraphOutput, ...]
     constants: tuple[str, ...]
     feedback: Sources | None = None  # see feedback.py
-    feature_names: tuple[str, ...] = ()  # of the input's features, in their order; empty: they have none
+    feature_names: tuple[str, ...] = ()  # of the input's features, in order; empty if they have no names
     batch: str = "free"
 
     @property
@@ -192,7 +194,7 @@ Config = RecurrentConfig | GraphConfig
 
 
 def config_json(config: Config) -> dict[str, Any]:
-    """What config.json holds."""
+    """Returns the contents of config.json."""
     value = asdict(config)
     kind = "tokens" if isinstance(config.input, Tokens) else "features"
     value["input"] = {"kind": kind, **value["input"]}
@@ -208,7 +210,7 @@ def config_json(config: Config) -> dict[str, Any]:
         value = {"cell": "onnx", **value}
         value["input"]["name"] = value.pop("input_name")
         for state in value["states"]:
-            if state["dtype"] == "float32":  # servers before other dtypes know no such key
+            if state["dtype"] == "float32":  # left out, because servers that support no other dtype refuse the key
                 del state["dtype"]
         if config.batch == "free":
             del value["batch"]

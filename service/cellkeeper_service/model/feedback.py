@@ -1,12 +1,12 @@
-"""`feedback` in config.json: for each input feature which predicted value it becomes when the model is rolled out.
+"""`feedback` in config.json: which predicted value becomes each input feature when the model is rolled out.
 
     "feedback": [0, "known"]   the first feature is prediction[0]; the caller supplies the second
     "feedback": "argmax"       token ids: the most likely one
     "feedback": {"pressure": [0, 1], "valve": "known"}
-                               several inputs: two values of pressure are predicted; the caller supplies valve
+                               several inputs: the model predicts two values of pressure; the caller supplies valve
 
-Without it a model of features cannot be rolled out: that as many values are predicted as taken does not say that they
-are the same ones. A model of token ids that predicts one value for each id is taken to predict the next id.
+A model of features cannot be rolled out without it: predicting as many values as it takes does not make them the same
+ones. A model of token ids that predicts one value for each id is assumed to predict the next id.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cellkeeper_service.domain.spec import TensorSpec
 from .fields import Fields
 from .named_inputs import NamedInput
 
-Sources = Sequence[int | str] | Mapping[str, Sequence[int] | str]  # a text is a sequence, too
+Sources = Sequence[int | str] | Mapping[str, Sequence[int] | str]  # a str is a Sequence, too
 GREEDY = "argmax"
 SUPPLIED = "known"
 
 
 def parse_feedback(fields: Fields, features: int, vocabulary: int, predicted: tuple[int, ...] | None) -> Sources | None:
-    """What the key "feedback" holds; None where it is not there.
+    """Reads the key "feedback"; None if it is missing. Raises StartError.
 
-    features: of a time step; 0 for token ids. predicted: the shape of "prediction"; None: the model has none.
-    Raises StartError.
+    features: how many a time step has; 0 for token ids. predicted: the shape of "prediction"; None if the model has no
+    such output.
     """
     if not fields.has("feedback"):
         return None
@@ -50,7 +50,7 @@ def parse_feedback(fields: Fields, features: int, vocabulary: int, predicted: tu
 def parse_named_feedback(
     fields: Fields, inputs: Sequence[NamedInput], predicted: tuple[int, ...] | None
 ) -> Sources | None:
-    """What the key "feedback" holds where a time step has several inputs. Raises StartError."""
+    """Reads the key "feedback" of a model with several inputs; None if it is missing. Raises StartError."""
     if not fields.has("feedback"):
         return None
     value = fields.any("feedback", "an object")
@@ -72,7 +72,7 @@ def parse_named_feedback(
 def feedback_of(
     sources: Sources | None, vocabulary: int, outputs: tuple[TensorSpec, ...]
 ) -> Feedback | NamedFeedback | None:
-    """What a bundle's model does when it is rolled out; None: it cannot be."""
+    """Returns the feedback of a bundle's model; None if it cannot be rolled out."""
     if isinstance(sources, Mapping):
         fed = {name: tuple(map(int, given)) for name, given in sources.items() if given != SUPPLIED}
         return NamedFeedback(tuple(fed.items()))

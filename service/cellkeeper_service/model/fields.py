@@ -1,4 +1,4 @@
-"""Reads one JSON object strictly: every key is asked for by name, and one nobody asked for is refused."""
+"""Reads a JSON object strictly: callers ask for every key by name, and a key that nobody asks for is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class Fields:
-    """The keys of one object of config.json. Each refusal names the key, what came and what was expected."""
+    """The keys of one object of config.json. Each error names the key, what came and what was expected."""
 
     def __init__(self, value: object, place: str) -> None:
         self._place = place
@@ -56,8 +56,8 @@ class Fields:
         return value
 
     def text(self, key: str, longest: int = 200, default: object = _REQUIRED, *, printable: bool = True) -> str:
-        """printable: names stand in logs, in metrics and in errors, where a line break would begin another line. False
-        where the caller checks every character itself."""
+        """Reads a string. printable: refuse unprintable characters, because names appear in logs, metrics and errors,
+        where a line break would forge a line. False if the caller checks every character itself."""
         expected = f"a text of 1 to {longest} {'printable ' if printable else ''}characters"
         value = self.any(key, expected, default)
         if not isinstance(value, str) or not 1 <= len(value) <= longest or (printable and not value.isprintable()):
@@ -100,7 +100,7 @@ class Fields:
         return tuple(value)
 
     def done(self) -> None:
-        """Refuses keys that nobody asked for."""
+        """Raises StartError for a key that nobody asked for."""
         if self._left:
             raise StartError(f"{self._place}: {named(next(iter(self._left)))}: unknown key, remove it")
 
@@ -108,17 +108,17 @@ class Fields:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # JSON integers may be too large for a float; comparing them is exact
+    # JSON integers may be too large for a float, but comparing them is exact
     return math.isfinite(value) if isinstance(value, float) and not math.isfinite(value) else abs(value) <= _LARGEST
 
 
 def named(name: str) -> str:
-    """A name out of the bundle as it may stand in a line of text."""
+    """Returns a name from the bundle in a form that is safe in a line of text."""
     return name if name.isprintable() and 0 < len(name) <= LONGEST_SHOWN else _shown(name)
 
 
 def one_line(text: str) -> str:
-    """What another library says about a file, which may repeat anything that stands in it."""
+    """Returns another library's message about a file, made safe for one line: it may quote anything in the file."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
 

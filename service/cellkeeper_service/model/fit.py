@@ -1,8 +1,8 @@
-"""Fits what stands before and after a model from data: the input's normalisation and the way back of the output.
+"""Fits the input's normalization and the output's inverse transform from data.
 
 fit_normalization   from inputs, for config.json's input.normalization
 fit_output          from targets, for config.json's output
-fit_bundle          both, stored in a copy of a bundle
+fit_bundle          both, written to a copy of a bundle
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ METHODS = ("standard", "min_max", "robust")
 
 
 def fit_normalization(data: ArrayLike, method: str = "standard") -> Normalization:
-    """offset and scale of (x - offset) / scale, feature by feature.
+    """Fits offset and scale of (x - offset) / scale, feature by feature.
 
-    data: [..., F], any number of sequences and time steps; what is missing is left out: NaN, masked elements, None, and
-    NA of pandas. method: "standard" (mean and standard deviation), "min_max" (to 0..1), "robust" (median and the
-    distance of the quartiles). A feature that never changes gets the scale 1. Raises StartError.
+    data: [..., F], any number of sequences and time steps; missing values are ignored: NaN, masked elements, None and
+    pandas' NA. method: "standard" (mean and standard deviation), "min_max" (to 0..1), "robust" (median and
+    interquartile range). A constant feature gets the scale 1. Raises StartError.
     """
     values = _table(data, "data")
     if method not in METHODS:
@@ -43,16 +43,16 @@ def fit_normalization(data: ArrayLike, method: str = "standard") -> Normalizatio
     else:
         offset = np.nanmedian(values, axis=0)
         scale = np.nanquantile(values, 0.75, axis=0) - np.nanquantile(values, 0.25, axis=0)
-    # what is left of a constant after rounding is no scale
+    # the rounding error of a constant feature is not a scale
     still = scale <= 1e-12 * np.maximum(np.abs(offset), 1.0)
     return Normalization(tuple(offset.tolist()), tuple(np.where(still, 1.0, scale).tolist()))
 
 
 def fit_output(targets: ArrayLike, method: str = "standard", *, log1p: bool = False) -> tuple[Transform, ...]:
-    """The way back for a model that was trained on normalised targets: scale, offset, and expm1 where `log1p`.
+    """Fits the inverse transform of a model trained on normalized targets: scale, offset, and expm1 if `log1p`.
 
-    targets: [..., units] in the user's units; with `log1p`, log(1 + targets) is what was normalised. method: as for
-    `fit_normalization`. Raises StartError.
+    targets: [..., units] in the user's units; with `log1p`, the model was trained on normalized log(1 + targets).
+    method: as for `fit_normalization`. Raises StartError.
     """
     values = _table(targets, "targets")
     if log1p:
@@ -74,11 +74,11 @@ def fit_bundle(
     log1p: bool = False,
     feedback: Sources | None = None,
 ) -> Bundle:
-    """Writes the bundle `folder`: the one in `source` with what was fitted in its config.json.
+    """Writes the bundle `folder`: a copy of the one in `source` with the fitted numbers in its config.json.
 
-    For a model that was trained on data normalised by the same method. inputs: [..., F]; targets: [..., units];
-    feedback: as in config.json, for forecasts. What is not given stays as it is. It has another fingerprint: sessions
-    of the old one do not go on with it. Raises StartError, and FileExistsError.
+    For a model that was trained on data normalized by the same method. inputs: [..., F]; targets: [..., units];
+    feedback: as in config.json, for forecasts. Arguments left out change nothing. The copy has another fingerprint, so
+    sessions of the source do not continue on it. Raises StartError, and FileExistsError.
     """
     bundle = read_bundle(Path(source))
     config = bundle.config
@@ -101,7 +101,7 @@ def fit_bundle(
 
 
 def _table(data: ArrayLike, field: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """float64 [N, F]."""
+    """Returns the data as float64 [N, F], with NaN for missing values. Raises StartError."""
     try:
         numbers = as_numbers(data)
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Missing values in data that a model is fitted from or run on: masked elements of arrays, None, and NA of pandas.
+"""Missing values in data that a model is fitted to or run on: masked elements of arrays, None, and pandas' NA.
 
-`numpy.asarray` drops a mask, so that the fill values below it become data, and makes an array of objects of the others.
-The client (`_missing.py`) does the same for inputs: the two packages share no code.
+`numpy.asarray` drops a mask, so that the values under it become data, and makes object arrays of the others. The client
+(`_missing.py`) handles its inputs in the same way; the two packages share no code.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from cellkeeper_service.domain.engine import Array
 
-_SCALARS = {float, int, bool, type(None)}  # known to be no sequences: a look at each kind costs more than a conversion
+_SCALARS = {float, int, bool, type(None)}  # known not to be sequences: checking costs more than converting them
 
 
 def as_numbers(given: ArrayLike) -> Array:
-    """An array of numbers, without a mask. What is missing is NaN, which makes floats of integers.
+    """Returns an array of numbers without a mask. Missing values become NaN, which turns integers into floats.
 
-    What is no number stays what it is: the dtype tells. Raises TypeError and ValueError where numpy does.
+    Data that are not numbers stay as they are, as the dtype shows. Raises TypeError and ValueError where numpy does.
     """
     if isinstance(given, np.ma.MaskedArray):
         array = _unmasked(given)
@@ -32,7 +32,7 @@ def as_numbers(given: ArrayLike) -> Array:
 
 
 def is_missing(value: object) -> bool:
-    """Whether an element says that there is no value. NaN is a number here."""
+    """Returns True if the element stands for a missing value. NaN counts as a number here."""
     kind = type(value)
     return (
         value is None or value is np.ma.masked or (kind.__name__ == "NAType" and kind.__module__.startswith("pandas."))
@@ -40,7 +40,7 @@ def is_missing(value: object) -> bool:
 
 
 def _from_objects(array: Array) -> Array:
-    """Numbers where all elements are numbers or missing; otherwise the array as it is."""
+    """Returns numbers if all elements are numbers or missing, otherwise the array as it is."""
     elements = array.ravel().tolist()
     values = np.array([np.nan if is_missing(element) else element for element in elements])
     return values.reshape(array.shape) if values.dtype.kind in "fiub" and values.ndim == 1 else array
@@ -69,7 +69,7 @@ def _holds_masks(given: Sequence[Any]) -> bool:
 
 
 def _without_masks(given: object) -> Any:
-    """Nested lists, with None for what is masked."""
+    """Returns nested lists, with None for masked elements."""
     if isinstance(given, np.ma.MaskedArray):
         return given.tolist(None)
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):

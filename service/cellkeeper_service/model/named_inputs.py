@@ -1,12 +1,12 @@
-"""`inputs` in config.json: a graph's time step that has several inputs, each with a name.
+"""`inputs` in config.json: the several, named inputs of a graph's time step.
 
     "inputs": [
         {"name": "audio", "shape": [160], "dtype": "float32"},
         {"name": "speaker", "shape": [], "dtype": "int64", "vocabulary": 100}
     ]
 
-Floats are finite, and integers are 0..vocabulary - 1: what is sent is checked before a batch is formed, so that no
-value can make the call of a graph fail for all of its sessions.
+Floats must be finite, and integers must be in 0..vocabulary - 1. Both are checked before a batch is formed, so that no
+value can make a graph's call fail for all sessions in it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from .fields import Fields
 
 DTYPES = ("float32", "float64", "float16", "int32", "int64")
 MAX_INPUTS = 64
-MAX_VALUES = 65_536  # of one time step, all inputs together
+MAX_VALUES = 65_536  # in one time step, over all inputs
 MAX_IDS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class NamedInput:
-    """name: what clients call it. input: what the graph calls it. shape: of one time step of one session, in the
-    graph's own dtype. vocabulary: integers are below it; 0 for floats."""
+    """One of several inputs.
+
+    name: what clients call it. input: what the graph calls it. shape: that of one time step of one session. dtype: the
+    graph's own. vocabulary: integers must be below it; 0 for floats.
+    """
 
     name: str
     input: str
@@ -49,7 +52,7 @@ class NamedInputs:
 
 
 def parse_named_inputs(fields: Fields) -> NamedInputs:
-    """What the key "inputs" holds. Raises StartError."""
+    """Reads the key "inputs". Raises StartError."""
     items = fields.items("inputs", MAX_INPUTS)
     inputs = tuple(_input(Fields(item, fields.place(f"inputs[{i}]"))) for i, item in enumerate(items))
     names, graph_names = [one.name for one in inputs], [one.input for one in inputs]
@@ -62,7 +65,7 @@ def parse_named_inputs(fields: Fields) -> NamedInputs:
 
 
 def named_inputs_json(named: NamedInputs) -> list[dict[str, Any]]:
-    """What the key "inputs" holds."""
+    """Returns the value of the key "inputs"."""
     return [
         {
             "name": one.name,

@@ -1,4 +1,4 @@
-"""config.json, read: everything that it does not know is refused, with the key, what came and what was expected."""
+"""Parses config.json. Anything unknown is refused with the key, what came and what was expected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .named_inputs import NamedInputs, parse_named_inputs
 
 
 def parse_config(value: object, place: str = "config.json") -> Config:
-    """Reads what json.loads gave. Raises StartError that names the key, what came and what was expected."""
+    """Parses the result of json.loads. Raises StartError, which names the key, what came and what was expected."""
     fields = Fields(value, place)
     fields.choice("format", [FORMAT])
     name = fields.text("name", 100)
@@ -123,7 +123,7 @@ def _input(fields: Fields, size: int) -> Features | Tokens:
 
 
 def parse_normalization(fields: Fields, size: int) -> Normalization:
-    """An object with offset and scale, `size` numbers each."""
+    """Reads an object with offset and scale, `size` numbers each."""
     normalization = Normalization(fields.numbers("offset", size), fields.numbers("scale", size))
     if any(abs(scale) < 1e-30 for scale in normalization.scale):
         raise fields.refuse("scale", min(normalization.scale, key=abs), "numbers that can be divided by")
@@ -132,7 +132,7 @@ def parse_normalization(fields: Fields, size: int) -> Normalization:
 
 
 def parse_missing(fields: Fields) -> Missing:
-    """What the key "missing" of an object holds; reject where it is not there."""
+    """Reads the key "missing" of an object; the default is to reject missing values."""
     inner = Fields(fields.any("missing", "an object", {"policy": "reject"}), fields.place("missing"))
     missing = Missing(inner.choice("policy", POLICIES), inner.number("value", 0.0))
     inner.done()
@@ -150,7 +150,7 @@ def _dense(fields: Fields) -> Dense:
 
 
 def parse_transform(fields: Fields, width: int) -> Transform:
-    """An object with op and, where the op takes one, value: a number, or `width` of them."""
+    """Reads an object with op and, if the op takes one, value: a number, or `width` of them."""
     op = fields.choice("op", OPS)
     value: float | tuple[float, ...] | None = None
     if op in OPS_WITH_VALUE:
@@ -193,7 +193,7 @@ def _graph(fields: Fields, name: str) -> GraphConfig:
 
 
 def _graph_input(fields: Fields) -> tuple[str, Features | Tokens]:
-    """The one input of a time step, and its name in the graph."""
+    """Reads the only input of a time step. Returns its name in the graph, and what it takes."""
     inner = Fields(fields.any("input", "an object"), fields.place("input"))
     name = inner.text("name")
     source: Features | Tokens
@@ -206,7 +206,7 @@ def _graph_input(fields: Fields) -> tuple[str, Features | Tokens]:
 
 
 def _graph_features(fields: Fields) -> Features:
-    """The size of a time step, or its shape where that is not [size]."""
+    """Reads the size of a time step, or its shape if it has two axes or more."""
     shape: tuple[int, ...] = ()
     if fields.has("shape"):
         shape = fields.shape("shape", MAX_SIZE)

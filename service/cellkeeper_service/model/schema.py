@@ -1,7 +1,7 @@
 """The JSON Schema of config.json, for editors and for programs that write bundles.
 
-`parsing` decides what is accepted; whatever it accepts, the schema accepts too. Of what it refuses, the schema lets
-pass only what depends on several values at once (as many numbers as features) and on kinds of characters.
+`parsing` decides what is valid, and the schema accepts everything that `parsing` accepts. Beyond that, it accepts only
+errors that depend on several values at once (as many numbers as features) or on kinds of characters.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .named_inputs import DTYPES, MAX_IDS, MAX_INPUTS, MAX_VALUES
 Schema = dict[str, Any]
 
 _LARGEST = float(np.finfo(np.float32).max)
-_END = "(?![\\s\\S])"  # `$` matches before a line break, too, in some dialects
+_END = "(?![\\s\\S])"  # in some dialects, `$` also matches before a line break
 _NO_CONTROL = f"^[^\\u0000-\\u001f\\u007f-\\u009f]+{_END}"
 
 
 def config_schema() -> Schema:
-    """The schema, draft 2020-12. Every object in "$defs" refuses keys that it does not list."""
+    """Returns the schema, draft 2020-12. Every object in "$defs" refuses keys that it does not list."""
     recurrent = {name: f"a model of {text}" for name, text in _CELL_TEXTS.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,12 +1,12 @@
-"""Which tensors a bundle holds, by name and shape.
+"""The tensors in a bundle, by name and shape.
 
-The names and the order of the gates are PyTorch's: LSTM i, f, g, o; GRU r, z, n.
+The names and the gate order are PyTorch's: LSTM i, f, g, o; GRU r, z, n.
 
     embedding.weight [vocabulary, embedding_size]
     rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0, rnn.weight_hr_l0 (projection), ..._l1, ...
-    initial.h [layers, hidden], initial.c: where initial_state is "learned"
+    initial.h [layers, recurrent], initial.c [layers, hidden]: if initial_state is "learned"
     head.0.weight [units, inputs], head.0.bias, head.1.weight, ...
-    constant.<input>, initial.<state> (may be left out: zeros): for a graph
+    constant.<input>, initial.<state> (optional; default: zeros): for a graph
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def tensor_shapes(config: RecurrentConfig) -> Shapes:
-    """The name and shape of every tensor of a recurrent model; all are float32."""
+    """Returns the name and shape of every tensor of a recurrent model; all are float32."""
     shapes: Shapes = {}
     if isinstance(config.input, Tokens):
         shapes["embedding.weight"] = (config.input.vocabulary, config.input.embedding_size)
@@ -46,7 +46,7 @@ def tensor_shapes(config: RecurrentConfig) -> Shapes:
 
 
 def cell_states(config: Config) -> tuple[TensorSpec, ...]:
-    """The states that the cells themselves carry, in the order of a checkpoint."""
+    """Returns the states of the cells themselves, in the order of a checkpoint."""
     if isinstance(config, GraphConfig):
         return tuple(TensorSpec(state.name, state.dtype, state.shape) for state in config.states)
     states = [TensorSpec("h", "float32", (config.num_layers, config.recurrent_size))]
@@ -56,7 +56,8 @@ def cell_states(config: Config) -> tuple[TensorSpec, ...]:
 
 
 def all_states(config: Config) -> tuple[TensorSpec, ...]:
-    """The states of a checkpoint: those of the cells, then "last_input" [F] where missing values are held."""
+    """Returns the states of a checkpoint: those of the cells, then "last_input" if missing values are held, with the
+    shape of a time step."""
     states = cell_states(config)
     if isinstance(config.input, Features) and config.input.missing.policy == "hold":
         states += (TensorSpec("last_input", "float32", config.input.step_shape),)
@@ -64,14 +65,14 @@ def all_states(config: Config) -> tuple[TensorSpec, ...]:
 
 
 def tensor_dtypes(config: Config) -> dict[str, str]:
-    """The dtype of each tensor of a bundle that is not float32: initial states of a graph."""
+    """Returns the dtypes of a bundle's tensors that are not float32: some initial states of a graph."""
     if not isinstance(config, GraphConfig):
         return {}
     return {f"initial.{state.name}": state.dtype for state in config.states if state.dtype != "float32"}
 
 
 def outputs(config: Config) -> tuple[TensorSpec, ...]:
-    """What a time step gives; the first is the default."""
+    """Returns the outputs of a time step; the first is the default."""
     if isinstance(config, GraphConfig):
         return tuple(TensorSpec(output.name, "float32", output.shape) for output in config.outputs)
     return (
@@ -81,7 +82,7 @@ def outputs(config: Config) -> tuple[TensorSpec, ...]:
 
 
 def input_spec(config: Config) -> TensorSpec:
-    """float32 [F] (of a graph any shape), int32 [] for token ids, or several inputs packed."""
+    """Returns the input's spec: float32 [F] (any shape for a graph), int32 [] for token ids, or packed inputs."""
     if isinstance(config.input, NamedInputs):
         return PackedInputs.of(tuple(one.spec for one in config.input.inputs))
     if isinstance(config.input, Tokens):

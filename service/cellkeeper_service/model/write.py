@@ -1,4 +1,4 @@
-"""Writes a bundle whole: it appears under its name when it is complete, or not at all."""
+"""Writes a bundle atomically: it appears under its name complete, or not at all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def write_bundle(
 ) -> Bundle:
     """Writes `folder`, which must not exist yet, and reads it back.
 
-    config: parsed, or as in config.json. tensors: under PyTorch's names (tensors.py lists them), any float dtype; they
-    are stored as float32, a graph's initial states in their states' dtypes. graph: the ONNX model of a GraphConfig.
-    Raises StartError for what `read_bundle` would refuse, and FileExistsError; neither leaves anything behind.
+    config: parsed, or as in config.json. tensors: by PyTorch's names (tensors.py lists them), of any float dtype; they
+    are stored as float32. A graph's initial states must have their states' dtypes if these are not float32. graph: the
+    ONNX model of a GraphConfig. Raises StartError for anything that `read_bundle` would refuse, and FileExistsError;
+    neither leaves anything behind.
     """
     parsed = parse_config(config) if isinstance(config, Mapping) else config
     if folder.exists():
@@ -49,7 +50,7 @@ def write_bundle(
         save_file(stored, str(partial / WEIGHTS_FILE))
         if isinstance(parsed, GraphConfig):
             (partial / parsed.graph).write_bytes(graph)
-        (partial / WEIGHTS_FILE).chmod(0o644)  # a server under another user has to read it
+        (partial / WEIGHTS_FILE).chmod(0o644)  # so that a server run by another user can read it
         read_bundle(partial)
         for path in (*partial.iterdir(), partial):
             _sync(path)
@@ -61,15 +62,15 @@ def write_bundle(
 
 
 def _stored(name: str, value: Array, dtype: str | None) -> Array:
-    """dtype: the one that it must have already; None: float32 is made of any floats."""
-    array = as_numbers(value)  # a masked element is NaN, which is refused when it is read back
+    """Returns the tensor as it is stored. dtype: the one that it must already have; None: floats become float32."""
+    array = as_numbers(value)  # a masked element becomes NaN, which is refused when the bundle is read back
     if dtype is not None:
         if array.dtype != np.dtype(dtype):
             raise StartError(f"tensor {name}: got dtype {array.dtype}, expected {dtype}")
         return np.ascontiguousarray(array).reshape(array.shape)
     if array.dtype.kind != "f":
         raise StartError(f"tensor {name}: got dtype {array.dtype}, expected floats")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is read back
+    with np.errstate(over="ignore"):  # a value that becomes infinite is refused when the bundle is read back
         return np.ascontiguousarray(array, dtype="<f4").reshape(array.shape)
 
 

@@ -1,4 +1,4 @@
-"""Wiring: the only place that names concrete classes."""
+"""Wires the server together: the only place that names concrete classes."""
 
 from __future__ import annotations
 
@@ -62,14 +62,17 @@ from cellkeeper_service.server.versions import (
 )
 
 GC_THRESHOLD = 20_000
-"""New objects between two looks for garbage in circles. A tick makes a few thousand that live until their commit: to
-look at them every 700, as Python does, takes a tenth of the server's time and finds nothing."""
+"""New objects between two runs of the cyclic garbage collector. A tick makes a few thousand objects that live until
+their commit. Python's default of 700 takes a tenth of the server's time, and finds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is read, opened and listening before the loop runs. names: what KServe's clients call tensors, by model.
-    tokens: None: authentication is disabled. certificates: None: plain text."""
+    """Everything that is read, opened and listening before the event loop runs.
+
+    names: what KServe's clients call tensors, by model. tokens: None if authentication is disabled. certificates: None
+    for plain text.
+    """
 
     models: dict[str, Models]
     names: dict[str, TensorNames]
@@ -85,9 +88,11 @@ class Prepared:
 
 
 def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartError where it cannot begin, EngineLost where a device failed later;
-    its requests have been refused then. tell_parent: for one of several workers,
-    is told once where its metrics are."""
+    """Serves until SIGTERM or SIGINT.
+
+    tell_parent: for one of several workers; called once, with the URL of its metrics. Raises StartError if it cannot
+    start, and EngineLost if a device fails later, after the requests that needed it have been refused.
+    """
     if settings.max_log_steps < 2 * settings.max_chunk_steps:
         raise StartError(
             f"max_log_steps: got {settings.max_log_steps}, expected at least twice max_chunk_steps "
@@ -139,7 +144,7 @@ def serve(settings: Settings, tell_parent: Callable[[str], None] | None = None) 
             )
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)  # it is ending already, and the status says how
+                signal.signal(number, signal.SIG_IGN)  # it is already ending, with an exit status of its own
             store.close()
 
 
@@ -181,7 +186,7 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
         event_loop.end_with_parent(stopping.set)
 
     listen_host, _ = split_address(settings.listen, "--listen")
-    gc.freeze()  # what lives as long as the server need not be looked at again
+    gc.freeze()  # the collector need not visit what lives as long as the server
     gc.set_threshold(GC_THRESHOLD)
     loop.start(stopping.set)
     port = await server.start(settings.listen)
@@ -211,14 +216,14 @@ async def _serve(settings: Settings, prepared: Prepared, tell_parent: Callable[[
     await asyncio.wait_for(_drain(loop, server, grace_seconds), grace_seconds + 5)
     if front is not None:
         await front.stop()
-    watch.cancel()  # not before: a token that is withdrawn meanwhile ends its streams
+    watch.cancel()  # not earlier: while streams drain, a token that is withdrawn must still end its own
     await reloader.close()
     store_calls.close()
     say("stopped")
 
 
 async def _drain(loop: CoreLoop, server: RpcServer, grace_seconds: float) -> None:
-    """New requests are refused from here on; the replies to the others leave before the connections close."""
+    """Refuses new requests, and closes the connections after the replies to the others have left."""
     try:
         await asyncio.wait_for(loop.drain(), grace_seconds)
     except asyncio.TimeoutError:
@@ -234,7 +239,7 @@ def kserve_handlers(
     unread: Unread,
     streams: OpenStreams,
 ) -> list[grpc.GenericRpcHandler[Any, Any]]:
-    """Of the service of KServe's protocol."""
+    """Returns the handlers of KServe's protocol."""
     models, meter = prepared.models, prepared.meter
     longest_ms = settings.max_ttl_ms or settings.kserve_end_ttl_ms
     service = Service(prepared.names, min(settings.kserve_end_ttl_ms, longest_ms))
@@ -249,7 +254,7 @@ def kserve_handlers(
 
 
 def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, meter: PrometheusMeter) -> Reloader:
-    """Reads the folders anew when it is asked to."""
+    """Returns the reloader, which reads the models' folders again on request."""
     names = {served.spec.fingerprint: name for name, versions in models.items() for served in versions}
     folders = [Path(folder) for folder in settings.models]
 
@@ -271,21 +276,21 @@ def make_reloader(settings: Settings, models: dict[str, Models], costs: Costs, m
 
 
 def read_tokens(settings: Settings) -> TokenFile | None:
-    """None: authentication is disabled. Raises StartError."""
+    """Reads the token file; None if authentication is disabled. Raises StartError."""
     if not settings.tokens:
         return None
     return TokenFile(settings.tokens, default_quota(settings), counts_sessions=settings.max_ttl_ms > 0)
 
 
 def read_certificates(settings: Settings) -> Certificates | None:
-    """None: plain text. Raises StartError."""
+    """Reads the server's certificates; None for plain text. Raises StartError."""
     if not settings.tls_cert:
         return None
     return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def make_allowances(tokens: TokenFile | None, settings: Settings) -> Allowances | None:
-    """What each tenant may take; None where nobody is limited."""
+    """Returns the tenants' quotas; None if nobody is limited."""
     default = default_quota(settings)
     if tokens is None and not default:
         return None
@@ -323,7 +328,7 @@ def wire_limits(settings: Settings) -> WireLimits:
 
 
 def announce(models: dict[str, Models], meter: PrometheusMeter, store: Store, settings: Settings) -> None:
-    """One line for each model, and one for the store."""
+    """Prints one line for each model version and one for the store, and shows both in the metrics."""
     show_models(models, meter)
     for name, versions in models.items():
         for served in versions:

@@ -1,4 +1,4 @@
-"""The server's settings: flags, or the same names as CELLKEEPER_* variables. Unknown ones are refused."""
+"""The server's settings, from flags or from CELLKEEPER_* variables of the same names. Unknown ones are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ttl = partial(setting, least=0, most=LONGEST_TTL_MS, most_means=" (ten years), o
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every field but `models` is a flag of its name, and a variable CELLKEEPER_<NAME>; a flag wins."""
+    """Each field except `models` is a flag of its name and a variable CELLKEEPER_<NAME>; the flag takes precedence."""
 
     models: tuple[str, ...]
 
@@ -151,12 +151,12 @@ class Settings:
 
     @property
     def devices(self) -> list[str]:
-        """Those of a list in `device`, or the one."""
+        """The devices that `device` lists."""
         return self.device.split(",")
 
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-        """From the words after `cellkeeper-server serve`. Raises StartError; exits on --help and usage errors."""
+        """Reads the words after `cellkeeper-server serve`. Raises StartError; exits on --help and usage errors."""
         flags = vars(serve_parser().parse_args(arguments))
         values: dict[str, Any] = {"models": tuple(flags["models"])}
         variables = _variables(environment)
@@ -171,10 +171,10 @@ class Settings:
         return cls(**values)
 
     def words(self) -> list[str]:
-        """The settings as words for another `cellkeeper-server serve`, whose environment has no say any more.
+        """Returns the settings as words for another `cellkeeper-server serve`, whatever its environment says.
 
-        All but the store: its URL may hold a password, and everybody on the machine can read a process's words. It
-        goes by its variable.
+        The store is the exception: its URL may contain a password, and everybody on the machine can read a process's
+        arguments. It is passed in its variable.
         """
         words = []
         for item in setting_fields():
@@ -189,7 +189,7 @@ class Settings:
 
 
 def split_address(address: str, flag: str) -> tuple[str, int]:
-    """ "host:port" -> host and port. Raises StartError."""
+    """Splits "host:port" into host and port. Raises StartError."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise StartError(f"{flag}: got {address!r}, expected host:port")
@@ -197,22 +197,22 @@ def split_address(address: str, flag: str) -> tuple[str, int]:
 
 
 def setting_fields() -> list[Field[Any]]:
-    """The fields of Settings that are settings: all but `models`. `setting_of` gives the setting of each."""
+    """Returns the fields of Settings that are settings: all but `models`. `setting_of` returns each one's Setting."""
     return [item for item in fields(Settings) if item.default is not MISSING]
 
 
 def flag_of(item: Field[Any]) -> str:
-    """ "--max-batch" """
+    """Returns the field's flag, such as "--max-batch"."""
     return "--" + item.name.replace("_", "-")
 
 
 def variable_of(item: Field[Any]) -> str:
-    """ "CELLKEEPER_MAX_BATCH" """
+    """Returns the field's variable, such as "CELLKEEPER_MAX_BATCH"."""
     return PREFIX + item.name.upper()
 
 
 def serve_parser() -> argparse.ArgumentParser:
-    """The command line of `cellkeeper-server serve`."""
+    """Returns the command-line parser of `cellkeeper-server serve`."""
     parser = argparse.ArgumentParser(
         prog="cellkeeper-server serve", description="Serves models until SIGTERM.", allow_abbrev=False
     )

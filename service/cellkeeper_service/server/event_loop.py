@@ -1,4 +1,4 @@
-"""The event loop that the server runs on, and what ends it."""
+"""The server's event loop, and how a worker's loop ends with its parent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs it to its end on uvloop, or on asyncio's own loop where there is none for this platform. See
-    docs/adr/014-uvloop.md."""
+    """Runs `main` on uvloop, or on asyncio's own loop if uvloop is not installed. See docs/adr/014-uvloop.md."""
     try:
         import uvloop
     except ImportError:
@@ -21,8 +20,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def end_with_parent(end: Callable[[], None]) -> None:
-    """For a worker: however the process that started it ends, its stdin, on which nothing ever comes, ends then. What
-    the worker still has to say goes nowhere."""
+    """Calls `end` in a worker when its parent process ends, for whatever reason.
+
+    The worker's stdin, on which nothing is ever sent, reaches its end then. Further output is discarded.
+    """
     loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
 
     def ended() -> None:

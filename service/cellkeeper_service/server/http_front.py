@@ -1,4 +1,4 @@
-"""The front for HTTP, made where it is asked for: aiohttp is needed for it alone."""
+"""Makes the HTTP front if the settings ask for one. Only this front needs aiohttp."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSTALL = "pip install 'cellkeeper[http]'"
 
 
 def check_installed() -> None:
-    """Raises StartError where aiohttp is missing."""
+    """Raises StartError if aiohttp is missing."""
     try:
         import aiohttp  # noqa: F401
     except ImportError as error:
@@ -43,7 +43,7 @@ def make_front(
     streams: OpenStreams,
     certificates: Certificates | None,
 ) -> HttpFront:
-    """For the loop that runs."""
+    """Returns the HTTP front, for the running event loop."""
     from cellkeeper_service.rpc.http.front import FrontLimits, HttpFront
     from cellkeeper_service.rpc.http.guard import Guard
     from cellkeeper_service.rpc.http.servicer import About, HttpServicer
@@ -72,7 +72,7 @@ def make_front(
 
 
 async def start_front(front: HttpFront, settings: Settings, *, share_port: bool) -> str:
-    """Listens, and returns where. Raises StartError."""
+    """Starts listening, and returns the URL. Raises StartError."""
     host, port = split_address(settings.http_listen, "--http-listen")
     port = await front.start(host, port, share_port=share_port)
     shown = f"[{host}]" if ":" in host else host or "0.0.0.0"

@@ -1,4 +1,4 @@
-"""Who can reach an address: whether it may be listened on without asking anybody who he is."""
+"""Checks who can reach the addresses that the server listens on, and if that requires authentication."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cellkeeper_service.server.config import Settings, split_address
 
 
 def check_access(settings: Settings) -> None:
-    """Raises StartError where the settings would leave the server open to others by mistake, or do not fit together."""
+    """Raises StartError if the settings would expose the server by mistake, or contradict each other."""
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise StartError("tls_cert, tls_key: got one without the other; give both, or neither for plain text")
     if settings.tls_client_ca and not settings.tls_cert:
@@ -51,7 +51,7 @@ def _check_http(settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host's every address. An empty host is every address there is."""
+    """Returns True if only this machine can reach every address of the host. An empty host means all addresses."""
     if not host:
         return False
     try:

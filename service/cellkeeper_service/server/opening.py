@@ -1,4 +1,4 @@
-"""Opening the store that the settings name, and never showing its password."""
+"""Opens the store that the settings name, without ever showing its password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellkeeper_service.store.open import open_store
 
 
 def make_store(settings: Settings) -> Store:
-    """A store that may be served on. Raises StartError."""
+    """Opens and checks the store. Raises StartError."""
     try:
         store = open_store(settings.store, timeout_ms=settings.store_timeout_ms, wait_replicas=settings.wait_replicas)
     except StoreError as error:
@@ -25,7 +25,7 @@ def make_store(settings: Settings) -> Store:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """The text without the user and the password of a store's URL."""
+    """Returns the text without the user and the password of a store's URL."""
     scheme, _, rest = url.partition(":")
     secrets, found, _ = rest.lstrip("/").rpartition("@")
     if scheme == "sqlite":

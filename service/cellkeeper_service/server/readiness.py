@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it should get requests. Asked by the threads of the HTTP port."""
+"""Whether the process is alive, and whether it should get requests. The threads of the metrics port ask."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from concurrent.futures import TimeoutError as OutOfTime
 from threading import Event
 
 LIVE_SECONDS = 5.0
-"""A loop that does not come round in this time is taken for stuck: ticks take milliseconds, a slow store stops none."""
+"""An event loop that runs no callback within this time counts as stuck: ticks take milliseconds, and a slow store does
+not block it."""
 
 LOADING = "loading its models"
 ENDING = "draining"
 
 
 class Readiness:
-    """Begins as "loading", is told when the server serves and when it ends."""
+    """The server's state, as probes see it: it is loading until `serving` is called, and draining after `end`."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -23,7 +24,7 @@ class Readiness:
         self._ending = False
 
     def serving(self, reach_store: Callable[[], Awaitable[str]]) -> None:
-        """To be called within the loop that serves. reach_store: why the store does not answer; empty: it does."""
+        """Call in the event loop that serves. reach_store: returns why the store does not answer; empty if it does."""
         self._loop = asyncio.get_running_loop()
         self._reach_store = reach_store
 
@@ -32,22 +33,22 @@ class Readiness:
         return self._ending
 
     def end(self) -> None:
-        """From now on there is nothing to be had here for new clients."""
+        """Reports from now on that new clients should go elsewhere."""
         self._ending = True
 
     def why_dead(self) -> str:
-        """Why the process should be killed; empty: it lives. One that loads lives, and so does one that drains."""
+        """Returns why the process should be killed; empty if it is alive. Loading and draining count as alive."""
         loop, turned = self._loop, Event()
         if loop is None or loop.is_closed():
             return ""
         try:
             loop.call_soon_threadsafe(turned.set)
-        except RuntimeError:  # it was closed just now
+        except RuntimeError:  # the loop was closed just now
             return ""
         return "" if turned.wait(LIVE_SECONDS) else f"its loop did not come round in {LIVE_SECONDS:g} s"
 
     def why_not_ready(self) -> str:
-        """Why no request should be sent here; empty: it is ready."""
+        """Returns why no requests should be sent here; empty if it is ready."""
         if self._ending:
             return ENDING
         loop, reach_store = self._loop, self._reach_store

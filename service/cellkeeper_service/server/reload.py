@@ -1,7 +1,7 @@
-"""Reading the models' folders again while they are served: what has changed there takes the new sessions, and what it
-replaced goes on with the old ones.
+"""Reloads the models' folders while they are served: changed versions take new sessions, and those that they replaced
+keep their old ones.
 
-All of it or nothing: while one folder cannot be served, everything stays as it is.
+A reload is all or nothing: if one folder cannot be served, everything stays as it is.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from cellkeeper_service.model.bundle import Bundle, read_bundle
 log = logging.getLogger(__name__)
 
 PAUSE_SHARE = 1.0
-"""The loading thread rests between two calls of the test for so many times as long as a call took."""
+"""How long the loading thread pauses between two engine calls of the load-time test, in multiples of a call's time."""
 LONGEST_PAUSE_SECONDS = 0.01
 
 
 class Ended(Exception):
-    """The server ends: nothing will be served of what is being loaded."""
+    """The server is ending, so what is being loaded will not be served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a folder holds. served: None where that version is served already."""
+    """What a folder contains. served: the loaded version; None if that version is already served."""
 
     spec: ModelSpec
     served: Version | None
 
 
 class Reloader:
-    """folders: as given at the start, the model of each by its number in `names`. load: an engine for a bundle, made
-    ready to be served, on another thread; its second argument is to be called between the engine's calls. keep:
-    replaced versions of each model that stay served. count: is told each result. on_change: the models' versions were
-    exchanged."""
+    """Reads the folders again on request, on another thread, and exchanges the models' versions.
+
+    folders: as given at the start; `names` has the model of each. load: returns a bundle's version, ready to be served;
+    runs on the other thread and must call its second argument between engine calls. keep: how many replaced versions
+    of each model stay served. count: is called with each result. on_change: is called after versions were exchanged.
+    """
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Reloader:
         self._paused = 0.0
 
     def request(self) -> None:
-        """Reads the folders again; after the reading under way, where there is one."""
+        """Reads the folders again, after a reload in progress has finished."""
         if self._ending:
             log.info("reload: not any more, the server is stopping")
             return
@@ -76,7 +78,7 @@ class Reloader:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="reload")
 
     async def close(self) -> None:
-        """Gives up what is being loaded; soon over."""
+        """Abandons a reload in progress, and returns soon."""
         self._ending = True
         if self._task is not None:
             await self._task
@@ -87,7 +89,7 @@ class Reloader:
             self._count(await self._reload())
 
     async def _reload(self) -> str:
-        """The result: changed, unchanged, refused or abandoned."""
+        """Reloads, and returns the result: changed, unchanged, refused or abandoned."""
         started = time.monotonic()
         try:
             found = await asyncio.to_thread(self._read)
@@ -107,10 +109,10 @@ class Reloader:
         log.info("reload: done in %.1f s", time.monotonic() - started)
         return "changed"
 
-    # on the loop's thread
+    # on the event loop's thread
 
     def _exchange(self, found: Sequence[Found]) -> bool:
-        """Whether anything changed. No request is decided in between."""
+        """Exchanges the models' versions, and returns True if any changed. No request is decided in between."""
         changed = False
         for name, models in self._models.items():
             before = list(models)
@@ -141,7 +143,7 @@ class Reloader:
     # on another thread
 
     def _read(self) -> list[Found]:
-        """What is in the folders now. Raises StartError and Ended."""
+        """Reads and loads what the folders now contain. Raises StartError and Ended."""
         found: list[Found] = []
         for folder, name in self._folders:
             self._between()
@@ -156,7 +158,7 @@ class Reloader:
         return found
 
     def _check(self, folder: Path, name: str, spec: ModelSpec, before: Sequence[Found]) -> None:
-        """Raises StartError where the folder's model cannot take the place of the one that was there."""
+        """Raises StartError if the folder's model cannot replace the previous one. before: other folders' versions."""
         if spec.name != name:
             raise StartError(f"{folder}: holds model {spec.name} now, expected {name}; start the server anew")
         if any(item.spec.fingerprint == spec.fingerprint for item in before):
@@ -172,7 +174,7 @@ class Reloader:
             raise StartError(f"{folder}: feedback: not the one of the versions of model {name} that are served")
 
     def _between(self) -> None:
-        """Gives the loop's thread room, and ends the loading when the server ends."""
+        """Pauses, to leave CPU time to the event loop's thread. Raises Ended if the server is ending."""
         if self._ending:
             raise Ended
         now = time.perf_counter()
@@ -182,18 +184,18 @@ class Reloader:
 
 
 class HangUps:
-    """SIGHUP from the start on: what comes before the server serves is not lost, and does not end it."""
+    """Handles SIGHUP from the start: one that arrives before the server serves is neither lost nor fatal."""
 
     def __init__(self) -> None:
         self.came = False
         signal.signal(signal.SIGHUP, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # whoever started it may have held it back
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the parent process may have blocked it
 
     def _note(self, number: int, frame: object) -> None:
         self.came = True
 
     def hand_over(self, request: Callable[[], None]) -> None:
-        """To be called within the loop: `request` is called for the next ones, and for one that came before."""
+        """Call in the event loop. Calls `request` for each further SIGHUP, and at once if one has already arrived."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, request)
         if self.came:
             request()

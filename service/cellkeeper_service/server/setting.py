@@ -1,4 +1,4 @@
-"""One setting: the group it belongs to, its default, its bounds, and how a word is read as its value."""
+"""One setting: its group, its default, its bounds, and how it parses a word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 class Group(Enum):
-    """Headings of --help, in its order."""
+    """The headings of --help, in order."""
 
     SERVING = "serving"
     STORE = "store"
@@ -25,8 +25,11 @@ class Group(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """help: what --help says of it. least, most: bounds of a whole number; most_means: says what the most is. choices:
-    the words that it may be, whatever their case; none: any word, which its user checks."""
+    """One setting.
+
+    help: its text in --help. least, most: the bounds of a whole number; most_means: explains `most` in errors. choices:
+    the allowed words, whatever their case; empty: any word, which the code that uses the setting checks.
+    """
 
     group: Group
     help: str
@@ -36,8 +39,7 @@ class Setting:
     choices: Sequence[str] = ()
 
     def read(self, name: str, word: str, kind: type) -> Any:
-        """The word as a value. name: of the flag or variable that it came by. kind: str, int or bool. Raises
-        StartError."""
+        """Parses a word. name: the flag or variable that it comes from. kind: str, int or bool. Raises StartError."""
         if kind is bool:
             return self._flag(name, word)
         if kind is int:
@@ -61,12 +63,12 @@ class Setting:
 
 
 def setting(group: Group, default: Any, help: str, **more: Any) -> Any:
-    """A field of a dataclass that holds settings. more: of `Setting`."""
+    """Returns a dataclass field for a setting. more: further arguments of `Setting`."""
     return field(default=default, metadata={"setting": Setting(group, help, **more)})
 
 
 def setting_of(item: Field[Any]) -> Setting:
-    """The one that `setting` made the field for."""
+    """Returns the Setting of a field made by `setting`."""
     found: Setting = item.metadata["setting"]
     return found
 

@@ -1,4 +1,4 @@
-"""The versions of every model, from their folders to what serves them."""
+"""Loads the versions of every model from their folders, and prepares them to be served."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cellkeeper_service.model.bundle import read_bundle
 from cellkeeper_service.server.config import Settings
 
 MAX_SLOTS = 1 << 18
-HOST_ARENA_MIB = 256  # where --arena-mib does not say
+HOST_ARENA_MIB = 256  # unless --arena-mib says otherwise
 Cost = Callable[[Batch], float]
 Costs = dict[bytes, dict[int, float]]
-"""Of each version, by its fingerprint: seconds of an engine call of one time step, by batch size."""
+"""For each version's fingerprint: the seconds of an engine call of one time step, by batch size."""
 
 
 def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
-    """The engines of all bundles, and of each what a call costs: seconds by batch size."""
+    """Loads the engines of all bundles, and measures what their calls cost. Raises StartError."""
     engines, costs = [], {}
     for folder in settings.models:
         engine = load_engine(
@@ -40,7 +40,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Costs]:
 
 
 def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
-    """Versions by model name, in the order given: the first of a name takes new sessions."""
+    """Returns the versions by model name, in the order given: the first of each model takes new sessions. Raises
+    StartError."""
     by_name: dict[str, list[Engine]] = {}
     for engine in engines:
         by_name.setdefault(engine.spec.name, []).append(engine)
@@ -54,7 +55,8 @@ def make_models(engines: list[Engine], settings: Settings) -> dict[str, Models]:
 
 
 def serve_version(engine: Engine, settings: Settings, shares: int) -> Version:
-    """The engine with its slots, in one of so many shares of the arena's memory. Raises StartError."""
+    """Returns the engine with its slots, which take one of `shares` equal parts of the arena's memory. Raises
+    StartError."""
     arena_mib = settings.arena_mib or _default_arena_mib(engine)
     budget_bytes = arena_mib * 1024 * 1024 // shares
     slots = min(budget_bytes // (2 * max(engine.spec.state_bytes, 1)), MAX_SLOTS)
@@ -72,7 +74,7 @@ def _default_arena_mib(engine: Engine) -> int:
 
 
 def check_versions(name: str, versions: list[Engine]) -> None:
-    """Versions of one model must look the same from outside. Raises StartError."""
+    """Raises StartError if a model's versions differ in their tensors or feedback, or if one was given twice."""
     first = versions[0].spec
     if len({engine.spec.fingerprint for engine in versions}) < len(versions):
         raise StartError(f"model {name}: the same version was given twice; name each folder once")
@@ -91,7 +93,8 @@ def check_versions(name: str, versions: list[Engine]) -> None:
 
 
 def expected_cost(costs: Costs) -> Cost:
-    """Seconds of an engine call, from those measured at warm-up for the next larger batch."""
+    """Returns a function that estimates the seconds of an engine call from those measured at warm-up, for the batch
+    size measured that is next above."""
     tables: dict[bytes, tuple[list[int], dict[int, float]]] = {}
 
     def cost(batch: Batch) -> float:
@@ -108,7 +111,7 @@ def expected_cost(costs: Costs) -> Cost:
 
 
 def show_models(models: dict[str, Models], meter: PrometheusMeter) -> None:
-    """Puts what is served into the metrics."""
+    """Shows the served versions in the metrics."""
     rows = []
     for name, versions in models.items():
         for served in versions:

@@ -1,4 +1,4 @@
-"""Several server processes on one port: each is a server of its own, and the store keeps them in agreement."""
+"""Several server processes on one port. Each is a complete server; they share nothing but the store."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cellkeeper_service.metrics import MergedMetrics, MetricsServer
 from cellkeeper_service.server.config import STORE_VARIABLE, Settings, split_address
 
 WORKER_FLAG = "--as-worker"
-"""Followed by the number of the pipe on which a worker tells its parent, in one line, where its metrics are."""
+"""Followed by the descriptor of a pipe, on which the worker sends its parent one line: the URL of its metrics."""
 
 
 def serve_workers(settings: Settings) -> int:
-    """Starts settings.workers processes for each of settings.devices and waits for them; SIGTERM and SIGHUP go on to
-    each. Returns the exit status.
+    """Starts settings.workers processes for each of settings.devices, forwards SIGTERM, SIGINT and SIGHUP to them, and
+    waits for them. Returns the exit status. Raises StartError.
 
-    The kernel shares the connections out. Each worker's metrics are on a free port of 127.0.0.1, which it tells by a
-    pipe; their sums are where --metrics-listen says, once all of them serve.
+    The kernel distributes the connections. Each worker serves its metrics on a free port of 127.0.0.1, which it reports
+    through a pipe. Their sums are served at --metrics-listen, once all workers serve.
     """
     devices = _each_once(settings.devices)
     if settings.store == "memory:":
@@ -67,7 +67,7 @@ def serve_workers(settings: Settings) -> int:
             worker, pipe = _start(replace(own, device=device))
             workers.append(worker)
             pipes.append(pipe)
-            if stopping.is_set():  # it came while this one was not in the list yet
+            if stopping.is_set():  # the signal came before this worker was in the list
                 workers[-1].terminate()
         say(f"metrics of all workers on {metrics.url}")
         with ThreadPoolExecutor(2 * len(workers), "output") as readers:
@@ -78,7 +78,7 @@ def serve_workers(settings: Settings) -> int:
 
 
 def from_parent(words: Sequence[str]) -> tuple[list[str], int | None]:
-    """The words without WORKER_FLAG, and the pipe behind it; None: this process is no worker."""
+    """Returns the words without WORKER_FLAG and the pipe after it; None if this process is not a worker."""
     for at, word in enumerate(words[:-1]):
         if word == WORKER_FLAG and words[at + 1].isdecimal():
             return [*words[:at], *words[at + 2 :]], int(words[at + 1])
@@ -86,13 +86,13 @@ def from_parent(words: Sequence[str]) -> tuple[list[str], int | None]:
 
 
 def tell_parent(pipe: int, metrics_url: str) -> None:
-    """Called once, by a worker."""
+    """Sends the URL of a worker's metrics to its parent, and closes the pipe. Called once."""
     with os.fdopen(pipe, "w") as parent:
         print(metrics_url, file=parent)
 
 
 def _each_once(devices: list[str]) -> list[str]:
-    """Raises StartError unless the devices of a list are all named, and once each."""
+    """Returns the devices. Raises StartError if one of several is not cuda:N, or is listed twice."""
     for device in devices if len(devices) > 1 else ():
         if not device.startswith("cuda:"):
             raise StartError(f"device: got {','.join(devices)}, expected cuda:N for each of several")
@@ -104,21 +104,23 @@ def _each_once(devices: list[str]) -> list[str]:
 
 
 def _relay(worker: subprocess.Popen[str]) -> None:
-    """Prints what the worker prints."""
+    """Copies a worker's output to stdout."""
     for line in worker.stdout or ():
         print(line, end="", flush=True)
 
 
 def _take_address(pipe: int, merged: MergedMetrics) -> None:
-    """Notes where a worker tells that its metrics are. It tells nothing if it ends before it serves."""
+    """Waits for the URL of a worker's metrics. None comes if the worker ends before it serves."""
     with os.fdopen(pipe) as worker:
         if line := worker.readline():
             merged.add(line.rstrip("\n"))
 
 
 def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> int:
-    """When one ends by itself, whichever and whatever the reason, the others are told to end too, and the status is
-    the one's."""
+    """Waits for the workers, and returns the exit status.
+
+    If a worker ends on its own, for whatever reason, the others are told to end too, and its status is returned.
+    """
     with ThreadPoolExecutor(len(workers), "worker") as threads:
         waiting = [threads.submit(worker.wait) for worker in workers]
         ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -132,15 +134,15 @@ def _wait(workers: list[subprocess.Popen[str]], stopping: threading.Event) -> in
 
 
 def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
-    """The worker, and the pipe on which it tells where its metrics are."""
+    """Starts a worker. Returns it, and the pipe on which it reports the URL of its metrics."""
     own = replace(settings, metrics_listen="127.0.0.1:0", workers=1)
     command = [sys.executable, "-m", "cellkeeper_service", "serve", WORKER_FLAG]
     environment = {**os.environ, STORE_VARIABLE: settings.store}
-    held_back = {signal.SIGHUP}  # it would end a worker that has not got as far as to look for it
+    held_back = {signal.SIGHUP}  # it would kill a worker that has not installed its handler yet
     signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     told, telling = os.pipe()
     try:
-        # Nothing is written to its stdin: that ends when this process does, and the worker ends then.
+        # Nothing is written to its stdin, which is closed when this process ends; then the worker ends too.
         worker = subprocess.Popen(
             [*command, str(telling), *own.words()],
             env=environment,
@@ -156,18 +158,18 @@ def _start(settings: Settings) -> tuple[subprocess.Popen[str], int]:
 
 
 def _reserve_http(settings: Settings) -> AbstractContextManager[socket.socket | None]:
-    """The same for the front for HTTP, where there is one."""
+    """Reserves the port of the HTTP front, if there is one."""
     if not settings.http_listen:
         return nullcontext()
     return _reserve(*split_address(settings.http_listen, "--http-listen"), "--http-listen")
 
 
 def _reserve(host: str, port: int, flag: str) -> socket.socket:
-    """Binds the port without listening, so that it stays the workers' while they come and go."""
+    """Binds the port without listening, so that it stays reserved while workers come and go."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     held = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if port:  # another server shares its port with its own kind: it must not take this for one
+        if port:  # SO_REUSEPORT would let this bind to the port of another server that sets it too, so probe without it
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))

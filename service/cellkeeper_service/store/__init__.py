@@ -1,1 +1,1 @@
-"""Where records live: memory (tests), SQLite (embedded), Redis. One contract, in domain/store.py."""
+"""The stores: memory (for tests), SQLite (embedded) and Redis. domain/store.py has their common contract."""

@@ -1,11 +1,11 @@
-"""Cursors of the stores that list sessions in order: the id to go on after, in hex; "x" in front of one that is not
-UTF-8, as a damaged file may have it."""
+"""Cursors of stores that list sessions in order: the last id of the page in hex, with "x" in front if the id is not
+UTF-8, as may happen in a damaged file."""
 
 from __future__ import annotations
 
 
 def session_cursor(session: bytes) -> str:
-    """The cursor that goes on after `session`."""
+    """Returns the cursor that continues after `session`."""
     try:
         session.decode()
     except UnicodeDecodeError:
@@ -14,7 +14,7 @@ def session_cursor(session: bytes) -> str:
 
 
 def session_after(cursor: str) -> bytes | None:
-    """The session id that `cursor` goes on after; None at the start. ValueError for anything else."""
+    """Returns the session id after which `cursor` continues; None at the start. Raises ValueError for a bad cursor."""
     if not cursor:
         return None
     try:

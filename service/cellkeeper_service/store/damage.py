@@ -1,4 +1,4 @@
-"""Records that cannot be right: what a store reads back is looked at before it is served."""
+"""Damaged records: everything that a store reads is checked before it is served."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ BAD_ID = "its id is not UTF-8"
 
 
 def damaged(key: SessionKey, what: str, header: Header | None = None) -> DamagedRecord:
-    """A record that was read and cannot be served. header: the stored one, if it has the right length."""
+    """Returns the error for a record that was read and cannot be served. header: the stored one, if it has the right
+    length."""
     text = f"the record of session {key.session!r} is damaged: {what}; delete the session, or restore the store"
     return DamagedRecord(text, header)
 
 
 def read_header(key: SessionKey, packed: bytes) -> Header | DamagedRecord:
-    """The header of these bytes, or why it cannot be one."""
+    """Returns the header in these bytes, or why they cannot be one."""
     if len(packed) != HEADER_BYTES:
         return damaged(key, f"its header has {len(packed)} bytes, expected {HEADER_BYTES}")
     header = Header.unpack(packed)
@@ -34,11 +35,11 @@ def read_header(key: SessionKey, packed: bytes) -> Header | DamagedRecord:
     for name, ms in (("made", header.created_ms), ("last written", header.updated_ms)):
         if ms > MAX_UNIX_MS:
             return damaged(key, f"it was {name} at {ms} ms after 1970, expected at most {MAX_UNIX_MS}", header)
-    return header  # (every TTL means something: stores bound it by expiry.MAX_TTL_MS)
+    return header  # any TTL is valid: stores bound it by expiry.MAX_TTL_MS
 
 
 def read_record(key: SessionKey, packed: bytes, checkpoint: bytes, log: bytes) -> Record | DamagedRecord:
-    """The record of these parts, or why it cannot be one."""
+    """Returns the record made of these parts, or why they cannot be one."""
     header = read_header(key, packed)
     if isinstance(header, DamagedRecord):
         return header
@@ -55,8 +56,7 @@ def read_record(key: SessionKey, packed: bytes, checkpoint: bytes, log: bytes) -
 def reading(
     key: SessionKey, header: Header | None, read: Callable[[], Record | DamagedRecord]
 ) -> Record | DamagedRecord:
-    """What `read` makes of a record's parts; parts that it does not understand are a damaged record. header: the
-    stored one."""
+    """Calls `read`, and returns a damaged record if it cannot parse the record's parts. header: the stored one."""
     try:
         return read()
     except (IndexError, TypeError, ValueError, struct.error) as error:

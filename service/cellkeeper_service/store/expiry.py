@@ -1,20 +1,20 @@
-"""When a record's time to live is written anew: not at every use, for that costs as much as the use."""
+"""When to refresh a record's TTL: not at every use, because the write costs as much as the use."""
 
 from __future__ import annotations
 
-REFRESH_BELOW = 0.9  # of the TTL: an idle record may be forgotten this much early
+REFRESH_BELOW = 0.9  # of the TTL: so an idle record may expire up to a tenth early
 MAX_TTL_MS = 10**14  # about 3000 years: keeps instants within 64 bits, and exact in a double
 
 
 def bounded_ttl_ms(ttl_ms: int) -> int:
-    """`ttl_ms` as the stores keep it; 0 stays "never"."""
+    """Returns `ttl_ms` as the stores keep it; 0 still means "never"."""
     return min(ttl_ms, MAX_TTL_MS)
 
 
 def next_expiry_ms(now_ms: int, ttl_ms: int, expires_ms: int) -> int:
-    """The instant to keep for a record used at `now_ms`: `expires_ms` itself where that is good enough still.
+    """Returns when a record used at `now_ms` expires: still at `expires_ms`, if that leaves at least 90 % of the TTL.
 
-    All in milliseconds of one clock; 0 is "never", both as a TTL and as an instant.
+    All times are milliseconds of one clock; 0 means "never", both as a TTL and as an instant.
     """
     if ttl_ms == 0:
         return 0

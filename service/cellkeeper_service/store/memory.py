@@ -1,4 +1,4 @@
-"""Records in this process's memory: for tests, and for trying things out. Nothing survives the process."""
+"""Records in this process's memory, for tests and experiments. Nothing survives the process."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _expiry_ms(header: Header, now_ms: float) -> float:
 
 
 def monotonic_ms() -> float:
-    """Milliseconds from an arbitrary start."""
+    """Returns milliseconds since an arbitrary start."""
     return time.monotonic() * 1000.0
 
 
 class MemoryStore:
     """A dictionary behind a lock.
 
-    clock_ms: milliseconds from any start; a test passes its own and moves it.
+    clock_ms: milliseconds since any start; a test passes a clock that it advances itself.
     """
 
     name = "memory"
@@ -57,7 +57,7 @@ class MemoryStore:
         self._kept: dict[SessionKey, _Kept] = {}
 
     def check(self) -> None:
-        """Memory is always there."""
+        """Does nothing: memory is always available."""
 
     def load_many(self, loads: Sequence[Load]) -> list[Record | StoreError | None]:
         with self._lock:

@@ -15,18 +15,18 @@ FORMS = (
 
 
 def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> Store:
-    """The store of `url`.
+    """Opens the store that `url` names.
 
-    url: "memory:"; "sqlite:PATH" or "sqlite:///PATH" (absolute); "redis://...", "rediss://..."
-        or "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
-        "rediss+cluster://..." for a Redis Cluster, of which any nodes are named, and the others found.
-        "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." names the sentinels
-        of a primary and its replicas: store/redis/sentinel_url.py.
-    timeout_ms: Redis: to connect, and for each wait for an answer; SQLite: to wait for other writers.
+    url: "memory:"; "sqlite:PATH" or "sqlite:///PATH" (absolute); "redis://...", "rediss://..." or
+        "unix://..." for a socket file; "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT" or
+        "rediss+cluster://..." for a Redis Cluster, with any of its nodes: the others are discovered.
+        "redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB" or "rediss+sentinel://..." with the sentinels
+        of a primary and its replicas (store/redis/sentinel_url.py).
+    timeout_ms: for Redis, to connect, and for each wait for a reply; for SQLite, to wait for other writers.
     wait_replicas: Redis only: how many replicas must have a commit.
 
-    What has no known scheme is refused: a mistyped URL must not become a local file of that name. SQLite opens its
-    file here; Redis is first asked by check(). Raises StoreError with what to do.
+    URLs without a known scheme are refused, so that a mistyped URL does not become a local file of that name. SQLite
+    opens its file here; Redis is not contacted before check(). Raises StoreError, with what to do.
     """
     if timeout_ms < 1:
         raise StoreError(f"timeout_ms: got {timeout_ms}, expected at least 1")
@@ -36,7 +36,7 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
     if scheme in ("redis", "rediss", "unix") and rest.startswith("//"):
         if scheme != "unix":
             _check_redis_url(url)
-        # Only a service that keeps its records in Redis needs redis-py.
+        # Imported here because only a service that keeps its records in Redis needs redis-py.
         from cellkeeper_service.store.redis.servers import OneServer
         from cellkeeper_service.store.redis.store import RedisStore
 
@@ -61,7 +61,7 @@ def open_store(url: str, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> S
 
 
 def _sqlite_path(rest: str) -> str:
-    """The path behind "sqlite:". Raises StoreError for one that nobody means as the name of a file."""
+    """Returns the path after "sqlite:". Raises StoreError for one that cannot be meant as a file name."""
     path = "/" + rest[3:].lstrip("/") if rest.startswith("///") else rest
     if not path:
         why = "no path"
@@ -89,7 +89,7 @@ def _check_redis_url(url: str) -> None:
     form = f"expected {url.partition(':')[0]}://[USER:PASSWORD@]HOST[:PORT][/DB]"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # the port is read when it is asked for
+        host, _ = parts.hostname, parts.port  # accessing the port checks it
     except ValueError as error:
         raise StoreError(f"store: got a Redis URL that cannot be read: {error}; {form}") from error
     if not host:
@@ -100,7 +100,7 @@ def _check_redis_url(url: str) -> None:
 
 
 def _meant(url: str) -> str:
-    """What somebody may have meant who wrote a URL without a scheme."""
+    """Returns a hint at what a URL without a scheme may have been meant to be."""
     if "$" in url:
         return "; a '$' is a variable that nothing has expanded"
     if not url or ":" in url or url.startswith(("redis", "rediss", "unix")):

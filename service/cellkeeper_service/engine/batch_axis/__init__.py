@@ -1,1 +1,1 @@
-"""Follows the batch axis through an ONNX graph: whether the values of one session can reach another one's row."""
+"""Follows the batch axis through an ONNX graph, to see if one session's values can reach another's row."""

@@ -1,8 +1,8 @@
-"""Whether the rows of a user's graph are independent, found by following the batch axis from its inputs to its outputs.
+"""Proves that the rows of a user's graph are independent, by following the batch axis from its inputs to its outputs.
 
-A trial finds a coupling only where the values that it draws show it, and the time steps that it takes reach it. This
-reading depends on neither. It says that no value of one session reaches another's row; that the number of sessions and
-a session's place in the batch make no difference is left to the trial.
+A trial finds a coupling only if its random values show it and its time steps reach it. This analysis depends on
+neither. It proves that no value of one session reaches another's row; only the trial can show that the number of
+sessions and a session's row in the batch make no difference.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from .placement import BATCH, FREE, STEPS, UNKNOWN, Axis, Coupled, Free, Placeme
 from .rules import CONTRIBUTED, RULES
 from .shapes import Types, bodies, infer, shape_of, without_shape
 
-MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without an end
+MOST_INFERENCES = 200  # of shapes: each branch and loop takes two or more, and a file may nest them without limit
 ONNX_DOMAINS = ("", "ai.onnx")
 SHAPES_ALONE = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
 class Independence:
-    """proved: no output and no state of a session depends on another session. coupled: the node that makes one depend
-    on it, None where none was found; output: the name of that output or state."""
+    """The result of the analysis.
+
+    proved: no output or state of a session depends on another session. coupled: the node that makes one depend on
+    another, None if none was found. output: the name of that output or state.
+    """
 
     proved: bool
     coupled: Coupled | None = None
@@ -38,8 +41,10 @@ class Independence:
 
 
 def independence(model: Any, config: GraphConfig) -> Independence:
-    """model: an onnx.ModelProto that onnxruntime has accepted, with a free batch. config: how it is declared. Nothing
-    is proved of a graph that cannot be read."""
+    """Analyzes a graph. A graph that cannot be read is neither proved nor coupled.
+
+    model: an onnx.ModelProto that onnxruntime has accepted, with a free batch. config: its declaration.
+    """
     try:
         return _read(model, config)
     except (_TooLarge, *UNREADABLE):
@@ -93,7 +98,7 @@ def _inputs(graph: Any, config: GraphConfig) -> tuple[Types, dict[str, Placement
 
 
 def _expected(config: GraphConfig) -> dict[str, int]:
-    """The batch axis of each output and state by name."""
+    """Returns the batch axis of each output and state, by name."""
     axis = 1 if config.layout == "time_first" else 0
     return {one.output: axis for one in config.outputs} | {one.output: one.batch_axis for one in config.states}
 
@@ -104,14 +109,14 @@ class _TooLarge(Exception):
 
 @dataclass
 class _Scope:
-    """What is known by name. constants: numpy arrays of a few numbers."""
+    """What is known about the names in a graph. constants: small numpy arrays."""
 
     placements: dict[str, Placement]
     types: Types = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
 
     def within(self, placements: Mapping[str, Placement]) -> _Scope:
-        """For a graph within a node, which sees the names around it."""
+        """Returns a copy for a graph inside a node, which sees the names around it."""
         return _Scope({**self.placements, **placements}, dict(self.types), dict(self.constants))
 
 
@@ -123,7 +128,7 @@ class _Reading:
         self._inferences = 0
 
     def read(self, graph: Any, scope: _Scope, given: Mapping[str, Any]) -> _Scope:
-        """Adds the graph's names, node by node: ONNX sorts them. given: the types of its inputs."""
+        """Adds the graph's names to the scope, in topological order, as ONNX requires. given: its inputs' types."""
         for tensor in graph.initializer:
             scope.placements[tensor.name] = FREE
             self._keep(tensor.name, tensor, scope)
@@ -136,7 +141,7 @@ class _Reading:
             for name, placement in zip(node.output, self._results(node, scope), strict=True):
                 if name:
                     scope.placements[name] = placement
-            if node.op_type in ("If", "Loop"):  # their shapes were not known before
+            if node.op_type in ("If", "Loop"):  # only now are the shapes of their outputs known
                 self._infer(graph, scope, given, number + 1)
         return scope
 
@@ -178,13 +183,13 @@ class _Reading:
             results = rule(call) if rule is not None else []
         except Couples as couples:
             return [Coupled(couples.node or f"{node.name or node.output[0]!r} ({node.op_type})", str(couples))] * count
-        # what no rule expects, onnxruntime has accepted: whether it couples sessions is for the trial to say
+        # onnxruntime has accepted what no rule covers, so the trial has to find out if it couples sessions
         except (CannotTell, StopIteration, *UNREADABLE):
             return [UNKNOWN] * count
         return [*results, *[UNKNOWN] * count][:count]
 
     def _if(self, node: Any, condition: Placement, scope: _Scope) -> list[Placement]:
-        if not isinstance(condition, Free):  # both branches may give a session the same
+        if not isinstance(condition, Free):  # not always coupled: both branches may give a session the same values
             return [UNKNOWN] * len(node.output)
         results: list[Placement] = [FREE] * len(node.output)
         ways: list[list[Any]] = []
@@ -203,9 +208,9 @@ class _Reading:
     def _loop(self, node: Any, inputs: Sequence[Placement], scope: _Scope) -> list[Placement]:
         (body,) = bodies(node)
         names = [value.name for value in body.input]
-        carried = list(inputs[1:])  # the condition first
+        carried = list(inputs[1:])  # the condition, then the loop-carried values
         types = [scope.types.get(name) for name in node.input[1:]]
-        while True:  # until a turn makes nothing more of it
+        while True:  # until another iteration changes nothing
             given = {name: kind for name, kind in zip(names[1:], types, strict=True) if kind is not None}
             inner = self.read(body, scope.within({names[0]: FREE, **dict(zip(names[1:], carried, strict=True))}), given)
             ends = [inner.placements.get(value.name, UNKNOWN) for value in body.output]
@@ -219,7 +224,7 @@ class _Reading:
                 break
             carried = after
             types = [without_shape(kind) if other else kind for kind, other in zip(types, grown, strict=True)]
-        if not isinstance(join(inputs[0], carried[0]), Free):  # sessions that are done may stay as they are
+        if not isinstance(join(inputs[0], carried[0]), Free):  # not always coupled: finished sessions may not change
             return [UNKNOWN] * len(node.output)
         scope.types |= {name: kind for name, kind in zip(node.output, types[1:], strict=False) if kind is not None}
         each = [placement if isinstance(placement, Free | Coupled) else UNKNOWN for placement in ends[len(carried) :]]
@@ -227,7 +232,7 @@ class _Reading:
 
 
 def _whole(inputs: Sequence[Placement], *, known: bool) -> Placement | None:
-    """What can be said of all results by the inputs' kinds alone; None where that takes a rule."""
+    """Returns the placement of all results if the inputs' kinds alone decide it; None if that takes a rule."""
     if all(isinstance(placement, Free) for placement in inputs):
         return FREE
     coupled = [placement for placement in inputs if isinstance(placement, Coupled)]

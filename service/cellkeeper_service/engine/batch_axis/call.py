@@ -1,4 +1,4 @@
-"""One node as the rules see it: its inputs with their placements and shapes, its attributes, its results' shapes."""
+"""One node as the rules see it: its attributes, its inputs' placements and shapes, and its results' shapes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .placement import Axis, Free, Placement, Rows, Shape, axis_of, rows_at
 
 
 class Couples(Exception):
-    """The node makes a session's values depend on another's. Its text says how, after "node N (op) ..."."""
+    """The node makes a session's values depend on another's. The message says how, to follow "node N (op) ..."."""
 
     def __init__(self, why: str, node: str = "") -> None:
-        """node: the one that is to blame, where that is not the node itself."""
+        """node: the node at fault, if it is another one."""
         super().__init__(why)
         self.node = node
 
@@ -27,8 +27,11 @@ class CannotTell(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """inputs: of each input; Free where it is left out. shapes, made: of inputs and outputs, None where unknown.
-    constants: values of inputs by name, as far as they are known. opset: of ONNX's own operators."""
+    """One node.
+
+    opset: the version of ONNX's own operators. inputs: each input's placement; Free for one left out. shapes, made: the
+    shapes of inputs and outputs, None if unknown. constants: known values of inputs, by name.
+    """
 
     node: Any
     opset: int
@@ -48,11 +51,11 @@ class Call:
         return default
 
     def has(self, number: int) -> bool:
-        """Whether the input is given."""
+        """Returns True if the input is given."""
         return number < len(self.node.input) and bool(self.node.input[number])
 
     def constant(self, number: int) -> list[int] | None:
-        """Numbers of an input, None where it is left out. Raises CannotTell where they are not known."""
+        """Returns the integers of an input, None if it is left out. Raises CannotTell if they are not known."""
         if not self.has(number):
             return None
         values = self.constants.get(self.node.input[number])
@@ -61,7 +64,7 @@ class Call:
         return [int(value) for value in np.asarray(values).reshape(-1)]
 
     def numbers(self, attribute: str, number: int) -> list[int] | None:
-        """Of an attribute in older opsets, of an input in newer ones."""
+        """Returns the integers of an attribute, as in older opsets, or else of an input, as in newer ones."""
         given = self.attribute(attribute)
         return self.constant(number) if given is None else [int(value) for value in given]
 
@@ -72,15 +75,18 @@ class Call:
         return shape
 
     def result(self, number: int = 0) -> Shape:
-        """The shape of an output."""
+        """Returns the shape of an output. Raises CannotTell if it is not known."""
         shape = self.made[number]
         if shape is None:
             raise CannotTell
         return shape
 
     def axis(self, number: int = 0) -> Axis | None:
-        """The axis of an input that holds its sessions, None where it holds none. Raises Couples where the sessions
-        are no longer along an axis: what takes the tensor by its axes mixes them."""
+        """Returns the axis of an input that holds its sessions, None if it holds none.
+
+        Raises Couples if the sessions no longer lie along an axis, because an operator that works by axes mixes them.
+        Raises CannotTell if nothing is known.
+        """
         if number >= len(self.inputs):
             return None
         placement = self.inputs[number]
@@ -96,16 +102,16 @@ class Call:
         return axis
 
     def expect_free(self, *numbers: int) -> None:
-        """Raises CannotTell where one of these inputs holds sessions' values."""
+        """Raises CannotTell if one of these inputs holds sessions' values."""
         if any(number < len(self.inputs) and not isinstance(self.inputs[number], Free) for number in numbers):
             raise CannotTell
 
     def placed(self, axis: Axis | None, number: int = 0) -> Placement:
-        """The output with its sessions along that axis."""
+        """Returns the placement of an output with its sessions along this axis; None: it holds none."""
         return Free() if axis is None else rows_at(axis, self.result(number))
 
     def one_of(self, values: Sequence[int], shape: Shape) -> set[int]:
-        """Axes, counted from the first one."""
+        """Returns the axes as non-negative numbers. Raises CannotTell for one out of range."""
         if any(not -len(shape) <= value < len(shape) for value in values):
             raise CannotTell
         return {value % len(shape) for value in values}

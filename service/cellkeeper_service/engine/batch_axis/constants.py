@@ -1,4 +1,4 @@
-"""Values that a graph computes from constants alone, such as the padding that torch's exporter writes as nodes."""
+"""Folds values that a graph computes from constants alone, such as paddings that torch's exporter writes as nodes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 UNREADABLE = (shape_inference.InferenceError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
-"""What ONNX's own functions raise for a graph that is damaged, or that they do not know."""
-FEW = 1024  # values of a tensor that may say shapes; of larger ones the shape alone is looked at
+"""What ONNX's own functions raise for a graph that is damaged or that they do not support."""
+FEW = 1024  # the most values of a tensor that may describe shapes; of larger tensors, only the shape is used
 FOLDED = (
     *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Gather", "Identity", "Mul", "Neg"),
     *("Reshape", "Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
@@ -21,7 +21,7 @@ FOLDED = (
 
 
 def fold(nodes: Iterable[Any], known: dict[str, Any], opsets: Any, ir_version: int) -> None:
-    """Adds the small whole numbers and truth values that the nodes compute from `known` ones, numpy arrays by name."""
+    """Adds small integer and boolean arrays that the nodes compute from `known` ones. known: numpy arrays by name."""
     for node in nodes:
         if node.op_type not in FOLDED or len(node.output) != 1 or node.output[0] in known:
             continue
@@ -37,7 +37,7 @@ def fold(nodes: Iterable[Any], known: dict[str, Any], opsets: Any, ir_version: i
         try:
             with np.errstate(all="ignore"):
                 (result,) = ReferenceEvaluator(model).run(None, given)
-        except Exception:  # noqa: BLE001 - whatever ONNX's reference raises for a damaged node
+        except Exception:  # noqa: BLE001 - whatever ONNX's reference evaluator raises for a damaged node
             continue
         value = np.asarray(result)
         if value.size <= FEW and value.dtype.kind in "iub":
@@ -45,5 +45,5 @@ def fold(nodes: Iterable[Any], known: dict[str, Any], opsets: Any, ir_version: i
 
 
 def small(tensor: Any) -> Any | None:
-    """The values of a tensor of few, None of a larger one."""
+    """Returns the values of a tensor with at most FEW of them, None for a larger one."""
     return numpy_helper.to_array(tensor) if prod(tensor.dims) <= FEW else None

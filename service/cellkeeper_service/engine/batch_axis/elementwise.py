@@ -1,4 +1,4 @@
-"""Operators that take their inputs element by element, with broadcasting."""
+"""Rules for element-wise operators with broadcasting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OPERATORS = (
 
 
 def broadcast(call: Call) -> list[Placement]:
-    """All inputs are broadcast to the result's shape."""
+    """For operators that broadcast all inputs to the result's shape."""
     return [_combined(call, list(range(len(call.inputs))), number) for number in range(len(call.made))]
 
 
 def first_alone(call: Call) -> list[Placement]:
-    """The result has the first input's shape; what else goes in holds no session's values."""
+    """For operators whose result has the first input's shape; the other inputs must not hold sessions' values."""
     call.expect_free(*range(1, len(call.inputs)))
     return [_combined(call, [0], number) for number in range(len(call.made))]
 
@@ -32,7 +32,7 @@ def _combined(call: Call, numbers: list[int], output: int) -> Placement:
         return Free()
     result = call.result(output)
     if all(call.inputs[number] == call.inputs[held[0]] and call.shapes[number] == result for number in held):
-        return call.inputs[held[0]]  # its sessions need not lie along an axis
+        return call.inputs[held[0]]  # the sessions need not lie along an axis
     found: list[Axis] = []
     for number in held:
         axis = call.axis(number)
@@ -46,5 +46,5 @@ def _combined(call: Call, numbers: list[int], output: int) -> Placement:
 
 
 def expand(call: Call) -> list[Placement]:
-    """The second input is a shape."""
+    """For Expand, whose second input is a shape."""
     return [_combined(call, [0], 0)]

@@ -1,4 +1,4 @@
-"""Operators that move values: other shapes, parts, joins, look-ups."""
+"""Rules for operators that move values: reshape, take parts, join, look up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .placement import BATCH, FREE, Axis, Free, Placement, Rows, axis_of
 
 
 def reshape(call: Call) -> list[Placement]:
-    """The order of the values stays, so outer and inner do; an axis of the sessions may be lost, or found again."""
+    """For reshapes, which keep the order of values, so outer and inner too. The sessions' axis may vanish or return."""
     placement = call.inputs[0]
     if not isinstance(placement, Rows):
         return [placement]
@@ -85,13 +85,13 @@ def gather(call: Call) -> list[Placement]:
     if along != data.number:
         number = data.number if data.number < along else data.number - 1 + len(call.shape(1))
         return [call.placed(Axis(number, data.before, data.after))]
-    if _holds_batch(call, 1):  # a place for each session, which may be its own
+    if _holds_batch(call, 1):  # an index for each session, which may be its own
         raise CannotTell
     raise _partial(call, data)
 
 
 def gather_elements(call: Call) -> list[Placement]:
-    """Also of ScatterElements, whose result has the shape of its first input."""
+    """Also for ScatterElements, whose result has the shape of its first input."""
     axes = [call.axis(number) for number in range(len(call.inputs))]
     found = next(axis for axis in axes if axis is not None)
     (along,) = call.one_of([call.attribute("axis", 0)], call.shape())
@@ -135,7 +135,7 @@ def tile(call: Call) -> list[Placement]:
 
 
 def same_place(call: Call) -> list[Placement]:
-    """The first two axes stay where they are; the others become others. Of DepthToSpace and its like."""
+    """For operators such as DepthToSpace, which keep axis 0 and change others."""
     call.expect_free(*range(1, len(call.inputs)))
     axis = call.axis()
     if axis is not None and axis.number != 0:
@@ -168,7 +168,7 @@ def _holds_batch(call: Call, number: int) -> bool:
 
 
 def _partial(call: Call, axis: Axis) -> Exception:
-    """Of an axis that holds more than the sessions it may be anything that is taken."""
+    """Returns the error for taking part of the sessions' axis. If the axis holds more, the part may be anything."""
     if not axis.plain:
         return CannotTell()
     return Couples(f"takes certain sessions out of the batch, along axis {axis.number}")

@@ -1,4 +1,4 @@
-"""What is known of a tensor: where its sessions lie, or that it has none, or that they are mixed."""
+"""What is known about a tensor: where its sessions lie, that it holds none, or that they are mixed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from math import prod
 Shape = tuple[int, ...]
 
 BATCH = 1_000_003
-"""Sessions in the batch for which shapes are worked out: a prime, so that no other size is a multiple of it."""
+"""The batch size for which shapes are inferred: a large prime, so that no other size is a multiple of it."""
 STEPS = 997
-"""Time steps in the chunk for which shapes are worked out."""
+"""The number of time steps for which shapes are inferred."""
 
 
 @dataclass(frozen=True)
 class Free:
-    """Holds no value of any session."""
+    """The tensor holds no value of any session."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """Each row holds values of one session only. In row-major order the tensor is [outer, BATCH, inner].
 
-    reshaped: the node after which no single axis holds the sessions; "" where one does.
+    reshaped: the node after which no single axis holds the sessions; "" if one does.
     """
 
     outer: int
@@ -32,12 +32,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Unknown:
-    """An operator without a rule, or a shape that cannot be worked out, comes before it."""
+    """Nothing is known: the tensor depends on an operator without a rule, or on a shape that cannot be inferred."""
 
 
 @dataclass(frozen=True)
 class Coupled:
-    """A session's values depend on another session's. node: the first that does so. why: what it does, in words."""
+    """A session's values depend on another session's. node: the first that does this. why: what it does, in words."""
 
     node: str
     why: str
@@ -49,7 +49,7 @@ FREE, UNKNOWN = Free(), Unknown()
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis that holds the sessions: its length is before * BATCH * after, in this order."""
+    """The axis that holds the sessions. Its length is before * BATCH * after, in this order."""
 
     number: int
     before: int = 1
@@ -57,12 +57,12 @@ class Axis:
 
     @property
     def plain(self) -> bool:
-        """It holds nothing but the sessions."""
+        """Whether it holds nothing but the sessions."""
         return self.before == self.after == 1
 
 
 def axis_of(rows: Rows, shape: Shape) -> Axis | None:
-    """None where no axis holds whole sessions."""
+    """Returns the axis that holds the sessions; None if no single axis does."""
     if prod(shape) != rows.outer * BATCH * rows.inner:
         return None
     for number, size in enumerate(shape):
@@ -74,12 +74,12 @@ def axis_of(rows: Rows, shape: Shape) -> Axis | None:
 
 
 def rows_at(axis: Axis, shape: Shape) -> Rows:
-    """A tensor of this shape with its sessions along that axis."""
+    """Returns the placement of a tensor of this shape with its sessions along this axis."""
     return Rows(prod(shape[: axis.number]) * axis.before, axis.after * prod(shape[axis.number + 1 :]))
 
 
 def join(one: Placement, other: Placement) -> Placement:
-    """What is known of a tensor that is either of the two."""
+    """Returns what is known about a tensor that may have either placement."""
     for kind in (Coupled, Unknown):
         for value in (one, other):
             if isinstance(value, kind):

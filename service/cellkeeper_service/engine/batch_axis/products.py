@@ -1,4 +1,4 @@
-"""Operators that multiply with weights: products of matrices, convolutions, recurrent layers."""
+"""Rules for operators that multiply by weights: matrix products, convolutions, recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MEET = "multiplies values of one session with those of another"
 
 
 def mat_mul(call: Call) -> list[Placement]:
-    """Also MatMulInteger, whose zero points are inputs 2 and 3."""
+    """For MatMul, and MatMulInteger, whose zero points are inputs 2 and 3."""
     call.expect_free(2, 3)
     return [_product(call, call.axis(0), call.axis(1))]
 
 
 def _product(call: Call, left: Axis | None, right: Axis | None) -> Placement:
     result = len(call.result())
-    places = []  # in the result, counted from its end
+    places = []  # of the sessions' axis in the result, counted from its end
     for number, axis in enumerate((left, right)):
         if axis is None:
             continue
@@ -74,14 +74,14 @@ def einsum(call: Call) -> list[Placement]:
 
 
 def convolution(call: Call) -> list[Placement]:
-    """Also ConvTranspose and ConvInteger: [N, C, ...]."""
+    """For Conv, ConvTranspose and ConvInteger: [N, C, ...]."""
     call.expect_free(*range(1, len(call.inputs)))
     kernel = list(call.shape(1)[2:])
     return [_windowed(call, kernel, channels_apart=False)]
 
 
 def pooling(call: Call) -> list[Placement]:
-    """[N, C, ...]; each channel by itself."""
+    """For pooling of [N, C, ...], each channel by itself."""
     kernel = [int(size) for size in call.attribute("kernel_shape", [])]
     return [_windowed(call, kernel, channels_apart=True)] * len(call.made)
 
@@ -106,7 +106,7 @@ def _windowed(call: Call, kernel: list[int], *, channels_apart: bool) -> Placeme
 
 
 def recurrent(call: Call) -> list[Placement]:
-    """LSTM, GRU, RNN: X [T, B, F] or, with layout 1, [B, T, F]; states [directions, B, H] or [B, directions, H]."""
+    """For LSTM, GRU, RNN: X [T, B, F], states [directions, B, H]; with layout 1 [B, T, F] and [B, directions, H]."""
     call.expect_free(1, 2, 3, *range(7, len(call.inputs)))
     first = bool(call.attribute("layout", 0))
     sequence, state, each = (0, 0, 0) if first else (1, 1, 2)
@@ -130,7 +130,7 @@ def recurrent(call: Call) -> list[Placement]:
 
 
 def scaled_by_tensor(call: Call) -> list[Placement]:
-    """A product that takes one scale for its whole input."""
+    """For products that use one scale for the whole input."""
     if isinstance(call.inputs[0], Free):
         raise CannotTell
     return whole_tensor(call)

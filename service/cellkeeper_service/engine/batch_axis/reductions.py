@@ -1,4 +1,4 @@
-"""Operators that make one value of many, or norm, sum up or order values, along axes."""
+"""Rules for operators that reduce, normalize, sum up or sort values along axes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .placement import FREE, Axis, Placement
 
 
 def reduce(call: Call) -> list[Placement]:
-    """Of the family Reduce*."""
+    """For the family Reduce*."""
     axis = call.axis()
     if axis is None:
         return [FREE]
@@ -21,7 +21,7 @@ def reduce(call: Call) -> list[Placement]:
 
 
 def arg_reduce(call: Call) -> list[Placement]:
-    """Of ArgMax and ArgMin."""
+    """For ArgMax and ArgMin."""
     axis = call.axis()
     if axis is None:
         return [FREE]
@@ -40,7 +40,7 @@ def softmax(call: Call) -> list[Placement]:
         return [FREE]
     if call.opset >= 13:
         axes = call.one_of([call.attribute("axis", -1)], call.shape())
-    else:  # over all axes from this one on
+    else:  # older opsets: over all axes from this one on
         (first,) = call.one_of([call.attribute("axis", 1)], call.shape())
         axes = set(range(first, len(call.shape())))
     _keep_out(axis, axes, "normalises")
@@ -48,7 +48,7 @@ def softmax(call: Call) -> list[Placement]:
 
 
 def along_one(call: Call) -> list[Placement]:
-    """Takes values along one axis in their order, and leaves the others apart: TopK, LpNormalization."""
+    """For TopK and LpNormalization, which combine values along one axis only."""
     call.expect_free(*range(1, len(call.inputs)))
     axis = call.axis()
     if axis is None:
@@ -67,13 +67,13 @@ def cumulative(call: Call) -> list[Placement]:
 
 
 def triangle(call: Call) -> list[Placement]:
-    """Trilu: sets values to zero by their places."""
+    """For Trilu, which sets values to zero by their position."""
     call.expect_free(1)
     return [call.placed(call.axis())]
 
 
 def layer_norm(call: Call) -> list[Placement]:
-    """Also RMSNormalization: over all axes from one on."""
+    """For LayerNormalization and RMSNormalization, over all axes from a given one on."""
     call.expect_free(*range(1, len(call.inputs)))
     axis = call.axis()
     if axis is None:
@@ -84,7 +84,7 @@ def layer_norm(call: Call) -> list[Placement]:
 
 
 def batch_norm(call: Call) -> list[Placement]:
-    """With fixed statistics. With those of the batch it is refused by name: onnx_checks.py."""
+    """For BatchNormalization with fixed statistics. onnx_checks.py refuses it with those of the batch."""
     call.expect_free(*range(1, len(call.inputs)))
     if call.attribute("training_mode", 0) or len(call.made) > 1:
         raise CannotTell
@@ -92,7 +92,7 @@ def batch_norm(call: Call) -> list[Placement]:
 
 
 def over_the_rest(call: Call) -> list[Placement]:
-    """Over all axes after the first two: InstanceNormalization, and pooling of whole images."""
+    """For InstanceNormalization and global pooling, over all axes after the first two."""
     call.expect_free(*range(1, len(call.inputs)))
     axis = call.axis()
     if axis is None:
@@ -111,13 +111,13 @@ def mean_variance(call: Call) -> list[Placement]:
 
 
 def whole_tensor(call: Call) -> list[Placement]:
-    """One scale for all values of a tensor."""
+    """For operators that use one scale for all values of a tensor."""
     if call.axis() is None:
         return [FREE] * len(call.made)
     raise Couples("takes one scale for all rows of its input, which hold different sessions")
 
 
 def _keep_out(axis: Axis, axes: Collection[int], verb: str) -> None:
-    """Raises Couples where the axes include the batch."""
+    """Raises Couples if the axes include the batch."""
     if axis.number in axes:
         raise Couples(f"{verb} over axis {axis.number}, which is the batch")

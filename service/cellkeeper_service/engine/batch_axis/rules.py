@@ -1,4 +1,4 @@
-"""The rule of each operator: from the placements of its inputs to those of its outputs."""
+"""The rule of each operator, which derives the placements of its outputs from those of its inputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ RULES: Mapping[str, Rule] = {
     **_all(products.pooling, "AveragePool LpPool MaxPool"),
     **_all(products.recurrent, "GRU LSTM RNN"),
 }
-"""Of ONNX's own operators."""
+"""The rules of ONNX's own operators."""
 
 CONTRIBUTED: Mapping[str, Rule] = _all(products.scaled_by_tensor, "DynamicQuantizeLSTM DynamicQuantizeMatMul")
-"""Of onnxruntime's."""
+"""The rules of onnxruntime's operators."""

@@ -1,4 +1,4 @@
-"""The types of a graph's tensors, shapes included, as ONNX's own inference gives them."""
+"""Infers the types of a graph's tensors, including shapes, with ONNX's own inference."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def infer(
     constants: Mapping[str, Any],
     start: int = 0,
 ) -> Types:
-    """Of the graph's tensors from its node `start` on, and of what these use. around: types of the tensors before them,
-    and of the graph that contains it. given: types of its inputs. constants: numpy arrays by name. What cannot be
-    inferred is left out."""
+    """Returns the types of the tensors made from node `start` on, and of those that they use, as far as known.
+
+    around: types of earlier tensors, and of those of the enclosing graph. given: types of the graph's inputs.
+    constants: numpy arrays by name.
+    """
     part = onnx.GraphProto()
     part.name = "shapes"
     part.node.extend(node for node in graph.node[start:] if node.output[0] not in constants)
@@ -67,8 +69,8 @@ def _types(model: Any) -> Types:
 
 
 def _pass_on(node: Any, types: Mapping[str, Any]) -> bool:
-    """Makes a node that changes nothing about a list of sizes a Cast, through which inference follows their values;
-    torch's exporter puts such a Reshape behind each LSTM."""
+    """Replaces a node that leaves a list of sizes unchanged by a Cast, through which inference follows their values.
+    Returns True if it did. torch's exporter puts such a Reshape after each LSTM."""
     if node.op_type not in ("Identity", "Reshape"):
         return False
     before = types.get(node.input[0])
@@ -82,7 +84,7 @@ def _pass_on(node: Any, types: Mapping[str, Any]) -> bool:
 
 
 def shape_of(kind: Any) -> Shape | None:
-    """None where not all of it is known."""
+    """Returns the shape of a type; None unless all of it is known."""
     if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
@@ -92,7 +94,7 @@ def shape_of(kind: Any) -> Shape | None:
 
 
 def without_shape(kind: Any) -> Any:
-    """A copy."""
+    """Returns a copy of a type without its shape."""
     other = onnx.TypeProto()
     other.CopyFrom(kind)
     if other.HasField("tensor_type"):
@@ -101,7 +103,7 @@ def without_shape(kind: Any) -> Any:
 
 
 def bodies(node: Any) -> Iterator[Any]:
-    """The graphs within a node."""
+    """Yields the graphs inside a node."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -109,7 +111,7 @@ def bodies(node: Any) -> Iterator[Any]:
 
 
 def _forget(node: Any) -> None:
-    """The shapes that a file gives within its nodes may be those of the batch that it was exported with."""
+    """Drops the shapes inside a node, which may be for the batch size with which the file was exported."""
     for body in bodies(node):
         body.ClearField("value_info")
         for inner in body.node:

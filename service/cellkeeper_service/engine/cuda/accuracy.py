@@ -1,4 +1,4 @@
-"""How far an engine's results are from float64: the tolerance of its precision, measured with the model itself."""
+"""Measures an engine's distance from float64 with the model itself: the tolerance of its precision."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ STEPS = 32
 
 
 def relative_error(engine: Engine, config: RecurrentConfig, tensors: dict[str, Array]) -> float:
-    """The largest difference of an output of ordinary sequences, relative to the sequence's largest value of it.
-
-    Clears the arena.
-    """
+    """Returns the largest difference from float64 over ordinary sequences, relative to the largest value of that output
+    in the sequence. Clears the arena."""
     inputs = drawn(config, np.random.default_rng(0xF64), STEPS, np.full(SEQUENCES, ORDINARY))
     expected = _in_float64(config, tensors, inputs)
     rows = np.zeros(1, np.intp)
@@ -37,7 +35,7 @@ def relative_error(engine: Engine, config: RecurrentConfig, tensors: dict[str, A
 
 @torch.inference_mode()
 def _in_float64(config: RecurrentConfig, tensors: dict[str, Array], inputs: Array) -> dict[str, Array]:
-    """By name: [STEPS, SEQUENCES, ...]."""
+    """Returns the outputs by name, [STEPS, SEQUENCES, ...]."""
     cells = TorchCells(config, tensors, torch.float64)
     states = [
         tensors[name].ravel() if (name := f"initial.{spec.name}") in tensors else np.zeros(spec.nbytes // 4)

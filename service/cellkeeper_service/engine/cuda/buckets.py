@@ -1,4 +1,4 @@
-"""The shapes of call that are kept ready, and how a call of any shape is made of them."""
+"""Buckets: the prepared call shapes, and how a call of any shape is composed of them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from cellkeeper_service.domain.spec import ModelSpec
 from .buffers import StepBuffers
 
 SLICE_STEPS = (16, 4, 1)
-"""Time steps of a graph. A chunk of 23 is slices of 16, 4, 1, 1 and 1, begun one behind another without a wait."""
+"""Time steps of a graph. A chunk of 23 becomes slices of 16, 4, 1, 1 and 1, which start one after another without
+waiting."""
 
 MAX_GRAPH_STEPS = 4096
-"""Time steps, summed over sessions, of a graph with several of them: bounds its memory. Larger calls take shorter
-slices, which cost little more there."""
+"""The most time steps, summed over sessions, in a graph of several steps, to bound its memory. Larger calls use shorter
+slices, which cost little more at that size."""
 
 _ALIGNMENT_BYTES = 16
 
@@ -37,14 +38,14 @@ class Part:
         return self.start + self.dtype.itemsize * prod(self.shape)
 
     def of(self, buffer: Tensor, at: int = 0) -> Tensor:
-        """The view of it in uint8 [...], whose packed tensors begin at byte `at`."""
+        """Returns the view of this tensor in a uint8 buffer whose packed tensors begin at byte `at`."""
         return buffer[at + self.start : at + self.end].view(self.dtype).view(self.shape)
 
 
 class Layout:
-    """Where the tensors of a call of `steps` time steps and `batch` rows lie in the two buffers that travel.
+    """Where the tensors of a call of `steps` time steps and `batch` rows lie in the two buffers that are transferred.
 
-    up: read, write, inputs. down: finite, prediction, hidden; "hidden" last, so that a shorter copy leaves it out.
+    up: read, write, inputs. down: finite, prediction, hidden; "hidden" is last, so that a shorter copy can omit it.
     """
 
     def __init__(self, spec: ModelSpec, steps: int, batch: int) -> None:
@@ -63,18 +64,18 @@ class Layout:
         self.down_bytes = _aligned(end)
 
     def wanted_bytes(self, wanted: frozenset[str]) -> int:
-        """How much of the down buffer has to travel."""
+        """Returns how many bytes of the down buffer must be transferred."""
         return max([self.finite.end, *(self.outputs[name].end for name in wanted)])
 
     def buffers(self, up: Tensor, down: Tensor) -> StepBuffers:
-        """The views of both, on the device."""
+        """Returns the tensors of both buffers, on the device."""
         outputs = {name: part.of(down) for name, part in self.outputs.items()}
         return StepBuffers(self.inputs.of(up), self.read.of(up), self.write.of(up), outputs, self.finite.of(down))
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A shape of call, ready: `launch` computes from the device's up buffer into its down buffer."""
+    """A prepared call shape. launch: computes from the device's up buffer into its down buffer."""
 
     steps: int
     batch: int
@@ -83,17 +84,17 @@ class Bucket:
 
 
 def batch_sizes(max_batch: int) -> list[int]:
-    """1, 2, 4 ... max_batch."""
+    """Returns 1, 2, 4 ... max_batch."""
     return [1 << power for power in range((max_batch - 1).bit_length())] + [max_batch]
 
 
 def shapes(max_batch: int) -> list[tuple[int, int]]:
-    """(steps, batch) of every bucket."""
+    """Returns (steps, batch) of every bucket."""
     return [(steps, batch) for batch in batch_sizes(max_batch) for steps in SLICE_STEPS if _is_kept(steps, batch)]
 
 
 def sliced(steps: int, batch: int, max_batch: int) -> list[tuple[int, int]]:
-    """The buckets that a call of `steps` time steps and `batch` sessions is made of, in order."""
+    """Returns the buckets that make up a call of `steps` time steps and `batch` sessions, in order."""
     sizes = batch_sizes(max_batch)
     size = sizes[bisect_left(sizes, batch)]
     parts = []

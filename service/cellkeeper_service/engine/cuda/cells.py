@@ -1,23 +1,23 @@
-"""The time steps of a chunk as kernel launches on the current stream: no allocation, no synchronisation, so a CUDA
-graph can capture them.
+"""Launches the kernels for the time steps of a chunk on the current stream, without allocation or synchronization, so
+that a CUDA graph can capture them.
 
-    preprocess  raw inputs -> what layer 0 takes; one launch
-    layers      one launch a layer and time step; two for a projection and for a GRU that resets before its product
-    head        one launch a dense layer and a stretch of transforms, over all time steps
+    preprocess  raw inputs -> the input of layer 0; one launch
+    layers      one launch per layer and time step; two with a projection, or for a GRU that resets before its product
+    head        one launch per dense layer and per stretch of transforms, over all time steps
     finish      states -> arena, finite flags; one launch
 
-**The arena is read before it is written.** Step 1 gathers its states from the arena, as does `preprocess` the held
-inputs; each later step reads the row buffer that the step before wrote. `finish` alone writes the arena, and it is the
-last launch of the stream. So a row may be read by several and written by one of them, or by another.
-**No launch writes what it reads.** There are two row buffers: a step reads one and writes the other. A layer reads its
-input from the buffer that it also writes, but other columns: those of the layer below, whose launch is over.
+**The arena is read before it is written.** Step 1 gathers its states from the arena, and `preprocess` the held inputs;
+each later step reads the row buffer that the previous step wrote. Only `finish` writes the arena, and it is the last
+launch. So several rows of a batch may read the same arena row, which one of them, or another, may write.
+**No launch writes what it reads.** There are two row buffers; a step reads one and writes the other. A layer reads its
+input from the buffer that it also writes, but from other columns: those of the layer below, whose launch is complete.
 
-**What decides the bits** of a row: its inputs and states, the weights, the precision, the tile (by model and precision:
-`tiles`), the compiled kernels and the device. Each value of a product is one sum over K in ascending blocks of a fixed
-size; a tile has a fixed number of rows, filled up with zeros, so a batch of 1 runs the same program as one of 1,000.
-What changes with the batch, the chunk or the step (indices, offsets, gather or not) are integers that the compiler does
-not specialize on, and all buffers begin at multiples of 16 bytes: one binary a layer serves every call. No sum crosses
-rows, none is split over programs, there are no atomics.
+**What decides the bits** of a row: its inputs and states, the weights, the precision, the tile (which depends on model
+and precision: `tiles`), the compiled kernels and the device. Each value of a product is one sum over K, in ascending
+blocks of a fixed size. A tile has a fixed number of rows, padded with zeros, so a batch of 1 runs the same program as
+one of 1,000. Whatever varies with the batch, the chunk or the step (indices, offsets, whether to gather) is an integer
+on which the compiler does not specialize, and all buffers are aligned to 16 bytes, so one binary per layer serves every
+call. No sum crosses rows, none is split over programs, and there are no atomics.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from .weights import Product, dense_product, layer_product, projection_product
 __all__ = ["KernelCells", "Scratch", "StepBuffers"]
 
 _PREPROCESS = Tile(16, 64, 1, 4)
-_BLOCK = 128  # values that a program of one row takes at a time
+_BLOCK = 128  # values that a one-row program processes at a time
 
 
 class KernelCells:
-    """The model on the device: weights converted once for the precision, and the launches of a chunk."""
+    """The model on the device: its weights, converted once for the precision, and the launches of a chunk."""
 
     def __init__(
         self, config: RecurrentConfig, tensors: dict[str, Array], device: torch.device, precision: Precision
@@ -73,14 +73,14 @@ class KernelCells:
 
     @property
     def numerics(self) -> str:
-        """What decides the bits beside the model, the device and the versions: such as "fp32 tiles=16x32x32w4"."""
+        """What decides the bits besides the model, the device and the versions, such as "fp32 tiles=16x32x32w4"."""
         tiles = dict.fromkeys(str(product.tile) for product in (*self._layers, *self._projections, *self._head))
         return f"{self._precision} tiles={','.join(tiles)}"
 
     def scratch(self, steps: int, batch: int) -> Scratch:
         """Allocates the temporaries of a bucket: about 4 T B (inputs + H + 2 units) + 8 B row_width bytes.
 
-        Raises ValueError where steps or batch is less than 1.
+        Raises ValueError if steps or batch is less than 1.
         """
         if steps < 1 or batch < 1:
             raise ValueError(f"scratch: got {steps} time steps and a batch of {batch}, expected at least 1 of each")
@@ -102,12 +102,12 @@ class KernelCells:
     def launch(self, arena: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
         """Launches T = inputs.shape[0] time steps for the B rows of the bucket on the current stream.
 
-        The current device must be that of the tensors. The first launch of a model compiles its kernels; a graph can
-        be captured after it. Rows flagged 0 in `finite` are written like all others, with whatever came of their input.
+        The current device must be that of the tensors. The first launch of a model compiles its kernels; after it, a
+        graph can be captured. Rows flagged 0 in `finite` are written like all others, with whatever their input gives.
 
-        arena: float32 [rows, row_width]. The states of the `read` rows are read, those after the last step stand in the
-        `write` rows. read[i] == write[i] is allowed; the write rows are distinct; a row may be read by several. Raises
-        ValueError where a tensor has another shape or dtype, or is not contiguous and aligned to 16 bytes.
+        arena: float32 [rows, row_width]. States are read from the `read` rows, and the final ones are written to the
+        `write` rows. The write rows are distinct; read rows need not be, and read[i] == write[i] is allowed. Raises
+        ValueError for a tensor of another shape or dtype, or one that is not contiguous and aligned to 16 bytes.
         """
         self._check(arena, buffers, scratch)
         steps, batch = scratch.steps, scratch.batch
@@ -248,7 +248,7 @@ class KernelCells:
             recurrent.gru_candidate[grid](*source, *states, *kept, *weights, *scratch.gates, batch, **sizes)
 
     def _launch_head(self, hidden: Tensor, buffers: StepBuffers, scratch: Scratch) -> None:
-        """The top layer of all time steps -> the prediction, by way of the two buffers in turn."""
+        """Computes the prediction from the top layer of all time steps, alternating between the two head buffers."""
         config = self._config
         rows = scratch.steps * scratch.batch
         launches = len(self._head) + len(self._stretches)
@@ -285,7 +285,7 @@ class KernelCells:
         at: int | None = None,
         kept: tuple[Tensor, int, int] | None = None,
     ) -> None:
-        """at: the column of a row buffer where the units go; None: rows of units alone."""
+        """Launches one dense product. at: the column of a row buffer where the units go; None: `out` has only units."""
         dense.dense[_grid(product, rows)](
             source,
             buffers.read,
@@ -334,7 +334,7 @@ class KernelCells:
 
 
 def _grid(product: Product, rows: int) -> tuple[int, int]:
-    """Row tiles first: programs side by side share their columns of the weights."""
+    """Returns the grid with row tiles first, so that neighboring programs share columns of the weights."""
     return -(-rows // product.tile.rows), product.columns_padded // product.tile.columns
 
 

@@ -1,7 +1,7 @@
-"""What is CUDA's own, behind one small interface: streams, events, pinned memory, graphs, errors.
+"""A small interface to CUDA: streams, events, pinned memory, graphs, errors.
 
-CudaDevice    a device by way of torch
-HostDevice    the CPU in its place, so that everything around it runs and is tested without a device
+CudaDevice    a CUDA device, through torch
+HostDevice    the CPU in place of one, so that all other code runs and is tested without a GPU
 """
 
 from __future__ import annotations
@@ -17,64 +17,64 @@ from cellkeeper_service.domain.engine import EngineLost
 from cellkeeper_service.engine.precision import Precision
 from cellkeeper_service.errors import StartError
 
-LEAST_CAPABILITY = (7, 0)  # of what Triton compiles for
-REDUCED_CAPABILITY = (8, 0)  # the first with tf32 and bf16
+LEAST_CAPABILITY = (7, 0)  # the lowest compute capability that Triton supports
+REDUCED_CAPABILITY = (8, 0)  # the lowest with tf32 and bf16
 
 
 class OutOfDeviceMemory(EngineLost):
-    """An allocation does not fit beside what else uses the device."""
+    """The device has too little free memory for an allocation."""
 
 
 class CaptureFailed(Exception):
-    """A launch cannot become a graph; it can still be made eagerly."""
+    """A launch cannot be captured as a graph, but can still run eagerly."""
 
 
 class Event(Protocol):
     """A point in the order of the device's work."""
 
     def record(self) -> None:
-        """Everything that was begun so far comes before it."""
+        """Places the event after everything begun so far."""
 
     def query(self) -> bool:
-        """Whether everything before it is done."""
+        """Returns True if everything before the event is done."""
 
     def synchronize(self) -> None:
-        """Waits for that; other threads run meanwhile."""
+        """Waits until everything before the event is done; other threads can run in the meantime."""
 
 
 class Device(Protocol):
-    """One device with one stream, in whose order everything happens that is begun within `entered`."""
+    """One device with one stream, which runs everything begun within `entered` in order."""
 
     torch_device: torch.device
     name: str  # such as "cuda:0 NVIDIA H100 80GB HBM3"
-    versions: str  # what decides the bits beside the kernels: torch, triton, CUDA, the device's model
+    versions: str  # what decides the bits besides the kernels: torch, triton, CUDA, the device's model
 
     def entered(self) -> AbstractContextManager[None]:
-        """To be entered for every use. Raises EngineLost where the device fails within."""
+        """Returns the context for every use of the device. It raises EngineLost if the device fails inside."""
 
     def check_precision(self, precision: Precision) -> None:
-        """Raises StartError where the device has no such products."""
+        """Raises StartError if the device does not support this precision."""
 
     def pinned(self, size_bytes: int) -> Tensor:
-        """uint8 [size_bytes] of host memory that copies to and from the device need not wait for."""
+        """Returns uint8 [size_bytes] of pinned host memory, which the device copies without blocking the caller."""
 
     def free_bytes(self) -> int | None:
-        """Of the device's memory; None where it is the host's."""
+        """Returns how many bytes of the device's memory are free; None if its memory is the host's."""
 
     def compile(self, launch: Callable[[], None]) -> None:
-        """The first `launch` of all, which makes the kernels' binaries. Raises StartError where they cannot be made."""
+        """Makes the very first `launch`, which compiles the kernels. Raises StartError if they cannot be compiled."""
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """A call that repeats `launch` with the same addresses. Raises CaptureFailed."""
+        """Returns a function that repeats `launch` with the same addresses. Raises CaptureFailed."""
 
     def event(self) -> Event: ...
 
     def release(self) -> None:
-        """Memory of tensors that are gone is free for others."""
+        """Returns the memory of freed tensors to the device."""
 
 
 class CudaDevice:
-    """Implements Device for "cuda:N". Raises StartError where that cannot be used."""
+    """Implements Device for "cuda:N". Raises StartError if it cannot be used."""
 
     def __init__(self, device: str) -> None:
         _check_driver(device)
@@ -108,7 +108,7 @@ class CudaDevice:
                 yield
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemory(f"{self.name} failed: {first_line(error)}") from error
-        except RuntimeError as error:  # torch's and Triton's: nothing else within the blocks raises it
+        except RuntimeError as error:  # from torch or Triton: nothing else in these blocks raises it
             raise EngineLost(f"{self.name} failed: {first_line(error)}") from error
 
     def check_precision(self, precision: Precision) -> None:
@@ -132,7 +132,7 @@ class CudaDevice:
         errors: tuple[type[Exception], ...] = (RuntimeError, *COMPILE_ERRORS)
         try:
             launch()
-            torch.cuda.current_stream().synchronize()  # so that a kernel which fails does so here, not in a capture
+            torch.cuda.current_stream().synchronize()  # so that a failing kernel fails here, and not in a capture
         except errors as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
                 raise
@@ -144,12 +144,12 @@ class CudaDevice:
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         try:
-            # torch.cuda.graph would collect garbage and empty the allocator's cache before each of many
+            # not torch.cuda.graph, which collects garbage and empties the allocator's cache before each of many graphs
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 launch()
             except RuntimeError:
-                with suppress(RuntimeError):  # that it is invalid now; the cause is what `launch` raised
+                with suppress(RuntimeError):  # says that the capture is invalid; the cause is what `launch` raised
                     graph.capture_end()
                 raise
             graph.capture_end()
@@ -166,7 +166,7 @@ class CudaDevice:
 
 
 class _HostEvent:
-    """On the host everything is done when its call returns."""
+    """Implements Event on the host, where everything is done when its call returns."""
 
     def record(self) -> None: ...
 
@@ -189,7 +189,7 @@ class HostDevice:
         return nullcontext()
 
     def check_precision(self, precision: Precision) -> None:
-        """The interpreter has all of them."""
+        """Does nothing: the interpreter supports every precision."""
 
     def pinned(self, size_bytes: int) -> Tensor:
         return torch.empty(size_bytes, dtype=torch.uint8)
@@ -210,17 +210,17 @@ class HostDevice:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices torch finds."""
+    """Returns how many CUDA devices torch finds."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def first_line(error: BaseException) -> str:
-    """An error's text as a part of one line; CUDA's go on with advice for people who debug kernels."""
+    """Returns the first line of an error's text; CUDA's errors continue with advice on debugging kernels."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def _check_driver(device: str) -> None:
-    """Raises StartError where CUDA does not start at all."""
+    """Raises StartError if CUDA cannot be initialized at all."""
     if torch.version.cuda is None:
         raise StartError(
             f"device: got {device}, but torch {torch.__version__} is built without CUDA; install a build with CUDA or "

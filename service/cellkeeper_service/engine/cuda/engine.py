@@ -1,4 +1,4 @@
-"""The GPU engine: states stay on the device; only indices, inputs and outputs travel, one copy each way a slice."""
+"""The GPU engine: states stay on the device; each slice of a call copies indices and inputs up, and outputs down."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .staging import SliceViews, Staging, StagingPool
 
 log = logging.getLogger(__name__)
 
-STATE_COPY_BYTES = 32 * 1024 * 1024  # of states in one transfer: bounds the pinned memory
+STATE_COPY_BYTES = 32 * 1024 * 1024  # of states in one transfer, to bound the pinned memory
 FLOAT_BYTES = 4
 ROW_NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """Of a call under way: its bucket, its time steps, and where it lies in the staging's two buffers."""
+    """A slice of a call. start: its first time step. up_at, down_at: where it begins in the staging's two buffers."""
 
     bucket: Bucket
     start: int
@@ -45,7 +45,7 @@ class _Slice:
 
 
 class PendingCall:
-    """A call under way on the device."""
+    """A call in progress on the device."""
 
     def __init__(
         self, engine: CudaEngine, staging: Staging, slices: list[_Slice], batch: int, wanted: frozenset[str]
@@ -58,13 +58,13 @@ class PendingCall:
 
     @property
     def done(self) -> bool:
-        """Whether `finish` need not wait. Raises EngineLost."""
+        """Whether `finish` would not have to wait. Raises EngineLost."""
         with self._engine.entered():
             return self._staging.done.query()
 
     def finish(self) -> Computed:
-        """Waits for the device, while other threads run, and takes the results. Once, from any thread; nothing else
-        of the engine may be called meanwhile. Raises EngineLost."""
+        """Waits for the device, while other threads can run, and returns the results. Call it once, from any thread,
+        with no other call of the engine at the same time. Raises EngineLost."""
         with self._engine.entered():
             self._staging.done.synchronize()
         batch = self._batch
@@ -75,7 +75,7 @@ class PendingCall:
             finite &= views.finite[:batch] != 0
             for name, values in parts.items():
                 values.append(views.outputs[name][:, :batch])
-        # copies: the next call comes into the same memory
+        # copied, because the next call reuses this memory
         outputs = {
             name: values[0].copy() if len(values) == 1 else np.concatenate(values) for name, values in parts.items()
         }
@@ -86,11 +86,11 @@ class PendingCall:
 class CudaEngine:
     """Implements domain.engine.Engine for recurrent bundles on a device.
 
-    The arena's rows are checkpoints as they are: float32 [rows, state_bytes / 4]. A call is made of buckets, whose
-    graphs are captured when the arena is made (`reserve`), and rows that a bucket has beyond the batch are padding.
-    All outputs are always computed, so that one graph serves whichever are wanted; the others do not travel.
+    The arena's rows are whole checkpoints: float32 [rows, state_bytes / 4]. A call is composed of buckets, whose
+    graphs are captured when the arena is allocated (`reserve`); a bucket's rows beyond the batch are padding. All
+    outputs are always computed, so that one graph serves whichever are wanted, but only wanted ones are copied.
 
-    Raises StartError where the device lacks the precision, EngineLost where it fails.
+    Raises StartError if the device does not support the precision, EngineLost if it fails.
     """
 
     name = "cuda"
@@ -124,15 +124,15 @@ class CudaEngine:
         return self._device.free_bytes()
 
     def settle(self, min_batch: int, exact: bool, tolerance: float) -> None:
-        """Takes what exactness.settle found. The distance from float64 counts as tolerance too."""
+        """Applies what exactness.settle found. The tolerance is at least the distance from float64."""
         self.min_batch, self.exact, self.tolerance = min_batch, exact, max(tolerance, self._distance)
         self.numerics = f"cuda {self._cells.numerics} {self._device.versions} min_batch={min_batch}"
 
     def end_trial(self) -> None:
-        """There is no limit for its own kernels."""
+        """Does nothing: calls of the engine's own kernels have no limit."""
 
     def entered(self) -> AbstractContextManager[None]:
-        """The device's context, in which whatever touches it happens."""
+        """Returns the device's context, which every use of the device must enter."""
         return self._device.entered()
 
     def reserve(self, rows: int) -> None:
@@ -142,7 +142,7 @@ class CudaEngine:
         self._rows = rows
 
     def write_states(self, rows: Rows, states: Array) -> None:
-        """A few transfers for any number of states."""
+        """Writes whole states, with few transfers for any number of them."""
         self._check_rows(rows)
         values = np.ascontiguousarray(states).view("<f4")
         for start, numbers, staging, on_device in self._state_copies(rows):
@@ -159,7 +159,7 @@ class CudaEngine:
             self._pool.give(staging)
 
     def read_states(self, rows: Rows) -> Array:
-        """A few transfers for any number of states."""
+        """Reads whole states, with few transfers for any number of them."""
         self._check_rows(rows)
         result = np.empty((len(rows), self._cells.row_width), "<f4")
         for start, numbers, staging, on_device in self._state_copies(rows):
@@ -181,9 +181,9 @@ class CudaEngine:
         return self.begin(inputs, read, write, wanted).finish()
 
     def begin(self, inputs: Array, read: Rows, write: Rows, wanted: frozenset[str]) -> PendingCall:
-        """`run` as far as the host is needed for it: copies and graphs are begun, and the device goes on by itself.
+        """Begins `run`: starts the copies and graphs, which the device then executes on its own.
 
-        Another call may be begun before this one is finished; the device takes them in order. The arrays may be
+        Another call may begin before this one is finished; the device executes them in order. The arrays may be
         changed once this returns.
         """
         steps, batch = inputs.shape[:2]
@@ -215,11 +215,11 @@ class CudaEngine:
         return PendingCall(self, staging, slices, batch, wanted)
 
     def bucket_launch(self, steps: int, batch: int) -> Callable[[], None]:
-        """What computes that bucket from what lies in its buffers; to be timed."""
+        """Returns the function that computes a bucket from its buffers' contents, for timing."""
         return self._buckets[steps, batch].launch
 
     def take_back(self, staging: Staging) -> None:
-        """Of a finished call."""
+        """Takes back the staging of a finished call."""
         self._pool.give(staging)
 
     def _slices(self, steps: int, batch: int) -> list[_Slice]:
@@ -234,12 +234,12 @@ class CudaEngine:
         return slices
 
     def _check_rows(self, rows: Rows) -> None:
-        """The kernels would read and write whatever lies there."""
+        """Raises IndexError for rows out of range, which the kernels would read and write without a check."""
         if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
             raise IndexError(f"rows {rows.min()}..{rows.max()}, the arena has {self._rows}")
 
     def _make_buffers(self) -> None:
-        """What all buckets share: their calls come one behind another."""
+        """Allocates the buffers that all buckets share, since their launches run one after another."""
         layouts = [Layout(self.spec, *shape) for shape in shapes(self.max_batch)]
         place = self._device.torch_device
         self._up = torch.zeros(max(layout.up_bytes for layout in layouts), dtype=torch.uint8, device=place)
@@ -251,7 +251,7 @@ class CudaEngine:
         needed_bytes = rows * width * FLOAT_BYTES
         try:
             with self._device.entered():
-                self._arena = torch.empty(0, width, device=place)  # the old one's memory first
+                self._arena = torch.empty(0, width, device=place)  # first frees the old arena's memory
                 self._device.release()
             free_bytes = self._device.free_bytes()
             if free_bytes is not None and needed_bytes > free_bytes:
@@ -267,7 +267,7 @@ class CudaEngine:
             ) from error
 
     def _make_buckets(self) -> None:
-        """Compiles the kernels and captures the graphs. Every row is padding in what runs: no state is touched."""
+        """Compiles the kernels and captures the graphs. All rows of these launches are padding, so no state changes."""
         try:
             with self._device.entered():
                 for steps, batch in shapes(self.max_batch):
@@ -303,7 +303,7 @@ class CudaEngine:
         return Bucket(steps, batch, layout, launch)
 
     def _state_copies(self, rows: Rows) -> Iterator[tuple[int, Rows, Staging, Tensor]]:
-        """Parts of `rows` that travel together: where they start, the staging, and as much memory of the device."""
+        """Yields the parts of `rows` for each transfer: start, row numbers, staging, and as much device memory."""
         a_row_bytes = ROW_NUMBER_BYTES + FLOAT_BYTES * self._cells.row_width
         most = max(STATE_COPY_BYTES // a_row_bytes, 1)
         for start in range(0, len(rows), most):
@@ -316,7 +316,7 @@ class CudaEngine:
 
 
 def _fill(piece: _Slice, staging: Staging, inputs: Array, read: Rows, write: Rows) -> None:
-    """Packs a slice. What a bucket has beyond the batch is marked as padding, and its inputs are never looked at."""
+    """Packs a slice. Rows beyond the batch are marked as padding, and the kernels never read their inputs."""
     views, batch = piece.views(staging), len(read)
     for numbers, rows in ((views.read, read), (views.write, write)):
         numbers[:batch] = rows
@@ -325,7 +325,7 @@ def _fill(piece: _Slice, staging: Staging, inputs: Array, read: Rows, write: Row
 
 
 def _state_views(packed: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
-    """Row numbers int64 [count], then states float32 [count, width]."""
+    """Returns views of packed row numbers, int64 [count], and of the states after them, float32 [count, width]."""
     numbers = packed[: ROW_NUMBER_BYTES * count].view(torch.int64)
     floats = packed[ROW_NUMBER_BYTES * count :][: FLOAT_BYTES * count * width].view(torch.float32)
     return numbers, floats.view(count, width)

@@ -1,4 +1,4 @@
-"""Pinned host memory through which calls travel: one copy up, one down, and the event that says both are done."""
+"""Pinned host memory for transfers: a buffer up, a buffer down, and an event that says when a call is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .device import Device
 
 @dataclass(frozen=True, slots=True)
 class SliceViews:
-    """The parts of the two buffers that belong to a slice, as its layout has them."""
+    """Views of the parts of the two buffers that belong to a slice, by its layout."""
 
     read: Array
     write: Array
@@ -24,7 +24,7 @@ class SliceViews:
 
 
 class Staging:
-    """Of one call at a time. up, down: uint8, at least as large as `take` asked for."""
+    """The buffers of one call at a time. up, down: uint8, at least as large as `take` requested."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -42,8 +42,8 @@ class Staging:
             self._first_slices.clear()
 
     def views(self, layout: Layout, up_at: int, down_at: int) -> SliceViews:
-        """Of a slice that begins at these bytes. Those of a first slice are kept: most calls have no other, and to make
-        them takes as long as everything else that the host does for a call."""
+        """Returns the views of a slice that begins at these bytes. Those of a first slice are cached: most calls have
+        no other, and making them takes as long as everything else that the host does for a call."""
         if up_at or down_at:
             return self._made_views(layout, up_at, down_at)
         if layout not in self._first_slices:
@@ -57,7 +57,7 @@ class Staging:
 
 
 class StagingPool:
-    """Stagings that no call is using; there are as many as there were calls under way at the same time."""
+    """The stagings that no call is using. It grows to the largest number of calls in progress at the same time."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -69,5 +69,5 @@ class StagingPool:
         return staging
 
     def give(self, staging: Staging) -> None:
-        """Only after its event."""
+        """Returns a staging to the pool, once its event is done."""
         self._free.append(staging)

@@ -1,4 +1,4 @@
-"""The output transforms, cut into what one launch takes."""
+"""Splits the output transforms into stretches, each computed by one launch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellkeeper_service.model.config import RecurrentConfig, Transform
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Transforms that one launch takes: a chain, perhaps a softmax after it. values: float32 [operations, units]."""
+    """Transforms for one launch: a chain, and a softmax after it if `softmax`. values: float32 [operations, units]."""
 
     ops: tuple[str, ...]
     softmax: bool
@@ -21,7 +21,7 @@ class Stretch:
 
 
 def stretches_of(config: RecurrentConfig, device: torch.device) -> list[Stretch]:
-    """The output transforms, cut after each softmax. A prediction without head or transforms is one copy."""
+    """Returns the output transforms, split after each softmax. Without head and transforms, one stretch copies."""
     stretches = []
     chain: list[Transform] = []
     for step in config.output:

@@ -1,4 +1,4 @@
-"""The tile of a kernel's program: part of what decides the bits, so chosen by the model and the precision alone."""
+"""The tile of a kernel's program. It is part of what decides the bits, so it depends only on model and precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from cellkeeper_service.engine.precision import Precision
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A program computes rows x columns of the result (of every gate), over blocks of `depth` of the sum."""
+    """The part of a product that one program computes: rows x columns of the result (of every gate), with the sum in
+    blocks of `depth`."""
 
     rows: int
     columns: int
@@ -27,12 +28,12 @@ class Tile:
 
 
 def tile_of(columns: int, precision: Precision) -> Tile:
-    """The tile of a product with so many columns (hidden units; units of a dense layer).
+    """Returns the tile of a product with so many columns (hidden units; units of a dense layer).
 
-    Small products want many programs, large ones want each weight used for many rows: below 64 rows the tensor cores of
-    compute capability 9.0 have no asynchronous product, and fp32 takes each weight from the cache too often. With 4
-    warps the large tile of fp32 does not fit the registers. The limits come from such arithmetic and from what the
-    compiler reports, not from a measurement. Change them freely: a model then has other numerics.
+    Small products need many programs. Large ones need each weight used for many rows: below 64 rows, the tensor cores
+    of compute capability 9.0 have no asynchronous product, and fp32 loads each weight from the cache too often. With 4
+    warps, the large fp32 tile does not fit in the registers. The limits come from such arithmetic and from compiler
+    reports, not from measurements. They can be changed freely, but then a model has other numerics.
     """
     depth = 64 if precision == "bf16" else 32
     if columns < 128:

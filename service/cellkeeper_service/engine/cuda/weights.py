@@ -1,4 +1,4 @@
-"""The weights as the kernels take them: transposed, padded with zeros to whole tiles, rounded once to the precision."""
+"""Converts weights for the kernels: transposed, padded with zeros to whole tiles, and rounded once to the precision."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A matrix on the device: weight [depth, parts, columns_padded], bias float32 [parts, columns_padded].
+    """A matrix on the device: weight [depth, parts, columns_padded], bias float32 [biases, columns_padded].
 
-    depths: how many of the rows belong to each of the operands (inputs, h), padded.
+    depths: how many rows of the weight belong to each operand (inputs, h), with padding.
     """
 
     weight: Tensor
@@ -37,7 +37,7 @@ class Product:
 def layer_product(
     config: RecurrentConfig, tensors: dict[str, Array], layer: int, device: torch.device, precision: Precision
 ) -> Product:
-    """All gates of a layer: its inputs' weights above those of h."""
+    """Returns all gates of a layer, with the rows of its inputs above those of h."""
     size, gates = config.hidden_size, config.gates
     matrices = [tensors[f"rnn.weight_{kind}_l{layer}"] for kind in ("ih", "hh")]
     into, back = (
@@ -46,7 +46,7 @@ def layer_product(
         else np.zeros((gates, size), np.float32)
         for kind in ("ih", "hh")
     )
-    # a GRU's new gate takes its two biases apart
+    # a GRU's new gate needs its two biases separately
     bias = [*(into + back)[:2], into[2], back[2]] if config.cell == "gru" else [*(into + back)]
     return _product([matrix.reshape(gates, size, -1) for matrix in matrices], bias, device, precision)
 
@@ -67,7 +67,7 @@ def dense_product(
 
 
 def _product(matrices: Sequence[Array], biases: Sequence[Array], device: torch.device, precision: Precision) -> Product:
-    """matrices: [parts, columns, inputs] of each operand; biases: [columns] each."""
+    """Builds a product. matrices: [parts, columns, inputs] for each operand; biases: [columns] each."""
     parts, columns = matrices[0].shape[:2]
     tile = tile_of(columns, precision)
     columns_padded = tile.padded_columns(columns)
@@ -86,7 +86,7 @@ def _product(matrices: Sequence[Array], biases: Sequence[Array], device: torch.d
 
 
 def _rounded(weight: Floats, precision: Precision) -> Tensor:
-    if precision == "tf32":  # as the kernels round the other operand: halves away from zero
+    if precision == "tf32":  # rounds halves away from zero, as the kernels do with the other operand
         weight = ((weight.view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32)
     tensor = torch.from_numpy(weight)
     return tensor.to(torch.bfloat16) if precision == "bf16" else tensor

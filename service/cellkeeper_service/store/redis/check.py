@@ -1,4 +1,4 @@
-"""Whether a Redis server is fit to keep records: asked once, when the service starts."""
+"""Checks, once at start-up, that Redis servers are fit to keep records."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from cellkeeper_service.domain.store import StoreError, StoreFacts
 from cellkeeper_service.store.redis.link import Link, info_fields
 
-OLDEST_VERSION = (7, 0)  # before it, Redis makes a transaction of every script, also of one write: docs/adr/203
+OLDEST_VERSION = (7, 0)  # older ones wrap every script in a transaction, even one with a single write: docs/adr/203
 
 _logger = logging.getLogger(__name__)
 
 
 def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) -> StoreFacts:
-    """Raises StoreError, with what to do, where records could be lost or could not be written at all.
+    """Raises StoreError, with what to do, if records could be lost or could not be written at all.
 
-    Logs a warning where the server keeps less than may be expected (no append-only file, too few replicas).
+    Logs a warning if the server is less durable than may be expected (no append-only file, too few replicas).
     """
     info = server_info(link)
     version = info.get("redis_version", "")
@@ -44,7 +44,7 @@ def check_server(link: Link, wait_replicas: int, *, in_cluster: bool = False) ->
 
 
 def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], wait_replicas: int) -> StoreFacts:
-    """The same for every primary of a cluster, by address, and for the eviction policy of its replicas."""
+    """Checks every primary of a cluster as `check_server` does, and its replicas' eviction policy; both by address."""
     found = []
     for address, link in primaries.items():
         try:
@@ -64,7 +64,7 @@ def check_cluster(primaries: Mapping[str, Link], replicas: Mapping[str, Link], w
 
 
 def check_split(link: Link, wait_replicas: int) -> None:
-    """Warns where a primary that is cut off would go on taking writes that its fail-over then throws away."""
+    """Logs a warning if a primary that is cut off would keep accepting writes, which the fail-over then discards."""
     if wait_replicas == 0 and "min_slaves_good_slaves" not in server_info(link):
         _logger.warning(
             "Redis has no min-replicas-to-write: a primary that is cut off from its replicas goes on taking writes, "
@@ -74,7 +74,7 @@ def check_split(link: Link, wait_replicas: int) -> None:
 
 
 def check_replicas(replicas: Mapping[str, Link]) -> None:
-    """Raises StoreError where one of these, by address, may evict; one that does not answer is a warning."""
+    """Raises StoreError if a replica may evict; logs a warning for one that does not answer. replicas: by address."""
     for address, link in replicas.items():
         try:
             info = server_info(link)
@@ -88,7 +88,7 @@ def check_replicas(replicas: Mapping[str, Link]) -> None:
 
 
 def check_eviction(info: Mapping[str, str]) -> None:
-    """Raises StoreError where this server may drop records when its memory is full."""
+    """Raises StoreError if this server may drop records when its memory is full."""
     policy = info.get("maxmemory_policy")
     if policy != "noeviction":
         raise StoreError(
@@ -98,12 +98,12 @@ def check_eviction(info: Mapping[str, str]) -> None:
 
 
 def server_info(link: Link) -> dict[str, str]:
-    """INFO, field by field. It has what CONFIG GET would tell, and is allowed where CONFIG is not."""
+    """Returns the fields of INFO, which has what CONFIG GET would say, and is allowed where CONFIG is not."""
     return info_fields(link.one("INFO"))
 
 
 def _persistence(link: Link, info: Mapping[str, str]) -> str:
-    """appendfsync, where the user may ask for it; what INFO tells otherwise."""
+    """Returns the appendfsync policy if the user may read it, otherwise what INFO says."""
     if info.get("aof_enabled") != "1":
         return "no append-only file"
     try:

@@ -1,4 +1,4 @@
-"""The nodes of a Redis Cluster: who has which bucket, and where to go when that has changed."""
+"""The nodes of a Redis Cluster: which node has which bucket, and where to go when that changes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _CANNOT_NOW = (
 
 
 class Cluster:
-    """url: redis+cluster:// or rediss+cluster://; any of the nodes, the others are found."""
+    """A Redis Cluster. url: redis+cluster:// or rediss+cluster:// with any of its nodes; the others are discovered."""
 
     name = "redis+cluster"
-    asks_role = False  # a replica sends callers away by itself
+    asks_role = False  # a replica redirects callers on its own
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self.runs = Runs()
@@ -44,15 +44,17 @@ class Cluster:
         self._why = "it was not asked yet"
         self._slots = Slots({}, {}, {})
         self._seeds = seeds
-        self._known = list(seeds)  # in the order to ask; who was asked, or failed, goes to the end
+        self._known = list(seeds)  # in the order to ask; a node that was asked, or failed, moves to the end
         self._links = {address: self._new_link(address) for address in seeds}
 
     def group(self, key: bytes) -> int:
         return SLOT_OF_BUCKET[bucket_of(key)]
 
     def refresh(self) -> None:
-        """Asks one node after the other until one names a node for every slot, for no longer than the timeout. Where
-        none does, the one that knows most is believed: a node that has just joined or forgotten the others knows less.
+        """Asks one node after another until one knows an owner for each of our slots, or the timeout has passed.
+
+        If none does, the answer with the most slots is used: a node that has just joined, or has forgotten the others,
+        knows fewer.
         """
         if not self._stale:
             return
@@ -86,7 +88,7 @@ class Cluster:
         return None
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
-        if isinstance(error, redis.exceptions.AskError):  # (MOVED is one, too)
+        if isinstance(error, redis.exceptions.AskError):  # (MovedError is a subclass)
             moved = isinstance(error, redis.exceptions.MovedError)
             self._stale |= moved
             target = self._link_at(Address(error.host or self._address_of(link).host, error.port))
@@ -143,7 +145,7 @@ class Cluster:
             link.close()
 
     def _part(self, scan: ClusterScan, pattern: bytes, limit: int) -> list[Listed]:
-        """Goes on with a listing on one node."""
+        """Continues a listing on one node."""
         self._stale |= scan.between_nodes
         self.refresh()
         slots = self._slots
@@ -172,7 +174,7 @@ class Cluster:
         keep = named | set(self._seeds)
         self._known = [at for at in self._known if at in keep]
         self._known[:0] = [at for at in named if at not in self._known]
-        # Links are dropped, not closed: another thread may be waiting for an answer.
+        # Links are dropped, not closed: another thread may be waiting for a reply.
         self._links = {at: link for at, link in self._links.items() if at in keep}
         self._slots, self._stale = slots, False
 
@@ -194,7 +196,7 @@ class Cluster:
 
 
 def _read_url(url: str) -> tuple[SplitResult, list[Address]]:
-    """The URL of a node, yet without the right host, and the nodes that are named."""
+    """Returns a node's URL, whose host is still to be filled in, and the nodes that `url` names."""
     parts = urlsplit(url)
     if parts.path not in ("", "/", "/0"):
         raise StoreError(f"store: got database {parts.path[1:]!r}, expected none: a Redis Cluster has only 0")

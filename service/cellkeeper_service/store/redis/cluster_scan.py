@@ -1,14 +1,14 @@
-"""Listing the sessions of a Redis Cluster, while its slots may move.
+"""Lists the sessions of a Redis Cluster while its slots may move.
 
-SCAN goes over what one server process holds at the moment, and its cursor means something to that process only. So the
-listing keeps a set of buckets that are still to do. It takes a node that has some of them, and goes over that node's
-keys; at the end, those buckets are done that the node said to own, and not to be giving away, when it began and after
-every page. A restarted process, a fail-over or a moved slot makes the buckets concerned go over again, wherever they
-are by then.
+SCAN covers what one server process holds at the moment, and its cursor is valid in that process only. So the
+listing keeps a set of buckets still to do. It picks a node that has some of them and scans that node's keys. At the end
+of the scan, a bucket is done if, at the start and after every page, the node said that it owned the bucket's slot and
+was not migrating it away. After a restart, a fail-over or a move, the buckets concerned are scanned again, wherever
+they are by then.
 
-So a session that is there from the first page to the last is listed, perhaps several times, unless its slot moved away
-and back between two pages, or a fail-over lost it meanwhile. While a slot is being moved its bucket cannot be finished:
-after TRIES goes in vain the listing is refused, and goes on from the same cursor once the slot has arrived.
+So a session that exists from the first page to the last is listed, perhaps several times, unless its slot moved away
+and back between two pages, or a fail-over lost it. The bucket of a migrating slot cannot be finished: after more than
+TRIES scans in a row that finish no bucket, the listing fails. It can continue from the same cursor after the migration.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _CURSOR = re.compile(
 
 
 class ClusterScan:
-    """One listing, at the place that a cursor names. ValueError for a text that is no cursor."""
+    """One listing, at the place that a cursor names. Raises ValueError for an invalid cursor."""
 
     def __init__(self, cursor: str) -> None:
-        self.node = ""  # the id of the node that is gone over
+        self.node = ""  # the id of the node that is being scanned
         self.disturbed = False  # a bucket moved, or the node changed
-        self._todo = _ALL
-        self._doing = 0  # those of them that this go over the node will finish
-        self._tries = 0  # goes that finished no bucket, one after the other
+        self._todo = _ALL  # a bit for each bucket still to do
+        self._doing = 0  # those of them that the scan of this node will finish
+        self._tries = 0  # scans in a row that finished no bucket
         self._at = 0
         self._process = ""
         if cursor:
@@ -54,32 +54,32 @@ class ClusterScan:
 
     @property
     def between_nodes(self) -> bool:
-        """Whether `node` must be chosen: the id of one that has one of `wanted_slots`, the first if it can be."""
+        """Whether the caller must set `node` to the id of one that has one of `wanted_slots`, preferably the first."""
         return not self._doing
 
     def wanted_slots(self) -> Iterator[int]:
         return (SLOT_OF_BUCKET[bucket] for bucket in range(BUCKETS) if self._todo >> bucket & 1)
 
     def cursor(self) -> str:
-        """Where to go on; empty at the end."""
+        """Returns the cursor that continues the listing; empty at the end."""
         if not self._todo:
             return ""
         return f"{self._todo:x}.{self._doing:x}.{self._tries}.{self._at}.{self.node}.{self._process}"
 
     def skip(self) -> list[Listed]:
-        """The node is none any more."""
+        """Gives up on a node that is no longer part of the cluster."""
         self._next(done=0)
         return []
 
     def page(self, link: Link, pattern: bytes, limit: int) -> list[Listed]:
-        """Some sessions of the node behind `link`. Raises StoreError."""
+        """Returns some sessions of the node at `link`. Raises StoreError."""
         if not self._doing:
             standing = _standing(link.call(*STANDING_COMMANDS))
             self._at, self._process, self._doing = 0, standing.process, self._settled(standing) & self._todo
             if not self._doing:
                 return self.skip()
         names, self._at = scan_names(link, pattern, self._at, limit)
-        replies = link.call(*headers_at(names), *STANDING_COMMANDS)  # in this order: it still stood after the reads
+        replies = link.call(*headers_at(names), *STANDING_COMMANDS)  # in this order: checks the node after the reads
         standing = _standing(replies[-2:])
         before, self._doing = self._doing, self._doing & self._settled(standing)
         self.disturbed = before != self._doing or standing.process != self._process
@@ -90,7 +90,7 @@ class ClusterScan:
         return headers_of(names, replies[:-2])
 
     def _next(self, done: int) -> None:
-        """This go is over."""
+        """Ends the scan of a node. done: the buckets that it finished."""
         self._todo &= ~done
         self._tries = 0 if done else self._tries + 1
         self._doing, self._at, self.node, self._process = 0, 0, "", ""

@@ -1,4 +1,4 @@
-"""Commits and deletes as write.lua takes them."""
+"""Encodes commits and deletes as arguments of write.lua."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from cellkeeper_service.store.redis.link import bulk
 
 
 class Words(NamedTuple):
-    """Arguments of a script as Redis takes them (`bulk`), one after another. number: how many."""
+    """Script arguments in wire format (`bulk`), concatenated. number: how many there are."""
 
     packed: bytes
     number: int
 
 
 class Item(NamedTuple):
-    """One key and its words. before, after: words for calls of their own about the same key, sent together with it.
-    trim: the words of a call behind it, which all that have such words go in."""
+    """One key and its words.
+
+    before, after: words of separate calls for the same key, sent before and after it in the same round trip.
+    trim: words for one call after it, which all items with such words share.
+    """
 
     key: bytes
     words: Words
@@ -43,9 +46,9 @@ def words(*parts: bytes) -> Words:
 
 
 EXPIRE, REPEAT, TRIM = words(b"expire"), words(b"repeat"), words(b"trim")
-TOUCH, LEAVE = words(b"touch"), words(b"leave")  # of load.lua
+TOUCH, LEAVE = words(b"touch"), words(b"leave")  # for load.lua
 TOUCH_WHOLE, LEAVE_WHOLE = words(b"touch whole"), words(b"leave whole")
-# A header in the pieces that `fixed_of` and `moving_of` are made of: fixed, moving, fixed, moving, fixed.
+# A header split into the pieces that make up `fixed_of` and `moving_of`: fixed, moving, fixed, moving, fixed.
 _PIECES = Struct("<16s4s4s14s94s")
 _APPEND = bulk(b"append") + b"$%d\r\n%%b%%b%%b\r\n$%d\r\n%%b%%b%%b\r\n$%%d\r\nD%%b\r\n" % (2 * (MOVING_BYTES,))
 _TTL, _NEVER = slice(64, 72), bytes(8)
@@ -59,7 +62,7 @@ def commit_item(commit: Commit) -> Item:
         create = words(b"create", base_body(after), inputs_element(log), state)
         return Item(redis_key(key), create, after=(EXPIRE,) if after[_TTL] != _NEVER else ())
     before = expected.packed
-    if checkpoint is None and after[_TTL] == _NEVER:  # nearly every commit: in one pass
+    if checkpoint is None and after[_TTL] == _NEVER:  # the fast path, which nearly every commit takes
         a, low, b, rest, c = _PIECES.unpack(before)
         new_a, new_low, new_b, new_rest, new_c = _PIECES.unpack(after)
         if a == new_a and b == new_b and c == new_c:
@@ -81,14 +84,20 @@ def commit_item(commit: Commit) -> Item:
 
 
 def delete_item(name: bytes, generation: bytes) -> Item:
-    """name: the key. The push in front of it is the whole transaction that a connection begins its writes with; a
-    delete must not be in one."""
+    """Encodes a delete. name: the key.
+
+    The push before it is the complete transaction with which a connection begins its writes; a delete must not be part
+    of one.
+    """
     return Item(name, words(b"delete", generation), (REPEAT,))
 
 
 def _ttl_calls(expected: Header, header: Header) -> tuple[tuple[Words, ...], tuple[Words, ...], tuple[bytes, ...]]:
-    """What goes before and after a commit that changes the TTL, and the words of one that refreshes it. The TTL that
-    was goes first: a key may lose its TTL early, and must not keep one that its header does not ask for."""
+    """Returns the calls before and after a commit that changes the TTL, and the words of one that refreshes it.
+
+    The old TTL is removed before the commit: a key may lose its TTL early, but must not keep one that its header does
+    not ask for.
+    """
     before, after = expected.packed[_TTL], header.packed[_TTL]
     if before == after:
         return (), (), () if after == _NEVER else (b"ttl", after)

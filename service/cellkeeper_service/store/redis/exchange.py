@@ -1,4 +1,4 @@
-"""Commands and their replies on an idle connection, without waiting for anything."""
+"""Sends commands on an idle connection and reads their replies without waiting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from cellkeeper_service.store.redis.wire import Wire
 
 
 class Exchange:
-    """Sends the commands, which are packed, at once. `replies` must be called; until then the connection is its own,
-    and open, whatever went wrong, so that a loop can stop watching it first.
+    """One exchange, which sends the commands, already packed, when it is constructed.
 
-    An error reply makes it BLOCKED, as what follows from it may have to wait; and so does a socket that takes a part.
+    The caller must call `replies`. Until then the exchange owns the connection and keeps it open, even after an error,
+    so that an event loop can stop watching it first.
+
+    An error reply makes it BLOCKED, because handling the error may have to wait; so does a socket that accepts only
+    part of the commands.
     """
 
     def __init__(self, link: Link, wire: Wire, commands: list[bytes]) -> None:
@@ -42,12 +45,12 @@ class Exchange:
         return self.wire.fileno()
 
     def advance(self) -> Stage:
-        """Reads what is there."""
+        """Reads the bytes that have arrived, and returns the new stage."""
         if self.stage is not Stage.WAITING:
             return self.stage
         try:
             replies = self.wire.read(self._count - len(self._replies))
-        except (redis.RedisError, OSError, ValueError) as error:  # (one whose text is not UTF-8 is the last)
+        except (redis.RedisError, OSError, ValueError) as error:  # (ValueError: an error reply that is not UTF-8)
             self._error, self.stage = error, Stage.DONE
             return self.stage
         if replies is not None:
@@ -59,8 +62,10 @@ class Exchange:
         return self.stage
 
     def replies(self) -> list[Any]:
-        """One for each command; an error reply as an exception; Unknown for those that did not come. Waits only where
-        it is BLOCKED. The connection is handed back, or closed where a reply may still be on its way."""
+        """Returns one reply for each command: an error reply as an exception, Unknown for one that did not come.
+
+        Waits only when BLOCKED. Hands the connection back, or closes it if a reply may still be on its way.
+        """
         if self._unsent:
             return self._rest()
         missing = self._count - len(self._replies)
@@ -70,7 +75,7 @@ class Exchange:
         return self._replies
 
     def _rest(self) -> list[Any]:
-        """Sends what is left of the commands, and waits for the replies."""
+        """Sends the rest of the commands and waits for the replies."""
         try:
             self.wire.write_all(self._unsent)
         except OSError as error:

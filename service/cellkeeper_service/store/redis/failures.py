@@ -1,4 +1,4 @@
-"""What a failure of Redis means: not done, or no way to tell."""
+"""Classifies Redis failures: not done, or unknown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cellkeeper_service.domain.record import SessionKey
 from cellkeeper_service.domain.store import StoreError
 from cellkeeper_service.store.damage import damaged
 
-# Error replies that Redis gives instead of running a command or script, never in the middle of one.
+# Error replies that Redis sends instead of running a command or script, never in the middle of one.
 _NOT_RUN = (
     redis.exceptions.AskError,
     redis.exceptions.AuthenticationError,
@@ -25,7 +25,7 @@ _NOT_RUN = (
 )
 _NOT_RUN_PREFIXES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
-# (the last two are connection errors to redis-py, but the server answered)
+# (redis-py treats the last two as connection errors, but the server did reply)
 ERROR_REPLIES = (
     redis.exceptions.ResponseError,
     redis.exceptions.BusyLoadingError,
@@ -34,20 +34,20 @@ ERROR_REPLIES = (
 
 
 class Refused(StoreError):
-    """Nothing of it was done: it was not sent, or the server said no before it began."""
+    """Nothing was done: the command was not sent, or the server refused it before it began."""
 
 
 class Unknown(StoreError):
-    """It may have been done, may be done yet, or never will be."""
+    """The command was done, will be done, or never will be: there is no way to tell."""
 
 
 def not_run(error: Exception) -> bool:
-    """Whether this error reply says that nothing of the command was done."""
+    """Returns True if this error reply means that nothing of the command was done."""
     return isinstance(error, _NOT_RUN) or str(error).startswith(_NOT_RUN_PREFIXES)
 
 
 def not_read(key: SessionKey, text: bytes) -> StoreError:
-    """Why a command that reads a record's key failed, from the error reply's text."""
+    """Returns the error for a failed read of a record's key. text: the error reply's."""
     why = text.decode(errors="replace")
     if why.startswith("WRONGTYPE"):
         return damaged(key, f"its key in Redis is no list ({why})")

@@ -1,25 +1,26 @@
-"""The elements of a record's list in Redis, layout 2: how they are made, and what a list of them says.
+"""The elements of a record's list in Redis, layout 2: how they are built, and how a list of them is read.
 
     C  checkpoint  'C' crc32(state) state       the state at the header's checkpoint step
-    D  inputs      'D' inputs                   of the element behind it
+    D  inputs      'D' inputs                   the inputs of the element after it
     B  base        'B' run fixed moving         the header after D, the inputs since the checkpoint C; always C, D, B
-    S  entry       'S' link run moving          the header after D, if there is one: this moving part, and the base's
-                                                fixed one
-    W  entry       'W' link run fixed moving    the same with a fixed part of its own (another TTL, say)
+    S  entry       'S' link run moving          the header after D, if there is a D: this moving part and the base's
+                                                fixed part
+    W  entry       'W' link run fixed moving    the same with a fixed part of its own (for another TTL, say)
 
-    fixed   114 bytes  what commits seldom change in the header
-    moving  22 bytes   crc32(fixed), and what every commit changes in the header: the low 4 bytes of the step, the head,
-                       and the low 6 bytes of the time of the commit
-    run     4 bytes    in which run of Redis the element was pushed: the first bytes of its run id
-    link    7 bytes    the distance to the base in elements (3 bytes), and its mark: crc32(fixed) and the first four
-                       bytes of the head, by exclusive or
-    crc32   4 bytes    (integers are little-endian)
+    fixed   114 bytes  the parts of the header that commits seldom change
+    moving  22 bytes   crc32(fixed), and the parts of the header that every commit changes: the low 4 bytes of the step,
+                       the head, and the low 6 bytes of the time of the commit
+    run     4 bytes    the run of Redis in which the element was pushed: the first bytes of its run id
+    link    7 bytes    the distance to the base in elements (3 bytes), and the base's mark: the XOR of crc32(fixed) and
+                       the first four bytes of the head
+    crc32   4 bytes    (all integers are little-endian)
 
-A commit is one RPUSH: of C, D and B where it writes a checkpoint, of D and one entry where it appends to the log. An
-entry without inputs repeats the state: somebody reads it, and it was last written in another run. No element
-is ever changed. The last element holds the header, and is small: the script reads it, and Redis's Lua hashes every byte
-that it is given. Which earlier entries count is told by the heads. docs/adr/203 says why, and why a list says the same
-however often a crash of Redis brings an old push back.
+A commit is one RPUSH: of C, D and B if it writes a checkpoint, of D and one entry if it appends to the log. An
+entry without inputs repeats the last header: the scripts push it when they read a record that was last written in
+another run, and after a connection's first write. No element is ever changed. The last element holds the header and
+is small, because the scripts read it, and Redis's Lua hashes every byte that it is given. The heads tell which earlier
+entries count. docs/adr/203 says why, and why a list reads the same however often a crash of Redis brings back an old
+push.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ from cellkeeper_service.store.damage import damaged, read_record, reading
 RUN_BYTES = 4
 MOVING_BYTES = 22
 FIXED_BYTES = HEADER_BYTES - 18
-TTL_IN_FIXED_BYTES = 46  # where `fixed` has ttl_ms, 8 bytes: the scripts read it
+TTL_IN_FIXED_BYTES = 46  # offset of ttl_ms (8 bytes) in `fixed`, from which the scripts read it
 
 _CRC = Struct("<I")
 _C, _D, _B, _S, _W = b"CDBSW"
-_MARK = slice(4, 8)  # of an element with a link
+_MARK = slice(4, 8)  # in an element with a link
 _IN_BASE, _IN_ENTRY = 1 + RUN_BYTES, 8 + RUN_BYTES
 
 
 def fixed_of(packed: bytes) -> bytes:
-    """The part of a packed header that appends seldom change."""
+    """Returns the part of a packed header that commits seldom change."""
     return packed[:16] + packed[20:24] + packed[38:]
 
 
 def moving_of(packed: bytes) -> bytes:
-    """The part of a packed header that every append changes."""
+    """Returns the part of a packed header that every commit changes, after the CRC-32 of the fixed part."""
     return crc(fixed_of(packed)) + packed[16:20] + packed[24:38]
 
 
@@ -60,12 +61,12 @@ def crc(part: bytes) -> bytes:
 
 
 def mark_of(moving: bytes) -> bytes:
-    """What names a base, by its moving part."""
+    """Returns the mark that identifies a base, computed from its moving part."""
     return bytes([one ^ other for one, other in zip(moving[:4], moving[8:12], strict=False)])
 
 
 def joined(fixed: bytes, moving: bytes) -> bytes:
-    """The packed header of these parts."""
+    """Returns the packed header made of these parts."""
     return fixed[:16] + moving[4:8] + fixed[16:20] + moving[8:] + fixed[20:]
 
 
@@ -78,12 +79,12 @@ def inputs_element(log: bytes) -> bytes:
 
 
 def base_body(packed: bytes) -> bytes:
-    """What the script makes a base of, by the tag and the run. packed: the header."""
+    """Returns a base without its tag and run, which the script adds. packed: the header."""
     return fixed_of(packed) + moving_of(packed)
 
 
 def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
-    """The record that a list holds, or what is wrong with it."""
+    """Returns the record that a list holds, or what is wrong with it."""
     at = _base_of(elements)
     standing = _standing(elements[-1], None if at is None else elements[at])
     return reading(key, standing, lambda: _read(key, elements, at, standing))
@@ -92,7 +93,7 @@ def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | Damage
 def _read(
     key: SessionKey, elements: Sequence[bytes], at: int | None, standing: Header | None
 ) -> Record | DamagedRecord:
-    """at: the index of the base. standing: the header that the list ends with."""
+    """Reads the record. at: the index of the base. standing: the header that the list ends with."""
     if at is None or at < 2 or elements[at - 2][:1] != b"C" or elements[at - 1][:1] != b"D":
         return damaged(key, "its last entry does not lead to a checkpoint", standing)
     base, state = elements[at], elements[at - 2][5:]
@@ -115,7 +116,7 @@ def _read(
 
 
 class _Entry(NamedTuple):
-    """earlier: those that end where it starts, the nearest first."""
+    """One entry of the log. earlier: the entries that end where it starts, nearest first."""
 
     step: int
     head: bytes
@@ -124,9 +125,11 @@ class _Entry(NamedTuple):
 
 
 def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: Header) -> list[bytes] | None:
-    """The inputs of the entries that lead from the base to the last one: each follows the nearest earlier one whose
-    head and its own inputs give its head. Others were lost for a while, and were gone on without. None: there is no
-    such way."""
+    """Returns the inputs of the entries that lead from the base to the last one, or None if none do.
+
+    Each entry follows the nearest earlier one whose head, advanced by the entry's inputs, gives the entry's head. Other
+    entries were lost in a crash of Redis and came back after the session had continued without them.
+    """
     mark, step_bytes = mark_of(moving), base.step_bytes
     first = entry = _Entry(base.position.step, base.position.head, b"", ())
     at_step: dict[int, tuple[_Entry, ...]] = {first.step: (first,)}
@@ -136,7 +139,7 @@ def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: 
             chunk = element[1:]
             continue
         mine, chunk = chunk, b""
-        if element[0] in (_S, _W) and element[_MARK] == mark:  # else of a checkpoint that was gone on without
+        if element[0] in (_S, _W) and element[_MARK] == mark:  # otherwise it belongs to an abandoned checkpoint
             position = Header.unpack(joined(*_parts(element, fixed))).position
             step, head = position.step, position.head
             entry = _Entry(step, head, mine, at_step.get(step - len(mine) // step_bytes, ()))
@@ -154,7 +157,7 @@ def _log(elements: Sequence[bytes], at: int, fixed: bytes, moving: bytes, base: 
 
 
 def standing_header(last: bytes, base: bytes | None) -> bytes:
-    """The packed header that a list ends with: its last element, and the base of that where it is an S."""
+    """Returns the packed header that a list ends with. base: the last element's base, needed if that is an S."""
     if last[0] == _B:
         return joined(*_split(last, _IN_BASE))
     if last[0] == _S and base is None:
@@ -163,7 +166,7 @@ def standing_header(last: bytes, base: bytes | None) -> bytes:
 
 
 def _standing(last: bytes, base: bytes | None) -> Header | None:
-    """The same where there is one: the scripts see it there, too."""
+    """Returns the header that a list ends with, as the scripts see it, or None if there is none."""
     if last[:1] not in (b"B", b"W") and (last[:1] != b"S" or base is None):
         return None
     packed = standing_header(last, base)
@@ -171,13 +174,13 @@ def _standing(last: bytes, base: bytes | None) -> Header | None:
 
 
 def _base_of(elements: Sequence[bytes]) -> int | None:
-    """The index of the base that the last element goes back to."""
+    """Returns the index of the last element's base, or None."""
     last = elements[-1]
     if last[:1] == b"B":
         return len(elements) - 1
     if last[:1] not in (b"S", b"W"):
         return None
-    # The distance was right when the entry was written; what a crash brought back lies in between now.
+    # The distance was right when the entry was written; elements that a crash brought back may now lie in between.
     for at in range(len(elements) - 1 - int.from_bytes(last[1:4], "little"), -1, -1):
         element = elements[at]
         if element[:1] == b"B" and mark_of(element[_IN_BASE + FIXED_BYTES :]) == last[_MARK]:
@@ -186,11 +189,11 @@ def _base_of(elements: Sequence[bytes]) -> int | None:
 
 
 def _split(element: bytes, start: int) -> tuple[bytes, bytes]:
-    """fixed, moving."""
+    """Returns (fixed, moving), read from `start` on."""
     middle = start + FIXED_BYTES
     return element[start:middle], element[middle:]
 
 
 def _parts(entry: bytes, base_fixed: bytes) -> tuple[bytes, bytes]:
-    """fixed, moving."""
+    """Returns (fixed, moving) of an entry."""
     return _split(entry, _IN_ENTRY) if entry[0] == _W else (base_fixed, entry[_IN_ENTRY:])

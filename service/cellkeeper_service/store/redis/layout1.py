@@ -1,6 +1,6 @@
-"""The elements of a record's list in Redis, layout 1: read, and no longer written.
+"""The elements of a record's list in Redis, layout 1, which is still read but no longer written.
 
-The packed header, the checkpoint, then one element a chunk. docs/adr/203 says what was wrong with it.
+A list is the packed header, the checkpoint, then one element per chunk. docs/adr/203 says what was wrong with it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from cellkeeper_service.store.damage import damaged, read_record, reading
 
 
 def read_elements(key: SessionKey, elements: Sequence[bytes]) -> Record | DamagedRecord:
-    """The record that a list holds, or what is wrong with it. A damaged one is told without its header: there is no way
-    to write over it, only to delete it."""
+    """Returns the record that a list holds, or what is wrong with it. A damaged record comes without its header,
+    because it cannot be overwritten, only deleted."""
     if len(elements) < 2:
         return damaged(key, "it has a header and no checkpoint")
     found = reading(key, None, lambda: read_record(key, elements[0], elements[1], b"".join(elements[2:])))

@@ -1,7 +1,7 @@
-"""Talks to one Redis server, and knows what a failure means: not sent, refused, or no way to tell.
+"""Talks to one Redis server, and classifies failures: not sent, refused, or unknown.
 
-redis-py repeats commands on its own by default; a compare-and-set that is repeated conflicts with itself. So
-the retries are off here, every connection is used directly, and one that failed is closed, never used again.
+By default redis-py retries commands, and a retried compare-and-set conflicts with itself. So retries are off here,
+connections are used directly, and one that failed is closed, never reused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_CONNECTIONS = 1024
 
 
 class Sent:
-    """Commands on their way to one server. `replies` or `abandon` must be called."""
+    """Commands that were sent to one server. The caller must call `replies` or `abandon`."""
 
     def __init__(self, link: Link, wire: Wire, count: int) -> None:
         self._link = link
@@ -35,7 +35,7 @@ class Sent:
         self._deadline = monotonic() + link.timeout_s
 
     def replies(self) -> list[Any]:
-        """One for each command; an error reply as an exception; Unknown for those that did not come."""
+        """Returns one reply for each command: an error reply as an exception, Unknown for one that did not come."""
         connection = self._connection
         replies: list[Any] = []
         try:
@@ -52,7 +52,7 @@ class Sent:
         return replies
 
     def abandon(self, *, dirty: bool = True) -> None:
-        """Hands the connection back; a reply that may still be on its way must not meet the next command."""
+        """Hands the connection back. dirty: close it, because a reply still to come would answer the next command."""
         wire, self._wire = self._wire, None
         if wire is not None:
             self._link.put_back(wire, dirty=dirty)
@@ -61,9 +61,9 @@ class Sent:
 class Link:
     """Connections to one server; safe to use from several threads.
 
-    url: redis://, rediss:// or unix://, as redis-py takes them.
-    timeout_ms: for connecting, and for every wait for bytes.
-    runs: is told which run of the server every new connection meets.
+    url: redis://, rediss:// or unix://, as redis-py accepts them.
+    timeout_ms: to connect, and for each wait for bytes.
+    runs: is told which run of the server each new connection reaches.
     """
 
     def __init__(self, url: str, timeout_ms: int, runs: Runs | None = None) -> None:
@@ -85,15 +85,14 @@ class Link:
             raise StoreError(
                 f"store: got a Redis URL that cannot be read: {error}; expected redis://HOST:PORT/DB"
             ) from error
-        self._idle: list[Wire] = []  # in use, to redis-py: its pool looks at a connection longer than a send takes
+        self._idle: list[Wire] = []  # redis-py sees these as in use: its pool's checks take longer than a send
 
     def take_idle(self) -> Wire | None:
-        """A connection that is open and at rest, for `put_back`; None where there is none, or only with TLS. Never
-        waits."""
+        """Returns an open, idle connection without TLS, to be returned with `put_back`, or None. Never waits."""
         while self._idle:
             try:
                 wire = self._idle.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took the last one
                 break
             if wire.idle:
                 return wire
@@ -101,7 +100,7 @@ class Link:
         return None
 
     def put_back(self, wire: Wire, *, dirty: bool) -> None:
-        """dirty: it is closed, and made anew when it is needed."""
+        """Returns a connection to the pool. dirty: close it; redis-py reconnects when it is next needed."""
         if dirty:
             wire.connection.disconnect()
         if dirty or not wire.direct:
@@ -110,7 +109,7 @@ class Link:
             self._idle.append(wire)
 
     def take(self) -> Wire:
-        """A connection, for `send` or `put_back`; a new one where none is at rest. Raises Refused."""
+        """Returns a connection for `send` or `put_back`, a new one if none is idle. Raises Refused."""
         wire = self.take_idle()
         if wire is not None:
             return wire
@@ -124,7 +123,7 @@ class Link:
         return wire
 
     def _meet(self, wire: Wire) -> None:
-        """Asks a new connection's server which run of it this is."""
+        """Asks the server of a new connection for its run id."""
         if self._runs is not None and not wire.peer.is_known:
             wire.connection.send_packed_command([packed("INFO", "server")], check_health=False)
             info = _reply(wire.connection)
@@ -135,9 +134,9 @@ class Link:
             self._runs.saw(self._address, run_id)
 
     def send(self, wire: Wire, *commands: bytes) -> Sent:
-        """Sends all commands, which are packed, at once, and does not wait for the replies.
+        """Sends all commands, already packed, in one write, and does not wait for the replies.
 
-        Raises Unknown where sending stopped on the way.
+        Raises Unknown if sending failed midway.
         """
         sent = self.sent(wire, len(commands))
         try:
@@ -151,13 +150,13 @@ class Link:
         return sent
 
     def sent(self, wire: Wire, count: int) -> Sent:
-        """The wait for the replies to commands that were sent just now."""
+        """Returns the pending replies to `count` commands that were just sent."""
         return Sent(self, wire, count)
 
     def call(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
-        """Sends all commands at once; one reply for each, error replies as exceptions, not raised.
+        """Sends all commands at once and returns one reply for each; error replies are returned as exceptions.
 
-        Raises Refused where nothing was sent, Unknown where something was and a reply did not come.
+        Raises Refused if nothing was sent, Unknown if something was sent and a reply did not come.
         """
         replies = self.send(self.take(), *[packed(*command) for command in commands]).replies()
         if isinstance(replies[-1], Unknown):
@@ -165,7 +164,7 @@ class Link:
         return replies
 
     def one(self, *command: bytes | str | int) -> Any:
-        """One command and its reply; raises Refused for an error reply, as this is for reading."""
+        """Sends one read-only command and returns its reply. Raises Refused for an error reply, otherwise as `call`."""
         (reply,) = self.call(command)
         if isinstance(reply, Exception):
             raise Refused(f"Redis refused {command[0]!s}: {text_of(reply)}") from reply
@@ -176,24 +175,24 @@ class Link:
 
 
 def packed(*words: bytes | str | int) -> bytes:
-    """A command as Redis takes it."""
-    command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stubs allow one word only
+    """Returns a command in wire format."""
+    command: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stubs allow only one word
     return command
 
 
 def info_fields(text: bytes) -> dict[str, str]:
-    """The name:value lines of INFO or CLUSTER INFO."""
+    """Parses the name:value lines of INFO or CLUSTER INFO."""
     fields = (line.partition(":") for line in text.decode(errors="replace").splitlines())
     return {name: value for name, colon, value in fields if colon}
 
 
 def bulk(word: bytes) -> bytes:
-    """One argument of a command as Redis takes it."""
+    """Returns one argument of a command in wire format."""
     return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def _reply(connection: Any) -> Any:
-    """The next reply; an error reply as an exception."""
+    """Reads the next reply; an error reply is returned as an exception."""
     try:
         return connection.read_response(disconnect_on_error=False)
     except ERROR_REPLIES as error:

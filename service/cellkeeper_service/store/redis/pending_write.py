@@ -1,4 +1,4 @@
-"""Writes that were begun on an idle connection: a script run whose first round a loop waits for."""
+"""Writes begun on an idle connection: a script run whose first round an event loop waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellkeeper_service.store.redis.script_run import ScriptRun
 
 
 class PendingWrite:
-    """As domain/non_blocking.py says. results: what the answers of the run mean."""
+    """A `PendingCommit` of domain/non_blocking.py. results: turns the run's answers into commit results."""
 
     def __init__(self, run: ScriptRun, exchange: Exchange, results: Callable[[ScriptRun], list[CommitResult]]) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""Which run of each Redis server is spoken to: one that started again may have come back with a shortened file."""
+"""Notices restarts of Redis servers, because a restarted server may have come back with a truncated file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Runs:
-    """The run id of each server, as new connections tell it. restarts: how often one was another than before."""
+    """The run id of each server, as reported on new connections. restarts: how often one has changed."""
 
     def __init__(self) -> None:
         self.restarts = 0
@@ -17,7 +17,7 @@ class Runs:
         self._known: dict[str, str] = {}
 
     def saw(self, address: str, run_id: str) -> None:
-        """address: of the server. run_id: INFO's, another one at every start of the process; "": it did not tell."""
+        """Notes a server's run id. run_id: INFO's, which changes whenever the server starts; "": it did not tell."""
         with self._lock:
             before = self._known.get(address)
             if not run_id or run_id == before:

@@ -1,4 +1,4 @@
-"""Listing the sessions of one Redis server."""
+"""Lists the sessions of one Redis server."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cellkeeper_service.store.redis.link import Link
 from cellkeeper_service.store.redis.script import script
 
 _logger = logging.getLogger(__name__)
-_FAILED = b"failed: "  # header.lua's answer where it could not read
+_FAILED = b"failed: "  # begins header.lua's answer if it could not read the key
 
-SCAN_COUNT = 1000  # keys that one SCAN looks at, at least
-SCAN_ROUNDS = 20  # SCANs for one page, at most: a page may come out short, or empty with a cursor
+SCAN_COUNT = 1000  # keys that one SCAN examines, at least
+SCAN_ROUNDS = 20  # SCANs per page, at most, so a page may be short, or empty with a cursor
 
 
 def page_at(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[Listed], int]:
-    """About `limit` sessions from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
+    """Returns about `limit` sessions from SCAN's cursor `at` on, and the next cursor; 0: there are no more."""
     names, after = scan_names(link, pattern, at, limit)
     replies = link.call(*headers_at(names)) if names else []
     return headers_of(names, replies), after
 
 
 def scan_names(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
-    """About `limit` distinct keys from SCAN's cursor `at` on, and the cursor after them; 0: that was all."""
+    """Returns about `limit` distinct keys from SCAN's cursor `at` on, and the next cursor; 0: there are no more."""
     names: dict[bytes, None] = {}
     for _ in range(SCAN_ROUNDS):
         after, found = link.one("SCAN", at, "MATCH", pattern, "COUNT", SCAN_COUNT)
@@ -43,31 +43,32 @@ def scan_names(link: Link, pattern: bytes, at: int, limit: int) -> tuple[list[by
 
 
 def headers_at(names: Sequence[bytes]) -> list[tuple[bytes | str | int, ...]]:
-    """The commands that read the headers of these keys. One more comes first, whose reply `headers_of` takes, too."""
+    """Returns the commands that read the headers of these keys, after one that loads the script. `headers_of` takes all
+    their replies."""
     which = script("header")
     reads = [("LINDEX", name, 0) if is_old(name) else ("EVALSHA", which.sha, 1, name) for name in names]
     return [("SCRIPT", "LOAD", which.text), *reads]
 
 
 def headers_of(names: Sequence[bytes], replies: Sequence[Any]) -> list[Listed]:
-    """What the commands of `headers_at` answered; keys that expired or moved away meanwhile are left out, and those
-    that are no session's."""
+    """Returns what the commands of `headers_at` read, without keys that have expired or moved in the meantime, or that
+    belong to no session."""
     sessions: dict[SessionKey, Header | DamagedRecord] = {}
     for name, reply in zip(names, replies[1:], strict=True):
-        if reply is None or isinstance(reply, redis.exceptions.AskError):  # (MOVED is one, too)
+        if reply is None or isinstance(reply, redis.exceptions.AskError):  # (MovedError is a subclass)
             continue
         try:
             key = session_key(name)
         except ValueError as error:
             _logger.warning("Redis has a key that is no session's: %s", error)
             continue
-        if key not in sessions or not is_old(name):  # a record of today wins over one of the layout before
+        if key not in sessions or not is_old(name):  # the current layout takes precedence over the previous one
             sessions[key] = _header(key, reply)
     return list(sessions.items())
 
 
 def _header(key: SessionKey, reply: Any) -> Header | DamagedRecord:
-    """Raises StoreError where the reading failed."""
+    """Returns the header in a reply, or what is wrong with it. Raises StoreError if the read failed."""
     if isinstance(reply, redis.exceptions.ResponseError) or (isinstance(reply, bytes) and reply.startswith(_FAILED)):
         reply = str(reply).encode() if isinstance(reply, Exception) else reply[len(_FAILED) :]
         failed = not_read(key, reply)

@@ -12,7 +12,7 @@ from cellkeeper_service.store.redis.link import bulk
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """sha: the hexadecimal SHA-1 that it is called by. call: the same as an argument."""
+    """One Lua script. sha: the hexadecimal SHA-1 by which EVALSHA calls it. call: the same, as a packed argument."""
 
     text: bytes
     sha: bytes
@@ -21,7 +21,8 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script `name`.lua of this package's lua folder, with elements.lua in front, and trim.lua in front of that."""
+    """Returns the script `name`.lua of this package's lua folder, with elements.lua before it, and, for write.lua,
+    trim.lua before that."""
     here = files("cellkeeper_service.store.redis") / "lua"
     parts = ("trim", "elements", name) if name == "write" else ("elements", name)
     text = b"".join([here.joinpath(f"{part}.lua").read_bytes() for part in parts])

@@ -1,9 +1,9 @@
-"""Runs a script over many keys: a call for each group of keys, every server's calls in one round trip.
+"""Runs a script over many keys: one call per group of keys, all of a server's calls in one round trip.
 
-All servers are sent to before the first is read from, so a tick takes as long as the slowest of them. What became
-unknown on one connection is unknown for the items on that connection only. Calls that were certainly not run are
-tried again where the servers say, in at most ROUNDS rounds, none begun later than twice the timeout: a server that
-hangs takes the whole of the first, and the items of the others have a right to the next.
+Everything is sent to all servers before the first reply is read, so a tick takes as long as the slowest server. A
+failed connection makes only its own items unknown. Calls that certainly did not run are retried where
+`Servers.detour` says, in at most ROUNDS rounds, none of which begins later than twice the timeout: a server that hangs
+takes up the whole first timeout, and the items of the others are due another round.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from cellkeeper_service.store.redis.wire import Wire
 
 _logger = logging.getLogger(__name__)
 
-ROUNDS = 6  # a moving slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
+ROUNDS = 6  # a migrating slot takes five: its keys together, one by one, MOVED or ASK, NOSCRIPT, and again
 PAUSE_S = 0.02
 ROLE, PRIMARY = packed("ROLE"), (b"master",)
 _EVALSHA = bulk(b"EVALSHA")
 
 
 class _Call(NamedTuple):
-    """Items that go together. link: where to, None: to the server that has the group."""
+    """Items that one script call carries. link: the server to send it to; None: the one that has the group."""
 
     items: tuple[int, ...]
     group: int
     link: Link | None = None
     asking: bool = False
-    avoid: Link | None = None  # it could not be reached a moment ago
+    avoid: Link | None = None  # was unreachable a moment ago
 
 
 class ScriptRun:
-    """One script over `items`.
+    """One run of a script over `items`.
 
     writes: the script is write.lua.
     apart: each item is a call of its own.
-    wait: (replicas, milliseconds) of a WAIT behind each server's calls, or None.
-    timeout_s: the servers'; no call is tried again after twice as long.
-    replicas: after `answers`, where `wait` was asked: what WAIT gave, by the item's number.
+    wait: (replicas, milliseconds) of a WAIT after each server's calls, or None.
+    timeout_s: the servers' timeout; no call is retried after twice as long.
+    replicas: the reply to WAIT by the item's number, filled in by `answers` if `wait` was given.
     """
 
     def __init__(
@@ -76,17 +76,19 @@ class ScriptRun:
         self._deadline = monotonic() + 2 * timeout_s
 
     def begin(self, link: Link, wire: Wire) -> Exchange:
-        """Sends the first round without waiting, all of it to this server, on a connection of its at rest. What comes
-        of it goes to `read`; `answers` does what is left then."""
+        """Sends the whole first round to this server, on one of its idle connections, without waiting.
+
+        Pass the replies to `read`; `answers` then does what is left.
+        """
         self._rounds = 1
         return Exchange(link, wire, self._commands(link, wire, [self._whole()]))
 
     def read(self, link: Link, wire: Wire, replies: list[Any]) -> None:
-        """Takes the replies to what was begun."""
+        """Takes the replies to the round that `begin` sent."""
         self._read(link, wire, [self._whole()], replies)
 
     def answers(self) -> list[Any]:
-        """One for each item, in order: the script's, or Refused, or Unknown. Never raises a StoreError."""
+        """Returns one answer for each item, in order: the script's, Refused or Unknown. Never raises a StoreError."""
         if self._rounds == 0:
             self._again = self._by_group()
         while self._again and self._rounds < ROUNDS and not (self._rounds and monotonic() > self._deadline):
@@ -110,7 +112,7 @@ class ScriptRun:
         return [_Call(tuple(numbers), group) for group, numbers in groups.items()]
 
     def _round(self, calls: list[_Call]) -> None:
-        """Sends every call, then reads every answer."""
+        """Sends every call, then reads every reply."""
         by_link: dict[Link, list[_Call]] = {}
         for call in calls:
             try:
@@ -118,7 +120,7 @@ class ScriptRun:
             except Refused as error:
                 self._settle(call, error)
                 continue
-            if link is not call.avoid:  # else its items stay refused
+            if link is not call.avoid:  # otherwise its items stay refused
                 by_link.setdefault(link, []).append(call)
         sent: list[tuple[Link, Wire, list[_Call], Sent]] = []
         try:
@@ -139,7 +141,7 @@ class ScriptRun:
                 pending.abandon()
 
     def _send(self, link: Link, wire: Wire, calls: list[_Call]) -> Sent | None:
-        """None where that failed; the calls are dealt with then."""
+        """Sends the calls. Returns None if that failed; the calls are settled then."""
         try:
             return link.send(wire, *self._commands(link, wire, calls))
         except Unknown as error:
@@ -149,8 +151,8 @@ class ScriptRun:
         return None
 
     def _commands(self, link: Link, wire: Wire, calls: list[_Call]) -> list[bytes]:
-        """Every command packed. The scripts' are put together from parts that are packed already: a library that
-        looks at each of a thousand arguments takes longer than Redis does."""
+        """Returns every command, packed. Script calls are joined from packed parts, because a library that encodes a
+        thousand arguments one by one takes longer than Redis takes to execute them."""
         commands = []
         if link in self._unloaded:
             commands.append(packed("SCRIPT", "LOAD", self._which.text))
@@ -175,7 +177,7 @@ class ScriptRun:
         return commands
 
     def _command(self, peer: bytes, items: list[Item], words: list[Words]) -> bytes:
-        """One call of the script. More than one item: docs/adr/203 says which may go together."""
+        """Packs one call of the script. docs/adr/203 says which items may share a call."""
         count = 4 + len(items) + sum([one.number for one in words])
         parts = [b"*%d\r\n" % count, _EVALSHA, self._which.call, bulk(b"%d" % len(items))]
         parts += [bulk(item.key) for item in items]
@@ -191,7 +193,7 @@ class ScriptRun:
         replicas = None if self._wait is None else replies[-1]
         role = replies[-1 if self._wait is None else -2] if self._servers.asks_role else PRIMARY
         for call in calls:
-            apart = 2 if call.asking else 1  # replies to each call
+            apart = 2 if call.asking else 1  # replies per command: ASKING has one of its own
             at += apart * sum([len(self._items[number].before) for number in call.items]) + call.asking
             reply, after = replies[at], at + 1
             trims = any(self._items[number].trim is not None for number in call.items)
@@ -199,7 +201,7 @@ class ScriptRun:
             if not isinstance(reply, Exception):
                 _warn_of(replies[after + call.asking : at : apart])
             if not isinstance(reply, Exception) and (isinstance(role, Exception) or role[0] != PRIMARY[0]):
-                # A replica answers reads from what it has, and what it took as a primary is lost.
+                # A replica answers reads from what it has, and the writes that it took while still a primary are lost.
                 self._servers.lost(link)
                 self._settle(call, Unknown(f"the server did not say that it is a primary, but {role!s:.80}"))
             elif not isinstance(reply, Exception):
@@ -220,7 +222,7 @@ class ScriptRun:
                 self._settle(call, Unknown(f"the script failed: {text_of(reply)}"))
 
     def _not_run(self, call: _Call, link: Link, error: Exception) -> None:
-        """Refused, unless another round goes better."""
+        """Settles the call as Refused, and schedules it again if another round may succeed."""
         unreachable = isinstance(error, Refused)
         self._settle(call, error if unreachable else Refused(f"Redis refused: {text_of(error)}"))
         detour = self._servers.detour(link, error)
@@ -239,7 +241,7 @@ class ScriptRun:
 
 
 def _warn_of(replies: list[Any]) -> None:
-    """What came after a commit, and failed: the record is right, and longer, or without its TTL until the next one."""
+    """Warns of failed commands after a commit: the record is correct, but untrimmed or without a TTL until the next."""
     for reply in replies:
         if isinstance(reply, Exception) or any(isinstance(answer, list) for answer in reply):
             _logger.warning("Redis did not trim a record, or set its TTL, after a commit: %s", reply)

@@ -1,4 +1,4 @@
-"""A primary with replicas that Redis Sentinel watches: who the primary is now, and when to ask again. docs/adr/431."""
+"""A primary and replicas that Redis Sentinel monitors: which server is the primary, and when to ask. docs/adr/431."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from cellkeeper_service.store.redis.servers import Detour
 from cellkeeper_service.store.redis.slots import Address
 
 WATCH_S = 0.5
-"""Between two looks at the sentinels. A primary that is cut off from them, and not from us, answers as ever: only they
-can tell that its replica has taken over."""
+"""Seconds between two polls of the sentinels. A primary that is cut off from them, but not from us, answers as before:
+only the sentinels can tell that a replica has taken over."""
 
 RUN_ID_CHARACTERS = 40
 
@@ -32,13 +32,13 @@ _CANNOT_NOW = (
     redis.exceptions.MasterDownError,
     redis.exceptions.ReadOnlyError,
 )
-_NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: it may be cut off, and no primary any more
+_NO_REPLICAS = "NOREPLICAS "  # min-replicas-to-write: the server may be cut off, and no longer the primary
 
 _logger = logging.getLogger(__name__)
 
 
 class _Primary(NamedTuple):
-    """epoch: of the configuration that names it; every fail-over makes a higher one."""
+    """The known primary. epoch: that of the configuration that names it; every fail-over raises it."""
 
     address: Address
     epoch: int
@@ -46,8 +46,10 @@ class _Primary(NamedTuple):
 
 
 class Sentinel:
-    """url: redis+sentinel:// or rediss+sentinel://, see sentinel_url.py. The sentinels that it names are asked,
-    and no others."""
+    """A primary found through Redis Sentinel.
+
+    url: redis+sentinel:// or rediss+sentinel://, see sentinel_url.py. Only the sentinels that it names are asked.
+    """
 
     name = "redis+sentinel"
     asks_role = True
@@ -60,8 +62,8 @@ class Sentinel:
         self._stale = True
         self._why = "no sentinel was asked yet"
         self._primary: _Primary | None = None
-        self._down = False  # the sentinels agree that it is
-        # In the order to ask; who gave no answer goes to the end.
+        self._down = False  # the sentinels agree that the primary is down
+        # In the order to ask; a sentinel that did not answer moves to the end.
         self._sentinels = [(at, Link(self._url.of_sentinel(at), timeout_ms)) for at in self._url.sentinels]
         self._closed = Event()
         self._watch = Thread(target=self._look, name="sentinels", daemon=True)
@@ -70,7 +72,7 @@ class Sentinel:
         return 0
 
     def refresh(self) -> None:
-        """Asks the sentinels where the last call went wrong, and for the first time."""
+        """Asks the sentinels the first time, and again after a call has failed."""
         if not self._stale:
             return
         with self._lock:
@@ -123,7 +125,7 @@ class Sentinel:
         return facts
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
-        """The cursor is SCAN's, which is good in one run of one server only: behind another one it starts again."""
+        """Uses SCAN's cursor, which is valid in one run of one server only; in another, the listing starts again."""
         process, _, at = cursor.partition(".")
         if cursor and not (len(process) == RUN_ID_CHARACTERS and at.isascii() and at.isdigit() and int(at) < 2**64):
             raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
@@ -143,7 +145,7 @@ class Sentinel:
 
     def close(self) -> None:
         self._closed.set()
-        with self._lock:  # nobody starts it from here on
+        with self._lock:  # from here on, `refresh` does not start the thread
             watching = self._watch.is_alive()
         if watching:
             self._watch.join()
@@ -153,15 +155,18 @@ class Sentinel:
             self._primary.link.close()
 
     def _look(self) -> None:
-        """Everybody is asked: who made the switch knows it first, and the others hear of it within seconds."""
+        """Polls all sentinels: the one that led a fail-over knows first, and the others learn within seconds."""
         while not self._closed.wait(WATCH_S):
-            views, _ = self._views(everybody=True)  # without the lock: one that hangs holds up nobody
+            views, _ = self._views(everybody=True)  # without the lock, so that a hanging sentinel delays nobody
             with self._lock:
                 self._take(views)
 
     def _views(self, *, everybody: bool = False) -> tuple[list[View], dict[Address, str]]:
-        """What sentinels say, and who gave no answer, and why. More than half are enough where somebody waits, as more
-        than half elect who makes a replica the primary."""
+        """Returns the sentinels' views, and why others did not answer. everybody: ask them all.
+
+        Otherwise it stops after more than half have answered, because a caller is waiting, and because it takes a
+        majority to elect the sentinel that promotes a replica.
+        """
         views: list[View] = []
         silent: dict[Address, str] = {}
         deadline = monotonic() + self._timeout_ms / 1000.0
@@ -180,9 +185,9 @@ class Sentinel:
         return views, silent
 
     def _take(self, views: Sequence[View]) -> None:
-        """Takes over what the newest says. Under the lock.
+        """Adopts the newest view. The caller holds the lock.
 
-        Where none answers, the primary that is known stays: that the sentinels are gone does not stop it.
+        Without any view, the known primary stays: it can work while the sentinels are gone.
         """
         if not views:
             return
@@ -190,11 +195,11 @@ class Sentinel:
         known = self._primary
         self._stale = False
         if known is not None and newest.epoch < known.epoch:
-            return  # they are behind
+            return  # these sentinels have not heard of the latest fail-over
         self._down = newest.down
         if known is None or newest.address != known.address:
             _logger.info("Redis Sentinel: the primary of %s is %s", self._url.service, newest.address)
-            # The link before is dropped, not closed: another thread may be waiting for an answer.
+            # The old link is dropped, not closed: another thread may be waiting for a reply.
             link = Link(self._url.of_server(newest.address), self._timeout_ms, self.runs)
             self._primary = _Primary(newest.address, newest.epoch, link)
         else:

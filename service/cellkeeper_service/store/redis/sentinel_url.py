@@ -1,4 +1,4 @@
-"""The URL of a primary that Redis Sentinel watches."""
+"""The URL of a primary that Redis Sentinel monitors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ SENTINEL_USER, SENTINEL_PASSWORD = "sentinel_username", "sentinel_password"
 
 
 class SentinelUrl(NamedTuple):
-    """sentinels: where they are. service: what they call the primary and its replicas.
+    """A parsed URL. sentinels: their addresses. service: their name for the primary and its replicas.
 
-    USER:PASSWORD are those of the Redis servers; the sentinels' own, where they have one, stand in the query, as
-    sentinel_username and sentinel_password. The rest of the query goes to redis-py, for servers and sentinels.
+    USER:PASSWORD are those of the Redis servers. If the sentinels need a login of their own, the query has it as
+    sentinel_username and sentinel_password. The rest of the query goes to redis-py, for servers and sentinels alike.
     """
 
     sentinels: tuple[Address, ...]
     service: str
-    server: SplitResult  # the URL of a server, yet without the right host
+    server: SplitResult  # a server's URL, whose host is still to be filled in
     sentinel: SplitResult
 
     @classmethod
     def read(cls, url: str) -> SentinelUrl:
-        """Raises StoreError."""
+        """Parses a URL. Raises StoreError."""
         parts = urlsplit(url)
         service, _, database = parts.path.strip("/").partition("/")
         if not service:
@@ -44,7 +44,7 @@ class SentinelUrl(NamedTuple):
         return cls(tuple(map(_address, hosts.split(","))), service, server, sentinel)
 
     def of_server(self, address: Address) -> str:
-        """redis://... of the primary or of a replica there."""
+        """Returns the redis:// or rediss:// URL of the primary or replica at this address."""
         return self.server._replace(netloc=f"{self.server.netloc}{address}").geturl()
 
     def of_sentinel(self, address: Address) -> str:

@@ -1,4 +1,4 @@
-"""The servers that a store's records are on: which of them has a key, and what to do where one sends a caller away."""
+"""The servers that hold a store's records: which one has a key, and where to go if a server redirects a call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CURSOR_MAX = 2**64 - 1
 
 
 class Detour(NamedTuple):
-    """Where a call that was not run goes next.
+    """Where to send a call that did not run.
 
     link: the server, or None for the one that now has its keys.
-    asking: after the command ASKING, as that server is still taking the slot over.
-    singly: one key at a time, as the keys of one slot are on two servers for now.
-    pause: after a moment, as the server cannot take it just now.
+    asking: send ASKING first, because that server is still importing the slot.
+    singly: send one key at a time, because the slot's keys are currently split between two servers.
+    pause: wait a moment first, because the server cannot serve the call at present.
     """
 
     link: Link | None = None
@@ -29,43 +29,43 @@ class Detour(NamedTuple):
 
 
 class Servers(Protocol):
-    """What the store needs of its servers; safe to use from several threads."""
+    """The servers of a store; safe to use from several threads."""
 
     name: str
     asks_role: bool
-    """Whether a server is asked behind every call if it still is a primary: another may be one meanwhile."""
+    """Whether to ask a server after every call if it is still a primary, because another may have taken over."""
     runs: Runs
 
     def group(self, key: bytes) -> int:
-        """Keys of one group can be in one script call."""
+        """Returns the group of a key. Keys of the same group can share a script call."""
 
     def refresh(self) -> None:
-        """Finds out again who has what, where that is known to be out of date. Never raises."""
+        """Looks up again which server has which keys, if that is known to be out of date. Never raises."""
 
     def link(self, group: int) -> Link:
-        """The server that has the keys of a group. Raises Refused where there is none."""
+        """Returns the server that has the keys of a group. Raises Refused if there is none."""
 
     def at_hand(self) -> Link | None:
-        """The one server that has every key, where that is known without asking anybody; None: not so."""
+        """Returns the one server that has every key, or None if that is not known without asking a server."""
 
     def detour(self, link: Link, error: Exception) -> Detour | None:
-        """`link` did not run a call, for this reason: where to go instead; None: nowhere."""
+        """Returns where to send a call that `link` did not run for this reason; None: nowhere."""
 
     def lost(self, link: Link) -> None:
-        """`link` gave no answer: another may have its keys soon."""
+        """Notes that `link` did not answer, so that another server may soon have its keys."""
 
     def check(self, wait_replicas: int) -> StoreFacts:
-        """Raises StoreError, with what to do, where records could be lost or could not be written."""
+        """Raises StoreError, with what to do, if records could be lost or could not be written."""
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
-        """About `limit` sessions whose keys match, and the next cursor. Raises StoreError, and ValueError for a
-        cursor that is not one."""
+        """Returns about `limit` sessions whose keys match, and the next cursor. Raises StoreError, and ValueError for
+        an invalid cursor."""
 
     def close(self) -> None: ...
 
 
 class OneServer:
-    """A single server: a cluster of one group, which never sends anybody elsewhere."""
+    """A single server, which has every key and never redirects."""
 
     name = "redis"
     asks_role = False
@@ -96,7 +96,7 @@ class OneServer:
         return check_server(self._link, wait_replicas)
 
     def page(self, pattern: bytes, cursor: str, limit: int) -> tuple[list[Listed], str]:
-        """The cursor is SCAN's; a session may be on two pages when Redis rehashes in between."""
+        """Uses SCAN's cursor; a session may appear on two pages if Redis rehashes in between."""
         if cursor and not (cursor.isascii() and cursor.isdigit() and 0 < int(cursor) <= _CURSOR_MAX):
             raise ValueError(f"cursor: got {cursor!r}, expected one from an earlier page, or an empty one")
         sessions, at = page_at(self._link, pattern, int(cursor or "0"), limit)

@@ -1,4 +1,4 @@
-"""Which node of a Redis Cluster has which slots, as one of its nodes sees it."""
+"""Which node of a Redis Cluster has which slots, as seen by one node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUR_SLOTS = frozenset(SLOT_OF_BUCKET)
 
 
 class Address(NamedTuple):
-    """Where a node is reached."""
+    """The address of a node."""
 
     host: str
     port: int
@@ -23,8 +23,11 @@ class Address(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """owners: the primary of each slot that one of our buckets is in, where there is one.
-    primaries, replicas: every node that CLUSTER SLOTS names; an id is 40 hexadecimal digits."""
+    """One node's view of the cluster.
+
+    owners: the primary of each slot that one of our buckets is in, if it has one.
+    primaries, replicas: every node that CLUSTER SLOTS names, by id, which is 40 hexadecimal digits.
+    """
 
     owners: dict[int, Address]
     primaries: dict[str, Address]
@@ -32,7 +35,7 @@ class Slots(NamedTuple):
 
 
 def read_slots(reply: Any, asked: Address) -> Slots:
-    """From the reply to CLUSTER SLOTS. A node without a host is at the host that was asked."""
+    """Reads the reply to CLUSTER SLOTS. A node without a host is at the host that was asked."""
     slots = Slots({}, {}, {})
     for first, last, *nodes in reply:
         addresses = [_address(node, asked) for node in nodes]
@@ -49,17 +52,17 @@ def _address(node: Any, asked: Address) -> Address:
 
 
 class Standing(NamedTuple):
-    """What a node says of itself, in one round trip with what it was asked."""
+    """What a node says about itself, in the same round trip as other replies."""
 
-    process: str  # names one run of the server process: SCAN's cursors are good in it only
-    settled: frozenset[int]  # the slots that it owns and is not giving away
+    process: str  # identifies one run of the server process, in which alone SCAN's cursors are valid
+    settled: frozenset[int]  # the slots that it owns and is not migrating away
 
 
 STANDING_COMMANDS = (("INFO", "server"), ("CLUSTER", "NODES"))
 
 
 def read_standing(info: dict[str, str], nodes: bytes) -> Standing:
-    """From the replies to STANDING_COMMANDS. A replica, or a node in no cluster, owns nothing."""
+    """Reads the replies to STANDING_COMMANDS. A replica, or a node that has left the cluster, owns nothing."""
     settled: set[int] = set()
     for line in nodes.decode(errors="replace").splitlines():
         words = line.split()

@@ -1,4 +1,4 @@
-"""Records in Redis: one list for each session, one round trip for a whole tick. Layout: keys.py."""
+"""The Redis store: one list per session, one round trip for a whole tick. keys.py has the layout."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from cellkeeper_service.store.redis.script_run import ScriptRun
 from cellkeeper_service.store.redis.servers import Servers
 from cellkeeper_service.store.redis.upgrade import Upgrade, read_old
 
-TOO_LARGE = 1  # load.lua's answer
+TOO_LARGE = 1  # load.lua's answer for a record too large to be read with others
 
 
 class RedisStore:
-    """Records on one Redis server, or on those of a cluster.
+    """Records on one Redis server, or on the servers of a cluster.
 
-    timeout_ms: for connecting, and for every wait for an answer; the one that `servers` was made with.
-    wait_replicas: how many replicas must have a commit before it counts; 0: the server alone decides. A
-        commit that fewer have within half of timeout_ms is UNKNOWN.
+    timeout_ms: to connect, and for each wait for a reply; must equal the timeout of `servers`.
+    wait_replicas: how many replicas must have a commit before it counts; 0: the primary alone decides. A
+        commit that fewer replicas have within half of timeout_ms is UNKNOWN.
     """
 
     def __init__(self, servers: Servers, *, timeout_ms: int = 1000, wait_replicas: int = 0) -> None:
@@ -53,13 +53,13 @@ class RedisStore:
         self._servers = servers
         self._timeout_s = timeout_ms / 1000.0
         self._wait_replicas = wait_replicas
-        wait_ms = max(1, timeout_ms // 2)  # the answer must still come within timeout_ms
+        wait_ms = max(1, timeout_ms // 2)  # the reply to WAIT must still arrive within timeout_ms
         self._wait = (wait_replicas, wait_ms) if wait_replicas else None
         self._upgrade = Upgrade(self._run)
 
     def check(self) -> None:
-        """Raises StoreError where a server is not there, too old, a replica, or may evict, and where a later release
-        has begun to write records that this one does not know."""
+        """Raises StoreError if a server is unreachable, too old, a replica, or may evict, or if a later release has
+        begun to write records in a layout that this one does not know."""
         facts = self._servers.check(self._wait_replicas)
         (found,) = self._run("load", [Item(SUCCESSOR, LEAVE_WHOLE)])
         if isinstance(found, StoreError):
@@ -95,7 +95,7 @@ class RedisStore:
         return self._write([commit_item(commit) for commit in commits])
 
     def begin_commit(self, commits: Sequence[Commit]) -> PendingWrite | None:
-        """Where all records are on one server that is known, and a connection to it without TLS is at rest."""
+        """Begins a commit, or returns None unless one known server has every record and an idle plain connection."""
         if self._upgrade.concerns(lambda: [redis_key(commit.key) for commit in commits]):
             return None
         link = self._servers.at_hand()
@@ -114,7 +114,7 @@ class RedisStore:
         return self._write(items, deletes=True)
 
     def scan(self, tenant: str, model: str, prefix: str, cursor: str, limit: int) -> Page:
-        """As the contract says; on a cluster as cluster_scan.py says."""
+        """Lists sessions as `Store.scan` says; cluster_scan.py says how on a cluster."""
         return Page(*self._servers.page(match_pattern(tenant, model, prefix), cursor, limit))
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class RedisStore:
         written = [item for item in items if item.key not in failed]
         results = iter(self._results(self._script_run("write", written, apart=deletes)))
         all_results = [_result(failed[name]) if name in failed else next(results) for name in names]
-        if deletes and broken:  # what was to be deleted is gone, and nothing of today stood beside it
+        if deletes and broken:  # the old record is gone, and there was none in the current layout
             nothing = CommitResult(Outcome.CONFLICT)
             return [
                 COMMITTED if name in broken and result == nothing else result
@@ -153,7 +153,7 @@ class RedisStore:
         return self._script_run(name, items, apart=apart).answers() if items else []
 
     def _record(self, key: SessionKey, name: bytes, found: Any, old: Any) -> Record | StoreError | None:
-        """The record of load.lua's answers; a record of today wins over one of the layout before."""
+        """Returns the record in load.lua's answers; one in the current layout takes precedence over an old one."""
         if isinstance(found, int):
             return Postponed(found == TOO_LARGE)
         if old:
@@ -173,7 +173,7 @@ class RedisStore:
         return results
 
     def _replicated(self, result: CommitResult, replicas: Any) -> CommitResult:
-        """replicas: how many have it, or an error."""
+        """Turns COMMITTED into UNKNOWN if too few replicas have the commit. replicas: how many do, or an error."""
         if result is not COMMITTED or (isinstance(replicas, int) and replicas >= self._wait_replicas):
             return result
         return CommitResult(
@@ -182,7 +182,7 @@ class RedisStore:
 
 
 def _result(answer: Any) -> CommitResult:
-    """One answer of write.lua that does not say "done", or why there is none."""
+    """Returns the result for an answer of write.lua other than "done", or for an error in place of an answer."""
     if isinstance(answer, Refused):
         return CommitResult(Outcome.REFUSED, message=str(answer))
     if isinstance(answer, StoreError):
@@ -192,6 +192,6 @@ def _result(answer: Any) -> CommitResult:
     if isinstance(answer, bytes):
         return CommitResult(Outcome.CONFLICT, Header.unpack(answer) if len(answer) == HEADER_BYTES else None)
     kind, text = answer
-    if kind == b"damaged":  # the record is not what was expected, and reading it tells why
+    if kind == b"damaged":  # not the expected record; the load that follows a conflict finds out why
         return CommitResult(Outcome.CONFLICT)
     return CommitResult(Outcome.REFUSED, message=f"Redis: {text.decode(errors='replace')}")

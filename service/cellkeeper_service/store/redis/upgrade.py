@@ -1,7 +1,7 @@
-"""Carries records of the layout before into the one of today, each before its session's next write. docs/adr/203.
+"""Converts records of the previous layout to the current one, each before its session's next write. docs/adr/203.
 
-A record of today wins over an old one of the same session, so nothing depends on how far this came: the new record is
-made with the old one's header, then the old one is dropped.
+The new record is created with the old one's header, then the old record is dropped. A crash in between does no harm,
+because a record in the current layout takes precedence over an old one of the same session.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from cellkeeper_service.store.redis.commits import LEAVE_WHOLE, Item, commit_ite
 from cellkeeper_service.store.redis.failures import Refused, not_read
 from cellkeeper_service.store.redis.keys import old_key, session_key
 
-MAX_SEEN = 1 << 16  # what is forgotten is seen again when it is next loaded
+MAX_SEEN = 1 << 16  # an entry beyond that is forgotten, and found again when its record is next loaded
 
 DROP = words(b"drop")
 
 
 class Run(Protocol):
-    """Runs a script of the store: one answer for each item, as ScriptRun gives them."""
+    """Runs a script of the store and returns one answer for each item, as ScriptRun does."""
 
     def __call__(self, name: str, items: Sequence[Item], *, apart: bool = False) -> list[Any]: ...
 
 
 class Upgrade:
-    """Which sessions have an old record, as far as loads have shown, by their key of today."""
+    """The sessions for which loads have found an old record, by their key in the current layout."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -40,12 +40,15 @@ class Upgrade:
         self._seen[name] = None
 
     def concerns(self, names: Callable[[], Iterable[bytes]]) -> bool:
-        """Whether one of them has to be carried over first. names: only asked where there are old records at all."""
+        """Returns True if one of them has to be converted first. names: called only if there are old records at all."""
         return bool(self._seen) and not self._seen.keys().isdisjoint(names())
 
     def before_write(self, names: Iterable[bytes]) -> tuple[dict[bytes, StoreError], set[bytes]]:
-        """Carries over what has to be. Returns why that failed, for those that must not be written now, and the keys
-        whose old record was damaged and is gone now."""
+        """Converts the old records of these keys.
+
+        Returns the keys that must not be written now, with why their conversion failed, and the keys whose old record
+        was damaged and has been dropped.
+        """
         old = [name for name in names if name in self._seen]
         failed: dict[bytes, StoreError] = {}
         carried: list[bytes] = []
@@ -62,11 +65,11 @@ class Upgrade:
             elif not isinstance(record, DamagedRecord):
                 failed[name] = record
             else:
-                carried.append(name)  # damaged: nothing of it can be carried over, and nothing follows from it
+                carried.append(name)  # damaged: there is nothing to convert, so it is only dropped
                 broken.add(name)
         answers = self._run("write", list(creates.values()))
         for name, answer in zip(creates, answers, strict=True):
-            if answer == 1 or isinstance(answer, bytes):  # bytes: somebody was quicker
+            if answer == 1 or isinstance(answer, bytes):  # bytes: another server has already converted it
                 carried.append(name)
             else:
                 failed[name] = answer if isinstance(answer, StoreError) else Refused(f"Redis: {answer[1]!r}")
@@ -80,7 +83,7 @@ class Upgrade:
 
 
 def read_old(name: bytes, found: Any) -> Record | StoreError | None:
-    """The old record of load.lua's answer. name: its key of today."""
+    """Returns the old record in load.lua's answer. name: its key in the current layout."""
     if isinstance(found, StoreError):
         return found
     if isinstance(found, bytes):

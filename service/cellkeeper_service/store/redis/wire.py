@@ -1,4 +1,4 @@
-"""One connection to Redis, which redis-py has made, and what can be done on it without waiting."""
+"""One connection to Redis, made by redis-py, with operations that do not wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NOT_ENOUGH = object()
 
 
 class Peer:
-    """What is known of the server at the other end of one socket.
+    """What is known about the server at the other end of one socket.
 
-    run: the run of the server, as elements of records have it (layout.py). Where the server does not tell,
-    a name that only this socket has. is_known: the server was asked. has_written: a whole transaction was written over
-    this socket, so the append-only file of this run does not go on with one that a crash cut (docs/adr/203).
+    run: the run of the server, as elements of records store it (layout.py); random bytes for this socket alone if the
+    server does not tell. is_known: the server was asked. has_written: a complete transaction was written over this
+    socket, so it has ended any that a crash cut short in the append-only file (docs/adr/203).
     """
 
     __slots__ = ("has_written", "is_known", "run")
@@ -35,25 +35,28 @@ class Peer:
         self.run = os.urandom(RUN_BYTES)
 
     def tells(self, run_id: str) -> None:
-        """run_id: INFO's, 40 hexadecimal digits; another text where the server does not tell."""
+        """Notes the server's answer. run_id: INFO's, 40 hexadecimal digits; any other text if it does not tell."""
         self.is_known = True
         if len(run_id) == RUN_ID_DIGITS:
             self.run = bytes.fromhex(run_id[: 2 * RUN_BYTES])
 
 
-# By socket, as redis-py connects again without telling, and hands out the same connection as another one's.
+# By socket, because redis-py reconnects silently, so that the same connection object may have a new socket.
 _peers: WeakKeyDictionary[Any, Peer] = WeakKeyDictionary()
 
 
 class Wire:
-    """direct: it is a plain socket. With TLS, bytes and readiness are not the socket's, and only redis-py's own calls
-    are of use."""
+    """One connection.
+
+    direct: it is a plain socket. With TLS, the socket's bytes and readiness are not those of the stream, and only
+    redis-py's own calls can be used.
+    """
 
     __slots__ = ("_reader", "_socket", "connection", "direct", "peer")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._socket: Any = getattr(connection, "_sock", None)  # there is no public way to it
+        self._socket: Any = getattr(connection, "_sock", None)  # redis-py has no public access to it
         self.peer = Peer() if self._socket is None else _peers.setdefault(self._socket, Peer())
         self.direct = type(self._socket) is socket.socket
         self._reader = hiredis.Reader(
@@ -63,13 +66,13 @@ class Wire:
         )
 
     def fileno(self) -> int:
-        """-1 where it was closed, or is not direct."""
+        """Returns the socket's descriptor; -1 if it is closed or not direct."""
         number: int = self._socket.fileno() if self.direct else -1
         return number
 
     @property
     def idle(self) -> bool:
-        """It is open, and nothing has come that nobody asked for."""
+        """Whether it is open and no unexpected bytes have arrived."""
         try:
             os.read(self.fileno(), 1)
         except BlockingIOError:
@@ -80,25 +83,27 @@ class Wire:
 
     @property
     def clean(self) -> bool:
-        """No reply is left of what was read."""
+        """Whether no bytes that were read are left over."""
         return not self._reader.has_data()
 
-    # Everything below is for a direct one.
+    # Everything below requires a direct connection.
 
     def write(self, data: bytes) -> int:
-        """Sends what the socket takes at once; how many bytes. Raises OSError."""
+        """Sends what the socket accepts without waiting, and returns how many bytes. Raises OSError."""
         try:
-            return os.write(self.fileno(), data)  # (not blocking, as redis-py gives every socket a timeout)
+            return os.write(self.fileno(), data)  # non-blocking, because redis-py sets a timeout on every socket
         except BlockingIOError:
             return 0
 
     def write_all(self, data: bytes | memoryview) -> None:
-        """Waits, for as long as the connection's timeout. Raises OSError."""
+        """Sends everything, and waits for up to the connection's timeout. Raises OSError."""
         self._socket.sendall(data)
 
     def read(self, count: int) -> list[Any] | None:
-        """Up to `count` more replies of those that are there, error replies as exceptions; None: nothing has come.
-        Raises OSError and RedisError where the connection is of no more use."""
+        """Returns up to `count` replies that have arrived, error replies as exceptions; None: no bytes have arrived.
+
+        Raises OSError or RedisError if the connection is no longer usable.
+        """
         try:
             data = os.read(self.fileno(), READ_BYTES)
         except BlockingIOError:

@@ -1,1 +1,1 @@
-"""Records in one SQLite file."""
+"""The SQLite store: records in one file."""

@@ -1,7 +1,7 @@
-"""Many commits at once in the SQLite store: a few statements for all of them.
+"""Bulk commits in the SQLite store: a few statements for many commits.
 
-Statement by statement a commit of 256 sessions lets go of the interpreter's lock a thousand times, and waits for the
-loop's thread each time it wants it back.
+One statement at a time, a commit of 256 sessions releases the GIL a thousand times, and each time has to wait for the
+loop's thread to get it back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cellkeeper_service.store.expiry import next_expiry_ms
 from cellkeeper_service.store.sqlite.ids import damaged_id
 from cellkeeper_service.store.sqlite.stored_header import STORED_BYTES, checksum_of, stored_header
 
-LEAST = 4  # fewer are not worth it
+LEAST = 4  # fewer commits are not worth it
 
 _FIND = f"""
     SELECT count(*), json_group_array(record) FROM json_each(?1) AS item CROSS JOIN records
@@ -27,13 +27,13 @@ _MOVE = f"""
     UPDATE records SET checked_header = substr(?2, 1 + {STORED_BYTES} * item.key, {STORED_BYTES})
     FROM json_each(?1) AS item WHERE record = item.value
 """
-# ?2: the ids, one after another; an item is [where its id begins, how long it is]. As texts in JSON some would change.
+# ?2: the concatenated ids; an item is [start of its id, its length]. As JSON strings, some ids would be altered.
 _ID = "substr(?2, json_extract(item.value, '$[0]'), json_extract(item.value, '$[1]'))"
 _ANY_TAKEN = f"""
     SELECT EXISTS (SELECT 1 FROM json_each(?1) AS item CROSS JOIN records
     WHERE tenant = ?3 AND model = ?4 AND session = {_ID})
 """
-_NEXT = "SELECT coalesce(max(record), 0) + 1 FROM records"  # the number that SQLite gives the next row
+_NEXT = "SELECT coalesce(max(record), 0) + 1 FROM records"  # the rowid that SQLite assigns next
 _CREATE = f"""
     INSERT INTO records (record, tenant, model, session, checked_header, expires_ms)
     SELECT ?5 + item.key, ?3, ?4, {_ID}, substr(?6, 1 + {STORED_BYTES} * item.key, {STORED_BYTES}), ?7
@@ -53,8 +53,8 @@ _LOG = """
 
 
 class Group(NamedTuple):
-    """What commits have in common that can be made at once. creates: they make their records. checkpoint_bytes: 0 where
-    they have none."""
+    """What commits must have in common to be written together. creates: they create their records. checkpoint_bytes: 0
+    if they write none."""
 
     tenant: str
     model: str
@@ -65,8 +65,8 @@ class Group(NamedTuple):
 
 
 def group_of(commit: Commit) -> Group | None:
-    """None: it is none of the ordinary kinds, which are a new record with its first checkpoint, and one that goes on
-    with a record that never expires."""
+    """Returns the group of a commit that creates a record with its first checkpoint, or continues one that never
+    expires; None for all others, which are written one by one."""
     expected, header, log, checkpoint = commit.expected, commit.header, commit.log, commit.checkpoint
     if checkpoint == b"":
         return None
@@ -80,8 +80,8 @@ def group_of(commit: Commit) -> Group | None:
 
 
 def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> bool:
-    """Makes these commits, in a write transaction. False: one of the records is not as it was expected, or is meant
-    twice, and nothing was done. now_ms: unix time."""
+    """Writes these commits, within a write transaction. Returns False if a record is not as expected or occurs twice;
+    then nothing was written. now_ms: unix time."""
     records = (_create if group.creates else _move)(connection, group, commits, now_ms)
     if not records:
         return False
@@ -96,8 +96,8 @@ def commit_group(connection: sqlite3.Connection, group: Group, commits: Sequence
 
 
 def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], _: int) -> str:
-    """Writes the headers over those that were expected. Returns the records as JSON, in the order of the commits;
-    empty: one is not as it was expected, or is meant twice, and nothing was done."""
+    """Replaces the expected headers with the new ones. Returns the records as JSON, in the order of the commits, or ""
+    if one is not as expected or occurs twice; then nothing was written."""
     sessions = json.dumps([commit.key.session for commit in commits])
     expected = b"".join([stored_header(commit.expected.packed) for commit in commits if commit.expected is not None])
     row: tuple[int, str] = connection.execute(_FIND, (sessions, expected, group.tenant, group.model)).fetchone()
@@ -109,8 +109,8 @@ def _move(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit
 
 
 def _create(connection: sqlite3.Connection, group: Group, commits: Sequence[Commit], now_ms: int) -> str:
-    """Makes the records. Returns them as JSON, in the order of the commits; empty: one of the sessions has a record,
-    expired or not, or is meant twice, and nothing was done."""
+    """Creates the records. Returns them as JSON, in the order of the commits, or "" if a session already has a record,
+    expired or not, or occurs twice; then nothing was written."""
     ids = [commit.key.session.encode() for commit in commits]
     places, start = [], 1
     for one in ids:

@@ -1,6 +1,6 @@
-"""Notices that the files of a SQLite store were taken away from under it.
+"""Detects that the files of a SQLite store were removed or replaced while it had them open.
 
-SQLite goes on writing to files that were unlinked, moved or replaced: it holds them open, and their commits are gone
+SQLite keeps writing to files that were unlinked, moved or replaced, because it holds them open; those commits are gone
 when the process ends.
 """
 
@@ -19,26 +19,27 @@ _WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 class SqliteFile:
     """The files of one database (itself, its -wal and -shm) as they were when it was opened.
 
-    They keep their inodes for as long as a connection is open: SQLite removes the -wal and the -shm with the last one.
+    They keep their inodes as long as any connection is open: SQLite removes the -wal and the -shm when the last one
+    closes.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """path: as the user gave it. connection: the first one, in WAL mode, which has read the file.
 
-        Raises StoreLost where a file is gone already.
+        Raises StoreLost if a file is already gone.
         """
-        # SQLite follows symbolic links first, and puts the others beside what it finds.
+        # SQLite resolves symbolic links, and puts the -wal and the -shm beside the target.
         database = str(connection.execute("PRAGMA database_list").fetchone()[2])
         self._path = str(path)
         self._wal = f"{database}-wal"
         found = [(name, _stat(name)) for name in (self._path, self._wal, f"{database}-shm")]
         self._seen = [(name, (status.st_dev, status.st_ino)) for name, status in found]
-        # SQLite takes no locks on this file, so that closing it releases none.
+        # SQLite takes no locks on the -wal, so closing this descriptor releases none.
         self._wal_started = False
         self._wal_file = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
 
     def check(self) -> None:
-        """Raises StoreLost where what is written now would not be found by the next process that opens the path."""
+        """Raises StoreLost if the next process to open the path would not find what is written now."""
         for name, before in self._seen:
             found = _stat(name)
             if (found.st_dev, found.st_ino) != before:
@@ -49,8 +50,8 @@ class SqliteFile:
             begin, flags = os.pread(self._wal_file, 4, 0), os.statvfs(self._path).f_flag
         except OSError as error:
             raise _lost(self._path, f"cannot be reached ({error.strerror})") from error
-        # A power cut may leave a log without a header, which the next commit writes anew. One that had its header
-        # since, and has not now, was truncated, and SQLite goes on behind the hole.
+        # A power cut may leave a log without a header, which the next commit rewrites. A log that has since had a
+        # header and has lost it was truncated, and SQLite keeps writing after the hole.
         if begin in _WAL_MAGIC:
             self._wal_started = True
         elif begin and self._wal_started:

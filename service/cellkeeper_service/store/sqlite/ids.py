@@ -1,6 +1,6 @@
-"""Session ids of rows that are not UTF-8: no client can have sent them, so the file was damaged, or edited.
+"""Session ids of rows that are not UTF-8. No client can have sent them, so the file was damaged or edited.
 
-They are shown with their bad bytes escaped ("pump-\\xff"), and a delete of the shown id finds them.
+Listings show them with their bad bytes escaped ("pump-\\xff"), and a delete with the id as shown finds them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def shown(raw: bytes) -> str:
-    """The id as it is listed; of UTF-8 the text itself."""
+    """Returns the id as listings show it; UTF-8 is shown unchanged."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def is_damaged(raw: bytes) -> bool:
-    """Whether the id is not UTF-8."""
+    """Returns True if the id is not UTF-8."""
     try:
         raw.decode()
     except UnicodeDecodeError:
@@ -25,7 +25,7 @@ def is_damaged(raw: bytes) -> bool:
 
 
 def damaged_id(session: str) -> bytes | None:
-    """The id that is not UTF-8 and is shown as `session`, if there can be one."""
+    """Returns the id that is not UTF-8 and that listings show as `session`, or None if there can be none."""
     if "\\x" not in session:
         return None
     raw = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), session.encode())

@@ -1,4 +1,4 @@
-"""Records as rows: what one transaction of the SQLite store does for one session."""
+"""Records as rows: what a transaction of the SQLite store does for each session."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NO_CHECKPOINT = "a first commit without a checkpoint"
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> tuple[int, bytes, int] | None:
-    """(record, stored header, expires_ms) of a session, expired or not. The header is empty where the row's id is not
-    UTF-8: nothing may go on with such a row."""
+    """Returns (record, stored header, expires_ms) of a session, expired or not, or None. The header is empty if the
+    row's id is not UTF-8, so that no commit can continue such a row."""
     query = (
         "SELECT record, CAST(checked_header AS BLOB), expires_ms FROM records "
         "WHERE tenant = ? AND model = ? AND session = ?"
@@ -36,13 +36,13 @@ def is_expired(expires_ms: int, now_ms: int) -> bool:
 
 
 def log_bytes(connection: sqlite3.Connection, record: int) -> int:
-    """How long a record's log is; SQLite reads none of it for this."""
+    """Returns the length of a record's log; SQLite does not read the log for this."""
     query = "SELECT coalesce(sum(length(inputs)), 0) FROM chunks WHERE record = ?"
     return int(connection.execute(query, (record,)).fetchone()[0])
 
 
 def load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: bytes) -> Record | DamagedRecord:
-    """The record of the row `record`, in a transaction. Raises sqlite3.Error where the file cannot be read now."""
+    """Reads the record of the row `record`, within a transaction. Raises sqlite3.Error if the file cannot be read."""
     if not stored and damaged_id(key.session) is not None:
         return damaged(key, BAD_ID)
     try:
@@ -69,7 +69,7 @@ def _load(connection: sqlite3.Connection, key: SessionKey, record: int, stored: 
 
 
 def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) -> CommitResult:
-    """One commit, in a write transaction."""
+    """Applies one commit, within a write transaction."""
     row = find(connection, commit.key)
     if row is not None and is_expired(row[2], now_ms):
         remove(connection, row[0])
@@ -98,7 +98,7 @@ def apply_commit(connection: sqlite3.Connection, commit: Commit, now_ms: int) ->
 
 
 def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) -> CommitResult:
-    """One delete, in a write transaction."""
+    """Applies one delete, within a write transaction."""
     row = find(connection, delete.key)
     if row is None or is_expired(row[2], now_ms):
         return CommitResult(Outcome.CONFLICT)
@@ -111,7 +111,7 @@ def apply_delete(connection: sqlite3.Connection, delete: Delete, now_ms: int) ->
 
 
 def sweep(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
-    """Removes at most `limit` expired records, in a write transaction."""
+    """Removes at most `limit` expired records, within a write transaction."""
     expired = connection.execute(
         "SELECT record FROM records WHERE expires_ms > 0 AND expires_ms <= ? LIMIT ?", (now_ms, limit)
     ).fetchall()
@@ -120,7 +120,7 @@ def sweep(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
 
 
 def remove(connection: sqlite3.Connection, record: int) -> None:
-    """Removes the record and all that belongs to it, in a write transaction."""
+    """Removes the record with its checkpoint and log, within a write transaction."""
     for table in ("records", "checkpoints", "chunks"):
         connection.execute(f"DELETE FROM {table} WHERE record = ?", (record,))
 
@@ -135,7 +135,7 @@ def _insert(connection: sqlite3.Connection, key: SessionKey, header: bytes, expi
 
 
 def _update(connection: sqlite3.Connection, record: int, header: bytes, before_ms: int, expires_ms: int) -> None:
-    if expires_ms == before_ms:  # the usual case leaves the index on expires_ms alone
+    if expires_ms == before_ms:  # the usual case, which need not update the index on expires_ms
         connection.execute("UPDATE records SET checked_header = ? WHERE record = ?", (header, record))
     else:
         connection.execute(

@@ -1,11 +1,11 @@
 """The tables of the SQLite store, and how a file is opened.
 
-    records      one row a session: its key, its header (stored_header.py), when it expires (unix ms; 0: never)
-    checkpoints  one row a session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before there was
-                 one); apart from the header, so that an append does not write it
-    chunks       the input log, one row a chunk, in order of `chunk`
+    records      one row per session: its key, its header (stored_header.py), when it expires (unix ms; 0: never)
+    checkpoints  one row per session: the state, and its CRC-32 in 4 bytes, little-endian (NULL: written before layout
+                 2); separate from the header, so that an append does not rewrite the state
+    chunks       the input log, one row per chunk, in order of `chunk`
 
-The file's application_id says that it is Cellkeeper's, its user_version which layout it has.
+The file's application_id marks it as Cellkeeper's; its user_version is the layout.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ _UPGRADES = {
         "PRAGMA user_version = 3",
     ),
 }
-"""By the layout before: the statements that make the next one of it. A file whose layout is changed is refused by older
-versions of the service, and what they go on with there is refused by SQLite: stop them first."""
+"""By old layout: the statements that convert it to the next one. Older versions of the service refuse to open a
+converted file, and SQLite rejects the statements of those that still have it open: stop them first."""
 
 
 def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
-    """A connection to the file, with the tables in it. make: makes the file if it is not there. Raises StoreError.
+    """Opens a connection to the file, and creates or converts its tables. make: create the file if it is missing.
 
-    Transactions are begun and ended by hand. A commit is on the disk when it returns (synchronous FULL).
+    Callers begin and end transactions explicitly. A commit is on disk when it returns (synchronous FULL). Raises
+    StoreError.
     """
     try:
         connection = sqlite3.connect(
@@ -84,7 +85,7 @@ def open_file(path: Path, timeout_ms: int, *, make: bool) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> None:
     connection.execute("BEGIN")
     try:
-        version = _layout(connection, path)  # first, so that another program's file is left as it is
+        version = _layout(connection, path)  # checked first, so that another program's file stays untouched
     finally:
         connection.execute("ROLLBACK")
     mode = _write_ahead(connection, timeout_ms)
@@ -96,7 +97,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
     connection.create_function("with_checksum", 1, with_checksum, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _layout(connection, path)  # another process may have been quicker
+        version = _layout(connection, path)  # another process may have converted it in the meantime
         while version != SCHEMA_VERSION:
             for statement in _UPGRADES.get(version, _TABLES):
                 connection.execute(statement)
@@ -108,10 +109,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, timeout_ms: int) -> Non
 
 
 def _write_ahead(connection: sqlite3.Connection, timeout_ms: int) -> str:
-    """Turns the write-ahead log on; the journal mode after it."""
+    """Turns on the write-ahead log, and returns the resulting journal mode."""
     deadline = time.monotonic() + timeout_ms / 1000.0
     while True:
-        # Where two processes open a new file at once, SQLite says "locked" here without waiting on its own.
+        # If two processes open a new file at once, SQLite reports "locked" here without waiting for its timeout.
         with contextlib.suppress(sqlite3.OperationalError):
             return _journal_mode(connection)
         if time.monotonic() > deadline:
@@ -124,7 +125,7 @@ def _journal_mode(connection: sqlite3.Connection) -> str:
 
 
 def _layout(connection: sqlite3.Connection, path: Path) -> int:
-    """0 for an empty file; StoreError for one of another kind, or of a layout that cannot be used."""
+    """Returns the file's layout, 0 if empty. Raises StoreError for another program's file or an unknown layout."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]

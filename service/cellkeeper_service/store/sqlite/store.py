@@ -1,4 +1,4 @@
-"""Records in one SQLite file: the embedded default. Several server processes may share the file."""
+"""The SQLite store, the embedded default: records in one file, which several server processes may share."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _T = TypeVar("_T")
 
 
 class _CommitFailed(sqlite3.Error):
-    """COMMIT failed, or its file was lost, in a way that does not tell whether it will be found after a crash."""
+    """COMMIT failed, or the file was lost, so the transaction may or may not survive a crash."""
 
 
 class SqliteStore:
-    """One SQLite file in WAL mode, one connection for each thread, one transaction for each call.
+    """One SQLite file in WAL mode, with one connection per thread and one transaction per call.
 
-    path: the file; it and its folder are made where they are missing.
+    path: the file; it and its folder are created if missing.
     timeout_ms: how long to wait for other writers.
     clock_ms: unix time in milliseconds; processes that share the file must agree on it.
     """
@@ -64,8 +64,8 @@ class SqliteStore:
         self._timeout_ms = timeout_ms
         self._clock_ms = clock_ms
         self._local = threading.local()
-        self._lock = threading.Lock()  # guards the list
-        self._writing = threading.Lock()  # threads of one process queue here; SQLite's own waiting is a slow poll
+        self._lock = threading.Lock()  # guards the connections, the file and closing
+        self._writing = threading.Lock()  # threads of one process queue here, since SQLite waits by slow polling
         self._connections: list[sqlite3.Connection] = []
         self._file: SqliteFile | None = None
         self._closed = False
@@ -76,7 +76,7 @@ class SqliteStore:
         self._connection()
 
     def check(self) -> None:
-        """Raises StoreError where the file cannot be written now, or is not the one that was opened."""
+        """Raises StoreError if the file cannot be written, or is not the one that was opened."""
         try:
             self._write(lambda connection, now_ms: rows.sweep(connection, now_ms, SWEEP_RECORDS))
         except sqlite3.Error as error:
@@ -168,13 +168,13 @@ class SqliteStore:
             connections, self._connections = self._connections, []
             file, self._file = self._file, None
         for connection in connections:
-            # Where the file was replaced, SQLite leaves the -wal of the new one alone.
+            # If the file was replaced, SQLite does not touch the -wal of the new one.
             connection.close()
         if file is not None:
             file.close()
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's connection, to the file that was opened first. Raises StoreError."""
+        """Returns this thread's connection to the file that was opened first. Raises StoreError."""
         self._check_file()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
@@ -186,7 +186,7 @@ class SqliteStore:
                     if self._file is None:
                         self._file = SqliteFile(self._path, connection)
                     else:
-                        self._file.check()  # it may have been replaced just before
+                        self._file.check()  # it may have been replaced just before it was opened
                 except StoreError:
                     connection.close()
                     raise
@@ -195,7 +195,7 @@ class SqliteStore:
         return connection
 
     def _check_file(self) -> None:
-        """Raises StoreLost where the file at the path is not the one that was opened."""
+        """Raises StoreLost if the file at the path is no longer the one that was opened."""
         file = self._file
         if file is not None:
             file.check()
@@ -203,7 +203,7 @@ class SqliteStore:
     def _results(
         self, apply: Callable[[sqlite3.Connection, int], list[CommitResult]], count: int
     ) -> list[CommitResult]:
-        """One transaction for all items: where it fails, it fails for all."""
+        """Applies all items in one transaction; a failure fails them all."""
         try:
             return self._write(apply)
         except _CommitFailed as error:
@@ -215,7 +215,7 @@ class SqliteStore:
     def _write(self, apply: Callable[[sqlite3.Connection, int], _T]) -> _T:
         """Runs `apply` in a write transaction.
 
-        Raises sqlite3.Error or StoreError where nothing was written, _CommitFailed where that is not certain.
+        Raises sqlite3.Error or StoreError if nothing was written, _CommitFailed if that is not certain.
         """
         connection = self._connection()
         if not self._writing.acquire(timeout=self._timeout_ms / 1000.0):
@@ -234,14 +234,15 @@ class SqliteStore:
         return result
 
     def _check_written(self) -> None:
-        """Raises _CommitFailed where what was just committed is in a file that nobody will find."""
+        """Raises _CommitFailed if the commit went to a file that nobody will find."""
         try:
             self._check_file()
         except StoreError as error:
             raise _CommitFailed(str(error)) from error
 
     def _refresh(self, refreshes: list[tuple[int, int, int]]) -> None:
-        """Writes new instants of expiry where the old ones still stand. What was read is good without it."""
+        """Writes new expiry times, unless the old ones have changed. The load does not need this, so failures are
+        ignored."""
         with contextlib.suppress(sqlite3.Error, StoreError):
             self._write(
                 lambda connection, _: connection.executemany(
@@ -251,7 +252,7 @@ class SqliteStore:
 
 
 def _commit_groups(connection: sqlite3.Connection, commits: Sequence[Commit], now_ms: int) -> set[int]:
-    """Makes what it can of the commits many at a time; the numbers of those."""
+    """Writes as many commits as possible in groups, and returns their indices."""
     done: set[int] = set()
     groups: dict[Group, list[int]] = {}
     for number, commit in enumerate(commits if len(commits) >= LEAST else ()):
@@ -268,8 +269,8 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        # A full disk or a busy file is found before the transaction's last page is written. After any other
-        # failure (of an fsync, say) the pages may be in the log, to be found after a crash.
+        # SQLite detects a full disk or a busy file before it writes the transaction's last page. After any other
+        # failure (of an fsync, say) the pages may be in the log, and a crash may bring them back.
         if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_NOT_COMMITTED):
             raise
         raise _CommitFailed(str(error)) from error

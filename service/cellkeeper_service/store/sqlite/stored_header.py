@@ -1,7 +1,7 @@
-"""The header of a record as a row has it: the packed header, and its CRC-32 in 4 bytes, little-endian.
+"""Headers as rows store them: the packed header, then its CRC-32 in 4 bytes, little-endian.
 
-SQLite does not notice a flipped bit in a page. In a header it could make a session expire early, or look as if other
-numerics had computed it.
+SQLite does not notice a flipped bit in a page. In a header, it could make a session expire early or appear to have
+been computed by other numerics.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ Value = bytes | str | int | float | None  # SQLite lets a column hold any of the
 
 
 def checksum_of(data: bytes) -> bytes:
-    """As headers and checkpoints have it."""
+    """Returns the CRC-32 that headers and checkpoints are stored with."""
     return crc32(data).to_bytes(4, "little")
 
 
 def stored_header(packed: bytes) -> bytes:
-    """What a row has of this packed header."""
+    """Returns the packed header with its checksum, as a row stores it."""
     return packed + checksum_of(packed)
 
 
 def standing_header(stored: bytes) -> Header | None:
-    """The header of a row, if it is what was written."""
+    """Returns the header of a row, or None if its checksum is wrong."""
     packed = stored[:HEADER_BYTES]
     return Header.unpack(packed) if stored == stored_header(packed) else None
 
 
 def read_stored(key: SessionKey, stored: bytes) -> Header | DamagedRecord:
-    """The same, or what is wrong with it."""
+    """Returns the header of a row, or what is wrong with it."""
     if len(stored) != STORED_BYTES:
         return damaged(key, f"its header has {len(stored)} bytes, expected {STORED_BYTES}")
     header = standing_header(stored)
@@ -43,5 +43,5 @@ def read_stored(key: SessionKey, stored: bytes) -> Header | DamagedRecord:
 
 
 def with_checksum(header: Value) -> Value:
-    """What a row of layout 3 has in place of a header of layout 2. What cannot be a header stays as it is."""
+    """Converts a header of layout 2 to layout 3. A value that cannot be a header stays as it is."""
     return stored_header(header) if isinstance(header, bytes) and len(header) == HEADER_BYTES else header

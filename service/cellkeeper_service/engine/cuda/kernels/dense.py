@@ -1,4 +1,4 @@
-"""activation(a W + b): the layers of the head, over all time steps of a chunk at once, and a cell's projection."""
+"""activation(a W + b), for the head's layers over all time steps of a chunk at once, and for a cell's projection."""
 
 import triton
 import triton.language as tl
@@ -11,10 +11,10 @@ from .products import product, tile_of
 def dense(
     source,  # float32 rows of INPUTS
     read,
-    weight,  # [DEPTH, N_PADDED], zeros where padded
+    weight,  # [DEPTH, N_PADDED], padded with zeros
     bias,  # [N_PADDED]
     out,  # float32 rows of OUT_WIDTH, of which UNITS from OUT_AT on are written
-    history,  # where the units also go (keep = 1): float32 rows of UNITS, from history_start on
+    history,  # float32 rows of UNITS, which also receive the units if keep = 1, from history_start on
     keep,
     history_start,
     rows_in_all,  # time steps x batch

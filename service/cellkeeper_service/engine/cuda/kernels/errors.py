@@ -1,4 +1,4 @@
-"""What keeps Triton from compiling a kernel, beside RuntimeError."""
+"""The errors, besides RuntimeError, with which Triton fails to compile a kernel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from subprocess import CalledProcessError
 from triton.errors import TritonError
 
 COMPILE_ERRORS: tuple[type[Exception], ...] = (
-    TritonError,  # of its compilers, and where a kernel takes more than the device has
-    CalledProcessError,  # of the C compiler, which its launchers need
-    OSError,  # of the folder for its binaries
-    AssertionError,  # where it does not find NVIDIA's driver
+    TritonError,  # from its compilers, or if a kernel needs more than the device has
+    CalledProcessError,  # from the C compiler, which builds its launchers
+    OSError,  # from the folder for its binaries
+    AssertionError,  # if it does not find NVIDIA's driver
 )

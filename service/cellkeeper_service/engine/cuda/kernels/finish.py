@@ -8,7 +8,7 @@ from .pointwise import is_finite
 
 @triton.jit
 def _all_finite(base, WIDTH: tl.constexpr, N: tl.constexpr):
-    """How many of WIDTH values are not finite."""
+    """Returns how many of WIDTH values are not finite."""
     block = tl.arange(0, N)
     found = tl.zeros((N,), tl.int32)
     for first in range(0, WIDTH, N):
@@ -23,7 +23,7 @@ def finish(
     read,
     write,
     arena,
-    usable,  # uint8 [slots, batch], of `preprocess`
+    usable,  # uint8 [slots, batch], from `preprocess`
     prediction,  # float32 [steps, batch, UNITS]
     hidden,  # float32 [steps, batch, H]
     finite,  # uint8 [batch]
@@ -36,7 +36,7 @@ def finish(
     H: tl.constexpr,  # 0: not wanted
     N: tl.constexpr,
 ):
-    """One row a program."""
+    """Writes one row's state to the arena, and its flag. One program per row."""
     row = tl.program_id(0)
     if tl.load(read + row) >= 0:
         place = tl.load(write + row).to(tl.int64)

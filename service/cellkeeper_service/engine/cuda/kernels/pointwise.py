@@ -1,11 +1,11 @@
-"""Functions of one value, float32.
+"""Functions of one float32 value.
 
-tl.exp is ex2.approx(x * log2(e)) on a device, off by up to 80 ulp for large |x|, and the functions of libdevice are
-not in Triton's interpreter. These forms are within 3 ulp of float64 over the whole range and are the same arithmetic in
-both places, but for the device's fused multiply-adds. NaN gives NaN.
+On a device, tl.exp is ex2.approx(x * log2(e)), which is off by up to 80 ulp for large |x|, and Triton's interpreter
+lacks the functions of libdevice. The forms here are within 3 ulp of float64 over the whole range, and are the same
+arithmetic in both places except for the device's fused multiply-adds. NaN gives NaN.
 
-Divisions are tl.div_rn: `/` is div.full on a device, off by up to 2 ulp, with which tanh and sigmoid are off by 5 and
-can pass 1.
+Divisions use tl.div_rn: on a device, `/` is div.full, which is off by up to 2 ulp; tanh and sigmoid would be off by 5
+and could exceed 1.
 """
 
 import triton
@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def _power_of_two(n):
-    """2 ** n as two factors, for int32 n in -252..254: the product with both reaches the largest and the denormal."""
+    """Returns 2 ** n as two factors, for int32 n in -252..254: products with both reach denormals and the maximum."""
     half = n >> 1
     first = ((half + 127) << 23).to(tl.float32, bitcast=True)
     second = ((n - half + 127) << 23).to(tl.float32, bitcast=True)
@@ -23,9 +23,9 @@ def _power_of_two(n):
 
 @triton.jit
 def _reduced(x):
-    """Finite |x| < 128 -> (n, e ** r - 1) with x = n ln 2 + r and |r| <= 0.35: Cody and Waite's reduction."""
+    """Returns (n, e ** r - 1) with x = n ln 2 + r and |r| <= 0.35, for |x| < 128: Cody and Waite's reduction."""
     n = tl.floor(x * 1.44269504088896341 + 0.5)
-    r = x - n * 0.693359375  # 9 bits: the product is exact
+    r = x - n * 0.693359375  # has 9 bits, so the product is exact
     r = r - n * -2.12194440e-4
     p = 1.9875691500e-4
     p = p * r + 1.3981999507e-3
@@ -38,7 +38,7 @@ def _reduced(x):
 
 @triton.jit
 def exp(x):
-    """e ** x: 0 below -104, infinite from 88.73 on."""
+    """Returns e ** x; 0 below -104, infinity from 88.73 on."""
     inside = (x > -104.0) & (x < 89.0)
     n, p = _reduced(tl.where(inside, x, 0.0))
     first, second = _power_of_two(n)
@@ -49,7 +49,7 @@ def exp(x):
 
 @triton.jit
 def _expm1_near(x):
-    """e ** x - 1 for |x| <= 21, with its relative accuracy around 0."""
+    """Returns e ** x - 1 for |x| <= 21, with full relative accuracy around 0."""
     n, p = _reduced(x)
     first, second = _power_of_two(n)
     power = first * second
@@ -64,22 +64,22 @@ def expm1(x):
 
 @triton.jit
 def tanh(x):
-    """2 sigmoid(2x) - 1 would lose all relative accuracy around 0; e / (e + 2) with e = expm1(2 |x|) does not."""
+    """Computes e / (e + 2) with e = expm1(2 |x|), since 2 sigmoid(2x) - 1 loses all relative accuracy around 0."""
     size = tl.abs(x)
-    e = _expm1_near(2.0 * tl.where(size < 10.0, size, 10.0))  # from 9.1 on it is 1; NaN is put back below
+    e = _expm1_near(2.0 * tl.where(size < 10.0, size, 10.0))  # tanh is 1 from 9.1 on; NaN is restored below
     value = tl.div_rn(e, e + 2.0)
     return tl.where(x < 0.0, -value, tl.where(x >= 0.0, value, x))
 
 
 @triton.jit
 def sigmoid(x):
-    e = exp(-tl.abs(x))  # of -x it would be infinite where the result is a denormal yet
+    e = exp(-tl.abs(x))  # exp(-x) would be infinite where the result is still a denormal
     return tl.div_rn(tl.where(x >= 0.0, 1.0, e), 1.0 + e)
 
 
 @triton.jit
 def softplus(x):
-    """log(1 + e ** x) = max(x, 0) + log1p(u), u = e ** -|x|; log1p(u) = 2 artanh(u / (u + 2)) by its series."""
+    """log(1 + e ** x) = max(x, 0) + log1p(u) with u = e ** -|x|, and log1p(u) = 2 artanh(u / (u + 2)) by its series."""
     u = exp(-tl.abs(x))
     s = tl.div_rn(u, u + 2.0)  # at most 1 / 3
     t = s * s
@@ -105,7 +105,7 @@ def sinh(x):
 
 @triton.jit
 def erf(x):
-    """Two polynomials, about 0 and in the exponent; 1 from 3.925 on."""
+    """Uses two polynomials, around 0 and in the exponent; 1 from 3.925 on."""
     size = tl.abs(x)
     size = tl.where(size < 3.925, size, 3.925)
     s = size * size
@@ -130,25 +130,25 @@ def erf(x):
 
 @triton.jit
 def clip(x, low, high):
-    """NaN stays NaN."""
+    """Bounds x to low..high; NaN stays NaN."""
     return tl.where(x < low, low, tl.where(x > high, high, x))
 
 
 @triton.jit
 def negative_part(x, scale):
-    """x where it is positive, scale (e ** x - 1) elsewhere."""
+    """Returns x if it is positive, otherwise scale (e ** x - 1)."""
     return tl.where(x > 0.0, x, scale * expm1(tl.where(x > 0.0, 0.0, x)))
 
 
 @triton.jit
 def times_share(x, share):
-    """x times a share that is 0 where x is -inf: the product is 0 there, its limit."""
+    """Returns x times a share that is 0 at x = -inf, where the product is 0, its limit, instead of NaN."""
     return tl.where(x < -3.4028234663852886e38, 0.0 * share, x * share)
 
 
 @triton.jit
 def relu(x):
-    """As torch's: NaN gives NaN."""
+    """Returns max(x, 0); NaN gives NaN, as in torch."""
     return tl.where(x < 0.0, 0.0, x)
 
 

@@ -1,6 +1,6 @@
-"""The inputs as they came -> what the first layer takes: missing values, normalisation, embedding.
+"""Turns raw inputs into the input of the first layer: missing values, normalization, embedding.
 
-`usable` is uint8 [slots, batch]: each program says in its own slot whether what it saw of a row can be taken.
+`usable` is uint8 [slots, batch]: each program notes in its own slot whether its part of a row is valid.
 """
 
 import triton
@@ -17,12 +17,12 @@ def take_features(
     read,
     offset,
     scale,
-    prepared,  # float32 [T, batch, PREPARED_WIDTH]; not written where the inputs are taken as they are
+    prepared,  # float32 [T, batch, PREPARED_WIDTH]; not written if the inputs need no preprocessing
     states,  # the row buffer that `finish` copies from: the held inputs go there
     usable,
     batch,
-    steps,  # time steps that one program takes: all of them where values are held, otherwise one
-    FILL: tl.constexpr,  # what stands for a missing value by the policy "constant"
+    steps,  # time steps per program: all of them if missing values are held, otherwise one
+    FILL: tl.constexpr,  # replaces missing values with the policy "constant"
     F: tl.constexpr,
     PREPARED_WIDTH: tl.constexpr,
     ROW_WIDTH: tl.constexpr,
@@ -76,7 +76,7 @@ def take_tokens(
     M: tl.constexpr,
     N: tl.constexpr,
 ):
-    """An id out of range is not usable; it is looked up nowhere, and the row goes on with zeros."""
+    """Looks up embeddings. An id out of range is flagged as not usable, and its row gets zeros."""
     rows, _, real = tile_rows(read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     flat = (tl.program_id(2) * batch + rows).to(tl.int64)

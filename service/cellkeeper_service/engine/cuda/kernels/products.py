@@ -1,4 +1,4 @@
-"""One tile of a matrix product, and the tiles of rows that it takes."""
+"""Computes one tile of a matrix product, and loads the tiles of its rows."""
 
 import triton
 import triton.language as tl
@@ -6,14 +6,14 @@ import triton.language as tl
 
 @triton.jit
 def _rounded_to_tf32(a):
-    """To 10 bits of mantissa, halves away from zero. Without it the tensor cores drop the other 13: a bias."""
+    """Rounds to 10 bits of mantissa, halves away from zero. Tensor cores would truncate the other 13, with a bias."""
     bits = (a.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
-    return tl.where(a == a, bits.to(tl.float32, bitcast=True), a)  # a NaN of all ones would carry into a zero
+    return tl.where(a == a, bits.to(tl.float32, bitcast=True), a)  # the carry would turn a NaN of all ones into zero
 
 
 @triton.jit
 def product(a, weight, total, PRECISION: tl.constexpr):
-    """total [M, N] + a [M, K] x weight [K, N], summed in float32. weight is rounded to the precision already."""
+    """Returns total [M, N] + a [M, K] x weight [K, N], summed in float32. weight must be rounded to the precision."""
     if PRECISION == "bf16":
         total = tl.dot(a.to(tl.bfloat16), weight, total)
     elif PRECISION == "tf32":
@@ -25,7 +25,7 @@ def product(a, weight, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def tile_rows(read, batch, M: tl.constexpr):
-    """The rows of this program, their arena rows, and which of them are real: neither beyond the batch nor padding."""
+    """Returns this program's rows, their arena rows, and which are real: neither beyond the batch nor padding."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
     places = tl.load(read + rows, mask=rows < batch, other=-1)
     return rows, places, places >= 0
@@ -33,9 +33,9 @@ def tile_rows(read, batch, M: tl.constexpr):
 
 @triton.jit
 def tile_of(base, starts, real, columns, WIDTH: tl.constexpr):
-    """[M, K] of the rows that begin at `starts`: zeros where the row is not real or the column beyond WIDTH.
+    """Loads [M, K] of the rows that begin at `starts`, with zeros for rows that are not real and columns beyond WIDTH.
 
-    What lies there is never loaded: a NaN times a weight of zero would be a NaN.
+    Memory there is never loaded, because a NaN times a weight of zero would be NaN.
     """
     mask = real[:, None] & (columns < WIDTH)[None, :]
     return tl.load(base + starts[:, None] + columns[None, :], mask=mask, other=0.0)

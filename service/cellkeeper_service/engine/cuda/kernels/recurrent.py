@@ -1,17 +1,17 @@
-"""One time step of one layer. A program computes M rows and N of the hidden units, all their gates.
+"""Computes one time step of one layer. A program computes M rows and N hidden units, with all their gates.
 
-All kernels of this file share their arguments:
+All kernels in this file share these arguments:
 
-    source, source_start   what the layer takes: float32, rows of SOURCE_WIDTH, of which INPUTS from SOURCE_AT on are
-                           its input; row i of the batch is row source_start + i
-    before, gather         the states before: the arena, gathered by `read` (gather = 1), or the row buffer of the step
-                           before (gather = 0), row i at row i; ROW_WIDTH floats a row: h at H_AT, c at C_AT
-    after                  the row buffer of this step, which is not the one that is read
-    history, keep          where the top layer's h also goes (keep = 1): float32 rows of H, from history_start on
-    weight                 [INPUTS_DEPTH + HIDDEN_DEPTH, gates, N_PADDED], zeros where padded; bias [.., N_PADDED]
+    source, source_start   the layer's input: float32 rows of SOURCE_WIDTH, of which it uses INPUTS from SOURCE_AT on;
+                           row i of the batch is row source_start + i
+    before, gather         the previous states: the arena, gathered by `read` (gather = 1), or the previous step's row
+                           buffer (gather = 0), with row i at row i; ROW_WIDTH floats per row: h at H_AT, c at C_AT
+    after                  the row buffer of this step, never the one that is read
+    history, keep          float32 rows of H, which also receive the top layer's h if keep = 1, from history_start on
+    weight                 [INPUTS_DEPTH + HIDDEN_DEPTH, gates, N_PADDED], padded with zeros; bias [.., N_PADDED]
 
-Every sum runs over the inputs first, then over h, in blocks of K in ascending order, then takes the bias. Nothing else
-enters the order: neither batch nor program count nor time step.
+Every sum runs over the inputs first, then over h, in ascending blocks of K, then adds the bias. Nothing else affects
+the order: neither the batch nor the number of programs nor the time step.
 """
 
 import triton
@@ -25,7 +25,7 @@ RUNTIME_INTEGERS = ["source_start", "gather", "keep", "history_start", "batch"]
 
 @triton.jit
 def _start_of(rows, places, gather, ROW_WIDTH: tl.constexpr):
-    """Where each row of the states before begins."""
+    """Returns where each row of the previous states begins."""
     return tl.where(gather != 0, places, rows).to(tl.int64) * ROW_WIDTH
 
 
@@ -61,13 +61,13 @@ def lstm(
     read,
     weight,
     bias,
-    raw,  # float32 [batch, H]: h before the projection, where there is one
+    raw,  # float32 [batch, H]: h before the projection, if there is one
     batch,
     INPUTS: tl.constexpr,
     SOURCE_WIDTH: tl.constexpr,
     SOURCE_AT: tl.constexpr,
     H: tl.constexpr,
-    H_WIDTH: tl.constexpr,  # of the h that is carried: the projection's size where there is one
+    H_WIDTH: tl.constexpr,  # width of the h in the state: the projection's size, if there is one
     PROJECTED: tl.constexpr,
     ROW_WIDTH: tl.constexpr,
     H_AT: tl.constexpr,
@@ -131,7 +131,7 @@ def gru(
     history_start,
     read,
     weight,
-    bias,  # [4, N_PADDED]: r, z (both biases), n of the input, n of h
+    bias,  # [4, N_PADDED]: r and z (sums of both biases), n for the input, n for h
     batch,
     INPUTS: tl.constexpr,
     SOURCE_WIDTH: tl.constexpr,
@@ -147,7 +147,7 @@ def gru(
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The reset gate after the product with h: n = tanh(W x + b + r (U h + b'))."""
+    """Applies the reset gate after the product with h: n = tanh(W x + b + r (U h + b'))."""
     rows, places, real = tile_rows(read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     mask = real[:, None] & (columns < H)[None, :]
@@ -206,7 +206,7 @@ def gru_gates(
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The reset gate before the product with h, first half: `gru_candidate` needs r h of every hidden unit."""
+    """Applies the reset gate before the product with h, first half: `gru_candidate` needs r h of all hidden units."""
     rows, places, real = tile_rows(read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     mask = real[:, None] & (columns < H)[None, :]
@@ -264,7 +264,7 @@ def gru_candidate(
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The second half: n = tanh(W x + U (r h) + b + b')."""
+    """Computes the second half: n = tanh(W x + U (r h) + b + b')."""
     rows, places, real = tile_rows(read, batch, M)
     columns = tl.program_id(1) * N + tl.arange(0, N)
     mask = real[:, None] & (columns < H)[None, :]

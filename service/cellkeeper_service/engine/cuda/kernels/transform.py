@@ -1,4 +1,4 @@
-"""The output transforms: a chain of operations on each unit, and a softmax over the units after it."""
+"""The output transforms: a chain of operations on each unit, then a softmax over the units if wanted."""
 
 import triton
 import triton.language as tl
@@ -30,7 +30,7 @@ def _chain(source, values, columns, inside, UNITS: tl.constexpr, OPS: tl.constex
 def transform(
     source,  # float32 rows of UNITS
     read,
-    values,  # float32 [operations, UNITS]: an operation's value for each unit, where it takes one
+    values,  # float32 [operations, UNITS]: an operation's value for each unit, if it takes one
     out,  # float32 rows of UNITS
     batch,
     UNITS: tl.constexpr,
@@ -38,7 +38,7 @@ def transform(
     SOFTMAX: tl.constexpr,
     N: tl.constexpr,
 ):
-    """One row a program, in blocks of N units. A softmax goes over them three times: largest, sum, quotient."""
+    """Transforms one row per program, in blocks of N units. A softmax makes three passes: maximum, sum, quotient."""
     row = tl.program_id(0)
     real = tl.load(read + row % batch) >= 0
     source += row.to(tl.int64) * UNITS
@@ -46,7 +46,7 @@ def transform(
     block = tl.arange(0, N)
     if SOFTMAX:
         largest = tl.full((N,), float("-inf"), tl.float32)
-        broken = tl.zeros((N,), tl.float32)  # a NaN of any unit, which a maximum may drop
+        broken = tl.zeros((N,), tl.float32)  # keeps NaN of any unit, which the maximum may drop
         for first in range(0, UNITS, N):
             inside = (first + block < UNITS) & real
             x = _chain(source, values, first + block, inside, UNITS, OPS)

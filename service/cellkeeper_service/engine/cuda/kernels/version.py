@@ -1,4 +1,4 @@
-"""Which Triton compiles the kernels: part of what decides the bits."""
+"""The version of Triton that compiles the kernels, which is part of what decides the bits."""
 
 from __future__ import annotations
 

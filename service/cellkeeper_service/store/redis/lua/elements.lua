@@ -1,10 +1,10 @@
--- What the scripts know of a record's list; it stands in front of each of them. Elements: store/redis/layout.py, whose
--- read_elements finds the base as base_of does.
+-- What all scripts know about a record's list; this file is prepended to each of them. store/redis/layout.py describes
+-- the elements; its read_elements finds the base as base_of does.
 
 local TTL_REFRESH_BELOW = 0.9
 local BASE, ENTRY, WHOLE = 66, 83, 87
 local FIXED, MOVING, RUN = 114, 22, 4
--- Where an element has its run, its fixed part, and its moving part (of an entry, and of the other two).
+-- The 1-based offsets of the run, by element, and of what follows it: the fixed part, or the moving part of an ENTRY.
 local RUN_AT = {[BASE] = 2, [ENTRY] = 9, [WHOLE] = 9}
 local IN_BASE, IN_ENTRY = 2 + RUN, 9 + RUN
 local TTL_IN_FIXED = 46
@@ -16,7 +16,7 @@ local function failed(reply)
   return type(reply) == 'table' and reply.err
 end
 
--- What names a base, by its moving part.
+-- Returns the mark that identifies a base, computed from its moving part.
 local function mark_of(moving)
   local a, b, c, d = byte(moving, 1, 4)
   local e, f, g, h = byte(moving, 9, 12)
@@ -29,13 +29,13 @@ local LEAST = { -- bytes
   [WHOLE] = IN_ENTRY - 1 + FIXED + MOVING,
 }
 
--- What kind of element this is; nil where it is too short to be one, or none that a header ends with.
+-- Returns the element's tag; nil if it is too short, or not one that holds a header.
 local function tag_of(last)
   local tag = byte(last, 1)
   return #last >= (LEAST[tag] or math.huge) and tag or nil
 end
 
--- The base of an entry, its distance from the end in elements, and the mark that names it.
+-- Returns the base of an entry, its distance from the end in elements, and its mark; nil if there is none.
 local function base_of(key, last)
   local low, middle, high = byte(last, 2, 4)
   local mark, distance = sub(last, 5, 8), low + 256 * middle + 65536 * high
@@ -51,7 +51,7 @@ local function base_of(key, last)
   end
 end
 
--- The two parts of the header that the list ends with; nil where it is none.
+-- Returns the fixed and the moving part of the header that the list ends with; nil first if there is none.
 local function parts(key, last)
   local tag = tag_of(last)
   if tag == ENTRY then
@@ -68,13 +68,13 @@ local function header_of(fixed, moving)
   return sub(fixed, 1, 16) .. sub(moving, 5, 8) .. sub(fixed, 17, 20) .. sub(moving, 9) .. sub(fixed, 21)
 end
 
--- The TTL that a header asks for, as Redis takes it; nil where it asks for none.
+-- Returns the TTL that a header asks for, in ms, bounded to what Redis accepts; nil if it asks for none.
 local function ttl_of(fixed)
   local ttl = sub(fixed, TTL_IN_FIXED + 1, TTL_IN_FIXED + 8)
   return ttl ~= NEVER and math.min(struct.unpack('<I8', ttl), 1e14) or nil
 end
 
--- The key gets its TTL anew, where less than nine tenths of it are left, or more than all.
+-- Sets the key's TTL again if less than nine tenths of it, or more than all of it, is left.
 local function refresh(key, ttl)
   local left = call('PTTL', key)
   if failed(left) then
@@ -83,7 +83,7 @@ local function refresh(key, ttl)
   return (left < TTL_REFRESH_BELOW * ttl or left > ttl) and call('PEXPIRE', key, string.format('%.0f', ttl))
 end
 
--- Pushes an entry that says what the last element says, and that it was said in this run. tag: of `last`.
+-- Pushes an entry that repeats the header of the last element, marked with this run. tag: the tag of `last`.
 local function say_again(key, last, tag, run)
   if tag == BASE then
     local moving = sub(last, IN_BASE + FIXED)

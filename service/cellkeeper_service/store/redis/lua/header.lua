@@ -1,5 +1,5 @@
--- The packed header of one record. KEYS[1]: the record. Answers it, or false where there is none, or a string of
--- another length where that is no record, or "failed: " and why it could not be read.
+-- Reads the packed header of one record. KEYS[1]: the record. Returns the header, false if there is no record, a string
+-- of another length if the key holds no valid record, or "failed: " and why the key could not be read.
 
 local last = call('LINDEX', KEYS[1], -1)
 if not last then

@@ -1,17 +1,17 @@
--- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py, store/redis/layout1.py.
+-- Reads many records of either layout. Keys: store/redis/keys.py; elements: store/redis/layout.py and layout1.py.
 --
 -- KEYS[i]      the record of item i
 -- ARGV[1]      as in write.lua
--- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; with " whole": whatever its size
--- Answers, one for each item: the list's elements (none: there is no record), or a string: why it cannot be read, or
--- 1: it is too large to be read with others, or 2: the others have used up what a call may read.
+-- ARGV[1 + i]  "touch": refresh the TTL; "leave": do not; followed by " whole": read the record whatever its size
+-- Returns one answer for each item: the list's elements (none: there is no record); a string: why it cannot be read;
+-- 1: it is too large to be read with others; 2: the others have used up what a call may read.
 
 local LOAD_BYTES = 4194304 -- LOAD_BYTES in domain/store.py
-local ELEMENT_BYTES = 64 -- as which an element counts beside its own: it takes Lua about as long
-local room = LOAD_BYTES -- for what is answered
-local patience = 8 * LOAD_BYTES -- for what is read, large ones included
+local ELEMENT_BYTES = 64 -- counted for each element besides its own bytes: Lua's overhead takes about as long
+local room = LOAD_BYTES -- bytes that may still be returned
+local patience = 8 * LOAD_BYTES -- bytes that may still be read, including records that prove too large
 
--- The elements from the end on, in pieces: of one that is too large no more is read than it takes to find that out.
+-- Reads the elements from the end in pieces, so that a record too large is read only as far as it takes to find out.
 local function read(key, whole)
   if whole then
     return redis.pcall('LRANGE', key, 0, -1)
@@ -50,8 +50,9 @@ end
 
 local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
 
--- A record that was not written in this run is, before anybody is told of it: its last element may be one that a crash
--- brought back, and the file may end with another that contradicts it. docs/adr/203. An error, or nothing.
+-- Repeats the last element of a record that was not written in this run, before anybody sees the record: the element
+-- may be one that a crash brought back, and the append-only file may end with another that contradicts it.
+-- docs/adr/203. Returns an error, or false or nothing.
 local function confirm(key, last, tag)
   if find(last, run, RUN_AT[tag], true) ~= RUN_AT[tag] then
     local reply = say_again(key, last, tag, run)
@@ -81,8 +82,8 @@ for i, key in ipairs(KEYS) do
       local fixed = parts(key, last)
       local ttl = fixed and ttl_of(fixed)
       local left = ttl and call('PTTL', key)
-      if type(left) == 'number' and left >= 0 then -- (a key without one may be about to be kept for ever)
-        refresh(key, ttl) -- one that fails leaves the record readable
+      if type(left) == 'number' and left >= 0 then -- a key without a TTL may be on its way to being kept for ever
+        refresh(key, ttl) -- a failure leaves the record readable
       end
     end
   end

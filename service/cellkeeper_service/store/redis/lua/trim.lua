@@ -1,10 +1,10 @@
--- The trims of write.lua, in front of all else: nothing of what follows is made for them.
+-- The trims of write.lua. They come first and return, so that they do not pay for setting up the rest of the script.
 
 if ARGV[2] == 'trim' then
   local base, answers = 'B' .. string.sub(ARGV[1], 2), {}
   for i, key in ipairs(KEYS) do
     local last, first = redis.pcall('LINDEX', key, -1), '-3'
-    if type(last) == 'string' and string.byte(last) == 83 then -- a connection's first write has said it again
+    if type(last) == 'string' and string.byte(last) == 83 then -- a connection's first write has repeated the base
       last, first = redis.pcall('LINDEX', key, -2), '-4'
     end
     local reply = type(last) == 'string'

@@ -1,41 +1,41 @@
--- Every write to records: each item compares, and then does what it says with at most one write command that counts.
--- Why it may be no more than that, and which of these may stand in one call: docs/adr/203.
+-- Every write to records: each item compares, then does what it says with at most one write command that counts.
+-- docs/adr/203 says why it may not be more, and which items may share a call.
 --
 -- KEYS[i]  the record of item i
--- ARGV[1]  "0" or "1", and 4 bytes: which run of Redis this is. "1": this connection has written nothing yet. What is
---          pushed last is then said again, so that the call's writes are a whole transaction, which ends one that a
---          crash has cut in the append-only file.
--- ARGV     for each item its words:
---          "append", moving, moving, inputs     one entry behind the header with the first of these parts
+-- ARGV[1]  "0" or "1", then 4 bytes that identify this run of Redis. "1": this connection has written nothing yet. The
+--          last element pushed is then repeated, so that the call's writes are a complete transaction, which ends any
+--          that a crash cut short in the append-only file.
+-- ARGV     the words of each item:
+--          "append", moving, moving, inputs     one entry after the header that has the first of these parts
 --          "whole", moving, fixed moving, inputs
 --          "replace", moving, base, inputs, checkpoint
---          "create", base, inputs, checkpoint   where there is no record
---                   many of those four can be in one call; each but the last with "ttl", ttl in front, where the TTL
---                   stays as it is, and is to be refreshed
---          "trim"                               drops what is in front of the last element's checkpoint, if it is a base
---                   of this run; many of these can be in one call. Each of those below is a call of its own
+--          "create", base, inputs, checkpoint   if there is no record
+--                   A call may carry many of these four. All except "create" may be preceded by "ttl", ttl, if the TTL
+--                   does not change and is to be refreshed
+--          "trim"                               drops everything before the last element's checkpoint, if that element
+--                   is a base of this run. A call may carry many of these. Each of those below is a call of its own
 --          "delete", generation
 --          "expire"                             sets the TTL that the header asks for
---          "persist", moving                    takes the TTL away, if the record has this header. In front of a commit
---                   that changes it, and behind one that takes it away, as others may have set it in between
---          "drop"                               deletes a record of the layout before
---          "repeat"                             says the last element again, twice; see ARGV[1]
--- Answers, one for each item:
+--          "persist", moving                    removes the TTL, if the record has this header. Sent before a commit
+--                   that changes the TTL, and again after one that removes it, since others may have set it in between
+--          "drop"                               deletes a record of the previous layout
+--          "repeat"                             repeats the last element, twice; see ARGV[1]
+-- Returns one answer for each item:
 --   1                    done
---   0                    conflict, there is no record
---   a string             conflict, the packed header of the record
+--   0                    conflict: there is no record
+--   a string             conflict: the packed header of the record
 --   {"refused", text}    nothing of the item was written
---   {"damaged", text}    what is stored is no record
+--   {"damaged", text}    what is stored is not a record
 --
--- Memory and read-only checks are made by Redis at a script's first write, and never after it: the items of a call are
--- refused from the first one on, or not at all.
+-- Redis checks for free memory and read-only mode at a script's first write, and never after it, so it refuses all the
+-- writes of a call or none.
 
 local first_write, run = byte(ARGV[1]) == 49, sub(ARGV[1], 2)
-local pushed, pushed_to -- the last element, on a connection's first write
+local pushed, pushed_to -- the last element pushed and its key, on a connection's first write
 
 local NO_RECORD = {'damaged', 'its last element is none of a record'}
 
--- checkpoint: what is pushed in front of both, or nil.
+-- Pushes inputs and element, after the checkpoint if it is not nil. Returns the item's answer.
 local function push(key, inputs, element, checkpoint)
   local reply = checkpoint and call('RPUSH', key, checkpoint, inputs, element)
     or not checkpoint and call('RPUSH', key, inputs, element)
@@ -53,7 +53,7 @@ local function conflict(key, last)
   return fixed and header_of(fixed, moving) or NO_RECORD
 end
 
--- nil where the record has the header with this moving part; else the answer. Then the tag of the last element.
+-- Returns nil and the tag of the last element if the record's header has this moving part, otherwise the item's answer.
 local function compare(key, last, moving)
   local tag = tag_of(last)
   local at = tag == ENTRY and IN_ENTRY or tag == BASE and IN_BASE + FIXED or tag == WHOLE and IN_ENTRY + FIXED
@@ -63,7 +63,7 @@ local function compare(key, last, moving)
   return conflict(key, last)
 end
 
--- after: the parts behind the run.
+-- after: what follows the run in the new entry.
 local function append(key, last, kind, moving, after, inputs)
   local answer, tag = compare(key, last, moving)
   if answer then
@@ -115,7 +115,8 @@ function one.expire(key, last)
   return failed(reply) and {'refused', reply.err} or 1
 end
 
--- Twice, so that it is written also where the key has no TTL: an older push that comes back with one must not keep it.
+-- Sets a TTL before removing it, so that the removal is written to the append-only file even if the key has no TTL: an
+-- old write that a crash brings back may set one, which must not stay.
 function one.persist(key, last, moving)
   local answer = compare(key, last, moving)
   if not answer then
