@@ -1,4 +1,4 @@
-"""Where the WebSockets of a client go."""
+"""The addresses of a client's WebSockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class WebSocketAddress:
 
 
 def checked_addresses(given: object, targets: tuple[str, ...], tls: Tls | None) -> tuple[WebSocketAddress, ...]:
-    """One for each target, in the same order; none where none is given. Raises InvalidArgument."""
+    """Returns one address for each target, in the same order; an empty tuple if none is given. Raises
+    InvalidArgument."""
     if given is None:
         return ()
     urls = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
