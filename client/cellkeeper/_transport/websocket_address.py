@@ -19,7 +19,7 @@ INSTALL = "pip install 'cellkeeper[websocket]'"
 
 @dataclass(frozen=True, slots=True)
 class WebSocketAddress:
-    """url: with the path. context, server_name: of TLS; None: plain text."""
+    """Where a WebSocket connects. url: with the path. context, server_name: for TLS; None: plain text."""
 
     url: str
     is_loopback: bool
