@@ -1,1 +1,1 @@
-"""Steps a second and milliseconds a step, beside peers and the limits of the machine, in one run."""
+"""Measures steps a second and milliseconds a step, compared with peers and the machine's limits, in one run."""
