@@ -142,8 +142,7 @@ class Commits:
 
 
 def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:
-    """Returns median microseconds an item and, in brackets, the median of the rounds' ratios to the first number of
-    buckets."""
+    """Returns median microseconds an item and, in brackets, the median ratio to the first number of buckets."""
     lines = [
         "| sessions in a tick | part | " + " | ".join(f"{count:,} buckets" for count in counts) + " |",
         "|---:|---|" + "---:|" * len(counts),

@@ -34,8 +34,7 @@ def equal_ranges(primaries: int) -> list[range]:
 
 
 def even_ranges(primaries: int) -> list[range]:
-    """Returns ranges whose numbers of buckets differ by at most one. Raises ValueError for more primaries than
-    buckets."""
+    """Returns ranges whose numbers of buckets differ by at most one. ValueError: more primaries than buckets."""
     if not 1 <= primaries <= BUCKETS:
         raise ValueError(f"primaries: got {primaries}, expected 1 to {BUCKETS}: one without a bucket has no sessions")
     slots = bucket_slots()

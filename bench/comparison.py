@@ -68,15 +68,13 @@ def figure(figures: Figures, name: str) -> float | None:
 
 
 def order(round_number: int, load_number: int) -> tuple[str, str]:
-    """Returns the order of the sides, which alternates with every load and round, so that neither always comes
-    second."""
+    """Returns the order of the sides, which alternates with every load and round, so that it favours neither."""
     first, second = SIDES
     return (first, second) if (round_number + load_number) % 2 == 0 else (second, first)
 
 
 def table(pairs: Sequence[Pair]) -> str:
-    """Returns a row for each pair; its cells hold earlier, this, and in parentheses the median of the rounds'
-    ratios."""
+    """Returns a row for each pair, whose cells hold earlier, this, and in parentheses the rounds' median ratio."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
     for pair in pairs:
         cells = [_cell(pair, name) for name in FIGURES]

@@ -19,8 +19,7 @@ from .triton_server import TritonServer
 from .weights import write_model
 
 TRITONS_CLIENT = ("triton", "kserve")
-"""Contenders that use Triton's client, in Triton's virtual environment: Triton itself, and Cellkeeper through
-KServe."""
+"""Contenders that use Triton's client, in Triton's virtual environment: Triton, and Cellkeeper through KServe."""
 
 COLD_ARENA_MIB = 4  # for hot states: a sixteenth of the cold load's sessions
 

@@ -118,8 +118,7 @@ def measured(
     rounds: int,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Measures the engine and its peers in turn, `rounds` times, with the floors between. Also returns missing
-    peers."""
+    """Measures the engine and its peers in turn, `rounds` times, with the floors. Also returns the missing peers."""
     engine = CudaEngine(bundle, run.batch, device, precision)
     rows = np.arange(run.batch, dtype=np.intp)
     engine.reserve(run.batch)

@@ -1,5 +1,4 @@
-"""`python -m bench.gpu_exactness`: loads models of several sizes in every precision, as a server does, with their
-trial.
+"""`python -m bench.gpu_exactness`: loads models of several sizes in every precision, and runs the servers' trial.
 
 The trial checks for the same bits in any batch, place and chunking. Prints a line of JSON for each model; exits with 1
 if one is not exact.

@@ -51,8 +51,7 @@ def make_peers(
 
 
 def are_dispensable(names: Iterable[str]) -> bool:
-    """Returns True if all of them may be missing: torch.compile needs a C compiler, and does not support every
-    device."""
+    """Returns True if all of them may be missing: torch.compile needs a C compiler and a device that it supports."""
     return all(PEERS[name].compiled for name in names)
 
 

@@ -1,5 +1,4 @@
-"""Closed loops, which send a message when the previous one is answered, and open loops, which send it when it is
-due."""
+"""Closed loops send a message when the previous one is answered, open loops when it is due."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`make bench-million`: many more live sessions in a real Redis than the server keeps hot, with random steps of
-them."""
+"""`make bench-million`: random steps of many more live sessions in a real Redis than the server keeps hot."""
 
 from __future__ import annotations
 

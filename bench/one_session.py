@@ -1,5 +1,4 @@
-"""`make bench-one-session`: what a batch fixed to one in an ONNX graph costs, compared with the same graph with a free
-batch.
+"""`make bench-one-session`: what fixing the batch of an ONNX graph to one costs, compared with a free batch.
 
 It runs the engine alone, time step by time step, on one CPU thread: it gathers, computes and scatters rows. The
 service's own cost is the same for both.

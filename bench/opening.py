@@ -100,8 +100,7 @@ async def warm(target: str) -> None:
 
 
 async def timed(target: str, way: str, names: Sequence[str], *, created: bool) -> float:
-    """Returns the seconds from the first call to the last answer. Raises RuntimeError if a session's `created` is
-    wrong."""
+    """Returns the seconds from the first call to the last answer. Raises RuntimeError for a wrong `created`."""
     async with stub_of(target) as stub:
         await stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT_S)  # makes the connection
         started = time.perf_counter()

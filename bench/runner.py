@@ -1,5 +1,4 @@
-"""Rounds: each runs every case once; a scenario's contenders run one after another, with another one first each
-time."""
+"""Rounds: each runs every case once, with a scenario's contenders one after another, starting with another one."""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ def run_example(folder: Path, experiment: Experiment, tables: Tables) -> None:
 
 
 def side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-    """Runs work(job) for every job, in two processes of one thread each. Returns the results in the order of the
-    jobs."""
+    """Runs work(job) for every job, in two processes of one thread each. Returns the results in the jobs' order."""
     processes = min(2, os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:

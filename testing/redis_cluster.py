@@ -68,8 +68,7 @@ class RedisCluster:
         return "slave" in self._own_line(number)[2]
 
     def wait_until_whole(self) -> None:
-        """Waits until every node runs, takes part and has its data on disk, and every replica has caught up with its
-        primary."""
+        """Waits until every node runs, takes part and has its data on disk, and every replica has caught up."""
         self._wait(lambda: all(self._takes_part(number) for number in range(len(self.nodes))))
 
     def begin_move(self, slot: int, source: int, target: int) -> None:

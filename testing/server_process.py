@@ -116,8 +116,7 @@ class ServerProcess:
         self.start()
 
     def kill(self) -> None:
-        """Sends SIGKILL and waits until the server has ended. Its workers then end on their own, and are waited for
-        too."""
+        """Sends SIGKILL and waits until the server and its workers, which then end on their own, have ended."""
         self._running()
         self._end()
 
@@ -148,8 +147,7 @@ class ServerProcess:
         return CellkeeperStub(channel)  # type: ignore[no-untyped-call]
 
     def metrics(self) -> str:
-        """Scrapes the metrics. With several workers, waits while the sum is refused with 503 because a worker has not
-        reported."""
+        """Scrapes the metrics. With several workers, retries while the sum is refused because one has not reported."""
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:

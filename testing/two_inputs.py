@@ -85,8 +85,7 @@ def two_inputs_config(**changes: Any) -> dict[str, Any]:
 
 
 def two_inputs_bundle(folder: Path, *, name: str = "two", **changes: Any) -> Path:
-    """Writes the bundle to `folder`, which must not exist yet, and returns the folder. changes: as in
-    two_inputs_config."""
+    """Writes the bundle to `folder`, which must not exist, and returns the folder. changes: see two_inputs_config."""
     write_bundle(folder, two_inputs_config(name=name, **changes), {}, graph=two_inputs_graph())
     return folder
 

@@ -46,8 +46,7 @@ class TritonClient:
         await self._client.close()
 
     def _live_stream(self) -> Stream:
-        """Returns the stream, or a new one if it has ended, so that a failure affects only the load in which it
-        occurred."""
+        """Returns the stream, or a new one if it has ended, so that a failure affects only the load it occurred in."""
         if self._stream is None or self._stream.ended:
             self._stream = Stream(self._client)
         return self._stream

@@ -103,8 +103,10 @@ class Client:
         self._thread.run(self._core.wait_ready(timeout))
 
     def close(self) -> None:
-        """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server. Closing again
-        does nothing."""
+        """Ends every waiting call with Closed, and closes the connections. Sessions stay at the server.
+
+        Closing again does nothing.
+        """
         self._thread.close()
 
     @property

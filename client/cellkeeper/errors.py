@@ -162,13 +162,17 @@ class RecordDamaged(CellkeeperError):
 
 
 class OutcomeUnknown(CellkeeperError):
-    """The store did not answer the commit of a step without a position, so the step may have been applied. This client
-    sends no such steps and never raises this."""
+    """The store did not answer the commit of a step without a position, so the step may have been applied.
+
+    This client sends no such steps and never raises this.
+    """
 
 
 class CommitConflict(CellkeeperError):
-    """Other clients wrote to the session twice while a request was being computed. The client retries until the
-    deadline, so this is the `__cause__` of a `DeadlineExceeded`."""
+    """Other clients wrote to the session twice while a request was being computed.
+
+    The client retries until the deadline, so this is the `__cause__` of a `DeadlineExceeded`.
+    """
 
 
 class Unavailable(CellkeeperError):

@@ -62,8 +62,10 @@ class AsyncGroupStepping:
 
     @property
     def unsettled(self) -> dict[str, tuple[LateStep, ...]]:
-        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted. See
-        AsyncSession.unsettled."""
+        """By id, the late steps whose outcome is not known yet, oldest first; members without any are omitted.
+
+        See AsyncSession.unsettled.
+        """
         found = {name: self._sender.unsettled(row) for name, row in self._members.pairs()}
         return {name: steps for name, steps in found.items() if steps}
 
@@ -140,8 +142,7 @@ class AsyncGroupStepping:
     async def peek_reply(
         self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None
     ) -> GroupReply:
-        """Like `peek`, but returns the whole reply, with the errors of members that failed, and does not raise for
-        them.
+        """Like `peek`, but returns the whole reply, and does not raise if members failed: the reply has their errors.
 
         x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, including
         retries; None: the client's. Raises InvalidArgument if x does not fit.
@@ -158,14 +159,13 @@ class AsyncGroupStepping:
         failed: Failed = "raise",
         timeout: float | None = None,
     ) -> Any:
-        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, each fed back as the next
-        input.
+        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, and keeps nothing.
 
-        It keeps nothing, and makes one call for each member, several at a time. inputs: as x in `step`. steps:
-        predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the features that the
-        caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds, including retries; None:
-        the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict. Raises what `step`
-        raises, and InvalidArgument if the model does not say what to feed back.
+        Each prediction is fed back as the next input. Makes one call for each member, several at a time. inputs: as x
+        in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the
+        features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds,
+        including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict.
+        Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
         """
         _check_failed(failed)
         reply, names = await self._forecast(inputs, steps, known, outputs, timeout)
@@ -180,8 +180,7 @@ class AsyncGroupStepping:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
-        """Like `forecast`, but returns the whole reply, with the errors of members that failed, and does not raise for
-        them.
+        """Like `forecast`, but returns the whole reply, and does not raise if members failed: it has their errors.
 
         inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
         including retries; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as
@@ -266,8 +265,7 @@ class AsyncGroupStepping:
         return dict(zip(names, rows, strict=True)) if isinstance(x, Mapping) else rows
 
     def _filled(self, what: str, reply: GroupReply, names: Sequence[str], failed: Failed) -> Array:
-        """Returns the rows of all `names`, NaN for members that failed. Raises GroupError if the caller does not want
-        NaN, or the dtype has none."""
+        """Returns the rows of all `names`, NaN for failed members. Raises GroupError if NaN is not allowed."""
         if failed == "raise" or not reply.ids or reply.output.dtype.kind != "f":
             raise GroupError(what, reply.errors, reply.ids, outputs=reply.outputs, reply=reply)
         rows = np.full((len(names), *reply.output.shape[1:]), np.nan, reply.output.dtype)

@@ -135,8 +135,7 @@ class Group:
         return self._thread.run(self._core.peek(x, outputs=outputs, failed=failed, timeout=timeout))
 
     def peek_reply(self, x: Rows, *, outputs: Sequence[str] | None = None, timeout: float | None = None) -> GroupReply:
-        """Like `peek`, but returns the whole reply, with the errors of members that failed, and does not raise for
-        them.
+        """Like `peek`, but returns the whole reply, and does not raise if members failed: the reply has their errors.
 
         x: [n, F] or [n, T, F], or a dict of rows by id. outputs: as in `step_reply`. timeout: seconds, including
         retries; None: the client's. Raises InvalidArgument if x does not fit.
@@ -153,14 +152,13 @@ class Group:
         failed: Failed = "raise",
         timeout: float | None = None,
     ) -> Any:
-        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, each fed back as the next
-        input.
+        """Runs each member ahead over its row of `inputs` and then over `steps` predictions, and keeps nothing.
 
-        It keeps nothing, and makes one call for each member, several at a time. inputs: as x in `step`. steps:
-        predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the features that the
-        caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds, including retries; None:
-        the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict. Raises what `step`
-        raises, and InvalidArgument if the model does not say what to feed back.
+        Each prediction is fed back as the next input. Makes one call for each member, several at a time. inputs: as x
+        in `step`. steps: predictions to feed back, 1 or more. known: by id, [steps, K], for each further time step the
+        features that the caller supplies, in the input's order. outputs, failed: as in `step`. timeout: seconds,
+        including retries; None: the client's. Returns [n, T + steps, ...] in the order of `inputs`; for a dict, a dict.
+        Raises what `step` raises, and InvalidArgument if the model does not say what to feed back.
         """
         call = self._core.forecast(inputs, steps=steps, known=known, outputs=outputs, failed=failed, timeout=timeout)
         return self._thread.run(call)
@@ -174,8 +172,7 @@ class Group:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> GroupReply:
-        """Like `forecast`, but returns the whole reply, with the errors of members that failed, and does not raise for
-        them.
+        """Like `forecast`, but returns the whole reply, and does not raise if members failed: it has their errors.
 
         inputs: [n, F] or [n, T, F], or a dict of rows by id. steps, known, outputs: as in `forecast`. timeout: seconds,
         including retries; None: the client's. The reply's arrays are [n, T + steps, ...]. Raises InvalidArgument as

@@ -208,17 +208,17 @@ class Session:
         outputs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Array:
-        """Runs ahead over `inputs` and then over `steps` predictions, each fed back as the next input, and keeps
-        nothing.
+        """Runs ahead over `inputs` and then over `steps` predictions, and keeps nothing.
 
-        Returns the first of `outputs` for all T + steps time steps, [T + steps, ...]. inputs: [F] or [T, F], what comes
-        next; token ids: one integer or [T]. steps: at least 1; T + steps is at most model.max_chunk_steps. The model
-        says which predicted value becomes which feature (`model.feedback`); for token ids it is the most likely one.
-        known: [steps, K], for each further time step the features that the model leaves to the caller, in the input's
-        order, or a DataFrame with their names; for a model with several inputs, a dict of those that are not in
-        `model.input_feedback`. outputs: as in `step`. timeout: seconds, including retries; None: the client's. Waits
-        for earlier steps first. Raises InvalidArgument if the model does not say what to feed back, StepConflict if
-        another client has stepped the session meanwhile, and what `peek` raises.
+        Each prediction is fed back as the next input. Returns the first of `outputs` for all T + steps time steps, [T +
+        steps, ...]. inputs: [F] or [T, F], what comes next; token ids: one integer or [T]. steps: at least 1; T + steps
+        is at most model.max_chunk_steps. The model says which predicted value becomes which feature (`model.feedback`);
+        for token ids it is the most likely one. known: [steps, K], for each further time step the features that the
+        model leaves to the caller, in the input's order, or a DataFrame with their names; for a model with several
+        inputs, a dict of those that are not in `model.input_feedback`. outputs: as in `step`. timeout: seconds,
+        including retries; None: the client's. Waits for earlier steps first. Raises InvalidArgument if the model does
+        not say what to feed back, StepConflict if another client has stepped the session meanwhile, and what `peek`
+        raises.
         """
         return self.forecast_reply(inputs, steps=steps, known=known, outputs=outputs, timeout=timeout).output
 

@@ -57,8 +57,7 @@ class StepReply:
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state tensors by their own names, in the shapes of `Model.states`, such as [layers, size]; empty unless
-        "state" was requested."""
+        """The state tensors by name, in shapes such as [layers, size]; empty unless "state" was requested."""
         return {name[6:]: value for name, value in self.outputs.items() if name.startswith("state.")}
 
 
@@ -86,8 +85,10 @@ class GroupReply:
 
     @property
     def output(self) -> Array:
-        """The first requested output, "prediction" by default: [n, T, ...], or [n, ...]. Raises GroupError if no member
-        succeeded."""
+        """The first requested output, "prediction" by default: [n, T, ...], or [n, ...].
+
+        Raises GroupError if no member succeeded.
+        """
         for value in self.outputs.values():
             return value
         if self.errors:

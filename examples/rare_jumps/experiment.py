@@ -26,8 +26,7 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The results of one run. windowed: figures of each variant. decided, carried: of the two-part model, the last
-    variant."""
+    """The results of one run. windowed: of each variant. decided, carried: of the two-part model, the last variant."""
 
     model: Ensemble
     windowed: list[Figures]

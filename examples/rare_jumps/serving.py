@@ -61,8 +61,7 @@ def answers(bundle: Path, series: Series) -> tuple[Floats, Floats]:
 
 
 def from_odds(predictions: Floats) -> Floats:
-    """Converts predictions [..., 3] as a client would: the size if a jump is likelier than not, else the ordinary
-    value."""
+    """Converts predictions [..., 3] as a client would: to the size if a jump is likely, else to the ordinary value."""
     odds, ordinary, size = np.moveaxis(predictions, -1, 0)
     return np.asarray(np.where(odds >= 1, size, ordinary), np.float32)
 

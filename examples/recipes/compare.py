@@ -37,8 +37,7 @@ class Recipe:
 
 
 def difference(client: Client, recipe: Recipe) -> float:
-    """Returns the largest difference between a session's outputs and the model's own, relative to the largest
-    output."""
+    """Returns the largest difference between a session's and the model's outputs, relative to the largest output."""
     with client.session(f"recipe-{recipe.name}", model=recipe.name) as session:
         came = np.stack(list(session.stream(recipe.samples)))
     return float(np.abs(came - recipe.expected).max() / np.abs(recipe.expected).max())

@@ -1,7 +1,7 @@
-"""python -m examples.recipes.policy: a policy with an LSTM, as robot learning exports it: (obs, h_in, c_in), batch of
-one.
+"""python -m examples.recipes.policy: a policy with an LSTM, as robot learning exports it, with a batch of one.
 
-Its names and shapes are all that an import needs; with a batch of one, each session is served in its own call.
+Its names and shapes are all that an import needs: (obs, h_in, c_in). With a batch of one, each session is served in its
+own call.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ class Policy(nn.Module):
 
 
 def policy(*, free: bool = False) -> bytes:
-    """Returns a policy as robot learning exports it: (obs [1, 5], h_in [1, 1, 6], c_in) -> (actions [1, 2], h_out,
-    c_out).
+    """Returns a policy as robot learning exports it. free: with a dynamic batch.
 
-    free: with a dynamic batch.
+    (obs [1, 5], h_in [1, 1, 6], c_in) -> (actions [1, 2], h_out, c_out).
     """
     torch.manual_seed(0)
     example = (torch.zeros(1, 5), torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))

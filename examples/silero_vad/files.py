@@ -57,8 +57,7 @@ VARIANTS = (
 
 
 def folder_of_the_wheel(fetched: Path = FETCHED) -> Path | None:
-    """Returns the folder of the files: in the installed package, which is not imported, or where `make silero` put
-    them."""
+    """Returns the folder of the files: in the installed package, which is not imported, or from `make silero`."""
     spec = importlib.util.find_spec("silero_vad")
     places = [Path(path) / "data" for path in (spec.submodule_search_locations or ())] if spec else []
     places.append(fetched / "silero_vad" / "data")

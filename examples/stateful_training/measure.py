@@ -22,8 +22,7 @@ def carried(model: CharacterModel, ids: Tensor) -> float:
 
 
 def reset(model: CharacterModel, ids: Tensor) -> float:
-    """Returns bits per character for the same characters, each window of the training's length read from a zero
-    state."""
+    """Returns bits per character for the same characters, each training window read from a zero state."""
     rows = _rows(ids)[CONTEXTS[-1] :]
     windows = [rows[start : start + WINDOW + 1] for start in range(0, len(rows) - WINDOW, WINDOW)]
     return _bits(_losses(model, torch.cat(windows, dim=1)))

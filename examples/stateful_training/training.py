@@ -74,10 +74,10 @@ def shuffled(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def streams(ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields windows of ROWS long streams of the text, read side by side: each row continues that row of the previous
-    batch.
+    """Yields windows of ROWS long streams of the text, read side by side.
 
-    At the end of the text a row continues at its beginning; the rows' starting points are random.
+    Each row continues that row of the previous batch. At the end of the text a row continues at its beginning; the
+    rows' starting points are random.
     """
     starts = torch.arange(ROWS) * (len(ids) // ROWS) + int(torch.randint(0, len(ids), ()))
     while True:

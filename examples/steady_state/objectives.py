@@ -1,5 +1,7 @@
-"""What the cell is trained for. All objectives keep the state close to the previous one; they differ in what keeps it
-from vanishing."""
+"""What the cell is trained for.
+
+All objectives keep the state close to the previous one; they differ in what keeps it from vanishing.
+"""
 
 from __future__ import annotations
 

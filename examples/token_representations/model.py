@@ -22,8 +22,10 @@ State = tuple[Tensor, Tensor]
 
 
 class Seen(NamedTuple):
-    """The results. logits: [T, B, vocabulary]. layers: each layer's h at every time step, [T, B, SIZE]. states: the
-    last ones."""
+    """What the model returns.
+
+    logits: [T, B, vocabulary]. layers: each layer's h at every time step, [T, B, SIZE]. states: the last ones.
+    """
 
     logits: Tensor
     layers: list[Tensor]
@@ -84,8 +86,7 @@ def load(folder: Path) -> WordModel:
 
 
 def _name(name: str) -> str:
-    """Converts PyTorch's name here to the bundle's: layers.1.weight_ih_l0 -> rnn.weight_ih_l1, head.bias ->
-    head.0.bias."""
+    """Converts PyTorch's name to the bundle's: layers.1.weight_ih_l0 -> rnn.weight_ih_l1, head.bias -> head.0.bias."""
     if name.startswith("layers."):
         _, layer, weight = name.split(".")
         return f"rnn.{weight.removesuffix('l0')}l{layer}"

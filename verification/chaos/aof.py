@@ -53,8 +53,7 @@ def open_transaction(data: bytes) -> OpenTransaction | None:
 
 
 def command_end(data: bytes, at: int) -> int | None:
-    """Returns where the command that starts at `at` ends; None if it is incomplete. Raises ValueError if none starts
-    there."""
+    """Returns where the command that starts at `at` ends; None if it is incomplete. ValueError: none starts there."""
     words, at = _number(data, at, b"*")
     for _ in range(words or 0):
         length, at = _number(data, at, b"$")
@@ -65,8 +64,7 @@ def command_end(data: bytes, at: int) -> int | None:
 
 
 def _number(data: bytes, at: int, mark: bytes) -> tuple[int | None, int]:
-    """Returns the number in a line that starts with `mark`, and where the next line starts; None if it is
-    incomplete."""
+    """Returns the number in a line that starts with `mark`, and where the next line starts; None if incomplete."""
     if at >= len(data):
         return None, at
     if data[at : at + 1] != mark:

@@ -151,8 +151,7 @@ class Checker:
         return ends
 
     def _answers(self, session: str, generation: bytes) -> list[_Answer]:
-        """Returns all answered parts of one generation. Reports positions that do not match the lengths of the
-        parts."""
+        """Returns all answered parts of one generation. Reports positions that do not match the parts' lengths."""
         answers = []
         for burst in self._history.bursts.get(session, ()):
             if burst.start.generation != generation or not burst.acks:
@@ -220,8 +219,7 @@ class Checker:
                 self._found("doubled", session, generation, words)
 
     def _check_aside(self, session: str, generation: bytes, aside: list[_Answer], truth: Position) -> None:
-        """Checks acknowledged steps that are not in the history: the store must have lost them, and the client been
-        told."""
+        """Checks acknowledged steps missing from the history: the store must have lost them, and the client know it."""
         for answer in aside:
             words = f"steps up to {answer.end.step} were acknowledged to {answer.burst.sender}; "
             words += f"the history goes to {truth.step} without them"

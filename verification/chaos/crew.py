@@ -1,5 +1,4 @@
-"""What all clients share: the history that they write, the seeded random generators, the models, and known
-positions."""
+"""What all clients share: their history, the seeded random generators, the models, and the known positions."""
 
 from __future__ import annotations
 

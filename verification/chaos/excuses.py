@@ -193,8 +193,7 @@ class Excuses:
         return False
 
     def may_have_expired(self, session: str, generation: bytes, sent_at: float, at: float) -> bool:
-        """Returns True if a session with a TTL, or this generation of it, may have been gone at some time between the
-        two.
+        """Returns True if a session with a TTL, or this generation, may have been gone at some time between the two.
 
         A success refreshes the TTL: none before may be too recent for that.
         """
@@ -249,8 +248,7 @@ class Excuses:
         )
 
     def _behind_unanswered(self, burst: Burst) -> bool:
-        """Returns True if steps before this burst had failed by then, or were still in flight: it was pipelined after
-        them."""
+        """Returns True if earlier steps had failed by then, or were in flight: the burst was pipelined after them."""
         return self._behind_a_failure(burst) or any(
             other.start.step < burst.start.step
             and sum(ack.rows for ack in other.acks if ack.at <= burst.error_at) < len(other.inputs)
@@ -279,8 +277,10 @@ class Excuses:
         )
 
     def _rivals(self, burst: Burst) -> bool:
-        """Returns True if other inputs may have this burst's position, or an earlier one: its sender's head tells them
-        apart (promise 3)."""
+        """Returns True if other inputs may have this burst's position, or an earlier one.
+
+        Its sender's head tells them apart (promise 3).
+        """
         before = burst.error == "HISTORY_CHANGED"
         for other in self._others(burst):
             given_up = bool(other.error) and other.error_at <= burst.sent_at

@@ -69,8 +69,7 @@ class HandMade:
         self.history.add_deed(deed)
 
     def steps(self, session: str, position: Position, values: list[float], sender: str = "hand") -> Position:
-        """Records steps that were sent and answered. They are applied at `position`, after what was applied before
-        it."""
+        """Records steps that were sent and answered, and applies them at `position`."""
         inputs = np.array(values, np.float32)[:, None]
         after = position.after(inputs)
         key = (session, position.generation)

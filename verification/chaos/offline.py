@@ -22,8 +22,7 @@ class Reference:
         self.engine = engine
 
     def outputs(self, inputs: Array, start: States | None) -> dict[str, Array]:
-        """Returns the outputs by name [T, ...], and the final state as "state.<name>". start: None: the model's own
-        state."""
+        """Returns the outputs by name [T, ...], and the final state as "state.<name>". start: None: the model's own."""
         if start is None:
             return offline(self.engine, inputs)
         return self._run(inputs, self._packed(start), [])[0]

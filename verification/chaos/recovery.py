@@ -67,8 +67,10 @@ def longest_silence_ms(history: History, first: float, last: float) -> int:
 
 
 def _waits(history: History) -> list[list[tuple[float, float]]]:
-    """Returns, for each session of the official clients, when each chunk was sent (or the answer before it came) and
-    answered."""
+    """Returns, for each session of the official clients, when each chunk was sent and answered.
+
+    Within a burst, a chunk after the first counts as sent when the answer before it came.
+    """
     found = []
     for bursts in history.bursts.values():
         waits = []

@@ -92,8 +92,7 @@ class RedisFaults:
         await self._take_over(pair, restart=True)
 
     async def _failover_split(self, _: int) -> None:
-        """Promotes a lagging replica while the primary is alive: one server keeps writing to the primary for a
-        while."""
+        """Promotes a lagging replica while the primary is alive: one server keeps writing to the primary."""
         pair = self._pair()
         pair.link.black_hole = True
         await self._wait(0.0, 0.5)

@@ -1,5 +1,4 @@
-"""A short run under faults for each store, with a fresh seed; and a store that is tampered with, which must be
-detected."""
+"""A short run under faults for each store, with a fresh seed; and a tampered store, which must be detected."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A server of several processes, as the harness drives it: how one of them or their parent is killed, and what is known
-of their output."""
+"""A server of several processes, as the harness drives it.
+
+The tests cover how one of them or their parent is killed, and what is known of their output.
+"""
 
 from __future__ import annotations
 

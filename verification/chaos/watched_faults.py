@@ -32,8 +32,10 @@ class WatchedFaults:
         yield Kind("sentinel_pause", "sentinel {}", 0.3, self._sentinel_pause, self._store.sentinels)
 
     async def _kill(self, index: int) -> None:
-        """Kills the primary. It returns before or after the replica takes over, and considers itself the primary until
-        a sentinel tells it otherwise."""
+        """Kills the primary, which returns before or after the replica takes over.
+
+        It considers itself the primary until a sentinel tells it otherwise.
+        """
         server = self._store.world.servers[await self._primary()]
         await asyncio.to_thread(server.kill)
         await self._wait(0.0, 5.0)
@@ -41,8 +43,10 @@ class WatchedFaults:
         await self._settled()
 
     async def _pause(self, index: int) -> None:
-        """Pauses the primary, for less or more time than the sentinels wait. On waking, it executes what it was sent
-        meanwhile, and answers as a primary."""
+        """Pauses the primary, for less or more time than the sentinels wait.
+
+        On waking, it executes what it was sent meanwhile, and answers as a primary.
+        """
         server = self._store.world.servers[await self._primary()]
         server.pause()
         try:

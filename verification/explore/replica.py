@@ -30,8 +30,10 @@ def no_milliseconds() -> int:
 
 @dataclass(eq=False)
 class Read:
-    """A session's record on its way from the store. results: None until the store has read it. read_at: a point in the
-    store's file."""
+    """A session's record on its way from the store.
+
+    results: None until the store has read it. read_at: a point in the store's file.
+    """
 
     sessions: list[SessionState]
     loads: list[Load]

@@ -207,8 +207,10 @@ class ExploredStore:
         self.file, self.has_written, self.restarts = File(self.lists, self.lists), frozenset(), self.restarts + 1
 
     def power_cuts(self) -> list[tuple[int, int]]:
-        """Returns what a power cut can leave: the number of lost units, and how many writes of the first lost one stay
-        in the file after an open MULTI (-1: none)."""
+        """Returns what a power cut can leave: (units lost, writes left).
+
+        The writes are those of the first lost unit that stay in the file after an open MULTI (-1: none).
+        """
         units = self.file.units
         return [(len(units) - kept, writes) for kept, writes, _ in cuts(units, self._safe())]
 

@@ -293,8 +293,7 @@ class Universe:
                 channel.ended &= _generation(request) in self.store.ledger.ended  # what ended it may be lost
 
     def _do_crash(self, name: str) -> None:
-        """Crashes a replica. Its connections break, so the clients notice; writes in flight may still reach the
-        store."""
+        """Crashes a replica. Its connections break, so clients notice; writes in flight may still reach the store."""
         self._spend("crashes")
         index = NAMES.index(name)
         replica = self.replicas[index]

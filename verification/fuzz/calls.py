@@ -113,8 +113,7 @@ class Attacker:
         return wrong_reply(reply)
 
     async def _flow(self, draw: random.Random, method: str, timeout: float) -> str:
-        """Sends a stream of some frames, and reads it to the end, half-closes it late, cancels it, or never reads
-        it."""
+        """Sends a stream of some frames, which it reads to the end, half-closes late, cancels, or does not read."""
         end = draw.choice(("read", "read", "late", "cancel", "unread"))
         self._score.kinds[f"stream {end}"] += 1
         sent: set[int | str] = set()

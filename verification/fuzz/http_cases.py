@@ -162,8 +162,7 @@ class HttpAttacker:
         return ""
 
     async def _broken(self, draw: random.Random) -> str:
-        """Sends bytes that are not a request. The server answers or closes; the canary tells whether it is still
-        alive."""
+        """Sends bytes that are not a request. The server answers or closes; the canary tells whether it is alive."""
         place = urlsplit(self._url)
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         try:

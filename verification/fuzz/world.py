@@ -51,8 +51,10 @@ def path(method: str) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """What one model takes: dtype on the wire, shape of a time step, and its state tensors. named: it has several named
-    inputs."""
+    """What one model takes: dtype on the wire, shape of a time step, and its state tensors.
+
+    named: it has several named inputs.
+    """
 
     dtype: pb.DataType
     step: tuple[int, ...]

@@ -60,8 +60,10 @@ PUBLIC = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of an attack. calm_ms, p99_ms: of the canary, before and during it. growth_bytes: of the server's
-    memory."""
+    """The result of an attack.
+
+    calm_ms, p99_ms: of the canary, before and during the attack. growth_bytes: of the server's memory.
+    """
 
     kind: str
     token: bool
@@ -100,8 +102,7 @@ class Canary:
         self.failed: list[str] = []
 
     async def p99_ms(self, until: asyncio.Future[Any]) -> tuple[int, float]:
-        """Steps until `until` is done. Returns the number of successful steps and the 99th percentile of their
-        times."""
+        """Steps until `until` is done. Returns the number of successful steps and the 99th percentile of the times."""
         times: list[float] = []
         while not until.done():
             began = time.perf_counter()

@@ -143,8 +143,7 @@ def _store_url(store: str, folder: Path, running: ExitStack) -> str:
 
 
 def _press(server: ServerProcess, plan: Plan) -> tuple[dict[str, Any], int, int, float]:
-    """Returns the generator's results, the server's memory before and at its peak, and its share of a core
-    meanwhile."""
+    """Returns the generator's results, the server's memory before and at its peak, and its share of a core."""
     words = [sys.executable, "-m", "verification.load.pressure", server.target, json.dumps(asdict(plan))]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as generator:
         if generator.stdout is None:

@@ -1,5 +1,7 @@
-"""Overload in miniature. The bounds are wide, for a shared machine: the measurement is `python -m
-verification.load.overload`."""
+"""Overload in miniature, with wide bounds for a shared machine.
+
+The measurement is `python -m verification.load.overload`.
+"""
 
 from __future__ import annotations
 

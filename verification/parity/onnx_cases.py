@@ -59,10 +59,10 @@ def words_graph() -> bytes:
 
 
 def handmade_graph(seed: int = 1) -> bytes:
-    """Returns an adaptive filter bank: (x [B, 2], state [2, B, 6], peak [B, 6], gain [6], rate int64 []) -> (y [B, 6],
-    ...).
+    """Returns an adaptive filter bank.
 
-    Both levels of "state" have the batch at axis 1; "rate" is an integer constant, "gain" a vector.
+    (x [B, 2], state [2, B, 6], peak [B, 6], gain [6], rate int64 []) -> (y [B, 6], ...). Both levels of "state" have
+    the batch at axis 1; "rate" is an integer constant, "gain" a vector.
     """
     draw = np.random.default_rng(seed)
     values = {
@@ -108,8 +108,10 @@ def handmade_graph(seed: int = 1) -> bytes:
 
 
 def peephole_graph() -> bytes:
-    """Returns (x [T, B, 3], h [1, B, 6], c) -> (y [T, B, 6], h_out, c_out), whose gates see the cell (ONNX's input
-    P)."""
+    """Returns an LSTM whose gates see the cell (ONNX's input P).
+
+    (x [T, B, 3], h [1, B, 6], c) -> (y [T, B, 6], h_out, c_out)
+    """
     draw = np.random.default_rng(6)
     sizes = {"weight": (1, 24, 3), "again": (1, 24, 6), "peephole": (1, 18)}
     constants = {name: draw.uniform(-0.6, 0.6, size).astype(np.float32) for name, size in sizes.items()}

@@ -79,10 +79,10 @@ def detector(batch: int | None = None) -> bytes:
 
 
 def enhancer() -> bytes:
-    """Returns a graph like a speech enhancer: (mix [1, 3, 1, 2], cache [2, 1, 1, 3, 2]) -> (enh [1, 3, 1, 2],
-    cache_out).
+    """Returns a graph like a speech enhancer.
 
-    It takes a frame of 3 complex frequencies, and a state of five axes with the two previous frames.
+    (mix [1, 3, 1, 2], cache [2, 1, 1, 3, 2]) -> (enh [1, 3, 1, 2], cache_out): it takes a frame of 3 complex
+    frequencies, and a state of five axes with the two previous frames.
     """
     constants = {"one": [1], "two": [2], "axis0": [0], "shape": [1, 1, 1, 3, 2], "out": [1, 3, 1, 2]}
     nodes = [

@@ -30,8 +30,7 @@ class Deadlines:
         self.armed_for = float("inf")
 
     def add(self, item: Expiring, deadline: float) -> None:
-        """Registers another deadline of the item. Not needed if the item is watched and the timer is armed for an
-        earlier deadline."""
+        """Registers a deadline of the item. The call is needless if the timer is armed for an earlier one."""
         self._active.add(item)
         item.watched = True
         if deadline < self.armed_for:

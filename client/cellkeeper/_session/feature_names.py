@@ -12,10 +12,9 @@ SHOWN_NAMES = 20  # in an error
 
 
 def in_order(given: Any, wanted: Sequence[str], field: str) -> Any:
-    """Reorders the features of a DataFrame [T, F], a Series [F] or a list of such to `wanted`; returns anything else as
-    it is.
+    """Puts the features of a DataFrame [T, F], a Series [F] or a list of such into the order `wanted`.
 
-    Raises InvalidArgument, which lists missing, unknown and repeated names.
+    Returns anything else as it is. Raises InvalidArgument, which lists missing, unknown and repeated names.
     """
     names = _names(given)
     if names is not None:

@@ -16,8 +16,7 @@ from .missing_values import as_numbers
 
 
 class GroupInputs:
-    """Converts the rows of several members into the raw bytes of a model's input, and checks them. field: its name in
-    errors."""
+    """Converts several members' rows into the raw bytes of a model's input, and checks them. field: named in errors."""
 
     def __init__(self, model: Model, field: str = "inputs") -> None:
         self._model = model
@@ -45,8 +44,7 @@ class GroupInputs:
     # ------------------------------------------------------------------------------------------ inside
 
     def _plain_numbers(self, rows: ArrayLike) -> Array | None:
-        """The common case at once: valid values in a fitting shape. Returns None if the rows need checking one by
-        one."""
+        """The common case at once: valid values in a fitting shape. Returns None if each row needs checking."""
         try:
             given = as_numbers(rows)
         except (TypeError, ValueError):

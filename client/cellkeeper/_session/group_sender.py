@@ -44,8 +44,10 @@ class Routes(Protocol):
 
 
 class GroupSender:
-    """Sends a group's steps. Use it from one event loop only. new_sender: makes the sender of a member that leaves the
-    columns."""
+    """Sends a group's steps. Use it from one event loop only.
+
+    new_sender: makes the sender of a member that leaves the columns.
+    """
 
     def __init__(
         self,
@@ -108,8 +110,7 @@ class GroupSender:
         return min((call.deadline for call in (*self._active, *self._waiting)), default=float("inf"))
 
     def give_up(self, call: GroupCall, error_at: Callable[[EndpointStatus | None], CellkeeperError]) -> None:
-        """Ends the unanswered items of the call. error_at: returns the error, given the endpoint that did not
-        answer."""
+        """Ends the unanswered items of the call. error_at: returns the error for the endpoint that did not answer."""
         if call in self._waiting:
             self._waiting.remove(call)
             call.fail_all(error_at(None))

@@ -106,8 +106,7 @@ class History:
         return [chunk for chunk in self._replay_buffer if chunk.start.step >= step]
 
     def room(self, steps: int) -> bool:
-        """Returns True if a chunk of that many time steps fits into the window; never while a late chunk is
-        unsettled."""
+        """Returns True if a chunk of that many time steps fits into the window; never while a late chunk is open."""
         if not self._open:
             return True
         if self.late:
@@ -125,8 +124,7 @@ class History:
         return chunk
 
     def next_chunk(self) -> Outgoing | None:
-        """Returns the next chunk to send and marks it as in flight. None if there is none, or if outcomes must arrive
-        first."""
+        """Returns the next chunk and marks it as in flight. None if there is none, or outcomes must arrive first."""
         chunk = self.upcoming
         return None if chunk is None else Outgoing(chunk, self.launch(chunk))
 
@@ -154,8 +152,7 @@ class History:
         return self._done(chunk)
 
     def on_error(self, chunk: Chunk, reason: str, position: Position | None = None) -> Verdict:
-        """Records that the server refused the chunk, or that no answer came (LOST). position: the record's, if
-        known."""
+        """Records that the server refused the chunk, or that no answer came (LOST). position: the record's or None."""
         if not self._count_outcome(chunk):
             return IGNORE
         if reason in RETRIED:

@@ -161,8 +161,7 @@ def packed(columns: Sequence[bytes], steps: int) -> bytes:
 
 
 def _check_alike(lengths: Mapping[str, tuple[int, bool]], model: Model, field: str = "inputs") -> None:
-    """Checks that all inputs agree. lengths: for each input the number of time steps, and whether it has no time
-    axis."""
+    """Checks that all inputs agree. lengths: each input's number of time steps, and whether it has no time axis."""
     first, expected = next(iter(lengths.items()))
     for name, length in lengths.items():
         if length != expected:

@@ -66,8 +66,7 @@ class Pipeline:
         return self._in_flight[0][0] if self._in_flight else None
 
     def rows(self, samples: Iterable[Sample]) -> Iterable[Sample]:
-        """Returns an iterable over the samples. Raises InvalidArgument for what yields none, and for wrong DataFrame
-        columns."""
+        """Returns an iterable over the samples. Raises InvalidArgument for no iterable, and for wrong columns."""
         return as_rows(samples, self._numbers)
 
     def push(self, samples: Sequence[Sample]) -> None:

@@ -164,8 +164,7 @@ class SessionSender:
         self._closed = error
 
     async def drained(self, timeout: float) -> None:
-        """Waits until every step is answered. Raises DeadlineExceeded, or the error that keeps a late step
-        unsettled."""
+        """Waits until every step is answered. Raises DeadlineExceeded, or why a late step cannot be settled."""
         if isinstance(self._closed, ForkedProcess):
             raise copy(self._closed)
         self.check_loop()
@@ -293,8 +292,7 @@ class SessionSender:
         self.go_on()
 
     def go_on(self) -> None:
-        """Appends the waiting calls that fit into the window, and joins the endpoint's queue if there is something to
-        send."""
+        """Appends the waiting calls that fit into the window, and joins the endpoint's queue if needed."""
         history = self.history
         while self._waiting and history.room(len(self._waiting[0].inputs) // self._step_bytes):
             call = self._waiting.popleft()
@@ -312,8 +310,7 @@ class SessionSender:
         self._drain_futures.clear()
 
     def _fail_calls(self, verdict: Verdict, error: CellkeeperError) -> None:
-        """Fails the calls of these chunks: the first gets the error itself, the others one that says they build on
-        it."""
+        """Fails the calls of these chunks: the first with the error, the others with one that says they build on it."""
         told = False
         for chunk in verdict.failed:
             told = self._fail_call(chunk, error_of_later_steps(error) if told else error) or told

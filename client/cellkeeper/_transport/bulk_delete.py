@@ -35,8 +35,7 @@ class BulkDelete:
         self._timeout = timeout
 
     async def delete(self, sessions: Sequence[SessionInfo]) -> None:
-        """Deletes each session in the generation it was listed with. A failure is recorded and does not affect the
-        others."""
+        """Deletes each session in the generation it was listed with. Failures are recorded one by one."""
         for info in sessions:
             if not isinstance(info, SessionInfo):
                 raise _wrong(info)

@@ -40,8 +40,10 @@ class Tls:
         return made
 
     def context(self) -> ssl.SSLContext:
-        """Returns a context for a WebSocket. If `ca_file` is empty, it uses the system's authorities. Raises
-        InvalidArgument."""
+        """Returns a context for a WebSocket, with the system's authorities if there is no `ca_file`.
+
+        Raises InvalidArgument.
+        """
         try:
             made = ssl.create_default_context(cafile=os.fspath(self.ca_file) or None)
             if self.cert_file:

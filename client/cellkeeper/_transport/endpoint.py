@@ -31,7 +31,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5000),  # also the time limit of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),
-    # The client does its own retries. gRPC's have been seen to go on for ever while a server shut down: a call begun
+    # The client does its own retries. gRPC's have been seen to continue for ever while a server shut down: a call made
     # then used unbounded memory and blocked the event loop.
     ("grpc.enable_retries", 0),
 )

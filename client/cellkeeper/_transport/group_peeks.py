@@ -33,8 +33,7 @@ class Peeks:
         self._outputs = outputs
 
     async def peek(self, members: Members, inputs: bytes, single: bool, timeout: float) -> GroupReply:
-        """Peeks in frames. A member that fails there is asked again by itself, after a replay of what the server
-        lost."""
+        """Peeks in frames. A member that fails there gets its own call, after a replay of what the server lost."""
         call = self._call(members, inputs, single, timeout)
         await self._drained(call, timeout)
         steps = len(inputs) // (len(members) * self._model.input.nbytes)

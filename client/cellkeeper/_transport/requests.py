@@ -88,8 +88,7 @@ def forecast_request(
 
 
 def check_rollout(model: Model, steps: object) -> int:
-    """Returns the number of predictions that continue a peek. Raises InvalidArgument if the model makes no
-    forecasts."""
+    """Returns the number of predictions after a peek. Raises InvalidArgument if the model makes no forecasts."""
     steps = whole_number(steps, "steps", 1)
     if model.feedback is None and model.input_feedback is None:
         text = f'steps: got {steps}, expected a model whose config.json has "feedback" ({model.name!r} has none)'

@@ -23,8 +23,7 @@ REFUSED = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-"""The server refused the stream, and would refuse it again. After any other status the stream counts as lost, and is
-reopened."""
+"""The server refuses the stream with these, and would do so again. After any other status the stream is reopened."""
 
 
 class CallEnded(Exception):

@@ -28,8 +28,7 @@ class WebSocketAddress:
 
 
 def checked_addresses(given: object, targets: tuple[str, ...], tls: Tls | None) -> tuple[WebSocketAddress, ...]:
-    """Returns one address for each target, in the same order; an empty tuple if none is given. Raises
-    InvalidArgument."""
+    """Returns one address for each target, in the same order; empty if none is given. Raises InvalidArgument."""
     if given is None:
         return ()
     urls = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]

@@ -62,8 +62,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_keys(value: dict[str, Any], keys: Sequence[str], line: int, key_line: int) -> None:
-    """Checks the keys of one line. key_line: the line that fixed the keys; 0: --columns did, and other keys are
-    allowed."""
+    """Checks the keys of one line. key_line: the line that fixed them; 0: --columns did, and others are allowed."""
     for key in keys:
         if key not in value:
             raise RowError(f"line {line}: no column {key!r}, expected {', '.join(keys)} (null where one is missing)")

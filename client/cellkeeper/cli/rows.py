@@ -62,8 +62,7 @@ class Steps:
         self._dtype = little_endian(model.input.dtype)
 
     def check_width(self, line: int, columns: Sequence[str]) -> None:
-        """Raises RowError unless there is one column for each number of a time step. columns: the selected ones, as
-        messages name them."""
+        """Raises RowError unless there is one column for each value. columns: the chosen ones, as named in messages."""
         if len(columns) != self._size:
             what = str(list(self._shape)) if self._shape else "one token id"
             shown = [*columns[:SHOWN_COLUMNS], *(["..."] if len(columns) > SHOWN_COLUMNS else [])]
@@ -73,8 +72,7 @@ class Steps:
             )
 
     def named(self, line: int, names: Sequence[str]) -> list[str]:
-        """Returns which of these columns to take, in order: the model's named features, or all columns if it has no
-        names.
+        """Returns which of these columns to take, in order: the model's named features, or all if it has no names.
 
         Raises RowError if the names differ from the model's.
         """
@@ -87,8 +85,7 @@ class Steps:
         return wanted or [*names]
 
     def step(self, values: Sequence[float], line: int, columns: Sequence[str]) -> ArrayLike:
-        """Returns the values as a time step. Raises RowError. values: NaN is missing. columns: their names in
-        messages."""
+        """Returns the values as a time step. Raises RowError. values: NaN is missing. columns: named in messages."""
         self.check_width(line, columns)
         for value, column in zip(values, columns, strict=True):
             if isnan(value) and not self._model.missing_values:

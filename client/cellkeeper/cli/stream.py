@@ -92,8 +92,7 @@ def _run(client: Client, parsed: argparse.Namespace) -> None:
 
 
 def _from_position(session: Session, rows: Iterable[ArrayLike], parsed: argparse.Namespace) -> Iterator[ArrayLike]:
-    """Returns the rows that the session has not consumed. Raises HistoryChanged or HistoryLost if they do not continue
-    it."""
+    """Returns the rows that the session has not consumed. Raises HistoryChanged or HistoryLost if they do not fit."""
     stands, source = session.position, iter(rows)
     first = parsed.from_step
     if not parsed.resume:

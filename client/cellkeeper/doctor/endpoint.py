@@ -61,8 +61,7 @@ class EndpointCheck:
         return [reached, self._tls(), self._health(), *self._auth(), *self._list()]
 
     def _reach(self) -> str:
-        """Tries once to connect. Returns what went wrong; empty if it connected. Does not wait for a server that
-        refuses."""
+        """Tries once to connect. Returns what went wrong, or "". Does not wait for a server that refuses."""
         outcome = threading.Event()
         ready = grpc.ChannelConnectivity.READY
         states: list[grpc.ChannelConnectivity] = []

@@ -59,8 +59,7 @@ def examine(deployment: Deployment) -> list[Finding]:
 
 
 def compare_models(by_target: dict[str, list[Model]]) -> list[Finding]:
-    """Checks that every endpoint serves the same versions with the same numerics: a session may move between any
-    two."""
+    """Checks that every endpoint serves the same versions and numerics: a session may move between any two."""
     findings = []
     for target, models in by_target.items():
         if not models:
