@@ -70,7 +70,7 @@ def two_inputs_graph(batch: int | str = "B") -> bytes:
 
 
 def two_inputs_config(**changes: Any) -> dict[str, Any]:
-    """Returns config.json for such a bundle. changes: different values for some keys."""
+    """Returns config.json for a bundle of this model. changes: different values for some keys."""
     return {
         "format": "cellkeeper-bundle/1",
         "name": "two",

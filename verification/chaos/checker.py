@@ -112,7 +112,7 @@ class Checker:
                 )
                 self._found("revived", session, late.generation, words)
 
-    # ------------------------------------------------------------------------------------------ one life
+    # ------------------------------------------------------------------------------------------ one generation
 
     def _check_life(self, session: str, generation: bytes) -> None:
         self._verdict.lives += 1

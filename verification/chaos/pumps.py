@@ -243,7 +243,7 @@ class Pumps:
         burst.acks.append(ack)
         return None
 
-    # ------------------------------------------------------------------------------------------ lives
+    # ------------------------------------------------------------------------------------------ generations
 
     async def _set_state(self, session: AsyncSession, standing: Standing, draw: random.Random) -> None:
         numbers = np.random.default_rng(draw.getrandbits(64))

@@ -396,7 +396,7 @@ def test_a_deleted_life_that_a_loss_brought_back(made: HandMade) -> None:
     assert verdict.lost_and_told == 2
 
 
-# ---------------------------------------------------------------------------------------------- beside each excuse
+# --------------------------------------------------------------------------------------------- just outside each excuse
 
 
 def test_a_loss_explains_nothing_to_a_session_that_was_idle(made: HandMade) -> None:

@@ -30,7 +30,7 @@ class Deadlines:
         self.armed_for = float("inf")
 
     def add(self, item: Expiring, deadline: float) -> None:
-        """Registers a deadline of the item. The call is needless if the timer is armed for an earlier one."""
+        """Registers a deadline of the item. Needless if it is watched and the timer is armed for an earlier one."""
         self._active.add(item)
         item.watched = True
         if deadline < self.armed_for:
