@@ -1,1 +1,1 @@
-"""Measures steps a second and milliseconds a step, compared with peers and the machine's limits, in one run."""
+"""Measures steps per second and milliseconds per step, compared with peers and the machine's limits, in one run."""

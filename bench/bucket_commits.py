@@ -33,7 +33,7 @@ MAX_TICKS = 200
 STATE_BYTES, STEP_BYTES = 2048, 128
 CHECKPOINT_EVERY = 16  # ticks; the same as in the service for a state of this size
 PARTS = ("wall", "store", "Redis")
-Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds an item, for each round
+Found = dict[str, dict[str, list[float]]]  # "COUNT SIZE" -> part -> microseconds per item, for each round
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ class Commits:
 
 
 def table(found: Found, counts: tuple[int, ...], sizes: tuple[int, ...]) -> str:
-    """Returns median microseconds an item and, in brackets, the median ratio to the first number of buckets."""
+    """Returns median microseconds per item and, in brackets, the median ratio to the first number of buckets."""
     lines = [
         "| sessions in a tick | part | " + " | ".join(f"{count:,} buckets" for count in counts) + " |",
         "|---:|---|" + "---:|" * len(counts),

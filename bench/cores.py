@@ -1,7 +1,7 @@
 """`make bench-cores`: what a step costs in CPU time, separately for the service and Redis.
 
-If all of them share a machine, steps a second say little about one where they do not. CPU seconds a step do, as long as
-none of them runs out of cores. Idle time does not count, so other work on the machine has less effect.
+If they share a machine, steps per second say little about one where they do not. CPU seconds per step do, as long as
+neither runs out of cores. Idle time does not count, so other work on the machine has less effect.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(model: str, fsync: str, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
-    """Returns microseconds of CPU time a step for every round, by load and part."""
+    """Returns microseconds of CPU time per step for every round, by load and part."""
     costs: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in loads(model)}
     with tempfile.TemporaryDirectory(prefix="cellkeeper-cores-") as folder, ExitStack() as running:
         bundle = write_model(Path(folder), model)

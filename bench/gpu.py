@@ -4,10 +4,10 @@ The peers (gpu_peers.py) compute the same step with torch, on states that they g
 their own: cuDNN's LSTM, launched kernel by kernel or captured in a CUDA graph, and the cell under torch.compile. All
 take inputs from pinned host memory and return outputs there.
 
-The floors are measured in the same run: a copy within the device gives bytes a second, a product of two large matrices
-in the engine's precision gives operations a second. A step of B sessions must read the weights once, read and write B
-states, and do two operations for each weight and session; the slower of the two bounds its time from below. The floor
-does not include what must be transferred between host and device in every step.
+The floors are measured in the same run: a copy within the device gives bytes per second, a product of two large
+matrices in the engine's precision gives operations per second. A step of B sessions must read the weights once, read
+and write B states, and do two operations for each weight and session; the slower of the two bounds its time from below.
+The floor does not include what must be transferred between host and device in every step.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def on_the_device(engine: CudaEngine, batch: int) -> float:
 
 
 def copied(device: str) -> float:
-    """Returns the bytes a second of a copy within the device, counting bytes read and written."""
+    """Returns the bytes per second of a copy within the device, counting bytes read and written."""
     import torch
 
     source = torch.zeros(1 << 28, device=device)
@@ -180,7 +180,7 @@ def copied(device: str) -> float:
 
 
 def multiplied(device: str, precision: Precision) -> float:
-    """Returns the operations a second of a product in this precision, computed by cuBLAS."""
+    """Returns the operations per second of a product in this precision, computed by cuBLAS."""
     import torch
 
     size, dtype = 8192, torch.bfloat16 if precision == "bf16" else torch.float32

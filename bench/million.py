@@ -115,7 +115,7 @@ def measure(folder: Path, running: ExitStack, options: argparse.Namespace) -> di
 
 
 def steadily_used(client: ClientProcess, model: str, looking: redis.Redis) -> tuple[float, float]:
-    """Returns bytes a session after many steps, so that logs have any length; and the number of steps."""
+    """Returns bytes per session after many steps, so that logs have any length; and the number of steps."""
     before = used(looking)
     client.begin(Load("cold", model, flows=2 * FRAMES, items=ITEMS, sessions=STEADY_SESSIONS), STEADY_SECONDS)
     steps = checked(client.end())["messages"] * ITEMS / STEADY_SESSIONS

@@ -40,7 +40,7 @@ KINDS = ("new", "existing")
 WAYS = ("OpenMany", "Open")
 
 Figures = dict[str, float]
-"""Figures of one load: for each way, sessions a second and the server's CPU microseconds a session."""
+"""Figures of one load: for each way, sessions per second and the server's CPU microseconds per session."""
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ class Bench:
 
 
 async def measure(bundle: Path, store: Store, items: int, rounds: int) -> dict[str, float]:
-    """Returns microseconds a frame, by stage, and the engine's floor: medians of interleaved rounds."""
+    """Returns microseconds per frame, by stage, and the engine's floor: medians of interleaved rounds."""
     bench = Bench(bundle, store, items)
     for _ in range(3):
         await bench.round(note=False)
@@ -203,7 +203,7 @@ def main() -> None:
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """Returns microseconds a frame and, in brackets, a step."""
+    """Returns microseconds per frame and, in brackets, per step."""
     lines = [f"| stage | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
     for stage in (*STAGES, "all", "bare onnxruntime"):
         cells = []

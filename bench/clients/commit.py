@@ -11,7 +11,7 @@ from bench.load import Load
 from bench.loops import Send
 from bench.models import MODELS
 
-CHECKPOINT_EVERY = 16  # in steps: 2 KiB of state and 128 B of input a step, as in the service
+CHECKPOINT_EVERY = 16  # in steps: 2 KiB of state and 128 B of input per step, as in the service
 
 
 class StoreCommits:

@@ -1,4 +1,4 @@
-"""Cellkeeper's client: recurrent networks served one time step at a time, with state kept and every step exactly once.
+"""Cellkeeper's client: recurrent networks served one time step at a time, with durable state, each step applied once.
 
     with Client("localhost:50051") as client:
         session = client.session("pump-17")  # continues after its last step

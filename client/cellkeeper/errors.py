@@ -191,7 +191,7 @@ class GroupError(CellkeeperError):
     """Some members of a group failed; the call succeeded for the others.
 
     errors: by id, each failed member's error, the same that its own session would have raised. ids: the members that
-    succeeded, in the order of the call's rows. outputs: by name, the outputs of these members, one row an id; empty if
+    succeeded, in the order of the call's rows. outputs: by name, the outputs of these members, one row per id; empty if
     the call returns none. reply: the GroupReply of what succeeded, if there is one. group: if opening a group raised
     this, the group of the members that could be opened.
     """

@@ -125,7 +125,7 @@ class AsyncGroup(AsyncGroupStepping):
         return deleted
 
     async def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed states of these members: named tensors [n, ...], one row a member, in their dtype.
+        """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
         It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
         each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.

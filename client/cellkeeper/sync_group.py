@@ -88,9 +88,9 @@ class Group:
     ) -> Any:
         """Applies one row to each member exactly once and returns the first of `outputs` ("prediction" by default).
 
-        x: [N, F] or [N, T, F], one row a member, in their order; token ids: [N] or [N, T]; several inputs: N dicts of
+        x: [N, F] or [N, T, F], one row per member, in order; token ids: [N] or [N, T]; several inputs: N dicts of
         these by name, or a structured array [N] or [N, T]. Or a dict {id: row} for any of the members. Or a DataFrame
-        whose index holds ids, one time step a row, with its columns in any order if the model's features have names.
+        whose index holds ids, one time step per row, with its columns in any order if the model's features have names.
         All rows have the same number of time steps; they are converted to the model's dtype. timeout: seconds,
         including retries; None: the client's. Returns an array [N, ...], or [N, T, ...] if x has a time axis, in the
         order of x; for a dict, a dict.
@@ -229,7 +229,7 @@ class Group:
         return self._thread.run(self._core.delete(sessions, timeout=timeout))
 
     def state(self, sessions: Iterable[str] | None = None, *, timeout: float | None = None) -> dict[str, Array]:
-        """Returns the committed states of these members: named tensors [n, ...], one row a member, in their dtype.
+        """Returns the committed states of these members: named tensors [n, ...], one row per member, in their dtype.
 
         It makes one call for each member, several at a time. sessions: ids of members; None: all. timeout: seconds for
         each call, including retries; None: the client's. Raises GroupError if some failed, with the reason for each.

@@ -70,8 +70,8 @@ class GroupReply:
     State tensors are named "state.<name>": [n, ...], the states after the step. errors: of the other members, by id.
     late_steps: by id, earlier steps whose callers had stopped waiting and whose outcome became known since the last
     reply. queued_seconds, computed_seconds: at the server, the maximum over its frames. positions, replayed: tuples,
-    one item an id, in the order of `ids`. packed_positions, flags: what these two properties decode, 32 bytes and one
-    byte an id.
+    one item per id, in the order of `ids`. packed_positions, flags: what these two properties decode, 32 bytes and one
+    byte per id.
     """
 
     ids: tuple[str, ...]
@@ -97,7 +97,7 @@ class GroupReply:
 
     @property
     def positions(self) -> tuple[Position, ...]:
-        """The positions after the step, one an id."""
+        """The positions after the step, one per id."""
         packed = self.packed_positions
         return tuple(Position.unpack(packed, at) for at in range(0, len(packed), POSITION_BYTES))
 

@@ -14,7 +14,7 @@ class Variant:
     """A file at one sampling rate. words: the arguments of `cellkeeper-server import onnx`."""
 
     file: str
-    rate: int  # samples a second
+    rate: int  # samples per second
     words: tuple[str, ...]
 
     @property

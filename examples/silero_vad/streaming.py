@@ -40,7 +40,7 @@ def windows(samples: Floats, size: int, context: int) -> Floats:
 
 
 def looped(file: Path, steps: Floats, constants: Mapping[str, int]) -> Floats:
-    """Returns onnxruntime's outputs for [N, F], with one call a time step and the states passed on by name."""
+    """Returns onnxruntime's outputs for [N, F], with one call per time step and the states passed on by name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it would warn of unused weights
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -18,7 +18,7 @@ Losses = Callable[[WordModel, Tensor], float]
 
 
 class Way(NamedTuple):
-    """A way to read. name: for the table. shape: rows x words in one call. loss: nats a word, over ids [T + 1, B]."""
+    """A way to read. name: for the table. shape: rows x words in one call. loss: nats per word, over ids [T + 1, B]."""
 
     name: str
     shape: str
@@ -129,7 +129,7 @@ WAYS = (
 
 
 def measure(model: WordModel, ids: Tensor, way: Way, seed: int) -> float:
-    """Returns nats a word. The model itself does not change."""
+    """Returns nats per word. The model itself does not change."""
     torch.manual_seed(seed)
     with torch.no_grad():
         return way.loss(copy.deepcopy(model).eval(), ids)

@@ -35,7 +35,7 @@ CONNECTION_RPCS = 16  # times the connections: what the server can do in a part 
 GONE = "ExecuteBatchError raised in core"  # gRPC logs this if a caller has left when its reply comes
 OFFICIAL_SESSIONS = 2560  # more than can be in flight at three times the peak
 HEAVY_UNITS, HEAVY_LAYERS = 2048, 2
-"""For an LSTM that takes the server about 1 ms a step. With a small one, the server does about as many steps as a
+"""For an LSTM that takes the server about 1 ms per step. With a small one, the server does about as many steps as a
 generator in Python can send on the same machine, so that three times as many cannot be offered."""
 LEAST_PRESSURE = 2.0  # times the peak; if the generator achieves less, the run proves nothing
 

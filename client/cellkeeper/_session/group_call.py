@@ -23,8 +23,8 @@ from .step_call import StepCall
 class ReplyColumns:
     """The replies to some items of a frame, in columns.
 
-    items: [k]. positions: packed, after the items. outputs: [k, ...] each, as the caller gets them. flags: one byte an
-    item, or empty, as on the wire. queued_seconds, computed_seconds: the maximum over all.
+    items: [k]. positions: packed, after the items. outputs: [k, ...] each, as the caller gets them. flags: one byte
+    per item, or empty, as on the wire. queued_seconds, computed_seconds: the maximum over all.
     """
 
     items: Rows

@@ -256,7 +256,7 @@ class GroupHistory:
 def advanced_heads(heads: bytes, inputs: bytes, steps: int, step_bytes: int) -> bytes:
     """Returns the items' heads after their inputs, 8 bytes each.
 
-    heads: before. inputs: raw, `steps` time steps an item.
+    heads: before. inputs: raw, `steps` time steps per item.
     """
     count = len(heads) // HEAD_BYTES
     table = np.frombuffer(inputs, np.uint8).reshape(count, steps, step_bytes)

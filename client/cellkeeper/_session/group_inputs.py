@@ -31,7 +31,7 @@ class GroupInputs:
     def convert(self, names: Sequence[str], rows: ArrayLike) -> tuple[bytes, bool]:
         """Returns (raw bytes, whether the time axis was omitted).
 
-        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row a member, in their order.
+        names: the members' ids. rows: [N, F] or [N, T, F]; token ids: [N] or [N, T]; one row per member, in order.
         Raises InvalidArgument, which names the row and the member.
         """
         table = self._plain_numbers(rows)

@@ -117,7 +117,7 @@ class NamedGroupInputs:
         return packed([raw for raw, _ in converted.values()], steps * len(names)), single
 
     def _columns(self, names: Sequence[str], rows: Any) -> Mapping[str, Any]:
-        """Returns one row a member for each input."""
+        """Returns one row per member for each input."""
         if isinstance(rows, np.ndarray) and rows.dtype.names:
             return by_name(rows, self._model)
         if not isinstance(rows, Sequence) or len(rows) != len(names):

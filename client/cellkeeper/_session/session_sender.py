@@ -62,7 +62,7 @@ class SessionSender:
         self.queued = False  # in an endpoint's queue
         self.endpoint: EndpointStatus | None = None  # where its chunks are in flight
         self.ranked: list[Any] = []  # endpoints in order of preference; empty until the first look-up
-        self._not_served: dict[object, float] = {}  # endpoints without its version, until when
+        self._not_served: dict[object, float] = {}  # by endpoint: until when it counts as not serving this version
         self._layout = layout
         self._frame_formats = frame_formats
         self._replays = frame_formats.of(layout, ())  # their outputs are not needed

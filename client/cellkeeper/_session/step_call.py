@@ -67,7 +67,7 @@ class StepCall:
     def fail(self, error: CellkeeperError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-            self.answer.exception()  # retrieved, as asyncio would warn if the caller has gone
+            self.answer.exception()  # marks it as retrieved: otherwise asyncio would warn if the caller has gone
 
 
 def error_of_later_steps(error: CellkeeperError) -> CellkeeperError:

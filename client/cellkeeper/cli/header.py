@@ -47,7 +47,7 @@ def is_header(fields: Sequence[str], line: int) -> bool:
             f"line {line}: got {','.join(fields)!r}, which may be names of columns or a time step, so that the first "
             f"time step is in line {line} or in line {line + 1}: {_CHOOSE}"
         )
-    strange = [index for index in odd if fields[index] not in names]  # rather the cause than a name among numbers
+    strange = [index for index in odd if fields[index] not in names]  # more likely the cause than a name among numbers
     index = (strange or odd)[0]
     raise RowError(
         f"line {line}, column {index + 1}: got {fields[index]!r}, expected only names in the first row, or only "
